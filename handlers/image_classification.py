@@ -1,0 +1,39 @@
+"""Entry point of a classification archive."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from vision_serving.config import ClassificationOptions, Options
+from vision_serving.errors import InferenceError
+from vision_serving.handler import VisionHandler
+from vision_serving.images import Image
+from vision_serving.postprocessing import top_k_classes
+from vision_serving.predictions import Classification, ClassScore, Prediction
+from vision_serving.preprocessing import ImageBatch, preprocess_images
+
+
+class ImageClassificationHandler(VisionHandler):
+    """Pixels -> logits -> the best classes."""
+
+    def preprocess(self, images: Sequence[Image]) -> ImageBatch:
+        return preprocess_images(images, self.config.preprocessing)
+
+    def postprocess(
+        self, outputs: Mapping[str, Tensor], batch: ImageBatch, options: Sequence[Options]
+    ) -> list[Prediction]:
+        """outputs: `logits` (N, C)."""
+        return [self._classify(logits, option) for logits, option in zip(outputs["logits"], options, strict=True)]
+
+    def _classify(self, logits: Tensor, options: Options) -> Classification:
+        assert isinstance(options, ClassificationOptions)
+        scores, class_ids = top_k_classes(logits, options.top_k)
+        if not torch.isfinite(scores).all():
+            raise InferenceError("the model gave scores that are not finite for this image")
+        return Classification(
+            tuple(
+                ClassScore(class_id, self.labels[class_id], round(score, 6))
+                for class_id, score in zip(class_ids.tolist(), scores.tolist(), strict=True)
+            )
+        )

@@ -1,0 +1,29 @@
+"""The backends by name. A new one is a file beside this one and a line in BACKENDS."""
+
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from vision_serving.backends.base import Backend
+from vision_serving.config import BackendConfig
+from vision_serving.errors import BackendError
+
+BACKENDS = {
+    "eager": "vision_serving.backends.eager:EagerBackend",
+    "openvino": "vision_serving.backends.openvino:OpenVinoBackend",
+}
+
+
+def load_backend(name: str, artifact: Path, config: BackendConfig, device: torch.device) -> Backend:
+    """Load an artifact. Raises BackendError for an unknown backend, a missing package or an unusable artifact."""
+    if name not in BACKENDS:
+        raise BackendError(f"unknown backend {name!r}; expected one of {sorted(BACKENDS)}")
+    if not artifact.exists():
+        raise BackendError(f"{artifact}: no such artifact")
+    module_name, _, class_name = BACKENDS[name].partition(":")
+    try:
+        backend_class: type[Backend] = getattr(import_module(module_name), class_name)
+    except ModuleNotFoundError as error:
+        raise BackendError(f"backend {name!r} needs the package {error.name!r}: pip install {error.name}") from error
+    return backend_class.load(artifact, config, device)

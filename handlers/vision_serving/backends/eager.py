@@ -1,0 +1,47 @@
+"""PyTorch as it stands: the reference that every other backend is verified against.
+
+Artifact: a folder with `source.json` (how to build the network), `model.safetensors` and, for python sources, the file.
+"""
+
+from pathlib import Path
+
+import orjson
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vision_serving.config import BackendConfig, PreprocessingConfig, StrictModel, Task, parse_config
+from vision_serving.errors import BackendError
+from vision_serving.graphs import build_graph
+from vision_serving.graphs.sources import NetworkSource, build_network
+
+
+class EagerSource(StrictModel):
+    """The content of `source.json`."""
+
+    task: Task
+    preprocessing: PreprocessingConfig
+    network: NetworkSource
+
+
+class EagerBackend:
+    """Runs the graph module itself, in fp32."""
+
+    def __init__(self, graph: nn.Module, device: torch.device) -> None:
+        self._graph = graph.to(device)
+        self._device = device
+
+    @classmethod
+    def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "EagerBackend":
+        if config.precision != "fp32":
+            raise BackendError(f"backend 'eager' runs fp32 only, got precision {config.precision!r}")
+        torch.set_num_threads(config.threads)
+        source = parse_config(EagerSource, orjson.loads((artifact / "source.json").read_bytes()), "source.json")
+        network = build_network(source.network, artifact)
+        network.load_state_dict(load_file(artifact / "model.safetensors"))
+        return cls(build_graph(network, source.task, source.preprocessing), device)
+
+    def infer(self, pixels: Tensor) -> dict[str, Tensor]:
+        with torch.inference_mode():
+            outputs = self._graph(pixels.to(self._device))
+        return {name: values.cpu() for name, values in outputs.items()}

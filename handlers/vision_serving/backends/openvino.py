@@ -1,0 +1,60 @@
+"""OpenVINO on CPUs. Artifact: an OpenVINO IR, `model.xml` with `model.bin` beside it."""
+
+from pathlib import Path
+
+import openvino
+import openvino.properties as properties
+import openvino.properties.hint as hint
+import torch
+from openvino.properties.device import capabilities
+from torch import Tensor
+
+from vision_serving.config import BackendConfig
+from vision_serving.errors import BackendError
+
+PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
+NEEDED_CAPABILITY = {"bf16": "BF16"}
+
+
+class OpenVinoBackend:
+    """One compiled model and one infer request: a worker runs one batch at a time."""
+
+    def __init__(self, request: openvino.InferRequest, output_names: list[str]) -> None:
+        self._request = request
+        self._output_names = output_names
+
+    @classmethod
+    def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "OpenVinoBackend":
+        if device.type != "cpu":
+            raise BackendError(f"backend 'openvino' runs on cpu only, got device {str(device)!r}")
+        core = openvino.Core()
+        needed = NEEDED_CAPABILITY.get(config.precision)
+        if needed is not None and needed not in core.get_property("CPU", capabilities):
+            raise BackendError(
+                f"this CPU has no {needed} arithmetic, so precision {config.precision!r} would not be what was "
+                "verified; build the model with --precision fp32"
+            )
+        try:
+            compiled = core.compile_model(core.read_model(artifact), "CPU", _compile_properties(config))
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO cannot load {artifact.name}: {str(error).strip().splitlines()[-1]}") from error
+        return cls(compiled.create_infer_request(), [output.any_name for output in compiled.outputs])
+
+    def infer(self, pixels: Tensor) -> dict[str, Tensor]:
+        self._request.infer([pixels.contiguous().numpy()], share_inputs=True)
+        # Copied: the request's output buffers belong to the next batch.
+        return {
+            name: torch.from_numpy(self._request.get_output_tensor(index).data.copy())
+            for index, name in enumerate(self._output_names)
+        }
+
+
+def _compile_properties(config: BackendConfig) -> dict[str, object]:
+    return {
+        hint.inference_precision(): PRECISIONS[config.precision],
+        hint.performance_mode(): hint.PerformanceMode.LATENCY,
+        properties.inference_num_threads(): config.threads,
+        properties.num_streams(): 1,
+        # Two workers that pin their threads land on the same cores.
+        hint.enable_cpu_pinning(): config.pin_threads,
+    }

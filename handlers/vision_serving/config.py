@@ -1,0 +1,178 @@
+"""What an archive's `model-config.yaml` may say under `handler:`, and the options of a request. Frozen, typed, strict."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from vision_serving.errors import ConfigError
+
+Task = Literal["classification", "detection"]
+Precision = Literal["fp32", "bf16"]
+
+SizeHW = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+RGB = tuple[float, float, float]
+
+
+class StrictModel(BaseModel):
+    """Base of every configuration: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ResizeConfig(StrictModel):
+    """How a picture of any size becomes model pixels.
+
+    shortest_edge   the shorter side becomes `size`, the aspect ratio stays (torchvision's `Resize(size)`)
+    exact           both sides become `size` = [height, width]
+    letterbox       scaled to fit into `size` = [height, width], centred, the rest filled with `pad_value`
+    bounded_edges   the shorter side becomes `size` unless the longer would exceed `max_size`
+                    (torchvision's detection transform)
+    """
+
+    mode: Literal["shortest_edge", "exact", "letterbox", "bounded_edges"]
+    size: Annotated[int, Field(gt=0)] | SizeHW
+    max_size: Annotated[int, Field(gt=0)] | None = None
+    pad_value: Annotated[int, Field(ge=0, le=255)] = 114
+
+    @model_validator(mode="after")
+    def _size_fits_mode(self) -> "ResizeConfig":
+        one_number = self.mode in ("shortest_edge", "bounded_edges")
+        if one_number != isinstance(self.size, int):
+            expected = "one number" if one_number else "[height, width]"
+            raise ValueError(f"mode {self.mode!r} needs `size` as {expected}, got {self.size!r}")
+        if (self.mode == "bounded_edges") != (self.max_size is not None):
+            raise ValueError("`max_size` belongs to mode 'bounded_edges', which needs it")
+        return self
+
+
+class PreprocessingConfig(StrictModel):
+    """Pixels as the training library prepares them. `mean` and `std` are inside the exported graph; here they inform."""
+
+    resize: ResizeConfig
+    crop: SizeHW | None = None
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    antialias: bool = True
+    mean: RGB = (0.485, 0.456, 0.406)
+    std: RGB = (0.229, 0.224, 0.225)
+
+
+class ImageLimits(StrictModel):
+    """What one request may cost."""
+
+    max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    max_images: Annotated[int, Field(gt=0)] = 64
+    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+
+
+class ClassificationOptions(StrictModel):
+    """What a classification request may choose."""
+
+    top_k: Annotated[int, Field(ge=1, le=1000)] = 5
+
+
+def _split_commas(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+class DetectionOptions(StrictModel):
+    """What a detection request may choose. `class_filter` holds labels or class ids."""
+
+    score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_detections: Annotated[int, Field(ge=1, le=1000)] = 100
+    class_filter: Annotated[tuple[int | str, ...] | None, BeforeValidator(_split_commas)] = None
+
+
+Options = ClassificationOptions | DetectionOptions
+OPTIONS: dict[Task, type[ClassificationOptions] | type[DetectionOptions]] = {
+    "classification": ClassificationOptions,
+    "detection": DetectionOptions,
+}
+
+
+class HandlerConfig(StrictModel):
+    """The `handler:` section of an archive."""
+
+    task: Task
+    backend: str
+    precision: Precision = "fp32"
+    artifact: str
+    labels: str = "labels.json"
+    preprocessing: PreprocessingConfig
+    candidates_per_class: Annotated[int, Field(gt=0)] | None = None
+    options: dict[str, Any] = {}
+    limits: ImageLimits = ImageLimits()
+    max_images_per_inference: Annotated[int, Field(gt=0)] = 32
+
+    @model_validator(mode="after")
+    def _default_options_are_valid(self) -> "HandlerConfig":
+        OPTIONS[self.task].model_validate(self.options)
+        return self
+
+
+class BackendConfig(StrictModel):
+    """How a backend runs its artifact in this process."""
+
+    precision: Precision = "fp32"
+    threads: Annotated[int, Field(gt=0)] = 1
+    pin_threads: bool = False
+
+
+ConfigModel = TypeVar("ConfigModel", bound=BaseModel)
+
+
+def parse_config(model: type[ConfigModel], values: object, where: str) -> ConfigModel:
+    """Validate `values`. Raises ConfigError in one line that names `where`, the key, and what is allowed."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {describe_problems(error, model)}") from error
+
+
+def describe_problems(error: ValidationError, model: type[BaseModel]) -> str:
+    """pydantic's findings in one line."""
+    return "; ".join(_describe_problem(problem, model) for problem in error.errors())
+
+
+def _describe_problem(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; expected one of {sorted(_fields_at(model, location[:-1]))}"
+    if problem["type"] == "missing":
+        return f"missing key '{key}'"
+    found = "" if not location else f", got {str(problem['input'])[:80]!r}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"'{key}': {message}{found}" if key else message
+
+
+def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
+    """The field names of the (nested) model that a location leads to."""
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
+        nested = [a for a in inner if issubclass(a, BaseModel)]
+        if nested:
+            model = nested[0]
+    return list(model.model_fields)
+
+
+def read_yaml(path: Path) -> Any:
+    """Raises ConfigError that names the file when it is missing or is not YAML."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]})") from error
+
+
+def read_handler_config(path: Path) -> HandlerConfig:
+    """The `handler:` section of a `model-config.yaml`. Raises ConfigError."""
+    document = read_yaml(path)
+    if not isinstance(document, dict) or "handler" not in document:
+        raise ConfigError(f"{path}: missing key 'handler'")
+    return parse_config(HandlerConfig, document["handler"], f"{path} (handler)")

@@ -1,0 +1,70 @@
+"""Everything this project raises on purpose.
+
+    VisionServingError              (a RuntimeError: TorchServe reports it as a failed load, any other error kills a worker)
+    ├── ConfigError                 an archive, recipe or setting that cannot be used as it is
+    ├── BackendError                an artifact that its backend cannot load or run here
+    └── RequestError                one request or image that gets its own answer, with an HTTP status
+        ├── MalformedRequestError   400
+        ├── ImageDecodeError        400
+        ├── PayloadTooLargeError    413
+        ├── UnsupportedFormatError  415
+        ├── InvalidOptionError      422
+        ├── InferenceError          500
+        └── OutOfResourcesError     507
+"""
+
+
+class VisionServingError(RuntimeError):
+    """Root of the tree."""
+
+
+class ConfigError(VisionServingError):
+    """A configuration that cannot be used; the message names the file, the key and what is allowed."""
+
+
+class BackendError(VisionServingError):
+    """A backend that is missing here, or an artifact that it cannot load or run."""
+
+
+class RequestError(VisionServingError):
+    """A fault of one request or image. `status` is its HTTP status; the class name is the `type` of the answer."""
+
+    status = 400
+
+
+class MalformedRequestError(RequestError):
+    """A body that holds no image where the contract expects one."""
+
+
+class ImageDecodeError(RequestError):
+    """Bytes that are not a complete image."""
+
+
+class PayloadTooLargeError(RequestError):
+    """More pixels or images than the limits allow."""
+
+    status = 413
+
+
+class UnsupportedFormatError(RequestError):
+    """A known file format that is not on the allow-list."""
+
+    status = 415
+
+
+class InvalidOptionError(RequestError):
+    """An unknown or out-of-range inference option."""
+
+    status = 422
+
+
+class InferenceError(RequestError):
+    """The model failed on this image alone."""
+
+    status = 500
+
+
+class OutOfResourcesError(RequestError):
+    """Memory ran out on this image alone."""
+
+    status = 507

@@ -1,0 +1,236 @@
+"""The request flow. `predict` is the whole of it; `initialize` and `handle` are the thin TorchServe side."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from vision_serving.backends import load_backend
+from vision_serving.backends.base import Backend
+from vision_serving.config import OPTIONS, BackendConfig, HandlerConfig, Options, describe_problems, read_handler_config
+from vision_serving.errors import (
+    ConfigError,
+    InferenceError,
+    InvalidOptionError,
+    OutOfResourcesError,
+    PayloadTooLargeError,
+    RequestError,
+)
+from vision_serving.images import Image, decode_image
+from vision_serving.metrics import StageTimings
+from vision_serving.payload import Encoded, Payload, parse_payload
+from vision_serving.predictions import Prediction
+from vision_serving.preprocessing import ImageBatch, model_hw
+from vision_serving.resources import configured_workers, threads_per_worker
+from vision_serving.responses import ItemResult, Outcome, Response, encode_response
+
+logger = logging.getLogger(__name__)
+
+JSON_TYPE = "application/json"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One decoded image with the options of its request, and its place in the answer."""
+
+    position: int
+    image: Image
+    options: Options
+
+
+class VisionHandler(ABC):
+    """Serves one archive. After `load`, nothing in it changes: what belongs to a batch travels through the calls."""
+
+    config: HandlerConfig
+    labels: list[str]
+    backend: Backend
+    version: str = ""
+
+    def load(self, model_dir: Path, device: torch.device, workers: int = 1) -> None:
+        """Read an extracted archive and make its backend ready. Raises ConfigError or BackendError."""
+        self.config = read_handler_config(model_dir / "model-config.yaml")
+        self.labels = read_labels(model_dir / self.config.labels)
+        threads = threads_per_worker(workers)
+        torch.set_num_threads(threads)
+        backend_config = BackendConfig(precision=self.config.precision, threads=threads, pin_threads=workers == 1)
+        self.backend = load_backend(self.config.backend, model_dir / self.config.artifact, backend_config, device)
+
+    def predict(self, payloads: Sequence[Payload], timings: StageTimings | None = None) -> list[Outcome]:
+        """One outcome per payload, in order; a fault of one image never reaches another. Never raises for one of them."""
+        timings = timings or StageTimings()
+        with timings.measure("decode"):
+            results, items = self._decode(payloads)
+        for group in self._group(items):
+            results.update(self._predict_group(group, timings))
+        return _regroup(payloads, results)
+
+    def warm_up(self, batch_size: int) -> None:
+        """Run gray images through all stages, so that the first request finds everything allocated and compiled."""
+        image = np.full((480, 640, 3), 128, dtype=np.uint8)
+        self._run([Item(index, image, self.read_options({})) for index in range(batch_size)], StageTimings())
+
+    @abstractmethod
+    def preprocess(self, images: Sequence[Image]) -> ImageBatch:
+        """Images that share one model size -> their batch."""
+
+    def inference(self, batch: ImageBatch) -> dict[str, Tensor]:
+        """Named outputs of the backend, N first."""
+        return self.backend.infer(batch.pixels)
+
+    @abstractmethod
+    def postprocess(
+        self, outputs: Mapping[str, Tensor], batch: ImageBatch, options: Sequence[Options]
+    ) -> list[Prediction]:
+        """One prediction per image of the batch."""
+
+    def read_options(self, values: Mapping[str, Any]) -> Options:
+        """The archive's defaults with a request's values over them. Raises InvalidOptionError."""
+        model = OPTIONS[self.config.task]
+        unknown = sorted(set(values) - set(model.model_fields))
+        if unknown:
+            raise InvalidOptionError(f"unknown option {unknown[0][:60]!r}; expected one of {sorted(model.model_fields)}")
+        try:
+            return model.model_validate({**self.config.options, **values})
+        except ValidationError as error:
+            raise InvalidOptionError(describe_problems(error, model)) from error
+
+    def _decode(self, payloads: Sequence[Payload]) -> tuple[dict[int, ItemResult], list[Item]]:
+        """Errors by position, and the items to run; positions count the images of all payloads in order."""
+        errors: dict[int, ItemResult] = {}
+        items: list[Item] = []
+        position = 0
+        for payload in payloads:
+            for encoded in payload.images:
+                try:
+                    items.append(Item(position, self._decode_one(encoded, payload), self.read_options(payload.options)))
+                except RequestError as error:
+                    errors[position] = error
+                except MemoryError:
+                    errors[position] = OutOfResourcesError("there is not enough memory to decode this image")
+                position += 1
+        return errors, items
+
+    def _decode_one(self, encoded: Encoded, payload: Payload) -> Image:
+        if isinstance(encoded, RequestError):
+            raise encoded
+        limits = self.config.limits
+        if len(payload.images) > limits.max_images:
+            raise PayloadTooLargeError(f"the request holds {len(payload.images)} images; the limit is {limits.max_images}")
+        return decode_image(encoded, limits)
+
+    def _group(self, items: Sequence[Item]) -> list[list[Item]]:
+        """Items that can share a batch: one model size, and no more than an inference takes."""
+        by_size: dict[tuple[int, int], list[Item]] = {}
+        for item in items:
+            by_size.setdefault(model_hw(item.image.shape[:2], self.config.preprocessing), []).append(item)
+        limit = self.config.max_images_per_inference
+        return [group[start : start + limit] for group in by_size.values() for start in range(0, len(group), limit)]
+
+    def _predict_group(self, items: Sequence[Item], timings: StageTimings) -> dict[int, ItemResult]:
+        """Results by position. A batch that fails is halved until the items that make it fail stand alone."""
+        try:
+            predictions = self._run(items, timings)
+        except Exception as error:  # the border: whatever a model raises becomes the answer of the item that caused it
+            if len(items) == 1:
+                return {items[0].position: _to_request_error(error)}
+            middle = len(items) // 2
+            return {
+                **self._predict_group(items[:middle], timings),
+                **self._predict_group(items[middle:], timings),
+            }
+        return {item.position: prediction for item, prediction in zip(items, predictions, strict=True)}
+
+    def _run(self, items: Sequence[Item], timings: StageTimings) -> list[Prediction]:
+        with timings.measure("preprocess"):
+            batch = self.preprocess([item.image for item in items])
+        with timings.measure("inference"):
+            outputs = self.inference(batch)
+        with timings.measure("postprocess"):
+            return self.postprocess(outputs, batch, [item.options for item in items])
+
+    # TorchServe
+
+    def initialize(self, context: Any) -> None:
+        """Called once by a TorchServe worker."""
+        properties = context.system_properties
+        gpu_id = properties.get("gpu_id")
+        use_gpu = gpu_id is not None and torch.cuda.is_available()
+        device = torch.device(f"cuda:{gpu_id}" if use_gpu else "cpu")
+        self.version = str((context.manifest or {}).get("model", {}).get("modelVersion", ""))
+        self.load(Path(properties["model_dir"]), device, workers=configured_workers(context.model_name))
+        for batch_size in sorted({1, properties.get("batch_size") or 1}):
+            self.warm_up(batch_size)
+
+    def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """One body per request; statuses and headers go through the context."""
+        timings = StageTimings()
+        payloads = [_parse(row, context.get_all_request_header(index)) for index, row in enumerate(data)]
+        outcomes = iter(self.predict([payload for payload in payloads if isinstance(payload, Payload)], timings))
+        headers = self._headers(len(data), timings)
+        responses = [
+            encode_response(Outcome((payload,)) if isinstance(payload, RequestError) else next(outcomes))
+            for payload in payloads
+        ]
+        for index, response in enumerate(responses):
+            _set_response(context, index, response, headers)
+        return [response.body for response in responses]
+
+    def _headers(self, batch_size: int, timings: StageTimings) -> dict[str, str]:
+        return {
+            "X-Model-Version": self.version,
+            "X-Backend": self.config.backend,
+            "X-Precision": self.config.precision,
+            "X-Batch-Size": str(batch_size),
+            "Server-Timing": timings.server_timing(),
+        }
+
+
+def read_labels(path: Path) -> list[str]:
+    """`labels.json`: the label of each class id. Raises ConfigError."""
+    try:
+        labels = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable JSON file ({error})") from error
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ConfigError(f"{path}: expected a list of strings")
+    return labels
+
+
+def _parse(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload | RequestError:
+    try:
+        return parse_payload(row, headers)
+    except RequestError as error:
+        return error
+
+
+def _regroup(payloads: Sequence[Payload], results: Mapping[int, ItemResult]) -> list[Outcome]:
+    outcomes, position = [], 0
+    for payload in payloads:
+        items = tuple(results[position + index] for index in range(len(payload.images)))
+        outcomes.append(Outcome(items, payload.form))
+        position += len(payload.images)
+    return outcomes
+
+
+def _to_request_error(error: Exception) -> RequestError:
+    if isinstance(error, RequestError):
+        return error
+    logger.error("inference failed on one image", exc_info=error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return OutOfResourcesError("there is not enough memory to run the model on this image")
+    return InferenceError("the model failed on this image; the server's log has the reason")
+
+
+def _set_response(context: Any, index: int, response: Response, headers: Mapping[str, str]) -> None:
+    context.set_response_content_type(index, JSON_TYPE)
+    context.set_response_status(response.status, response.phrase, index)
+    for name, value in headers.items():
+        context.set_response_header(index, name, value)

@@ -1,0 +1,95 @@
+"""Encoded bytes to uint8 RGB (H, W, 3): upright, within limits, or a RequestError that says why not."""
+
+import io
+import struct
+import warnings
+import zlib
+from typing import TypeAlias
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from vision_serving.config import ImageLimits
+from vision_serving.errors import ImageDecodeError, PayloadTooLargeError, RequestError, UnsupportedFormatError
+
+Image: TypeAlias = NDArray[np.uint8]
+
+# What Pillow's decoders raise on broken input.
+DECODER_ERRORS = (OSError, SyntaxError, ValueError, IndexError, KeyError, EOFError, struct.error, zlib.error, TypeError)
+
+EXIF_ORIENTATION = 0x0112
+UPRIGHT = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+
+# (offset, signature, name) of files that people send and no allow-list holds by default.
+KNOWN_SIGNATURES = (
+    (0, b"8BPS", "Photoshop"),
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"\x00\x00\x01\x00", "ICO"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "XML or SVG"),
+    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"ftyp", "HEIF, AVIF or MP4"),
+    (0, b"PK\x03\x04", "ZIP"),
+)
+
+
+def decode_image(encoded: bytes, limits: ImageLimits) -> Image:
+    """Decode one image. Raises ImageDecodeError, PayloadTooLargeError or UnsupportedFormatError."""
+    if not encoded:
+        raise ImageDecodeError("the image is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # our own limit is checked below
+            with PIL.Image.open(io.BytesIO(encoded), formats=limits.formats) as image:
+                _check_size(image.size, limits)
+                image.load()
+                return np.asarray(_to_rgb(_to_upright(image)))
+    except PIL.UnidentifiedImageError as error:
+        raise _unidentified(encoded, limits) from error
+    except PIL.Image.DecompressionBombError as error:
+        raise PayloadTooLargeError(f"the image has more pixels than the limit of {limits.max_pixels:,}") from error
+    except DECODER_ERRORS as error:
+        raise ImageDecodeError("the image is damaged or incomplete") from error
+
+
+def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
+    width, height = size
+    if width * height > limits.max_pixels:
+        raise PayloadTooLargeError(
+            f"the image has {width} x {height} = {width * height:,} pixels; the limit is {limits.max_pixels:,}"
+        )
+
+
+def _unidentified(encoded: bytes, limits: ImageLimits) -> RequestError:
+    allowed = ", ".join(limits.formats)
+    for offset, signature, name in KNOWN_SIGNATURES:
+        if encoded[offset : offset + len(signature)] == signature:
+            return UnsupportedFormatError(f"this looks like {name}, which is not served; send one of {allowed}")
+    return ImageDecodeError(f"not an image this server can read; send one of {allowed}")
+
+
+def _to_upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION)
+    except DECODER_ERRORS:
+        return image  # a picture whose EXIF block is damaged is served as it is stored
+    method = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode.startswith("I"):  # 16-bit gray: Pillow's own conversion clips instead of scaling
+        deep = np.asarray(image)
+        return PIL.Image.fromarray((deep >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

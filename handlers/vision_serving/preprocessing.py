@@ -1,0 +1,115 @@
+"""Images of any size -> one uint8 batch of model pixels, and how to map boxes back."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vision_serving.config import PreprocessingConfig, ResizeConfig
+from vision_serving.images import Image
+
+SizeHW = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ImageGeometry:
+    """Where a source image lies in model pixels: model = source * scale + offset, per axis (y, x)."""
+
+    source_hw: SizeHW
+    scale_hw: tuple[float, float]
+    offset_hw: tuple[float, float]
+
+    def to_source(self, boxes_xyxy: Tensor) -> Tensor:
+        """Boxes (N, 4) from model pixels to pixels of the source image, clipped to it."""
+        (scale_y, scale_x), (offset_y, offset_x) = self.scale_hw, self.offset_hw
+        height, width = self.source_hw
+        offsets = boxes_xyxy.new_tensor([offset_x, offset_y, offset_x, offset_y])
+        scales = boxes_xyxy.new_tensor([scale_x, scale_y, scale_x, scale_y])
+        limits = boxes_xyxy.new_tensor([width, height, width, height])
+        return ((boxes_xyxy - offsets) / scales).clamp(min=0).minimum(limits)
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """pixels: uint8 (N, H, W, 3) RGB. geometries: one per image."""
+
+    pixels: Tensor
+    geometries: tuple[ImageGeometry, ...]
+
+
+def resized_hw(source_hw: SizeHW, resize: ResizeConfig) -> SizeHW:
+    """The size of an image after resizing, before cropping or padding."""
+    height, width = source_hw
+    if isinstance(resize.size, tuple):
+        if resize.mode == "exact":
+            return resize.size
+        scale = min(resize.size[0] / height, resize.size[1] / width)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+    shorter, longer = min(source_hw), max(source_hw)
+    if resize.max_size is not None:
+        # torchvision.models.detection.transform: floor of the scaled sides
+        scale = min(resize.size / shorter, resize.max_size / longer)
+        return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
+    # torchvision.transforms.functional._compute_resized_output_size
+    long_side = int(resize.size * longer / shorter)
+    return (resize.size, long_side) if height <= width else (long_side, resize.size)
+
+
+def model_hw(source_hw: SizeHW, config: PreprocessingConfig) -> SizeHW:
+    """The size in model pixels of an image; images of one such size can share a batch."""
+    if config.crop is not None:
+        return config.crop
+    if config.resize.mode == "letterbox" and isinstance(config.resize.size, tuple):
+        return config.resize.size
+    return resized_hw(source_hw, config.resize)
+
+
+def preprocess_images(images: Sequence[Image], config: PreprocessingConfig) -> ImageBatch:
+    """Resize, then centre-crop or pad, images that share one `model_hw`."""
+    height, width = model_hw(images[0].shape[:2], config)
+    pixels = torch.full((len(images), height, width, 3), config.resize.pad_value, dtype=torch.uint8)
+    if config.crop is not None:
+        pixels.zero_()  # torchvision's CenterCrop pads images that are too small with black
+    geometries = tuple(_place(image, pixels[index], config) for index, image in enumerate(images))
+    return ImageBatch(pixels=pixels, geometries=geometries)
+
+
+def _place(image: Image, target: Tensor, config: PreprocessingConfig) -> ImageGeometry:
+    """Write the resized image into the middle of `target` (H, W, 3), cutting or leaving borders as sizes demand."""
+    source_hw = (image.shape[0], image.shape[1])
+    resized = resize_image(image, resized_hw(source_hw, config.resize), config)
+    target_y, source_y, length_y = _centre(target.shape[0], resized.shape[0])
+    target_x, source_x, length_x = _centre(target.shape[1], resized.shape[1])
+    target[target_y : target_y + length_y, target_x : target_x + length_x] = resized[
+        source_y : source_y + length_y, source_x : source_x + length_x
+    ]
+    return ImageGeometry(
+        source_hw=source_hw,
+        scale_hw=(resized.shape[0] / source_hw[0], resized.shape[1] / source_hw[1]),
+        offset_hw=(target_y - source_y, target_x - source_x),
+    )
+
+
+def _centre(target: int, source: int) -> tuple[int, int, int]:
+    """Start in the target, start in the source and length of the overlap, centred as torchvision's center_crop does."""
+    if source >= target:
+        return 0, int(round((source - target) / 2.0)), target
+    return (target - source) // 2, 0, source
+
+
+def resize_image(image: Image, size_hw: SizeHW, config: PreprocessingConfig) -> Tensor:
+    """uint8 (H, W, 3) -> uint8 (*size_hw, 3), as torchvision's tensor transforms do it."""
+    pixels = torch.from_numpy(image if image.flags.writeable else image.copy())
+    if pixels.shape[:2] == size_hw:
+        return pixels
+    planes = pixels.permute(2, 0, 1).unsqueeze(0)
+    if config.interpolation == "nearest":
+        resized = functional.interpolate(planes, size_hw, mode="nearest")
+    else:
+        resized = functional.interpolate(
+            planes, size_hw, mode=config.interpolation, align_corners=False, antialias=config.antialias
+        )
+    return resized[0].permute(1, 2, 0)

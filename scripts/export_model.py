@@ -1,0 +1,32 @@
+"""Export a recipe's model for one backend and precision into exports/<name>/<backend>-<precision>/.
+
+    python scripts/export_model.py recipes/resnet50.yaml --backend openvino --precision bf16
+    python scripts/export_model.py recipes/resnet50.yaml --weights random
+
+Without --backend it writes the eager fp32 reference that verify_model.py compares with.
+"""
+
+from pathlib import Path
+
+from mar_tools.checkpoints import load_checkpoint
+from mar_tools.command_line import EXPORTS, new_parser, run
+from mar_tools.exporters import load_exporter
+from mar_tools.exports import export_model
+from mar_tools.recipes import read_recipe
+
+
+def main() -> None:
+    parser = new_parser(__doc__)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--backend", default="eager")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--weights", help="a torchvision weights name, a .safetensors or .pth file, or `random`")
+    arguments = parser.parse_args()
+    load_exporter(arguments.backend, arguments.precision)
+    recipe = read_recipe(arguments.recipe, weights=arguments.weights)
+    checkpoint = load_checkpoint(recipe)
+    print(export_model(recipe, checkpoint, arguments.backend, arguments.precision, EXPORTS))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,29 @@
+"""Weights as safetensors beside the words that rebuild the network."""
+
+import shutil
+from pathlib import Path
+
+import orjson
+from safetensors.torch import save_file
+from vision_serving.backends.eager import EagerSource
+
+from mar_tools.exporters.base import ExportJob
+
+PRECISIONS = ("fp32",)
+ARTIFACT = "model"
+
+
+def export(job: ExportJob, folder: Path) -> str:
+    artifact = folder / ARTIFACT
+    artifact.mkdir()
+    network_source = job.checkpoint.source
+    if job.python_file is not None:
+        shutil.copyfile(job.python_file, artifact / Path(job.python_file).name)
+        network_source = network_source.model_copy(update={"file": Path(job.python_file).name})
+    source = EagerSource(task=job.task, preprocessing=job.checkpoint.preprocessing, network=network_source)
+    document = source.model_dump(mode="json", by_alias=True)
+    (artifact / "source.json").write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    # Cloned: safetensors refuses tensors that share memory, and tied weights load the same from two copies.
+    state = {name: values.detach().clone().contiguous() for name, values in job.checkpoint.network.state_dict().items()}
+    save_file(state, artifact / "model.safetensors")
+    return ARTIFACT

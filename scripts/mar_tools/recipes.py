@@ -1,0 +1,71 @@
+"""One yaml file a model: what to build. Strict: unknown and missing keys are refused with the allowed ones."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PrivateAttr
+from vision_serving.config import ImageLimits, Precision, PreprocessingConfig, StrictModel, Task, parse_config, read_yaml
+from vision_serving.graphs.sources import NetworkSource
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ModelRecipe(NetworkSource):
+    """How to construct the network, and its weights: an enum of torchvision, a file, or `random`."""
+
+    weights: str
+
+    def network_source(self) -> NetworkSource:
+        return NetworkSource.model_validate(self.model_dump(by_alias=True, exclude={"weights"}))
+
+
+class VerificationRecipe(StrictModel):
+    """Images to compare on, and bounds that replace the defaults of `verification.py`."""
+
+    images: Path | None = None
+    count: Annotated[int, Field(gt=0)] = 32
+    min_top1_agreement: Share | None = None
+    min_matched_boxes: Share | None = None
+    min_iou: Share | None = None
+    max_score_difference: Share | None = None
+    min_snr_db: float | None = None
+
+
+class Recipe(StrictModel):
+    """What to build. Relative paths in it are relative to its own `folder`."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "1.0"
+    task: Task
+    model: ModelRecipe
+    labels: str = "auto"
+    preprocessing: Literal["auto"] | PreprocessingConfig = "auto"
+    backend: str = "auto"
+    precision: Literal["auto"] | Precision = "auto"
+    options: dict[str, Any] = {}
+    limits: ImageLimits = ImageLimits()
+    response_timeout_s: Annotated[int, Field(gt=0)] = 60
+    startup_timeout_s: Annotated[int, Field(gt=0)] = 300
+    verification: VerificationRecipe = VerificationRecipe()
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    def path(self, relative: str | Path) -> Path:
+        """A path of the recipe, from where we stand."""
+        return self.folder / relative
+
+
+def read_recipe(path: Path, **overrides: str | None) -> Recipe:
+    """Raises ConfigError. overrides: `weights`, `backend`, `precision` from the command line, None where not given."""
+    values = read_yaml(path)
+    if isinstance(values, dict):
+        weights = overrides.pop("weights", None)
+        if weights is not None and isinstance(values.get("model"), dict):
+            values["model"]["weights"] = weights if weights.isidentifier() else str(Path(weights).absolute())
+        values.update({key: value for key, value in overrides.items() if value is not None})
+    recipe = parse_config(Recipe, values, str(path))
+    recipe._folder = path.parent
+    return recipe
