@@ -3,17 +3,20 @@
     python scripts/build_model.py recipes/resnet50.yaml
     python scripts/build_model.py recipes/resnet50.yaml --weights random --backend openvino --precision bf16
     python scripts/build_model.py examples/digits_classification/recipe.yaml --json
+
+What was tried, measured and chosen is printed, and written to exports/<name>/candidates.json.
 """
 
 from pathlib import Path
 
 import orjson
+from rich.console import Console
+from rich.table import Table
+
 from mar_tools.archive import build_archive
 from mar_tools.building import Candidate, build_candidates, choose, write_candidates
 from mar_tools.command_line import EXPORTS, HANDLERS, MODEL_STORE, new_parser, run
 from mar_tools.recipes import read_recipe
-from rich.console import Console
-from rich.table import Table
 from vision_serving.errors import ConfigError
 
 
@@ -32,9 +35,7 @@ def main() -> None:
     )
     console = Console(stderr=True)
     with console.status(recipe.name) as status:
-        built = list(
-            build_candidates(recipe, arguments.exports, lambda step: status.update(f"{recipe.name}: {step}"))
-        )
+        built = list(build_candidates(recipe, arguments.exports, lambda step: status.update(f"{recipe.name}: {step}")))
         write_candidates(built, arguments.exports / recipe.name / "candidates.json")
         chosen = choose(built)
         if chosen is None:

@@ -1,6 +1,8 @@
 """Pack a verified export folder and handlers/ into model_store/<name>.mar.
 
     python scripts/package_model.py exports/resnet50/openvino-bf16
+
+The folder must have a verification.json that passed, of the artifact as it is.
 """
 
 from pathlib import Path

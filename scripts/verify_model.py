@@ -2,11 +2,14 @@
 
     python scripts/verify_model.py exports/resnet50/openvino-bf16
     python scripts/verify_model.py exports/resnet50/openvino-bf16 --json
+
+Exit status 1 when the export breaks a bound.
 """
 
 from pathlib import Path
 
 import orjson
+
 from mar_tools.command_line import new_parser, run
 from mar_tools.verification import verify_export
 from vision_serving.errors import ConfigError

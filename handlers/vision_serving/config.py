@@ -1,4 +1,4 @@
-"""What an archive's `model-config.yaml` may say under `handler:`, and the options of a request. Frozen, typed, strict."""
+"""What an archive's `model-config.yaml` may say under `handler:`, and the options of a request."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,7 +49,7 @@ class ResizeConfig(StrictModel):
 
 
 class PreprocessingConfig(StrictModel):
-    """Pixels as the training library prepares them. `mean` and `std` are inside the exported graph; here they inform."""
+    """Pixels as the training library prepares them. `mean` and `std` are applied inside the exported graph."""
 
     resize: ResizeConfig
     crop: SizeHW | None = None

@@ -1,6 +1,6 @@
 """Everything this project raises on purpose.
 
-    VisionServingError              (a RuntimeError: TorchServe reports it as a failed load, any other error kills a worker)
+    VisionServingError
     ├── ConfigError                 an archive, recipe or setting that cannot be used as it is
     ├── BackendError                an artifact that its backend cannot load or run here
     └── RequestError                one request or image that gets its own answer, with an HTTP status
@@ -11,6 +11,8 @@
         ├── InvalidOptionError      422
         ├── InferenceError          500
         └── OutOfResourcesError     507
+
+All are RuntimeErrors: TorchServe reports those as a failed load, while any other error kills the worker.
 """
 
 

@@ -64,7 +64,7 @@ class VisionHandler(ABC):
         self.backend = load_backend(self.config.backend, model_dir / self.config.artifact, backend_config, device)
 
     def predict(self, payloads: Sequence[Payload], timings: StageTimings | None = None) -> list[Outcome]:
-        """One outcome per payload, in order; a fault of one image never reaches another. Never raises for one of them."""
+        """One outcome per payload, in order. Never raises for one of them: a faulty image gets its own error."""
         timings = timings or StageTimings()
         with timings.measure("decode"):
             results, items = self._decode(payloads)
@@ -96,7 +96,8 @@ class VisionHandler(ABC):
         model = OPTIONS[self.config.task]
         unknown = sorted(set(values) - set(model.model_fields))
         if unknown:
-            raise InvalidOptionError(f"unknown option {unknown[0][:60]!r}; expected one of {sorted(model.model_fields)}")
+            allowed = sorted(model.model_fields)
+            raise InvalidOptionError(f"unknown option {unknown[0][:60]!r}; expected one of {allowed}")
         try:
             return model.model_validate({**self.config.options, **values})
         except ValidationError as error:
@@ -121,9 +122,9 @@ class VisionHandler(ABC):
     def _decode_one(self, encoded: Encoded, payload: Payload) -> Image:
         if isinstance(encoded, RequestError):
             raise encoded
-        limits = self.config.limits
-        if len(payload.images) > limits.max_images:
-            raise PayloadTooLargeError(f"the request holds {len(payload.images)} images; the limit is {limits.max_images}")
+        limits, count = self.config.limits, len(payload.images)
+        if count > limits.max_images:
+            raise PayloadTooLargeError(f"the request holds {count} images; the limit is {limits.max_images}")
         return decode_image(encoded, limits)
 
     def _group(self, items: Sequence[Item]) -> list[list[Item]]:

@@ -69,8 +69,8 @@ def parse_options_header(text: str) -> dict[str, str]:
 def _describe_empty(content_type: str) -> str:
     if content_type == FORM_URLENCODED:
         return (
-            f"the body came as {FORM_URLENCODED}, curl's default for -d and --data-binary, which TorchServe parses as a "
-            "form; send the image with -T FILE, or with -H 'Content-Type: image/jpeg'"
+            f"the body came as {FORM_URLENCODED}, curl's default for -d and --data-binary, which TorchServe parses as "
+            "a form; send the image with -T FILE, or with -H 'Content-Type: image/jpeg'"
         )
     return "the request holds no image"
 

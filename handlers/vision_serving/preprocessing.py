@@ -96,7 +96,7 @@ def _place(image: Image, target: Tensor, config: PreprocessingConfig) -> ImageGe
 def _centre(target: int, source: int) -> tuple[int, int, int]:
     """Start in the target, start in the source and length of the overlap, centred as torchvision's center_crop does."""
     if source >= target:
-        return 0, int(round((source - target) / 2.0)), target
+        return 0, round((source - target) / 2.0), target
     return (target - source) // 2, 0, source
 
 

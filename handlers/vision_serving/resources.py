@@ -49,14 +49,14 @@ def configured_workers(model_name: str) -> int:
 def server_config_path() -> Path | None:
     """The `--ts-config` file of the TorchServe frontend that is this process's parent."""
     parent = psutil.Process().parent()
-    command = [] if parent is None else parent.cmdline()
+    command: list[str] = [] if parent is None else parent.cmdline()
     if parent is None or "org.pytorch.serve.ModelServer" not in command or "-f" not in command:
         return None
-    return Path(parent.cwd()) / command[command.index("-f") + 1]
+    return Path(str(parent.cwd()), command[command.index("-f") + 1])
 
 
 def read_workers(properties_text: str, model_name: str) -> int:
-    """`minWorkers` of a model (its version with most) in the `models` JSON, else `default_workers_per_model`, else 1."""
+    """`minWorkers` of a model (its largest version) in the `models` JSON, else `default_workers_per_model`, else 1."""
     values = read_properties(properties_text)
     try:
         models = json.loads(values.get("models", "{}"))

@@ -9,10 +9,10 @@ import zipfile
 from pathlib import Path
 
 import orjson
-from vision_serving.errors import ConfigError
 
 from mar_tools.exports import ENTRY_FILES, read_manifest
 from mar_tools.verification import require_verified
+from vision_serving.errors import ConfigError
 
 NOT_PACKED = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".*")
 NOT_HANDED_OVER = shutil.ignore_patterns("export.json", "model-config.yaml")

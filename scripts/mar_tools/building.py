@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-from vision_serving.errors import VisionServingError
-from vision_serving.payload import Payload
 
 from mar_tools.checkpoints import Checkpoint, load_checkpoint
 from mar_tools.exporters import candidates
@@ -17,6 +15,8 @@ from mar_tools.exports import REFERENCE, export_folder, export_model
 from mar_tools.images import load_encoded_images
 from mar_tools.recipes import Recipe
 from mar_tools.verification import load_handler, verify_export
+from vision_serving.errors import VisionServingError
+from vision_serving.payload import Payload
 
 TIMED_BATCH = 4
 TIMING_S = 3.0
@@ -64,7 +64,8 @@ def _build_candidate(
     except VisionServingError as error:
         return Candidate(backend, precision, str(folder), f"not possible: {error}", {})
     if not report["passed"]:
-        return Candidate(backend, precision, str(folder), f"rejected: {'; '.join(report['failures'])}", report["measured"])
+        verdict = f"rejected: {'; '.join(report['failures'])}"
+        return Candidate(backend, precision, str(folder), verdict, report["measured"])
     if timed:
         announce(f"time {folder.name}")
     speed = measure_images_per_s(folder, recipe) if timed else None

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms._presets import ImageClassification
+
+from mar_tools.images import generate_images
+from mar_tools.recipes import Recipe
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs import build_graph
 from vision_serving.graphs.sources import NetworkSource, build_network
-
-from mar_tools.images import generate_images
-from mar_tools.recipes import Recipe
 
 RANDOM = "random"
 WEIGHT_FILES = {".safetensors", ".pth", ".pt"}
@@ -73,7 +73,7 @@ def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a state dict from a file into a network; every key and shape must fit."""
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such weights file") from error
     except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError) as error:
@@ -182,7 +182,7 @@ def find_labels(recipe: Recipe) -> list[str]:
     published = models.get_model_weights(recipe.model.name) if recipe.model.source == "torchvision" else None
     if published is None or Path(recipe.model.weights).suffix in WEIGHT_FILES:
         raise ConfigError(
-            f"labels: auto needs published weights, not {recipe.model.weights!r}; give a JSON file with the list of labels"
+            f"labels: auto needs published weights, not {recipe.model.weights!r}; give a JSON file with the labels"
         )
     entry = published.DEFAULT if recipe.model.weights == RANDOM else published[recipe.model.weights]
     return list(entry.meta["categories"])

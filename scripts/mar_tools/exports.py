@@ -4,7 +4,9 @@
     model-config.yaml   what the handler reads
     labels.json         the label of each class id
     export.json         name, version, recipe: what the later steps need to know
-    verification.json   written by verify_model.py; package_model.py refuses a folder without it
+    verification.json   written by verify_model.py
+
+package_model.py refuses a folder whose verification.json is missing, failed, or of another artifact.
 """
 
 import hashlib
@@ -17,10 +19,6 @@ from pathlib import Path
 import orjson
 import yaml
 from torch import nn
-from vision_serving.config import HandlerConfig, Precision, StrictModel, Task, parse_config
-from vision_serving.errors import ConfigError
-from vision_serving.graphs import build_graph
-from vision_serving.handler import VisionHandler
 
 from image_classification import ImageClassificationHandler
 from mar_tools.checkpoints import Checkpoint
@@ -29,6 +27,10 @@ from mar_tools.exporters.base import ExportJob
 from mar_tools.images import generate_images
 from mar_tools.recipes import Recipe, VerificationRecipe
 from object_detection import ObjectDetectionHandler
+from vision_serving.config import HandlerConfig, Precision, StrictModel, Task, parse_config
+from vision_serving.errors import ConfigError
+from vision_serving.graphs import build_graph
+from vision_serving.handler import VisionHandler
 
 REFERENCE = "eager-fp32"
 ENTRY_FILES: dict[Task, str] = {"classification": "image_classification.py", "detection": "object_detection.py"}
@@ -52,9 +54,7 @@ def export_folder(exports: Path, recipe: Recipe, backend: str, precision: str) -
     return exports / recipe.name / f"{backend}-{precision}"
 
 
-def export_model(
-    recipe: Recipe, checkpoint: Checkpoint, backend: str, precision: Precision, exports: Path
-) -> Path:
+def export_model(recipe: Recipe, checkpoint: Checkpoint, backend: str, precision: Precision, exports: Path) -> Path:
     """Write one export folder, whole or not at all. Raises BackendError or ConfigError."""
     exporter = load_exporter(backend, precision)
     graph = build_graph(checkpoint.network, recipe.task, checkpoint.preprocessing)

@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
+
 from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
 from vision_serving.images import Image

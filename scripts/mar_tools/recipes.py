@@ -4,7 +4,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr
-from vision_serving.config import ImageLimits, Precision, PreprocessingConfig, StrictModel, Task, parse_config, read_yaml
+
+from vision_serving.config import (
+    ImageLimits,
+    Precision,
+    PreprocessingConfig,
+    StrictModel,
+    Task,
+    parse_config,
+    read_yaml,
+)
 from vision_serving.graphs.sources import NetworkSource
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -42,7 +51,7 @@ class Recipe(StrictModel):
     preprocessing: Literal["auto"] | PreprocessingConfig = "auto"
     backend: str = "auto"
     precision: Literal["auto"] | Precision = "auto"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     limits: ImageLimits = ImageLimits()
     response_timeout_s: Annotated[int, Field(gt=0)] = 60
     startup_timeout_s: Annotated[int, Field(gt=0)] = 300

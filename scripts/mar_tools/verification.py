@@ -11,22 +11,22 @@ import orjson
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou
-from vision_serving.config import ImageLimits, Precision, read_handler_config
+
+from mar_tools.checkpoints import RANDOM
+from mar_tools.exports import HANDLERS, REFERENCE, ExportManifest, hash_artifact, read_manifest
+from mar_tools.images import load_encoded_images
+from vision_serving.config import DetectionOptions, ImageLimits, Precision, read_handler_config
 from vision_serving.errors import ConfigError
 from vision_serving.handler import VisionHandler
 from vision_serving.images import Image, decode_image
 from vision_serving.postprocessing import Candidates, read_candidates, select_detections
 from vision_serving.resources import usable_cores
 
-from mar_tools.checkpoints import RANDOM
-from mar_tools.exports import HANDLERS, REFERENCE, ExportManifest, hash_artifact, read_manifest
-from mar_tools.images import load_encoded_images
-from mar_tools.recipes import VerificationRecipe
-
 PACKAGES = ("torch", "torchvision", "openvino", "numpy", "Pillow")
 
 # Strict, but with room for the rounding of the arithmetic: bf16 has 8 bits of mantissa.
-# Networks with random weights have no class margins, so they are judged by the signal-to-noise ratio of their outputs.
+# Networks with random weights have no class margins, so they are judged by the signal-to-noise ratio of their outputs;
+# a random ResNet-50 has 20 dB in PyTorch's own bf16 autocast.
 DEFAULT_BOUNDS: dict[Precision, dict[str, float]] = {
     "fp32": {
         "min_top1_agreement": 1.0,
@@ -43,7 +43,7 @@ DEFAULT_BOUNDS: dict[Precision, dict[str, float]] = {
         "min_snr_db": 20.0,
     },
 }
-RANDOM_BOUNDS: dict[Precision, dict[str, float]] = {"fp32": {"min_snr_db": 60.0}, "bf16": {"min_snr_db": 25.0}}
+RANDOM_BOUNDS: dict[Precision, dict[str, float]] = {"fp32": {"min_snr_db": 60.0}, "bf16": {"min_snr_db": 15.0}}
 TASK_MEASURES = {
     "classification": ("top1_agreement", "score_difference", "snr_db"),
     "detection": ("matched_boxes", "iou", "score_difference", "snr_db"),
@@ -117,7 +117,7 @@ def _compare_classification(reference: VisionHandler, candidate: VisionHandler, 
 
 def _compare_detection(reference: VisionHandler, candidate: VisionHandler, image: Image) -> dict[str, float]:
     expected, found = _run_one(reference, image), _run_one(candidate, image)
-    options = reference.read_options({})
+    options = DetectionOptions.model_validate(reference.config.options)
     per_class = reference.config.candidates_per_class
     best = [
         select_detections(read_candidates(outputs, 0, options.score_threshold, per_class), options)
@@ -228,5 +228,5 @@ def cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.is_file():
         return platform.processor() or "unknown"
-    names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else "unknown"
+    lines = cpuinfo.read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -37,7 +37,8 @@ class OpenVinoBackend:
         try:
             compiled = core.compile_model(core.read_model(artifact), "CPU", _compile_properties(config))
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO cannot load {artifact.name}: {str(error).strip().splitlines()[-1]}") from error
+            reason = str(error).strip().splitlines()[-1]
+            raise BackendError(f"OpenVINO cannot load {artifact.name}: {reason}") from error
         return cls(compiled.create_infer_request(), [output.any_name for output in compiled.outputs])
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Rebuild a network from what an archive or recipe says about it: a torchvision builder, or a class in a Python file."""
+"""Rebuild a network from what an archive or recipe says: a torchvision builder, or a class in a Python file."""
 
 import importlib.util
 import inspect
@@ -24,7 +24,7 @@ class NetworkSource(StrictModel):
     name: str | None = None
     file: str | None = None
     class_name: str | None = Field(default=None, alias="class")
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default={})
     norm_eps: float | None = None
 
     @model_validator(mode="after")
@@ -33,8 +33,8 @@ class NetworkSource(StrictModel):
         given = {"name": self.name, "file": self.file, "class": self.class_name}
         for key, value in given.items():
             if (key in needed) != (value is not None):
-                raise ValueError(f"source {self.source!r} takes {' and '.join(map(repr, needed))}, not {key!r}"
-                                 if value is not None else f"source {self.source!r} needs {key!r}")  # fmt: skip
+                verb = "needs" if key in needed else "does not take"
+                raise ValueError(f"source {self.source!r} {verb} {key!r}")
         return self
 
 
@@ -67,7 +67,8 @@ def _build_from_file(source: NetworkSource, folder: Path) -> nn.Module:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; `file` of a python source is looked up beside the recipe")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None  # a .py path always has both
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     factory = getattr(module, str(source.class_name), None)
@@ -97,4 +98,4 @@ def set_norm_eps(network: nn.Module, eps: float) -> None:
     """Some published torchvision detectors were trained with a batch-norm epsilon of 0, which no state dict records."""
     for module in network.modules():
         if type(module).__name__ in ("BatchNorm2d", "FrozenBatchNorm2d"):
-            module.eps = eps
+            module.eps = eps  # type: ignore[assignment]

@@ -37,9 +37,7 @@ class RcnnGraph(nn.Module):
         proposals, objectness = self._propose(list(features.values()), images, height, width)
         return self._classify(features, proposals, objectness, height, width)
 
-    def _propose(
-        self, features: list[Tensor], images: Tensor, height: int, width: int
-    ) -> tuple[Tensor, Tensor]:
+    def _propose(self, features: list[Tensor], images: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """The best proposals (N, P, 4) of all levels, with their objectness (N, P), SUPPRESSED where there is none."""
         rpn = self.model.rpn
         levels = []
@@ -98,7 +96,10 @@ class RcnnGraph(nn.Module):
         if len(aligned) == 1:
             return aligned[0]
         levels = pool.map_levels([rois[:, 1:]]).reshape(-1, 1, 1, 1)
-        return sum(torch.where(levels == level, values, torch.zeros_like(values)) for level, values in enumerate(aligned))
+        chosen = aligned[0]
+        for level, values in enumerate(aligned[1:], start=1):
+            chosen = torch.where(levels == level, values, chosen)
+        return chosen
 
 
 def _larger_than(boxes: Tensor, size: float) -> Tensor:

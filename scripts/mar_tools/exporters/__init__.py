@@ -1,6 +1,6 @@
 """The exporters by backend name. A new one is a file beside this one and a line in EXPORTERS.
 
-Each module has `PRECISIONS` and `export(job, folder) -> str`, which writes the artifact into the folder and gives its name.
+Each module has `PRECISIONS` and `export(job, folder) -> str`, which writes the artifact into the folder and names it.
 """
 
 from importlib import import_module

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from torch import nn
-from vision_serving.config import Precision, Task
 
 from mar_tools.checkpoints import Checkpoint
+from vision_serving.config import Precision, Task
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import orjson
 from safetensors.torch import save_file
-from vision_serving.backends.eager import EagerSource
 
 from mar_tools.exporters.base import ExportJob
+from vision_serving.backends.eager import EagerSource
 
 PRECISIONS = ("fp32",)
 ARTIFACT = "model"

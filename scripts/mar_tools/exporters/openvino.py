@@ -5,10 +5,10 @@ from pathlib import Path
 
 import openvino
 import torch
-from vision_serving.errors import BackendError
 
 from mar_tools.exporters.base import ExportJob
 from mar_tools.images import example_pixels, is_fixed_size
+from vision_serving.errors import BackendError
 
 PRECISIONS = ("bf16", "fp32")
 ARTIFACT = "model.xml"
@@ -24,7 +24,9 @@ def export(job: ExportJob, folder: Path) -> str:
             warnings.simplefilter("ignore")  # the tracer's warnings: every shape that it sees may be a constant
             names = list(job.graph(pixels))
             model = openvino.convert_model(
-                job.graph, example_input=(pixels,), input=[(openvino.PartialShape([-1, height, width, 3]), openvino.Type.u8)]
+                job.graph,
+                example_input=(pixels,),
+                input=[(openvino.PartialShape([-1, height, width, 3]), openvino.Type.u8)],
             )
     except Exception as error:  # the converter raises all sorts: each means that this graph is not for OpenVINO
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
