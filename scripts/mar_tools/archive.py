@@ -17,6 +17,7 @@ from vision_serving.errors import ConfigError
 NOT_PACKED = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".*")
 NOT_HANDED_OVER = shutil.ignore_patterns("export.json", "model-config.yaml")
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can say
+FIXED_CREATION = "01/01/1980 00:00:00"
 FIXED_MODE = 0o100644 << 16
 MANIFEST = "MAR-INF/MANIFEST.json"
 
@@ -57,13 +58,13 @@ def _run_archiver(name: str, version: str, entry_file: Path, config_file: Path, 
 
 
 def normalise_archive(source: Path, target: Path) -> None:
-    """Rewrite a zip with sorted names, fixed times and modes, uncompressed, and no creation time in its manifest."""
+    """Rewrite a zip with sorted names, fixed times and modes, uncompressed."""
     with zipfile.ZipFile(source) as packed, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as normalised:
         for name in sorted(entry for entry in packed.namelist() if not entry.endswith("/")):
             data = packed.read(name)
             if name == MANIFEST:
                 manifest = orjson.loads(data)
-                manifest.pop("createdOn", None)
+                manifest["createdOn"] = FIXED_CREATION
                 data = orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
             entry = zipfile.ZipInfo(name, FIXED_TIME)
             entry.external_attr = FIXED_MODE

