@@ -61,7 +61,7 @@ def new_command_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def register(client: TorchServeClient, arguments: argparse.Namespace) -> dict[str, Any]:
+def register(client: TorchServeClient, arguments: argparse.Namespace) -> Any:
     parameters = {
         "initial_workers": str(arguments.workers),
         "batch_size": str(arguments.batch_size),

@@ -84,7 +84,7 @@ def answer_table(answers: list[tuple[Path, Answer]]) -> Table:
     for file, answer in answers:
         if "code" in answer:
             table.add_row(file.name, f"[red]{answer['code']} {answer['type']}[/red]", "", answer["message"])
-        rows = answer.get("classes", answer.get("detections", []))
+        rows: list[dict[str, Any]] = answer.get("classes", []) + answer.get("detections", [])
         for index, entry in enumerate(rows):
             box = ", ".join(f"{side:g}" for side in entry.get("box", []))
             table.add_row(file.name if index == 0 else "", entry["label"], f"{entry['score']:.3f}", box)

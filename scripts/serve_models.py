@@ -5,8 +5,8 @@
     python scripts/serve_models.py restart
     python scripts/serve_models.py stop
 
-`start` equals `torchserve --start --ncs --ts-config config.properties` with Java found, PYTHONPATH clean and a temporary
-folder of its own; it returns when every model has answered a prediction.
+`start` equals `torchserve --start --ncs --ts-config config.properties` with Java found, PYTHONPATH clean and a
+temporary folder of its own; it returns when every model has answered a prediction.
 """
 
 from dataclasses import asdict

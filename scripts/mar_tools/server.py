@@ -203,9 +203,8 @@ class Server:
                 try:
                     probe.bind(("127.0.0.1", port))
                 except OSError as error:
-                    raise ServerError(
-                        f"port {port} ({name} in {self.config.name}) is taken by another process; stop it or change the port"
-                    ) from error
+                    taken = f"port {port} ({name} in {self.config.name}) is taken by another process"
+                    raise ServerError(f"{taken}; stop it or change the port") from error
 
     def ports(self) -> dict[str, int]:
         """The five listening ports by their key."""

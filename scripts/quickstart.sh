@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# From nothing to two served models with a prediction from each.
+#
+#   bash scripts/quickstart.sh          install, build, serve, predict; a second run takes seconds
+#   bash scripts/quickstart.sh --stop   stop the server
+#
+# Needs Python 3.10 to 3.13 with venv. Java comes with a package when there is none.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/install.sh
+source scripts/install.sh
+
+case "${1:-}" in
+  "") ;;
+  --stop)
+    [ -x .venv/bin/python ] || { echo "nothing was running"; exit 0; }
+    exec .venv/bin/python scripts/serve_models.py stop
+    ;;
+  *)
+    sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    [ "$1" = --help ] && exit 0
+    echo "error: unknown argument '$1'; expected nothing, --stop or --help" >&2
+    exit 1
+    ;;
+esac
+
+install_requirements requirements.txt
+
+rebuilt=no
+for example in digits_classification:digits digits_detection:digits_detection; do
+  folder=examples/${example%%:*} archive=model_store/${example##*:}.mar
+  newer=$([ -f "$archive" ] && find handlers scripts/mar_tools "$folder" -newer "$archive" -type f ! -name '*.pyc' | head -1)
+  if [ ! -f "$archive" ] || [ -n "$newer" ]; then
+    echo "== build $archive"
+    python scripts/build_model.py "$folder/recipe.yaml"
+    rebuilt=yes
+  fi
+done
+
+echo "== serve"
+if [ "$rebuilt" = no ] && python scripts/serve_models.py status 2>/dev/null; then
+  echo "already running"
+else
+  python scripts/serve_models.py restart
+fi
+
+echo "== predict"
+python scripts/predict_images.py digits examples/digits_classification/samples --option top_k=1
+python scripts/predict_images.py digits_detection "$(find examples/digits_detection/samples -name '*_1.*' | head -1)"
+
+cat <<'NEXT'
+
+Both models answer on http://127.0.0.1:8080. What next:
+  source .venv/bin/activate
+  python scripts/predict_images.py digits_detection examples/digits_detection/samples --save-annotated annotated/
+  python scripts/manage_models.py list
+  python scripts/build_model.py recipes/resnet50.yaml      your own model: copy a recipe, see README.md
+  bash scripts/quickstart.sh --stop
+NEXT

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# On a fresh machine: install everything, then lint, types and all tests.
+#
+#   bash scripts/test.sh                     all of it
+#   bash scripts/test.sh tests/handlers -x   what follows goes to pytest
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/install.sh
+source scripts/install.sh
+
+install_requirements requirements-dev.txt
+echo "== ruff"
+ruff check .
+ruff format --check --quiet .
+echo "== mypy"
+mypy handlers scripts examples tests
+echo "== pytest"
+python -m pytest "$@"
