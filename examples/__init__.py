@@ -1,0 +1,1 @@
+"""Models trained on real data, ready to export, package and serve."""

@@ -1,0 +1,1 @@
+"""An object detector for handwritten digits."""
