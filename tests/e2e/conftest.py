@@ -1,0 +1,122 @@
+"""A real TorchServe on free ports, with the shipped configuration and both example archives."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from mar_tools.server import Server
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+BATCH_DELAY_MS = 300  # long enough for requests that are sent together to share a batch
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running server, and how to ask it."""
+
+    server: Server
+    folder: Path
+    url: str
+
+    @property
+    def token(self) -> str:
+        return self.server.client.token("inference")
+
+    def post(self, model: str, data: Any = None, headers: dict[str, str] | None = None, **arguments: Any) -> Any:
+        return self.request("POST", f"/predictions/{model}", data=data, headers=headers, **arguments)
+
+    def request(self, method: str, path: str, headers: dict[str, str] | None = None, **arguments: Any) -> Any:
+        headers = {"Authorization": f"Bearer {self.token}", **(headers or {})}
+        return requests.request(method, self.url + path, headers=headers, timeout=30, **arguments)
+
+    def worker_pids(self, model: str) -> list[int]:
+        return sorted(w["pid"] for entry in self.server.client.describe(model) for w in entry["workers"])
+
+    @property
+    def model_store(self) -> Path:
+        return self.folder / "model_store"
+
+
+def run_script(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """One of our commands, as a user runs it."""
+    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def write_configuration(folder: Path) -> Path:
+    """The shipped config.properties with free ports and a batch delay that a test can rely on."""
+    text = (ROOT / "config.properties").read_text()
+    text = re.sub(r"(address=http://127\.0\.0\.1):\d+", lambda match: f"{match[1]}:{free_port()}", text)
+    text = re.sub(r"(_port)=707\d", lambda match: f"{match[1]}={free_port()}", text)
+    text = re.sub(r'"maxBatchDelay": \d+', f'"maxBatchDelay": {BATCH_DELAY_MS}', text)
+    config = folder / "config.properties"
+    config.write_text(text)
+    shutil.copy(ROOT / "log4j2.xml", folder)
+    return config
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store with both examples, built by the command; fp32, which every CPU can run."""
+    folder = tmp_path_factory.mktemp("archives")
+    for example in ("digits_classification", "digits_detection"):
+        finished = run_script(
+            "build_model.py", EXAMPLES / example / "recipe.yaml", "--backend", "openvino", "--precision", "fp32",
+            "--model-store", folder, "--exports", folder / "exports",
+        )  # fmt: skip
+        assert finished.returncode == 0, finished.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def service(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("service")
+    config = write_configuration(folder)
+    (folder / "model_store").mkdir()
+    for archive in archives.glob("*.mar"):
+        shutil.copy(archive, folder / "model_store")
+    server = Server(config)
+    server.start(timeout_s=120, announce=lambda step: None)
+    try:
+        yield Service(server, folder, f"http://127.0.0.1:{server.ports()['inference_address']}")
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def seven() -> bytes:
+    """A sample of the digits classifier that shows a 7."""
+    return (EXAMPLES / "digits_classification" / "samples" / "seven.png").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def scene() -> bytes:
+    """A sample scene of the digits detector."""
+    return scene_path().read_bytes()
+
+
+def scene_path() -> Path:
+    return sorted((EXAMPLES / "digits_detection" / "samples").glob("scene_1.*"))[0]
+
+
+@pytest.fixture(scope="session")
+def scene_truth() -> Any:
+    truth = json.loads((EXAMPLES / "digits_detection" / "samples" / "truth.json").read_text())
+    return truth[scene_path().name]

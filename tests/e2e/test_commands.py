@@ -1,0 +1,142 @@
+"""What a user types: predictions over HTTP and in process, start, stop, restart, and the plain torchserve command."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mar_tools.server import Server, find_java_home
+from mar_tools.torchserve_api import ServerError
+
+from .conftest import EXAMPLES, Service, run_script, scene_path, write_configuration
+
+SAMPLES = EXAMPLES / "digits_classification" / "samples"
+
+
+def test_http_and_in_process_predictions_are_the_same(service: Service) -> None:
+    served = run_script("predict_images.py", "digits", SAMPLES, "--json", "--config", service.server.config)
+    archive = service.model_store / "digits.mar"
+    local = run_script("predict_images.py", "--archive", archive, SAMPLES, "--json")
+    assert served.returncode == local.returncode == 0, served.stderr + local.stderr
+    for over_http, in_process in zip(served.stdout.splitlines(), local.stdout.splitlines(), strict=True):
+        expected, found = json.loads(in_process), json.loads(over_http)
+        assert found["image"] == expected["image"]
+        assert [c["label"] for c in found["classes"]][:1] == [c["label"] for c in expected["classes"]][:1]
+        assert found["classes"][0]["score"] == pytest.approx(expected["classes"][0]["score"], abs=1e-4)
+
+
+def test_annotated_pictures_are_saved(service: Service, tmp_path: Path) -> None:
+    archive = service.model_store / "digits_detection.mar"
+    finished = run_script("predict_images.py", "--archive", archive, scene_path(), "--save-annotated", tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["scene_1.png"]
+
+
+def test_an_image_that_fails_is_reported_and_makes_the_exit_status_1(service: Service, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"nothing")
+    finished = run_script("predict_images.py", "digits", bad, "--config", service.server.config)
+    assert finished.returncode == 1
+    assert "ImageDecodeError" in finished.stdout
+    assert finished.stderr.strip() == "error: 1 of 1 images failed"
+
+
+@pytest.fixture
+def small_service(archives: Path, tmp_path: Path) -> Iterator[Server]:
+    """A configuration of its own with the classifier alone, not started."""
+    config = write_configuration(tmp_path)
+    (tmp_path / "model_store").mkdir()
+    shutil.copy(archives / "digits.mar", tmp_path / "model_store")
+    server = Server(config)
+    yield server
+    server.stop()
+
+
+def listening(ports: list[int]) -> list[int]:
+    connections = psutil.net_connections("tcp")
+    return [c.laddr.port for c in connections if c.status == psutil.CONN_LISTEN and c.laddr.port in ports]
+
+
+def test_start_restart_status_stop_leave_nothing_behind(small_service: Server) -> None:
+    config = small_service.config
+    started = run_script("serve_models.py", "start", "--json", "--config", config)
+    assert started.returncode == 0, started.stderr
+    assert [(m["model"], m["ready"]) for m in json.loads(started.stdout)] == [("digits", True)]
+    process = small_service.process()
+    assert process is not None
+    addresses = {c.laddr.ip for p in [process, *process.children()] for c in p.net_connections("tcp") if c.status == "LISTEN"}
+    assert {address.removeprefix("::ffff:") for address in addresses} == {"127.0.0.1"}
+
+    again = run_script("serve_models.py", "start", "--config", config)
+    assert (again.returncode, "already running" in again.stderr) == (1, True)
+    assert run_script("serve_models.py", "restart", "--config", config).returncode == 0
+    assert json.loads(run_script("serve_models.py", "status", "--json", "--config", config).stdout)[0]["ready"]
+
+    running = small_service.process()
+    assert running is not None
+    assert running.pid != process.pid
+    family = [running, *running.children(recursive=True)]
+    assert run_script("serve_models.py", "stop", "--config", config).stdout.strip() == "stopped"
+    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert listening(list(small_service.ports().values())) == []
+    assert not (config.parent / "key_file.json").exists()
+    assert run_script("serve_models.py", "stop", "--config", config).stdout.strip() == "nothing was running"
+    down = run_script("serve_models.py", "status", "--config", config)
+    assert (down.returncode, "serve_models.py start" in down.stderr) == (1, True)
+
+
+def test_an_occupied_port_is_named(small_service: Server) -> None:
+    with socket.socket() as occupant:
+        occupant.bind(("127.0.0.1", small_service.ports()["inference_address"]))
+        occupant.listen()
+        finished = run_script("serve_models.py", "start", "--config", small_service.config)
+    assert finished.returncode == 1
+    assert f"port {small_service.ports()['inference_address']} (inference_address" in finished.stderr
+    assert small_service.process() is None
+
+
+def test_a_model_that_cannot_load_fails_the_start_with_its_reason(small_service: Server) -> None:
+    (small_service.folder / "model_store" / "digits.mar").write_bytes(b"not an archive")
+    finished = run_script("serve_models.py", "start", "--timeout-s", "40", "--config", small_service.config)
+    assert finished.returncode == 1
+    assert "digits" in finished.stderr
+    assert small_service.process() is None
+
+
+def test_the_plain_torchserve_command_serves_too(small_service: Server, tmp_path: Path, seven: bytes) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (tmp_path / "workflow_store").mkdir()
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"JAVA_HOME": str(find_java_home()), "TMPDIR": str(scratch), "TEMP": str(scratch)}
+    torchserve = str(Path(sys.executable).parent / "torchserve")
+    command = [torchserve, "--start", "--ncs", "--ts-config", "config.properties"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, stdout=subprocess.DEVNULL)
+    try:
+        assert wait_for_answer(small_service, seven) == 200
+    finally:
+        frontend = psutil.Process(int((scratch / ".model_server.pid").read_text()))
+        family = [frontend, *frontend.children(recursive=True)]
+        subprocess.run([torchserve, "--stop"], cwd=tmp_path, env=environment, check=True, stdout=subprocess.DEVNULL)
+        _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+
+
+def wait_for_answer(server: Server, image: bytes, timeout_s: float = 60.0) -> int:
+    deadline = time.monotonic() + timeout_s
+    status = 0
+    while status != 200 and time.monotonic() < deadline:
+        try:
+            status = server.client.predict("digits", image).status_code
+        except ServerError:
+            status = 0
+        time.sleep(0.5)
+    return status

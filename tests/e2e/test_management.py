@@ -1,0 +1,97 @@
+"""Register, scale, versions, tokens: through our commands and client."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import EXAMPLES, Service, run_script
+from .test_requests import OCTETS, best_label
+
+
+def manage(service: Service, *arguments: str) -> str:
+    finished = run_script("manage_models.py", "--config", service.server.config, *arguments)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def second_version(service: Service, archives: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The digits classifier as version 2.0, in the store under a name of its own."""
+    folder = tmp_path_factory.mktemp("second")
+    example = EXAMPLES / "digits_classification"
+    for file in example.iterdir():
+        if file.is_file():
+            shutil.copy(file, folder)
+    shutil.copytree(example / "samples", folder / "samples")
+    recipe = yaml.safe_load((example / "recipe.yaml").read_text()) | {"version": "2.0"}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    finished = run_script(
+        "build_model.py", folder / "recipe.yaml", "--backend", "eager", "--model-store", folder,
+        "--exports", folder / "exports",
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    shutil.copy(folder / "digits.mar", service.model_store / "digits_2.mar")
+    return "digits_2.mar"
+
+
+def test_list_names_the_models(service: Service) -> None:
+    assert set(manage(service, "list").splitlines()) >= {"digits", "digits_detection"}
+
+
+def test_describe_gives_what_the_server_says(service: Service) -> None:
+    description = json.loads(manage(service, "describe", "digits"))
+    assert description[0]["batchSize"] == 8
+
+
+def test_scale_changes_the_number_of_workers(service: Service, seven: bytes) -> None:
+    manage(service, "scale", "digits", "--workers", "2")
+    assert len(service.worker_pids("digits")) == 2
+    assert service.post("digits", seven, OCTETS).status_code == 200
+    manage(service, "scale", "digits", "--workers", "1")
+    assert len(service.worker_pids("digits")) == 1
+
+
+def test_a_second_version_is_registered_made_default_and_unregistered(
+    service: Service, seven: bytes, second_version: str
+) -> None:
+    manage(service, "register", second_version, "--workers", "1")
+    new = service.request("PUT", "/predictions/digits/2.0", data=seven)
+    old = service.request("PUT", "/predictions/digits", data=seven)
+    assert (new.headers["X-Model-Version"], new.headers["X-Backend"]) == ("2.0", "eager")
+    assert old.headers["X-Model-Version"] == "1.0"
+    assert best_label(new.json()) == best_label(old.json()) == "7"
+
+    manage(service, "set-default", "digits", "2.0")
+    assert service.request("PUT", "/predictions/digits", data=seven).headers["X-Model-Version"] == "2.0"
+    manage(service, "set-default", "digits", "1.0")
+    manage(service, "unregister", "digits", "--version", "2.0")
+    assert service.request("PUT", "/predictions/digits/2.0", data=seven).status_code == 404
+
+
+def test_a_renewed_token_works_and_the_old_one_does_not(service: Service, seven: bytes) -> None:
+    old = service.token
+    new = manage(service, "token", "inference", "--renew")
+    assert new != old
+    assert service.post("digits", seven, {**OCTETS, "Authorization": f"Bearer {new}"}).status_code == 200
+    assert service.post("digits", seven, {**OCTETS, "Authorization": f"Bearer {old}"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("register", "nothing.mar"), "nothing.mar"),
+        (("register", "https://example.org/a.mar"), "url"),
+        (("unregister", "nothing"), "nothing"),
+        (("scale", "nothing", "--workers", "1"), "nothing"),
+    ],
+    ids=["missing archive", "archive by URL", "unregister unknown", "scale unknown"],
+)
+def test_a_refusal_is_one_line_and_exit_status_1(service: Service, arguments: tuple[str, ...], message: str) -> None:
+    finished = run_script("manage_models.py", "--config", service.server.config, *arguments)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("error: ")
+    assert len(finished.stderr.splitlines()) == 1
+    assert message.lower() in finished.stderr.lower()

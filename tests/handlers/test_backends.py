@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from vision_serving.backends import BACKENDS, load_backend
+from vision_serving.config import BackendConfig
+from vision_serving.errors import BackendError, VisionServingError
+
+CPU = torch.device("cpu")
+
+
+def test_an_unknown_backend_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"unknown backend 'onx'; expected one of \['eager'"):
+        load_backend("onx", tmp_path, BackendConfig(), CPU)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_missing_artifact_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="no such artifact"):
+        load_backend(name, tmp_path / "nothing", BackendConfig(), CPU)
+
+
+def test_a_missing_package_is_refused_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKENDS, "absent", "a_runtime_that_nobody_has:Backend")
+    with pytest.raises(BackendError, match="pip install a_runtime_that_nobody_has"):
+        load_backend("absent", tmp_path, BackendConfig(), CPU)
+
+
+def test_eager_refuses_a_precision_it_does_not_have(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="fp32 only, got precision 'bf16'"):
+        load_backend("eager", tmp_path, BackendConfig(precision="bf16"), CPU)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"<net></net>"], ids=["empty", "garbage", "no network"])
+def test_openvino_refuses_an_artifact_it_cannot_load(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.xml").write_bytes(content)
+    with pytest.raises(BackendError, match=r"OpenVINO cannot load model\.xml"):
+        load_backend("openvino", tmp_path / "model.xml", BackendConfig(), CPU)
+
+
+def test_openvino_refuses_another_device_than_the_cpu(tmp_path: Path) -> None:
+    (tmp_path / "model.xml").write_bytes(b"")
+    with pytest.raises(BackendError, match="cpu only, got device 'cuda:0'"):
+        load_backend("openvino", tmp_path / "model.xml", BackendConfig(), torch.device("cuda:0"))
+
+
+@pytest.mark.parametrize("files", [{}, {"source.json": b"{"}, {"source.json": b"{}"}], ids=["none", "no json", "empty"])
+def test_eager_refuses_a_folder_that_is_no_artifact(tmp_path: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(VisionServingError):
+        load_backend("eager", tmp_path, BackendConfig(), CPU)

@@ -1,0 +1,160 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fakes import EXACT_16
+from pydantic import BaseModel, ValidationError
+
+from vision_serving.config import (
+    ClassificationOptions,
+    DetectionOptions,
+    HandlerConfig,
+    ImageLimits,
+    PreprocessingConfig,
+    ResizeConfig,
+    parse_config,
+    read_handler_config,
+    read_yaml,
+)
+from vision_serving.errors import ConfigError
+
+HANDLER: dict[str, Any] = {"task": "detection", "backend": "eager", "artifact": "model", "preprocessing": EXACT_16}
+
+
+def problem_of(model: type[BaseModel], values: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(model, values, "model-config.yaml")
+    return str(caught.value)
+
+
+def test_a_minimal_handler_section_has_the_documented_defaults() -> None:
+    config = parse_config(HandlerConfig, HANDLER, "here")
+    assert config.precision == "fp32"
+    assert config.labels == "labels.json"
+    assert config.limits.max_pixels == 50_000_000
+    assert config.limits.formats == ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bakend": "eager"}, ["unknown key 'bakend'", "'backend'", "'artifact'"]),
+        ({"limits": {"max_pixel": 5}}, ["unknown key 'limits.max_pixel'", "'max_pixels'", "'max_images'"]),
+        ({"preprocessing": {**EXACT_16, "resize": {**EXACT_16["resize"], "sise": 5}}},
+         ["unknown key 'preprocessing.resize.sise'", "'size'", "'pad_value'"]),
+        ({"task": "segmentation"}, ["'task'", "'classification'", "'detection'", "got 'segmentation'"]),
+        ({"precision": "fp16"}, ["'precision'", "'fp32'", "'bf16'", "got 'fp16'"]),
+        ({"limits": {"max_pixels": 0}}, ["'limits.max_pixels'", "greater than 0", "got '0'"]),
+        ({"options": {"score_threshold": 2}}, ["less than or equal to 1"]),
+        ({"options": {"top_k": 2}}, ["top_k"]),
+        ({"preprocessing": {"resize": {"mode": "stretch", "size": 5}}}, ["resize.mode", "'letterbox'", "got 'stretch'"]),
+    ],
+    ids=["unknown", "unknown inside", "unknown deep inside", "task", "precision", "out of range", "option value",
+         "option of another task", "mode"],
+)  # fmt: skip
+def test_a_wrong_key_or_value_is_named_with_what_is_allowed(changes: dict[str, Any], words: list[str]) -> None:
+    problem = problem_of(HandlerConfig, {**HANDLER, **changes})
+    assert problem.startswith("model-config.yaml: ")
+    assert "\n" not in problem
+    assert [word for word in words if word not in problem] == []
+
+
+@pytest.mark.parametrize("key", HANDLER)
+def test_a_missing_key_is_named(key: str) -> None:
+    values = {name: value for name, value in HANDLER.items() if name != key}
+    assert f"missing key '{key}'" in problem_of(HandlerConfig, values)
+
+
+@pytest.mark.parametrize("values", [None, [], "text", 5], ids=repr)
+def test_a_section_that_is_no_mapping_is_refused(values: object) -> None:
+    assert "dictionary" in problem_of(HandlerConfig, values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mode": "letterbox", "size": 320}, "needs `size` as [height, width], got 320"),
+        ({"mode": "exact", "size": 320}, "needs `size` as [height, width], got 320"),
+        ({"mode": "shortest_edge", "size": [320, 320]}, "needs `size` as one number"),
+        ({"mode": "bounded_edges", "size": 320}, "`max_size` belongs to mode 'bounded_edges'"),
+        ({"mode": "exact", "size": [5, 5], "max_size": 9}, "`max_size` belongs to mode 'bounded_edges'"),
+    ],
+    ids=["letterbox", "exact", "shortest edge", "no max_size", "needless max_size"],
+)
+def test_a_resize_whose_keys_do_not_fit_its_mode_is_refused(values: dict[str, Any], message: str) -> None:
+    assert message in problem_of(ResizeConfig, values)
+
+
+def test_a_format_that_pillow_cannot_read_is_refused_at_load() -> None:
+    assert "JPGE" in problem_of(ImageLimits, {"formats": ["JPGE"]})
+
+
+@pytest.mark.parametrize(
+    "values", [{"std": (0.0, 1.0, 1.0)}, {"mean": (0.5, 0.5)}, {"crop": (0, 5)}], ids=["std 0", "two channels", "crop 0"]
+)
+def test_preprocessing_that_cannot_work_is_refused(values: dict[str, Any]) -> None:
+    problem_of(PreprocessingConfig, {**EXACT_16, **values})
+
+
+@pytest.mark.parametrize("model", [HandlerConfig, ImageLimits, ClassificationOptions, DetectionOptions])
+def test_configuration_is_frozen(model: type[BaseModel]) -> None:
+    config = model.model_validate(HANDLER if model is HandlerConfig else {})
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(config, next(iter(model.model_fields)), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "filtered"),
+    [("cat", ("cat",)), ("cat, dog", ("cat", "dog")), (["cat", 3], ("cat", 3)), (None, None), ([], ())],
+    ids=["one", "commas", "list", "none", "empty list"],
+)
+def test_a_class_filter_is_a_list_or_comma_separated_text(text: object, filtered: object) -> None:
+    assert DetectionOptions.model_validate({"class_filter": text}).class_filter == filtered
+
+
+def test_options_as_text_are_numbers_after_validation() -> None:
+    options = DetectionOptions.model_validate({"score_threshold": "0.4", "max_detections": "7"})
+    assert (options.score_threshold, options.max_detections) == (0.4, 7)
+
+
+@pytest.mark.parametrize("value", ["nan", float("nan"), float("inf"), -0.1, 1.1, "", None, [], "0,5"], ids=repr)
+def test_a_threshold_outside_0_to_1_is_refused(value: object) -> None:
+    with pytest.raises(ValidationError):
+        DetectionOptions.model_validate({"score_threshold": value})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"a: [", "not a readable YAML file"),
+        (b"\xff\xfe\x00", "not a readable YAML file"),
+        (b"", "missing key 'handler'"),
+        (b"- 1", "missing key 'handler'"),
+        (b"handler:", "dictionary"),
+        (b"!!python/object/apply:os.getcwd []", "not a readable YAML file"),
+    ],
+    ids=["missing", "not yaml", "not text", "empty", "a list", "empty section", "python tag"],
+)
+def test_a_model_config_that_cannot_be_read_names_the_file(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "model-config.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_handler_config(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_folder_is_not_a_yaml_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a readable YAML file"):
+        read_yaml(tmp_path)
+
+
+def test_a_written_section_reads_back_the_same(tmp_path: Path) -> None:
+    config = parse_config(HandlerConfig, {**HANDLER, "options": {"class_filter": ["cat"]}}, "here")
+    path = tmp_path / "model-config.yaml"
+    path.write_text(yaml.safe_dump({"handler": config.model_dump(mode="json", exclude_none=True)}))
+    assert read_handler_config(path) == config

@@ -1,0 +1,165 @@
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from vision_serving.config import DetectionOptions
+from vision_serving.postprocessing import Candidates, read_candidates, select_detections, top_k_classes
+
+NO_BOXES = Candidates(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+
+
+def boxes_in_a_row(count: int) -> Tensor:
+    """(count, 4) boxes of 10 x 10 that do not overlap."""
+    left = torch.arange(count) * 20.0
+    return torch.stack((left, torch.zeros(count), left + 10, torch.full((count,), 10.0)), dim=1)
+
+
+def candidates(scores: list[float], class_ids: list[int] | None = None, boxes: Tensor | None = None) -> Candidates:
+    ids = torch.tensor(class_ids if class_ids is not None else [0] * len(scores), dtype=torch.int64)
+    return Candidates(boxes_in_a_row(len(scores)) if boxes is None else boxes, torch.tensor(scores), ids)
+
+
+@pytest.mark.parametrize(
+    ("logits", "top_k", "class_ids"),
+    [
+        ([0.0], 1, [0]),
+        ([0.0], 5, [0]),
+        ([1.0, 3.0, 2.0], 1, [1]),
+        ([1.0, 3.0, 2.0], 3, [1, 2, 0]),
+        ([1.0, 3.0, 2.0], 1000, [1, 2, 0]),
+    ],
+    ids=["one class", "one class, five asked", "best", "all", "more than there are"],
+)
+def test_top_k_gives_the_best_first_and_no_more_than_there_are(
+    logits: list[float], top_k: int, class_ids: list[int]
+) -> None:
+    scores, found = top_k_classes(torch.tensor(logits), top_k)
+    assert found.tolist() == class_ids
+    assert scores.tolist() == sorted(scores.tolist(), reverse=True)
+
+
+def test_scores_of_all_classes_are_probabilities() -> None:
+    scores, _ = top_k_classes(torch.randn(1000, generator=torch.Generator().manual_seed(0)), 1000)
+    assert float(scores.sum()) == pytest.approx(1, abs=1e-5)  # a float32 sum of 1000 terms
+
+
+def test_half_precision_logits_are_scored_in_float32() -> None:
+    scores, _ = top_k_classes(torch.tensor([1.0, 2.0], dtype=torch.bfloat16), 2)
+    assert scores.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "kept_scores"),
+    [
+        (NO_BOXES, {}, []),
+        (candidates([0.9]), {}, [0.9]),
+        (candidates([0.1, 0.9, 0.5]), {}, [0.9, 0.5, 0.1]),
+        (candidates([0.1, 0.9, 0.5]), {"max_detections": 2}, [0.9, 0.5]),
+        (candidates([0.9, 0.8], boxes=boxes_in_a_row(1).repeat(2, 1)), {}, [0.9]),
+        (candidates([0.9, 0.8], [0, 1], boxes_in_a_row(1).repeat(2, 1)), {}, [0.9, 0.8]),
+        (candidates([0.9, 0.8], boxes=boxes_in_a_row(1).repeat(2, 1)), {"iou_threshold": 1.0}, [0.9, 0.8]),
+        (candidates([0.9, 0.8], boxes=torch.zeros(2, 4)), {}, [0.9, 0.8]),
+        (candidates([0.9, 0.8, 0.7], [0, 1, 2]), {"class_filter": (2, 0)}, [0.9, 0.7]),
+        (candidates([0.9]), {"class_filter": (5,)}, []),
+        (candidates([0.9]), {"class_filter": ()}, []),
+        (NO_BOXES, {"class_filter": (0,)}, []),
+    ],
+    ids=["no boxes", "one box", "best first", "limited", "twice the same", "same box, other class",
+         "threshold 1 keeps all", "empty boxes do not overlap", "filtered", "nothing of that class", "empty filter",
+         "filter, no boxes"],
+)  # fmt: skip
+def test_nms_keeps_the_best_of_each_class_best_first(
+    given: Candidates, options: dict[str, object], kept_scores: list[float]
+) -> None:
+    kept = select_detections(given, DetectionOptions.model_validate(options))
+    assert kept.scores.tolist() == pytest.approx(kept_scores)
+    assert kept.boxes.shape == (len(kept_scores), 4)
+
+
+@pytest.mark.parametrize(
+    ("scores", "class_ids", "kept"),
+    [
+        ([], [], []),
+        ([0.5], [3], []),
+        ([0.6, 0.2, 0.7], [1, 2, 3], [1, 3]),
+        ([-1.0, 0.0, 0.51], [1, 2, 3], [3]),
+    ],
+    ids=["no candidates", "the threshold itself is out", "above", "padding"],
+)
+def test_padded_outputs_keep_what_is_above_the_threshold(
+    scores: list[float], class_ids: list[int], kept: list[int]
+) -> None:
+    outputs = {
+        "boxes": boxes_in_a_row(len(scores))[None],
+        "scores": torch.tensor([scores]),
+        "class_ids": torch.tensor([class_ids], dtype=torch.int64),
+    }
+    assert read_candidates(outputs, 0, 0.5, None).class_ids.tolist() == kept
+
+
+DENSE_SCORES = torch.tensor([[[0.9, 0.1], [0.6, 0.8], [0.7, 0.55]]])
+DENSE = {"boxes": boxes_in_a_row(3)[None], "scores": DENSE_SCORES}
+
+
+@pytest.mark.parametrize(
+    ("threshold", "per_class", "pairs"),
+    [
+        (1.0, None, []),
+        (0.5, None, [(0, 0.9), (0, 0.6), (1, 0.8), (0, 0.7), (1, 0.55)]),
+        (0.5, 1, [(0, 0.9), (1, 0.8)]),
+        (0.5, 2, [(0, 0.9), (1, 0.8), (0, 0.7), (1, 0.55)]),
+        (0.65, 2, [(0, 0.9), (1, 0.8), (0, 0.7)]),
+        (0.0, 3, [(0, 0.9), (1, 0.1), (0, 0.6), (1, 0.8), (0, 0.7), (1, 0.55)]),
+        (0.0, 100, [(0, 0.9), (1, 0.1), (0, 0.6), (1, 0.8), (0, 0.7), (1, 0.55)]),
+    ],
+    ids=["nothing", "all above", "one a class", "two a class", "both limits", "as many as there are", "more"],
+)
+def test_dense_outputs_keep_the_best_of_each_class_above_the_threshold(
+    threshold: float, per_class: int | None, pairs: list[tuple[int, float]]
+) -> None:
+    found = read_candidates(DENSE, 0, threshold, per_class)
+    assert list(zip(found.class_ids.tolist(), found.scores.tolist())) == [(c, pytest.approx(s)) for c, s in pairs]
+
+
+def test_a_box_that_two_classes_share_is_given_to_both() -> None:
+    found = read_candidates(DENSE, 0, 0.5, None)
+    assert (found.boxes[1] == found.boxes[2]).all()
+
+
+def test_an_image_of_a_batch_reads_its_own_rows() -> None:
+    outputs = {"boxes": boxes_in_a_row(6).reshape(2, 3, 4), "scores": torch.stack((DENSE_SCORES[0] * 0, DENSE_SCORES[0]))}
+    assert len(read_candidates(outputs, 0, 0.5, None).scores) == 0
+    assert (read_candidates(outputs, 1, 0.85, None).boxes == boxes_in_a_row(6)[3:4]).all()
+
+
+def postprocess_like_torchvision_ssd(boxes: Tensor, scores: Tensor, options: DetectionOptions, top_k: int) -> Candidates:
+    """SSD.postprocess_detections of one image, from decoded boxes (Q, 4) and softmax scores (Q, C)."""
+    kept_boxes, kept_scores, kept_ids = [], [], []
+    for class_id in range(1, scores.shape[1]):
+        class_scores = scores[:, class_id]
+        above = class_scores > options.score_threshold
+        class_scores, class_boxes = class_scores[above], boxes[above]
+        best = class_scores.topk(min(top_k, len(class_scores))).indices
+        kept_boxes.append(class_boxes[best])
+        kept_scores.append(class_scores[best])
+        kept_ids.append(torch.full_like(best, class_id))
+    every = Candidates(torch.cat(kept_boxes), torch.cat(kept_scores), torch.cat(kept_ids))
+    keep = batched_nms(every.boxes, every.scores, every.class_ids, options.iou_threshold)
+    return every.take(keep[: options.max_detections])
+
+
+@pytest.mark.parametrize("top_k", [1, 10, 400])
+@pytest.mark.parametrize("threshold", [0.001, 0.3, 0.99])
+def test_dense_outputs_are_selected_as_torchvisions_ssd_selects(threshold: float, top_k: int) -> None:
+    generator = torch.Generator().manual_seed(7)
+    corners = torch.rand(300, 2, generator=generator) * 280
+    boxes = torch.cat((corners, corners + torch.rand(300, 2, generator=generator) * 60), dim=1)
+    scores = torch.rand(300, 5, generator=generator)
+    scores[:, 0] = 0  # the graph zeroes the background
+    options = DetectionOptions(score_threshold=threshold, iou_threshold=0.45, max_detections=200)
+    expected = postprocess_like_torchvision_ssd(boxes, scores, options, top_k)
+    found = select_detections(read_candidates({"boxes": boxes[None], "scores": scores[None]}, 0, threshold, top_k), options)
+    assert (found.boxes == expected.boxes).all()
+    assert (found.scores == expected.scores).all()
+    assert (found.class_ids == expected.class_ids).all()

@@ -1,0 +1,215 @@
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from fakes import noise_image, solid_image
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.transforms import functional
+
+from mar_tools.checkpoints import preprocessing_of_detector
+from mar_tools.images import generate_image
+from vision_serving.config import PreprocessingConfig, ResizeConfig
+from vision_serving.images import Image
+from vision_serving.preprocessing import (
+    ImageGeometry,
+    model_hw,
+    preprocess_images,
+    resize_image,
+    resized_hw,
+)
+
+IMAGENET = PreprocessingConfig(resize=ResizeConfig(mode="shortest_edge", size=232), crop=(224, 224))
+LETTERBOX = PreprocessingConfig(resize=ResizeConfig(mode="letterbox", size=(320, 320)))
+MODES = {
+    "bilinear": functional.InterpolationMode.BILINEAR,
+    "bicubic": functional.InterpolationMode.BICUBIC,
+    "nearest": functional.InterpolationMode.NEAREST,
+}
+
+
+def with_torchvision_on_pillow(image: Image, resize: int, crop: int, mode: str) -> Image:
+    """What a classification preset of torchvision does to a PIL image before it scales and normalises."""
+    resized = functional.resize(PIL.Image.fromarray(image), [resize], MODES[mode], antialias=True)
+    return np.asarray(functional.center_crop(resized, [crop]))
+
+
+SIZES_HW = [(480, 640), (640, 480), (333, 500), (224, 224), (232, 232), (100, 130), (1000, 260), (231, 700), (64, 64)]
+
+
+# Both round to whole levels after each of two passes. Bicubic weights also overshoot: a few pixels in 100,000 differ by 2.
+@pytest.mark.parametrize(("mode", "levels"), [("bilinear", 1), ("bicubic", 2)])
+@pytest.mark.parametrize("size_hw", SIZES_HW, ids=str)
+def test_pixels_are_those_of_torchvision_on_pillow(size_hw: tuple[int, int], mode: str, levels: int) -> None:
+    image = generate_image(0, size_hw)
+    config = IMAGENET.model_copy(update={"interpolation": mode})
+    found = preprocess_images([image], config).pixels[0].numpy()
+    expected = with_torchvision_on_pillow(image, 232, 224, mode)
+    assert found.dtype == np.uint8
+    difference = np.abs(found.astype(int) - expected)
+    assert difference.max() <= levels
+    assert (difference > 1).mean() < 1e-4
+
+
+@pytest.mark.parametrize("size_hw", [(100, 130), (130, 101), (37, 300), (224, 224)], ids=str)
+@pytest.mark.parametrize("crop", [(224, 224), (201, 160)], ids=str)
+def test_a_crop_larger_than_the_image_is_padded_as_torchvision_pads(
+    size_hw: tuple[int, int], crop: tuple[int, int]
+) -> None:
+    image = noise_image(0, size_hw)
+    config = PreprocessingConfig(resize=ResizeConfig(mode="shortest_edge", size=min(size_hw)), crop=crop)
+    expected = np.asarray(functional.center_crop(PIL.Image.fromarray(image), list(crop)))
+    assert (preprocess_images([image], config).pixels[0].numpy() == expected).all()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+@pytest.mark.parametrize("antialias", [True, False], ids=["antialias", "plain"])
+def test_an_image_of_the_right_size_is_not_touched(interpolation: str, antialias: bool) -> None:
+    image = noise_image(0, (40, 60))
+    config = PreprocessingConfig.model_validate(
+        {"resize": {"mode": "exact", "size": (40, 60)}, "interpolation": interpolation, "antialias": antialias}
+    )
+    assert (preprocess_images([image], config).pixels[0].numpy() == image).all()
+
+
+@pytest.mark.parametrize("size_hw", [(480, 640), (333, 500), (100, 130), (37, 300)], ids=str)
+@pytest.mark.parametrize("target_hw", [(320, 320), (120, 200)], ids=str)
+def test_plain_resizing_is_within_a_level_of_torchvision_detection(
+    size_hw: tuple[int, int], target_hw: tuple[int, int]
+) -> None:
+    image = generate_image(1, size_hw)
+    config = PreprocessingConfig(resize=ResizeConfig(mode="exact", size=target_hw), antialias=False)
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    expected = torch.nn.functional.interpolate(planes, target_hw, mode="bilinear", align_corners=False)[0]
+    found = resize_image(image, target_hw, config).permute(2, 0, 1).float()
+    # Ours is rounded to whole levels after each of its two passes; 0.001 is for the float arithmetic of theirs.
+    assert (found - expected).abs().max() <= 1.001
+
+
+def test_nearest_resizing_is_torchvisions_on_tensors() -> None:
+    image = noise_image(0, (37, 50))
+    config = PreprocessingConfig(resize=ResizeConfig(mode="exact", size=(20, 90)), interpolation="nearest")
+    expected = functional.resize(torch.from_numpy(image).permute(2, 0, 1), [20, 90], MODES["nearest"])
+    assert (resize_image(image, (20, 90), config) == expected.permute(1, 2, 0)).all()
+
+
+sides = st.integers(1, 3000)
+
+
+@given(sides, sides, st.integers(1, 800), st.integers(1, 1333))
+def test_bounded_edges_are_the_sizes_of_torchvisions_detection_transform(
+    height: int, width: int, size: int, more: int
+) -> None:
+    transform = GeneralizedRCNNTransform(size, size + more, [0.0] * 3, [1.0] * 3)
+    ours = resized_hw((height, width), preprocessing_of_detector(transform).resize)
+    scale = min(size / min(height, width), (size + more) / max(height, width))
+    # interpolate(..., recompute_scale_factor=True): the floor of each scaled side
+    assert ours == (max(1, int(height * scale)), max(1, int(width * scale)))
+
+
+@pytest.mark.parametrize("size_hw", [(48, 64), (64, 48), (30, 200), (99, 100), (77, 31)], ids=str)
+def test_bounded_edges_are_the_sizes_that_torchvision_gives(size_hw: tuple[int, int]) -> None:
+    transform = GeneralizedRCNNTransform(40, 70, [0.0] * 3, [1.0] * 3).eval()
+    resized, _ = transform.resize(torch.zeros(3, *size_hw))
+    assert resized_hw(size_hw, preprocessing_of_detector(transform).resize) == resized.shape[-2:]
+
+
+@given(sides, sides, st.integers(1, 800))
+def test_shortest_edge_is_the_size_of_torchvisions_resize(height: int, width: int, size: int) -> None:
+    from torchvision.transforms.functional import _compute_resized_output_size
+
+    found = resized_hw((height, width), ResizeConfig(mode="shortest_edge", size=size))
+    assert list(found) == _compute_resized_output_size((height, width), [size])
+
+
+GEOMETRY_CONFIGS = {
+    "letterbox": LETTERBOX,
+    "letterbox wide": PreprocessingConfig(resize=ResizeConfig(mode="letterbox", size=(200, 416))),
+    "exact": PreprocessingConfig(resize=ResizeConfig(mode="exact", size=(320, 300))),
+    "bounded": PreprocessingConfig(resize=ResizeConfig(mode="bounded_edges", size=200, max_size=333)),
+}
+
+
+def find_bright_box(pixels: torch.Tensor) -> torch.Tensor:
+    """The xyxy extent (1, 4) of what is brighter than half, in pixel edges."""
+    rows, columns = (pixels[..., 0] > 127).nonzero().unbind(1)
+    edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    return torch.tensor([[float(edge) for edge in edges]])
+
+
+@pytest.mark.parametrize("size_hw", [(480, 640), (640, 480), (300, 300), (150, 400)], ids=str)
+@pytest.mark.parametrize("config", GEOMETRY_CONFIGS.values(), ids=GEOMETRY_CONFIGS.keys())
+def test_a_box_seen_in_model_pixels_comes_back_to_where_it_was(
+    config: PreprocessingConfig, size_hw: tuple[int, int]
+) -> None:
+    image = solid_image((0, 0, 0), size_hw)
+    image[40:120, 100:260] = 255
+    batch = preprocess_images([image], config.model_copy(update={"resize": config.resize.model_copy(update={"pad_value": 0})}))
+    geometry = batch.geometries[0]
+    found = geometry.to_source(find_bright_box(batch.pixels[0]))
+    # An edge is seen to half a model pixel, which is 0.5 / scale source pixels.
+    tolerance = 0.5 / min(geometry.scale_hw) + 0.01
+    assert (found - torch.tensor([[100.0, 40.0, 260.0, 120.0]])).abs().max() <= tolerance
+
+
+@given(sides, sides)
+def test_letterbox_geometry_undoes_itself_within_half_a_pixel(height: int, width: int) -> None:
+    resize = LETTERBOX.resize
+    resized = resized_hw((height, width), resize)
+    assert max(resized) == 320
+    offsets = tuple((320 - side) // 2 for side in resized)
+    geometry = ImageGeometry((height, width), (resized[0] / height, resized[1] / width), (offsets[0], offsets[1]))
+    corners = torch.tensor([[offsets[1], offsets[0], offsets[1] + resized[1], offsets[0] + resized[0]]]).float()
+    assert (geometry.to_source(corners) - torch.tensor([[0, 0, width, height]]).float()).abs().max() <= 0.5
+
+
+def test_letterbox_fills_the_border_and_centres_the_picture() -> None:
+    pixels = preprocess_images([solid_image((7, 7, 7), (10, 20))], LETTERBOX).pixels[0]
+    assert pixels.shape == (320, 320, 3)
+    assert (pixels[80:240] == 7).all()
+    assert (pixels[:80] == 114).all()
+    assert (pixels[240:] == 114).all()
+
+
+def test_boxes_are_clipped_to_the_source_image() -> None:
+    geometry = ImageGeometry((100, 200), (0.5, 0.5), (10, 0))
+    found = geometry.to_source(torch.tensor([[-5.0, -5.0, 500.0, 500.0], [10, 20, 20, 30]]))
+    assert found.tolist() == [[0, 0, 200, 100], [20, 20, 40, 40]]
+
+
+def test_no_boxes_stay_no_boxes() -> None:
+    assert ImageGeometry((10, 10), (1, 1), (0, 0)).to_source(torch.zeros(0, 4)).shape == (0, 4)
+
+
+def test_a_batch_is_the_same_as_its_images_alone() -> None:
+    images = [generate_image(seed, size_hw) for seed, size_hw in enumerate([(50, 70), (70, 50), (232, 300)])]
+    batch = preprocess_images(images, IMAGENET)
+    for index, image in enumerate(images):
+        alone = preprocess_images([image], IMAGENET)
+        assert (batch.pixels[index] == alone.pixels[0]).all()
+        assert batch.geometries[index] == alone.geometries[0]
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 100), (100, 1), (2, 3)], ids=str)
+@pytest.mark.parametrize("config", [IMAGENET, *GEOMETRY_CONFIGS.values()], ids=["imagenet", *GEOMETRY_CONFIGS])
+def test_extreme_shapes_have_the_model_size_they_promise(config: PreprocessingConfig, size_hw: tuple[int, int]) -> None:
+    batch = preprocess_images([noise_image(0, size_hw)], config)
+    assert batch.pixels.shape[1:3] == model_hw(size_hw, config)
+
+
+def test_a_strip_does_not_take_memory_for_its_whole_resized_length() -> None:
+    """A 1 x 4096 strip resized to 64 rows would be 50 MB, of which a crop keeps 12 KB; 1 x 16384 at 232, 2.6 GB."""
+    strip = noise_image(0, (1, 4096))
+    config = PreprocessingConfig(resize=ResizeConfig(mode="shortest_edge", size=64), crop=(64, 64))
+    with torch.profiler.profile(profile_memory=True) as profile:
+        preprocess_images([strip], config)
+    assert max(event.cpu_memory_usage for event in profile.events()) < 4_000_000
+
+
+def test_preprocessing_leaves_the_decoded_image_alone() -> None:
+    image = noise_image(0, (16, 16))
+    before = image.copy()
+    image.flags.writeable = False
+    preprocess_images([image], PreprocessingConfig(resize=ResizeConfig(mode="exact", size=(16, 16))))
+    assert (image == before).all()

@@ -1,0 +1,119 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from vision_serving import resources
+from vision_serving.errors import ConfigError
+from vision_serving.resources import (
+    cgroup_cores,
+    configured_workers,
+    read_properties,
+    read_workers,
+    threads_per_worker,
+    usable_cores,
+)
+
+
+@pytest.fixture
+def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder where the kernel's quota files would be."""
+    for name in ("CGROUP_V2_QUOTA", "CGROUP_V1_QUOTA", "CGROUP_V1_PERIOD"):
+        monkeypatch.setattr(resources, name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, None),
+        ({"CGROUP_V2_QUOTA": "max 100000\n"}, None),
+        ({"CGROUP_V2_QUOTA": "200000 100000\n"}, 2.0),
+        ({"CGROUP_V2_QUOTA": "50000 100000\n"}, 0.5),
+        ({"CGROUP_V1_QUOTA": "-1\n", "CGROUP_V1_PERIOD": "100000\n"}, None),
+        ({"CGROUP_V1_QUOTA": "150000\n", "CGROUP_V1_PERIOD": "100000\n"}, 1.5),
+        ({"CGROUP_V1_QUOTA": "150000\n"}, None),
+    ],
+    ids=["no cgroup", "v2 unlimited", "v2 two cores", "v2 half a core", "v1 unlimited", "v1", "v1 without period"],
+)
+def test_the_cgroup_quota_is_read_in_cores(cgroup: Path, files: dict[str, str], cores: float | None) -> None:
+    for name, content in files.items():
+        (cgroup / name).write_text(content)
+    assert cgroup_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("affinity", "quota", "cores"),
+    [(8, None, 8), (8, "300000 100000", 3), (8, "250000 100000", 3), (8, "10000 100000", 1), (2, "800000 100000", 2)],
+    ids=["no quota", "three", "two and a half", "a tenth", "fewer than the quota"],
+)
+def test_usable_cores_are_what_affinity_and_quota_leave(
+    cgroup: Path, monkeypatch: pytest.MonkeyPatch, affinity: int, quota: str | None, cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)), raising=False)
+    if quota is not None:
+        (cgroup / "CGROUP_V2_QUOTA").write_text(quota)
+    assert usable_cores() == cores
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(0, 4), (1, 4), (2, 2), (3, 1), (4, 1), (9, 1)])
+def test_cores_are_divided_among_workers_at_least_one_each(
+    monkeypatch: pytest.MonkeyPatch, workers: int, threads: int
+) -> None:
+    monkeypatch.setattr(resources, "usable_cores", lambda: 4)
+    assert threads_per_worker(workers) == threads
+
+
+MODELS = r"""
+# workers and batching
+default_workers_per_model = 3
+models={\
+  "resnet50": {\
+    "1.0": {"marName": "resnet50.mar", "minWorkers": 2, "maxWorkers": 4},\
+    "2.0": {"marName": "resnet50.mar", "minWorkers": 5}\
+  },\
+  "digits": {"1.0": {"marName": "digits.mar"}}\
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "workers"),
+    [
+        ("", "resnet50", 1),
+        ("default_workers_per_model=4", "resnet50", 4),
+        (MODELS, "resnet50", 5),
+        (MODELS, "digits", 1),
+        (MODELS, "other", 3),
+        ("# ends with a backslash \\" + MODELS, "resnet50", 5),
+    ],
+    ids=["empty file", "default", "the largest version", "no minWorkers", "not listed", "after a comment that ends with a backslash"],
+)
+def test_the_workers_of_a_model_are_read_from_the_properties(text: str, model: str, workers: int) -> None:
+    assert read_workers(text, model) == workers
+
+
+def test_models_that_are_no_json_are_refused() -> None:
+    with pytest.raises(ConfigError, match="`models` is not valid JSON"):
+        read_workers("models={", "resnet50")
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("", {}),
+        ("# a=1\n! b=2\n  # c=3", {}),
+        (" a = 1 ", {"a": "1"}),
+        ("a=b=c", {"a": "b=c"}),
+        ("a=1,\\\n2,\\\n3", {"a": "1,2,3"}),
+        ("a=1\na=2", {"a": "2"}),
+        ("no separator", {}),
+    ],
+    ids=["empty", "comments", "spaces", "equals sign in the value", "continued", "last wins", "no pair"],
+)
+def test_a_properties_file_is_read(text: str, values: dict[str, str]) -> None:
+    assert read_properties(text) == values
+
+
+def test_without_torchserve_a_model_has_one_worker() -> None:
+    assert configured_workers("resnet50") == 1

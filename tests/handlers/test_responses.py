@@ -1,0 +1,111 @@
+import math
+
+import orjson
+import pytest
+
+from vision_serving import errors
+from vision_serving.errors import (
+    ImageDecodeError,
+    InferenceError,
+    InvalidOptionError,
+    MalformedRequestError,
+    OutOfResourcesError,
+    PayloadTooLargeError,
+    RequestError,
+    UnsupportedFormatError,
+)
+from vision_serving.payload import Form
+from vision_serving.predictions import Classification, ClassScore, Detection, Detections, ImageSize
+from vision_serving.responses import PHRASES, Outcome, describe_error, encode_response
+
+TABBY = Classification((ClassScore(281, "tabby", 0.83),))
+TABBY_JSON = {"classes": [{"class_id": 281, "label": "tabby", "score": 0.83}]}
+PERSON = Detections((Detection(1, "person", 0.98, (1.5, 2.0, 30.25, 40.0)),), ImageSize(width=640, height=427))
+PERSON_JSON = {
+    "detections": [{"class_id": 1, "label": "person", "score": 0.98, "box": [1.5, 2.0, 30.25, 40.0]}],
+    "image": {"width": 640, "height": 427},
+}
+BROKEN = ImageDecodeError("the image is damaged or incomplete")
+BROKEN_JSON = {"code": 400, "type": "ImageDecodeError", "message": "the image is damaged or incomplete"}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "body"),
+    [
+        (Outcome((TABBY,)), 200, TABBY_JSON),
+        (Outcome((PERSON,)), 200, PERSON_JSON),
+        (Outcome((Detections((), ImageSize(3, 2)),)), 200, {"detections": [], "image": {"width": 3, "height": 2}}),
+        (Outcome((BROKEN,)), 400, BROKEN_JSON),
+        (Outcome((TABBY,), Form.MULTIPART), 200, {"results": [TABBY_JSON]}),
+        (Outcome((TABBY, PERSON), Form.MULTIPART), 200, {"results": [TABBY_JSON, PERSON_JSON]}),
+        (Outcome((TABBY,), Form.KSERVE_V1), 200, {"predictions": [TABBY_JSON]}),
+        (Outcome((BROKEN, TABBY), Form.KSERVE_V1), 200, {"predictions": [{"error": BROKEN_JSON}, TABBY_JSON]}),
+        (Outcome((TABBY, BROKEN), Form.MULTIPART), 200, {"results": [TABBY_JSON, {"error": BROKEN_JSON}]}),
+        (Outcome((BROKEN,), Form.KSERVE_V1), 400, BROKEN_JSON),
+    ],
+    ids=["classes", "detections", "no detections", "error", "one part", "two parts", "one instance",
+         "a failed instance", "a failed part", "only failed"],
+)  # fmt: skip
+def test_the_answer_has_the_form_of_the_request(outcome: Outcome, status: int, body: object) -> None:
+    response = encode_response(outcome)
+    assert response.status == status
+    assert orjson.loads(response.body) == body
+
+
+def test_keys_come_in_the_order_of_the_contract() -> None:
+    assert list(orjson.loads(encode_response(Outcome((BROKEN,))).body)) == ["code", "type", "message"]
+    assert list(orjson.loads(encode_response(Outcome((PERSON,))).body)["detections"][0]) == list(
+        PERSON_JSON["detections"][0]  # type: ignore[index]
+    )
+
+
+def test_when_all_images_fail_the_first_error_decides_and_the_count_is_said() -> None:
+    response = encode_response(Outcome((PayloadTooLargeError("too large"), BROKEN), Form.MULTIPART))
+    assert response.status == 413
+    assert orjson.loads(response.body)["message"] == "all 2 images failed; the first: too large"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MalformedRequestError, 400),
+        (ImageDecodeError, 400),
+        (PayloadTooLargeError, 413),
+        (UnsupportedFormatError, 415),
+        (InvalidOptionError, 422),
+        (InferenceError, 500),
+        (OutOfResourcesError, 507),
+    ],
+)
+def test_every_error_has_the_status_of_the_contract(error: type[RequestError], status: int) -> None:
+    response = encode_response(Outcome((error("why"),)))
+    assert response.status == status
+    assert orjson.loads(response.body) == {"code": status, "type": error.__name__, "message": "why"}
+
+
+def test_every_error_of_the_tree_has_a_phrase_in_plain_ascii() -> None:
+    statuses = {kind.status for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, RequestError)}
+    assert statuses | {200} == PHRASES.keys()
+    assert all(phrase.isascii() and phrase.isprintable() for phrase in PHRASES.values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x" * 100_000, "\U0001f600" * 5000, "\udcff" * 5000, '"' * 5000, "\\" * 5000, "\x00" * 5000, "line\nline"],
+    ids=["empty", "long", "four-byte letters", "lone surrogates", "quotes", "backslashes", "control characters", "lines"],
+)
+@pytest.mark.parametrize("count", [1, 64])
+def test_an_error_body_is_valid_json_under_2_kb(text: str, count: int) -> None:
+    response = encode_response(Outcome((InvalidOptionError(text),) * count, Form.MULTIPART))
+    assert len(response.body) < 2048
+    assert orjson.loads(response.body)["code"] == 422
+    response.body.decode("utf-8")
+
+
+def test_a_lone_surrogate_in_a_message_is_replaced() -> None:
+    assert describe_error(InvalidOptionError("a\udcffb"))["message"] == "a?b"
+
+
+def test_a_number_that_is_not_finite_never_makes_invalid_json() -> None:
+    body = encode_response(Outcome((Classification((ClassScore(0, "x", math.nan),)),))).body
+    assert orjson.loads(body)["classes"][0]["score"] is None

@@ -1,0 +1,203 @@
+"""The import rules of the design, read from the sources."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mar_tools.exporters import EXPORTERS
+from vision_serving.backends import BACKENDS
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = ROOT / "handlers" / "vision_serving"
+TOOLS = ROOT / "scripts" / "mar_tools"
+ENTRY_FILES = sorted((ROOT / "handlers").glob("*.py"))
+CORE_FILES = sorted(CORE.rglob("*.py"))
+TOOL_FILES = sorted(TOOLS.rglob("*.py"))
+SCRIPT_FILES = sorted((ROOT / "scripts").glob("*.py"))
+SOURCES = [*ENTRY_FILES, *CORE_FILES, *TOOL_FILES, *SCRIPT_FILES]
+
+# A module imports from layers below its own; `x.*` is every module in the package x.
+LAYERS = (
+    {"errors"},
+    {"config", "predictions"},
+    {
+        "payload",
+        "images",
+        "preprocessing",
+        "postprocessing",
+        "metrics",
+        "responses",
+        "resources",
+        "backends.base",
+    },
+    {"graphs", "graphs.*"},
+    {"backends.*"},
+    {"backends"},
+    {"handler"},
+)
+WITHIN_A_LAYER = {("responses", "payload"), ("preprocessing", "images")}
+UNSPEAKING_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
+
+
+def file_id(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports_in(nodes: Iterator[ast.AST]) -> set[str]:
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports are a second spelling"
+            found.add(str(node.module))
+    return found
+
+
+def imports_of(path: Path) -> set[str]:
+    return imports_in(ast.walk(parse(path)))
+
+
+def module_level_imports_of(path: Path) -> set[str]:
+    return imports_in(iter(parse(path).body))
+
+
+def packages(imports: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in imports}
+
+
+def core_name(path: Path) -> str:
+    """`graphs/pixels.py` -> `graphs.pixels`, `graphs/__init__.py` -> `graphs`."""
+    return ".".join(path.relative_to(CORE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+def layer_of(name: str) -> int:
+    exact = [number for number, layer in enumerate(LAYERS) if name in layer]
+    package = [number for number, layer in enumerate(LAYERS) if f"{name.partition('.')[0]}.*" in layer]
+    assert exact or package, f"{name} has no layer: say in LAYERS and in the design where it belongs"
+    return (exact or package)[0]
+
+
+def may_import(importer: str, imported: str) -> bool:
+    same_package = importer.partition(".")[0] == imported.partition(".")[0] == "graphs"
+    return layer_of(imported) < layer_of(importer) or (importer, imported) in WITHIN_A_LAYER or same_package
+
+
+@pytest.mark.parametrize("path", CORE_FILES, ids=file_id)
+def test_a_core_module_imports_only_from_lower_layers(path: Path) -> None:
+    importer = core_name(path)
+    imported = {name.removeprefix("vision_serving.") for name in imports_of(path) if name.startswith("vision_serving.")}
+    assert [name for name in sorted(imported) if not may_import(importer, name)] == []
+
+
+@pytest.mark.parametrize("path", [*CORE_FILES, *ENTRY_FILES], ids=file_id)
+def test_packed_code_imports_neither_the_tools_nor_torchserve(path: Path) -> None:
+    assert packages(imports_of(path)) & {"mar_tools", "ts", "model_archiver"} == set()
+
+
+@pytest.mark.parametrize("path", CORE_FILES, ids=file_id)
+def test_the_core_does_not_know_the_entry_files(path: Path) -> None:
+    assert packages(imports_of(path)) & {entry.stem for entry in ENTRY_FILES} == set()
+
+
+@pytest.mark.parametrize("path", TOOL_FILES, ids=file_id)
+def test_the_tools_do_not_import_scripts(path: Path) -> None:
+    assert packages(imports_of(path)) & {script.stem for script in SCRIPT_FILES} == set()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=file_id)
+def test_nobody_writes_a_second_spelling_of_a_module(path: Path) -> None:
+    assert packages(imports_of(path)) & {"handlers", "scripts"} == set()
+
+
+@pytest.mark.parametrize("backend", sorted(set(BACKENDS) - {"eager"}))
+def test_a_runtime_is_imported_only_by_its_own_backend_and_exporter(backend: str) -> None:
+    own = {CORE / "backends" / f"{backend}.py", TOOLS / "exporters" / f"{backend}.py"}
+    assert {path for path in SOURCES if backend in packages(imports_of(path))} <= own
+
+
+@pytest.mark.parametrize("path", [*CORE_FILES, *ENTRY_FILES], ids=file_id)
+def test_torchvision_is_a_module_level_import_of_the_detector_graphs_alone(path: Path) -> None:
+    allowed = {CORE / "graphs" / "one_stage.py", CORE / "graphs" / "two_stage.py"}
+    assert path in allowed or "torchvision" not in packages(module_level_imports_of(path))
+
+
+@pytest.mark.parametrize("path", sorted((CORE / "backends").glob("*.py")), ids=file_id)
+def test_a_backend_knows_nothing_of_images_labels_or_http(path: Path) -> None:
+    foreign = {"images", "preprocessing", "postprocessing", "predictions", "payload", "responses", "handler"}
+    assert imports_of(path) & {f"vision_serving.{name}" for name in foreign} == set()
+
+
+def test_every_backend_has_its_exporter_and_file_names_are_the_keys() -> None:
+    assert BACKENDS.keys() == EXPORTERS.keys()
+    for key in BACKENDS:
+        assert BACKENDS[key].partition(":")[0] == f"vision_serving.backends.{key}"
+        assert EXPORTERS[key] == f"mar_tools.exporters.{key}"
+
+
+def test_every_backend_and_exporter_file_is_in_its_table() -> None:
+    for folder in (CORE / "backends", TOOLS / "exporters"):
+        assert {path.stem for path in folder.glob("*.py")} - {"__init__", "base"} == BACKENDS.keys()
+
+
+@pytest.mark.parametrize("path", ENTRY_FILES, ids=file_id)
+def test_an_entry_file_defines_one_class_and_no_handle(path: Path) -> None:
+    body = parse(path).body
+    definitions = [node for node in body if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))]
+    assert [type(node) for node in definitions] == [ast.ClassDef]
+    names = {node.id for statement in body for node in ast.walk(statement) if isinstance(node, ast.Name)}
+    assert "handle" not in names
+
+
+@pytest.mark.parametrize("path", ENTRY_FILES, ids=file_id)
+def test_an_entry_file_is_not_named_like_a_handler_of_torchserve(path: Path) -> None:
+    spec = importlib.util.find_spec("ts")
+    assert spec is not None
+    assert spec.origin is not None
+    built_in = {module.stem for module in (Path(spec.origin).parent / "torch_handler").iterdir()}
+    assert path.stem not in built_in
+    assert "image_classifier" in built_in, "looked in the wrong place"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=file_id)
+def test_a_module_fits_300_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+@pytest.mark.parametrize("folder", ["handlers", "scripts", "tests", "examples"])
+def test_file_names_say_what_is_inside(folder: str) -> None:
+    names = {path for path in (ROOT / folder).rglob("*") if path.suffix == ".py" or path.is_dir()}
+    assert sorted(file_id(path) for path in names if path.stem in UNSPEAKING_NAMES) == []
+
+
+def mutable_class_attributes(path: Path) -> list[str]:
+    """Class-level lists, dicts and sets; pydantic copies the defaults of its models, so those are no shared state."""
+    mutable = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
+    return [
+        f"{definition.name}:{statement.lineno}"
+        for definition in ast.walk(parse(path))
+        if isinstance(definition, ast.ClassDef)
+        and not any(isinstance(base, ast.Name) and base.id == "StrictModel" for base in definition.bases)
+        for statement in definition.body
+        if isinstance(statement, (ast.Assign, ast.AnnAssign)) and isinstance(statement.value, mutable)
+    ]
+
+
+@pytest.mark.parametrize("path", [*CORE_FILES, *ENTRY_FILES], ids=file_id)
+def test_no_class_of_a_worker_holds_shared_mutable_state(path: Path) -> None:
+    assert mutable_class_attributes(path) == []
+
+
+def test_a_classifier_starts_without_torchvision_or_a_runtime() -> None:
+    code = "import sys, image_classification; print(sorted({'torchvision', 'openvino', 'ts'} & set(sys.modules)))"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "[]"
