@@ -46,7 +46,7 @@ fi
 
 echo "== predict"
 python scripts/predict_images.py digits examples/digits_classification/samples --option top_k=1
-python scripts/predict_images.py digits_detection "$(find examples/digits_detection/samples -name '*_1.*' | head -1)"
+python scripts/predict_images.py digits_detection "$(find examples/digits_detection/samples -name 'scene_4.*' | head -1)"
 
 cat <<'NEXT'
 

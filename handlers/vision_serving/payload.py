@@ -47,8 +47,8 @@ def parse_payload(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload
     options = parse_options_header(http_headers.get(OPTIONS_HEADER, ""))
     if content_type == "multipart/form-data":
         return _parse_multipart(row, headers, options)
-    if not row:
-        raise MalformedRequestError(_describe_empty(content_type))
+    if not row or content_type == FORM_URLENCODED:
+        raise MalformedRequestError(_describe_missing_image(content_type))
     body = row.get("body", row.get("data"))
     if content_type == "application/json" or isinstance(body, (dict, list)):
         return _parse_json(body, options)
@@ -66,7 +66,7 @@ def parse_options_header(text: str) -> dict[str, str]:
     return options
 
 
-def _describe_empty(content_type: str) -> str:
+def _describe_missing_image(content_type: str) -> str:
     if content_type == FORM_URLENCODED:
         return (
             f"the body came as {FORM_URLENCODED}, curl's default for -d and --data-binary, which TorchServe parses as "

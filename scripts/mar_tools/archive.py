@@ -71,14 +71,24 @@ def normalise_archive(source: Path, target: Path) -> None:
             normalised.writestr(entry, data)
 
 
-def extract_archive(archive: Path, folder: Path) -> None:
-    """Unpack a `.mar` as TorchServe would. Raises ConfigError when it is not one."""
+def check_archive(archive: Path) -> None:
+    """Raises ConfigError when a file is not a model archive whose every entry can be read."""
     try:
         with zipfile.ZipFile(archive) as packed:
-            packed.extractall(folder)
+            damaged = packed.testzip()
+            names = set(packed.namelist())
     except FileNotFoundError as error:
         raise ConfigError(f"{archive}: no such archive; build it with build_model.py") from error
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise ConfigError(f"{archive}: not a readable archive ({error})") from error
-    if not (folder / MANIFEST).is_file():
+    if damaged is not None:
+        raise ConfigError(f"{archive}: its entry {damaged} is damaged")
+    if MANIFEST not in names:
         raise ConfigError(f"{archive}: not a model archive (no {MANIFEST})")
+
+
+def extract_archive(archive: Path, folder: Path) -> None:
+    """Unpack a `.mar` as TorchServe would. Raises ConfigError when it is not one."""
+    check_archive(archive)
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(folder)

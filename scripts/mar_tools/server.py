@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import PIL.Image
 import psutil
 
+from mar_tools.archive import check_archive
 from mar_tools.torchserve_api import ServerError, TorchServeClient, describe_failure, read_address
 from vision_serving.errors import ConfigError
 from vision_serving.resources import read_properties
@@ -26,6 +27,7 @@ MIN_JAVA = 11
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.25
 PORT_KEYS = {"grpc_inference_port": 7070, "grpc_management_port": 7071}
+LOGS = ("model_log.log", "ts_log.log", "console.log")
 ADDRESS_KEYS = {"inference_address": 8080, "management_address": 8081, "metrics_address": 8082}
 
 
@@ -60,6 +62,7 @@ class Server:
         digest = hashlib.sha256(str(self.config).encode()).hexdigest()[:12]
         self._temporary = Path(tempfile.gettempdir()) / f"vision-serving-{digest}"
         self._pid_file = self._temporary / ".model_server.pid"
+        self._log_sizes: dict[str, int] = {}
 
     def process(self) -> psutil.Process | None:
         """The running frontend, None when there is none."""
@@ -74,6 +77,8 @@ class Server:
         if self.process() is not None:
             raise ServerError(f"the server of {self.config.name} is already running; use restart, or stop it first")
         self._require_free_ports()
+        for archive in sorted(self._model_store().glob("*.mar")):
+            check_archive(archive)  # TorchServe would wait for a broken one without saying why
         self._launch()
         deadline = time.monotonic() + timeout_s
         try:
@@ -100,6 +105,9 @@ class Server:
         """Raises ServerError when the server does not answer."""
         return [entry for model in self.client.list_models() for entry in self._describe(model)]
 
+    def _model_store(self) -> Path:
+        return self.folder / self._values.get("model_store", "model_store")
+
     def _launch(self) -> None:
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir(parents=True, mode=0o700)
@@ -116,6 +124,7 @@ class Server:
         command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs", "--ts-config", self.config.name]
         logs = self.folder / "logs"
         logs.mkdir(exist_ok=True)
+        self._log_sizes = {name: (logs / name).stat().st_size for name in LOGS if (logs / name).is_file()}
         with (logs / "console.log").open("wb") as output:
             subprocess.run(
                 command,
@@ -137,7 +146,7 @@ class Server:
                 break
             names = ", ".join(f"{entry.model} {entry.workers_ready}/{entry.workers}" for entry in waiting)
             announce(f"waiting for workers: {names}")
-            self._check_alive()
+            self._check_loading()
             if time.monotonic() > deadline:
                 raise ServerError(f"not ready in time: {names}{self._last_failure()}")
             time.sleep(POLL_S)
@@ -150,7 +159,7 @@ class Server:
 
     def _poll(self, deadline: float, condition: Callable[[], bool], failure: str) -> None:
         while not condition():
-            self._check_alive()
+            self._check_loading()
             if time.monotonic() > deadline:
                 raise ServerError(f"{failure}{self._last_failure()}")
             time.sleep(POLL_S)
@@ -167,19 +176,30 @@ class Server:
     def _tokens_on(self) -> bool:
         return self._values.get("disable_token_authorization", "false").lower() != "true"
 
-    def _check_alive(self) -> None:
-        if self.process() is None:
-            raise ServerError(f"TorchServe ended during start{self._last_failure()}")
+    def _new_log_lines(self, name: str) -> list[str]:
+        """What a log has gained since this start."""
+        path = self.folder / "logs" / name
+        if not path.is_file():
+            return []
+        content = path.read_bytes()
+        return content[self._log_sizes.get(name, 0) :].decode(errors="replace").splitlines()
 
     def _last_failure(self) -> str:
-        """The last error line in this start's logs, for a message."""
-        for name in ("model_log.log", "ts_log.log", "console.log"):
-            path = self.folder / "logs" / name
-            text = path.read_text(errors="replace") if path.is_file() else ""
-            lines = [line for line in text.splitlines()[-400:] if re.search(r"\w(Error|Exception)\b.*: ", line)]
+        """The last error in this start's logs, for a message."""
+        for name in LOGS:
+            lines = [line for line in self._new_log_lines(name) if re.search(r"\w(Error|Exception)\b.*: ", line)]
             if lines:
                 return f"; logs/{name} says: {lines[-1].split(' - ')[-1].strip()[:300]}"
         return "; see logs/"
+
+    def _check_loading(self) -> None:
+        """Raises ServerError when the frontend ended, or a worker said why it cannot load its model."""
+        if self.process() is None:
+            raise ServerError(f"TorchServe ended during start{self._last_failure()}")
+        for line in self._new_log_lines("model_log.log"):
+            failure = re.search(r"Failed to load model (\S+), exception (.*)", line)
+            if failure:
+                raise ServerError(f"model {failure[1]} cannot load: {failure[2][:400]}")
 
     def _describe(self, model: str) -> Iterator[ModelStatus]:
         default_version = self.client.describe(model, None)

@@ -113,7 +113,7 @@ def scene() -> bytes:
 
 
 def scene_path() -> Path:
-    return sorted((EXAMPLES / "digits_detection" / "samples").glob("scene_1.*"))[0]
+    return sorted((EXAMPLES / "digits_detection" / "samples").glob("scene_4.*"))[0]
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_annotated_pictures_are_saved(service: Service, tmp_path: Path) -> None:
     archive = service.model_store / "digits_detection.mar"
     finished = run_script("predict_images.py", "--archive", archive, scene_path(), "--save-annotated", tmp_path)
     assert finished.returncode == 0, finished.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["scene_1.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["scene_4.png"]
 
 
 def test_an_image_that_fails_is_reported_and_makes_the_exit_status_1(service: Service, tmp_path: Path) -> None:
@@ -72,7 +73,9 @@ def test_start_restart_status_stop_leave_nothing_behind(small_service: Server) -
     assert [(m["model"], m["ready"]) for m in json.loads(started.stdout)] == [("digits", True)]
     process = small_service.process()
     assert process is not None
-    addresses = {c.laddr.ip for p in [process, *process.children()] for c in p.net_connections("tcp") if c.status == "LISTEN"}
+    addresses = {
+        c.laddr.ip for p in [process, *process.children()] for c in p.net_connections("tcp") if c.status == "LISTEN"
+    }
     assert {address.removeprefix("::ffff:") for address in addresses} == {"127.0.0.1"}
 
     again = run_script("serve_models.py", "start", "--config", config)
@@ -103,11 +106,25 @@ def test_an_occupied_port_is_named(small_service: Server) -> None:
     assert small_service.process() is None
 
 
-def test_a_model_that_cannot_load_fails_the_start_with_its_reason(small_service: Server) -> None:
+def test_a_damaged_archive_is_named_before_anything_starts(small_service: Server) -> None:
     (small_service.folder / "model_store" / "digits.mar").write_bytes(b"not an archive")
-    finished = run_script("serve_models.py", "start", "--timeout-s", "40", "--config", small_service.config)
+    finished = run_script("serve_models.py", "start", "--config", small_service.config)
     assert finished.returncode == 1
-    assert "digits" in finished.stderr
+    assert "digits.mar: not a readable archive" in finished.stderr
+    assert small_service.process() is None
+
+
+def test_a_model_that_cannot_load_fails_the_start_with_its_reason(small_service: Server, archives: Path) -> None:
+    with (
+        zipfile.ZipFile(archives / "digits.mar") as packed,
+        zipfile.ZipFile(small_service.folder / "model_store" / "digits.mar", "w") as broken,
+    ):
+        for entry in packed.infolist():
+            broken.writestr(entry, packed.read(entry).replace(b"backend: openvino", b"backend: openvimo"))
+    finished = run_script("serve_models.py", "start", "--config", small_service.config)
+    assert finished.returncode == 1
+    assert "model digits cannot load: unknown backend 'openvimo'" in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
     assert small_service.process() is None
 
 

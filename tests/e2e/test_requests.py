@@ -82,7 +82,7 @@ def test_the_detector_finds_the_digits_of_a_scene(service: Service, scene: bytes
     answer = service.post("digits_detection", scene, OCTETS).json()
     width, height = PIL.Image.open(io.BytesIO(scene)).size
     assert answer["image"] == {"width": width, "height": height}
-    found = sorted((d["label"] for d in answer["detections"]))
+    found = sorted(d["label"] for d in answer["detections"])
     assert found == sorted(scene_truth["labels"])
     boxes = torch.tensor([d["box"] for d in answer["detections"]])
     truth = torch.tensor(scene_truth["boxes_xyxy"], dtype=torch.float32)
