@@ -223,5 +223,5 @@ def settle_batch_norm(network: nn.Module, recipe: Recipe, preprocessing: Preproc
         norm.momentum = None  # a cumulative average
         norm.train()
     with torch.inference_mode():
-        graph(generate_images(count=8, preprocessing=preprocessing))
+        graph(generate_images(count=4, preprocessing=preprocessing))
     network.eval().requires_grad_(True)

@@ -32,7 +32,7 @@ class VerificationRecipe(StrictModel):
     """Images to compare on, and bounds that replace the defaults of `verification.py`."""
 
     images: Path | None = None
-    count: Annotated[int, Field(gt=0)] = 32
+    count: Annotated[int, Field(gt=0)] = 16
     min_top1_agreement: Share | None = None
     min_matched_boxes: Share | None = None
     min_iou: Share | None = None

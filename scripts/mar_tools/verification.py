@@ -82,7 +82,8 @@ def measure_agreement(folder: Path, images: Sequence[Image], manifest: ExportMan
     reference_folder = folder.parent / REFERENCE
     if not reference_folder.is_dir():
         raise ConfigError(f"{reference_folder}: no reference to compare with; export backend eager first")
-    reference, candidate = load_handler(reference_folder), load_handler(folder)
+    reference = load_handler(reference_folder)
+    candidate = reference if folder.name == REFERENCE else load_handler(folder)
     compare = {"classification": _compare_classification, "detection": _compare_detection}[manifest.task]
     rows = [compare(reference, candidate, image) for image in images]
     return _summarise(rows)
@@ -106,7 +107,7 @@ def _summarise(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _compare_classification(reference: VisionHandler, candidate: VisionHandler, image: Image) -> dict[str, float]:
-    expected, found = (_run_one(handler, image)["logits"][0].float() for handler in (reference, candidate))
+    expected, found = (outputs["logits"][0].float() for outputs in _run_both(reference, candidate, image))
     expected_scores, found_scores = expected.softmax(-1), found.softmax(-1)
     return {
         "top1_agreement": float(expected_scores.argmax() == found_scores.argmax()),
@@ -116,7 +117,7 @@ def _compare_classification(reference: VisionHandler, candidate: VisionHandler, 
 
 
 def _compare_detection(reference: VisionHandler, candidate: VisionHandler, image: Image) -> dict[str, float]:
-    expected, found = _run_one(reference, image), _run_one(candidate, image)
+    expected, found = _run_both(reference, candidate, image)
     options = DetectionOptions.model_validate(reference.config.options)
     per_class = reference.config.candidates_per_class
     best = [
@@ -134,8 +135,12 @@ def _compare_detection(reference: VisionHandler, candidate: VisionHandler, image
     }
 
 
-def _run_one(handler: VisionHandler, image: Image) -> Mapping[str, Tensor]:
-    return handler.inference(handler.preprocess([image]))
+def _run_both(
+    reference: VisionHandler, candidate: VisionHandler, image: Image
+) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    expected = reference.inference(reference.preprocess([image]))
+    found = expected if candidate is reference else candidate.inference(candidate.preprocess([image]))
+    return expected, found
 
 
 MATCH_IOU = 0.5

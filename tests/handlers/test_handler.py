@@ -259,6 +259,16 @@ def test_scores_and_boxes_are_rounded_python_numbers(make_handler: MakeHandler) 
     assert item.detections[0].box == (0, 0, 3.5, 7)
 
 
+def test_a_strip_does_not_take_memory_for_its_whole_resized_length(make_handler: MakeHandler) -> None:
+    """1 x 4096 resized to 64 rows is 50 MB, of which a crop keeps 12 KB; at 232 rows 1 x 16384 is 2.6 GB."""
+    preprocessing = {"resize": {"mode": "shortest_edge", "size": 64}, "crop": [64, 64]}
+    handler = make_handler("classification", preprocessing=preprocessing, limits={"max_pixels": 100_000})
+    with torch.profiler.profile(profile_memory=True) as profile:
+        [[item]] = summaries(handler.predict([one(png(RED, (1, 4096)))]))
+    assert item in ("red", PayloadTooLargeError)
+    assert max(event.cpu_memory_usage for event in profile.events()) < 4_000_000
+
+
 # Loading
 
 

@@ -85,7 +85,7 @@ models={\
         (MODELS, "resnet50", 5),
         (MODELS, "digits", 1),
         (MODELS, "other", 3),
-        ("# ends with a backslash \\" + MODELS, "resnet50", 5),
+        ("# C:\\models\\\ndefault_workers_per_model=4", "resnet50", 4),
     ],
     ids=["empty file", "default", "the largest version", "no minWorkers", "not listed", "after a comment that ends with a backslash"],
 )

@@ -1,0 +1,186 @@
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from conftest import MakeRecipe, TinyModel
+
+from mar_tools import exports
+from mar_tools.checkpoints import load_checkpoint
+from mar_tools.exporters import EXPORTERS, candidates, load_exporter
+from mar_tools.exporters.base import ExportJob
+from mar_tools.exports import export_folder, export_model, hash_artifact, read_manifest, replaced_folder
+from mar_tools.recipes import read_recipe
+from vision_serving.config import read_handler_config
+from vision_serving.errors import BackendError, ConfigError
+
+
+@pytest.mark.parametrize("backend", EXPORTERS)
+def test_an_export_holds_all_that_a_worker_and_the_next_steps_need(tiny_classifier: TinyModel, backend: str) -> None:
+    folder = tiny_classifier.folders[backend]
+    assert folder.name == f"{backend}-fp32"
+    config = read_handler_config(folder / "model-config.yaml")
+    assert (config.backend, config.precision, config.task) == (backend, "fp32", "classification")
+    assert (folder / config.artifact).exists()
+    assert (folder / "labels.json").read_text() == '["cat","dog","bird"]'
+    assert read_manifest(folder).name == "tiny_classification"
+
+
+@pytest.mark.parametrize("backend", EXPORTERS)
+def test_the_yaml_leaves_workers_and_batching_to_the_server(tiny_classifier: TinyModel, backend: str) -> None:
+    document = yaml.safe_load((tiny_classifier.folders[backend] / "model-config.yaml").read_text())
+    assert document.keys() == {"responseTimeout", "startupTimeout", "handler"}
+
+
+@pytest.mark.parametrize("backend", EXPORTERS)
+def test_an_export_holds_no_pickle(tiny_classifier: TinyModel, backend: str) -> None:
+    suffixes = {path.suffix for path in tiny_classifier.folders[backend].rglob("*") if path.is_file()}
+    assert suffixes <= {".json", ".yaml", ".safetensors", ".xml", ".bin", ".py"}
+
+
+@pytest.mark.parametrize("backend", EXPORTERS)
+def test_exporting_twice_gives_the_same_artifact(tiny_classifier: TinyModel, tmp_path: Path, backend: str) -> None:
+    again = export_model(tiny_classifier.recipe, tiny_classifier.checkpoint, backend, "fp32", tmp_path)
+    artifact = read_handler_config(again / "model-config.yaml").artifact
+    assert hash_artifact(again, artifact) == hash_artifact(tiny_classifier.folders[backend], artifact)
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+class FailingExporter(ModuleType):
+    PRECISIONS = ("fp32",)
+
+    @staticmethod
+    def export(job: ExportJob, folder: Path) -> str:
+        (folder / "half.bin").write_bytes(b"half")
+        raise BackendError("this graph is not for me")
+
+
+def test_nothing_is_left_when_an_exporter_fails(
+    tiny_classifier: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "load_exporter", lambda *_: FailingExporter("failing"))
+    with pytest.raises(BackendError):
+        export_model(tiny_classifier.recipe, tiny_classifier.checkpoint, "eager", "fp32", tmp_path)
+    assert listing(tmp_path) == ["tiny_classification"]
+
+
+def test_a_former_export_stays_when_a_new_one_fails(tmp_path: Path) -> None:
+    target = tmp_path / "eager-fp32"
+    target.mkdir()
+    (target / "former").touch()
+    with pytest.raises(KeyError), replaced_folder(target) as folder:
+        (folder / "half").touch()
+        raise KeyError
+    assert listing(tmp_path) == ["eager-fp32", "eager-fp32/former"]
+
+
+def test_a_new_export_replaces_the_former_whole(tmp_path: Path) -> None:
+    target = tmp_path / "eager-fp32"
+    target.mkdir()
+    (target / "verification.json").touch()
+    with replaced_folder(target) as folder:
+        (folder / "new").touch()
+        assert listing(target) == ["verification.json"]
+    assert listing(tmp_path) == ["eager-fp32", "eager-fp32/new"]
+
+
+@pytest.mark.parametrize("labels", ['["cat"]', '["cat", "dog", "bird", "fish"]'], ids=["too few", "too many"])
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_labels_that_do_not_fit_the_classes_are_refused(
+    tiny_recipe: MakeRecipe, tmp_path: Path, task: str, labels: str
+) -> None:
+    path = tiny_recipe(task)
+    (path.parent / "labels.json").write_text(labels)
+    recipe = read_recipe(path)
+    with pytest.raises(ConfigError, match=r"the model has 3 classes but there are \d labels"):
+        export_model(recipe, load_checkpoint(recipe), "eager", "fp32", tmp_path)
+
+
+def test_options_of_the_recipe_are_the_defaults_of_the_archive(tiny_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = read_recipe(tiny_recipe(options={"top_k": 2}))
+    folder = export_model(recipe, load_checkpoint(recipe), "eager", "fp32", tmp_path)
+    assert read_handler_config(folder / "model-config.yaml").options == {"top_k": 2}
+
+
+def test_a_wrong_option_in_a_recipe_is_refused_before_anything_is_written(
+    tiny_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    recipe = read_recipe(tiny_recipe(options={"topk": 2}))
+    with pytest.raises(ConfigError, match="topk"):
+        export_model(recipe, load_checkpoint(recipe), "eager", "fp32", tmp_path / "exports")
+    assert not export_folder(tmp_path / "exports", recipe, "eager", "fp32").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"{}"], ids=["missing", "empty"])
+def test_a_folder_that_is_no_export_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "export.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"export\.json"):
+        read_manifest(tmp_path)
+
+
+# Hashes
+
+
+def test_the_hash_of_a_file_covers_its_siblings(tiny_classifier: TinyModel, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_classifier.folders["openvino"], tmp_path / "copy")
+    before = hash_artifact(folder, "model.xml")
+    weights = folder / "model.bin"
+    weights.write_bytes(b"x" + weights.read_bytes()[1:])
+    assert hash_artifact(folder, "model.xml") != before
+
+
+def test_the_hash_does_not_depend_on_the_place_or_on_other_files(tiny_classifier: TinyModel, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_classifier.folders["eager"], tmp_path / "copy")
+    (folder / "candidates.json").touch()
+    assert hash_artifact(folder, "model") == hash_artifact(tiny_classifier.folders["eager"], "model")
+
+
+def test_a_renamed_file_changes_the_hash(tiny_classifier: TinyModel, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_classifier.folders["eager"], tmp_path / "copy")
+    before = hash_artifact(folder, "model")
+    (folder / "model" / "tiny.py").rename(folder / "model" / "small.py")
+    assert hash_artifact(folder, "model") != before
+
+
+# Candidates
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "pairs"),
+    [
+        ("auto", "auto", [("eager", "fp32"), ("openvino", "bf16"), ("openvino", "fp32")]),
+        ("auto", "fp32", [("eager", "fp32"), ("openvino", "fp32")]),
+        ("auto", "bf16", [("openvino", "bf16")]),
+        ("openvino", "auto", [("openvino", "bf16"), ("openvino", "fp32")]),
+        ("eager", "auto", [("eager", "fp32")]),
+        ("openvino", "bf16", [("openvino", "bf16")]),
+    ],
+)
+def test_auto_leaves_every_pair_that_fits(backend: str, precision: str, pairs: list[tuple[str, str]]) -> None:
+    assert [pair for pair in candidates(backend, precision) if pair[0] in ("eager", "openvino")] == pairs
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "message"),
+    [
+        ("onx", "auto", "unknown backend 'onx'; expected one of"),
+        ("eager", "bf16", "backend 'eager' has no precision 'bf16'; it has"),
+        ("openvino", "int4", "backend 'openvino' has no precision 'int4'; it has"),
+    ],
+)
+def test_a_choice_that_leaves_nothing_is_refused_with_what_there_is(
+    backend: str, precision: str, message: str
+) -> None:
+    with pytest.raises(BackendError, match=message):
+        candidates(backend, precision)
+
+
+def test_an_exporter_whose_package_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXPORTERS, "absent", "a_runtime_that_nobody_has.exporter")
+    with pytest.raises(BackendError, match="pip install a_runtime_that_nobody_has"):
+        load_exporter("absent", "fp32")
