@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from vision_serving.backends import load_backend
+from vision_serving.backends import find_backend, load_backend
 from vision_serving.backends.base import Backend
 from vision_serving.config import OPTIONS, BackendConfig, HandlerConfig, Options, describe_problems, read_handler_config
 from vision_serving.errors import (
@@ -23,6 +23,7 @@ from vision_serving.errors import (
     OutOfResourcesError,
     PayloadTooLargeError,
     RequestError,
+    VisionServingError,
 )
 from vision_serving.images import Image, decode_image
 from vision_serving.metrics import StageTimings
@@ -160,15 +161,21 @@ class VisionHandler(ABC):
     # TorchServe
 
     def initialize(self, context: Any) -> None:
-        """Called once by a TorchServe worker."""
+        """Called once by a TorchServe worker. Raises VisionServingError alone: of others TorchServe gives no reason."""
         properties = context.system_properties
-        gpu_id = properties.get("gpu_id")
-        use_gpu = gpu_id is not None and torch.cuda.is_available()
-        device = torch.device(f"cuda:{gpu_id}" if use_gpu else "cpu")
+        model_dir = Path(properties["model_dir"])
         self.version = str((context.manifest or {}).get("model", {}).get("modelVersion", ""))
-        self.load(Path(properties["model_dir"]), device, workers=configured_workers(context.model_name))
-        for batch_size in sorted({1, properties.get("batch_size") or 1}):
-            self.warm_up(batch_size)
+        try:
+            device = choose_device(
+                properties.get("gpu_id"), read_handler_config(model_dir / "model-config.yaml").backend
+            )
+            self.load(model_dir, device, workers=configured_workers(context.model_name))
+            for batch_size in sorted({1, properties.get("batch_size") or 1}):
+                self.warm_up(batch_size)
+        except VisionServingError:
+            raise
+        except Exception as error:
+            raise VisionServingError(f"{type(error).__name__}: {error}") from error
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """One body per request; statuses and headers go through the context."""
@@ -192,6 +199,12 @@ class VisionHandler(ABC):
             "X-Batch-Size": str(batch_size),
             "Server-Timing": timings.server_timing(),
         }
+
+
+def choose_device(gpu_id: int | None, backend: str) -> torch.device:
+    """The GPU that TorchServe dealt to this worker, where there is one and the archive's backend runs on GPUs."""
+    use_gpu = gpu_id is not None and torch.cuda.is_available() and "cuda" in find_backend(backend).device_types
+    return torch.device(f"cuda:{gpu_id}" if use_gpu else "cpu")
 
 
 def read_labels(path: Path) -> list[str]:

@@ -107,7 +107,9 @@ def load_published(source: NetworkSource, weights: str) -> tuple[nn.Module, Netw
     entry = find_published(source, weights)
     try:
         network = models.get_model(source.name, weights=entry, **source.arguments)
-    except (URLError, OSError) as error:
+    except ValueError as error:  # torchvision refuses arguments that do not fit the weights
+        raise ConfigError(f"weights {weights!r} do not fit the arguments {source.arguments}: {error}") from error
+    except (URLError, OSError, RuntimeError) as error:
         raise ConfigError(
             f"cannot download {entry.url} ({error}); fetch it elsewhere and give --weights FILE, or --weights random"
         ) from error

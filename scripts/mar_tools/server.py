@@ -37,7 +37,6 @@ class ModelStatus:
 
     model: str
     version: str
-    default: bool
     workers_ready: int
     workers: int
     batch_size: int
@@ -202,13 +201,11 @@ class Server:
                 raise ServerError(f"model {failure[1]} cannot load: {failure[2][:400]}")
 
     def _describe(self, model: str) -> Iterator[ModelStatus]:
-        default_version = self.client.describe(model, None)
-        for entry in default_version:
+        for entry in self.client.describe(model):
             workers = entry["workers"]
             yield ModelStatus(
                 model=model,
                 version=entry["modelVersion"],
-                default=len(default_version) == 1,
                 workers_ready=sum(worker["status"] == "READY" for worker in workers),
                 workers=max(len(workers), entry["minWorkers"]),
                 batch_size=entry["batchSize"],

@@ -17,7 +17,7 @@ from mar_tools.command_line import HANDLERS
 from mar_tools.images import generate_image
 
 # Runs as a worker does: the extracted archive first on the path, nothing else of the project, TorchServe's loader.
-WORKER = '''
+WORKER = """
 import base64, json, os, struct, sys
 from pathlib import Path
 
@@ -79,7 +79,7 @@ report = answers(service.predict(batch))
 report["core"] = vision_serving.__file__
 report["tools"] = "mar_tools" in sys.modules
 print("REPORT" + json.dumps(report))
-'''
+"""
 
 GOOD = encode_image(generate_image(0, (48, 64)))
 REQUESTS = [
@@ -108,7 +108,9 @@ def run_worker(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=["tiny_classifier eager", "tiny_detector openvino"])
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyModel, Path, dict[str, Any]]:
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TinyModel, Path, dict[str, Any]]:
     fixture, backend = request.param.split()
     model: TinyModel = request.getfixturevalue(fixture)
     folder = tmp_path_factory.mktemp("served")

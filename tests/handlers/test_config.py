@@ -91,7 +91,9 @@ def test_a_format_that_pillow_cannot_read_is_refused_at_load() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"std": (0.0, 1.0, 1.0)}, {"mean": (0.5, 0.5)}, {"crop": (0, 5)}], ids=["std 0", "two channels", "crop 0"]
+    "values",
+    [{"std": (0.0, 1.0, 1.0)}, {"mean": (0.5, 0.5)}, {"crop": (0, 5)}],
+    ids=["std 0", "two channels", "crop 0"],
 )
 def test_preprocessing_that_cannot_work_is_refused(values: dict[str, Any]) -> None:
     problem_of(PreprocessingConfig, {**EXACT_16, **values})
@@ -137,9 +139,7 @@ def test_a_threshold_outside_0_to_1_is_refused(value: object) -> None:
     ],
     ids=["missing", "not yaml", "not text", "empty", "a list", "empty section", "python tag"],
 )
-def test_a_model_config_that_cannot_be_read_names_the_file(
-    tmp_path: Path, content: bytes | None, message: str
-) -> None:
+def test_a_model_config_that_cannot_be_read_names_the_file(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "model-config.yaml"
     if content is not None:
         path.write_bytes(content)

@@ -229,9 +229,7 @@ GRAY = (255, 200, 150)  # all three classes above the threshold
     ],
     ids=["all", "label", "two labels", "id as text", "ids and labels", "none"],
 )
-def test_class_filter_takes_labels_and_class_ids(
-    make_handler: MakeHandler, wanted: object, labels: list[str]
-) -> None:
+def test_class_filter_takes_labels_and_class_ids(make_handler: MakeHandler, wanted: object, labels: list[str]) -> None:
     item = make_handler("detection").predict([one(png(GRAY), class_filter=wanted)])[0].items[0]
     assert isinstance(item, Detections)
     assert [detection.label for detection in item.detections] == labels
@@ -244,7 +242,9 @@ def test_the_score_threshold_is_a_request_option(make_handler: MakeHandler) -> N
 
 
 def test_boxes_are_in_pixels_of_the_upright_image(make_handler: MakeHandler) -> None:
-    exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
+    exif = (
+        b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
+    )
     sideways = encode_image(np.full((30, 50, 3), RED, dtype=np.uint8), "JPEG", exif=exif)
     item = make_handler("detection").predict([one(sideways)])[0].items[0]
     assert isinstance(item, Detections)
@@ -283,7 +283,15 @@ def test_a_strip_does_not_take_memory_for_its_whole_resized_length(make_handler:
         ({"model-config.yaml": b"handler: {}"}, ConfigError, "missing key 'task'"),
         ({"artifact": None}, BackendError, "no such artifact"),
     ],
-    ids=["no labels", "labels no json", "labels no list", "labels no strings", "no config", "empty config", "no artifact"],
+    ids=[
+        "no labels",
+        "labels no json",
+        "labels no list",
+        "labels no strings",
+        "no config",
+        "empty config",
+        "no artifact",
+    ],
 )
 def test_a_wrong_archive_fails_at_load(
     tmp_path: Path, colour_backends: None, damage: dict[str, bytes | None], error: type[Exception], message: str
@@ -402,7 +410,12 @@ def test_every_answer_carries_the_headers_of_the_contract(make_handler: MakeHand
             "X-Precision": "fp32",
             "X-Batch-Size": "2",
         }
-        assert [part.partition(";")[0] for part in timing.split(", ")] == ["decode", "preprocess", "inference", "postprocess"]
+        assert [part.partition(";")[0] for part in timing.split(", ")] == [
+            "decode",
+            "preprocess",
+            "inference",
+            "postprocess",
+        ]
 
 
 def test_a_batch_of_broken_requests_alone_is_answered(make_handler: MakeHandler) -> None:
@@ -410,9 +423,7 @@ def test_a_batch_of_broken_requests_alone_is_answered(make_handler: MakeHandler)
     assert [status for status, _ in found] == [400, 400, 400]
 
 
-def test_initialize_loads_warms_up_and_takes_the_version_of_the_manifest(
-    tmp_path: Path, colour_backends: None
-) -> None:
+def test_initialize_loads_warms_up_and_takes_the_version_of_the_manifest(tmp_path: Path, colour_backends: None) -> None:
     handler = ImageClassificationHandler()
     handler.initialize(new_context(write_model_dir(tmp_path, "classification"), batch_size=4))
     assert handler.version == "1.5"
@@ -426,14 +437,18 @@ def test_initialize_loads_warms_up_and_takes_the_version_of_the_manifest(
             st.sampled_from(["body", "data", "top_k", "class_filter", "image"]),
             st.binary(max_size=30)
             | st.text(max_size=30)
-            | st.sampled_from([png(RED), png(POISON), {"instances": [5]}, ["x"], json_row(png(RED), class_filter=5)["body"]]),
+            | st.sampled_from(
+                [png(RED), png(POISON), {"instances": [5]}, ["x"], json_row(png(RED), class_filter=5)["body"]]
+            ),
             max_size=3,
         ),
         min_size=1,
         max_size=6,
     ),
     types=st.lists(
-        st.sampled_from(["application/json", "multipart/form-data", "image/png", "text/plain", ""]), min_size=6, max_size=6
+        st.sampled_from(["application/json", "multipart/form-data", "image/png", "text/plain", ""]),
+        min_size=6,
+        max_size=6,
     ),
     option=st.sampled_from(["", "top_k=1", "max_detections=0", "class_filter=\udcff", "=;=", "score_threshold=1e400"]),
 )

@@ -186,7 +186,10 @@ def decodes_or_refuses(encoded: bytes) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=300), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM", b"MM\x00*"]))
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM", b"MM\x00*"]),
+)
 def test_any_bytes_are_an_image_or_a_request_error(tail: bytes, signature: bytes) -> None:
     decodes_or_refuses(signature + tail)
 

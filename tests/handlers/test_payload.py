@@ -151,7 +151,9 @@ json_values = st.recursive(
     max_leaves=10,
 )
 names = st.sampled_from(["body", "data", "top_k", "image", "instances"]) | st.text(max_size=10)
-documents = st.fixed_dictionaries({"instances": json_values | st.lists(json_values)}, optional={"parameters": json_values})
+documents = st.fixed_dictionaries(
+    {"instances": json_values | st.lists(json_values)}, optional={"parameters": json_values}
+)
 content_types = st.sampled_from(
     ["application/json", "multipart/form-data", "image/png", "application/x-www-form-urlencoded", "text/plain", ""]
 )
@@ -176,7 +178,9 @@ def test_any_request_is_a_payload_or_a_malformed_request(
 
 
 @settings(max_examples=200, deadline=None)
-@given(body=st.binary(max_size=200) | st.text(max_size=200) | documents.map(lambda value: orjson.dumps(value, default=str)))
+@given(
+    body=st.binary(max_size=200) | st.text(max_size=200) | documents.map(lambda value: orjson.dumps(value, default=str))
+)
 def test_any_json_body_is_a_payload_or_a_malformed_request(body: bytes | str) -> None:
     try:
         parse_payload({"body": body}, JSON)

@@ -128,12 +128,17 @@ def test_a_box_that_two_classes_share_is_given_to_both() -> None:
 
 
 def test_an_image_of_a_batch_reads_its_own_rows() -> None:
-    outputs = {"boxes": boxes_in_a_row(6).reshape(2, 3, 4), "scores": torch.stack((DENSE_SCORES[0] * 0, DENSE_SCORES[0]))}
+    outputs = {
+        "boxes": boxes_in_a_row(6).reshape(2, 3, 4),
+        "scores": torch.stack((DENSE_SCORES[0] * 0, DENSE_SCORES[0])),
+    }
     assert len(read_candidates(outputs, 0, 0.5, None).scores) == 0
     assert (read_candidates(outputs, 1, 0.85, None).boxes == boxes_in_a_row(6)[3:4]).all()
 
 
-def postprocess_like_torchvision_ssd(boxes: Tensor, scores: Tensor, options: DetectionOptions, top_k: int) -> Candidates:
+def postprocess_like_torchvision_ssd(
+    boxes: Tensor, scores: Tensor, options: DetectionOptions, top_k: int
+) -> Candidates:
     """SSD.postprocess_detections of one image, from decoded boxes (Q, 4) and softmax scores (Q, C)."""
     kept_boxes, kept_scores, kept_ids = [], [], []
     for class_id in range(1, scores.shape[1]):
@@ -159,7 +164,9 @@ def test_dense_outputs_are_selected_as_torchvisions_ssd_selects(threshold: float
     scores[:, 0] = 0  # the graph zeroes the background
     options = DetectionOptions(score_threshold=threshold, iou_threshold=0.45, max_detections=200)
     expected = postprocess_like_torchvision_ssd(boxes, scores, options, top_k)
-    found = select_detections(read_candidates({"boxes": boxes[None], "scores": scores[None]}, 0, threshold, top_k), options)
+    found = select_detections(
+        read_candidates({"boxes": boxes[None], "scores": scores[None]}, 0, threshold, top_k), options
+    )
     assert (found.boxes == expected.boxes).all()
     assert (found.scores == expected.scores).all()
     assert (found.class_ids == expected.class_ids).all()

@@ -145,7 +145,9 @@ def test_a_box_seen_in_model_pixels_comes_back_to_where_it_was(
 ) -> None:
     image = solid_image((0, 0, 0), size_hw)
     image[40:120, 100:260] = 255
-    batch = preprocess_images([image], config.model_copy(update={"resize": config.resize.model_copy(update={"pad_value": 0})}))
+    batch = preprocess_images(
+        [image], config.model_copy(update={"resize": config.resize.model_copy(update={"pad_value": 0})})
+    )
     geometry = batch.geometries[0]
     found = geometry.to_source(find_bright_box(batch.pixels[0]))
     # An edge is seen to half a model pixel, which is 0.5 / scale source pixels.

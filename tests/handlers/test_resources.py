@@ -87,7 +87,14 @@ models={\
         (MODELS, "other", 3),
         ("# C:\\models\\\ndefault_workers_per_model=4", "resnet50", 4),
     ],
-    ids=["empty file", "default", "the largest version", "no minWorkers", "not listed", "after a comment that ends with a backslash"],
+    ids=[
+        "empty file",
+        "default",
+        "the largest version",
+        "no minWorkers",
+        "not listed",
+        "after a comment that ends with a backslash",
+    ],
 )
 def test_the_workers_of_a_model_are_read_from_the_properties(text: str, model: str, workers: int) -> None:
     assert read_workers(text, model) == workers

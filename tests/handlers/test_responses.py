@@ -84,7 +84,9 @@ def test_every_error_has_the_status_of_the_contract(error: type[RequestError], s
 
 
 def test_every_error_of_the_tree_has_a_phrase_in_plain_ascii() -> None:
-    statuses = {kind.status for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, RequestError)}
+    statuses = {
+        kind.status for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, RequestError)
+    }
     assert statuses | {200} == PHRASES.keys()
     assert all(phrase.isascii() and phrase.isprintable() for phrase in PHRASES.values())
 
@@ -92,7 +94,16 @@ def test_every_error_of_the_tree_has_a_phrase_in_plain_ascii() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "x" * 100_000, "\U0001f600" * 5000, "\udcff" * 5000, '"' * 5000, "\\" * 5000, "\x00" * 5000, "line\nline"],
-    ids=["empty", "long", "four-byte letters", "lone surrogates", "quotes", "backslashes", "control characters", "lines"],
+    ids=[
+        "empty",
+        "long",
+        "four-byte letters",
+        "lone surrogates",
+        "quotes",
+        "backslashes",
+        "control characters",
+        "lines",
+    ],
 )
 @pytest.mark.parametrize("count", [1, 64])
 def test_an_error_body_is_valid_json_under_2_kb(text: str, count: int) -> None:

@@ -117,7 +117,9 @@ def test_an_extracted_archive_holds_the_packed_bytes(archive: Path, tmp_path: Pa
     assert packed.read_bytes() == (tiny_classifier.folders["openvino"] / "model.bin").read_bytes()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"garbage", b"PK\x05\x06" + bytes(18)], ids=["missing", "empty", "garbage", "no manifest"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"garbage", b"PK\x05\x06" + bytes(18)], ids=["missing", "empty", "garbage", "no manifest"]
+)
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "x.mar"
     if content is not None:
@@ -128,7 +130,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes | None) ->
 
 def test_a_damaged_archive_is_refused(archive: Path, tmp_path: Path) -> None:
     data = bytearray(archive.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[data.index(b"VisionHandler")] ^= 1
     (tmp_path / "x.mar").write_bytes(data)
-    with pytest.raises(ConfigError, match="not a readable archive"):
+    with pytest.raises(ConfigError, match=r"x\.mar: its entry .* is damaged"):
         extract_archive(tmp_path / "x.mar", tmp_path / "folder")

@@ -64,6 +64,10 @@ def test_a_candidate_that_cannot_be_exported_does_not_stop_the_others(
         raise BackendError("no bf16 here")
 
     recipe = read_recipe(tiny_recipe(backend="openvino"))
-    generator = build_candidates(recipe, tmp_path, lambda step: monkeypatch.setattr(building, "export_model", refuse) if step == "export openvino-bf16" else None)
+    generator = build_candidates(
+        recipe,
+        tmp_path,
+        lambda step: monkeypatch.setattr(building, "export_model", refuse) if step == "export openvino-bf16" else None,
+    )
     monkeypatch.setattr(building, "TIMING_S", 0.0)
     assert {c.verdict for c in generator} == {"not possible: no bf16 here"}

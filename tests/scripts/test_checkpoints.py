@@ -43,7 +43,9 @@ def with_weights(recipe: Path, name: str, tiny_recipe: MakeRecipe, **model: Any)
 @pytest.mark.parametrize("wrap", ["", "model", "state_dict"], ids=["bare", "under model", "under state_dict"])
 def test_saved_weights_come_back(tiny_recipe: MakeRecipe, name: str, wrap: str) -> None:
     trained = load_checkpoint(read_recipe(tiny_recipe())).network
-    state: dict[str, Any] = {key: torch.randn_like(value.float()).to(value.dtype) for key, value in trained.state_dict().items()}
+    state: dict[str, Any] = {
+        key: torch.randn_like(value.float()).to(value.dtype) for key, value in trained.state_dict().items()
+    }
     path = tiny_recipe(model={**PYTHON_MODEL, "weights": name})
     wrapped = {wrap: state, "epoch": 3} if wrap and not name.endswith("safetensors") else state
     save(wrapped, path.parent / name)
@@ -213,7 +215,9 @@ def test_automatic_preprocessing_needs_a_torchvision_model(tiny_recipe: MakeReci
 # Preprocessing
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_large", "efficientnet_b0", "vit_b_16", "swin_t", "convnext_tiny"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v3_large", "efficientnet_b0", "vit_b_16", "swin_t", "convnext_tiny"]
+)
 def test_classification_presets_are_taken_over(name: str) -> None:
     preset = models.get_model_weights(name).DEFAULT.transforms()
     config = preprocessing_of_preset(preset)

@@ -173,9 +173,7 @@ def test_auto_leaves_every_pair_that_fits(backend: str, precision: str, pairs: l
         ("openvino", "int4", "backend 'openvino' has no precision 'int4'; it has"),
     ],
 )
-def test_a_choice_that_leaves_nothing_is_refused_with_what_there_is(
-    backend: str, precision: str, message: str
-) -> None:
+def test_a_choice_that_leaves_nothing_is_refused_with_what_there_is(backend: str, precision: str, message: str) -> None:
     with pytest.raises(BackendError, match=message):
         candidates(backend, precision)
 

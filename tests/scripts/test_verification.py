@@ -29,7 +29,10 @@ THRESHOLD = 0.5
 def found(*rows: tuple[float, float, int]) -> Candidates:
     """Boxes of 10 x 10 from (left, score, class id)."""
     boxes = torch.tensor([[left, 0.0, left + 10, 10.0] for left, _, _ in rows]).reshape(-1, 4)
-    scores, class_ids = torch.tensor([row[1] for row in rows]), torch.tensor([row[2] for row in rows], dtype=torch.int64)
+    scores, class_ids = (
+        torch.tensor([row[1] for row in rows]),
+        torch.tensor([row[2] for row in rows], dtype=torch.int64),
+    )
     return Candidates(boxes, scores, class_ids)
 
 

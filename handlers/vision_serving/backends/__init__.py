@@ -15,15 +15,23 @@ BACKENDS = {
 }
 
 
-def load_backend(name: str, artifact: Path, config: BackendConfig, device: torch.device) -> Backend:
-    """Load an artifact. Raises BackendError for an unknown backend, a missing package or an unusable artifact."""
+def find_backend(name: str) -> type[Backend]:
+    """Raises BackendError for an unknown backend or a missing package."""
     if name not in BACKENDS:
         raise BackendError(f"unknown backend {name!r}; expected one of {sorted(BACKENDS)}")
-    if not artifact.exists():
-        raise BackendError(f"{artifact}: no such artifact")
     module_name, _, class_name = BACKENDS[name].partition(":")
     try:
         backend_class: type[Backend] = getattr(import_module(module_name), class_name)
     except ModuleNotFoundError as error:
         raise BackendError(f"backend {name!r} needs the package {error.name!r}: pip install {error.name}") from error
+    return backend_class
+
+
+def load_backend(name: str, artifact: Path, config: BackendConfig, device: torch.device) -> Backend:
+    """Load an artifact. Raises BackendError when the backend is not there, not for this device, or cannot load it."""
+    backend_class = find_backend(name)
+    if device.type not in backend_class.device_types:
+        raise BackendError(f"backend {name!r} runs on {backend_class.device_types}, got device {str(device)!r}")
+    if not artifact.exists():
+        raise BackendError(f"{artifact}: no such artifact")
     return backend_class.load(artifact, config, device)

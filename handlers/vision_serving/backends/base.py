@@ -1,7 +1,7 @@
 """The one thing that varies between runtimes."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -10,7 +10,9 @@ from vision_serving.config import BackendConfig
 
 
 class Backend(Protocol):
-    """Runs one artifact on one device."""
+    """Runs one artifact on one device, of one of its `device_types`."""
+
+    device_types: ClassVar[tuple[str, ...]]
 
     @classmethod
     def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "Backend":

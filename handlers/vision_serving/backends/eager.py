@@ -7,6 +7,7 @@ from pathlib import Path
 
 import orjson
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -25,7 +26,9 @@ class EagerSource(StrictModel):
 
 
 class EagerBackend:
-    """Runs the graph module itself, in fp32."""
+    """Runs the graph module itself, in fp32, with the threads that `torch.set_num_threads` gave the process."""
+
+    device_types = ("cpu", "cuda")
 
     def __init__(self, graph: nn.Module, device: torch.device) -> None:
         self._graph = graph.to(device)
@@ -35,10 +38,12 @@ class EagerBackend:
     def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "EagerBackend":
         if config.precision != "fp32":
             raise BackendError(f"backend 'eager' runs fp32 only, got precision {config.precision!r}")
-        torch.set_num_threads(config.threads)
         source = parse_config(EagerSource, orjson.loads((artifact / "source.json").read_bytes()), "source.json")
         network = build_network(source.network, artifact)
-        network.load_state_dict(load_file(artifact / "model.safetensors"))
+        try:
+            network.load_state_dict(load_file(artifact / "model.safetensors"))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise BackendError(f"model.safetensors does not fit its source: {str(error).splitlines()[0]}") from error
         return cls(build_graph(network, source.task, source.preprocessing), device)
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:

@@ -19,14 +19,14 @@ NEEDED_CAPABILITY = {"bf16": "BF16"}
 class OpenVinoBackend:
     """One compiled model and one infer request: a worker runs one batch at a time."""
 
+    device_types = ("cpu",)
+
     def __init__(self, request: openvino.InferRequest, output_names: list[str]) -> None:
         self._request = request
         self._output_names = output_names
 
     @classmethod
     def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "OpenVinoBackend":
-        if device.type != "cpu":
-            raise BackendError(f"backend 'openvino' runs on cpu only, got device {str(device)!r}")
         core = openvino.Core()
         needed = NEEDED_CAPABILITY.get(config.precision)
         if needed is not None and needed not in core.get_property("CPU", capabilities):
