@@ -14,6 +14,7 @@ from pathlib import Path
 import orjson
 import torch
 from safetensors.torch import load_file
+
 from vision_serving.backends.eager import EagerSource
 from vision_serving.config import parse_config
 from vision_serving.graphs.sources import build_network
@@ -26,7 +27,7 @@ def main() -> None:
     network.load_state_dict(load_file(export / "model" / "model.safetensors"))
     labels = orjson.loads((export / "labels.json").read_bytes())
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        torch.jit.trace(network, torch.zeros(1, 3, 224, 224)).save(f"{folder}/model.pt")
+        torch.jit.trace(network, torch.zeros(1, 3, 224, 224)).save(f"{folder}/model.pt")  # type: ignore[no-untyped-call]
         index = {str(class_id): label for class_id, label in enumerate(labels)}
         Path(folder, "index_to_name.json").write_bytes(orjson.dumps(index))
         command = [sys.executable, "-m", "model_archiver.model_packaging", "--model-name", target.stem]

@@ -26,7 +26,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Round:
-    """What one model did in one round. Latencies in ms; `failed` counts answers other than 200 and broken connections."""
+    """One model in one round. Latencies in ms; `failed` counts answers other than 200 and broken connections."""
 
     name: str
     requests_per_s: float
