@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from vision_serving.payload import Payload
 from vision_serving.predictions import Classification, Detections
 
 NUM_CLASSES = 5
+NO_FOLDER = Path()  # torchvision's builders need none
 
 
 class GraphBackend:
@@ -107,7 +109,7 @@ def spread_heads(network: Any) -> None:
 
 
 def settle(network: nn.Module, images: Sequence[Image]) -> None:
-    """Batch-norm statistics of real activations; torchvision's detectors freeze theirs, so their scale is set instead."""
+    """Batch-norm statistics of real activations: without them those of a random network explode or vanish."""
     handles = []
     for module in network.modules():
         if type(module).__name__ in ("FrozenBatchNorm2d", "BatchNorm2d"):
@@ -125,7 +127,8 @@ def _take_statistics(module: Any, inputs: tuple[Tensor, ...]) -> None:
 
 
 def to_float(image: Image) -> Tensor:
-    return functional.to_tensor(PIL.Image.fromarray(image))
+    pixels: Tensor = functional.to_tensor(PIL.Image.fromarray(image))
+    return pixels
 
 
 SMALL = {"min_size": 128, "max_size": 192}
@@ -144,7 +147,7 @@ SIZES_HW["ssdlite320_mobilenet_v3_large"] = [(320, 320)] * 4
 def detector(name: str) -> Any:
     torch.manual_seed(0)
     source = NetworkSource(source="torchvision", name=name, arguments={"num_classes": NUM_CLASSES, **DETECTORS[name]})
-    network = build_network(source, None)  # type: ignore[arg-type]
+    network = build_network(source, NO_FOLDER)
     settle(network, images_for(name)[:2])
     spread_heads(network)
     return network

@@ -38,7 +38,7 @@ def with_torchvision_on_pillow(image: Image, resize: int, crop: int, mode: str) 
 SIZES_HW = [(480, 640), (640, 480), (333, 500), (224, 224), (232, 232), (100, 130), (1000, 260), (231, 700), (64, 64)]
 
 
-# Both round to whole levels after each of two passes. Bicubic weights also overshoot: a few pixels in 100,000 differ by 2.
+# Both round to whole levels after each of two passes. Bicubic weights overshoot: a few pixels in 100,000 differ by 2.
 @pytest.mark.parametrize(("mode", "levels"), [("bilinear", 1), ("bicubic", 2)])
 @pytest.mark.parametrize("size_hw", SIZES_HW, ids=str)
 def test_pixels_are_those_of_torchvision_on_pillow(size_hw: tuple[int, int], mode: str, levels: int) -> None:

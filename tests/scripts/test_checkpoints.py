@@ -139,7 +139,7 @@ def test_a_python_source_that_does_not_fit_is_refused(
 def test_a_python_file_that_cannot_be_run_is_refused(tiny_recipe: MakeRecipe) -> None:
     path = tiny_recipe()
     (path.parent / "tiny.py").write_text("def broken(:")
-    with pytest.raises(ConfigError, match="tiny.py"):
+    with pytest.raises(ConfigError, match=r"tiny\.py"):
         load_checkpoint(read_recipe(path))
 
 

@@ -27,7 +27,8 @@ def test_a_generated_image_depends_on_its_seed_alone() -> None:
 
 def test_a_generated_image_uses_the_range_of_levels() -> None:
     image = generate_image(0, (120, 160))
-    assert (image.shape, image.dtype) == ((120, 160, 3), np.uint8)
+    assert image.shape == (120, 160, 3)
+    assert image.dtype == np.uint8
     assert image.std() > 30
 
 
