@@ -26,11 +26,15 @@ esac
 
 install_requirements requirements.txt
 
+# An archive is built when it is missing, or older than what goes into it.
+needs_build() {
+  [ ! -f "$2" ] || [ -n "$(find handlers scripts/mar_tools "$1" -newer "$2" -type f ! -name '*.pyc' -print -quit)" ]
+}
+
 rebuilt=no
 for example in digits_classification:digits digits_detection:digits_detection; do
   folder=examples/${example%%:*} archive=model_store/${example##*:}.mar
-  newer=$([ -f "$archive" ] && find handlers scripts/mar_tools "$folder" -newer "$archive" -type f ! -name '*.pyc' | head -1)
-  if [ ! -f "$archive" ] || [ -n "$newer" ]; then
+  if needs_build "$folder" "$archive"; then
     echo "== build $archive"
     python scripts/build_model.py "$folder/recipe.yaml"
     rebuilt=yes

@@ -24,6 +24,12 @@ MakeHandler = Callable[..., VisionHandler]
 MakeRecipe = Callable[..., Path]
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Small tensors gain nothing from threads, and on a busy machine threads that wait for each other cost tenfold."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def colour_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, target in FAKE_BACKENDS.items():

@@ -47,6 +47,8 @@ def noise_image(seed: int, size_hw: tuple[int, int]) -> Image:
 class ColourBackend:
     """Gives the mean colour of each image, and fails as its special colours say. Remembers the batches that it saw."""
 
+    device_types = ("cpu",)
+
     def __init__(self) -> None:
         self.batches: list[tuple[int, ...]] = []
 

@@ -60,9 +60,8 @@ def predict(handler: VisionHandler, images: Sequence[Image], **options: Any) -> 
 @pytest.mark.parametrize("size_hw", [(480, 640), (300, 250), (100, 130)], ids=str)
 def test_a_classifier_scores_as_torchvision_with_its_own_preset(size_hw: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    network = build_network(
-        NetworkSource(source="torchvision", name="resnet18", arguments={"num_classes": NUM_CLASSES}), None
-    )  # type: ignore[arg-type]
+    source = NetworkSource(source="torchvision", name="resnet18", arguments={"num_classes": NUM_CLASSES})
+    network = build_network(source, NO_FOLDER)
     nn.init.normal_(network.fc.weight, std=0.05)  # type: ignore[union-attr, arg-type]
     preset = models.ResNet18_Weights.DEFAULT.transforms()
     config = HandlerConfig(

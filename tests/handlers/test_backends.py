@@ -41,7 +41,7 @@ def test_openvino_refuses_an_artifact_it_cannot_load(tmp_path: Path, content: by
 
 def test_openvino_refuses_another_device_than_the_cpu(tmp_path: Path) -> None:
     (tmp_path / "model.xml").write_bytes(b"")
-    with pytest.raises(BackendError, match="cpu only, got device 'cuda:0'"):
+    with pytest.raises(BackendError, match=r"backend 'openvino' runs on \('cpu',\), got device 'cuda:0'"):
         load_backend("openvino", tmp_path / "model.xml", BackendConfig(), torch.device("cuda:0"))
 
 

@@ -35,8 +35,9 @@ from vision_serving.errors import (
     OutOfResourcesError,
     PayloadTooLargeError,
     RequestError,
+    VisionServingError,
 )
-from vision_serving.handler import VisionHandler
+from vision_serving.handler import VisionHandler, choose_device
 from vision_serving.payload import Payload
 from vision_serving.predictions import Classification, Detections
 from vision_serving.responses import ItemResult, Outcome
@@ -428,6 +429,31 @@ def test_initialize_loads_warms_up_and_takes_the_version_of_the_manifest(tmp_pat
     handler.initialize(new_context(write_model_dir(tmp_path, "classification"), batch_size=4))
     assert handler.version == "1.5"
     assert batches_of(handler) == [(1, 16, 16, 3), (4, 16, 16, 3)]
+
+
+def test_whatever_fails_while_initializing_is_an_error_that_torchserve_reports(
+    tmp_path: Path, colour_backends: None
+) -> None:
+    folder = write_model_dir(tmp_path, "classification", backend="colour_detector")
+    with pytest.raises(VisionServingError, match="logits"):
+        ImageClassificationHandler().initialize(new_context(folder))
+
+
+@pytest.mark.parametrize(
+    ("gpu_id", "cuda", "backend", "device"),
+    [
+        (None, False, "eager", "cpu"),
+        (None, True, "eager", "cpu"),
+        (1, False, "eager", "cpu"),
+        (1, True, "eager", "cuda:1"),
+        (1, True, "openvino", "cpu"),
+    ],
+)
+def test_a_worker_takes_the_gpu_it_was_dealt_where_its_backend_can_use_it(
+    monkeypatch: pytest.MonkeyPatch, gpu_id: int | None, cuda: bool, backend: str, device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert choose_device(gpu_id, backend) == torch.device(device)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
