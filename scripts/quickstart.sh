@@ -48,9 +48,10 @@ else
   python scripts/serve_models.py restart
 fi
 
-echo "== predict"
+echo "== predict: each picture is named after the digit on it"
 python scripts/predict_images.py digits examples/digits_classification/samples --option top_k=1
-python scripts/predict_images.py digits_detection "$(find examples/digits_detection/samples -name 'scene_4.*' | head -1)"
+echo "== predict: this scene holds 0, 1, 3, 6, 8 and 9"
+python scripts/predict_images.py digits_detection examples/digits_detection/samples/scene_4.jpg
 
 cat <<'NEXT'
 
