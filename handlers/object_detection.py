@@ -41,8 +41,9 @@ class ObjectDetectionHandler(VisionHandler):
     def _to_class_id(self, wanted: int | str) -> int:
         if wanted in self.labels:
             return self.labels.index(str(wanted))
-        if str(wanted).isdecimal() and int(wanted) < len(self.labels):
-            return int(wanted)
+        text = str(wanted)[:10]  # int() refuses thousands of digits
+        if text.isdecimal() and int(text) < len(self.labels):
+            return int(text)
         raise InvalidOptionError(f"class_filter: {str(wanted)[:60]!r} is neither a label of this model nor a class id")
 
     def _detect(

@@ -14,6 +14,9 @@ Precision = Literal["fp32", "bf16"]
 
 SizeHW = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 RGB = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0)]
+PositiveRGB = tuple[Positive, Positive, Positive]
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"]
 
 
 class StrictModel(BaseModel):
@@ -56,7 +59,7 @@ class PreprocessingConfig(StrictModel):
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     antialias: bool = True
     mean: RGB = (0.485, 0.456, 0.406)
-    std: RGB = (0.229, 0.224, 0.225)
+    std: PositiveRGB = (0.229, 0.224, 0.225)
 
 
 class ImageLimits(StrictModel):
@@ -64,7 +67,7 @@ class ImageLimits(StrictModel):
 
     max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
     max_images: Annotated[int, Field(gt=0)] = 64
-    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+    formats: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 
 class ClassificationOptions(StrictModel):
@@ -93,6 +96,14 @@ OPTIONS: dict[Task, type[ClassificationOptions] | type[DetectionOptions]] = {
 }
 
 
+def check_options(task: Task, options: dict[str, Any]) -> None:
+    """Raises ValueError when they are not options of the task."""
+    try:
+        OPTIONS[task].model_validate(options)
+    except ValidationError as error:
+        raise ValueError(f"options: {describe_problems(error, OPTIONS[task])}") from error
+
+
 class HandlerConfig(StrictModel):
     """The `handler:` section of an archive."""
 
@@ -109,7 +120,7 @@ class HandlerConfig(StrictModel):
 
     @model_validator(mode="after")
     def _default_options_are_valid(self) -> "HandlerConfig":
-        OPTIONS[self.task].model_validate(self.options)
+        check_options(self.task, self.options)
         return self
 
 
@@ -157,7 +168,7 @@ def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
         nested = [a for a in inner if issubclass(a, BaseModel)]
         if nested:
             model = nested[0]
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def read_yaml(path: Path) -> Any:

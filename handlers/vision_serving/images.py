@@ -29,8 +29,15 @@ UPRIGHT = {
     8: PIL.Image.Transpose.ROTATE_90,
 }
 
-# (offset, signature, name) of files that people send and no allow-list holds by default.
+# (offset, signature, name) of files that people send; a name on the allow-list is a damaged file of that format.
 KNOWN_SIGNATURES = (
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG", "PNG"),
+    (8, b"WEBP", "WEBP"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\x00", "TIFF"),
+    (0, b"MM\x00*", "TIFF"),
+    (0, b"GIF8", "GIF"),
     (0, b"8BPS", "Photoshop"),
     (0, b"%PDF", "PDF"),
     (0, b"%!PS", "PostScript"),
@@ -74,7 +81,7 @@ def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
 def _unidentified(encoded: bytes, limits: ImageLimits) -> RequestError:
     allowed = ", ".join(limits.formats)
     for offset, signature, name in KNOWN_SIGNATURES:
-        if encoded[offset : offset + len(signature)] == signature:
+        if encoded[offset : offset + len(signature)] == signature and name not in limits.formats:
             return UnsupportedFormatError(f"this looks like {name}, which is not served; send one of {allowed}")
     return ImageDecodeError(f"not an image this server can read; send one of {allowed}")
 

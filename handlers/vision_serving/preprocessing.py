@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import PIL.Image
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -12,6 +14,8 @@ from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.images import Image
 
 SizeHW = tuple[int, int]
+
+MAX_RESIZED_PIXELS = 16_000_000
 
 
 @dataclass(frozen=True)
@@ -80,16 +84,17 @@ def preprocess_images(images: Sequence[Image], config: PreprocessingConfig) -> I
 def _place(image: Image, target: Tensor, config: PreprocessingConfig) -> ImageGeometry:
     """Write the resized image into the middle of `target` (H, W, 3), cutting or leaving borders as sizes demand."""
     source_hw = (image.shape[0], image.shape[1])
-    resized = resize_image(image, resized_hw(source_hw, config.resize), config)
-    target_y, source_y, length_y = _centre(target.shape[0], resized.shape[0])
-    target_x, source_x, length_x = _centre(target.shape[1], resized.shape[1])
-    target[target_y : target_y + length_y, target_x : target_x + length_x] = resized[
-        source_y : source_y + length_y, source_x : source_x + length_x
-    ]
+    height, width = resized_hw(source_hw, config.resize)
+    target_y, start_y, length_y = _centre(target.shape[0], height)
+    target_x, start_x, length_x = _centre(target.shape[1], width)
+    region = (start_y, start_x, length_y, length_x)
+    target[target_y : target_y + length_y, target_x : target_x + length_x] = resize_region(
+        image, (height, width), region, config
+    )
     return ImageGeometry(
         source_hw=source_hw,
-        scale_hw=(resized.shape[0] / source_hw[0], resized.shape[1] / source_hw[1]),
-        offset_hw=(target_y - source_y, target_x - source_x),
+        scale_hw=(height / source_hw[0], width / source_hw[1]),
+        offset_hw=(target_y - start_y, target_x - start_x),
     )
 
 
@@ -100,6 +105,20 @@ def _centre(target: int, source: int) -> tuple[int, int, int]:
     return (target - source) // 2, 0, source
 
 
+def resize_region(
+    image: Image, size_hw: SizeHW, region: tuple[int, int, int, int], config: PreprocessingConfig
+) -> Tensor:
+    """The region (y, x, height, width) of an image resized to `size_hw`: uint8 (H, W, 3)."""
+    start_y, start_x, height, width = region
+    if size_hw[0] * size_hw[1] <= MAX_RESIZED_PIXELS:
+        return resize_image(image, size_hw, config)[start_y : start_y + height, start_x : start_x + width]
+    # A strip of 1 x 16384 would become 232 x 3.8 million before its crop. Pillow resizes the region alone.
+    scale_y, scale_x = size_hw[0] / image.shape[0], size_hw[1] / image.shape[1]
+    box = (start_x / scale_x, start_y / scale_y, (start_x + width) / scale_x, (start_y + height) / scale_y)
+    resample = PIL.Image.Resampling[config.interpolation.upper()]
+    return torch.from_numpy(np.array(PIL.Image.fromarray(image).resize((width, height), resample, box)))
+
+
 def resize_image(image: Image, size_hw: SizeHW, config: PreprocessingConfig) -> Tensor:
     """uint8 (H, W, 3) -> uint8 (*size_hw, 3), as torchvision's tensor transforms do it."""
     pixels = torch.from_numpy(image if image.flags.writeable else image.copy())
@@ -108,8 +127,9 @@ def resize_image(image: Image, size_hw: SizeHW, config: PreprocessingConfig) -> 
     planes = pixels.permute(2, 0, 1).unsqueeze(0)
     if config.interpolation == "nearest":
         resized = functional.interpolate(planes, size_hw, mode="nearest")
-    else:
-        resized = functional.interpolate(
-            planes, size_hw, mode=config.interpolation, align_corners=False, antialias=config.antialias
-        )
+    elif config.antialias:
+        resized = functional.interpolate(planes, size_hw, mode=config.interpolation, antialias=True)
+    else:  # without antialiasing, torch's uint8 kernel rounds upwards
+        values = functional.interpolate(planes.float(), size_hw, mode=config.interpolation)
+        resized = values.round().clamp(0, 255).to(torch.uint8)
     return resized[0].permute(1, 2, 0)

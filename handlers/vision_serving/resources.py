@@ -69,8 +69,9 @@ def read_workers(properties_text: str, model_name: str) -> int:
 def read_properties(text: str) -> dict[str, str]:
     """A Java properties file: comments, `key=value`, lines continued with a backslash."""
     values: dict[str, str] = {}
-    for line in text.replace("\\\n", "").splitlines():
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith(("#", "!"))]
+    for line in "\n".join(lines).replace("\\\n", "").splitlines():
         key, separator, value = line.strip().partition("=")
-        if separator and not key.startswith(("#", "!")):
+        if separator:
             values[key.strip()] = value.strip()
     return values

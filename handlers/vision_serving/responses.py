@@ -20,6 +20,7 @@ PHRASES = {
     507: "Insufficient Storage",
 }
 MAX_MESSAGE_CHARS = 400
+CONTROL_CHARACTERS = dict.fromkeys(range(32), " ")  # six bytes each in JSON
 RESULT_KEYS = {Form.MULTIPART: "results", Form.KSERVE_V1: "predictions"}
 
 ItemResult: TypeAlias = Prediction | RequestError
@@ -59,5 +60,6 @@ def encode_response(outcome: Outcome) -> Response:
 def describe_error(error: RequestError, failed_images: int = 1) -> dict[str, Any]:
     """The error body of the HTTP contract; text that UTF-8 cannot carry is replaced."""
     message = str(error)[:MAX_MESSAGE_CHARS].encode("utf-8", errors="replace").decode("utf-8")
+    message = message.translate(CONTROL_CHARACTERS)
     prefix = f"all {failed_images} images failed; the first: " if failed_images > 1 else ""
     return {"code": error.status, "type": type(error).__name__, "message": prefix + message}

@@ -14,7 +14,7 @@ from mar_tools.exports import ENTRY_FILES, read_manifest
 from mar_tools.verification import require_verified
 from vision_serving.errors import ConfigError
 
-NOT_PACKED = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".*")
+NOT_PACKED = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", "*.orig", "*.rej", "*~", ".*")
 NOT_HANDED_OVER = shutil.ignore_patterns("export.json", "model-config.yaml")
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can say
 FIXED_CREATION = "01/01/1980 00:00:00"

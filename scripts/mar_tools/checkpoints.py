@@ -76,8 +76,9 @@ def load_weights(network: nn.Module, path: Path) -> None:
         state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such weights file") from error
-    except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError) as error:
-        raise ConfigError(f"{path}: not a readable state dict ({str(error).strip().splitlines()[0]})") from error
+    except (SafetensorError, pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ConfigError(f"{path}: not a readable state dict ({reason})") from error
     state = state.get("model", state.get("state_dict", state)) if isinstance(state, dict) else state
     problem = describe_mismatch(network.state_dict(), state)
     if problem:
@@ -196,7 +197,7 @@ def read_labels_file(path: Path) -> list[str]:
         content = orjson.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such labels file") from error
-    except orjson.JSONDecodeError as error:
+    except (OSError, orjson.JSONDecodeError) as error:
         raise ConfigError(f"{path}: not valid JSON ({error})") from error
     if isinstance(content, dict) and set(content) == {str(index) for index in range(len(content))}:
         content = [content[str(index)] for index in range(len(content))]

@@ -142,6 +142,7 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place at the end, or vanishes when something fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    temporary.chmod(0o755)  # mkdtemp makes it for the owner alone
     try:
         yield temporary
         shutil.rmtree(target, ignore_errors=True)

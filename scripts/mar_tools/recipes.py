@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
 from vision_serving.config import (
     ImageLimits,
@@ -11,6 +11,7 @@ from vision_serving.config import (
     PreprocessingConfig,
     StrictModel,
     Task,
+    check_options,
     parse_config,
     read_yaml,
 )
@@ -57,6 +58,11 @@ class Recipe(StrictModel):
     startup_timeout_s: Annotated[int, Field(gt=0)] = 300
     verification: VerificationRecipe = VerificationRecipe()
     _folder: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="after")
+    def _options_are_valid(self) -> "Recipe":
+        check_options(self.task, self.options)
+        return self
 
     @property
     def folder(self) -> Path:

@@ -153,7 +153,7 @@ def match_boxes(expected: Candidates, found: Candidates, score_threshold: float)
     Gives the share of the boxes clearly above the threshold that have a partner, the least IoU and the largest score
     difference among the pairs.
     """
-    overlap = box_iou(expected.boxes, found.boxes)
+    overlap = box_iou(expected.boxes, found.boxes).nan_to_num()  # boxes without area have none
     overlap[expected.class_ids[:, None] != found.class_ids[None, :]] = 0.0
     partners: dict[int, int] = {}
     for flat in overlap.flatten().argsort(descending=True).tolist():
@@ -208,11 +208,15 @@ def require_verified(folder: Path) -> dict[str, Any]:
     path = folder / "verification.json"
     if not path.is_file():
         raise ConfigError(f"{folder}: not verified (no verification.json); run verify_model.py {folder} first")
-    report: dict[str, Any] = orjson.loads(path.read_bytes())
-    if not report["passed"]:
-        raise ConfigError(f"{folder}: verification failed: {'; '.join(report['failures'])}")
+    try:
+        report: dict[str, Any] = orjson.loads(path.read_bytes())
+        passed, failures, verified_sha256 = report["passed"], report["failures"], report["artifact_sha256"]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a verification report; run verify_model.py {folder} again") from error
+    if not passed:
+        raise ConfigError(f"{folder}: verification failed: {'; '.join(failures)}")
     artifact = read_handler_config(folder / "model-config.yaml").artifact
-    if report["artifact_sha256"] != hash_artifact(folder, artifact):
+    if verified_sha256 != hash_artifact(folder, artifact):
         raise ConfigError(f"{folder}: the artifact changed after it was verified; run verify_model.py {folder} again")
     return report
 

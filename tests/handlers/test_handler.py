@@ -266,7 +266,7 @@ def test_a_strip_does_not_take_memory_for_its_whole_resized_length(make_handler:
     handler = make_handler("classification", preprocessing=preprocessing, limits={"max_pixels": 100_000})
     with torch.profiler.profile(profile_memory=True) as profile:
         [[item]] = summaries(handler.predict([one(png(RED, (1, 4096)))]))
-    assert item in ("red", PayloadTooLargeError)
+    assert item == "red"
     assert max((event.cpu_memory_usage for event in profile.events()), default=0) < 4_000_000
 
 

@@ -10,6 +10,7 @@ from torchvision.transforms import functional
 
 from mar_tools.checkpoints import preprocessing_of_detector
 from mar_tools.images import generate_image
+from vision_serving import preprocessing
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.images import Image
 from vision_serving.preprocessing import (
@@ -206,3 +207,17 @@ def test_preprocessing_leaves_the_decoded_image_alone() -> None:
     image.flags.writeable = False
     preprocess_images([image], PreprocessingConfig(resize=ResizeConfig(mode="exact", size=(16, 16))))
     assert (image == before).all()
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size_hw", [(300, 41), (37, 500)], ids=str)
+def test_a_region_resized_alone_is_the_crop_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, size_hw: tuple[int, int], mode: str
+) -> None:
+    config = IMAGENET.model_copy(update={"interpolation": mode})
+    image = noise_image(0, size_hw)
+    whole = preprocess_images([image], config)
+    monkeypatch.setattr(preprocessing, "MAX_RESIZED_PIXELS", 1)
+    region = preprocess_images([image], config)
+    assert region.geometries == whole.geometries
+    assert (region.pixels.int() - whole.pixels.int()).abs().max() <= 2  # Pillow and torch each round twice

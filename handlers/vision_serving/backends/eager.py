@@ -38,7 +38,11 @@ class EagerBackend:
     def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "EagerBackend":
         if config.precision != "fp32":
             raise BackendError(f"backend 'eager' runs fp32 only, got precision {config.precision!r}")
-        source = parse_config(EagerSource, orjson.loads((artifact / "source.json").read_bytes()), "source.json")
+        try:
+            document = orjson.loads((artifact / "source.json").read_bytes())
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise BackendError(f"{artifact.name}: no readable source.json ({error})") from error
+        source = parse_config(EagerSource, document, "source.json")
         network = build_network(source.network, artifact)
         try:
             network.load_state_dict(load_file(artifact / "model.safetensors"))

@@ -35,11 +35,13 @@ class OpenVinoBackend:
                 "verified; build the model with --precision fp32"
             )
         try:
-            compiled = core.compile_model(core.read_model(artifact), "CPU", _compile_properties(config))
+            model = core.read_model(artifact)
+            compiled = core.compile_model(model, "CPU", _compile_properties(config))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise BackendError(f"OpenVINO cannot load {artifact.name}: {reason}") from error
-        return cls(compiled.create_infer_request(), [output.any_name for output in compiled.outputs])
+        # The model's own names: compiling fuses nodes and may give an output a second one, which `any_name` then picks.
+        return cls(compiled.create_infer_request(), [output.any_name for output in model.outputs])
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:
         self._request.infer([pixels.contiguous().numpy()], share_inputs=True)

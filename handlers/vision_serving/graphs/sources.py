@@ -70,7 +70,10 @@ def _build_from_file(source: NetworkSource, folder: Path) -> nn.Module:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the file is the user's: whatever it raises, it cannot be used
+        raise ConfigError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     factory = getattr(module, str(source.class_name), None)
     if factory is None:
         public = sorted(name for name in vars(module) if not name.startswith("_"))

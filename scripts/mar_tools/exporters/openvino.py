@@ -34,5 +34,8 @@ def export(job: ExportJob, folder: Path) -> str:
     model.inputs[0].set_names({"pixels"})
     for output, name in zip(model.outputs, names, strict=True):
         output.set_names({name})
+    model.set_friendly_name("graph")  # the converter's names count up from call to call
+    for index, node in enumerate(model.get_ordered_ops()):
+        node.set_friendly_name(f"{node.get_type_name()}_{index}")
     openvino.save_model(model, folder / ARTIFACT, compress_to_fp16=False)
     return ARTIFACT
