@@ -215,7 +215,7 @@ def test_a_region_resized_alone_is_the_crop_of_the_whole(
     monkeypatch: pytest.MonkeyPatch, size_hw: tuple[int, int], mode: str
 ) -> None:
     config = IMAGENET.model_copy(update={"interpolation": mode})
-    image = noise_image(0, size_hw)
+    image = generate_image(0, size_hw)
     whole = preprocess_images([image], config)
     monkeypatch.setattr(preprocessing, "MAX_RESIZED_PIXELS", 1)
     region = preprocess_images([image], config)
