@@ -13,7 +13,7 @@ from pathlib import Path
 
 import orjson
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from mar_tools.benchmarking.closed_loop import Target, run_interleaved, summarise
 from mar_tools.command_line import ROOT, new_parser, run
@@ -57,7 +57,7 @@ def main() -> None:
 
 def summary_table(summary: dict[str, dict[str, float]]) -> Table:
     base = list(summary.values())[-1]["requests_per_s"]
-    table = Table("model", "requests/s (least - most)", "ratio", "p50 ms", "p99 ms", "failed")
+    table = Table(Column("model", overflow="fold"), "requests/s (least - most)", "ratio", "p50 ms", "p99 ms", "failed")
     for name, row in summary.items():
         spread = f"{row['requests_per_s']:g} ({row['requests_per_s_min']:g} - {row['requests_per_s_max']:g})"
         ratio = f"{row['requests_per_s'] / base:.2f}" if base else ""

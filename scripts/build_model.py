@@ -54,7 +54,7 @@ def candidate_table(built: list[Candidate], chosen: Candidate | None) -> Table:
     table = Table("backend", "precision", "images/s", "agreement with eager fp32", "verdict")
     for candidate in built:
         speed = "" if candidate.images_per_s is None else f"{candidate.images_per_s:g}"
-        measured = ", ".join(f"{name} {value:g}" for name, value in candidate.measured.items())
+        measured = "\n".join(f"{name} {value:.4g}" for name, value in candidate.measured.items())
         verdict = "chosen" if candidate is chosen else candidate.verdict
         table.add_row(candidate.backend, candidate.precision, speed, measured, verdict)
     return table

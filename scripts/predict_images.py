@@ -18,7 +18,7 @@ import PIL.Image
 import PIL.ImageOps
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 from mar_tools.annotation import annotate
 from mar_tools.command_line import ROOT, new_parser, run
@@ -80,7 +80,7 @@ def predict_all(predict: Predict, files: list[Path], annotated: Path | None) -> 
 
 
 def answer_table(answers: list[tuple[Path, Answer]]) -> Table:
-    table = Table("image", "label", "score", "box")
+    table = Table(Column("image", overflow="fold"), "label", "score", "box")
     for file, answer in answers:
         if "code" in answer:
             table.add_row(file.name, f"[red]{answer['code']} {answer['type']}[/red]", "", answer["message"])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.server import ModelStatus, Server
@@ -46,7 +46,9 @@ def start(server: Server, timeout_s: float) -> list[ModelStatus]:
 
 
 def status_table(models: list[ModelStatus]) -> Table:
-    table = Table("model", "version", "workers ready", "batch size", "batch delay ms", "device")
+    table = Table(
+        Column("model", overflow="fold"), "version", "workers ready", "batch size", "batch delay ms", "device"
+    )
     for entry in models:
         workers = f"{entry.workers_ready} of {entry.workers}"
         delay = str(entry.max_batch_delay_ms)
