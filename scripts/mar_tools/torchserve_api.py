@@ -1,8 +1,7 @@
 """A client of TorchServe's APIs: timeouts always, retries where they are safe, tokens handled."""
 
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,12 +52,7 @@ class TorchServeClient:
 
     def __init__(self, address: ServerAddress) -> None:
         self._address = address
-        self._session = requests.Session()
-        self._session.trust_env = False  # a proxy of the environment must not see a loopback server's tokens
-        retry = Retry(
-            total=4, backoff_factor=0.3, status_forcelist=[BUSY], allowed_methods=["GET"], raise_on_status=False
-        )
-        self._session.mount("http://", HTTPAdapter(max_retries=retry))
+        self._sessions = {"inference": _new_session(["GET", "POST"]), "management": _new_session(["GET"])}
 
     def predict(
         self, model: str, image: bytes, options: Mapping[str, str] | None = None, version: str | None = None
@@ -68,7 +62,8 @@ class TorchServeClient:
         headers = {"Content-Type": "application/octet-stream"}
         if options:
             headers[OPTIONS_HEADER] = "; ".join(f"{name}={value}" for name, value in options.items())
-        return self._send_safely("POST", self._address.inference + path, "inference", data=image, headers=headers)
+        url = self._address.inference + path
+        return self._authorized("POST", url, "inference", PREDICT_TIMEOUT_S, data=image, headers=headers)
 
     def list_models(self) -> list[str]:
         document = self._manage("GET", "/models?limit=1000")
@@ -96,14 +91,9 @@ class TorchServeClient:
 
     def renew_token(self, kind: str) -> str:
         """A new `inference` or `management` token; the server rewrites its key file."""
-        response = self._call(
-            "GET",
-            f"{self._address.management}/token",
-            self._read_key("API"),
-            params={"type": kind},
-            timeout=MANAGE_TIMEOUT_S,
-        )
-        if response.status_code != requests.codes.ok:
+        url = f"{self._address.management}/token"
+        response = self._call("GET", url, "management", self._read_key("API"), MANAGE_TIMEOUT_S, params={"type": kind})
+        if not response.ok:
             raise ServerError(f"the server gave no new {kind} token: {describe_failure(response)}")
         return self._read_key(kind)
 
@@ -119,40 +109,30 @@ class TorchServeClient:
             raise ServerError(describe_failure(response))
         return response.json()
 
-    def _send_safely(self, method: str, url: str, kind: str, **arguments: Any) -> requests.Response:
-        """Repeat a call that is safe to repeat, while the server is busy."""
-        response = self._authorized(method, url, kind, PREDICT_TIMEOUT_S, **arguments)
-        for pause_s in (0.2, 0.5, 1.0):
-            if response.status_code != BUSY:
-                break
-            time.sleep(pause_s)
-            response = self._authorized(method, url, kind, PREDICT_TIMEOUT_S, **arguments)
-        return response
-
-    def _authorized(self, method: str, url: str, kind: str, timeout: float, **arguments: Any) -> requests.Response:
+    def _authorized(self, method: str, url: str, kind: str, timeout_s: float, **arguments: Any) -> requests.Response:
         """Call with the current token, once more with a new one when it has expired."""
         if self._address.key_file is None:
-            return self._call(method, url, None, timeout=timeout, **arguments)
-        response = self._call(method, url, self._read_key(kind), timeout=timeout, **arguments)
+            return self._call(method, url, kind, None, timeout_s, **arguments)
+        response = self._call(method, url, kind, self._read_key(kind), timeout_s, **arguments)
         if response.status_code == requests.codes.bad_request and b"InvalidKeyException" in response.content:
-            response = self._call(method, url, self.renew_token(kind), timeout=timeout, **arguments)
+            response = self._call(method, url, kind, self.renew_token(kind), timeout_s, **arguments)
         return response
 
-    def _call(self, method: str, url: str, token: str | None, timeout: float, **arguments: Any) -> requests.Response:
+    def _call(
+        self, method: str, url: str, kind: str, token: str | None, timeout_s: float, **arguments: Any
+    ) -> requests.Response:
         headers = dict(arguments.pop("headers", {}))
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
+        timeouts = (CONNECT_TIMEOUT_S, timeout_s)
         try:
-            return self._session.request(
-                method, url, headers=headers, timeout=(CONNECT_TIMEOUT_S, timeout), **arguments
-            )
+            return self._sessions[kind].request(method, url, headers=headers, timeout=timeouts, **arguments)
         except requests.Timeout as error:
-            raise ServerError(f"{url} did not answer within {timeout:g} s") from error
+            raise ServerError(f"{url} did not answer within {timeout_s:g} s") from error
         except requests.RequestException as error:
             base = "/".join(url.split("/")[:3])
-            raise ServerError(
-                f"no server answers at {base}; start it with python scripts/serve_models.py start"
-            ) from error
+            start = "start it with python scripts/serve_models.py start"
+            raise ServerError(f"no server answers at {base}; {start}") from error
 
     def _read_key(self, kind: str) -> str:
         path = self._address.key_file
@@ -164,6 +144,21 @@ class TorchServeClient:
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise ServerError(f"{path}: no {kind} token in it; restart the server to have it written again") from error
+
+
+def _new_session(retried_methods: Sequence[str]) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False  # a proxy of the environment must not see a loopback server's tokens
+    retry = Retry(
+        total=4,
+        connect=1,
+        backoff_factor=0.3,
+        status_forcelist=[BUSY],
+        allowed_methods=retried_methods,
+        raise_on_status=False,
+    )
+    session.mount("http://", HTTPAdapter(max_retries=retry))
+    return session
 
 
 def describe_failure(response: requests.Response) -> str:
