@@ -93,9 +93,8 @@ REQUESTS = [
 def run_worker(folder: Path) -> dict[str, Any]:
     requests = [{"content_type": kind, "body": base64.b64encode(body).decode()} for kind, body in REQUESTS]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    # -P: neither the working directory nor the script's folder is added to the path for us.
     finished = subprocess.run(
-        [sys.executable, "-P", "-c", WORKER],
+        [sys.executable, "-c", WORKER],
         cwd=folder,
         env=environment,
         input=orjson.dumps(requests),
