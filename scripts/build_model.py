@@ -35,7 +35,7 @@ def main() -> None:
     )
     console = Console(stderr=True)
     with console.status(recipe.name) as status:
-        built = list(build_candidates(recipe, arguments.exports, lambda step: status.update(f"{recipe.name}: {step}")))
+        built = build_candidates(recipe, arguments.exports, lambda step: status.update(f"{recipe.name}: {step}"))
         write_candidates(built, arguments.exports / recipe.name / "candidates.json")
         chosen = choose(built)
         if chosen is None:

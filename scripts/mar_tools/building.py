@@ -1,12 +1,12 @@
 """Recipe -> export -> verify -> time, for every candidate, and the choice among them."""
 
+import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 
 from mar_tools.checkpoints import Checkpoint, load_checkpoint
@@ -19,7 +19,8 @@ from vision_serving.errors import VisionServingError
 from vision_serving.payload import Payload
 
 TIMED_BATCH = 4
-TIMING_S = 3.0
+TIMING_ROUNDS = 5
+ROUND_S = 0.6
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,25 @@ class Candidate:
         return self.verdict == "verified"
 
 
-def build_candidates(recipe: Recipe, exports: Path, announce: Callable[[str], None]) -> Iterator[Candidate]:
-    """Export and verify what the recipe leaves to choose from, the reference first. `announce` hears each step."""
+def build_candidates(recipe: Recipe, exports: Path, announce: Callable[[str], None]) -> list[Candidate]:
+    """Export and verify what the recipe leaves to choose from, then time what passed. `announce` hears each step."""
     pairs = candidates(recipe.backend, recipe.precision)
     announce("load the checkpoint")
     checkpoint = load_checkpoint(recipe)
     announce(f"export {REFERENCE}")
     export_model(recipe, checkpoint, "eager", "fp32", exports)
-    timed = len(pairs) > 1
-    for backend, precision in pairs:
-        yield _build_candidate(recipe, checkpoint, backend, precision, exports, timed, announce)
+    built = [_build_candidate(recipe, checkpoint, *pair, exports, announce) for pair in pairs]
+    passed = [candidate for candidate in built if candidate.passed]
+    if len(passed) < 2:
+        return built
+    announce("time what passed")
+    speeds = measure_images_per_s([Path(candidate.folder) for candidate in passed], recipe)
+    return [replace(c, images_per_s=speeds[Path(c.folder)]) if c.passed else c for c in built]
 
 
 def _build_candidate(
-    recipe: Recipe, checkpoint: Checkpoint, backend: str, precision: Any, exports: Path, timed: bool,
-    announce: Callable[[str], None],
-) -> Candidate:  # fmt: skip
+    recipe: Recipe, checkpoint: Checkpoint, backend: str, precision: Any, exports: Path, announce: Callable[[str], None]
+) -> Candidate:
     folder = export_folder(exports, recipe, backend, precision)
     try:
         if folder.name != REFERENCE:
@@ -63,29 +67,29 @@ def _build_candidate(
         report = verify_export(folder)
     except VisionServingError as error:
         return Candidate(backend, precision, str(folder), f"not possible: {error}", {})
-    if not report["passed"]:
-        verdict = f"rejected: {'; '.join(report['failures'])}"
-        return Candidate(backend, precision, str(folder), verdict, report["measured"])
-    if timed:
-        announce(f"time {folder.name}")
-    speed = measure_images_per_s(folder, recipe) if timed else None
-    return Candidate(backend, precision, str(folder), "verified", report["measured"], speed)
+    verdict = "verified" if report["passed"] else f"rejected: {'; '.join(report['failures'])}"
+    return Candidate(backend, precision, str(folder), verdict, report["measured"])
 
 
-def measure_images_per_s(folder: Path, recipe: Recipe) -> float:
-    """Median over batches of encoded images through the handler's own `predict`, for a few seconds."""
-    handler = load_handler(folder)
+def measure_images_per_s(folders: Sequence[Path], recipe: Recipe) -> dict[Path, float]:
+    """Encoded images through each handler's own `predict`, in turn (A B C A B C ...): the median over all batches."""
     images = recipe.verification.images
     encoded = load_encoded_images(None if images is None else recipe.path(images), TIMED_BATCH)
     batch = [Payload(images=(encoded[index % len(encoded)],)) for index in range(TIMED_BATCH)]
-    handler.predict(batch)
-    durations: list[float] = []
-    finished = time.perf_counter() + TIMING_S
-    while len(durations) < 3 or time.perf_counter() < finished:
-        started = time.perf_counter()
+    handlers = {folder: load_handler(folder) for folder in folders}
+    for handler in handlers.values():
         handler.predict(batch)
-        durations.append(time.perf_counter() - started)
-    return round(TIMED_BATCH / float(np.median(durations)), 2)
+    durations: dict[Path, list[float]] = {folder: [] for folder in folders}
+    for _ in range(TIMING_ROUNDS):
+        for folder, handler in handlers.items():
+            finished = time.perf_counter() + ROUND_S
+            while True:
+                started = time.perf_counter()
+                handler.predict(batch)
+                durations[folder].append(time.perf_counter() - started)
+                if time.perf_counter() >= finished:
+                    break
+    return {folder: round(TIMED_BATCH / statistics.median(times), 2) for folder, times in durations.items()}
 
 
 def choose(built: Sequence[Candidate]) -> Candidate | None:

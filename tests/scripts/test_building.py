@@ -37,10 +37,10 @@ def test_the_fastest_verified_candidate_is_chosen(built: list[Candidate], chosen
 def test_a_recipe_becomes_verified_and_timed_candidates(
     tiny_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "TIMING_S", 0.0)
+    monkeypatch.setattr(building, "ROUND_S", 0.0)
     steps: list[str] = []
     recipe = read_recipe(tiny_recipe(precision="fp32"))
-    built = list(build_candidates(recipe, tmp_path, steps.append))
+    built = build_candidates(recipe, tmp_path, steps.append)
     assert {(c.backend, c.precision, c.verdict) for c in built} >= {
         ("eager", "fp32", "verified"),
         ("openvino", "fp32", "verified"),
@@ -64,10 +64,10 @@ def test_a_candidate_that_cannot_be_exported_does_not_stop_the_others(
         raise BackendError("no bf16 here")
 
     recipe = read_recipe(tiny_recipe(backend="openvino"))
-    generator = build_candidates(
+    built = build_candidates(
         recipe,
         tmp_path,
         lambda step: monkeypatch.setattr(building, "export_model", refuse) if step == "export openvino-bf16" else None,
     )
-    monkeypatch.setattr(building, "TIMING_S", 0.0)
-    assert {c.verdict for c in generator} == {"not possible: no bf16 here"}
+    monkeypatch.setattr(building, "ROUND_S", 0.0)
+    assert {c.verdict for c in built} == {"not possible: no bf16 here"}
