@@ -76,6 +76,9 @@ class ClassificationOptions(StrictModel):
     top_k: Annotated[int, Field(ge=1, le=1000)] = 5
 
 
+ClassFilter = Annotated[tuple[int | str, ...], Field(max_length=1000)]
+
+
 def _split_commas(value: object) -> object:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
@@ -86,7 +89,7 @@ class DetectionOptions(StrictModel):
     score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
     iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
     max_detections: Annotated[int, Field(ge=1, le=1000)] = 100
-    class_filter: Annotated[tuple[int | str, ...] | None, BeforeValidator(_split_commas)] = None
+    class_filter: Annotated[ClassFilter | None, BeforeValidator(_split_commas)] = None
 
 
 Options = ClassificationOptions | DetectionOptions

@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from vision_serving.backends.base import Backend
 from vision_serving.config import OPTIONS, BackendConfig, HandlerConfig, Options, describe_problems, read_handler_config
 from vision_serving.errors import (
     ConfigError,
+    ImageDecodeError,
     InferenceError,
     InvalidOptionError,
     OutOfResourcesError,
@@ -36,6 +37,7 @@ from vision_serving.responses import ItemResult, Outcome, Response, encode_respo
 logger = logging.getLogger(__name__)
 
 JSON_TYPE = "application/json"
+CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch raises it as a plain RuntimeError
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,10 @@ class VisionHandler(ABC):
     def predict(self, payloads: Sequence[Payload], timings: StageTimings | None = None) -> list[Outcome]:
         """One outcome per payload, in order. Never raises for one of them: a faulty image gets its own error."""
         timings = timings or StageTimings()
-        with timings.measure("decode"):
-            results, items = self._decode(payloads)
-        for group in self._group(items):
-            results.update(self._predict_group(group, timings))
+        results: dict[int, ItemResult] = {}
+        for items in self._decode(payloads, results, timings):
+            for group in self._group(items):
+                results.update(self._predict_group(group, timings))
         return _regroup(payloads, results)
 
     def warm_up(self, batch_size: int) -> None:
@@ -104,29 +106,58 @@ class VisionHandler(ABC):
         except ValidationError as error:
             raise InvalidOptionError(describe_problems(error, model)) from error
 
-    def _decode(self, payloads: Sequence[Payload]) -> tuple[dict[int, ItemResult], list[Item]]:
-        """Errors by position, and the items to run; positions count the images of all payloads in order."""
-        errors: dict[int, ItemResult] = {}
-        items: list[Item] = []
-        position = 0
-        for payload in payloads:
-            for encoded in payload.images:
-                try:
-                    items.append(Item(position, self._decode_one(encoded, payload), self.read_options(payload.options)))
-                except RequestError as error:
-                    errors[position] = error
-                except MemoryError:
-                    errors[position] = OutOfResourcesError("there is not enough memory to decode this image")
-                position += 1
-        return errors, items
+    def _decode(
+        self, payloads: Sequence[Payload], errors: dict[int, ItemResult], timings: StageTimings
+    ) -> Iterator[list[Item]]:
+        """Items to run, as many at a time as `max_pixels` allows in memory; errors go into `errors`.
 
-    def _decode_one(self, encoded: Encoded, payload: Payload) -> Image:
+        Positions count the images of all payloads in order.
+        """
+        items: list[Item] = []
+        position = held_pixels = 0
+        with timings.measure("decode"):
+            checked = [self._check_payload(payload) for payload in payloads]
+        for payload, options in zip(payloads, checked, strict=True):
+            positions = range(position, position + len(payload.images))
+            position = positions.stop
+            if isinstance(options, RequestError):
+                errors.update(dict.fromkeys(positions, options))
+                continue
+            for place, encoded in zip(positions, payload.images, strict=True):
+                with timings.measure("decode"):
+                    image = self._decode_one(encoded)
+                if isinstance(image, RequestError):
+                    errors[place] = image
+                    continue
+                if items and held_pixels + image.shape[0] * image.shape[1] > self.config.limits.max_pixels:
+                    yield items
+                    items, held_pixels = [], 0
+                items.append(Item(place, image, options))
+                held_pixels += image.shape[0] * image.shape[1]
+        yield items
+
+    def _check_payload(self, payload: Payload) -> Options | RequestError:
+        """The options of a request, or why none of its images is served."""
+        count, limit = len(payload.images), self.config.limits.max_images
+        if count > limit:
+            return PayloadTooLargeError(f"the request holds {count} images; the limit is {limit}")
+        try:
+            return self.read_options(payload.options)
+        except RequestError as error:
+            return error
+
+    def _decode_one(self, encoded: Encoded) -> Image | RequestError:
         if isinstance(encoded, RequestError):
-            raise encoded
-        limits, count = self.config.limits, len(payload.images)
-        if count > limits.max_images:
-            raise PayloadTooLargeError(f"the request holds {count} images; the limit is {limits.max_images}")
-        return decode_image(encoded, limits)
+            return encoded
+        try:
+            return decode_image(encoded, self.config.limits)
+        except RequestError as error:
+            return error
+        except MemoryError:
+            return OutOfResourcesError("there is not enough memory to decode this image")
+        except Exception as error:  # the border: whatever a decoder raises must stay with its own image
+            logger.error("decoding one image failed in an unknown way", exc_info=error)
+            return ImageDecodeError("the image is damaged or incomplete")
 
     def _group(self, items: Sequence[Item]) -> list[list[Item]]:
         """Items that can share a batch: one model size, and no more than an inference takes."""
@@ -238,7 +269,7 @@ def _to_request_error(error: Exception) -> RequestError:
     if isinstance(error, RequestError):
         return error
     logger.error("inference failed on one image", exc_info=error)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or CPU_OUT_OF_MEMORY in str(error):
         return OutOfResourcesError("there is not enough memory to run the model on this image")
     return InferenceError("the model failed on this image; the server's log has the reason")
 

@@ -16,7 +16,9 @@ from vision_serving.errors import ImageDecodeError, PayloadTooLargeError, Reques
 Image: TypeAlias = NDArray[np.uint8]
 
 # What Pillow's decoders raise on broken input.
-DECODER_ERRORS = (OSError, SyntaxError, ValueError, IndexError, KeyError, EOFError, struct.error, zlib.error, TypeError)
+DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, LookupError, EOFError, ArithmeticError, struct.error, zlib.error, TypeError
+)  # fmt: skip
 
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = {

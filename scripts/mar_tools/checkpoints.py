@@ -152,7 +152,10 @@ def find_preprocessing(recipe: Recipe, network: nn.Module) -> PreprocessingConfi
     weights = recipe.model.weights
     published = models.get_model_weights(recipe.model.name)
     entry = published[weights] if weights in published.__members__ else published.DEFAULT
-    return preprocessing_of_preset(entry.transforms())
+    preset = entry.transforms()
+    if not isinstance(preset, ImageClassification):
+        raise ConfigError(f"{recipe.model.name} is no classifier or detector of torchvision; state `preprocessing`")
+    return preprocessing_of_preset(preset)
 
 
 def preprocessing_of_preset(preset: ImageClassification) -> PreprocessingConfig:

@@ -89,16 +89,16 @@ class Server:
     def stop(self) -> bool:
         """Stop the frontend and its workers, and remove what they leave. False when nothing was running."""
         process = self.process()
-        if process is not None:
-            family = [process, *process.children(recursive=True)]
-            process.terminate()
-            _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
-            for survivor in alive:
-                survivor.kill()
-            psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
+        if process is None:
+            return False  # a key file here may belong to a server that the plain torchserve command started
+        family = [process, *process.children(recursive=True)]
+        process.terminate()
+        for survivor in wait_until_ended(family, STOP_TIMEOUT_S):
+            survivor.kill()
+        wait_until_ended(family, STOP_TIMEOUT_S)
         shutil.rmtree(self._temporary, ignore_errors=True)
         (self.folder / "key_file.json").unlink(missing_ok=True)
-        return process is not None
+        return True
 
     def status(self) -> list[ModelStatus]:
         """Raises ServerError when the server does not answer."""
@@ -229,6 +229,21 @@ class Server:
         for key, default in ADDRESS_KEYS.items():
             ports[key] = urlsplit(self._values.get(key, "")).port or default
         return ports
+
+
+def wait_until_ended(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+    """Those that still run at the end. A zombie has ended, though the init of a container may never reap it."""
+    deadline = time.monotonic() + timeout_s
+    while (alive := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return alive
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def find_java_home() -> Path:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ReadTimeoutError
 from urllib3.util import Retry
 
 from vision_serving.errors import ConfigError, VisionServingError
@@ -127,9 +128,9 @@ class TorchServeClient:
         timeouts = (CONNECT_TIMEOUT_S, timeout_s)
         try:
             return self._sessions[kind].request(method, url, headers=headers, timeout=timeouts, **arguments)
-        except requests.Timeout as error:
-            raise ServerError(f"{url} did not answer within {timeout_s:g} s") from error
         except requests.RequestException as error:
+            if _timed_out(error):
+                raise ServerError(f"{url} did not answer within {timeout_s:g} s") from error
             base = "/".join(url.split("/")[:3])
             start = "start it with python scripts/serve_models.py start"
             raise ServerError(f"no server answers at {base}; {start}") from error
@@ -152,6 +153,7 @@ def _new_session(retried_methods: Sequence[str]) -> requests.Session:
     retry = Retry(
         total=4,
         connect=1,
+        read=1,  # what hangs or ends a worker must not be sent to one worker after the other
         backoff_factor=0.3,
         status_forcelist=[BUSY],
         allowed_methods=retried_methods,
@@ -159,6 +161,12 @@ def _new_session(retried_methods: Sequence[str]) -> requests.Session:
     )
     session.mount("http://", HTTPAdapter(max_retries=retry))
     return session
+
+
+def _timed_out(error: requests.RequestException) -> bool:
+    """requests reports a time-out of the last retry as a ConnectionError around urllib3's own error."""
+    last = getattr(error.args[0], "reason", None) if error.args else None
+    return isinstance(error, requests.Timeout) or isinstance(last, ReadTimeoutError)
 
 
 def describe_failure(response: requests.Response) -> str:

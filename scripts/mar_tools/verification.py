@@ -1,5 +1,6 @@
 """Compare an exported artifact with the eager fp32 reference, on images, and write down what was seen."""
 
+import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +16,7 @@ from torchvision.ops import box_iou
 from mar_tools.checkpoints import RANDOM
 from mar_tools.exports import HANDLERS, REFERENCE, ExportManifest, hash_artifact, read_manifest
 from mar_tools.images import load_encoded_images
-from vision_serving.config import DetectionOptions, ImageLimits, Precision, read_handler_config
+from vision_serving.config import DetectionOptions, HandlerConfig, ImageLimits, Precision, read_handler_config
 from vision_serving.errors import ConfigError
 from vision_serving.handler import VisionHandler
 from vision_serving.images import Image, decode_image
@@ -66,6 +67,7 @@ def verify_export(folder: Path) -> dict[str, Any]:
         "backend": config.backend,
         "precision": config.precision,
         "artifact_sha256": hash_artifact(folder, config.artifact),
+        "config_sha256": hash_config(folder, config),
         "images": {"count": len(images), "source": _image_source(manifest)},
         "weights": manifest.weights if manifest.weights == RANDOM else Path(manifest.weights).name,
         "measured": measured,
@@ -118,7 +120,8 @@ def _compare_classification(reference: VisionHandler, candidate: VisionHandler, 
 
 def _compare_detection(reference: VisionHandler, candidate: VisionHandler, image: Image) -> dict[str, float]:
     expected, found = _run_both(reference, candidate, image)
-    options = DetectionOptions.model_validate(reference.config.options)
+    options = reference.read_options({})  # with the labels of a class_filter resolved
+    assert isinstance(options, DetectionOptions)
     per_class = reference.config.candidates_per_class
     best = [
         select_detections(read_candidates(outputs, 0, options.score_threshold, per_class), options)
@@ -206,19 +209,28 @@ def find_failures(measured: Mapping[str, float], bounds: Mapping[str, float]) ->
 def require_verified(folder: Path) -> dict[str, Any]:
     """The folder's verification. Raises ConfigError when it is missing, failed, or of other artifact bytes."""
     path = folder / "verification.json"
+    again = f"run verify_model.py {folder} again"
     if not path.is_file():
         raise ConfigError(f"{folder}: not verified (no verification.json); run verify_model.py {folder} first")
     try:
         report: dict[str, Any] = orjson.loads(path.read_bytes())
-        passed, failures, verified_sha256 = report["passed"], report["failures"], report["artifact_sha256"]
+        passed, failures = report["passed"], report["failures"]
+        verified_sha256 = report["artifact_sha256"], report["config_sha256"]
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: not a verification report; run verify_model.py {folder} again") from error
+        raise ConfigError(f"{path}: not a verification report; {again}") from error
     if not passed:
         raise ConfigError(f"{folder}: verification failed: {'; '.join(failures)}")
-    artifact = read_handler_config(folder / "model-config.yaml").artifact
-    if verified_sha256 != hash_artifact(folder, artifact):
-        raise ConfigError(f"{folder}: the artifact changed after it was verified; run verify_model.py {folder} again")
+    config = read_handler_config(folder / "model-config.yaml")
+    if verified_sha256 != (hash_artifact(folder, config.artifact), hash_config(folder, config)):
+        raise ConfigError(f"{folder}: the artifact or its configuration changed after verification; {again}")
     return report
+
+
+def hash_config(folder: Path, config: HandlerConfig) -> str:
+    """SHA-256 of what decides, beside the artifact, which answer an archive gives: its `handler` section and labels."""
+    digest = hashlib.sha256(config.model_dump_json().encode())
+    digest.update((folder / config.labels).read_bytes())
+    return digest.hexdigest()
 
 
 def _image_source(manifest: ExportManifest) -> str:

@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from image_classification import ImageClassificationHandler
+from vision_serving.config import ImageLimits
 from vision_serving.errors import (
     BackendError,
     ConfigError,
@@ -38,6 +39,7 @@ from vision_serving.errors import (
     VisionServingError,
 )
 from vision_serving.handler import VisionHandler, choose_device
+from vision_serving.images import Image, decode_image
 from vision_serving.payload import Payload
 from vision_serving.predictions import Classification, Detections
 from vision_serving.responses import ItemResult, Outcome
@@ -166,6 +168,39 @@ def test_too_many_images_fail_their_request_alone(make_handler: MakeHandler) -> 
     outcomes = handler.predict([one(*[png(RED)] * 3), one(png(GREEN), png(BLUE))])
     assert summaries(outcomes) == [[PayloadTooLargeError] * 3, ["green", "blue"]]
     assert str(outcomes[0].items[0]) == "the request holds 3 images; the limit is 2"
+
+
+def test_a_decoder_that_fails_in_an_unknown_way_fails_its_image_alone(
+    make_handler: MakeHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_on_green(encoded: bytes, limits: ImageLimits) -> Image:
+        if encoded == png(GREEN):
+            raise AttributeError("deep inside a decoder")
+        return decode_image(encoded, limits)
+
+    monkeypatch.setattr("vision_serving.handler.decode_image", break_on_green)
+    outcomes = make_handler("classification").predict([one(png(RED)), one(png(GREEN)), one(png(BLUE))])
+    assert summaries(outcomes) == [["red"], [ImageDecodeError], ["blue"]]
+
+
+def test_no_more_decoded_pixels_are_held_than_one_image_may_have(make_handler: MakeHandler) -> None:
+    handler = make_handler("classification", limits={"max_pixels": 100})
+    outcomes = handler.predict([one(png(RED), png(GREEN)), one(png(BLUE))])  # 64 pixels each
+    assert summaries(outcomes) == [["red", "green"], ["blue"]]
+    assert [shape[0] for shape in batches_of(handler)] == [1, 1, 1]
+
+
+def test_a_huge_class_filter_is_refused_before_it_is_looked_up(make_handler: MakeHandler) -> None:
+    [outcome] = make_handler("detection").predict([one(png(RED), class_filter=["blue"] * 1001)])
+    assert isinstance(outcome.items[0], InvalidOptionError)
+
+
+def test_memory_that_torch_cannot_get_on_the_cpu_is_507(
+    make_handler: MakeHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = make_handler("classification")
+    monkeypatch.setattr(handler.backend, "infer", lambda pixels: torch.empty(10**15))
+    assert isinstance(handler.predict([one(png(RED))])[0].items[0], OutOfResourcesError)
 
 
 @pytest.mark.parametrize("top_k", [1, "2", 3, "1000"])

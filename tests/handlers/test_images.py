@@ -134,6 +134,18 @@ def test_what_is_not_a_whole_image_is_a_decode_error(encoded: bytes) -> None:
         decode_image(encoded, LIMITS)
 
 
+def tiff_with_an_endless_offset() -> bytes:
+    encoded = bytearray(encode_image(noise_image(0, (8, 8)), "TIFF"))
+    strip_offsets = encoded.index(struct.pack("<HHI", 273, 4, 1))
+    encoded[strip_offsets : strip_offsets + 12] = struct.pack("<HHII", 273, 16, 1, len(encoded))
+    return bytes(encoded) + b"\xff" * 8
+
+
+def test_an_offset_that_no_integer_holds_is_a_decode_error() -> None:
+    with pytest.raises(ImageDecodeError):
+        decode_image(tiff_with_an_endless_offset(), LIMITS)
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that says its size and holds next to nothing."""
 

@@ -5,6 +5,7 @@ import orjson
 import pytest
 import torch
 from conftest import MakeRecipe
+from fakes import TINY_CLASSIFIER
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
@@ -140,6 +141,21 @@ def test_a_python_file_that_cannot_be_run_is_refused(tiny_recipe: MakeRecipe) ->
     path = tiny_recipe()
     (path.parent / "tiny.py").write_text("def broken(:")
     with pytest.raises(ConfigError, match=r"tiny\.py"):
+        load_checkpoint(read_recipe(path))
+
+
+def test_a_python_file_may_hold_dataclasses_with_postponed_annotations(tiny_recipe: MakeRecipe) -> None:
+    path = tiny_recipe()
+    file = path.parent / "tiny.py"
+    settings = "from dataclasses import dataclass\n\n@dataclass\nclass Settings:\n    width: int = 8\n"
+    file.write_text("from __future__ import annotations\n" + settings + file.read_text())
+    assert isinstance(load_checkpoint(read_recipe(path)).network, nn.Module)
+
+
+def test_a_network_of_another_task_is_refused(tiny_recipe: MakeRecipe) -> None:
+    path = tiny_recipe("detection", model={**PYTHON_MODEL, "weights": "random"})
+    (path.parent / "tiny.py").write_text(TINY_CLASSIFIER)
+    with pytest.raises(ConfigError, match=r"a detector gives .* TinyClassifier gave a tensor \(4, 3\)"):
         load_checkpoint(read_recipe(path))
 
 

@@ -185,6 +185,11 @@ def test_an_export_without_its_reference_cannot_be_verified(exported: Path) -> N
         verify_export(exported)
 
 
+def replace_text(path: Path, old: str, new: str) -> None:
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
 def change_report(folder: Path, **changes: Any) -> None:
     path = folder / "verification.json"
     path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), **changes}))
@@ -197,14 +202,17 @@ def change_report(folder: Path, **changes: Any) -> None:
         (lambda folder: (folder / "verification.json").write_bytes(b""), "verification"),
         (lambda folder: (folder / "verification.json").write_bytes(b"{}"), "verification"),
         (lambda folder: change_report(folder, passed=False, failures=["too far"]), "verification failed: too far"),
-        (lambda folder: change_report(folder, artifact_sha256="0" * 64), "the artifact changed after"),
-        (spoil_weights, "the artifact changed after"),
-        (lambda folder: (folder / "model.xml").write_text("<net/>"), "the artifact changed after"),
-        (lambda folder: (folder / "model.bin").unlink(), "the artifact changed after"),
+        (lambda folder: change_report(folder, artifact_sha256="0" * 64), "changed after verification"),
+        (spoil_weights, "changed after verification"),
+        (lambda folder: (folder / "model.xml").write_text("<net/>"), "changed after verification"),
+        (lambda folder: (folder / "model.bin").unlink(), "changed after verification"),
         (lambda folder: (folder / "model-config.yaml").write_text("handler: {}"), "missing key"),
+        (lambda folder: replace_text(folder / "model-config.yaml", "precision: fp32", "precision: bf16"),
+         "changed after verification"),
+        (lambda folder: replace_text(folder / "labels.json", "cat", "dog"), "changed after verification"),
     ],
     ids=["missing", "empty", "no report", "failed", "of another artifact", "weights changed", "graph changed",
-         "weights gone", "config changed"],
+         "weights gone", "config changed", "precision changed", "labels changed"],
 )  # fmt: skip
 def test_an_export_that_is_not_verified_as_it_is_is_refused(
     exported: Path, spoil: Callable[[Path], object], message: str

@@ -25,7 +25,8 @@ TASK_GRAPHS: dict[Task, str] = {
 
 def build_graph(network: nn.Module, task: Task, preprocessing: PreprocessingConfig) -> nn.Module:
     """The graph of a network in eval mode; Mask and Keypoint R-CNN are found as the Faster R-CNN they extend."""
-    families = (DETECTOR_GRAPHS[kind.__name__] for kind in type(network).__mro__ if kind.__name__ in DETECTOR_GRAPHS)
+    names = [kind.__name__ for kind in type(network).__mro__] if task == "detection" else []
+    families = (DETECTOR_GRAPHS[name] for name in names if name in DETECTOR_GRAPHS)
     module_name, _, class_name = next(families, TASK_GRAPHS[task]).partition(":")
     graph_class = getattr(import_module(module_name), class_name)
     graph: nn.Module = graph_class(network.eval(), Normalize(preprocessing.mean, preprocessing.std))

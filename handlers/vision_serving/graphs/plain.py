@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from vision_serving.errors import ConfigError
+
 
 class ClassifierGraph(nn.Module):
     """Gives `logits` (N, C)."""
@@ -12,7 +14,12 @@ class ClassifierGraph(nn.Module):
         self.normalize = normalize
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        return {"logits": self.network(self.normalize(pixels))}
+        logits = self.network(self.normalize(pixels))
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            raise ConfigError(
+                f"a classifier gives logits (N, C), {type(self.network).__name__} gave {_describe(logits)}"
+            )
+        return {"logits": logits}
 
 
 class DetectorGraph(nn.Module):
@@ -25,4 +32,13 @@ class DetectorGraph(nn.Module):
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         outputs = self.network(self.normalize(pixels))
+        if not isinstance(outputs, dict) or not {"boxes", "scores"} <= outputs.keys():
+            expected = "a detector gives {'boxes': (N, Q, 4), 'scores': (N, Q, C)}"
+            raise ConfigError(f"{expected}, {type(self.network).__name__} gave {_describe(outputs)}")
         return {"boxes": outputs["boxes"], "scores": outputs["scores"]}
+
+
+def _describe(outputs: object) -> str:
+    if isinstance(outputs, Tensor):
+        return f"a tensor {tuple(outputs.shape)}"
+    return f"a {type(outputs).__name__}" + (f" of {sorted(outputs)}" if isinstance(outputs, dict) else "")

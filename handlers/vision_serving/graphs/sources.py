@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -66,13 +67,15 @@ def _build_from_file(source: NetworkSource, folder: Path) -> nn.Module:
     path = folder / str(source.file)
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; `file` of a python source is looked up beside the recipe")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"network_source_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses with postponed annotations look their module up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the file is the user's: whatever it raises, it cannot be used
+        del sys.modules[spec.name]
         raise ConfigError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     factory = getattr(module, str(source.class_name), None)
     if factory is None:
