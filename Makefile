@@ -1,4 +1,6 @@
 # Shortcuts; each is one command of the README.
+SOURCES = handlers scripts examples benchmarks tests
+
 .PHONY: quickstart stop check test
 
 quickstart:
@@ -8,7 +10,7 @@ stop:
 	bash scripts/quickstart.sh --stop
 
 check:
-	ruff check . && ruff format --check . && mypy handlers scripts examples tests
+	ruff check $(SOURCES) && ruff format --check $(SOURCES) && mypy $(SOURCES)
 
 test:
 	bash scripts/test.sh

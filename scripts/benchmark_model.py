@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--round-s", type=float, default=15.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--config", type=Path, default=ROOT / "config.properties")
+    parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="the server's settings")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
     arguments = parser.parse_args()
     address = read_address(arguments.config)

@@ -22,17 +22,18 @@ from vision_serving.errors import ConfigError
 
 def main() -> None:
     parser = new_parser(__doc__)
-    parser.add_argument("recipe", type=Path)
+    parser.add_argument("recipe", type=Path, help="a recipe yaml")
     parser.add_argument("--weights", help="a torchvision weights name, a .safetensors or .pth file, or `random`")
     parser.add_argument("--backend", help="auto, or the backend to use")
     parser.add_argument("--precision", help="auto, fp32 or bf16")
-    parser.add_argument("--model-store", type=Path, default=MODEL_STORE)
-    parser.add_argument("--exports", type=Path, default=EXPORTS)
+    parser.add_argument("--model-store", type=Path, default=MODEL_STORE, help="folder for the archive")
+    parser.add_argument("--exports", type=Path, default=EXPORTS, help="folder for what is between the steps")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     arguments = parser.parse_args()
     recipe = read_recipe(
         arguments.recipe, weights=arguments.weights, backend=arguments.backend, precision=arguments.precision
     )
+    arguments.model_store.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is better known now
     console = Console(stderr=True)
     with console.status(recipe.name) as status:
         built = build_candidates(recipe, arguments.exports, lambda step: status.update(f"{recipe.name}: {step}"))

@@ -37,28 +37,40 @@ def main() -> None:
 
 def new_command_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
-    parser.add_argument("--config", type=Path, default=ROOT / "config.properties")
-    parser.add_argument("--json", action="store_true", help="print what the server answered")
-    actions = parser.add_subparsers(dest="action", required=True)
-    actions.add_parser("list")
-    for name in ("describe", "unregister", "scale"):
-        action = actions.add_parser(name)
+    add_common(parser, ROOT / "config.properties", False)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    models = {
+        "describe": "what the server says of a model",
+        "unregister": "take a model out of the server",
+        "scale": "set the number of workers",
+        "set-default": "choose the version that answers without one in the path",
+    }
+    for name, text in models.items():
+        action = actions.add_parser(name, help=text)
         action.add_argument("model")
-        action.add_argument("--version")
+        action.add_argument(*(["version"] if name == "set-default" else ["--version"]))
         if name == "scale":
-            action.add_argument("--workers", type=int, required=True)
-    register = actions.add_parser("register")
-    register.add_argument("archive", help="a file name in the model store")
-    register.add_argument("--workers", type=int, default=1)
-    register.add_argument("--batch-size", type=int, default=1)
-    register.add_argument("--max-batch-delay", type=int, default=2, help="milliseconds")
-    set_default = actions.add_parser("set-default")
-    set_default.add_argument("model")
-    set_default.add_argument("version")
-    token = actions.add_parser("token")
+            action.add_argument("--workers", type=int, choices=range(65), metavar="0..64", required=True)
+    register_action = actions.add_parser("register", help="serve an archive of the model store")
+    register_action.add_argument("archive", help="its file name in the server's model store")
+    for option, default in (("--workers", 1), ("--batch-size", 1), ("--max-batch-delay", 2)):
+        help_text = "milliseconds to wait for a batch to fill" if option == "--max-batch-delay" else None
+        register_action.add_argument(
+            option, type=int, choices=range(1, 10001), metavar="N", default=default, help=help_text
+        )
+    token = actions.add_parser("token", help="print a token, or renew it")
     token.add_argument("kind", choices=("inference", "management"))
-    token.add_argument("--renew", action="store_true")
+    token.add_argument("--renew", action="store_true", help="ask the server for a new one; the old one ends")
+    actions.add_parser("list", help="the names of the models")
+    for action in actions.choices.values():
+        add_common(action, argparse.SUPPRESS, argparse.SUPPRESS)
     return parser
+
+
+def add_common(parser: argparse.ArgumentParser, config: object, as_json: object) -> None:
+    """Options that may stand before or after the action."""
+    parser.add_argument("--config", type=Path, default=config, help="the server's config.properties")
+    parser.add_argument("--json", action="store_true", default=as_json, help="print what the server answered")
 
 
 def register(client: TorchServeClient, arguments: argparse.Namespace) -> Any:

@@ -14,7 +14,7 @@ from mar_tools.command_line import HANDLERS, MODEL_STORE, new_parser, run
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("export", type=Path, help="a folder that verify_model.py passed")
-    parser.add_argument("--model-store", type=Path, default=MODEL_STORE)
+    parser.add_argument("--model-store", type=Path, default=MODEL_STORE, help="folder for the archive")
     arguments = parser.parse_args()
     print(build_archive(arguments.export, HANDLERS, arguments.model_store))
 

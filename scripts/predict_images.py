@@ -25,8 +25,12 @@ from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.images import find_images
 from mar_tools.predicting import Answer, Predict, predict_in_process, predict_over_http
 from mar_tools.torchserve_api import TorchServeClient, read_address
-from vision_serving.errors import ConfigError
+from vision_serving.errors import VisionServingError
 from vision_serving.payload import parse_options_header
+
+
+class PredictionError(VisionServingError):
+    """Some images have no prediction."""
 
 
 def main() -> None:
@@ -36,8 +40,10 @@ def main() -> None:
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="top_k=3, score_threshold=0.4"
     )
-    parser.add_argument("--save-annotated", type=Path, metavar="FOLDER")
-    parser.add_argument("--config", type=Path, default=ROOT / "config.properties")
+    parser.add_argument(
+        "--save-annotated", type=Path, metavar="FOLDER", help="pictures with boxes or classes drawn on them"
+    )
+    parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="the server's settings")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     images = arguments.inputs if arguments.archive else arguments.inputs[1:]
@@ -48,12 +54,13 @@ def main() -> None:
         answers = predict_all(predict, files, arguments.save_annotated)
     if arguments.json:
         for file, answer in answers:
-            print(orjson.dumps({"image": str(file), **answer}).decode())
+            print(orjson.dumps({"file": str(file), **answer}).decode())
     else:
         Console().print(answer_table(answers))
     failed = sum("code" in answer for _, answer in answers)
     if failed:
-        raise ConfigError(f"{failed} of {len(answers)} images failed")
+        first = next(f"{file}: {answer['message']}" for file, answer in answers if "code" in answer)
+        raise PredictionError(f"{failed} of {len(answers)} images failed; the first, {first}")
 
 
 @contextmanager
@@ -73,23 +80,32 @@ def predict_all(predict: Predict, files: list[Path], annotated: Path | None) -> 
         answer = predict(file.read_bytes())
         answers.append((file, answer))
         if annotated is not None and "code" not in answer:
-            annotated.mkdir(parents=True, exist_ok=True)
-            with PIL.Image.open(file) as image:
-                annotate(PIL.ImageOps.exif_transpose(image), answer).save(annotated / f"{file.stem}.png")
+            save_annotated(file, answer, annotated)
     return answers
 
 
+def save_annotated(file: Path, answer: Answer, folder: Path) -> None:
+    """`folder/<name>.annotated.png`, with a number where there is such a file: nothing is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target, number = folder / f"{file.name}.annotated.png", 1
+    while target.exists():
+        number += 1
+        target = folder / f"{file.name}.annotated-{number}.png"
+    with PIL.Image.open(file) as image:
+        annotate(PIL.ImageOps.exif_transpose(image), answer).save(target)
+
+
 def answer_table(answers: list[tuple[Path, Answer]]) -> Table:
-    table = Table(Column("image", overflow="fold"), "label", "score", "box")
+    boxes = any("detections" in answer for _, answer in answers)
+    table = Table(Column("image", overflow="fold"), "label", "score", *(["box"] if boxes else []))
     for file, answer in answers:
-        if "code" in answer:
-            table.add_row(file.name, f"[red]{answer['code']} {answer['type']}[/red]", "", answer["message"])
         rows: list[dict[str, Any]] = answer.get("classes", []) + answer.get("detections", [])
+        if not rows:
+            table.add_row(file.name, f"{answer['code']} {answer['type']}" if "code" in answer else "nothing found")
         for index, entry in enumerate(rows):
             box = ", ".join(f"{side:g}" for side in entry.get("box", []))
-            table.add_row(file.name if index == 0 else "", entry["label"], f"{entry['score']:.3f}", box)
-        if not rows and "code" not in answer:
-            table.add_row(file.name, "nothing found", "", "")
+            cells = [file.name if index == 0 else "", entry["label"], f"{entry['score']:.3f}"]
+            table.add_row(*cells, *([box] if boxes else []))
     return table
 
 

@@ -23,7 +23,7 @@ from mar_tools.server import ModelStatus, Server
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("action", choices=("start", "stop", "restart", "status"))
-    parser.add_argument("--config", type=Path, default=ROOT / "config.properties")
+    parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="the server's settings")
     parser.add_argument("--timeout-s", type=float, default=180.0, help="how long start may take")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()

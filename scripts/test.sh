@@ -9,10 +9,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/install.sh
 
 install_requirements requirements-dev.txt
+sources=(handlers scripts examples benchmarks tests)
 echo "== ruff"
-ruff check .
-ruff format --check --quiet .
+ruff check "${sources[@]}"
+ruff format --check --quiet "${sources[@]}"
 echo "== mypy"
-mypy handlers scripts examples tests
+mypy "${sources[@]}"
 echo "== pytest"
 python -m pytest "$@"

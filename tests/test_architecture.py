@@ -38,6 +38,7 @@ LAYERS = (
     {"graphs", "graphs.*"},
     {"backends.*"},
     {"backends"},
+    {"decoding"},
     {"handler"},
 )
 WITHIN_A_LAYER = {("responses", "payload"), ("preprocessing", "images")}

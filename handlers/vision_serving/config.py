@@ -61,6 +61,14 @@ class PreprocessingConfig(StrictModel):
     mean: RGB = (0.485, 0.456, 0.406)
     std: PositiveRGB = (0.229, 0.224, 0.225)
 
+    @model_validator(mode="after")
+    def _shortest_edge_is_cropped(self) -> "PreprocessingConfig":
+        if self.resize.mode == "shortest_edge" and self.crop is None:
+            raise ValueError(
+                "resize mode 'shortest_edge' needs `crop`: without it a narrow picture has no bounded size"
+            )
+        return self
+
 
 class ImageLimits(StrictModel):
     """What one request may cost."""
@@ -181,7 +189,7 @@ def read_yaml(path: Path) -> Any:
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]})") from error
+        raise ConfigError(f"{path}: not a readable YAML file ({' '.join(str(error).split())[:300]})") from error
 
 
 def read_handler_config(path: Path) -> HandlerConfig:

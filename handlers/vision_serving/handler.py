@@ -2,8 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from torch import Tensor
 from vision_serving.backends import find_backend, load_backend
 from vision_serving.backends.base import Backend
 from vision_serving.config import OPTIONS, BackendConfig, HandlerConfig, Options, describe_problems, read_handler_config
+from vision_serving.decoding import Item, Place, decode_in_chunks
 from vision_serving.errors import (
+    BackendError,
     ConfigError,
-    ImageDecodeError,
     InferenceError,
     InvalidOptionError,
     OutOfResourcesError,
@@ -26,9 +26,9 @@ from vision_serving.errors import (
     RequestError,
     VisionServingError,
 )
-from vision_serving.images import Image, decode_image
+from vision_serving.images import Image
 from vision_serving.metrics import StageTimings
-from vision_serving.payload import Encoded, Payload, parse_payload
+from vision_serving.payload import Payload, parse_payload
 from vision_serving.predictions import Prediction
 from vision_serving.preprocessing import ImageBatch, model_hw
 from vision_serving.resources import configured_workers, threads_per_worker
@@ -38,15 +38,6 @@ logger = logging.getLogger(__name__)
 
 JSON_TYPE = "application/json"
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch raises it as a plain RuntimeError
-
-
-@dataclass(frozen=True)
-class Item:
-    """One decoded image with the options of its request, and its place in the answer."""
-
-    position: int
-    image: Image
-    options: Options
 
 
 class VisionHandler(ABC):
@@ -69,16 +60,21 @@ class VisionHandler(ABC):
     def predict(self, payloads: Sequence[Payload], timings: StageTimings | None = None) -> list[Outcome]:
         """One outcome per payload, in order. Never raises for one of them: a faulty image gets its own error."""
         timings = timings or StageTimings()
-        results: dict[int, ItemResult] = {}
-        for items in self._decode(payloads, results, timings):
-            for group in self._group(items):
+        options = [self._check_payload(payload) for payload in payloads]
+        results: dict[Place, ItemResult] = {}
+        for chunk in decode_in_chunks(payloads, options, self.config.limits, timings):
+            results.update(chunk.errors)
+            for group in self._group(chunk.items):
                 results.update(self._predict_group(group, timings))
-        return _regroup(payloads, results)
+        return [
+            Outcome(_collect(request, payload, chosen, results), payload.form)
+            for request, (payload, chosen) in enumerate(zip(payloads, options, strict=True))
+        ]
 
     def warm_up(self, batch_size: int) -> None:
         """Run gray images through all stages, so that the first request finds everything allocated and compiled."""
         image = np.full((480, 640, 3), 128, dtype=np.uint8)
-        self._run([Item(index, image, self.read_options({})) for index in range(batch_size)], StageTimings())
+        self._run([Item((index, 0), image, self.read_options({})) for index in range(batch_size)], StageTimings())
 
     @abstractmethod
     def preprocess(self, images: Sequence[Image]) -> ImageBatch:
@@ -106,36 +102,6 @@ class VisionHandler(ABC):
         except ValidationError as error:
             raise InvalidOptionError(describe_problems(error, model)) from error
 
-    def _decode(
-        self, payloads: Sequence[Payload], errors: dict[int, ItemResult], timings: StageTimings
-    ) -> Iterator[list[Item]]:
-        """Items to run, as many at a time as `max_pixels` allows in memory; errors go into `errors`.
-
-        Positions count the images of all payloads in order.
-        """
-        items: list[Item] = []
-        position = held_pixels = 0
-        with timings.measure("decode"):
-            checked = [self._check_payload(payload) for payload in payloads]
-        for payload, options in zip(payloads, checked, strict=True):
-            positions = range(position, position + len(payload.images))
-            position = positions.stop
-            if isinstance(options, RequestError):
-                errors.update(dict.fromkeys(positions, options))
-                continue
-            for place, encoded in zip(positions, payload.images, strict=True):
-                with timings.measure("decode"):
-                    image = self._decode_one(encoded)
-                if isinstance(image, RequestError):
-                    errors[place] = image
-                    continue
-                if items and held_pixels + image.shape[0] * image.shape[1] > self.config.limits.max_pixels:
-                    yield items
-                    items, held_pixels = [], 0
-                items.append(Item(place, image, options))
-                held_pixels += image.shape[0] * image.shape[1]
-        yield items
-
     def _check_payload(self, payload: Payload) -> Options | RequestError:
         """The options of a request, or why none of its images is served."""
         count, limit = len(payload.images), self.config.limits.max_images
@@ -146,19 +112,6 @@ class VisionHandler(ABC):
         except RequestError as error:
             return error
 
-    def _decode_one(self, encoded: Encoded) -> Image | RequestError:
-        if isinstance(encoded, RequestError):
-            return encoded
-        try:
-            return decode_image(encoded, self.config.limits)
-        except RequestError as error:
-            return error
-        except MemoryError:
-            return OutOfResourcesError("there is not enough memory to decode this image")
-        except Exception as error:  # the border: whatever a decoder raises must stay with its own image
-            logger.error("decoding one image failed in an unknown way", exc_info=error)
-            return ImageDecodeError("the image is damaged or incomplete")
-
     def _group(self, items: Sequence[Item]) -> list[list[Item]]:
         """Items that can share a batch: one model size, and no more than an inference takes."""
         by_size: dict[tuple[int, int], list[Item]] = {}
@@ -167,19 +120,19 @@ class VisionHandler(ABC):
         limit = self.config.max_images_per_inference
         return [group[start : start + limit] for group in by_size.values() for start in range(0, len(group), limit)]
 
-    def _predict_group(self, items: Sequence[Item], timings: StageTimings) -> dict[int, ItemResult]:
-        """Results by position. A batch that fails is halved until the items that make it fail stand alone."""
+    def _predict_group(self, items: Sequence[Item], timings: StageTimings) -> dict[Place, ItemResult]:
+        """Results by place. A batch that fails is halved until the items that make it fail stand alone."""
         try:
             predictions = self._run(items, timings)
         except Exception as error:  # the border: whatever a model raises becomes the answer of the item that caused it
             if len(items) == 1:
-                return {items[0].position: _to_request_error(error)}
+                return {items[0].place: _to_request_error(error)}
             middle = len(items) // 2
             return {
                 **self._predict_group(items[:middle], timings),
                 **self._predict_group(items[middle:], timings),
             }
-        return {item.position: prediction for item, prediction in zip(items, predictions, strict=True)}
+        return {item.place: prediction for item, prediction in zip(items, predictions, strict=True)}
 
     def _run(self, items: Sequence[Item], timings: StageTimings) -> list[Prediction]:
         with timings.measure("preprocess"):
@@ -233,9 +186,12 @@ class VisionHandler(ABC):
 
 
 def choose_device(gpu_id: int | None, backend: str) -> torch.device:
-    """The GPU that TorchServe dealt to this worker, where there is one and the archive's backend runs on GPUs."""
-    use_gpu = gpu_id is not None and torch.cuda.is_available() and "cuda" in find_backend(backend).device_types
-    return torch.device(f"cuda:{gpu_id}" if use_gpu else "cpu")
+    """The GPU that TorchServe dealt to this worker, where the archive's backend runs on GPUs; else the CPU."""
+    if gpu_id is None or "cuda" not in find_backend(backend).device_types:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise BackendError(f"TorchServe dealt GPU {gpu_id}, which this PyTorch cannot use; set number_of_gpu=0")
+    return torch.device(f"cuda:{gpu_id}")
 
 
 def read_labels(path: Path) -> list[str]:
@@ -256,13 +212,13 @@ def _parse(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload | Requ
         return error
 
 
-def _regroup(payloads: Sequence[Payload], results: Mapping[int, ItemResult]) -> list[Outcome]:
-    outcomes, position = [], 0
-    for payload in payloads:
-        items = tuple(results[position + index] for index in range(len(payload.images)))
-        outcomes.append(Outcome(items, payload.form))
-        position += len(payload.images)
-    return outcomes
+def _collect(
+    request: int, payload: Payload, options: Options | RequestError, results: Mapping[Place, ItemResult]
+) -> tuple[ItemResult, ...]:
+    """The results of one request's images, which share the error of a request that cannot be served."""
+    if isinstance(options, RequestError):
+        return (options,) * len(payload.images)
+    return tuple(results[request, number] for number in range(len(payload.images)))
 
 
 def _to_request_error(error: Exception) -> RequestError:

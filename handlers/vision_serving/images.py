@@ -98,6 +98,8 @@ def _to_upright(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode == "F":
+        raise UnsupportedFormatError("a picture of floating-point pixels, whose white is not known; send 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit gray: Pillow's own conversion clips instead of scaling
         deep = np.asarray(image)
         return PIL.Image.fromarray((deep >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")

@@ -71,20 +71,22 @@ def normalise_archive(source: Path, target: Path) -> None:
             normalised.writestr(entry, data)
 
 
-def check_archive(archive: Path) -> None:
-    """Raises ConfigError when a file is not a model archive whose every entry can be read."""
+def check_archive(archive: Path) -> tuple[str, str]:
+    """Its model name and version. Raises ConfigError when a file is not a model archive, or an entry is damaged."""
     try:
         with zipfile.ZipFile(archive) as packed:
             damaged = packed.testzip()
-            names = set(packed.namelist())
+            model = orjson.loads(packed.read(MANIFEST))["model"]
+            identity = (str(model["modelName"]), str(model.get("modelVersion", "")))
     except FileNotFoundError as error:
         raise ConfigError(f"{archive}: no such archive; build it with build_model.py") from error
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise ConfigError(f"{archive}: not a readable archive ({error})") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{archive}: not a model archive (no usable {MANIFEST})") from error
     if damaged is not None:
         raise ConfigError(f"{archive}: its entry {damaged} is damaged")
-    if MANIFEST not in names:
-        raise ConfigError(f"{archive}: not a model archive (no {MANIFEST})")
+    return identity
 
 
 def extract_archive(archive: Path, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Trained weights -> a network with its labels and preprocessing, all from the checkpoint's own metadata."""
 
 import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,6 @@ from urllib.error import URLError
 
 import orjson
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
@@ -16,15 +16,19 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms._presets import ImageClassification
 
 from mar_tools.images import generate_images
-from mar_tools.recipes import Recipe
+from mar_tools.recipes import WEIGHT_FILES, Recipe
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs import build_graph
 from vision_serving.graphs.sources import NetworkSource, build_network
 
 RANDOM = "random"
-WEIGHT_FILES = {".safetensors", ".pth", ".pt"}
+STATE_KEYS = ("model", "state_dict", "model_state_dict")
+PARALLEL_PREFIX = "module."  # of torch.nn.DataParallel
 RANDOM_SEED = 0
+CLASS_LAYERS = re.compile(r"(cls_logits|cls_score|classification_head\.module_list\.\d+(\.1)?)$")
+CLASS_SPREAD = 8.0
+DENSE_CANDIDATES = 1000  # per class, for detectors that state none; more are never boxes of one picture
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ def load_checkpoint(recipe: Recipe) -> Checkpoint:
     network, source = load_network(recipe)
     preprocessing = find_preprocessing(recipe, network)
     if recipe.model.weights == RANDOM:
+        spread_class_scores(network)
         settle_batch_norm(network, recipe, preprocessing)
     return Checkpoint(
         network=network,
@@ -52,7 +57,7 @@ def load_checkpoint(recipe: Recipe) -> Checkpoint:
         labels=find_labels(recipe),
         preprocessing=preprocessing,
         options={**detector_options(network), **recipe.options},
-        candidates_per_class=getattr(network, "topk_candidates", None) if type(network).__name__ == "SSD" else None,
+        candidates_per_class=getattr(network, "topk_candidates", DENSE_CANDIDATES),
     )
 
 
@@ -72,24 +77,35 @@ def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
 
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a state dict from a file into a network; every key and shape must fit."""
-    try:
-        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such weights file") from error
-    except (SafetensorError, pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ConfigError(f"{path}: not a readable state dict ({reason})") from error
-    state = state.get("model", state.get("state_dict", state)) if isinstance(state, dict) else state
+    state = read_state_dict(path)
     problem = describe_mismatch(network.state_dict(), state)
     if problem:
         raise ConfigError(f"{path} does not fit the model: {problem}")
     network.load_state_dict(state)
 
 
-def describe_mismatch(expected: dict[str, Tensor], found: object) -> str:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """From a .safetensors or .pth file, also under the keys and prefixes that training scripts put around it."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such weights file")
+    try:
+        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f"{path}: it holds more than tensors, such as a whole model; save model.state_dict() instead"
+        ) from error
+    except Exception as error:  # a damaged file makes the unpickler raise anything
+        raise ConfigError(f"{path}: damaged, or not a weights file ({type(error).__name__})") from error
+    for key in STATE_KEYS:
+        state = state.get(key, state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        found = f"a dict with {sorted(map(str, state))[:5]}" if isinstance(state, dict) else type(state).__name__
+        raise ConfigError(f"{path}: expected a state dict (names to tensors), got {found}")
+    return {name.removeprefix(PARALLEL_PREFIX): values for name, values in state.items()}
+
+
+def describe_mismatch(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
     """What does not fit between two state dicts, in a few words; empty when all does."""
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        return f"expected a state dict (names to tensors), got {type(found).__name__}"
     shapes = [
         f"{name} has shape {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
         for name in expected
@@ -216,6 +232,13 @@ def detector_options(network: nn.Module) -> dict[str, Any]:
     if not hasattr(owner, "nms_thresh"):
         return {}
     return {"iou_threshold": owner.nms_thresh, "max_detections": owner.detections_per_img}
+
+
+def spread_class_scores(network: nn.Module) -> None:
+    """A random detector scores all boxes alike, and which are best is chance: let its class layers tell them apart."""
+    for name, layer in network.named_modules():
+        if CLASS_LAYERS.search(name) and isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.weight.data.mul_(CLASS_SPREAD)
 
 
 def settle_batch_norm(network: nn.Module, recipe: Recipe, preprocessing: PreprocessingConfig) -> None:

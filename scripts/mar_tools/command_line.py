@@ -1,6 +1,7 @@
 """What every script shares: its docstring is its help, and a failure is one line and exit status 1."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +21,16 @@ def new_parser(docstring: str | None) -> argparse.ArgumentParser:
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a script's main. Exit status 0 only if it happened."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))  # so that `finally` and `with` clean up
     try:
         main()
     except VisionServingError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

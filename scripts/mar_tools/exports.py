@@ -84,15 +84,21 @@ def _manifest(recipe: Recipe) -> ExportManifest:
 
 
 def check_label_count(graph: nn.Module, checkpoint: Checkpoint) -> None:
-    """Raises ConfigError when a class id of the model would have no label."""
-    outputs = graph(generate_images(1, checkpoint.preprocessing))
-    if "class_ids" in outputs:
-        count, exact = int(outputs["class_ids"].max()) + 1, False
-    else:
-        count, exact = outputs["logits" if "logits" in outputs else "scores"].shape[-1], True
+    """Run the graph once. Raises ConfigError when it fails, or has another number of classes than there are labels."""
+    try:
+        outputs = graph(generate_images(1, checkpoint.preprocessing))
+    except ConfigError:
+        raise
+    except Exception as error:  # the network may be the user's own
+        raise ConfigError(f"the model failed on its first image: {type(error).__name__}: {error}") from error
+    count = getattr(graph, "num_classes", None)
+    if count is None:
+        count = outputs["logits" if "logits" in outputs else "scores"].shape[-1]
     given = len(checkpoint.labels)
-    if given < count or (exact and given != count):
-        raise ConfigError(f"the model has {count} classes but there are {given} labels; give `labels` that fit it")
+    if given != count:
+        background = checkpoint.source.source == "torchvision" and "scores" in outputs
+        hint = " (torchvision's detectors count the background as class 0: give it a label too)" if background else ""
+        raise ConfigError(f"the model has {count} classes but there are {given} labels{hint}")
 
 
 def write_model_config(
@@ -122,7 +128,11 @@ def read_manifest(folder: Path) -> ExportManifest:
     path = folder / "export.json"
     if not path.is_file():
         raise ConfigError(f"{folder}: not an export folder (no export.json); run export_model.py first")
-    return parse_config(ExportManifest, orjson.loads(path.read_bytes()), str(path))
+    try:
+        document = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(f"{path}: damaged ({error}); run export_model.py again") from error
+    return parse_config(ExportManifest, document, str(path))
 
 
 def hash_artifact(folder: Path, artifact: str) -> str:

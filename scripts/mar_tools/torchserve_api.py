@@ -62,7 +62,8 @@ class TorchServeClient:
         path = f"/predictions/{quote(model)}" + (f"/{quote(version)}" if version else "")
         headers = {"Content-Type": "application/octet-stream"}
         if options:
-            headers[OPTIONS_HEADER] = "; ".join(f"{name}={value}" for name, value in options.items())
+            text = "; ".join(f"{name}={value}" for name, value in options.items())
+            headers[OPTIONS_HEADER] = text.encode("utf-8", errors="replace").decode("latin-1")  # as UTF-8 on the wire
         url = self._address.inference + path
         return self._authorized("POST", url, "inference", PREDICT_TIMEOUT_S, data=image, headers=headers)
 
@@ -77,7 +78,12 @@ class TorchServeClient:
 
     def register(self, archive: str, parameters: Mapping[str, str]) -> Any:
         """`archive` is a file name in the server's model store."""
-        return self._manage("POST", "/models", params={"url": archive, **parameters})
+        try:
+            return self._manage("POST", "/models", params={"url": archive, **parameters})
+        except ServerError as error:
+            raise ServerError(
+                f"cannot register {archive}: {error} (archives are looked up in the model store)"
+            ) from error
 
     def scale(self, model: str, version: str | None, workers: int) -> Any:
         path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")

@@ -29,7 +29,7 @@ def test_http_and_in_process_predictions_are_the_same(service: Service) -> None:
     assert served.returncode == local.returncode == 0, served.stderr + local.stderr
     for over_http, in_process in zip(served.stdout.splitlines(), local.stdout.splitlines(), strict=True):
         expected, found = json.loads(in_process), json.loads(over_http)
-        assert found["image"] == expected["image"]
+        assert found["file"] == expected["file"]
         assert [c["label"] for c in found["classes"]][:1] == [c["label"] for c in expected["classes"]][:1]
         assert found["classes"][0]["score"] == pytest.approx(expected["classes"][0]["score"], abs=1e-4)
 
@@ -38,7 +38,7 @@ def test_annotated_pictures_are_saved(service: Service, tmp_path: Path) -> None:
     archive = service.model_store / "digits_detection.mar"
     finished = run_script("predict_images.py", "--archive", archive, scene_path(), "--save-annotated", tmp_path)
     assert finished.returncode == 0, finished.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["scene_4.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["scene_4.jpg.annotated.png"]
 
 
 def test_an_image_that_fails_is_reported_and_makes_the_exit_status_1(service: Service, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_an_image_that_fails_is_reported_and_makes_the_exit_status_1(service: Se
     finished = run_script("predict_images.py", "digits", bad, "--config", service.server.config)
     assert finished.returncode == 1
     assert "ImageDecodeError" in finished.stdout
-    assert finished.stderr.strip() == "error: 1 of 1 images failed"
+    assert finished.stderr.startswith(f"error: 1 of 1 images failed; the first, {bad}: not an image")
 
 
 @pytest.fixture
@@ -157,3 +157,19 @@ def wait_for_answer(server: Server, image: bytes, timeout_s: float = 60.0) -> in
             status = 0
         time.sleep(0.5)
     return status
+
+
+def test_a_model_that_is_not_in_the_store_is_named_before_anything_starts(small_service: Server) -> None:
+    text = small_service.config.read_text().replace("load_models=all", "load_models=digitz.mar")
+    small_service.config.write_text(text)
+    finished = run_script("serve_models.py", "start", "--config", small_service.config)
+    assert finished.returncode == 1
+    assert "digitz.mar: no such archive" in finished.stderr
+
+
+def test_two_archives_of_one_model_and_version_are_named(small_service: Server) -> None:
+    store = small_service.folder / "model_store"
+    shutil.copy(store / "digits.mar", store / "digits_backup.mar")
+    finished = run_script("serve_models.py", "start", "--config", small_service.config)
+    assert finished.returncode == 1
+    assert "digits.mar and digits_backup.mar both hold model digits 1.0" in finished.stderr

@@ -178,7 +178,7 @@ def test_a_decoder_that_fails_in_an_unknown_way_fails_its_image_alone(
             raise AttributeError("deep inside a decoder")
         return decode_image(encoded, limits)
 
-    monkeypatch.setattr("vision_serving.handler.decode_image", break_on_green)
+    monkeypatch.setattr("vision_serving.decoding.decode_image", break_on_green)
     outcomes = make_handler("classification").predict([one(png(RED)), one(png(GREEN)), one(png(BLUE))])
     assert summaries(outcomes) == [["red"], [ImageDecodeError], ["blue"]]
 
@@ -479,7 +479,7 @@ def test_whatever_fails_while_initializing_is_an_error_that_torchserve_reports(
     [
         (None, False, "eager", "cpu"),
         (None, True, "eager", "cpu"),
-        (1, False, "eager", "cpu"),
+        (1, False, "openvino", "cpu"),
         (1, True, "eager", "cuda:1"),
         (1, True, "openvino", "cpu"),
     ],
@@ -489,6 +489,12 @@ def test_a_worker_takes_the_gpu_it_was_dealt_where_its_backend_can_use_it(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     assert choose_device(gpu_id, backend) == torch.device(device)
+
+
+def test_a_gpu_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BackendError, match="number_of_gpu=0"):
+        choose_device(1, "eager")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

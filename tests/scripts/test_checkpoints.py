@@ -78,8 +78,17 @@ def test_a_wrong_class_count_says_where_it_goes() -> None:
 
 
 @pytest.mark.parametrize("found", [5, [1], {"epoch": 3}, None], ids=repr)
-def test_what_is_no_state_dict_is_named(found: object) -> None:
-    assert describe_mismatch({}, found).startswith("expected a state dict (names to tensors), got ")
+def test_what_is_no_state_dict_is_named(found: object, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected a state dict \(names to tensors\), got "):
+        load_weights(nn.Linear(1, 1), save(found, tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict"])
+def test_a_training_checkpoint_is_unwrapped(tmp_path: Path, key: str) -> None:
+    trained, loaded = nn.Linear(2, 1), nn.Linear(2, 1)
+    parallel = {f"module.{name}": values for name, values in trained.state_dict().items()}
+    load_weights(loaded, save({key: parallel, "epoch": 3}, tmp_path / "w.pth"))
+    assert torch.equal(loaded.weight, trained.weight)
 
 
 def test_a_state_dict_that_fits_has_no_problem() -> None:
@@ -98,7 +107,7 @@ def test_a_weights_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, 
 
 def test_a_pickle_with_code_is_not_executed(tmp_path: Path) -> None:
     torch.save(nn.Linear(1, 1), tmp_path / "whole_module.pth")
-    with pytest.raises(ConfigError, match=r"whole_module\.pth: not a readable state dict"):
+    with pytest.raises(ConfigError, match=r"whole_module\.pth: it holds more than tensors"):
         load_weights(nn.Linear(1, 1), tmp_path / "whole_module.pth")
 
 
@@ -126,7 +135,7 @@ def test_a_python_model_has_no_published_weights(tiny_recipe: MakeRecipe) -> Non
         ({"file": "other.py"}, "other.py: no such file"),
         ({"class": "Tiny"}, "has no 'Tiny'; it has .*'TinyClassifier'"),
         ({"class": "not_a_network"}, "gave a int; expected a torch.nn.Module"),
-        ({"arguments": {"depth": 3}}, "does not take the arguments"),
+        ({"arguments": {"depth": 3}}, "cannot be built with"),
     ],
     ids=["file", "class", "no module", "arguments"],
 )

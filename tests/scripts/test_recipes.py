@@ -71,7 +71,7 @@ def test_a_wrong_recipe_names_the_key_the_file_and_what_is_allowed(
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(content)
-    with pytest.raises(ConfigError, match="dictionary"):
+    with pytest.raises(ConfigError, match="expected `key: value` lines"):
         read_recipe(path, weights="random", backend="eager")
 
 

@@ -38,6 +38,8 @@ class EagerBackend:
     def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "EagerBackend":
         if config.precision != "fp32":
             raise BackendError(f"backend 'eager' runs fp32 only, got precision {config.precision!r}")
+        if device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # torch's default for convolutions, which is not the fp32 verified
         try:
             document = orjson.loads((artifact / "source.json").read_bytes())
         except (OSError, orjson.JSONDecodeError) as error:

@@ -56,6 +56,7 @@ class PyramidGraph(nn.Module):
         super().__init__()
         self.model = model
         self.normalize = normalize
+        self.num_classes = model.head.classification_head.num_classes
         self.anchors = AnchorGrid(cell_anchors_of(model.anchor_generator))
 
     @abstractmethod

@@ -74,12 +74,13 @@ def _build_from_file(source: NetworkSource, folder: Path) -> nn.Module:
     sys.modules[spec.name] = module  # dataclasses with postponed annotations look their module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the file is the user's: whatever it raises, it cannot be used
+    except (Exception, SystemExit) as error:  # the file is the user's: whatever it raises, it cannot be used
         del sys.modules[spec.name]
         raise ConfigError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     factory = getattr(module, str(source.class_name), None)
     if factory is None:
-        public = sorted(name for name in vars(module) if not name.startswith("_"))
+        own = (n for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__)
+        public = sorted(name for name in own if not name.startswith("_"))
         raise ConfigError(f"{path} has no {source.class_name!r}; it has {public}")
     return _call(factory, source.arguments, f"{source.class_name!r} of {path}")
 
@@ -93,8 +94,8 @@ BUILDERS: dict[str, Callable[[NetworkSource, Path], nn.Module]] = {
 def _call(factory: Callable[..., Any], arguments: dict[str, Any], what: str) -> nn.Module:
     try:
         network = factory(**arguments)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{what} does not take the arguments {arguments}: {error}") from error
+    except Exception as error:  # the code is the user's
+        raise ConfigError(f"{what} cannot be built with {arguments}: {type(error).__name__}: {error}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{what} gave a {type(network).__name__}; expected a torch.nn.Module")
     return network

@@ -25,6 +25,7 @@ class RcnnGraph(nn.Module):
         super().__init__()
         self.model = model
         self.normalize = normalize
+        self.num_classes = model.roi_heads.box_predictor.cls_score.out_features
         self.anchors = AnchorGrid(cell_anchors_of(model.rpn.anchor_generator))
         with torch.inference_mode():
             model([torch.zeros(3, 64, 64)])  # torchvision sets the scales of its RoI pooling at the first image
@@ -62,7 +63,7 @@ class RcnnGraph(nn.Module):
         scores = logits.sigmoid()
         valid = _larger_than(boxes, rpn.min_size) & (scores >= rpn.score_thresh)
         scores = torch.where(valid, scores, torch.full_like(scores, SUPPRESSED))
-        return boxes, _suppress_per_image(boxes, scores, rpn.nms_thresh)
+        return boxes, _suppress_per_image(boxes, scores, rpn.nms_thresh, height + width)
 
     def _classify(
         self, features: dict[str, Tensor], proposals: Tensor, objectness: Tensor, height: int, width: int
@@ -106,12 +107,12 @@ def _larger_than(boxes: Tensor, size: float) -> Tensor:
     return (boxes[..., 2] - boxes[..., 0] >= size) & (boxes[..., 3] - boxes[..., 1] >= size)
 
 
-def _suppress_per_image(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+def _suppress_per_image(boxes: Tensor, scores: Tensor, iou_threshold: float, spacing: int | Tensor) -> Tensor:
     """NMS within each image of boxes (N, K, 4), scores (N, K): scores with SUPPRESSED where a box was dropped.
 
-    One call for the batch: images are moved apart so that their boxes cannot overlap.
+    One call for the batch: images are moved apart by `spacing`, more than a side, so that their boxes cannot overlap.
     """
-    offsets = torch.arange(boxes.shape[0], device=boxes.device).to(boxes.dtype) * (boxes.max() + 1)
+    offsets = torch.arange(boxes.shape[0], device=boxes.device).to(boxes.dtype) * spacing
     kept = nms((boxes + offsets.reshape(-1, 1, 1)).reshape(-1, 4), scores.reshape(-1), iou_threshold)
     flat_scores = scores.reshape(-1)
     return torch.full_like(flat_scores, SUPPRESSED).scatter(0, kept, flat_scores[kept]).reshape(scores.shape)
