@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mar_tools.server import Server, find_java_home
+from mar_tools.java import find_java_home
+from mar_tools.server import Server
 from mar_tools.torchserve_api import ServerError
 
 from .conftest import EXAMPLES, Service, run_script, scene_path, write_configuration
