@@ -9,9 +9,9 @@ import psutil
 
 from vision_serving.errors import ConfigError
 
-CGROUP_V2_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-CGROUP_V1_QUOTA = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-CGROUP_V1_PERIOD = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+CGROUP_V2_ROOT = Path("/sys/fs/cgroup")
+CGROUP_V1_ROOT = Path("/sys/fs/cgroup/cpu")
+OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def usable_cores() -> int:
@@ -22,13 +22,30 @@ def usable_cores() -> int:
 
 
 def cgroup_cores() -> float | None:
-    """The CPU quota of this container in cores (cgroup v2 or v1), None where there is no limit."""
-    if CGROUP_V2_QUOTA.is_file():
-        quota, period = CGROUP_V2_QUOTA.read_text().split()
+    """The least CPU quota, in cores, from this process's cgroup (v2 or v1) up to the root; None without a limit."""
+    quotas = (_read_quota(folder) for folder in _cgroup_folders())
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _cgroup_folders() -> list[Path]:
+    """In a container of its own namespace the root is the container's own cgroup, and all there is."""
+    folders = [CGROUP_V2_ROOT, CGROUP_V1_ROOT]
+    lines = OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.is_file() else []
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        root = CGROUP_V2_ROOT if not controllers else CGROUP_V1_ROOT if "cpu" in controllers.split(",") else None
+        if root is not None:
+            own = root / path.lstrip("/")
+            folders += [folder for folder in (own, *own.parents) if folder.is_relative_to(root)]
+    return folders
+
+
+def _read_quota(folder: Path) -> float | None:
+    v2, v1_quota, v1_period = folder / "cpu.max", folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us"
+    if v2.is_file():
+        quota, period = v2.read_text().split()
         return None if quota == "max" else int(quota) / int(period)
-    if CGROUP_V1_QUOTA.is_file() and CGROUP_V1_PERIOD.is_file():
-        quota_us = int(CGROUP_V1_QUOTA.read_text())
-        return None if quota_us <= 0 else quota_us / int(CGROUP_V1_PERIOD.read_text())
+    if v1_quota.is_file() and v1_period.is_file() and int(v1_quota.read_text()) > 0:
+        return int(v1_quota.read_text()) / int(v1_period.read_text())
     return None
 
 

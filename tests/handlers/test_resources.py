@@ -18,8 +18,11 @@ from vision_serving.resources import (
 @pytest.fixture
 def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder where the kernel's quota files would be."""
-    for name in ("CGROUP_V2_QUOTA", "CGROUP_V1_QUOTA", "CGROUP_V1_PERIOD"):
-        monkeypatch.setattr(resources, name, tmp_path / name)
+    monkeypatch.setattr(resources, "CGROUP_V2_ROOT", tmp_path / "v2")
+    monkeypatch.setattr(resources, "CGROUP_V1_ROOT", tmp_path / "v1")
+    monkeypatch.setattr(resources, "OWN_CGROUPS", tmp_path / "own")
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v2/system.slice/server.service").mkdir(parents=True)
     return tmp_path
 
 
@@ -27,14 +30,35 @@ def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("files", "cores"),
     [
         ({}, None),
-        ({"CGROUP_V2_QUOTA": "max 100000\n"}, None),
-        ({"CGROUP_V2_QUOTA": "200000 100000\n"}, 2.0),
-        ({"CGROUP_V2_QUOTA": "50000 100000\n"}, 0.5),
-        ({"CGROUP_V1_QUOTA": "-1\n", "CGROUP_V1_PERIOD": "100000\n"}, None),
-        ({"CGROUP_V1_QUOTA": "150000\n", "CGROUP_V1_PERIOD": "100000\n"}, 1.5),
-        ({"CGROUP_V1_QUOTA": "150000\n"}, None),
+        ({"v2/cpu.max": "max 100000\n"}, None),
+        ({"v2/cpu.max": "200000 100000\n"}, 2.0),
+        ({"v2/cpu.max": "50000 100000\n"}, 0.5),
+        ({"v1/cpu.cfs_quota_us": "-1\n", "v1/cpu.cfs_period_us": "100000\n"}, None),
+        ({"v1/cpu.cfs_quota_us": "150000\n", "v1/cpu.cfs_period_us": "100000\n"}, 1.5),
+        ({"v1/cpu.cfs_quota_us": "150000\n"}, None),
+        ({"own": "0::/system.slice/server.service\n", "v2/system.slice/server.service/cpu.max": "max 100000"}, None),
+        (
+            {
+                "own": "0::/system.slice/server.service\n",
+                "v2/system.slice/server.service/cpu.max": "300000 100000",
+                "v2/system.slice/cpu.max": "200000 100000",
+            },
+            2.0,
+        ),
+        ({"own": "4:cpu,cpuacct:/\n2:memory:/x\n", "v1/cpu.cfs_quota_us": "-1", "v1/cpu.cfs_period_us": "1"}, None),
     ],
-    ids=["no cgroup", "v2 unlimited", "v2 two cores", "v2 half a core", "v1 unlimited", "v1", "v1 without period"],
+    ids=[
+        "no cgroup",
+        "v2 unlimited",
+        "v2 two cores",
+        "v2 half a core",
+        "v1 unlimited",
+        "v1",
+        "v1 without period",
+        "own v2 unlimited",
+        "the least up to the root",
+        "own v1",
+    ],
 )
 def test_the_cgroup_quota_is_read_in_cores(cgroup: Path, files: dict[str, str], cores: float | None) -> None:
     for name, content in files.items():
@@ -52,7 +76,7 @@ def test_usable_cores_are_what_affinity_and_quota_leave(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)), raising=False)
     if quota is not None:
-        (cgroup / "CGROUP_V2_QUOTA").write_text(quota)
+        (cgroup / "v2/cpu.max").write_text(quota)
     assert usable_cores() == cores
 
 
