@@ -124,15 +124,12 @@ class VisionHandler(ABC):
         """Results by place. A batch that fails is halved until the items that make it fail stand alone."""
         try:
             predictions = self._run(items, timings)
+            return {item.place: prediction for item, prediction in zip(items, predictions, strict=True)}
         except Exception as error:  # the border: whatever a model raises becomes the answer of the item that caused it
             if len(items) == 1:
                 return {items[0].place: _to_request_error(error)}
-            middle = len(items) // 2
-            return {
-                **self._predict_group(items[:middle], timings),
-                **self._predict_group(items[middle:], timings),
-            }
-        return {item.place: prediction for item, prediction in zip(items, predictions, strict=True)}
+        middle = len(items) // 2
+        return {**self._predict_group(items[:middle], timings), **self._predict_group(items[middle:], timings)}
 
     def _run(self, items: Sequence[Item], timings: StageTimings) -> list[Prediction]:
         with timings.measure("preprocess"):
