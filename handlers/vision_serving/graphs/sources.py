@@ -1,8 +1,8 @@
 """Rebuild a network from what an archive or recipe says: a torchvision builder, or a class in a Python file."""
 
-import importlib.util
 import inspect
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -67,15 +67,14 @@ def _build_from_file(source: NetworkSource, folder: Path) -> nn.Module:
     path = folder / str(source.file)
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; `file` of a python source is looked up beside the recipe")
-    spec = importlib.util.spec_from_file_location(f"network_source_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses with postponed annotations look their module up there
+    module = types.ModuleType(f"network_source_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses with postponed annotations look their module up there
     try:
-        spec.loader.exec_module(module)
+        # Not imported: that would write bytecode beside the file, into an artifact whose bytes are verified.
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:  # the file is the user's: whatever it raises, it cannot be used
-        del sys.modules[spec.name]
+        del sys.modules[module.__name__]
         raise ConfigError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     factory = getattr(module, str(source.class_name), None)
     if factory is None:
