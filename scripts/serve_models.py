@@ -46,9 +46,7 @@ def start(server: Server, timeout_s: float) -> list[ModelStatus]:
 
 
 def status_table(models: list[ModelStatus]) -> Table:
-    table = Table(
-        Column("model", overflow="fold"), "version", "workers ready", "batch size", "batch delay ms", "device"
-    )
+    table = Table(Column("model", overflow="fold"), "version", "workers ready", "batch", "delay ms", "device")
     for entry in models:
         workers = f"{entry.workers_ready} of {entry.workers}"
         delay = str(entry.max_batch_delay_ms)

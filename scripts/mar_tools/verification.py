@@ -128,10 +128,11 @@ def _compare_detection(reference: VisionHandler, candidate: VisionHandler, image
     options = reference.read_options({})  # with the labels of a class_filter resolved
     assert isinstance(options, DetectionOptions)
     per_class = reference.config.candidates_per_class
+    threshold = options.score_threshold
     ranked = select_detections(read_candidates(expected, 0, 0.0, per_class), options).scores
-    # A picture without a confident box is compared on its best ones: comparing none would prove nothing.
-    least = float(ranked[:COMPARED_BOXES].min()) if len(ranked) else 0.0
-    threshold = min(options.score_threshold, 0.9 * least)
+    if len(ranked) and ranked[0] <= threshold:
+        # A picture without a confident box is compared on its best ones: comparing none would prove nothing.
+        threshold = 0.9 * float(ranked[:COMPARED_BOXES].min())
     best = [
         select_detections(read_candidates(outputs, 0, threshold, per_class), options) for outputs in (expected, found)
     ]
@@ -155,7 +156,7 @@ def _run_both(
 
 
 MATCH_IOU = 0.5
-COMPARED_BOXES = 10  # per picture at least
+COMPARED_BOXES = 10  # of a picture without a confident one
 THRESHOLD_SLACK = 0.1  # a box within this share above the threshold may be on either side of it
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 import pytest
 import torch
+import yaml
 from conftest import TinyModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,6 +21,7 @@ from mar_tools.verification import (
     signal_to_noise_db,
     verify_export,
 )
+from vision_serving.backends.openvino import OpenVinoBackend
 from vision_serving.errors import ConfigError
 from vision_serving.postprocessing import Candidates
 
@@ -177,6 +179,28 @@ def test_an_export_that_computes_something_else_than_its_reference_is_rejected(e
     assert report["failures"][0].startswith("snr_db ")
     with pytest.raises(ConfigError, match="verification failed: snr_db"):
         require_verified(exported)
+
+
+@pytest.mark.parametrize("score_threshold", [0.0, 1.0], ids=["every box is confident", "no box is confident"])
+def test_a_detector_with_right_scores_and_wrong_boxes_is_rejected(
+    tiny_detector: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score_threshold: float
+) -> None:
+    exports = tmp_path / "exports"
+    shutil.copytree(tiny_detector.folders["eager"].parent, exports)
+    for config in exports.glob("*/model-config.yaml"):
+        document = yaml.safe_load(config.read_text())
+        document["handler"]["options"] = {"score_threshold": score_threshold}
+        config.write_text(yaml.safe_dump(document))
+    infer = OpenVinoBackend.infer
+
+    def infer_wrong_boxes(self: OpenVinoBackend, pixels: Tensor) -> dict[str, Tensor]:
+        outputs = infer(self, pixels)
+        return {**outputs, "boxes": torch.full_like(outputs["boxes"], 7.0)}
+
+    monkeypatch.setattr(OpenVinoBackend, "infer", infer_wrong_boxes)
+    report = verify_export(exports / "openvino-fp32")
+    assert report["measured"]["snr_db"] > 60
+    assert not report["passed"]
 
 
 def test_an_export_without_its_reference_cannot_be_verified(exported: Path) -> None:
