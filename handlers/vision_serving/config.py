@@ -1,5 +1,6 @@
 """What an archive's `model-config.yaml` may say under `handler:`, and the options of a request."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -8,6 +9,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vision_serving.errors import ConfigError
+
+# A part of a location that a user wrote; pydantic adds the names of types and validators.
+KEY = re.compile(r"(?!int$|float$|str$)[a-z_][a-z0-9_]*|\d+")
 
 Task = Literal["classification", "detection"]
 Precision = Literal["fp32", "bf16"]
@@ -156,18 +160,23 @@ def parse_config(model: type[ConfigModel], values: object, where: str) -> Config
 
 def describe_problems(error: ValidationError, model: type[BaseModel]) -> str:
     """pydantic's findings in one line."""
-    return "; ".join(_describe_problem(problem, model) for problem in error.errors())
+    problems = error.errors()
+    # What is neither `auto` nor a good section fails as both; the section's problems are the telling ones.
+    telling = [p for p in problems if not any(str(part).startswith("literal[") for part in p["loc"])]
+    return "; ".join(_describe_problem(problem, model) for problem in telling or problems)
 
 
 def _describe_problem(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
+    key = ".".join(part for part in location if KEY.fullmatch(part))
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}'; expected one of {sorted(_fields_at(model, location[:-1]))}"
     if problem["type"] == "missing":
         return f"missing key '{key}'"
-    found = "" if not location else f", got {str(problem['input'])[:80]!r}"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in ("model_type", "dict_type"):
+        message = "expected a section of keys"
+    found = f", got {str(problem['input'])[:80]!r}" if location and problem["type"] != "value_error" else ""
     return f"'{key}': {message}{found}" if key else message
 
 

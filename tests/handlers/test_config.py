@@ -68,7 +68,7 @@ def test_a_missing_key_is_named(key: str) -> None:
 
 @pytest.mark.parametrize("values", [None, [], "text", 5], ids=repr)
 def test_a_section_that_is_no_mapping_is_refused(values: object) -> None:
-    assert "dictionary" in problem_of(HandlerConfig, values)
+    assert "section of keys" in problem_of(HandlerConfig, values)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_threshold_outside_0_to_1_is_refused(value: object) -> None:
         (b"\xff\xfe\x00", "not a readable YAML file"),
         (b"", "missing key 'handler'"),
         (b"- 1", "missing key 'handler'"),
-        (b"handler:", "dictionary"),
+        (b"handler:", "section of keys"),
         (b"!!python/object/apply:os.getcwd []", "not a readable YAML file"),
     ],
     ids=["missing", "not yaml", "not text", "empty", "a list", "empty section", "python tag"],
