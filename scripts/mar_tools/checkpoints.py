@@ -235,10 +235,16 @@ def detector_options(network: nn.Module) -> dict[str, Any]:
 
 
 def spread_class_scores(network: nn.Module) -> None:
-    """A random detector scores all boxes alike, and which are best is chance: let its class layers tell them apart."""
+    """A random network scores everything alike, and which is best is chance: let its class layers tell things apart.
+
+    torchvision gives a detector's class layers small weights, and the head of a ViT zeros.
+    """
     for name, layer in network.named_modules():
-        if CLASS_LAYERS.search(name) and isinstance(layer, (nn.Conv2d, nn.Linear)):
-            layer.weight.data.mul_(CLASS_SPREAD)
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            if not layer.weight.any():
+                nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
+            elif CLASS_LAYERS.search(name):
+                layer.weight.data.mul_(CLASS_SPREAD)
 
 
 def settle_batch_norm(network: nn.Module, recipe: Recipe, preprocessing: PreprocessingConfig) -> None:

@@ -19,6 +19,7 @@ from mar_tools.checkpoints import (
     preprocessing_of_detector,
     preprocessing_of_preset,
     read_labels_file,
+    spread_class_scores,
 )
 from mar_tools.recipes import Recipe, read_recipe
 from vision_serving.errors import ConfigError
@@ -272,3 +273,12 @@ def test_a_detector_keeps_its_own_nms_threshold_and_box_limit() -> None:
     network = models.get_model("ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None)
     assert detector_options(network) == {"iou_threshold": 0.55, "max_detections": 300}
     assert detector_options(nn.Linear(1, 1)) == {}
+
+
+def test_a_random_head_of_zeros_is_given_weights() -> None:
+    network = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3))
+    nn.init.zeros_(network[1].weight)
+    body = network[0].weight.clone()
+    spread_class_scores(network)
+    assert network[1].weight.any()
+    assert torch.equal(network[0].weight, body)
