@@ -276,9 +276,9 @@ def test_a_detector_keeps_its_own_nms_threshold_and_box_limit() -> None:
 
 
 def test_a_random_head_of_zeros_is_given_weights() -> None:
-    network = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3))
-    nn.init.zeros_(network[1].weight)
-    body = network[0].weight.clone()
-    spread_class_scores(network)
-    assert network[1].weight.any()
-    assert torch.equal(network[0].weight, body)
+    body, head = nn.Linear(8, 8), nn.Linear(8, 3)
+    nn.init.zeros_(head.weight)
+    before = body.weight.clone()
+    spread_class_scores(nn.Sequential(body, head))
+    assert head.weight.any()
+    assert torch.equal(body.weight, before)
