@@ -57,7 +57,7 @@ def load_checkpoint(recipe: Recipe) -> Checkpoint:
         labels=find_labels(recipe),
         preprocessing=preprocessing,
         options={**detector_options(network), **recipe.options},
-        candidates_per_class=getattr(network, "topk_candidates", DENSE_CANDIDATES),
+        candidates_per_class=candidates_per_class(recipe, network),
     )
 
 
@@ -245,6 +245,11 @@ def spread_class_scores(network: nn.Module) -> None:
                 nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
             elif CLASS_LAYERS.search(name):
                 layer.weight.data.mul_(CLASS_SPREAD)
+
+
+def candidates_per_class(recipe: Recipe, network: nn.Module) -> int | None:
+    """How many boxes of a class reach NMS: what a torchvision detector was built with; nothing for a classifier."""
+    return getattr(network, "topk_candidates", DENSE_CANDIDATES) if recipe.task == "detection" else None
 
 
 def settle_batch_norm(network: nn.Module, recipe: Recipe, preprocessing: PreprocessingConfig) -> None:

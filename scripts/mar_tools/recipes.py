@@ -7,6 +7,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from vision_serving.config import (
     ImageLimits,
+    Precision,
     PreprocessingConfig,
     StrictModel,
     Task,
@@ -52,7 +53,7 @@ class Recipe(StrictModel):
     labels: str = "auto"
     preprocessing: Literal["auto"] | PreprocessingConfig = "auto"
     backend: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", Precision] = "auto"
     options: dict[str, Any] = Field(default={})
     limits: ImageLimits = ImageLimits()
     response_timeout_s: Annotated[int, Field(gt=0)] = 60

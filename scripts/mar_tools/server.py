@@ -54,6 +54,8 @@ class Server:
         self.config = config.resolve()
         self.folder = self.config.parent
         address = read_address(self.config)
+        self._tokens_on = address.key_file is not None
+        self._key_file = self.folder / "key_file.json"
         self._values = read_properties(self.config.read_text(encoding="utf-8"))
         self.client = TorchServeClient(address)
         # Short, because TorchServe puts Unix sockets there; by folder, so that two checkouts never meet.
@@ -95,7 +97,7 @@ class Server:
             survivor.kill()
         wait_until_ended(family, STOP_TIMEOUT_S)
         shutil.rmtree(self._temporary, ignore_errors=True)
-        (self.folder / "key_file.json").unlink(missing_ok=True)
+        self._key_file.unlink(missing_ok=True)
         return True
 
     def status(self) -> list[ModelStatus]:
@@ -125,7 +127,7 @@ class Server:
     def _launch(self) -> None:
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir(parents=True, mode=0o700)
-        (self.folder / "key_file.json").unlink(missing_ok=True)
+        self._key_file.unlink(missing_ok=True)
         for key in ("model_store", "workflow_store"):
             if key in self._values:
                 (self.folder / self._values[key]).mkdir(parents=True, exist_ok=True)
@@ -178,16 +180,13 @@ class Server:
             time.sleep(POLL_S)
 
     def _frontend_answers(self) -> bool:
-        if not (self.folder / "key_file.json").is_file() and self._tokens_on():
+        if self._tokens_on and not self._key_file.is_file():
             return False
         try:
             self.client.list_models()
         except ServerError:
             return False
         return True
-
-    def _tokens_on(self) -> bool:
-        return self._values.get("disable_token_authorization", "false").lower() != "true"
 
     def _check_loading(self) -> None:
         """Raises ServerError when the frontend ended, or a worker said why it cannot load its model."""
