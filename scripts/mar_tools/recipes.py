@@ -43,6 +43,27 @@ class VerificationRecipe(StrictModel):
     min_snr_db: float | None = None
 
 
+class CalibrationRecipe(StrictModel):
+    """Images that int8 ranges are measured on: like those that will be served, and not those of the verification."""
+
+    images: Path | None = None
+    count: Annotated[int, Field(gt=0)] = 128
+
+
+class QuantizationRecipe(StrictModel):
+    """How int8 comes about.
+
+    scheme         static      ranges of the activations measured on the calibration images
+                   dynamic     ranges found anew for each batch, of matrix products only (onnxruntime)
+                   checkpoint  the network was trained with fake quantisation, whose scales are kept
+                   auto        dynamic for onnxruntime where most weights are in matrix products, else static
+    float_layers   names of layers that stay in float, or `auto`: none, or those that the outputs need
+    """
+
+    scheme: Literal["auto", "static", "dynamic", "checkpoint"] = "auto"
+    float_layers: Literal["auto"] | tuple[str, ...] = "auto"
+
+
 class Recipe(StrictModel):
     """What to build. Relative paths in it are relative to its own `folder`."""
 
@@ -58,6 +79,8 @@ class Recipe(StrictModel):
     limits: ImageLimits = ImageLimits()
     response_timeout_s: Annotated[int, Field(gt=0)] = 60
     startup_timeout_s: Annotated[int, Field(gt=0)] = 300
+    calibration: CalibrationRecipe = CalibrationRecipe()
+    quantization: QuantizationRecipe = QuantizationRecipe()
     verification: VerificationRecipe = VerificationRecipe()
     _folder: Path = PrivateAttr(default=Path())
 
