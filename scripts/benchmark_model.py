@@ -3,7 +3,7 @@
     python scripts/benchmark_model.py resnet50
     python scripts/benchmark_model.py resnet50 resnet50_stock --connections 16 --rounds 5 --output results.json
 
-The images are generated JPEGs of about 640 x 480, or those of --images FOLDER. Medians over the rounds are printed,
+The images are those of examples/photographs, or those of --images FOLDER. Medians over the rounds are printed,
 with the ratio to the last model named. The client shares the cores with the server: compare only what ran in one run.
 """
 

@@ -14,7 +14,7 @@ from vision_serving.errors import ConfigError
 KEY = re.compile(r"(?!int$|float$|str$)[a-z_][a-z0-9_]*|\d+")
 
 Task = Literal["classification", "detection"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 SizeHW = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 RGB = tuple[float, float, float]

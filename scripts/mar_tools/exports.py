@@ -24,7 +24,7 @@ from image_classification import ImageClassificationHandler
 from mar_tools.checkpoints import Checkpoint
 from mar_tools.exporters import load_exporter
 from mar_tools.exporters.base import ExportJob
-from mar_tools.images import generate_images
+from mar_tools.images import load_pixels
 from mar_tools.recipes import Recipe, VerificationRecipe
 from object_detection import ObjectDetectionHandler
 from vision_serving.config import HandlerConfig, Precision, StrictModel, Task, parse_config
@@ -86,7 +86,7 @@ def _manifest(recipe: Recipe) -> ExportManifest:
 def check_label_count(graph: nn.Module, checkpoint: Checkpoint) -> None:
     """Run the graph once. Raises ConfigError when it fails, or has another number of classes than there are labels."""
     try:
-        outputs = graph(generate_images(1, checkpoint.preprocessing))
+        outputs = graph(load_pixels(1, checkpoint.preprocessing))
     except ConfigError:
         raise
     except Exception as error:  # the network may be the user's own

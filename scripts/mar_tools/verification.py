@@ -26,8 +26,7 @@ from vision_serving.resources import usable_cores
 PACKAGES = ("torch", "torchvision", "openvino", "numpy", "Pillow")
 
 # Strict, but with room for the rounding of the arithmetic: bf16 has 8 bits of mantissa.
-# Networks with random weights have no class margins, so they are judged by the signal-to-noise ratio of their outputs;
-# a random ResNet-50 has 20 dB in PyTorch's own bf16 autocast.
+# Networks with random weights have no class margins, so they are judged by the signal-to-noise ratio of their outputs.
 DEFAULT_BOUNDS: dict[Precision, dict[str, float]] = {
     "fp32": {
         "min_top1_agreement": 1.0,
@@ -36,6 +35,13 @@ DEFAULT_BOUNDS: dict[Precision, dict[str, float]] = {
         "max_score_difference": 0.01,
         "min_snr_db": 50.0,
     },
+    "fp16": {
+        "min_top1_agreement": 0.99,
+        "min_matched_boxes": 0.98,
+        "min_iou": 0.85,
+        "max_score_difference": 0.03,
+        "min_snr_db": 35.0,
+    },
     "bf16": {
         "min_top1_agreement": 0.99,
         "min_matched_boxes": 0.95,
@@ -43,10 +49,18 @@ DEFAULT_BOUNDS: dict[Precision, dict[str, float]] = {
         "max_score_difference": 0.1,
         "min_snr_db": 20.0,
     },
+    "int8": {
+        "min_top1_agreement": 0.97,
+        "min_matched_boxes": 0.9,
+        "max_score_difference": 0.3,
+        "min_snr_db": 10.0,
+    },
 }
 RANDOM_BOUNDS: dict[Precision, dict[str, float]] = {
     "fp32": {"min_snr_db": 60.0, "min_matched_boxes": 0.95},
-    "bf16": {"min_snr_db": 12.0, "min_matched_boxes": 0.3},
+    "fp16": {"min_snr_db": 40.0, "min_matched_boxes": 0.8},
+    "bf16": {"min_snr_db": 25.0, "min_matched_boxes": 0.3},
+    "int8": {"min_snr_db": 15.0, "min_matched_boxes": 0.2},
 }
 TASK_MEASURES = {
     "classification": ("top1_agreement", "score_difference", "snr_db"),
@@ -58,7 +72,7 @@ def verify_export(folder: Path) -> dict[str, Any]:
     """Write `verification.json` into an export folder and return it. Raises ConfigError when there is no reference."""
     manifest = read_manifest(folder)
     config = read_handler_config(folder / "model-config.yaml")
-    encoded = load_encoded_images(manifest.verification.images, manifest.verification.count)
+    encoded = load_encoded_images(manifest.verification.images, manifest.verification.count, "verification")
     images = [decode_image(data, ImageLimits()) for data in encoded]
     measured = measure_agreement(folder, images, manifest)
     bounds = choose_bounds(manifest, config.precision)
@@ -249,7 +263,7 @@ def hash_config(folder: Path, config: HandlerConfig) -> str:
 
 
 def _image_source(manifest: ExportManifest) -> str:
-    return "generated" if manifest.verification.images is None else manifest.verification.images.name
+    return "photographs" if manifest.verification.images is None else manifest.verification.images.name
 
 
 def _version(package: str) -> str:
