@@ -18,8 +18,8 @@ from rich.table import Column, Table
 from mar_tools.benchmarking.closed_loop import Target, run_interleaved, summarise
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.images import load_encoded_images
+from mar_tools.machine import cpu_name
 from mar_tools.torchserve_api import TorchServeClient, read_address
-from mar_tools.verification import cpu_name
 from vision_serving.resources import usable_cores
 
 

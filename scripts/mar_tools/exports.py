@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 import yaml
@@ -48,6 +49,7 @@ class ExportManifest(StrictModel):
     task: Task
     weights: str
     verification: VerificationRecipe
+    quantization: dict[str, Any] | None = None
 
 
 def export_folder(exports: Path, recipe: Recipe, backend: str, precision: str) -> Path:
@@ -72,14 +74,12 @@ def export_model(recipe: Recipe, checkpoint: Checkpoint, backend: str, precision
 
 
 def _manifest(recipe: Recipe) -> ExportManifest:
-    images = recipe.verification.images
-    absolute = None if images is None else recipe.path(images).absolute()
     return ExportManifest(
         name=recipe.name,
         version=recipe.version,
         task=recipe.task,
         weights=recipe.model.weights,
-        verification=recipe.verification.model_copy(update={"images": absolute}),
+        verification=recipe.verification.located_in(recipe.folder),
     )
 
 

@@ -1,7 +1,8 @@
 """Images to compare, calibrate and time with: the user's own, or `examples/photographs` where a recipe names none."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -19,6 +20,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 MODEL_SIZE_HW = (480, 640)  # of photographs for a model whose pixels keep the picture's shape
 TRACED_SIZE_HW = (256, 320)
 
+Item = TypeVar("Item")
 Split = Literal["all", "verification", "calibration"]
 SPLITS: dict[Split, slice] = {"all": slice(None), "verification": slice(0, None, 2), "calibration": slice(1, None, 2)}
 
@@ -40,7 +42,14 @@ def choose_images(folder: Path | None, count: int, split: Split = "all") -> list
     """
     if folder is None:
         return find_images(PHOTOGRAPHS)[SPLITS[split]][:count]
-    return find_images(folder)[:count]
+    return spread_evenly(find_images(folder), count)
+
+
+def spread_evenly(items: Sequence[Item], count: int | None) -> list[Item]:
+    """At most `count` of them in order, from all over: the first of a sorted list may well be all alike."""
+    if count is None or count >= len(items):
+        return list(items)
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def load_encoded_images(folder: Path | None, count: int, split: Split = "all") -> list[bytes]:
