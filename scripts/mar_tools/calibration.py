@@ -33,7 +33,7 @@ class Calibration:
     @cached_property
     def batches(self) -> list[Tensor]:
         """uint8 (1, H, W, 3) each, as they would be served."""
-        encoded = load_encoded_images(self.images, self.count)
+        encoded = load_encoded_images(self.images, self.count, split="calibration")
         decoded = (decode_image(data, ImageLimits()) for data in encoded)
         return [preprocess_images([image], self.preprocessing).pixels for image in decoded]
 

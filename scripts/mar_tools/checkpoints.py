@@ -15,7 +15,7 @@ from torchvision import models
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms._presets import ImageClassification
 
-from mar_tools.images import generate_images
+from mar_tools.images import load_pixels
 from mar_tools.recipes import WEIGHT_FILES, Recipe
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
@@ -263,5 +263,5 @@ def settle_batch_norm(network: nn.Module, recipe: Recipe, preprocessing: Preproc
         norm.momentum = None  # a cumulative average
         norm.train()
     with torch.inference_mode():
-        graph(generate_images(count=4, preprocessing=preprocessing))
+        graph(load_pixels(4, preprocessing))
     network.eval().requires_grad_(True)

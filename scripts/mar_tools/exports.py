@@ -27,7 +27,7 @@ from mar_tools.calibration import Calibration
 from mar_tools.checkpoints import Checkpoint
 from mar_tools.exporters import load_exporter
 from mar_tools.exporters.base import Exported, ExportJob
-from mar_tools.images import generate_images
+from mar_tools.images import load_pixels
 from mar_tools.recipes import Recipe, VerificationRecipe
 from object_detection import ObjectDetectionHandler
 from vision_serving.config import DeviceType, HandlerConfig, Precision, StrictModel, Task, parse_config
@@ -101,14 +101,12 @@ def _new_job(recipe: Recipe, checkpoint: Checkpoint, precision: Precision, devic
 
 
 def _manifest(recipe: Recipe, exported: Exported) -> ExportManifest:
-    images = recipe.verification.images
-    absolute = None if images is None else recipe.path(images).absolute()
     return ExportManifest(
         name=recipe.name,
         version=recipe.version,
         task=recipe.task,
         weights=recipe.model.weights,
-        verification=recipe.verification.model_copy(update={"images": absolute}),
+        verification=recipe.verification.located_in(recipe.folder),
         quantization=dict(exported.quantization),
     )
 
@@ -116,7 +114,7 @@ def _manifest(recipe: Recipe, exported: Exported) -> ExportManifest:
 def check_label_count(graph: nn.Module, checkpoint: Checkpoint) -> None:
     """Run the graph once. Raises ConfigError when it fails, or has another number of classes than there are labels."""
     try:
-        outputs = graph(generate_images(1, checkpoint.preprocessing))
+        outputs = graph(load_pixels(1, checkpoint.preprocessing))
     except ConfigError:
         raise
     except Exception as error:  # the network may be the user's own

@@ -9,14 +9,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from fakes import encode_image
+from fakes import encode_image, generate_image
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.transforms import functional
 
 from image_classification import ImageClassificationHandler
 from mar_tools.checkpoints import detector_options, preprocessing_of_detector, preprocessing_of_preset
-from mar_tools.images import generate_image
 from object_detection import ObjectDetectionHandler
 from vision_serving.config import HandlerConfig, PreprocessingConfig
 from vision_serving.graphs import build_graph

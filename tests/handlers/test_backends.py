@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match=r"unknown backend 'onx'; expected one of \['eager'"):
+    with pytest.raises(BackendError, match=r"unknown backend 'onx'; expected one of \['aotinductor', 'eager'"):
         load_backend("onx", tmp_path, BackendConfig(), CPU)
 
 

@@ -2,14 +2,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from fakes import noise_image, solid_image
+from fakes import generate_image, noise_image, solid_image
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms import functional
 
 from mar_tools.checkpoints import preprocessing_of_detector
-from mar_tools.images import generate_image
 from vision_serving import preprocessing
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.images import Image
