@@ -57,7 +57,8 @@ def export_folder(exports: Path, recipe: Recipe, backend: str, precision: str) -
 def export_model(recipe: Recipe, checkpoint: Checkpoint, backend: str, precision: Precision, exports: Path) -> Path:
     """Write one export folder, whole or not at all. Raises BackendError or ConfigError."""
     exporter = load_exporter(backend, precision)
-    graph = build_graph(checkpoint.network, recipe.task, checkpoint.preprocessing)
+    network = checkpoint.torch_network(backend)
+    graph = build_graph(network, recipe.task, checkpoint.preprocessing, checkpoint.source.output)
     check_label_count(graph, checkpoint)
     python_file = str(recipe.path(recipe.model.file)) if recipe.model.file else None
     job = ExportJob(graph, checkpoint, recipe.task, precision, python_file)

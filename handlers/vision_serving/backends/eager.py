@@ -47,10 +47,10 @@ class EagerBackend:
         source = parse_config(EagerSource, document, "source.json")
         network = build_network(source.network, artifact)
         try:
-            network.load_state_dict(load_file(artifact / "model.safetensors"))
+            network.load_state_dict(load_file(artifact / "model.safetensors"), strict=not source.network.holds_weights)
         except (OSError, SafetensorError, RuntimeError) as error:
             raise BackendError(f"model.safetensors does not fit its source: {str(error).splitlines()[0]}") from error
-        return cls(build_graph(network, source.task, source.preprocessing), device)
+        return cls(build_graph(network, source.task, source.preprocessing, source.network.output), device)
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:
         with torch.inference_mode():
