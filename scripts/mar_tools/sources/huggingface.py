@@ -12,7 +12,7 @@ from torch import nn
 from mar_tools.images import generate_image
 from mar_tools.recipes import WEIGHT_FILES, Recipe
 from mar_tools.sources.image_processors import preprocessing_of
-from mar_tools.weights import PRETRAINED, RANDOM, load_weights
+from mar_tools.weights import PRETRAINED, RANDOM, read_state_dict
 from vision_serving.config import PreprocessingConfig, Task
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.outputs import OutputFormat
@@ -55,15 +55,17 @@ def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
             "output": output_of(config, recipe.task),
         }
     )
+    if weights == RANDOM:
+        return build_network(source, recipe.folder), source
     if weights == PRETRAINED:
-        return load_pretrained(recipe, source, config), source
-    network = build_network(source, recipe.folder)
-    if Path(weights).suffix in WEIGHT_FILES:
-        load_weights(network, recipe.path(weights))
-    elif weights != RANDOM:
+        auto_class = getattr(transformers, str(source.class_name))
+        return load_weights(recipe, auto_class, config, find_location(recipe)), source
+    if Path(weights).suffix not in WEIGHT_FILES:
         expected = f"{PRETRAINED!r}, a file ({', '.join(sorted(WEIGHT_FILES))}) or {RANDOM!r}"
         raise ConfigError(f"weights {weights!r}: expected {expected}")
-    return network, source
+    model_class = type(build_network(source, recipe.folder))  # an Auto class wants a folder
+    state = read_state_dict(recipe.path(weights))
+    return load_weights(recipe, model_class, config, None, state_dict=state), source
 
 
 def find_location(recipe: Recipe) -> str:
@@ -81,26 +83,27 @@ def read_config(recipe: Recipe) -> transformers.PretrainedConfig:
         raise ConfigError(_cannot_read(recipe, "config.json", error)) from error
 
 
-def load_pretrained(
-    recipe: Recipe, source: NetworkSource, config: transformers.PretrainedConfig
-) -> transformers.PreTrainedModel:
-    """The network with the weights beside its configuration, in fp32; every weight must be there and fit."""
-    auto_class = getattr(transformers, str(source.class_name))
+def load_weights(
+    recipe: Recipe, model_class: Any, config: transformers.PretrainedConfig, location: str | None, **options: Any
+) -> nn.Module:
+    """The network in fp32 with the weights of a folder, the hub or a `state_dict`; every weight must be there and fit.
+
+    By transformers' own loader, which knows under which names older releases saved a weight.
+    """
+    options.update(config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True)
     try:
-        network, loaded = auto_class.from_pretrained(
-            find_location(recipe), config=config, dtype=torch.float32, output_loading_info=True
-        )
+        network, loaded = model_class.from_pretrained(location, **options)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ConfigError(_cannot_read(recipe, "weights", error)) from error
     # transformers gives what is missing random values, and only warns.
-    problems = sorted([*loaded["missing_keys"], *(str(entry) for entry in loaded["mismatched_keys"])])
+    problems = sorted([*loaded["missing_keys"], *(str(entry[0]) for entry in loaded["mismatched_keys"])])
     if problems:
         raise ConfigError(
             f"the weights of {recipe.model.name!r} do not fit {type(network).__name__}: {len(problems)} are missing or "
             f"of another shape, the first {problems[0]!r}"
         )
-    network.eval()
-    return network
+    trained: nn.Module = network.eval()
+    return trained
 
 
 def _cannot_read(recipe: Recipe, what: str, error: Exception) -> str:
