@@ -3,12 +3,15 @@
 import re
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mar_tools.images import generate_images
 from vision_serving.config import PreprocessingConfig
 
-CLASS_LAYERS = re.compile(r"(cls_logits|cls_score|classification_head\.module_list\.\d+(\.1)?)$")
+CLASS_LAYERS = re.compile(
+    r"(cls_logits|cls_score|classification_head\.module_list\.\d+(\.1)?"  # torchvision
+    r"|class_embed(\.\d+)?|class_labels_classifier(\.layers\.\d+)?|enc_score_head)$"  # transformers
+)
 CLASS_SPREAD = 8.0
 
 
@@ -27,13 +30,25 @@ def spread_class_scores(network: nn.Module) -> None:
 
 def settle_batch_norm(network: nn.Module, graph: nn.Module, preprocessing: PreprocessingConfig) -> None:
     """Give a random network batch-norm statistics of real activations: without them they explode or vanish."""
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in network.modules() if "running_var" in module._buffers]
     if not norms:
         return
+    hooks = []
     for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
-        norm.train()
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.reset_running_stats()
+            norm.momentum = None  # a cumulative average
+            norm.train()
+        else:
+            hooks.append(norm.register_forward_pre_hook(_take_statistics))
     with torch.inference_mode():
         graph(generate_images(count=4, preprocessing=preprocessing))
+    for hook in hooks:
+        hook.remove()
     network.eval().requires_grad_(True)
+
+
+def _take_statistics(frozen_norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """A frozen batch norm, of which every detection library has its own, never takes them itself."""
+    frozen_norm.get_buffer("running_mean").copy_(inputs[0].mean(dim=(0, 2, 3)))
+    frozen_norm.get_buffer("running_var").copy_(inputs[0].var(dim=(0, 2, 3)))

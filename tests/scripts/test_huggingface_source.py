@@ -16,11 +16,13 @@ from torch import Tensor
 from mar_tools.checkpoints import Checkpoint, load_checkpoint
 from mar_tools.exports import export_model
 from mar_tools.images import generate_image
+from mar_tools.random_weights import settle_batch_norm
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.sources.image_processors import preprocessing_of
 from mar_tools.verification import load_handler
 from vision_serving.config import Task
 from vision_serving.errors import ConfigError
+from vision_serving.graphs.pixels import Normalize
 from vision_serving.images import Image
 from vision_serving.payload import Payload
 from vision_serving.preprocessing import preprocess_images
@@ -136,13 +138,17 @@ SIZES_HW = [(90, 120), (130, 100), (64, 64), (61, 200), (333, 501)]
 
 
 def spread(model: Any) -> None:
-    """Random heads score all alike: give their class layers a spread, and batch norms other statistics than 0 and 1."""
+    """Random heads score all alike: give their class layers a spread."""
     for name, layer in model.named_modules():
         if isinstance(layer, torch.nn.Linear) and any(part in name for part in ("class", "enc_score_head")):
             torch.nn.init.normal_(layer.weight, std=1.0)
             torch.nn.init.normal_(layer.bias, std=0.2)
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(layer.running_var, 0.05, 0.2)
+            layer.bias.data[len(LABELS) :] = -3.0  # "no object"
+
+
+class ModelOfPixels(torch.nn.Sequential):
+    def forward(self, pixels: Tensor) -> Any:
+        return self[0](self[1](pixels))
 
 
 def save_model(folder: Path, name: str) -> tuple[Any, Any]:
@@ -150,6 +156,8 @@ def save_model(folder: Path, name: str) -> tuple[Any, Any]:
     torch.manual_seed(0)
     model, processor = {**CLASSIFIERS, **DETECTORS}[name]()
     spread(model)
+    preprocessing = preprocessing_of(processor)
+    settle_batch_norm(model, ModelOfPixels(model, Normalize(preprocessing.mean, preprocessing.std)), preprocessing)
     model.eval().save_pretrained(folder)
     processor.save_pretrained(folder)
     return model, processor
