@@ -21,6 +21,8 @@ SizeHW = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 RGB = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
 PositiveRGB = tuple[Positive, Positive, Positive]
+Level = Annotated[int, Field(ge=0, le=255)]
+Interpolation = Literal["bilinear", "bicubic", "nearest", "nearest-exact", "lanczos", "box", "hamming"]
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"]
 
 
@@ -33,17 +35,21 @@ class StrictModel(BaseModel):
 class ResizeConfig(StrictModel):
     """How a picture of any size becomes model pixels.
 
-    shortest_edge   the shorter side becomes `size`, the aspect ratio stays (torchvision's `Resize(size)`)
+    shortest_edge   the shorter side becomes `size`, the aspect ratio stays (torchvision's `Resize(size)`); with
+                    `max_size` the longer side stays within it (`Resize(size, max_size=...)` of DETR), and with
+                    `multiple_of` both sides are cut down to multiples of it
     exact           both sides become `size` = [height, width]
+    cover           scaled until both sides reach `size` = [height, width], to be cropped
     letterbox       scaled to fit into `size` = [height, width], centred, the rest filled with `pad_value`
     bounded_edges   the shorter side becomes `size` unless the longer would exceed `max_size`
                     (torchvision's detection transform)
     """
 
-    mode: Literal["shortest_edge", "exact", "letterbox", "bounded_edges"]
+    mode: Literal["shortest_edge", "exact", "cover", "letterbox", "bounded_edges"]
     size: Annotated[int, Field(gt=0)] | SizeHW
     max_size: Annotated[int, Field(gt=0)] | None = None
-    pad_value: Annotated[int, Field(ge=0, le=255)] = 114
+    multiple_of: Annotated[int, Field(gt=1)] | None = None
+    pad_value: Level | tuple[Level, Level, Level] = 114
 
     @model_validator(mode="after")
     def _size_fits_mode(self) -> "ResizeConfig":
@@ -51,26 +57,36 @@ class ResizeConfig(StrictModel):
         if one_number != isinstance(self.size, int):
             expected = "one number" if one_number else "[height, width]"
             raise ValueError(f"mode {self.mode!r} needs `size` as {expected}, got {self.size!r}")
-        if (self.mode == "bounded_edges") != (self.max_size is not None):
-            raise ValueError("`max_size` belongs to mode 'bounded_edges', which needs it")
+        if self.mode == "bounded_edges" and self.max_size is None:
+            raise ValueError("mode 'bounded_edges' needs `max_size`")
+        if self.max_size is not None and not one_number:
+            raise ValueError("`max_size` belongs to the modes 'shortest_edge' and 'bounded_edges'")
+        if self.multiple_of is not None and self.mode != "shortest_edge":
+            raise ValueError("`multiple_of` belongs to mode 'shortest_edge'")
         return self
 
 
 class PreprocessingConfig(StrictModel):
-    """Pixels as the training library prepares them. `mean` and `std` are applied inside the exported graph."""
+    """Pixels as the training library prepares them. `mean` and `std` are applied inside the exported graph.
+
+    crop_offset   where half a pixel of a centre crop goes: `round` (torchvision, timm) or `floor` (transformers)
+    """
 
     resize: ResizeConfig
     crop: SizeHW | None = None
-    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    crop_offset: Literal["round", "floor"] = "round"
+    interpolation: Interpolation = "bilinear"
     antialias: bool = True
     mean: RGB = (0.485, 0.456, 0.406)
     std: PositiveRGB = (0.229, 0.224, 0.225)
 
     @model_validator(mode="after")
-    def _shortest_edge_is_cropped(self) -> "PreprocessingConfig":
-        if self.resize.mode == "shortest_edge" and self.crop is None:
+    def _size_is_bounded(self) -> "PreprocessingConfig":
+        if self.crop is not None:
+            return self
+        if self.resize.mode == "cover" or (self.resize.mode == "shortest_edge" and self.resize.max_size is None):
             raise ValueError(
-                "resize mode 'shortest_edge' needs `crop`: without it a narrow picture has no bounded size"
+                f"resize mode {self.resize.mode!r} needs `crop`: without it a narrow picture has no bounded size"
             )
         return self
 

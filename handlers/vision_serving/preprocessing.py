@@ -1,7 +1,7 @@
 """Images of any size -> one uint8 batch of model pixels, and how to map boxes back."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from vision_serving.images import Image
 SizeHW = tuple[int, int]
 
 MAX_RESIZED_PIXELS = 16_000_000
+PILLOW_FILTERS = {"nearest-exact", "lanczos", "box", "hamming"}  # torch lacks them, or breaks ties in another way
 
 
 @dataclass(frozen=True)
@@ -46,37 +47,83 @@ class ImageBatch:
 
 def resized_hw(source_hw: SizeHW, resize: ResizeConfig) -> SizeHW:
     """The size of an image after resizing, before cropping or padding."""
-    height, width = source_hw
-    if isinstance(resize.size, tuple):
-        if resize.mode == "exact":
-            return resize.size
-        scale = min(resize.size[0] / height, resize.size[1] / width)
-        return max(1, round(height * scale)), max(1, round(width * scale))
+    height, width = RESIZED[resize.mode](source_hw, resize)
+    return max(1, height), max(1, width)
+
+
+def _exact(_: SizeHW, resize: ResizeConfig) -> SizeHW:
+    return _size_hw(resize)
+
+
+def _letterbox(source_hw: SizeHW, resize: ResizeConfig) -> SizeHW:
+    return _divided(source_hw, max(_ratios(source_hw, resize)))
+
+
+def _cover(source_hw: SizeHW, resize: ResizeConfig) -> SizeHW:
+    return _divided(source_hw, min(_ratios(source_hw, resize)))
+
+
+def _bounded_edges(source_hw: SizeHW, resize: ResizeConfig) -> SizeHW:
+    """torchvision.models.detection.transform: floor of the scaled sides."""
+    assert isinstance(resize.size, int)
+    assert resize.max_size is not None
+    scale = min(resize.size / min(source_hw), resize.max_size / max(source_hw))
+    return math.floor(source_hw[0] * scale), math.floor(source_hw[1] * scale)
+
+
+def _shortest_edge(source_hw: SizeHW, resize: ResizeConfig) -> SizeHW:
+    """torchvision.transforms.functional.resize; with `max_size` transformers' get_size_with_aspect_ratio."""
+    assert isinstance(resize.size, int)
     shorter, longer = min(source_hw), max(source_hw)
-    if resize.max_size is not None:
-        # torchvision.models.detection.transform: floor of the scaled sides
-        scale = min(resize.size / shorter, resize.max_size / longer)
-        return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
-    # torchvision.transforms.functional._compute_resized_output_size
-    long_side = int(resize.size * longer / shorter)
-    return (resize.size, long_side) if height <= width else (long_side, resize.size)
+    short_side, exact_side = resize.size, float(resize.size)
+    if resize.max_size is not None and longer / shorter * resize.size > resize.max_size:
+        exact_side = resize.max_size * shorter / longer
+        short_side = round(exact_side)
+    long_side = longer if short_side == shorter else int(exact_side * longer / shorter)
+    step = resize.multiple_of or 1
+    sides = [max(step, side - side % step) for side in (short_side, long_side)]
+    return (sides[0], sides[1]) if source_hw[0] <= source_hw[1] else (sides[1], sides[0])
+
+
+RESIZED: dict[str, Callable[[SizeHW, ResizeConfig], SizeHW]] = {
+    "shortest_edge": _shortest_edge,
+    "exact": _exact,
+    "cover": _cover,
+    "letterbox": _letterbox,
+    "bounded_edges": _bounded_edges,
+}
+
+
+def _size_hw(resize: ResizeConfig) -> SizeHW:
+    assert isinstance(resize.size, tuple)
+    return resize.size
+
+
+def _ratios(source_hw: SizeHW, resize: ResizeConfig) -> tuple[float, float]:
+    height, width = _size_hw(resize)
+    return source_hw[0] / height, source_hw[1] / width
+
+
+def _divided(source_hw: SizeHW, ratio: float) -> SizeHW:
+    return round(source_hw[0] / ratio), round(source_hw[1] / ratio)
 
 
 def model_hw(source_hw: SizeHW, config: PreprocessingConfig) -> SizeHW:
     """The size in model pixels of an image; images of one such size can share a batch."""
     if config.crop is not None:
         return config.crop
-    if config.resize.mode == "letterbox" and isinstance(config.resize.size, tuple):
-        return config.resize.size
+    if config.resize.mode == "letterbox":
+        return _size_hw(config.resize)
     return resized_hw(source_hw, config.resize)
 
 
 def preprocess_images(images: Sequence[Image], config: PreprocessingConfig) -> ImageBatch:
     """Resize, then centre-crop or pad, images that share one `model_hw`."""
     height, width = model_hw(images[0].shape[:2], config)
-    pixels = torch.full((len(images), height, width, 3), config.resize.pad_value, dtype=torch.uint8)
-    if config.crop is not None:
-        pixels.zero_()  # torchvision's CenterCrop pads images that are too small with black
+    # torchvision's CenterCrop pads images that are too small with black
+    fill = config.resize.pad_value if config.resize.mode == "letterbox" else 0
+    pixels = torch.empty((len(images), height, width, 3), dtype=torch.uint8)
+    pixels[:] = torch.tensor(fill, dtype=torch.uint8)
     geometries = tuple(_place(image, pixels[index], config) for index, image in enumerate(images))
     return ImageBatch(pixels=pixels, geometries=geometries)
 
@@ -85,8 +132,8 @@ def _place(image: Image, target: Tensor, config: PreprocessingConfig) -> ImageGe
     """Write the resized image into the middle of `target` (H, W, 3), cutting or leaving borders as sizes demand."""
     source_hw = (image.shape[0], image.shape[1])
     height, width = resized_hw(source_hw, config.resize)
-    target_y, start_y, length_y = _centre(target.shape[0], height)
-    target_x, start_x, length_x = _centre(target.shape[1], width)
+    target_y, start_y, length_y = _centre(target.shape[0], height, config.crop_offset)
+    target_x, start_x, length_x = _centre(target.shape[1], width, config.crop_offset)
     region = (start_y, start_x, length_y, length_x)
     target[target_y : target_y + length_y, target_x : target_x + length_x] = resize_region(
         image, (height, width), region, config
@@ -98,10 +145,11 @@ def _place(image: Image, target: Tensor, config: PreprocessingConfig) -> ImageGe
     )
 
 
-def _centre(target: int, source: int) -> tuple[int, int, int]:
+def _centre(target: int, source: int, crop_offset: str) -> tuple[int, int, int]:
     """Start in the target, start in the source and length of the overlap, centred as torchvision's center_crop does."""
     if source >= target:
-        return 0, round((source - target) / 2.0), target
+        surplus = source - target
+        return 0, round(surplus / 2.0) if crop_offset == "round" else surplus // 2, target
     return (target - source) // 2, 0, source
 
 
@@ -115,8 +163,7 @@ def resize_region(
     # A strip of 1 x 16384 would become 232 x 3.8 million before its crop. Pillow resizes the region alone.
     scale_y, scale_x = size_hw[0] / image.shape[0], size_hw[1] / image.shape[1]
     box = (start_x / scale_x, start_y / scale_y, (start_x + width) / scale_x, (start_y + height) / scale_y)
-    resample = PIL.Image.Resampling[config.interpolation.upper()]
-    return torch.from_numpy(np.array(PIL.Image.fromarray(image).resize((width, height), resample, box)))
+    return _resize_with_pillow(image, (height, width), config, box)
 
 
 def resize_image(image: Image, size_hw: SizeHW, config: PreprocessingConfig) -> Tensor:
@@ -124,6 +171,8 @@ def resize_image(image: Image, size_hw: SizeHW, config: PreprocessingConfig) -> 
     pixels = torch.from_numpy(image if image.flags.writeable else image.copy())
     if pixels.shape[:2] == size_hw:
         return pixels
+    if config.interpolation in PILLOW_FILTERS:
+        return _resize_with_pillow(image, size_hw, config)
     planes = pixels.permute(2, 0, 1).unsqueeze(0)
     if config.interpolation == "nearest":
         resized = functional.interpolate(planes, size_hw, mode="nearest")
@@ -133,3 +182,11 @@ def resize_image(image: Image, size_hw: SizeHW, config: PreprocessingConfig) -> 
         values = functional.interpolate(planes.float(), size_hw, mode=config.interpolation)
         resized = values.round().clamp(0, 255).to(torch.uint8)
     return resized[0].permute(1, 2, 0)
+
+
+def _resize_with_pillow(
+    image: Image, size_hw: SizeHW, config: PreprocessingConfig, box: tuple[float, float, float, float] | None = None
+) -> Tensor:
+    resample = PIL.Image.Resampling[config.interpolation.removesuffix("-exact").upper()]
+    height, width = size_hw
+    return torch.from_numpy(np.array(PIL.Image.fromarray(image).resize((width, height), resample, box)))

@@ -70,7 +70,7 @@ def export_model(
 ) -> Path:
     """Write one export folder, whole or not at all. Raises BackendError or ConfigError."""
     exporter = load_exporter(backend, precision, device_type)
-    job = _new_job(recipe, checkpoint, precision, device_type)
+    job = _new_job(recipe, checkpoint, backend, precision, device_type)
     check_label_count(job.graph, checkpoint)
     target = export_folder(exports, recipe, backend, precision, device_type)
     with replaced_folder(target) as folder:
@@ -82,10 +82,13 @@ def export_model(
     return target
 
 
-def _new_job(recipe: Recipe, checkpoint: Checkpoint, precision: Precision, device_type: DeviceType) -> ExportJob:
+def _new_job(
+    recipe: Recipe, checkpoint: Checkpoint, backend: str, precision: Precision, device_type: DeviceType
+) -> ExportJob:
+    network = checkpoint.torch_network(backend)
     images = recipe.calibration.images
     return ExportJob(
-        graph=build_graph(checkpoint.network, recipe.task, checkpoint.preprocessing),
+        graph=build_graph(network, recipe.task, checkpoint.preprocessing, checkpoint.source.output),
         checkpoint=checkpoint,
         task=recipe.task,
         precision=precision,

@@ -16,16 +16,30 @@ from vision_serving.config import (
     read_yaml,
 )
 from vision_serving.errors import ConfigError
-from vision_serving.graphs.sources import NetworkSource
+from vision_serving.graphs.sources import HOLDS_WEIGHTS, NetworkSource
 
 WEIGHT_FILES = {".safetensors", ".pth", ".pt"}
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ModelRecipe(NetworkSource):
-    """How to construct the network, and its weights: an enum of torchvision, a file, or `random`."""
+    """How to construct the network, and its weights.
+
+    An enum of torchvision, `pretrained` (timm, huggingface), a file, or `random`. The file of a torchscript or onnx
+    source holds the weights: there `weights` is not given, and stands for that file.
+    """
 
     weights: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_may_be_inside_the_file(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("source") not in HOLDS_WEIGHTS:
+            return values
+        file = values.get("file")
+        if values.get("weights", file) != file:
+            raise ValueError(f"source {values['source']!r} does not take 'weights': they are inside its file")
+        return {**values, "weights": file}
 
     def network_source(self) -> NetworkSource:
         return NetworkSource.model_validate(self.model_dump(by_alias=True, exclude={"weights"}))
@@ -130,6 +144,14 @@ class Recipe(StrictModel):
         for task, key in TRUTHS.items():
             if task != self.task and getattr(self.verification, key) is not None:
                 raise ValueError(f"verification: `{key}` belongs to {task}; {self.task} takes `{TRUTHS[self.task]}`")
+        return self
+
+    @model_validator(mode="after")
+    def _output_is_of_the_task(self) -> "Recipe":
+        try:
+            self.model.output.name_for(self.task)
+        except ConfigError as error:
+            raise ValueError(f"model.output: {error}") from error
         return self
 
     @property

@@ -15,7 +15,7 @@ from torchvision import models
 from torchvision.transforms import functional
 
 from image_classification import ImageClassificationHandler
-from mar_tools.checkpoints import detector_options, preprocessing_of_detector, preprocessing_of_preset
+from mar_tools.sources.torchvision import default_options, preprocessing_of_detector, preprocessing_of_preset
 from object_detection import ObjectDetectionHandler
 from vision_serving.config import HandlerConfig, PreprocessingConfig
 from vision_serving.graphs import build_graph
@@ -177,7 +177,7 @@ def detection_handler(name: str) -> VisionHandler:
         artifact="",
         preprocessing=preprocessing_of_detector(network.transform),
         candidates_per_class=network.topk_candidates if type(network).__name__ == "SSD" else None,
-        options={"score_threshold": score_threshold(network), **detector_options(network)},
+        options={"score_threshold": score_threshold(network), **default_options(network)},
     )
     return handler_of(ObjectDetectionHandler(), network, config)
 

@@ -77,8 +77,8 @@ def test_a_section_that_is_no_mapping_is_refused(values: object) -> None:
         ({"mode": "letterbox", "size": 320}, "needs `size` as [height, width], got 320"),
         ({"mode": "exact", "size": 320}, "needs `size` as [height, width], got 320"),
         ({"mode": "shortest_edge", "size": [320, 320]}, "needs `size` as one number"),
-        ({"mode": "bounded_edges", "size": 320}, "`max_size` belongs to mode 'bounded_edges'"),
-        ({"mode": "exact", "size": [5, 5], "max_size": 9}, "`max_size` belongs to mode 'bounded_edges'"),
+        ({"mode": "bounded_edges", "size": 320}, "mode 'bounded_edges' needs `max_size`"),
+        ({"mode": "exact", "size": [5, 5], "max_size": 9}, "`max_size` belongs to the modes"),
     ],
     ids=["letterbox", "exact", "shortest edge", "no max_size", "needless max_size"],
 )

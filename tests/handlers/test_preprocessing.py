@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms import functional
 
-from mar_tools.checkpoints import preprocessing_of_detector
+from mar_tools.sources.torchvision import preprocessing_of_detector
 from vision_serving import preprocessing
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.images import Image

@@ -41,7 +41,7 @@ def test_a_minimal_recipe_leaves_the_rest_to_auto(tmp_path: Path) -> None:
         ({"lables": "x"}, ["unknown key 'lables'", "'labels'", "'model'"]),
         ({"model": {**MINIMAL["model"], "weight": "x"}}, ["unknown key 'model.weight'", "'weights'", "'class'"]),
         ({"model": {"source": "torchvision", "name": "resnet18"}}, ["missing key 'model.weights'"]),
-        ({"model": {"source": "timm", "weights": "random"}}, ["model.source", "'torchvision'", "'python'", "'timm'"]),
+        ({"model": {"source": "kaggle", "weights": "x"}}, ["model.source", "'torchvision'", "'timm'", "'kaggle'"]),
         ({"model": {"source": "torchvision", "weights": "random"}}, ["source 'torchvision' needs 'name'"]),
         ({"model": {"source": "python", "file": "a.py", "weights": "random"}}, ["source 'python' needs 'class'"]),
         ({"model": {**MINIMAL["model"], "file": "a.py"}}, ["source 'torchvision' does not take 'file'"]),

@@ -46,10 +46,10 @@ class EagerBackend:
         source = parse_config(EagerSource, document, "source.json")
         network = build_network(source.network, artifact)
         try:
-            network.load_state_dict(load_file(artifact / "model.safetensors"))
+            network.load_state_dict(load_file(artifact / "model.safetensors"), strict=not source.network.holds_weights)
         except (OSError, SafetensorError, RuntimeError) as error:
             raise BackendError(f"model.safetensors does not fit its source: {str(error).splitlines()[0]}") from error
-        graph = build_graph(network, source.task, source.preprocessing)
+        graph = build_graph(network, source.task, source.preprocessing, source.network.output)
         return cls(in_precision(graph.to(device), config.precision, device.type), device)
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:

@@ -8,26 +8,38 @@ from importlib import import_module
 from torch import nn
 
 from vision_serving.config import PreprocessingConfig, Task
+from vision_serving.graphs.outputs import OutputDecoder, OutputFormat
 from vision_serving.graphs.pixels import Normalize
+from vision_serving.graphs.plain import PlainGraph
 
-# torchvision detectors, by class name; everything else is wrapped according to its task.
+# torchvision detectors, by class name; everything else is decoded according to its output format.
 DETECTOR_GRAPHS = {
     "SSD": "vision_serving.graphs.one_stage:SsdGraph",
     "RetinaNet": "vision_serving.graphs.one_stage:RetinaNetGraph",
     "FCOS": "vision_serving.graphs.one_stage:FcosGraph",
     "FasterRCNN": "vision_serving.graphs.two_stage:RcnnGraph",
 }
-TASK_GRAPHS: dict[Task, str] = {
-    "classification": "vision_serving.graphs.plain:ClassifierGraph",
-    "detection": "vision_serving.graphs.plain:DetectorGraph",
-}
 
 
-def build_graph(network: nn.Module, task: Task, preprocessing: PreprocessingConfig) -> nn.Module:
+def build_graph(
+    network: nn.Module, task: Task, preprocessing: PreprocessingConfig, output: OutputFormat | None = None
+) -> nn.Module:
     """The graph of a network in eval mode; Mask and Keypoint R-CNN are found as the Faster R-CNN they extend."""
-    names = [kind.__name__ for kind in type(network).__mro__] if task == "detection" else []
-    families = (DETECTOR_GRAPHS[name] for name in names if name in DETECTOR_GRAPHS)
-    module_name, _, class_name = next(families, TASK_GRAPHS[task]).partition(":")
-    graph_class = getattr(import_module(module_name), class_name)
-    graph: nn.Module = graph_class(network.eval(), Normalize(preprocessing.mean, preprocessing.std))
+    normalize = Normalize(preprocessing.mean, preprocessing.std)
+    graph_class = find_detector_graph(network) if task == "detection" else None
+    if graph_class is not None:
+        graph: nn.Module = graph_class(network.eval(), normalize)
+    else:
+        graph = PlainGraph(network.eval(), normalize, OutputDecoder(task, output or OutputFormat()))
     return graph.eval().requires_grad_(False)
+
+
+def find_detector_graph(network: nn.Module) -> type[nn.Module] | None:
+    """The graph class of a torchvision detector, None for every other network."""
+    names = [kind.__name__ for kind in type(network).__mro__ if kind.__module__.startswith("torchvision.")]
+    family = next((DETECTOR_GRAPHS[name] for name in names if name in DETECTOR_GRAPHS), None)
+    if family is None:
+        return None
+    module_name, _, class_name = family.partition(":")
+    graph_class: type[nn.Module] = getattr(import_module(module_name), class_name)
+    return graph_class

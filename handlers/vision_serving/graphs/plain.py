@@ -1,44 +1,20 @@
-"""Networks that map one normalised image tensor to logits, or to dense boxes and scores."""
+"""Networks that map one normalised image tensor to logits, or to boxes and scores in one of the output formats."""
 
 from torch import Tensor, nn
 
-from vision_serving.errors import ConfigError
+from vision_serving.graphs.outputs import OutputDecoder
 
 
-class ClassifierGraph(nn.Module):
-    """Gives `logits` (N, C)."""
+class PlainGraph(nn.Module):
+    """Gives `logits` (N, C), or dense `boxes` (N, Q, 4) and `scores` (N, Q, C)."""
 
-    def __init__(self, network: nn.Module, normalize: nn.Module) -> None:
+    def __init__(self, network: nn.Module, normalize: nn.Module, decoder: OutputDecoder) -> None:
         super().__init__()
         self.network = network
         self.normalize = normalize
+        self.decoder = decoder
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        logits = self.network(self.normalize(pixels))
-        if not isinstance(logits, Tensor) or logits.dim() != 2:
-            raise ConfigError(
-                f"a classifier gives logits (N, C), {type(self.network).__name__} gave {_describe(logits)}"
-            )
-        return {"logits": logits}
-
-
-class DetectorGraph(nn.Module):
-    """For networks that give `{"boxes": (N, Q, 4) xyxy in model pixels, "scores": (N, Q, C) in [0, 1]}` themselves."""
-
-    def __init__(self, network: nn.Module, normalize: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.normalize = normalize
-
-    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        outputs = self.network(self.normalize(pixels))
-        if not isinstance(outputs, dict) or not {"boxes", "scores"} <= outputs.keys():
-            expected = "a detector gives {'boxes': (N, Q, 4), 'scores': (N, Q, C)}"
-            raise ConfigError(f"{expected}, {type(self.network).__name__} gave {_describe(outputs)}")
-        return {"boxes": outputs["boxes"], "scores": outputs["scores"]}
-
-
-def _describe(outputs: object) -> str:
-    if isinstance(outputs, Tensor):
-        return f"a tensor {tuple(outputs.shape)}"
-    return f"a {type(outputs).__name__}" + (f" of {sorted(outputs)}" if isinstance(outputs, dict) else "")
+        images = self.normalize(pixels)
+        values = self.decoder.read_values(self.network(images), type(self.network).__name__)
+        return self.decoder(values, images)

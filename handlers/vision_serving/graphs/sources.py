@@ -1,50 +1,87 @@
-"""Rebuild a network from what an archive or recipe says: a torchvision builder, or a class in a Python file."""
+"""Rebuild a network from what an archive or recipe says: by the name of a library's model, or from a file."""
 
 import inspect
 import sys
 import types
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import nn
 
 from vision_serving.config import StrictModel
 from vision_serving.errors import ConfigError
+from vision_serving.graphs.outputs import OutputFormat
+
+SourceName = Literal["torchvision", "timm", "huggingface", "python", "torchscript", "onnx"]
+# source: (keys that it needs, keys that it may have)
+SOURCE_KEYS: dict[SourceName, tuple[set[str], set[str]]] = {
+    "torchvision": ({"name"}, {"arguments"}),
+    "timm": ({"name"}, {"arguments"}),
+    "huggingface": ({"name"}, {"class", "arguments", "output"}),
+    "python": ({"file", "class"}, {"arguments", "output"}),
+    "torchscript": ({"file"}, {"output"}),
+    "onnx": ({"file"}, {"output"}),
+}
+HOLDS_WEIGHTS = {"torchscript", "onnx"}
 
 
 class NetworkSource(StrictModel):
     """How to construct a network without its weights.
 
     torchvision  `name` is a builder of torchvision.models or torchvision.models.detection
+    timm         `name` is a model of timm, a tag perhaps after a dot
+    huggingface  `name` is a folder or a model of the hub, which only building reads; in an archive `class` is an Auto
+                 class of transformers and `arguments` its whole configuration
     python       `file` is a Python file; `class` is a class or function in it that gives the nn.Module
+    torchscript  `file` was written by `torch.jit.save`, weights inside
+    onnx         `file` is an ONNX model, weights inside or beside it; there is no PyTorch network
     """
 
-    source: Literal["torchvision", "python"]
+    source: SourceName
     name: str | None = None
     file: str | None = None
     class_name: str | None = Field(default=None, alias="class")
     arguments: dict[str, Any] = Field(default={})
     norm_eps: float | None = None
+    output: OutputFormat = OutputFormat()
 
     @model_validator(mode="after")
     def _has_what_its_source_needs(self) -> "NetworkSource":
-        needed = {"torchvision": ("name",), "python": ("file", "class")}[self.source]
-        given = {"name": self.name, "file": self.file, "class": self.class_name}
-        for key, value in given.items():
-            if (key in needed) != (value is not None):
-                verb = "needs" if key in needed else "does not take"
-                raise ValueError(f"source {self.source!r} {verb} {key!r}")
+        needed, optional = SOURCE_KEYS[self.source]
+        values = {
+            "name": self.name,
+            "file": self.file,
+            "class": self.class_name,
+            "arguments": self.arguments,
+            "output": self.output != OutputFormat(),
+        }
+        given = {key for key, value in values.items() if value}
+        for keys, verb in ((needed - given, "needs"), (given - needed - optional, "does not take")):
+            if keys:
+                raise ValueError(f"source {self.source!r} {verb} {' and '.join(repr(key) for key in sorted(keys))}")
         return self
+
+    @property
+    def holds_weights(self) -> bool:
+        """Whether building the network gives it its weights, too."""
+        return self.source in HOLDS_WEIGHTS
 
 
 def build_network(source: NetworkSource, folder: Path) -> nn.Module:
-    """The network with untrained weights, in eval mode. `folder` is where a Python file is looked up.
+    """The network in eval mode, with untrained weights unless its file holds them. `folder` is where `file` lies.
 
-    Raises ConfigError for an unknown builder, a missing file or class, and arguments that do not fit.
+    Raises ConfigError for an unknown builder, a missing package, file or class, and arguments that do not fit.
     """
-    network = BUILDERS[source.source](source, folder)
+    try:
+        network = BUILDERS[source.source](source, folder)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"source {source.source!r} needs the package {error.name!r}: pip install {error.name}"
+        ) from error
     if source.norm_eps is not None:
         set_norm_eps(network, source.norm_eps)
     return network.eval()
@@ -63,10 +100,32 @@ def _build_torchvision(source: NetworkSource, _: Path) -> nn.Module:
     return _call(builder, {**arguments, **source.arguments}, f"torchvision model {source.name!r}")
 
 
+def _build_timm(source: NetworkSource, _: Path) -> nn.Module:
+    timm = import_module("timm")
+    architecture, _, _ = str(source.name).partition(".")
+    if not timm.is_model(architecture):
+        raise ConfigError(f"unknown timm model {source.name!r}; `timm.list_models()` names them")
+    arguments = {"model_name": source.name, "pretrained": False, **source.arguments}
+    return _call(timm.create_model, arguments, f"timm model {source.name!r}")
+
+
+def _build_huggingface(source: NetworkSource, _: Path) -> nn.Module:
+    """From the configuration alone: nothing is read from the hub."""
+    transformers = import_module("transformers")
+    auto_class = getattr(transformers, str(source.class_name), None)
+    model_type = source.arguments.get("model_type")
+    if auto_class is None or model_type not in transformers.CONFIG_MAPPING:
+        raise ConfigError(
+            f"transformers {transformers.__version__} has no {source.class_name!r} of model type {model_type!r}"
+        )
+    config = transformers.CONFIG_MAPPING[model_type].from_dict(source.arguments)
+    if getattr(config, "use_pretrained_backbone", False):
+        config.use_pretrained_backbone = False  # it would be downloaded
+    return _call(auto_class.from_config, {"config": config}, f"huggingface model {source.name!r}")
+
+
 def _build_from_file(source: NetworkSource, folder: Path) -> nn.Module:
-    path = folder / str(source.file)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; `file` of a python source is looked up beside the recipe")
+    path = find_source_file(source, folder)
     module = types.ModuleType(f"network_source_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses with postponed annotations look their module up there
@@ -84,17 +143,46 @@ def _build_from_file(source: NetworkSource, folder: Path) -> nn.Module:
     return _call(factory, source.arguments, f"{source.class_name!r} of {path}")
 
 
-BUILDERS: dict[str, Callable[[NetworkSource, Path], nn.Module]] = {
+def _load_torchscript(source: NetworkSource, folder: Path) -> nn.Module:
+    path = find_source_file(source, folder)
+    try:
+        network: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ConfigError(f"{path}: no TorchScript file; write one with torch.jit.save ({reason})") from error
+    return network
+
+
+def _refuse_onnx(source: NetworkSource, _: Path) -> nn.Module:
+    raise ConfigError(f"{source.file}: an ONNX model is no PyTorch network; a backend that runs ONNX is needed")
+
+
+BUILDERS: dict[SourceName, Callable[[NetworkSource, Path], nn.Module]] = {
     "torchvision": _build_torchvision,
+    "timm": _build_timm,
+    "huggingface": _build_huggingface,
     "python": _build_from_file,
+    "torchscript": _load_torchscript,
+    "onnx": _refuse_onnx,
 }
+
+
+def find_source_file(source: NetworkSource, folder: Path) -> Path:
+    """Raises ConfigError when it is not there."""
+    path = folder / str(source.file)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; `file` of a {source.source} source is looked up beside the recipe")
+    return path
 
 
 def _call(factory: Callable[..., Any], arguments: dict[str, Any], what: str) -> nn.Module:
     try:
         network = factory(**arguments)
+    except ModuleNotFoundError:
+        raise
     except Exception as error:  # the code is the user's
-        raise ConfigError(f"{what} cannot be built with {arguments}: {type(error).__name__}: {error}") from error
+        shown = str(arguments)[:200]
+        raise ConfigError(f"{what} cannot be built with {shown}: {type(error).__name__}: {error}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{what} gave a {type(network).__name__}; expected a torch.nn.Module")
     return network

@@ -23,6 +23,7 @@ def export(job: ExportJob, folder: Path) -> Exported:
     document = source.model_dump(mode="json", by_alias=True)
     (artifact / "source.json").write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
     # Cloned: safetensors refuses tensors that share memory, and tied weights load the same from two copies.
-    state = {name: values.detach().clone().contiguous() for name, values in job.checkpoint.network.state_dict().items()}
+    trained = {} if network_source.holds_weights else job.checkpoint.torch_network("eager").state_dict()
+    state = {name: values.detach().clone().contiguous() for name, values in trained.items()}
     save_file(state, artifact / "model.safetensors")
     return Exported(ARTIFACT, portable=job.precision == "fp32")

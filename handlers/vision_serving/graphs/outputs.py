@@ -1,0 +1,202 @@
+"""What a network gives, and how that becomes the named outputs of an artifact.
+
+    task             format          the network gives
+    classification   logits          logits (N, C)
+                     probabilities   scores (N, C) that its own last layer made
+    detection        boxes_scores    boxes (N, Q, 4) xyxy in model pixels, scores (N, Q, C) in [0, 1]
+                     yolo            one tensor of boxes, an objectness perhaps, and class scores
+                     detr            logits (N, Q, C), with softmax (N, Q, C + 1), and pred_boxes (N, Q, 4), relative
+
+Named values are looked up in a dict, or taken in that order from a tuple.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from vision_serving.config import StrictModel, Task
+from vision_serving.errors import ConfigError
+
+FormatName = Literal["logits", "probabilities", "boxes_scores", "yolo", "detr"]
+# The first is what is meant where a recipe names none.
+TASK_FORMATS: dict[Task, tuple[FormatName, ...]] = {
+    "classification": ("logits", "probabilities"),
+    "detection": ("boxes_scores", "yolo", "detr"),
+}
+NAMED_VALUES: dict[str, tuple[str, ...]] = {"boxes_scores": ("boxes", "scores"), "detr": ("logits", "pred_boxes")}
+FORMAT_KEYS: dict[FormatName | None, set[str]] = {
+    "logits": {"index"},
+    "probabilities": {"index"},
+    "yolo": {"layout", "objectness", "boxes", "normalized", "activation", "index"},
+    "detr": {"activation"},
+    "boxes_scores": set(),
+    None: {"index"},
+}
+ACTIVATIONS = {"yolo": ("none", "sigmoid"), "detr": ("softmax", "sigmoid")}
+SMALLEST_PROBABILITY = 1e-12  # its logarithm is finite, also in half precision
+
+
+class OutputFormat(StrictModel):
+    """The `output:` of a recipe's model.
+
+    format       one of the table above; the task's first one when it is missing
+    index        which value of a tuple or list holds the network's answer (not for formats of two values)
+    layout       yolo: `rows` (N, Q, 4 + C) or `columns` (N, 4 + C, Q)
+    objectness   yolo: whether a score of any object follows the box; a class's score is then multiplied by it
+    boxes        yolo: `xywh` (centre, size) or `xyxy`
+    normalized   yolo: whether boxes are parts of the image, not model pixels
+    activation   what makes scores of the values: yolo `none` or `sigmoid`; detr `softmax` (the last class is "no
+                 object", each box has one class) or `sigmoid`
+    """
+
+    format: FormatName | None = None
+    index: Annotated[int, Field(ge=0)] | None = None
+    layout: Literal["rows", "columns"] | None = None
+    objectness: bool | None = None
+    boxes: Literal["xywh", "xyxy"] | None = None
+    normalized: bool | None = None
+    activation: Literal["none", "sigmoid", "softmax"] | None = None
+
+    @model_validator(mode="after")
+    def _keys_fit_format(self) -> "OutputFormat":
+        given = {name for name, value in self.model_dump().items() if value is not None} - {"format"}
+        if given - FORMAT_KEYS[self.format]:
+            allowed = sorted(FORMAT_KEYS[self.format])
+            raise ValueError(f"output format {self.format!r} does not take {sorted(given)}; it takes {allowed}")
+        needed = {"yolo": {"layout", "objectness"}, "detr": {"activation"}}.get(self.format or "", set())
+        if needed - given:
+            raise ValueError(f"output format {self.format!r} needs {sorted(needed - given)}")
+        allowed_activations = ACTIVATIONS.get(self.format or "", ())
+        if self.activation is not None and self.activation not in allowed_activations:
+            raise ValueError(f"activation of {self.format!r} is one of {allowed_activations}, got {self.activation!r}")
+        return self
+
+    def name_for(self, task: Task) -> FormatName:
+        """Raises ConfigError for a format of another task, and for an index into two values."""
+        if self.format is not None and self.format not in TASK_FORMATS[task]:
+            raise ConfigError(
+                f"output format {self.format!r} is not for {task}; expected one of {list(TASK_FORMATS[task])}"
+            )
+        name = self.format or TASK_FORMATS[task][0]
+        if self.index is not None and name in NAMED_VALUES:
+            raise ConfigError(f"output format {name!r} takes two values, so no `index`")
+        return name
+
+
+class OutputDecoder(nn.Module):
+    """The values of a network (see `read_values`) and its images (N, 3, H, W) -> named outputs of the artifact."""
+
+    def __init__(self, task: Task, output: OutputFormat) -> None:
+        super().__init__()
+        self.format = output.name_for(task)
+        self.output = output
+
+    def forward(self, values: tuple[Tensor, ...], images: Tensor) -> dict[str, Tensor]:
+        return DECODERS[self.format](values, images, self.output)
+
+    def read_values(self, outputs: Any, network_name: str) -> tuple[Tensor, ...]:
+        """What the decoder needs of a network's answer. Raises ConfigError when that has another form."""
+        names = NAMED_VALUES.get(self.format)
+        if names is None:
+            values: tuple[Any, ...] = (_pick(outputs, self.output.index),)
+        elif isinstance(outputs, Mapping):
+            values = tuple(outputs.get(name) for name in names)
+        else:
+            values = tuple(outputs) if isinstance(outputs, (tuple, list)) and len(outputs) == len(names) else ()
+        dims = [value.dim() if isinstance(value, Tensor) else None for value in values]
+        if dims != EXPECTED_DIMS[self.format]:
+            raise ConfigError(f"{EXPECTED[self.format]}, {network_name} gave {_describe(outputs)}")
+        return values
+
+
+def _pick(outputs: Any, index: int | None) -> Any:
+    if isinstance(outputs, Mapping) and index is None and "logits" in outputs:
+        return outputs["logits"]
+    if isinstance(outputs, (tuple, list)) and index is not None:
+        return outputs[index] if index < len(outputs) else None
+    return outputs
+
+
+def _describe(outputs: object) -> str:
+    if isinstance(outputs, Tensor):
+        return f"a tensor {tuple(outputs.shape)}"
+    if isinstance(outputs, (tuple, list)):
+        return f"a {type(outputs).__name__} of {len(outputs)}; `output: index:` picks one"
+    return f"a {type(outputs).__name__}" + (f" of {sorted(outputs)}" if isinstance(outputs, Mapping) else "")
+
+
+EXPECTED = {
+    "logits": "a classifier gives logits (N, C)",
+    "probabilities": "a classifier gives probabilities (N, C)",
+    "boxes_scores": "a detector gives {'boxes': (N, Q, 4), 'scores': (N, Q, C)}",
+    "yolo": "a yolo head gives one tensor of three dimensions",
+    "detr": "a detr head gives {'logits': (N, Q, C), 'pred_boxes': (N, Q, 4)}",
+}
+EXPECTED_DIMS = {"logits": [2], "probabilities": [2], "boxes_scores": [3, 3], "yolo": [3], "detr": [3, 3]}
+
+
+def decode_logits(values: tuple[Tensor, ...], _: Tensor, __: OutputFormat) -> dict[str, Tensor]:
+    return {"logits": values[0]}
+
+
+def decode_probabilities(values: tuple[Tensor, ...], _: Tensor, __: OutputFormat) -> dict[str, Tensor]:
+    """Logits whose softmax is those probabilities."""
+    return {"logits": values[0].clamp(min=SMALLEST_PROBABILITY).log()}
+
+
+def decode_boxes_scores(values: tuple[Tensor, ...], _: Tensor, __: OutputFormat) -> dict[str, Tensor]:
+    return {"boxes": values[0], "scores": values[1]}
+
+
+def decode_yolo(values: tuple[Tensor, ...], images: Tensor, output: OutputFormat) -> dict[str, Tensor]:
+    rows = values[0].transpose(1, 2) if output.layout == "columns" else values[0]
+    first_class = 5 if output.objectness else 4
+    if isinstance(rows.shape[-1], int) and rows.shape[-1] <= first_class:
+        raise ConfigError(
+            f"output layout {output.layout!r}: {rows.shape[-1]} values a box leave no class score behind "
+            f"{first_class}; is the layout {'rows' if output.layout == 'columns' else 'columns'!r}?"
+        )
+    boxes, scores = rows[..., :4], rows[..., 4:]
+    if output.activation == "sigmoid":
+        scores = scores.sigmoid()
+    if output.objectness:
+        scores = scores[..., :1] * scores[..., 1:]
+    if output.boxes != "xyxy":
+        boxes = to_corners(boxes)
+    return {"boxes": to_pixels(boxes, images) if output.normalized else boxes, "scores": scores}
+
+
+def decode_detr(values: tuple[Tensor, ...], images: Tensor, output: OutputFormat) -> dict[str, Tensor]:
+    logits, boxes = values
+    if output.activation == "sigmoid":
+        scores = logits.sigmoid()
+    else:
+        scores = logits.softmax(dim=-1)[..., :-1]
+        class_ids = torch.arange(scores.shape[-1], device=scores.device)
+        scores = scores * (class_ids == scores.argmax(dim=-1, keepdim=True))
+    return {"boxes": to_pixels(to_corners(boxes), images), "scores": scores}
+
+
+DECODERS: dict[str, Callable[[tuple[Tensor, ...], Tensor, OutputFormat], dict[str, Tensor]]] = {
+    "logits": decode_logits,
+    "probabilities": decode_probabilities,
+    "boxes_scores": decode_boxes_scores,
+    "yolo": decode_yolo,
+    "detr": decode_detr,
+}
+
+
+def to_corners(boxes: Tensor) -> Tensor:
+    """Boxes (..., 4) from centre and size to xyxy."""
+    x, y, width, height = boxes.unbind(-1)
+    return torch.stack((x - width / 2, y - height / 2, x + width / 2, y + height / 2), dim=-1)
+
+
+def to_pixels(boxes: Tensor, images: Tensor) -> Tensor:
+    """Boxes (..., 4) xyxy from parts of the images (N, 3, H, W) to their pixels."""
+    height, width = images.shape[-2:]
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack((x1 * width, y1 * height, x2 * width, y2 * height), dim=-1)
