@@ -61,9 +61,7 @@ def write_scenes(folder: Path, digits: Digits) -> None:
         scene = draw_scene(digits, np.random.default_rng([SEED, number]))
         name = f"scene_{number:02d}.jpg"
         scene.image.save(folder / name, quality=QUALITY)
-        images.append(
-            {"id": number, "file_name": name, "width": scene.image.width, "height": scene.image.height}
-        )
+        images.append({"id": number, "file_name": name, "width": scene.image.width, "height": scene.image.height})
         annotations += describe_boxes(scene, number, first_id=len(annotations) + 1)
     categories = [{"id": class_id, "name": label} for class_id, label in enumerate(LABELS)]
     document = {"images": images, "annotations": annotations, "categories": categories}
