@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -5,9 +6,10 @@ import orjson
 import pytest
 import torch
 from fakes import RED, png
+from torchmetrics.detection import MeanAveragePrecision
 
 from mar_tools.recipes import VerificationRecipe
-from mar_tools.verification.accuracy import accuracy_drop, measure_accuracy
+from mar_tools.verification.accuracy import accuracy_drop, import_pycocotools, measure_accuracy
 from mar_tools.verification.labelled import VerificationImages, name_classes, read_verification_images
 from vision_serving.errors import ConfigError
 
@@ -133,10 +135,11 @@ def test_boxes_of_a_coco_file_are_corners_with_class_ids(images: Path, tmp_path:
         ({"categories": []}, "2 of 2 categories are no labels of this model: 'category 17'"),
         ({"images": [{"id": 7, "file_name": "z.png"}]}, r"1 of its 1 images are not in .*: 'z\.png'"),
         ({"images": []}, "it has no images"),
+        ({"annotations": []}, "no boxes in it"),
         ({"annotations": [{"image_id": 7, "category_id": 17, "bbox": [1, 2]}]}, "annotations.0.bbox"),
         ({"images": None}, "images"),
     ],
-    ids=["unknown category", "no categories", "missing image", "no images", "half a box", "no list"],
+    ids=["unknown category", "no categories", "missing image", "no images", "no boxes", "half a box", "no list"],
 )
 def test_a_coco_file_that_does_not_fit_is_refused(
     images: Path, tmp_path: Path, changes: dict[str, Any], message: str
@@ -166,6 +169,42 @@ def test_accuracy_of_boxes_is_coco_map() -> None:
     # class 1: all ten IoU thresholds; class 2: 0.50, 0.55, ... 0.65, and 0.70 as float32 rounds it
     assert accuracy["map_50"] == 1.0
     assert accuracy["map"] in (pytest.approx(0.7, abs=1e-6), pytest.approx(0.75, abs=1e-6))
+
+
+def test_a_detector_that_finds_nothing_has_no_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
+    truth = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0]]), "labels": torch.tensor([1]), "iscrowd": torch.tensor([0])}
+    found = {
+        "source_boxes": torch.zeros(0, 4),
+        "scores": torch.zeros(0),
+        "class_ids": torch.zeros(0, dtype=torch.int64),
+    }
+    assert measure_accuracy("detection", [found], [truth]) == {"map": 0.0, "map_50": 0.0}
+    assert capsys.readouterr().out == ""
+
+
+def test_map_equals_that_of_torchmetrics() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth, found = [], []
+    for _ in range(6):
+        corners = torch.rand(8, 2, generator=generator) * 200
+        boxes = torch.cat((corners, corners + 20 + torch.rand(8, 2, generator=generator) * 80), dim=1)
+        class_ids, scores = torch.randint(0, 3, (8,), generator=generator), torch.rand(8, generator=generator)
+        moved = boxes + torch.randn(8, 4, generator=generator) * 4
+        truth.append({"boxes": boxes, "labels": class_ids, "iscrowd": (torch.arange(8) == 7).long()})
+        found.append({"source_boxes": moved, "scores": scores, "class_ids": class_ids})
+    metric = MeanAveragePrecision()
+    names = {"source_boxes": "boxes", "scores": "scores", "class_ids": "labels"}
+    metric.update([{names[key]: values for key, values in image.items()} for image in found], truth)
+    expected = metric.compute()
+    accuracy = measure_accuracy("detection", found, truth)
+    assert 0.1 < accuracy["map"] < 0.95
+    assert accuracy == {name: pytest.approx(float(expected[name]), abs=1e-6) for name in ("map", "map_50")}
+
+
+def test_a_missing_package_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    with pytest.raises(ConfigError, match=r"'pycocotools': pip install -r requirements-evaluation\.txt"):
+        import_pycocotools()
 
 
 def test_a_drop_is_positive_where_the_candidate_is_worse() -> None:
