@@ -3,7 +3,7 @@
     python scripts/benchmark_model.py resnet50
     python scripts/benchmark_model.py resnet50 resnet50_stock --connections 16 --rounds 5 --output results.json
 
-The images are generated JPEGs of about 640 x 480, or those of --images FOLDER. Medians over the rounds are printed,
+The images are those of examples/photographs, or those of --images FOLDER. Medians over the rounds are printed,
 with the ratio to the last model named. The client shares the cores with the server: compare only what ran in one run.
 """
 
@@ -18,8 +18,8 @@ from rich.table import Column, Table
 from mar_tools.benchmarking.closed_loop import Target, run_interleaved, summarise
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.images import load_encoded_images
+from mar_tools.machine import cpu_name
 from mar_tools.torchserve_api import TorchServeClient, read_address
-from mar_tools.verification import cpu_name
 from vision_serving.resources import usable_cores
 
 

@@ -44,6 +44,19 @@ def noise_image(seed: int, size_hw: tuple[int, int]) -> Image:
     return np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
 
 
+def generate_image(seed: int, size_hw: tuple[int, int]) -> Image:
+    """A picture with the statistics of a photograph: colour noise over all scales, its amplitude growing with scale."""
+    generator = np.random.default_rng(seed)
+    height, width = size_hw
+    canvas = np.zeros((height, width, 3), dtype=np.float32)
+    for cells in (2, 4, 8, 16, 32, 64):
+        noise = generator.uniform(-1, 1, (cells, cells, 3)).astype(np.float32)
+        for channel in range(3):
+            layer = PIL.Image.fromarray(noise[:, :, channel]).resize((width, height), PIL.Image.Resampling.BICUBIC)
+            canvas[:, :, channel] += np.asarray(layer) / cells**0.7
+    return (128 + 110 * canvas).clip(0, 255).astype(np.uint8)
+
+
 class ColourBackend:
     """Gives the mean colour of each image, and fails as its special colours say. Remembers the batches that it saw."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import TinyModel
 
 from mar_tools.exporters import EXPORTERS
 from vision_serving.backends import BACKENDS
@@ -201,4 +202,40 @@ def test_no_class_of_a_worker_holds_shared_mutable_state(path: Path) -> None:
 def test_a_classifier_starts_without_torchvision_or_a_runtime() -> None:
     code = "import sys, image_classification; print(sorted({'torchvision', 'openvino', 'ts'} & set(sys.modules)))"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "[]"
+
+
+PREDICT_ONCE = """
+import io, sys
+from pathlib import Path
+import PIL.Image, torch
+from {module} import {name}
+from vision_serving.payload import Payload
+from vision_serving.predictions import Classification, Detections
+
+handler = {name}()
+handler.load(Path({folder!r}), torch.device("cpu"))
+picture = io.BytesIO()
+PIL.Image.new("RGB", (40, 30), "red").save(picture, "PNG")
+(prediction,) = handler.predict([Payload(images=(picture.getvalue(),), options={options})])[0].items
+assert isinstance(prediction, (Classification, Detections)), prediction
+print(sorted({{"torchvision", "ts"}} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "module", "name", "options"),
+    [
+        ("tiny_classifier", "image_classification", "ImageClassificationHandler", {}),
+        ("tiny_detector", "object_detection", "ObjectDetectionHandler", {"score_threshold": 0.0}),
+    ],
+)
+def test_an_exported_archive_starts_and_predicts_without_torchvision(
+    request: pytest.FixtureRequest, model: str, module: str, name: str, options: dict[str, float]
+) -> None:
+    exported: TinyModel = request.getfixturevalue(model)
+    folder = str(exported.folders["openvino"])
+    code = PREDICT_ONCE.format(module=module, name=name, folder=folder, options=options)
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
     assert finished.stdout.strip() == "[]"

@@ -14,7 +14,8 @@ from vision_serving.errors import ConfigError
 KEY = re.compile(r"(?!int$|float$|str$)[a-z_][a-z0-9_]*|\d+")
 
 Task = Literal["classification", "detection"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+DeviceType = Literal["cpu", "cuda"]
 
 SizeHW = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 RGB = tuple[float, float, float]
@@ -136,12 +137,18 @@ def check_options(task: Task, options: dict[str, Any]) -> None:
 
 
 class HandlerConfig(StrictModel):
-    """The `handler:` section of an archive."""
+    """The `handler:` section of an archive.
+
+    device_type    the only kind of device that the artifact runs on; any that its backend knows where there is none
+    cpu_features   what its verified answers depend on, as `resources.cpu_features` names it
+    """
 
     task: Task
     backend: str
     precision: Precision = "fp32"
     artifact: str
+    device_type: DeviceType | None = None
+    cpu_features: tuple[str, ...] = ()
     labels: str = "labels.json"
     preprocessing: PreprocessingConfig
     candidates_per_class: Annotated[int, Field(gt=0)] | None = None
@@ -159,6 +166,7 @@ class BackendConfig(StrictModel):
     """How a backend runs its artifact in this process."""
 
     precision: Precision = "fp32"
+    cpu_features: tuple[str, ...] = ()
     threads: Annotated[int, Field(gt=0)] = 1
     pin_threads: bool = False
 

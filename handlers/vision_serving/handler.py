@@ -14,7 +14,15 @@ from torch import Tensor
 
 from vision_serving.backends import find_backend, load_backend
 from vision_serving.backends.base import Backend
-from vision_serving.config import OPTIONS, BackendConfig, HandlerConfig, Options, describe_problems, read_handler_config
+from vision_serving.config import (
+    OPTIONS,
+    BackendConfig,
+    DeviceType,
+    HandlerConfig,
+    Options,
+    describe_problems,
+    read_handler_config,
+)
 from vision_serving.decoding import Item, Place, decode_in_chunks
 from vision_serving.errors import (
     BackendError,
@@ -54,7 +62,12 @@ class VisionHandler(ABC):
         self.labels = read_labels(model_dir / self.config.labels)
         threads = threads_per_worker(workers)
         torch.set_num_threads(threads)
-        backend_config = BackendConfig(precision=self.config.precision, threads=threads, pin_threads=workers == 1)
+        backend_config = BackendConfig(
+            precision=self.config.precision,
+            cpu_features=self.config.cpu_features,
+            threads=threads,
+            pin_threads=workers == 1,
+        )
         self.backend = load_backend(self.config.backend, model_dir / self.config.artifact, backend_config, device)
 
     def predict(self, payloads: Sequence[Payload], timings: StageTimings | None = None) -> list[Outcome]:
@@ -147,9 +160,8 @@ class VisionHandler(ABC):
         model_dir = Path(properties["model_dir"])
         self.version = str((context.manifest or {}).get("model", {}).get("modelVersion", ""))
         try:
-            device = choose_device(
-                properties.get("gpu_id"), read_handler_config(model_dir / "model-config.yaml").backend
-            )
+            config = read_handler_config(model_dir / "model-config.yaml")
+            device = choose_device(properties.get("gpu_id"), config.backend, config.device_type)
             self.load(model_dir, device, workers=configured_workers(context.model_name))
             for batch_size in sorted({1, properties.get("batch_size") or 1}):
                 self.warm_up(batch_size)
@@ -182,9 +194,16 @@ class VisionHandler(ABC):
         }
 
 
-def choose_device(gpu_id: int | None, backend: str) -> torch.device:
-    """The GPU that TorchServe dealt to this worker, where the archive's backend runs on GPUs; else the CPU."""
-    if gpu_id is None or "cuda" not in find_backend(backend).device_types:
+def choose_device(gpu_id: int | None, backend: str, device_type: DeviceType | None = None) -> torch.device:
+    """The GPU that TorchServe dealt to this worker, where the archive's backend and artifact run on GPUs; else the CPU.
+
+    Raises BackendError when the artifact needs a GPU and there is none, or the GPU cannot be used.
+    """
+    if device_type == "cpu" or "cuda" not in find_backend(backend).device_types:
+        return torch.device("cpu")
+    if gpu_id is None:
+        if device_type == "cuda":
+            raise BackendError("the artifact was built for a GPU, and TorchServe dealt none; set number_of_gpu")
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise BackendError(f"TorchServe dealt GPU {gpu_id}, which this PyTorch cannot use; set number_of_gpu=0")

@@ -1,4 +1,4 @@
-"""How many cores this process may use, and how many workers it shares them with."""
+"""What this machine gives to a worker: cores, shared with how many others, and the arithmetic of its CPU."""
 
 import json
 import math
@@ -12,6 +12,16 @@ from vision_serving.errors import ConfigError
 CGROUP_V2_ROOT = Path("/sys/fs/cgroup")
 CGROUP_V1_ROOT = Path("/sys/fs/cgroup/cpu")
 OWN_CGROUPS = Path("/proc/self/cgroup")
+CPUINFO = Path("/proc/cpuinfo")
+
+# What the numbers of an artifact can depend on -> the kernel's names for it, any of which will do. Without `vnni`
+# (dot products of int8 that cannot overflow) the sums of an int8 model saturate on x86, and its accuracy falls.
+CPU_FEATURES = {
+    "avx2": {"avx2"},
+    "avx512": {"avx512f"},
+    "vnni": {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"},
+    "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
+}
 
 
 def usable_cores() -> int:
@@ -92,3 +102,10 @@ def read_properties(text: str) -> dict[str, str]:
         if separator:
             values[key.strip()] = value.strip()
     return values
+
+
+def cpu_features() -> set[str]:
+    """Which of CPU_FEATURES this machine has, by the flags that Linux lists; nothing on other systems."""
+    lines = CPUINFO.read_text().splitlines() if CPUINFO.is_file() else []
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return {feature for feature, names in CPU_FEATURES.items() if names & set(flags)}

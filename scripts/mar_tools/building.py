@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from mar_tools.checkpoints import Checkpoint, load_checkpoint
-from mar_tools.exporters import candidates
+from mar_tools.exporters import find_candidates
 from mar_tools.exports import REFERENCE, export_folder, export_model
 from mar_tools.images import load_encoded_images
 from mar_tools.recipes import Recipe
@@ -41,7 +41,7 @@ class Candidate:
 
 def build_candidates(recipe: Recipe, exports: Path, announce: Callable[[str], None]) -> list[Candidate]:
     """Export and verify what the recipe leaves to choose from, then time what passed. `announce` hears each step."""
-    pairs = candidates(recipe.backend, recipe.precision)
+    pairs = find_candidates(recipe.backend, recipe.precision, "cpu")
     announce("load the checkpoint")
     checkpoint = load_checkpoint(recipe)
     announce(f"export {REFERENCE}")

@@ -15,22 +15,26 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 import yaml
+from pydantic import Field
 from torch import nn
 
 from image_classification import ImageClassificationHandler
+from mar_tools.calibration import Calibration
 from mar_tools.checkpoints import Checkpoint
 from mar_tools.exporters import load_exporter
-from mar_tools.exporters.base import ExportJob
-from mar_tools.images import generate_images
+from mar_tools.exporters.base import Exported, ExportJob
+from mar_tools.images import load_pixels
 from mar_tools.recipes import Recipe, VerificationRecipe
 from object_detection import ObjectDetectionHandler
-from vision_serving.config import HandlerConfig, Precision, StrictModel, Task, parse_config
+from vision_serving.config import DeviceType, HandlerConfig, Precision, StrictModel, Task, parse_config
 from vision_serving.errors import ConfigError
 from vision_serving.graphs import build_graph
 from vision_serving.handler import VisionHandler
+from vision_serving.resources import cpu_features
 
 REFERENCE = "eager-fp32"
 ENTRY_FILES: dict[Task, str] = {"classification": "image_classification.py", "detection": "object_detection.py"}
@@ -48,46 +52,72 @@ class ExportManifest(StrictModel):
     task: Task
     weights: str
     verification: VerificationRecipe
+    quantization: dict[str, Any] = Field(default={})
 
 
-def export_folder(exports: Path, recipe: Recipe, backend: str, precision: str) -> Path:
-    return exports / recipe.name / f"{backend}-{precision}"
+def export_folder(exports: Path, recipe: Recipe, backend: str, precision: str, device_type: DeviceType = "cpu") -> Path:
+    """One folder a candidate; `-cuda` at its end where it is for GPUs."""
+    return exports / recipe.name / f"{backend}-{precision}{'' if device_type == 'cpu' else f'-{device_type}'}"
 
 
-def export_model(recipe: Recipe, checkpoint: Checkpoint, backend: str, precision: Precision, exports: Path) -> Path:
+def export_model(
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    backend: str,
+    precision: Precision,
+    exports: Path,
+    device_type: DeviceType = "cpu",
+) -> Path:
     """Write one export folder, whole or not at all. Raises BackendError or ConfigError."""
-    exporter = load_exporter(backend, precision)
-    network = checkpoint.torch_network(backend)
-    graph = build_graph(network, recipe.task, checkpoint.preprocessing, checkpoint.source.output)
-    check_label_count(graph, checkpoint)
-    python_file = str(recipe.path(recipe.model.file)) if recipe.model.file else None
-    job = ExportJob(graph, checkpoint, recipe.task, precision, python_file)
-    with replaced_folder(export_folder(exports, recipe, backend, precision)) as folder:
-        artifact = exporter.export(job, folder)
-        write_model_config(folder / "model-config.yaml", recipe, checkpoint, backend, precision, artifact)
+    exporter = load_exporter(backend, precision, device_type)
+    job = _new_job(recipe, checkpoint, backend, precision, device_type)
+    check_label_count(job.graph, checkpoint)
+    target = export_folder(exports, recipe, backend, precision, device_type)
+    with replaced_folder(target) as folder:
+        exported = exporter.export(job, folder)
+        write_model_config(folder / "model-config.yaml", recipe, checkpoint, job, exported, backend)
         (folder / "labels.json").write_bytes(orjson.dumps(checkpoint.labels))
-        (folder / "export.json").write_bytes(
-            orjson.dumps(_manifest(recipe).model_dump(mode="json"), option=orjson.OPT_INDENT_2)
-        )
-    return export_folder(exports, recipe, backend, precision)
+        manifest = _manifest(recipe, exported).model_dump(mode="json")
+        (folder / "export.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    return target
 
 
-def _manifest(recipe: Recipe) -> ExportManifest:
-    images = recipe.verification.images
-    absolute = None if images is None else recipe.path(images).absolute()
+def _new_job(
+    recipe: Recipe, checkpoint: Checkpoint, backend: str, precision: Precision, device_type: DeviceType
+) -> ExportJob:
+    network = checkpoint.torch_network(backend)
+    images = recipe.calibration.images
+    return ExportJob(
+        graph=build_graph(network, recipe.task, checkpoint.preprocessing, checkpoint.source.output),
+        checkpoint=checkpoint,
+        task=recipe.task,
+        precision=precision,
+        device_type=device_type,
+        calibration=Calibration(
+            images=None if images is None else recipe.path(images),
+            count=recipe.calibration.count,
+            preprocessing=checkpoint.preprocessing,
+            quantization=recipe.quantization,
+        ),
+        python_file=str(recipe.path(recipe.model.file)) if recipe.model.file else None,
+    )
+
+
+def _manifest(recipe: Recipe, exported: Exported) -> ExportManifest:
     return ExportManifest(
         name=recipe.name,
         version=recipe.version,
         task=recipe.task,
         weights=recipe.model.weights,
-        verification=recipe.verification.model_copy(update={"images": absolute}),
+        verification=recipe.verification.located_in(recipe.folder),
+        quantization=dict(exported.quantization),
     )
 
 
 def check_label_count(graph: nn.Module, checkpoint: Checkpoint) -> None:
     """Run the graph once. Raises ConfigError when it fails, or has another number of classes than there are labels."""
     try:
-        outputs = graph(generate_images(1, checkpoint.preprocessing))
+        outputs = graph(load_pixels(1, checkpoint.preprocessing))
     except ConfigError:
         raise
     except Exception as error:  # the network may be the user's own
@@ -103,14 +133,17 @@ def check_label_count(graph: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def write_model_config(
-    path: Path, recipe: Recipe, checkpoint: Checkpoint, backend: str, precision: Precision, artifact: str
+    path: Path, recipe: Recipe, checkpoint: Checkpoint, job: ExportJob, exported: Exported, backend: str
 ) -> None:
     """The archive's yaml: the `handler` section and timeouts. Workers and batching belong to config.properties."""
+    present = cpu_features()
     handler = HandlerConfig(
         task=recipe.task,
         backend=backend,
-        precision=precision,
-        artifact=artifact,
+        precision=job.precision,
+        artifact=exported.artifact,
+        device_type=None if exported.portable else job.device_type,
+        cpu_features=tuple(feature for feature in exported.cpu_features if feature in present),
         preprocessing=checkpoint.preprocessing,
         candidates_per_class=checkpoint.candidates_per_class,
         options=checkpoint.options,

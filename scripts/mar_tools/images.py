@@ -1,21 +1,28 @@
-"""Images to compare and time with: the user's own, or generated ones where a recipe names none."""
+"""Images to compare, calibrate and time with: the user's own, or `examples/photographs` where a recipe names none."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
 
-from vision_serving.config import PreprocessingConfig
+from mar_tools.command_line import ROOT
+from vision_serving.config import ImageLimits, PreprocessingConfig
 from vision_serving.errors import ConfigError
-from vision_serving.images import Image
+from vision_serving.images import Image, decode_image
 from vision_serving.preprocessing import preprocess_images
 
+PHOTOGRAPHS = ROOT / "examples" / "photographs"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-GENERATED_SIZES_HW = ((480, 640), (640, 480), (427, 640), (512, 512))
+MODEL_SIZE_HW = (480, 640)  # of photographs for a model whose pixels keep the picture's shape
+TRACED_SIZE_HW = (256, 320)
+
+Item = TypeVar("Item")
+Split = Literal["all", "verification", "calibration"]
+SPLITS: dict[Split, slice] = {"all": slice(None), "verification": slice(0, None, 2), "calibration": slice(1, None, 2)}
 
 
 def find_images(path: Path) -> list[Path]:
@@ -28,46 +35,52 @@ def find_images(path: Path) -> list[Path]:
     return found
 
 
-def generate_image(seed: int, size_hw: tuple[int, int]) -> Image:
-    """A picture with the statistics of a photograph: colour noise over all scales, its amplitude growing with scale."""
-    generator = np.random.default_rng(seed)
-    height, width = size_hw
-    canvas = np.zeros((height, width, 3), dtype=np.float32)
-    for cells in (2, 4, 8, 16, 32, 64):
-        noise = generator.uniform(-1, 1, (cells, cells, 3)).astype(np.float32)
-        for channel in range(3):
-            layer = PIL.Image.fromarray(noise[:, :, channel]).resize((width, height), PIL.Image.Resampling.BICUBIC)
-            canvas[:, :, channel] += np.asarray(layer) / cells**0.7
-    return (128 + 110 * canvas).clip(0, 255).astype(np.uint8)
+def choose_images(folder: Path | None, count: int, split: Split = "all") -> list[Path]:
+    """Up to `count` images of a folder; the photographs where it is None.
+
+    `split` halves the photographs, so that what calibrates does not verify. A user's own folder is taken whole.
+    """
+    if folder is None:
+        return find_images(PHOTOGRAPHS)[SPLITS[split]][:count]
+    return spread_evenly(find_images(folder), count)
 
 
-def generate_images(count: int, preprocessing: PreprocessingConfig) -> Tensor:
-    """A batch of generated images as model pixels, uint8 (N, H, W, 3)."""
-    images = [generate_image(seed, GENERATED_SIZES_HW[0]) for seed in range(count)]
-    return preprocess_images(images, preprocessing).pixels
+def spread_evenly(items: Sequence[Item], count: int | None) -> list[Item]:
+    """At most `count` of them in order, from all over: the first of a sorted list may well be all alike."""
+    if count is None or count >= len(items):
+        return list(items)
+    return [items[index * len(items) // count] for index in range(count)]
 
 
-def encode_jpeg(image: Image) -> bytes:
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(image).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
+def load_encoded_images(folder: Path | None, count: int, split: Split = "all") -> list[bytes]:
+    """The bytes of `choose_images`."""
+    return [path.read_bytes() for path in choose_images(folder, count, split)]
 
 
-def load_encoded_images(folder: Path | None, count: int) -> list[bytes]:
-    """Up to `count` encoded images of a folder; generated JPEGs of several sizes where it is None."""
-    if folder is not None:
-        return [path.read_bytes() for path in find_images(folder)[:count]]
-    sizes: Sequence[tuple[int, int]] = GENERATED_SIZES_HW
-    return [encode_jpeg(generate_image(seed, sizes[seed % len(sizes)])) for seed in range(count)]
+def load_photographs(count: int) -> list[Image]:
+    return [decode_image(data, ImageLimits()) for data in load_encoded_images(None, count)]
+
+
+def load_pixels(count: int, preprocessing: PreprocessingConfig) -> Tensor:
+    """A batch of photographs as model pixels, uint8 (N, H, W, 3)."""
+    photographs = load_photographs(count)
+    if not is_fixed_size(preprocessing):
+        photographs = [_resize(photograph, MODEL_SIZE_HW) for photograph in photographs]
+    return preprocess_images(photographs, preprocessing).pixels
 
 
 def example_pixels(preprocessing: PreprocessingConfig) -> Tensor:
-    """Two images to trace or warm up a graph with; small ones where the graph takes any size."""
+    """Two photographs to trace or warm up a graph with; small ones where the graph takes any size."""
     if is_fixed_size(preprocessing):
-        return generate_images(2, preprocessing)
-    return torch.from_numpy(np.stack([generate_image(seed, (256, 320)) for seed in range(2)]))
+        return load_pixels(2, preprocessing)
+    return torch.from_numpy(np.stack([_resize(photograph, TRACED_SIZE_HW) for photograph in load_photographs(2)]))
 
 
 def is_fixed_size(preprocessing: PreprocessingConfig) -> bool:
     """Whether all images come to one size in model pixels."""
     return preprocessing.crop is not None or preprocessing.resize.mode in ("exact", "letterbox")
+
+
+def _resize(image: Image, size_hw: tuple[int, int]) -> Image:
+    height, width = size_hw
+    return np.asarray(PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BICUBIC))

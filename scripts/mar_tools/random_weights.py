@@ -5,7 +5,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-from mar_tools.images import generate_images
+from mar_tools.images import load_pixels
 from vision_serving.config import PreprocessingConfig
 
 CLASS_LAYERS = re.compile(
@@ -13,6 +13,9 @@ CLASS_LAYERS = re.compile(
     r"|class_embed(\.\d+)?|class_labels_classifier(\.layers\.\d+)?|enc_score_head)$"  # transformers
 )
 CLASS_SPREAD = 8.0
+# With most activations on the positive side, where ReLU and its kin are linear, a deep random network does not amplify
+# the rounding noise of its first layers into chaos; trained networks do not either.
+POSITIVE_BIAS = 1.0
 
 
 def spread_class_scores(network: nn.Module) -> None:
@@ -38,11 +41,13 @@ def settle_batch_norm(network: nn.Module, graph: nn.Module, preprocessing: Prepr
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             norm.reset_running_stats()
             norm.momentum = None  # a cumulative average
+            if norm.bias is not None:
+                norm.bias.data.fill_(POSITIVE_BIAS)
             norm.train()
         else:
             hooks.append(norm.register_forward_pre_hook(_take_statistics))
     with torch.inference_mode():
-        graph(generate_images(count=4, preprocessing=preprocessing))
+        graph(load_pixels(4, preprocessing))
     for hook in hooks:
         hook.remove()
     network.eval().requires_grad_(True)

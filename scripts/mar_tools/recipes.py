@@ -46,15 +46,72 @@ class ModelRecipe(NetworkSource):
 
 
 class VerificationRecipe(StrictModel):
-    """Images to compare on, and bounds that replace the defaults of `verification.py`."""
+    """Images to compare on, what is in them where that is known, and bounds in place of the defaults of the precision.
+
+    labels: `folders` where each image lies in a folder named after its class, or a JSON file with the class of each
+    folder. annotations: a COCO file with the boxes. count: at most so many images; without it all that are labelled,
+    else 16.
+    """
 
     images: Path | None = None
-    count: Annotated[int, Field(gt=0)] = 16
+    labels: Literal["folders"] | Path | None = None
+    annotations: Path | None = None
+    count: Annotated[int, Field(gt=0)] | None = None
     min_top1_agreement: Share | None = None
+    min_top5_agreement: Share | None = None
     min_matched_boxes: Share | None = None
     min_iou: Share | None = None
+    min_mean_iou: Share | None = None
     max_score_difference: Share | None = None
     min_snr_db: float | None = None
+    max_accuracy_drop: Share | None = None
+
+    @model_validator(mode="after")
+    def _truth_has_images(self) -> "VerificationRecipe":
+        truths = [key for key in ("labels", "annotations") if getattr(self, key) is not None]
+        if truths and self.images is None:
+            raise ValueError(f"`{truths[0]}` says what is in `images`, which is missing")
+        if len(truths) == 2:
+            raise ValueError("`labels` belongs to classification and `annotations` to detection; give one of them")
+        if self.max_accuracy_drop is not None and not truths:
+            raise ValueError("`max_accuracy_drop` needs `images` with `labels` or `annotations`")
+        return self
+
+    def bounds(self) -> dict[str, float]:
+        """Those that the recipe states, by name."""
+        return {key: value for key, value in self.model_dump(exclude_none=True).items() if key[:4] in ("min_", "max_")}
+
+    def located_in(self, folder: Path) -> "VerificationRecipe":
+        """With its relative paths, which start at `folder`, made absolute."""
+        paths = {key: getattr(self, key) for key in ("images", "labels", "annotations")}
+        return self.model_copy(
+            update={key: (folder / path).absolute() for key, path in paths.items() if isinstance(path, Path)}
+        )
+
+
+# Which of a verification's keys tells the truth of which task.
+TRUTHS: dict[Task, str] = {"classification": "labels", "detection": "annotations"}
+
+
+class CalibrationRecipe(StrictModel):
+    """Images that int8 ranges are measured on: like those that will be served, and not those of the verification."""
+
+    images: Path | None = None
+    count: Annotated[int, Field(gt=0)] = 128
+
+
+class QuantizationRecipe(StrictModel):
+    """How int8 comes about.
+
+    scheme         static      ranges of the activations measured on the calibration images
+                   dynamic     ranges found anew for each batch, of matrix products only (onnxruntime)
+                   checkpoint  the network was trained with fake quantisation, whose scales are kept
+                   auto        dynamic for onnxruntime where most weights are in matrix products, else static
+    float_layers   names of layers that stay in float, or `auto`: none, or those that the outputs need
+    """
+
+    scheme: Literal["auto", "static", "dynamic", "checkpoint"] = "auto"
+    float_layers: Literal["auto"] | tuple[str, ...] = "auto"
 
 
 class Recipe(StrictModel):
@@ -72,12 +129,21 @@ class Recipe(StrictModel):
     limits: ImageLimits = ImageLimits()
     response_timeout_s: Annotated[int, Field(gt=0)] = 60
     startup_timeout_s: Annotated[int, Field(gt=0)] = 300
+    calibration: CalibrationRecipe = CalibrationRecipe()
+    quantization: QuantizationRecipe = QuantizationRecipe()
     verification: VerificationRecipe = VerificationRecipe()
     _folder: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")
     def _options_are_valid(self) -> "Recipe":
         check_options(self.task, self.options)
+        return self
+
+    @model_validator(mode="after")
+    def _truth_fits_the_task(self) -> "Recipe":
+        for task, key in TRUTHS.items():
+            if task != self.task and getattr(self.verification, key) is not None:
+                raise ValueError(f"verification: `{key}` belongs to {task}; {self.task} takes `{TRUTHS[self.task]}`")
         return self
 
     @model_validator(mode="after")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CPU, TinyModel
+from fakes import generate_image
 from torch import Tensor
 
-from mar_tools.images import generate_image
 from mar_tools.verification import load_handler
 from vision_serving.backends import BACKENDS, load_backend
 from vision_serving.backends.base import Backend

@@ -10,11 +10,10 @@ from typing import Any
 import orjson
 import pytest
 from conftest import TinyModel
-from fakes import encode_image
+from fakes import encode_image, generate_image
 
 from mar_tools.archive import build_archive, extract_archive
 from mar_tools.command_line import HANDLERS
-from mar_tools.images import generate_image
 
 # Runs as a worker does: the extracted archive first on the path, nothing else of the project, TorchServe's loader.
 WORKER = """

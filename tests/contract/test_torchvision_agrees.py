@@ -9,13 +9,12 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from fakes import encode_image
+from fakes import encode_image, generate_image
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.transforms import functional
 
 from image_classification import ImageClassificationHandler
-from mar_tools.images import generate_image
 from mar_tools.sources.torchvision import default_options, preprocessing_of_detector, preprocessing_of_preset
 from object_detection import ObjectDetectionHandler
 from vision_serving.config import HandlerConfig, PreprocessingConfig

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from vision_serving import backends
 from vision_serving.backends import BACKENDS, load_backend
 from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError, VisionServingError
@@ -11,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match=r"unknown backend 'onx'; expected one of \['eager'"):
+    with pytest.raises(BackendError, match=r"unknown backend 'onx'; expected one of \['aotinductor', 'eager'"):
         load_backend("onx", tmp_path, BackendConfig(), CPU)
 
 
@@ -27,9 +28,12 @@ def test_a_missing_package_is_refused_with_what_to_install(tmp_path: Path, monke
         load_backend("absent", tmp_path, BackendConfig(), CPU)
 
 
-def test_eager_refuses_a_precision_it_does_not_have(tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match="fp32 only, got precision 'bf16'"):
-        load_backend("eager", tmp_path, BackendConfig(precision="bf16"), CPU)
+def test_a_cpu_without_the_features_that_were_verified_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "cpu_features", lambda: {"avx2"})
+    with pytest.raises(BackendError, match=r"this CPU lacks \['vnni'\], with which int8 was verified"):
+        load_backend("eager", tmp_path, BackendConfig(precision="int8", cpu_features=("avx2", "vnni")), CPU)
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"<net></net>"], ids=["empty", "garbage", "no network"])

@@ -44,7 +44,7 @@ def test_a_minimal_handler_section_has_the_documented_defaults() -> None:
         ({"preprocessing": {**EXACT_16, "resize": {**EXACT_16["resize"], "sise": 5}}},
          ["unknown key 'preprocessing.resize.sise'", "'size'", "'pad_value'"]),
         ({"task": "segmentation"}, ["'task'", "'classification'", "'detection'", "got 'segmentation'"]),
-        ({"precision": "fp16"}, ["'precision'", "'fp32'", "'bf16'", "got 'fp16'"]),
+        ({"precision": "int4"}, ["'precision'", "'fp32'", "'bf16'", "'int8'", "got 'int4'"]),
         ({"limits": {"max_pixels": 0}}, ["'limits.max_pixels'", "greater than 0", "got '0'"]),
         ({"options": {"score_threshold": 2}}, ["less than or equal to 1"]),
         ({"options": {"top_k": 2}}, ["unknown key 'top_k'", "'score_threshold'"]),

@@ -1,10 +1,19 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, nms
 
 from vision_serving.config import DetectionOptions
-from vision_serving.postprocessing import Candidates, read_candidates, select_detections, top_k_classes
+from vision_serving.postprocessing import (
+    NMS_BLOCK,
+    Candidates,
+    read_candidates,
+    select_detections,
+    suppress_overlaps,
+    top_k_classes,
+)
 
 NO_BOXES = Candidates(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
 
@@ -134,6 +143,59 @@ def test_an_image_of_a_batch_reads_its_own_rows() -> None:
     }
     assert len(read_candidates(outputs, 0, 0.5, None).scores) == 0
     assert (read_candidates(outputs, 1, 0.85, None).boxes == boxes_in_a_row(6)[3:4]).all()
+
+
+# Whole coordinates: torchvision moves each class's boxes apart, which rounds others. Few of them, and few scores: so
+# boxes without area, boxes on top of each other, IoUs at the threshold and ties in score are common.
+WHOLE_BOXES = st.lists(
+    st.tuples(*[st.integers(0, 8)] * 4, st.sampled_from([0.25, 0.5, 0.75]), st.integers(0, 2)), max_size=40
+)
+THRESHOLDS = st.sampled_from([0.1, 0.25, 1 / 3, 0.45, 0.5, 0.6, 0.7, 1.0])
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows=WHOLE_BOXES, iou_threshold=THRESHOLDS, limit=st.integers(1, 50))
+def test_nms_equals_torchvisions_cut_to_the_limit(
+    rows: list[tuple[int, int, int, int, float, int]], iou_threshold: float, limit: int
+) -> None:
+    boxes = torch.tensor([[min(x), min(y), max(x), max(y)] for *xy, _, _ in rows for x, y in [(xy[::2], xy[1::2])]])
+    given_candidates = candidates([row[4] for row in rows], [row[5] for row in rows], boxes.reshape(-1, 4).float())
+    expected = batched_nms(given_candidates.boxes, given_candidates.scores, given_candidates.class_ids, iou_threshold)[
+        :limit
+    ]
+    assert suppress_overlaps(given_candidates, iou_threshold, limit).tolist() == expected.tolist()
+
+
+def nms_of_each_class(given: Candidates, iou_threshold: float) -> Tensor:
+    """torchvision's nms within each class where the boxes are, best first, of equal scores the first."""
+    kept = torch.zeros(len(given.scores), dtype=torch.bool)
+    for class_id in set(given.class_ids.tolist()):
+        own = (given.class_ids == class_id).nonzero().squeeze(1)
+        kept[own[nms(given.boxes[own], given.scores[own], iou_threshold)]] = True
+    indices = kept.nonzero().squeeze(1)
+    return indices[given.scores[indices].sort(descending=True, stable=True).indices]
+
+
+@pytest.mark.parametrize("iou_threshold", [0.3, 0.6])
+@pytest.mark.parametrize("count", [1, 30, NMS_BLOCK, NMS_BLOCK + 1, 1000, 50_000])
+def test_nms_of_any_number_of_boxes_anywhere_equals_torchvisions_within_each_class(
+    count: int, iou_threshold: float
+) -> None:
+    generator = torch.Generator().manual_seed(count)
+    corners = torch.rand(count, 2, generator=generator) * 100 - 20
+    boxes = torch.cat((corners, corners + torch.rand(count, 2, generator=generator) * 40 - 1), dim=1)  # some inverted
+    scores = (torch.rand(count, generator=generator) * 500).round() / 500  # many ties
+    many = Candidates(boxes, scores, torch.randint(0, 4, (count,), generator=generator))
+    expected = nms_of_each_class(many, iou_threshold)
+    assert suppress_overlaps(many, iou_threshold, count).tolist() == expected.tolist()
+    assert suppress_overlaps(many, iou_threshold, 100).tolist() == expected[:100].tolist()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30], ids=["nan", "inf", "areas overflow"])
+def test_boxes_that_are_not_finite_reach_the_handler_which_refuses_them(value: float) -> None:
+    boxes = boxes_in_a_row(3)
+    boxes[1, 2] = value
+    assert sorted(suppress_overlaps(candidates([0.9, 0.8, 0.7], boxes=boxes), 0.5, 10).tolist()) == [0, 1, 2]
 
 
 def postprocess_like_torchvision_ssd(

@@ -2,13 +2,12 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from fakes import noise_image, solid_image
+from fakes import generate_image, noise_image, solid_image
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms import functional
 
-from mar_tools.images import generate_image
 from mar_tools.sources.torchvision import preprocessing_of_detector
 from vision_serving import preprocessing
 from vision_serving.config import PreprocessingConfig, ResizeConfig

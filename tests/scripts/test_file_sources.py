@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mar_tools.checkpoints import load_checkpoint
 from mar_tools.exports import export_model
-from mar_tools.images import generate_images
+from mar_tools.images import load_pixels
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.verification import load_handler, verify_export
 from vision_serving.config import Task
@@ -78,7 +78,7 @@ def test_a_script_is_served_with_the_weights_inside_it(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(recipe)
     folder = export_model(recipe, checkpoint, "eager", "fp32", tmp_path / "exports")
     (tmp_path / "recipe" / "model.pt").unlink()
-    pixels = generate_images(3, checkpoint.preprocessing)
+    pixels = load_pixels(3, checkpoint.preprocessing)
     found = load_handler(folder).backend.infer(pixels)["logits"]
     mean, std = (
         torch.tensor(values).view(3, 1, 1) for values in (checkpoint.preprocessing.mean, checkpoint.preprocessing.std)

@@ -10,12 +10,11 @@ import pytest
 import torch
 import transformers
 import yaml
-from fakes import encode_image
+from fakes import encode_image, generate_image
 from torch import Tensor
 
 from mar_tools.checkpoints import Checkpoint, load_checkpoint
 from mar_tools.exports import export_model
-from mar_tools.images import generate_image
 from mar_tools.random_weights import settle_batch_norm
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.sources.image_processors import preprocessing_of

@@ -11,12 +11,12 @@ import timm
 import timm.data
 import torch
 import yaml
+from fakes import generate_image
 from safetensors.torch import save_file
 from torch import nn
 
 from mar_tools.checkpoints import load_checkpoint
 from mar_tools.exports import export_model
-from mar_tools.images import generate_image
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.sources.timm import preprocessing_of
 from vision_serving.backends import load_backend

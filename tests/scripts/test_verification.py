@@ -145,7 +145,7 @@ def test_an_export_that_computes_the_same_is_verified(
     model: TinyModel = request.getfixturevalue(fixture)
     report = model.reports[backend]
     assert report["passed"], report["failures"]
-    assert report["images"] == {"count": 4, "source": "generated"}
+    assert report["images"] == {"count": 4, "source": "photographs"}
     assert report["weights"] == "random"
     assert require_verified(model.folders[backend]) == report
 

@@ -8,9 +8,13 @@ import torch
 from vision_serving.backends.base import Backend
 from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError
+from vision_serving.resources import cpu_features
 
 BACKENDS = {
     "eager": "vision_serving.backends.eager:EagerBackend",
+    "torchscript": "vision_serving.backends.torchscript:TorchScriptBackend",
+    "aotinductor": "vision_serving.backends.aotinductor:AotInductorBackend",
+    "onnxruntime": "vision_serving.backends.onnxruntime:OnnxRuntimeBackend",
     "openvino": "vision_serving.backends.openvino:OpenVinoBackend",
 }
 
@@ -34,4 +38,10 @@ def load_backend(name: str, artifact: Path, config: BackendConfig, device: torch
         raise BackendError(f"backend {name!r} runs on {backend_class.device_types}, got device {str(device)!r}")
     if not artifact.exists():
         raise BackendError(f"{artifact}: no such artifact")
+    missing = sorted(set(config.cpu_features) - cpu_features())
+    if missing:
+        raise BackendError(
+            f"this CPU lacks {missing}, with which {config.precision} was verified, so the answers could differ; "
+            "build the model on this kind of machine, or with --precision fp32"
+        )
     return backend_class.load(artifact, config, device)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vision_serving.config import BackendConfig, PreprocessingConfig, StrictModel, Task, parse_config
 from vision_serving.errors import BackendError
 from vision_serving.graphs import build_graph
+from vision_serving.graphs.precisions import in_precision
 from vision_serving.graphs.sources import NetworkSource, build_network
 
 
@@ -26,7 +27,7 @@ class EagerSource(StrictModel):
 
 
 class EagerBackend:
-    """Runs the graph module itself, in fp32, with the threads that `torch.set_num_threads` gave the process."""
+    """Runs the graph module itself, with the threads that `torch.set_num_threads` gave the process."""
 
     device_types = ("cpu", "cuda")
 
@@ -36,8 +37,6 @@ class EagerBackend:
 
     @classmethod
     def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "EagerBackend":
-        if config.precision != "fp32":
-            raise BackendError(f"backend 'eager' runs fp32 only, got precision {config.precision!r}")
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # torch's default for convolutions, which is not the fp32 verified
         try:
@@ -50,7 +49,8 @@ class EagerBackend:
             network.load_state_dict(load_file(artifact / "model.safetensors"), strict=not source.network.holds_weights)
         except (OSError, SafetensorError, RuntimeError) as error:
             raise BackendError(f"model.safetensors does not fit its source: {str(error).splitlines()[0]}") from error
-        return cls(build_graph(network, source.task, source.preprocessing, source.network.output), device)
+        graph = build_graph(network, source.task, source.preprocessing, source.network.output)
+        return cls(in_precision(graph.to(device), config.precision, device.type), device)
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:
         with torch.inference_mode():

@@ -12,7 +12,8 @@ from torch import Tensor
 from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError
 
-PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
+# An int8 graph says itself where it is int8; this is the precision of the rest.
+PRECISIONS = {"fp32": openvino.Type.f32, "int8": openvino.Type.f32, "bf16": openvino.Type.bf16}
 NEEDED_CAPABILITY = {"bf16": "BF16"}
 
 

@@ -1,41 +1,70 @@
-"""The exporters by backend name. A new one is a file beside this one and a line in EXPORTERS.
+"""The exporters by backend name, and what each can make. A new one is a file, a line in EXPORTERS and its CANDIDATES.
 
-Each module has `PRECISIONS` and `export(job, folder) -> str`, which writes the artifact into the folder and names it.
+Each module has `export(job, folder) -> Exported`, which writes the artifact into the folder.
 """
 
 from importlib import import_module
 from types import ModuleType
 
+from vision_serving.config import DeviceType, Precision
 from vision_serving.errors import BackendError
 
 EXPORTERS = {
     "eager": "mar_tools.exporters.eager",
+    "torchscript": "mar_tools.exporters.torchscript",
+    "aotinductor": "mar_tools.exporters.aotinductor",
+    "onnxruntime": "mar_tools.exporters.onnxruntime",
     "openvino": "mar_tools.exporters.openvino",
 }
 
+# All that there is, the most promising first: a build may run out of its time budget.
+CANDIDATES: dict[DeviceType, tuple[tuple[str, Precision], ...]] = {
+    "cpu": (
+        ("openvino", "int8"),
+        ("openvino", "bf16"),
+        ("aotinductor", "int8"),
+        ("aotinductor", "bf16"),
+        ("onnxruntime", "int8"),
+        ("openvino", "fp32"),
+        ("aotinductor", "fp32"),
+        ("onnxruntime", "fp32"),
+        ("torchscript", "bf16"),
+        ("torchscript", "fp32"),
+        ("eager", "bf16"),
+        ("eager", "fp32"),
+    ),
+    "cuda": (
+        ("aotinductor", "fp16"),
+        ("aotinductor", "bf16"),
+        ("onnxruntime", "fp16"),
+        ("torchscript", "fp16"),
+        ("torchscript", "bf16"),
+        ("eager", "fp16"),
+        ("eager", "bf16"),
+        ("aotinductor", "fp32"),
+        ("onnxruntime", "fp32"),
+        ("torchscript", "fp32"),
+        ("eager", "fp32"),
+    ),
+}
 
-def load_exporter(backend: str, precision: str) -> ModuleType:
-    """Raises BackendError for an unknown backend, a precision it does not have, or a missing package."""
-    if backend not in EXPORTERS:
-        raise BackendError(f"unknown backend {backend!r}; expected one of {['auto', *EXPORTERS]}")
+
+def load_exporter(backend: str, precision: str, device_type: DeviceType = "cpu") -> ModuleType:
+    """Raises BackendError for an unknown backend, a precision it does not have there, or a missing package."""
+    find_candidates(backend, precision, device_type)
     try:
-        exporter = import_module(EXPORTERS[backend])
+        return import_module(EXPORTERS[backend])
     except ModuleNotFoundError as error:
         raise BackendError(f"backend {backend!r} needs the package {error.name!r}: pip install {error.name}") from error
-    if precision not in exporter.PRECISIONS:
-        raise BackendError(f"backend {backend!r} has no precision {precision!r}; it has {list(exporter.PRECISIONS)}")
-    return exporter
 
 
-def candidates(backend: str, precision: str) -> list[tuple[str, str]]:
+def find_candidates(backend: str, precision: str, device_type: DeviceType) -> list[tuple[str, Precision]]:
     """(backend, precision) pairs that a recipe's choice, with `auto`, leaves. Raises BackendError when none is left."""
-    backends = list(EXPORTERS) if backend == "auto" else [backend]
-    pairs = [
-        (name, choice)
-        for name in backends
-        for choice in load_exporter(name, "fp32").PRECISIONS
-        if precision in ("auto", choice)
-    ]
-    if not pairs:
-        load_exporter(backends[0], precision)  # says which precisions there are
-    return pairs
+    if backend not in ("auto", *EXPORTERS):
+        raise BackendError(f"unknown backend {backend!r}; expected one of {['auto', *EXPORTERS]}")
+    of_backend = [pair for pair in CANDIDATES[device_type] if backend in ("auto", pair[0])]
+    found = [pair for pair in of_backend if precision in ("auto", pair[1])]
+    if not found:
+        has = [choice for _, choice in of_backend]
+        raise BackendError(f"backend {backend!r} has no precision {precision!r} on {device_type}; it has {has}")
+    return found

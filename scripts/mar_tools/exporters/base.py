@@ -1,19 +1,58 @@
-"""What every exporter is given."""
+"""What every exporter is given, and what it tells about its artifact."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from mar_tools.calibration import Calibration
 from mar_tools.checkpoints import Checkpoint
-from vision_serving.config import Precision, Task
+from mar_tools.images import example_pixels, is_fixed_size
+from vision_serving.config import DeviceType, Precision, Task
+from vision_serving.graphs.precisions import in_precision
 
 
 @dataclass(frozen=True)
 class ExportJob:
-    """A graph in eval mode, the checkpoint that it was built from, and the precision to export."""
+    """A fp32 graph in eval mode, the checkpoint that it was built from, and what to export it to."""
 
     graph: nn.Module
     checkpoint: Checkpoint
     task: Task
     precision: Precision
+    device_type: DeviceType
+    calibration: Calibration
     python_file: str | None = None
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """Two images uint8 (2, H, W, 3) on the device, to trace with."""
+        return example_pixels(self.checkpoint.preprocessing).to(self.device_type)
+
+    @cached_property
+    def output_names(self) -> list[str]:
+        return list(self.graph(self.pixels))
+
+    @property
+    def has_fixed_size(self) -> bool:
+        """Whether all batches share one height and width; else both are dynamic in the artifact."""
+        return is_fixed_size(self.checkpoint.preprocessing)
+
+    def float_graph(self) -> nn.Module:
+        """The graph on the device, computing in the precision that was asked for; in fp32 for int8, to be quantised."""
+        return in_precision(self.graph.to(self.device_type), self.precision, self.device_type)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """`artifact`: the file or folder in the export folder. `quantization`: how int8 came about, for the report.
+
+    `cpu_features`: what the verified answers depend on. `portable`: whether it runs on other devices too.
+    """
+
+    artifact: str
+    quantization: Mapping[str, Any] = field(default_factory=dict)
+    cpu_features: tuple[str, ...] = ()
+    portable: bool = False

@@ -6,14 +6,13 @@ from pathlib import Path
 import orjson
 from safetensors.torch import save_file
 
-from mar_tools.exporters.base import ExportJob
+from mar_tools.exporters.base import Exported, ExportJob
 from vision_serving.backends.eager import EagerSource
 
-PRECISIONS = ("fp32",)
 ARTIFACT = "model"
 
 
-def export(job: ExportJob, folder: Path) -> str:
+def export(job: ExportJob, folder: Path) -> Exported:
     artifact = folder / ARTIFACT
     artifact.mkdir()
     network_source = job.checkpoint.source
@@ -27,4 +26,4 @@ def export(job: ExportJob, folder: Path) -> str:
     trained = {} if network_source.holds_weights else job.checkpoint.torch_network("eager").state_dict()
     state = {name: values.detach().clone().contiguous() for name, values in trained.items()}
     save_file(state, artifact / "model.safetensors")
-    return ARTIFACT
+    return Exported(ARTIFACT, portable=job.precision == "fp32")

@@ -1,41 +1,102 @@
-"""OpenVINO IR with fp32 weights; bf16 is how the same graph is computed, chosen when it is loaded."""
+"""OpenVINO IR with fp32 weights, where bf16 is how the same graph is computed; or quantised to int8 by NNCF."""
 
+import re
 import warnings
 from pathlib import Path
+from typing import Any
 
+import nncf
 import openvino
 import torch
+from torch import Tensor
 
-from mar_tools.exporters.base import ExportJob
-from mar_tools.images import example_pixels, is_fixed_size
+from mar_tools.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
+from mar_tools.exporters.base import Exported, ExportJob
 from vision_serving.errors import BackendError
 
-PRECISIONS = ("bf16", "fp32")
 ARTIFACT = "model.xml"
+QUANTIZED_OPERATORS = ("Convolution", "GroupConvolution", "MatMul")
+MODULE_PATH = re.compile(r"__module\.([\w.]+)")
+CPU_FEATURES = {"int8": ("vnni",), "bf16": ("bf16",), "fp32": ()}
 
 
-def export(job: ExportJob, folder: Path) -> str:
+def export(job: ExportJob, folder: Path) -> Exported:
+    model = convert(job)
+    quantization: dict[str, Any] = {}
+    if job.precision == "int8" and job.calibration.quantization.scheme != "checkpoint":
+        model, quantization = quantize(job, model)
+    model.set_friendly_name("graph")  # the converter's names count up from call to call
+    for index, node in enumerate(model.get_ordered_ops()):
+        node.set_friendly_name(f"{node.get_type_name()}_{index}")
+    openvino.save_model(model, folder / ARTIFACT, compress_to_fp16=False)
+    return Exported(ARTIFACT, quantization, cpu_features=CPU_FEATURES[job.precision])
+
+
+def convert(job: ExportJob) -> openvino.Model:
     """Traced by OpenVINO's converter, with a dynamic batch, and dynamic height and width where the model takes any."""
-    preprocessing = job.checkpoint.preprocessing
-    pixels = example_pixels(preprocessing)
-    height, width = pixels.shape[1:3] if is_fixed_size(preprocessing) else (-1, -1)
+    height, width = job.pixels.shape[1:3] if job.has_fixed_size else (-1, -1)
     try:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's warnings: every shape that it sees may be a constant
-            names = list(job.graph(pixels))
             model = openvino.convert_model(
                 job.graph,
-                example_input=(pixels,),
+                example_input=(job.pixels,),
                 input=[(openvino.PartialShape([-1, height, width, 3]), openvino.Type.u8)],
             )
+            names = job.output_names
     except Exception as error:  # the converter raises all sorts: each means that this graph is not for OpenVINO
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise BackendError(f"openvino cannot convert this model ({reason[:200]}); use --backend eager") from error
     model.inputs[0].set_names({"pixels"})
     for output, name in zip(model.outputs, names, strict=True):
         output.set_names({name})
-    model.set_friendly_name("graph")  # the converter's names count up from call to call
-    for index, node in enumerate(model.get_ordered_ops()):
-        node.set_friendly_name(f"{node.get_type_name()}_{index}")
-    openvino.save_model(model, folder / ARTIFACT, compress_to_fp16=False)
-    return ARTIFACT
+    return model
+
+
+def quantize(job: ExportJob, model: openvino.Model) -> tuple[openvino.Model, dict[str, Any]]:
+    """Static int8 by NNCF. Layers in float are named by the modules they come from, where the converter kept that."""
+    if job.calibration.quantization.scheme == "dynamic":
+        raise BackendError("openvino has no int8 scheme 'dynamic' for images; it has 'static' and 'checkpoint'")
+    compared = job.calibration.batches[:COMPARED_IMAGES]
+    expected = run(model, compared)
+    layers: dict[str, list[str]] = {}
+    for node in model.get_ordered_ops():
+        if node.get_type_name() in QUANTIZED_OPERATORS:
+            layers.setdefault(_module_path(node.get_friendly_name()), []).append(node.get_friendly_name())
+    quantized, float_layers = quantize_with_float_layers(
+        job.calibration,
+        list(layers),
+        lambda kept: _quantize(job, model, [name for layer in kept for name in layers.get(layer, [layer])]),
+        lambda found: outputs_snr_db(expected, run(found, compared)),
+    )
+    report = {"scheme": "static", "calibration_images": len(job.calibration.batches), "float_layers": float_layers}
+    return quantized, report
+
+
+def _quantize(job: ExportJob, model: openvino.Model, float_nodes: list[str]) -> openvino.Model:
+    has_attention = any("Attention" in type(module).__name__ for module in job.graph.modules())
+    return nncf.quantize(
+        model.clone(),
+        nncf.Dataset([pixels.numpy() for pixels in job.calibration.batches]),
+        subset_size=len(job.calibration.batches),
+        preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: hard-swish and GELU have a short negative side
+        model_type=nncf.ModelType.TRANSFORMER if has_attention else None,
+        ignored_scope=nncf.IgnoredScope(names=float_nodes) if float_nodes else None,
+    )
+
+
+def run(model: openvino.Model, batches: list[Tensor]) -> list[dict[str, Tensor]]:
+    properties = {"INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(model, "CPU", properties).create_infer_request()
+    names = [output.any_name for output in model.outputs]
+    found = []
+    for pixels in batches:
+        request.infer([pixels.numpy()])
+        found.append({name: torch.from_numpy(request.get_output_tensor(i).data.copy()) for i, name in enumerate(names)})
+    return found
+
+
+def _module_path(friendly_name: str) -> str:
+    """`__module.graph.network.layer1.0.conv1/aten::_convolution/Convolution` -> `graph.network.layer1.0.conv1`."""
+    found = MODULE_PATH.search(friendly_name)
+    return found.group(1) if found else friendly_name

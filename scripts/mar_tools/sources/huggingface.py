@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import nn
 
-from mar_tools.images import generate_image
+from mar_tools.images import load_photographs
 from mar_tools.recipes import WEIGHT_FILES, Recipe
 from mar_tools.sources.image_processors import preprocessing_of
 from mar_tools.weights import PRETRAINED, RANDOM, read_state_dict
@@ -139,7 +139,7 @@ def find_preprocessing(recipe: Recipe, _: nn.Module) -> PreprocessingConfig:
 
 def check_preprocessing(processor: Any, preprocessing: PreprocessingConfig) -> None:
     """Raises ConfigError when the processor prepares a picture in another way: it has steps of its own."""
-    image = generate_image(seed=0, size_hw=(427, 640))
+    [image] = load_photographs(1)
     expected = processor(images=PIL.Image.fromarray(image), return_tensors="pt")["pixel_values"]
     pixels = preprocess_images([image], preprocessing).pixels
     found = Normalize(preprocessing.mean, preprocessing.std)(pixels)

@@ -1,0 +1,48 @@
+"""TorchScript: a traced and frozen graph. Artifact: `model.pt`, traced for one kind of device and one precision."""
+
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vision_serving.config import BackendConfig
+from vision_serving.errors import BackendError
+
+OPERATORS_ENTRY = "operators.txt"  # names the packages that register the operators which the graph calls
+
+
+class TorchScriptBackend:
+    """The graph that was traced, with PyTorch's fusions for inference on CPUs."""
+
+    device_types = ("cpu", "cuda")
+
+    def __init__(self, graph: nn.Module, device: torch.device) -> None:
+        self._graph = graph
+        self._device = device
+
+    @classmethod
+    def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "TorchScriptBackend":
+        try:
+            import_operators(artifact)
+            graph = torch.jit.load(artifact, map_location=device).eval()  # type: ignore[no-untyped-call]
+            if device.type == "cpu" and config.precision == "fp32":
+                graph = torch.jit.optimize_for_inference(graph)
+        except (RuntimeError, OSError, KeyError, zipfile.BadZipFile) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise BackendError(f"TorchScript cannot load {artifact.name}: {reason}") from error
+        return cls(graph, device)
+
+    def infer(self, pixels: Tensor) -> dict[str, Tensor]:
+        with torch.inference_mode():
+            outputs = self._graph(pixels.to(self._device))
+        return {name: values.cpu() for name, values in outputs.items()}
+
+
+def import_operators(artifact: Path) -> None:
+    """torchvision's NMS and RoIAlign are there only once it is imported; a classifier never needs that second."""
+    with zipfile.ZipFile(artifact) as archive:
+        entry = next(name for name in archive.namelist() if name.endswith(f"extra/{OPERATORS_ENTRY}"))
+        needed = archive.read(entry).decode().split()
+    if "torchvision" in needed:
+        import torchvision  # noqa: F401

@@ -1,0 +1,55 @@
+"""A torch graph as an ONNX file, with a dynamic batch, and dynamic height and width where the model takes any."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+
+from mar_tools.exporters.base import ExportJob
+from mar_tools.programs import dynamic_dimensions
+
+TRACED_OPSET = 20
+DIMENSIONS = {0: "batch", 1: "height", 2: "width"}
+
+
+def export_onnx(job: ExportJob, path: Path) -> None:
+    """Write `path`, with the weights beside it where they are large. Raises whatever torch.onnx raises.
+
+    Graphs of one size go through `torch.export`, whose ONNX keeps attention and normalisation whole. It cannot follow
+    the sizes of feature maps that decide shapes in detectors of any size, nor torchvision's NMS: those are traced.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if job.has_fixed_size:
+            _export_program(job, path)
+        else:
+            _export_trace(job, path)
+
+
+def _export_program(job: ExportJob, path: Path) -> None:
+    torch.onnx.export(
+        job.float_graph(),
+        (job.pixels,),
+        path,
+        dynamo=True,
+        input_names=["pixels"],
+        output_names=job.output_names,
+        dynamic_shapes=(dynamic_dimensions(has_fixed_size=True),),
+        verbose=False,
+    )
+
+
+def _export_trace(job: ExportJob, path: Path) -> None:
+    axes = {name: {0: "batch"} for name in job.output_names}
+    torch.onnx.export(
+        job.float_graph(),
+        (job.pixels,),
+        path,
+        dynamo=False,
+        opset_version=TRACED_OPSET,
+        input_names=["pixels"],
+        output_names=job.output_names,
+        dynamic_axes={"pixels": DIMENSIONS, **axes},
+    )

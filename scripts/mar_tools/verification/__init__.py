@@ -1,0 +1,14 @@
+"""The gate: an export enters an archive only with evidence that it answers as the eager fp32 reference does.
+
+labelled.py      which images, and what is known to be in them
+observations.py  what a handler sees in them; the reference's are kept on disk
+agreement.py     how the answers of two handlers differ
+accuracy.py      how good the answers are, where the truth is known
+bounds.py        how much may differ, for each precision
+gate.py          verify_export writes verification.json, require_verified asks for it
+"""
+
+from mar_tools.verification.gate import require_verified, verify_export
+from mar_tools.verification.observations import hash_config, load_handler
+
+__all__ = ["hash_config", "load_handler", "require_verified", "verify_export"]

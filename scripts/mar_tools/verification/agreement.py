@@ -1,0 +1,158 @@
+"""How the answers of an export differ from the reference's.
+
+Near ties do not count as differences: rounding decides them, in the reference too.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from mar_tools.verification.observations import Observation
+from vision_serving.config import Task
+from vision_serving.postprocessing import Candidates
+
+TIE_SHARE = 0.05  # classes whose scores are within this share of each other ...
+TIE_SCORE = 0.001  # ... or this near, are tied
+FEW_CLASSES = 10  # up to so many, the five best are mostly the ones that do not matter
+
+MATCH_IOU = 0.5
+COMPARED_BOXES = 10
+THRESHOLD_SLACK = 0.1  # a box within this share above the threshold may be on either side of it
+
+
+def measure_agreement(
+    task: Task, expected: Sequence[Observation], found: Sequence[Observation], score_threshold: float
+) -> dict[str, float]:
+    """Each measure over all images: shares are means, everything else is the worst case.
+
+    top1_agreement    share of images whose best class is the reference's, or tied with it there
+    top5_agreement    mean share of the five best classes that the reference has among its five, or tied with its fifth
+    score_difference  largest difference of any class score, or of the scores of any matched pair of boxes
+    matched_boxes     share of all boxes clearly above the score threshold, of both, that have a partner of their class
+    mean_iou, iou     the mean and the least IoU of the matched pairs
+    compared_boxes    how many boxes of the reference took part
+    snr_db            least signal-to-noise ratio of the logits (of a detector: of all its scores in order)
+    """
+    measure: Callable[..., dict[str, float]]
+    measure = {"classification": measure_classes, "detection": measure_boxes}[task]
+    return {name: round(value, 6) for name, value in measure(expected, found, score_threshold).items()}
+
+
+def measure_classes(
+    expected: Sequence[Observation], found: Sequence[Observation], score_threshold: float = 0.0
+) -> dict[str, float]:
+    logits = [torch.stack([image["logits"] for image in side]) for side in (expected, found)]
+    scores = [side.softmax(dim=1) for side in logits]
+    measured = {"top1_agreement": float(top_k_agreement(scores[0], scores[1], 1).mean())}
+    if scores[0].shape[1] > FEW_CLASSES:
+        measured["top5_agreement"] = float(top_k_agreement(scores[0], scores[1], 5).mean())
+    measured["score_difference"] = float((scores[0] - scores[1]).abs().max())
+    measured["snr_db"] = least_snr_db(logits[0], logits[1])
+    return measured
+
+
+def top_k_agreement(expected: Tensor, found: Tensor, k: int) -> Tensor:
+    """(N,): the share of each image's k best found classes that are among the k best expected ones, ties included.
+
+    expected, found: (N, C) scores.
+    """
+    least = expected.topk(k, dim=1).values[:, -1:]
+    among = expected.gather(1, found.topk(k, dim=1).indices) >= least * (1 - TIE_SHARE) - TIE_SCORE
+    return among.float().mean(dim=1)
+
+
+def measure_boxes(
+    expected: Sequence[Observation], found: Sequence[Observation], score_threshold: float
+) -> dict[str, float]:
+    thresholds = choose_thresholds([image["scores"] for image in expected], score_threshold)
+    boxes = [
+        [boxes_above(image, threshold) for image, threshold in zip(side, thresholds, strict=True)]
+        for side in (expected, found)
+    ]
+    matches = [match_boxes(*sides) for sides in zip(*boxes, thresholds, strict=True)]
+    owed = sum(match.owed for match in matches)
+    ious = [iou for match in matches for iou in match.ious]
+    differences = [difference for match in matches for difference in match.score_differences]
+    profiles = [torch.stack([image["score_profile"] for image in side]) for side in (expected, found)]
+    return {
+        "matched_boxes": sum(match.paid for match in matches) / owed if owed else 1.0,
+        "iou": min(ious, default=1.0),
+        "mean_iou": sum(ious) / len(ious) if ious else 1.0,
+        "score_difference": max(differences, default=0.0),
+        "snr_db": least_snr_db(profiles[0], profiles[1]),
+        "compared_boxes": float(sum(len(image.scores) for image in boxes[0])),
+    }
+
+
+def choose_thresholds(scores: Sequence[Tensor], score_threshold: float) -> list[float]:
+    """For each image the score above which its boxes are compared. scores: the reference's, best first.
+
+    The detector's own threshold, where it finds boxes in these images. Where it does not, being random or shown
+    something else, comparing none would prove nothing: then an image's best boxes are compared.
+    """
+    if sum(int((image > score_threshold).sum()) for image in scores) >= COMPARED_BOXES:
+        return [score_threshold] * len(scores)
+    return [
+        0.9 * float(image[:COMPARED_BOXES].min()) if len(image) and image[0] <= score_threshold else score_threshold
+        for image in scores
+    ]
+
+
+def boxes_above(image: Observation, threshold: float) -> Candidates:
+    """Without the boxes that are thinner than a pixel, whose overlap means nothing; untrained networks give many."""
+    candidates = Candidates(image["boxes"], image["scores"], image["class_ids"])
+    widths_heights = candidates.boxes[:, 2:] - candidates.boxes[:, :2]
+    kept = (candidates.scores > threshold) & (widths_heights >= 1).all(dim=1)
+    return candidates.take(kept.nonzero().squeeze(1))
+
+
+@dataclass(frozen=True)
+class Match:
+    """Of one image's boxes in both answers: `owed` must have a partner, `paid` of them have. Tuples: of each pair."""
+
+    owed: int
+    paid: int
+    ious: tuple[float, ...]
+    score_differences: tuple[float, ...]
+
+
+def match_boxes(expected: Candidates, found: Candidates, score_threshold: float) -> Match:
+    """Pair boxes of one class one to one, the best overlap first. Those clearly above the threshold owe a partner."""
+    overlap = box_iou(expected.boxes, found.boxes).nan_to_num()  # boxes without area have none
+    overlap[expected.class_ids[:, None] != found.class_ids[None, :]] = 0.0
+    partners: dict[int, int] = {}
+    for flat in overlap.flatten().argsort(descending=True).tolist():
+        row, column = divmod(flat, overlap.shape[1])
+        if overlap[row, column] < MATCH_IOU:
+            break
+        if row not in partners and column not in partners.values():
+            partners[row] = column
+    owed_expected, owed_found = (_clearly_above(side.scores, score_threshold) for side in (expected, found))
+    return Match(
+        owed=len(owed_expected) + len(owed_found),
+        paid=len(owed_expected & partners.keys()) + len(owed_found & set(partners.values())),
+        ious=tuple(float(overlap[pair]) for pair in partners.items()),
+        score_differences=tuple(
+            abs(float(expected.scores[row] - found.scores[column])) for row, column in partners.items()
+        ),
+    )
+
+
+def _clearly_above(scores: Tensor, threshold: float) -> set[int]:
+    return set((scores >= threshold * (1 + THRESHOLD_SLACK)).nonzero().squeeze(1).tolist())
+
+
+def least_snr_db(expected: Tensor, found: Tensor) -> float:
+    """Of the rows of (N, V)."""
+    ratios = [signal_to_noise_db(*rows) for rows in zip(expected, found, strict=True)]
+    return float(torch.tensor(ratios, dtype=torch.float64).min())  # torch's min keeps a NaN
+
+
+def signal_to_noise_db(expected: Tensor, found: Tensor) -> float:
+    """10 log10 of the variance of the expected values over the mean squared difference, at most 200."""
+    noise = (expected - found).square().mean().clamp(min=1e-30)
+    signal = (expected - expected.mean()).square().mean().clamp(min=1e-30)
+    return float((10 * torch.log10(signal / noise)).clamp(max=200.0))

@@ -1,0 +1,129 @@
+"""Compare an export with the eager fp32 reference, write down what was seen, and let nothing else into an archive."""
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mar_tools.checkpoints import RANDOM
+from mar_tools.exports import REFERENCE, ExportManifest, hash_artifact, read_manifest
+from mar_tools.machine import cpu_name
+from mar_tools.recipes import VerificationRecipe
+from mar_tools.verification.accuracy import accuracy_drop, measure_accuracy
+from mar_tools.verification.agreement import measure_agreement
+from mar_tools.verification.bounds import choose_bounds, find_failures
+from mar_tools.verification.labelled import VerificationImages, read_verification_images
+from mar_tools.verification.observations import hash_config, load_handler, observe, observe_reference
+from vision_serving.config import OPTIONS, DetectionOptions, HandlerConfig, read_handler_config, read_yaml
+from vision_serving.errors import ConfigError
+from vision_serving.handler import read_labels
+from vision_serving.resources import usable_cores
+
+PACKAGES = ("torch", "torchvision", "openvino", "numpy", "Pillow")
+
+
+def verify_export(folder: Path, verification: VerificationRecipe | None = None) -> dict[str, Any]:
+    """Write `verification.json` into an export folder and return it.
+
+    verification: in place of the recipe's, which the export remembers. Raises ConfigError when there is no reference,
+    or when the images or bounds do not fit the model.
+    """
+    manifest = read_manifest(folder)
+    config = read_handler_config(folder / "model-config.yaml")
+    verification = verification or manifest.verification
+    images = read_verification_images(verification, read_labels(folder / config.labels))
+    measured, accuracy = measure_export(folder, config, images)
+    bounds = choose_bounds(verification, config.precision, measured, random_weights=manifest.weights == RANDOM)
+    failures = find_failures(measured, bounds)
+    if measured.get("compared_boxes") == 0:
+        failures.append("the model finds nothing at all in the verification images")
+    report = {
+        "passed": not failures,
+        "failures": failures,
+        **describe_export(folder, manifest, config),
+        "images": {"count": len(images.paths), "source": _image_source(verification)},
+        "measured": measured,
+        "bounds": bounds,
+        "accuracy": accuracy,
+        "versions": {name: _version(name) for name in PACKAGES},
+        "machine": {"architecture": platform.machine(), "cpu": cpu_name(), "cores": usable_cores()},
+    }
+    (folder / "verification.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    return report
+
+
+def measure_export(
+    folder: Path, config: HandlerConfig, images: VerificationImages
+) -> tuple[dict[str, float], dict[str, Any] | None]:
+    """What is measured, and the accuracy of both where the truth is known."""
+    expected = observe_reference(folder.parent / REFERENCE, images.paths)
+    found = expected if folder.name == REFERENCE else observe(load_handler(folder), images.paths)
+    measured = measure_agreement(config.task, expected, found, score_threshold(config))
+    if images.truth is None:
+        return measured, None
+    reference, candidate = (measure_accuracy(config.task, side, images.truth) for side in (expected, found))
+    measured["accuracy_drop"] = accuracy_drop(config.task, reference, candidate)
+    return measured, {"reference": reference, "candidate": candidate}
+
+
+def score_threshold(config: HandlerConfig) -> float:
+    """The detector's own; 0 for a classifier, which has none."""
+    options = OPTIONS[config.task].model_validate(config.options)
+    return options.score_threshold if isinstance(options, DetectionOptions) else 0.0
+
+
+def describe_export(folder: Path, manifest: ExportManifest, config: HandlerConfig) -> dict[str, Any]:
+    """What was verified: the artifact, how it is computed, and what it was made from."""
+    handler_section = read_yaml(folder / "model-config.yaml")["handler"]
+    return {
+        "reference": REFERENCE,
+        "backend": config.backend,
+        "precision": config.precision,
+        "artifact_sha256": hash_artifact(folder, config.artifact),
+        "config_sha256": hash_config(folder, config),
+        "weights": manifest.weights if manifest.weights == RANDOM else Path(manifest.weights).name,
+        "quantization": manifest.quantization,
+        "cpu_features": handler_section.get("cpu_features"),
+    }
+
+
+def require_verified(folder: Path) -> Mapping[str, Any]:
+    """The folder's verification. Raises ConfigError when it is missing, failed, or of other artifact bytes."""
+    report = read_report(folder)
+    if not report["passed"]:
+        raise ConfigError(f"{folder}: verification failed: {'; '.join(report['failures'])}")
+    config = read_handler_config(folder / "model-config.yaml")
+    verified_sha256 = report["artifact_sha256"], report["config_sha256"]
+    if verified_sha256 != (hash_artifact(folder, config.artifact), hash_config(folder, config)):
+        again = f"run verify_model.py {folder} again"
+        raise ConfigError(f"{folder}: the artifact or its configuration changed after verification; {again}")
+    return report
+
+
+def read_report(folder: Path) -> Mapping[str, Any]:
+    """`verification.json` of an export folder. Raises ConfigError when there is none, or it is not a report."""
+    path = folder / "verification.json"
+    if not path.is_file():
+        raise ConfigError(f"{folder}: not verified (no verification.json); run verify_model.py {folder} first")
+    try:
+        report: dict[str, Any] = orjson.loads(path.read_bytes())
+        missing = {"passed", "failures", "artifact_sha256", "config_sha256"} - report.keys()
+    except (orjson.JSONDecodeError, AttributeError) as error:
+        raise ConfigError(f"{path}: not a verification report; run verify_model.py {folder} again") from error
+    if missing:
+        raise ConfigError(f"{path}: not a verification report (no {min(missing)}); run verify_model.py {folder} again")
+    return report
+
+
+def _image_source(verification: VerificationRecipe) -> str:
+    return "photographs" if verification.images is None else verification.images.name
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

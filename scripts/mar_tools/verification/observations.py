@@ -1,0 +1,148 @@
+"""What a handler sees in images. The reference's observations are kept on disk: ten candidates run eager once."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mar_tools.command_line import HANDLERS as HANDLER_SOURCES
+from mar_tools.exports import HANDLERS, hash_artifact
+from vision_serving.config import DetectionOptions, HandlerConfig, ImageLimits, read_handler_config
+from vision_serving.errors import ConfigError
+from vision_serving.handler import VisionHandler
+from vision_serving.images import Image, decode_image
+from vision_serving.postprocessing import read_candidates, select_detections
+from vision_serving.preprocessing import ImageBatch, model_hw
+
+# Of one image. A classifier's: `logits` (C,). A detector's: after NMS, best first, of any score, `boxes` (K, 4) xyxy in
+# model pixels, `source_boxes` (K, 4) in pixels of the image, `scores` (K,), `class_ids` (K,); and `score_profile` (R,).
+Observation = Mapping[str, Tensor]
+
+KEPT_OBSERVATIONS = "reference-observations.safetensors"
+BATCH = 4
+PROFILE_RANKS = 4096
+
+
+def load_handler(folder: Path) -> VisionHandler:
+    """The handler of an export folder, loaded as a worker would load it."""
+    handler = HANDLERS[read_handler_config(folder / "model-config.yaml").task]()
+    handler.load(folder, torch.device("cpu"))
+    return handler
+
+
+def observe(handler: VisionHandler, paths: Sequence[Path]) -> list[Observation]:
+    """One observation per image, in order."""
+    observe_batch = {"classification": _observe_classes, "detection": _observe_boxes}[handler.config.task]
+    observations: list[Observation] = []
+    for images in _batches(handler, paths):
+        batch = handler.preprocess(images)
+        observations += observe_batch(handler, batch, handler.inference(batch))
+    return observations
+
+
+def observe_reference(folder: Path, paths: Sequence[Path]) -> list[Observation]:
+    """Those of a reference export, from disk where neither it nor the images changed. Raises ConfigError without it."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no reference to compare with; export backend eager first")
+    kept, key = folder.parent / KEPT_OBSERVATIONS, _key(folder, paths)
+    observations = _read_kept(kept, key)
+    if observations is None:
+        observations = observe(load_handler(folder), paths)
+        _keep(observations, kept, key)
+    return observations
+
+
+def hash_config(folder: Path, config: HandlerConfig) -> str:
+    """SHA-256 of what decides, beside the artifact, which answer an archive gives: its `handler` section and labels."""
+    digest = hashlib.sha256(config.model_dump_json().encode())
+    digest.update((folder / config.labels).read_bytes())
+    return digest.hexdigest()
+
+
+def _batches(handler: VisionHandler, paths: Sequence[Path]) -> Iterator[list[Image]]:
+    """Neighbours that share a model size, a few at a time, decoded only then."""
+    decoded = (decode_image(path.read_bytes(), ImageLimits()) for path in paths)
+    for _, alike in groupby(decoded, lambda image: model_hw(image.shape[:2], handler.config.preprocessing)):
+        images: list[Image] = []
+        for image in alike:
+            images.append(image)
+            if len(images) == BATCH:
+                yield images
+                images = []
+        if images:
+            yield images
+
+
+def _observe_classes(handler: VisionHandler, batch: ImageBatch, outputs: Mapping[str, Tensor]) -> list[Observation]:
+    return [{"logits": logits.float().clone()} for logits in outputs["logits"]]
+
+
+def _observe_boxes(handler: VisionHandler, batch: ImageBatch, outputs: Mapping[str, Tensor]) -> list[Observation]:
+    options = handler.read_options({})  # with the labels of a class_filter resolved
+    assert isinstance(options, DetectionOptions)
+    observations: list[Observation] = []
+    for index, geometry in enumerate(batch.geometries):
+        # NMS looks only upwards: what it keeps above any threshold are the first of these.
+        best = select_detections(read_candidates(outputs, index, 0.0, handler.config.candidates_per_class), options)
+        observations.append(
+            {
+                "boxes": best.boxes,
+                "source_boxes": geometry.to_source(best.boxes),
+                "scores": best.scores,
+                "class_ids": best.class_ids.long(),
+                "score_profile": score_profile(outputs["scores"][index]),
+            }
+        )
+    return observations
+
+
+def score_profile(scores: Tensor) -> Tensor:
+    """All scores of an image, sorted, at evenly spaced ranks: (PROFILE_RANKS,), however many there are."""
+    ordered = scores.flatten().float().sort().values
+    if len(ordered) == 0:
+        return torch.zeros(PROFILE_RANKS)
+    return ordered[torch.linspace(0, len(ordered) - 1, PROFILE_RANKS, dtype=torch.float64).round().long()]
+
+
+def _key(folder: Path, paths: Sequence[Path]) -> str:
+    """Changes with anything that could change an observation: artifact, configuration, images, our code, torch."""
+    config = read_handler_config(folder / "model-config.yaml")
+    digest = hashlib.sha256(f"{hash_artifact(folder, config.artifact)} {hash_config(folder, config)}".encode())
+    digest.update(torch.__version__.encode())
+    for path in (Path(__file__), *sorted(HANDLER_SOURCES.rglob("*.py")), *paths):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _keep(observations: Sequence[Observation], path: Path, key: str) -> None:
+    tensors = {
+        f"{index}.{name}": values.contiguous()
+        for index, observation in enumerate(observations)
+        for name, values in observation.items()
+    }
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file(tensors, temporary, {"key": key})
+    temporary.replace(path)
+
+
+def _read_kept(path: Path, key: str) -> list[Observation] | None:
+    """None where there are none, or none of this key."""
+    if not path.is_file():
+        return None
+    observations: dict[int, dict[str, Tensor]] = {}
+    try:
+        with safe_open(path, "pt") as kept:
+            if (kept.metadata() or {}).get("key") != key:
+                return None
+            for entry in kept.keys():  # noqa: SIM118 (not a dict)
+                index, _, name = entry.partition(".")
+                observations.setdefault(int(index), {})[name] = kept.get_tensor(entry)
+    except SafetensorError:  # damaged: observed again, and replaced
+        return None
+    return [observations[index] for index in sorted(observations)]
