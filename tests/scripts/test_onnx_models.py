@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from mar_tools.images import generate_images
+from mar_tools.images import load_pixels
 from mar_tools.onnx_models import count_classes, wrap_onnx
 from vision_serving.config import PreprocessingConfig, ResizeConfig, Task
 from vision_serving.errors import ConfigError
@@ -94,7 +94,7 @@ def raw_and_wrapped(
 ) -> tuple[dict[str, Array], dict[str, Array], onnx.ModelProto]:
     """What the file gives to images that we normalise here, and what the wrapped model gives to their pixels."""
     wrapped = wrap_onnx(path, preprocessing, task, output)
-    pixels = generate_images(count, preprocessing)
+    pixels = load_pixels(count, preprocessing)
     images = Normalize(preprocessing.mean, preprocessing.std)(pixels)
     [image] = onnx.load(path).graph.input
     if image.type.tensor_type.shape.dim[3].dim_value == 3:
@@ -122,7 +122,7 @@ def test_a_fixed_batch_is_opened(tmp_path: Path) -> None:
     dynamic = save_onnx(tmp_path / "dynamic.onnx", network, ["out"])
     ours, theirs = (wrap_onnx(path, EXACT, "classification", OutputFormat()) for path in (fixed, dynamic))
     for count in (1, 2, 5):
-        pixels = generate_images(count, EXACT).numpy()
+        pixels = load_pixels(count, EXACT).numpy()
         found, expected = run(ours, pixels, "pixels")["logits"], run(theirs, pixels, "pixels")["logits"]
         assert found.shape == (count, 5)
         np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -167,10 +167,10 @@ def test_an_old_opset_is_converted(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     found = run(
         wrap_onnx(tmp_path / "m.onnx", EXACT, "classification", OutputFormat()),
-        generate_images(3, EXACT).numpy(),
+        load_pixels(3, EXACT).numpy(),
         "pixels",
     )["logits"]
-    images = Normalize(EXACT.mean, EXACT.std)(generate_images(3, EXACT)).numpy()
+    images = Normalize(EXACT.mean, EXACT.std)(load_pixels(3, EXACT)).numpy()
     expected = [run(tmp_path / "m.onnx", images[index : index + 1], "x")["logits"][0] for index in range(3)]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -198,7 +198,7 @@ def test_a_detector_is_decoded_as_the_torch_graph_decodes_it(tmp_path: Path, out
     path = save_onnx(tmp_path / "m.onnx", network, names)
     _, found, wrapped = raw_and_wrapped(path, "detection", output)
     with torch.inference_mode():
-        expected = build_graph(network, "detection", EXACT, output)(generate_images(3, EXACT))
+        expected = build_graph(network, "detection", EXACT, output)(load_pixels(3, EXACT))
     assert found.keys() == expected.keys() == {"boxes", "scores"}
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values.numpy(), atol=1e-4)
