@@ -91,7 +91,7 @@ def read_row(trial: Trial, build_s: float) -> Candidate:
         verdict="verified" if report["passed"] else "rejected",
         reason="; ".join(report["failures"]),
         build_s=build_s,
-        size_mb=round(size / MB, 2),
+        size_mb=round(size / MB, 3),
         measured=report["measured"],
         accuracy=report["accuracy"] and report["accuracy"]["candidate"],
         quantization=report["quantization"],
