@@ -122,7 +122,10 @@ def check_truth(task: Task, verification: VerificationRecipe) -> None:
 
 
 class Recipe(StrictModel):
-    """What to build. Relative paths in it are relative to its own `folder`."""
+    """What to build. Relative paths in it are relative to its own `folder`.
+
+    candidate_timeout_s: after which the export and verification of one backend and precision is given up.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "1.0"
@@ -136,6 +139,7 @@ class Recipe(StrictModel):
     limits: ImageLimits = ImageLimits()
     response_timeout_s: Annotated[int, Field(gt=0)] = 60
     startup_timeout_s: Annotated[int, Field(gt=0)] = 300
+    candidate_timeout_s: Annotated[float, Field(gt=0)] = 600
     calibration: CalibrationRecipe = CalibrationRecipe()
     quantization: QuantizationRecipe = QuantizationRecipe()
     verification: VerificationRecipe = VerificationRecipe()
