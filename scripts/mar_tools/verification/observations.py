@@ -135,6 +135,7 @@ def _keep(observations: Sequence[Observation], path: Path, key: str) -> None:
     }
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     save_file(tensors, temporary, {"key": key})
+    temporary.chmod(0o644)  # safetensors makes it for the owner alone
     temporary.replace(path)
 
 
