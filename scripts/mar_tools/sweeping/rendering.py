@@ -40,8 +40,8 @@ boxes, near ties all of them, must partly be found again.
 | precision | least signal-to-noise ratio | least share of boxes that match |
 | --- | --- | --- |
 """
-CELLS = """`62 dB · 14 ms`: verified; the signal-to-noise ratio of the worst image (200 dB: not a bit differs), and the time
-for one image in a batch of one, from pixels to outputs. Detectors: the share of matching boxes in between.
+CELLS = """`62 dB · 14 ms`: verified; the signal-to-noise ratio of the worst image (200 dB: not a bit differs), and the
+time for one image in a batch of one, from pixels to outputs. Detectors: the share of matching boxes in between.
 `rejected 12 dB`: it runs, but its answers differ too much. `- (3)`: not to be had, for the reason with that number.
 """
 
