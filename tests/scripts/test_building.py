@@ -1,6 +1,10 @@
 """Candidates in processes of their own: what goes wrong there is a row, and what passed is timed and chosen."""
 
+import os
+import signal
 import sys
+import threading
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +45,8 @@ def announced(steps: list[str]) -> Any:
 def test_a_recipe_becomes_an_archive_with_the_proof_of_what_it_was_chosen_from(
     tiny_recipe: MakeRecipe, tmp_path: Path
 ) -> None:
-    recipe, exports, steps = read_recipe(tiny_recipe(backend="eager")), tmp_path / "exports", []
+    recipe, exports = read_recipe(tiny_recipe(backend="eager")), tmp_path / "exports"
+    steps: list[str] = []
     rows = build_candidates(recipe, exports, QUICK, announced(steps))
     assert [(row.backend, row.precision) for row in rows] == [("eager", "bf16"), ("eager", "fp32")]
     assert sorted(row.verdict for row in rows) == ["chosen", "verified"]
@@ -82,6 +87,11 @@ def test_a_reference_that_cannot_be_had_ends_the_build_with_the_reason(tiny_reci
         build_candidates(read_recipe(path), tmp_path, QUICK, announced([]))
 
 
+def own_python_processes() -> list[list[str]]:
+    commands = [child.cmdline() for child in psutil.Process().children(recursive=True)]
+    return [command for command in commands if command[:1] == [sys.executable]]
+
+
 @pytest.mark.parametrize(
     ("fault", "timeout_s", "reason"),
     [
@@ -105,8 +115,25 @@ def test_whatever_happens_to_a_candidate_is_the_reason_of_its_row(
     assert [path.name for path in trial.folder.parent.iterdir() if "torchscript" in path.name] == [
         "torchscript-fp32.log"
     ]
-    commands = [child.cmdline() for child in psutil.Process().children(recursive=True)]
-    assert [command for command in commands if command[:1] == [sys.executable]] == []
+    assert own_python_processes() == []
+
+
+def test_an_interrupt_in_the_middle_of_an_export_leaves_nothing_behind(tiny_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = faulty_recipe(tiny_recipe(), "time.sleep(300)")
+    export_model(recipe, load_checkpoint(recipe), "eager", "fp32", tmp_path)
+    trial = new_trial(recipe, tmp_path, ("torchscript", "fp32"), "cpu")
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 100
+        while not list(trial.folder.parent.glob(".torchscript-fp32-*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(trial, 120)
+    assert sorted(path.name for path in trial.folder.parent.iterdir()) == ["eager-fp32", "torchscript-fp32.log"]
+    assert own_python_processes() == []
 
 
 def test_candidates_are_made_from_the_reference_and_not_from_the_checkpoint_anew(

@@ -40,9 +40,9 @@ def test_exports_are_timed_in_groups_that_fit_into_half_the_memory(
     assert group_by_memory(sizes, A, memory_gb * GB) == groups
 
 
-def test_a_speedup_compares_what_was_measured_in_the_same_round() -> None:
-    baseline = Timing(rates={8: [10.0, 5.0, 10.0]})
-    assert speedup(Timing(rates={8: [20.0, 10.0, 19.0]}), baseline, 8) == 2.0
+def test_a_speedup_is_that_of_the_medians_at_a_batch_size() -> None:
+    baseline = Timing(rates={1: [1.0], 8: [10.0, 5.0, 10.0]})
+    assert speedup(Timing(rates={1: [9.0], 8: [20.0, 10.0, 29.0]}), baseline, 8) == 2.0
     assert speedup(Timing(rates={8: [20.0]}, problem="crashed"), baseline, 8) is None
 
 
@@ -58,8 +58,8 @@ def test_figures_are_medians_and_a_lost_export_has_none() -> None:
 )
 def test_every_pass_is_over_all_images_in_full_batches(batch_size: int, batches: list[str]) -> None:
     payloads = [Payload(images=(name.encode(),)) for name in "abc"]
-    found = [b"".join(payload.images[0] for payload in batch).decode() for batch in split_batches(payloads, batch_size)]
-    assert found == batches
+    found = [[payload.images[0] for payload in batch] for batch in split_batches(payloads, batch_size)]
+    assert found == [[letter.encode() for letter in batch] for batch in batches]
 
 
 def test_a_rate_counts_the_images_of_the_median_pass(
