@@ -9,6 +9,7 @@ from typing import Any
 import nncf
 import openvino
 import torch
+from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from torch import Tensor
 
 from mar_tools.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
@@ -99,6 +100,12 @@ def _quantize(job: ExportJob, model: openvino.Model, float_nodes: list[str]) -> 
         nncf.Dataset([pixels.numpy() for pixels in job.calibration.batches]),
         subset_size=len(job.calibration.batches),
         preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: hard-swish and GELU have a short negative side
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            # NNCF's default, a mean over the images, cuts off what is rare; on trained digits the worst image then has
+            # -0.5 dB instead of 22 dB. Correcting biases gains nothing there (22 dB instead of 24, 27 instead of 34).
+            activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+            disable_bias_correction=True,
+        ),
         model_type=nncf.ModelType.TRANSFORMER if has_attention(model) else None,
         ignored_scope=nncf.IgnoredScope(names=float_nodes, patterns=[DECODING, *own], validate=False),
     )
