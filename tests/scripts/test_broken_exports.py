@@ -49,7 +49,7 @@ def add_noise(checkpoint: Checkpoint, share: float) -> None:
     """Noise on every weight, its standard deviation a share of the weights' own."""
     torch.manual_seed(0)
     with torch.no_grad():
-        for weights in checkpoint.torch_network("eager").parameters():
+        for weights in checkpoint.network.parameters():
             if weights.dim() > 1:
                 weights.add_(share * weights.std() * torch.randn_like(weights))
 

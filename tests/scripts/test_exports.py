@@ -200,7 +200,7 @@ def test_a_reference_gives_back_the_checkpoint_that_it_was_made_from(
     assert (loaded.labels, loaded.preprocessing, loaded.options, loaded.candidates_per_class) == (
         expected.labels, expected.preprocessing, expected.options, expected.candidates_per_class,
     )  # fmt: skip
-    state, former = loaded.torch_network("eager").state_dict(), expected.torch_network("eager").state_dict()
+    state, former = loaded.network.state_dict(), expected.network.state_dict()
     assert state.keys() == former.keys()
     assert all(torch.equal(state[name], former[name]) for name in former)
     # What is made from it is the same, too.
