@@ -293,12 +293,13 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "cell"),
     [
-        (new_row(), "62 dB · 14.2 ms"),
-        (new_row(matched_boxes=0.975, ms=1234.5), "62 dB · 97 % · 1.23e+03 ms"),
+        (new_row(), "62 dB · 14 ms"),
+        (new_row(matched_boxes=0.975, ms=1234.5), "62 dB · 97 % · 1234 ms"),
+        (new_row("eager", snr_db=200, ms=1.26), "reference · 1.3 ms"),
         (new_row(status="rejected", reason="snr_db 12", snr_db=12.4), "rejected 12 dB"),
         (new_row(status="not supported", reason="no `kernel`", snr_db=None), "- (1)"),
     ],
-    ids=["verified", "a detector", "rejected", "not supported"],
+    ids=["verified", "a detector", "the reference", "rejected", "not supported"],
 )
 def test_a_cell_is_short(row: Row, cell: str) -> None:
     table = next(line for line in render_markdown(coverage_of(row)).splitlines() if line.startswith("| squeezenet1_1"))
