@@ -13,6 +13,7 @@ too, in the archive's verification.json.
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ from mar_tools.recipes import Recipe, read_recipe
 from vision_serving.errors import ConfigError
 from vision_serving.resources import read_batch_size
 
+LOG_COLUMNS = 120  # where no terminal says how many there are
+
 
 def main() -> None:
     arguments = parse_arguments()
@@ -39,7 +42,7 @@ def main() -> None:
     )
     options = choose_options(recipe, arguments)
     arguments.model_store.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is better known now
-    console = Console(stderr=True)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else LOG_COLUMNS)
     with show_progress(console, recipe.name) as announce:
         rows = build_candidates(recipe, arguments.exports, options, announce)
     chosen = find_chosen(rows)

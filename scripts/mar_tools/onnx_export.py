@@ -4,9 +4,11 @@ import logging
 import warnings
 from pathlib import Path
 
+import onnx
 import torch
 
 from mar_tools.exporters.base import ExportJob
+from mar_tools.onnx_models import wrap_onnx
 from mar_tools.programs import dynamic_dimensions
 
 TRACED_OPSET = 20
@@ -18,7 +20,12 @@ def export_onnx(job: ExportJob, path: Path) -> None:
 
     Graphs of one size go through `torch.export`, whose ONNX keeps attention and normalisation whole. It cannot follow
     the sizes of feature maps that decide shapes in detectors of any size, nor torchvision's NMS: those are traced.
+    A model that is an ONNX file already gets our stages around it.
     """
+    if job.onnx_file is not None:
+        wrapped = wrap_onnx(job.onnx_file, job.checkpoint.preprocessing, job.task, job.checkpoint.source.output)
+        onnx.save(wrapped, path)
+        return
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -196,7 +196,7 @@ def test_a_damaged_memory_is_replaced(reference: Path) -> None:
 
 
 def test_what_was_quantised_and_assumed_of_the_cpu_is_reported(exported: Path) -> None:
-    assert verify_export(exported)["quantization"] is None
+    assert verify_export(exported)["quantization"] == {}
     document = orjson.loads((exported / "export.json").read_bytes())
     document["quantization"] = {"scheme": "static", "calibration_images": 300}
     (exported / "export.json").write_bytes(orjson.dumps(document))

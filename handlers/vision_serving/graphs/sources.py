@@ -38,7 +38,7 @@ class NetworkSource(StrictModel):
                  class of transformers and `arguments` its whole configuration
     python       `file` is a Python file; `class` is a class or function in it that gives the nn.Module
     torchscript  `file` was written by `torch.jit.save`, weights inside
-    onnx         `file` is an ONNX model, weights inside or beside it; there is no PyTorch network
+    onnx         `file` is an ONNX model, weights inside or beside it
     """
 
     source: SourceName
@@ -153,8 +153,10 @@ def _load_torchscript(source: NetworkSource, folder: Path) -> nn.Module:
     return network
 
 
-def _refuse_onnx(source: NetworkSource, _: Path) -> nn.Module:
-    raise ConfigError(f"{source.file}: an ONNX model is no PyTorch network; a backend that runs ONNX is needed")
+def _load_onnx(source: NetworkSource, folder: Path) -> nn.Module:
+    from vision_serving.graphs.onnx_network import OnnxNetwork
+
+    return OnnxNetwork(find_source_file(source, folder))
 
 
 BUILDERS: dict[SourceName, Callable[[NetworkSource, Path], nn.Module]] = {
@@ -163,7 +165,7 @@ BUILDERS: dict[SourceName, Callable[[NetworkSource, Path], nn.Module]] = {
     "huggingface": _build_huggingface,
     "python": _build_from_file,
     "torchscript": _load_torchscript,
-    "onnx": _refuse_onnx,
+    "onnx": _load_onnx,
 }
 
 
@@ -171,7 +173,7 @@ def find_source_file(source: NetworkSource, folder: Path) -> Path:
     """Raises ConfigError when it is not there."""
     path = folder / str(source.file)
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file; `file` of a {source.source} source is looked up beside the recipe")
+        raise ConfigError(f"{path}: no such file; `file` is looked up beside the recipe")
     return path
 
 

@@ -124,8 +124,8 @@ def run_round(worker: TimingWorker, timing: Timing, plan: TimingPlan) -> None:
 
 
 def speedup(timing: Timing, baseline: Timing, batch_size: int) -> float | None:
-    """The median over the rounds of what both did in the same round; None where one of them was lost."""
+    """Of the medians over the rounds; None where one of them was lost."""
     if timing.problem or baseline.problem:
         return None
-    pairs = zip(timing.rates[batch_size], baseline.rates[batch_size], strict=True)
-    return round(statistics.median(own / base for own, base in pairs), 3)
+    own, base = (statistics.median(side.rates[batch_size]) for side in (timing, baseline))
+    return round(own / base, 3)

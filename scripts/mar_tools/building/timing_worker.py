@@ -40,6 +40,7 @@ class TimingWorker:
             raise WorkerLostError(self._describe_loss()) from error
         answer: dict[str, Any] = orjson.loads(self._read_line())
         if "problem" in answer:
+            kill_session(self._process)
             raise WorkerLostError(answer["problem"])
         return answer
 

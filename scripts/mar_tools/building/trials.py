@@ -60,9 +60,11 @@ def run_trial(trial: Trial, timeout_s: float) -> Candidate:
     with tempfile.TemporaryDirectory(prefix="trial-") as exchange:
         (Path(exchange) / TRIAL).write_text(trial.model_dump_json(by_alias=True), encoding="utf-8")
         command = python_command("mar_tools.building.trial_process", exchange)
-        finished = run_isolated(command, timeout_s, log_of(trial.folder))
+        try:
+            finished = run_isolated(command, timeout_s, log_of(trial.folder))
+        finally:
+            remove_unfinished(trial.folder)
         problem = finished.problem or _read_problem(Path(exchange) / RESULT)
-    remove_unfinished(trial.folder)
     seconds = round(finished.seconds, 1)
     if problem:
         return Candidate(trial.backend, trial.precision, trial.device_type, "failed", problem, seconds)
@@ -91,7 +93,7 @@ def read_row(trial: Trial, build_s: float) -> Candidate:
         verdict="verified" if report["passed"] else "rejected",
         reason="; ".join(report["failures"]),
         build_s=build_s,
-        size_mb=round(size / MB, 2),
+        size_mb=round(size / MB, 3),
         measured=report["measured"],
         accuracy=report["accuracy"] and report["accuracy"]["candidate"],
         quantization=report["quantization"],
