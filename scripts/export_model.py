@@ -3,7 +3,8 @@
     python scripts/export_model.py recipes/resnet50.yaml --backend openvino --precision bf16
     python scripts/export_model.py recipes/resnet50.yaml --weights random
 
-Without --backend it writes the eager fp32 reference that verify_model.py compares with.
+Without --backend it writes the eager fp32 reference that verify_model.py compares with; that is for the CPU. The others
+are for a GPU where there is one, and their folders end in -cuda then, or for the --device that is given.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ from mar_tools.checkpoints import load_checkpoint
 from mar_tools.command_line import EXPORTS, new_parser, run
 from mar_tools.exporters import load_exporter
 from mar_tools.exports import export_model
+from mar_tools.machine import default_device
 from mar_tools.recipes import read_recipe
 
 
@@ -21,11 +23,15 @@ def main() -> None:
     parser.add_argument("--backend", default="eager")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--weights", help="a torchvision weights name, a .safetensors or .pth file, or `random`")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU, else cpu")
+    parser.add_argument("--exports", type=Path, default=EXPORTS, help="folder for the export")
     arguments = parser.parse_args()
-    load_exporter(arguments.backend, arguments.precision)
+    is_reference = (arguments.backend, arguments.precision) == ("eager", "fp32")
+    device_type = arguments.device or ("cpu" if is_reference else default_device())
+    load_exporter(arguments.backend, arguments.precision, device_type)
     recipe = read_recipe(arguments.recipe, weights=arguments.weights)
     checkpoint = load_checkpoint(recipe)
-    print(export_model(recipe, checkpoint, arguments.backend, arguments.precision, EXPORTS))
+    print(export_model(recipe, checkpoint, arguments.backend, arguments.precision, arguments.exports, device_type))
 
 
 if __name__ == "__main__":

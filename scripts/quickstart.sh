@@ -24,7 +24,7 @@ case "${1:-}" in
     ;;
 esac
 
-install_requirements requirements.txt
+install_requirements requirements.txt requirements-evaluation.txt
 
 # An archive is built when it is missing, or older than what goes into it.
 needs_build() {
@@ -36,7 +36,7 @@ for example in digits_classification:digits digits_detection:digits_detection; d
   folder=examples/${example%%:*} archive=model_store/${example##*:}.mar
   if needs_build "$folder" "$archive"; then
     echo "== build $archive"
-    python scripts/build_model.py "$folder/recipe.yaml"
+    python scripts/build_model.py "$folder/recipe.yaml" --budget-min 2
     rebuilt=yes
   fi
 done

@@ -11,7 +11,9 @@ import pytest
 from conftest import TinyModel
 
 from mar_tools.exporters import EXPORTERS
+from mar_tools.sources import SOURCES as SOURCES_OF_MODELS
 from vision_serving.backends import BACKENDS
+from vision_serving.graphs.sources import BUILDERS, SOURCE_KEYS
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "handlers" / "vision_serving"
@@ -144,6 +146,17 @@ def test_a_runtime_is_imported_only_by_its_own_backend_and_exporter(backend: str
 def test_torchvision_is_a_module_level_import_of_the_detector_graphs_alone(path: Path) -> None:
     allowed = {CORE / "graphs" / "one_stage.py", CORE / "graphs" / "two_stage.py"}
     assert path in allowed or "torchvision" not in packages(module_level_imports_of(path))
+
+
+@pytest.mark.parametrize("path", [*CORE_FILES, *ENTRY_FILES], ids=file_id)
+def test_libraries_of_models_are_no_module_level_import_of_packed_code(path: Path) -> None:
+    assert packages(module_level_imports_of(path)) & {"timm", "transformers", "onnx"} == set()
+
+
+def test_every_source_of_a_recipe_has_its_builder_and_its_tools() -> None:
+    assert SOURCES_OF_MODELS.keys() == BUILDERS.keys() == SOURCE_KEYS.keys()
+    for module_name in SOURCES_OF_MODELS.values():
+        assert importlib.util.find_spec(module_name) is not None
 
 
 @pytest.mark.parametrize("path", sorted((CORE / "backends").glob("*.py")), ids=file_id)

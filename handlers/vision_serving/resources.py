@@ -4,6 +4,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -84,13 +85,23 @@ def server_config_path() -> Path | None:
 
 def read_workers(properties_text: str, model_name: str) -> int:
     """`minWorkers` of a model (its largest version) in the `models` JSON, else `default_workers_per_model`, else 1."""
-    values = read_properties(properties_text)
+    default = int(read_properties(properties_text).get("default_workers_per_model", 1))
+    return max((int(found.get("minWorkers", 1)) for found in read_model(properties_text, model_name)), default=default)
+
+
+def read_batch_size(properties_text: str, model_name: str) -> int | None:
+    """`batchSize` of a model (its largest version) in the `models` JSON, None where it names none."""
+    found = read_model(properties_text, model_name)
+    return max((int(version["batchSize"]) for version in found if "batchSize" in version), default=None)
+
+
+def read_model(properties_text: str, model_name: str) -> list[dict[str, Any]]:
+    """What the `models` JSON says of each version of a model. Raises ConfigError where it is no JSON."""
     try:
-        models = json.loads(values.get("models", "{}"))
+        models = json.loads(read_properties(properties_text).get("models", "{}"))
     except json.JSONDecodeError as error:
         raise ConfigError(f"config.properties: `models` is not valid JSON: {error}") from error
-    counts = [int(version.get("minWorkers", 1)) for version in models.get(model_name, {}).values()]
-    return max(counts, default=int(values.get("default_workers_per_model", 1)))
+    return list(models.get(model_name, {}).values())
 
 
 def read_properties(text: str) -> dict[str, str]:

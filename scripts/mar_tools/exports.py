@@ -30,10 +30,19 @@ from mar_tools.exporters.base import Exported, ExportJob
 from mar_tools.images import load_pixels
 from mar_tools.recipes import Recipe, VerificationRecipe
 from object_detection import ObjectDetectionHandler
-from vision_serving.config import DeviceType, HandlerConfig, Precision, StrictModel, Task, parse_config
+from vision_serving.backends.eager import read_artifact
+from vision_serving.config import (
+    DeviceType,
+    HandlerConfig,
+    Precision,
+    StrictModel,
+    Task,
+    parse_config,
+    read_handler_config,
+)
 from vision_serving.errors import ConfigError
 from vision_serving.graphs import build_graph
-from vision_serving.handler import VisionHandler
+from vision_serving.handler import VisionHandler, read_labels
 from vision_serving.resources import cpu_features
 
 REFERENCE = "eager-fp32"
@@ -169,15 +178,39 @@ def read_manifest(folder: Path) -> ExportManifest:
     return parse_config(ExportManifest, document, str(path))
 
 
-def hash_artifact(folder: Path, artifact: str) -> str:
-    """SHA-256 over the names and bytes of an artifact: a file with its siblings of the same stem, or a folder."""
+def load_reference(folder: Path) -> Checkpoint:
+    """The checkpoint as its eager fp32 export holds it, without whatever it once came from.
+
+    Its python file, if it has one, is the copy in the artifact. Raises ConfigError or BackendError.
+    """
+    config = read_handler_config(folder / "model-config.yaml")
+    if (config.backend, config.precision) != ("eager", "fp32"):
+        found = f"{config.backend} {config.precision}"
+        raise ConfigError(f"{folder}: {found}, which does not hold the checkpoint; expected an export of eager fp32")
+    source, network = read_artifact(folder / config.artifact)
+    return Checkpoint(
+        network=network,
+        source=source.network,
+        labels=read_labels(folder / config.labels),
+        preprocessing=source.preprocessing,
+        options=config.options,
+        candidates_per_class=config.candidates_per_class,
+    )
+
+
+def artifact_files(folder: Path, artifact: str) -> list[Path]:
+    """An artifact's files, sorted: a file with its siblings of the same stem, or all in a folder."""
     target = folder / artifact
-    files = sorted(target.rglob("*")) if target.is_dir() else sorted(folder.glob(f"{target.stem}.*"))
+    found = target.rglob("*") if target.is_dir() else folder.glob(f"{target.stem}.*")
+    return sorted(file for file in found if file.is_file())
+
+
+def hash_artifact(folder: Path, artifact: str) -> str:
+    """SHA-256 over the names and bytes of an artifact's files."""
     digest = hashlib.sha256()
-    for file in files:
-        if file.is_file():
-            digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    for file in artifact_files(folder, artifact):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 

@@ -1,7 +1,14 @@
-"""What a report says about the machine that it was made on."""
+"""What kind of machine this is, and what it has."""
 
 import platform
 from pathlib import Path
+
+import psutil
+import torch
+
+from vision_serving.config import DeviceType
+
+MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def cpu_name() -> str:
@@ -11,3 +18,17 @@ def cpu_name() -> str:
         return platform.processor() or "unknown"
     lines = cpuinfo.read_text().splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def memory_bytes(device_type: DeviceType = "cpu") -> float:
+    """What the machine, the container's limit and, where models run there, the GPU allow: the least of them."""
+    limits = [path.read_text().strip() for path in MEMORY_LIMITS if path.is_file()]
+    found = [float(psutil.virtual_memory().total), *(float(limit) for limit in limits if limit.isdigit())]
+    if device_type == "cuda":
+        found.append(float(torch.cuda.get_device_properties(0).total_memory))
+    return min(found)
+
+
+def default_device() -> DeviceType:
+    """A GPU where PyTorch can use one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

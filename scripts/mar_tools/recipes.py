@@ -114,8 +114,18 @@ class QuantizationRecipe(StrictModel):
     float_layers: Literal["auto"] | tuple[str, ...] = "auto"
 
 
+def check_truth(task: Task, verification: VerificationRecipe) -> None:
+    """Raises ValueError for labels of a detector or boxes of a classifier."""
+    for other, key in TRUTHS.items():
+        if other != task and getattr(verification, key) is not None:
+            raise ValueError(f"verification: `{key}` belongs to {other}; {task} takes `{TRUTHS[task]}`")
+
+
 class Recipe(StrictModel):
-    """What to build. Relative paths in it are relative to its own `folder`."""
+    """What to build. Relative paths in it are relative to its own `folder`.
+
+    candidate_timeout_s: after which the export and verification of one backend and precision is given up.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "1.0"
@@ -129,6 +139,7 @@ class Recipe(StrictModel):
     limits: ImageLimits = ImageLimits()
     response_timeout_s: Annotated[int, Field(gt=0)] = 60
     startup_timeout_s: Annotated[int, Field(gt=0)] = 300
+    candidate_timeout_s: Annotated[float, Field(gt=0)] = 600
     calibration: CalibrationRecipe = CalibrationRecipe()
     quantization: QuantizationRecipe = QuantizationRecipe()
     verification: VerificationRecipe = VerificationRecipe()
@@ -141,9 +152,7 @@ class Recipe(StrictModel):
 
     @model_validator(mode="after")
     def _truth_fits_the_task(self) -> "Recipe":
-        for task, key in TRUTHS.items():
-            if task != self.task and getattr(self.verification, key) is not None:
-                raise ValueError(f"verification: `{key}` belongs to {task}; {self.task} takes `{TRUTHS[self.task]}`")
+        check_truth(self.task, self.verification)
         return self
 
     @model_validator(mode="after")

@@ -79,7 +79,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for example in ("digits_classification", "digits_detection"):
         finished = run_script(
             "build_model.py", EXAMPLES / example / "recipe.yaml", "--backend", "openvino", "--precision", "fp32",
-            "--model-store", folder, "--exports", folder / "exports",
+            "--device", "cpu", "--model-store", folder, "--exports", folder / "exports",
         )  # fmt: skip
         assert finished.returncode == 0, finished.stderr
     return folder

@@ -29,8 +29,8 @@ def second_version(service: Service, archives: Path, tmp_path_factory: pytest.Te
     recipe = yaml.safe_load((example / "recipe.yaml").read_text()) | {"version": "2.0"}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     finished = run_script(
-        "build_model.py", folder / "recipe.yaml", "--backend", "eager", "--model-store", folder,
-        "--exports", folder / "exports",
+        "build_model.py", folder / "recipe.yaml", "--backend", "eager", "--precision", "fp32",
+        "--device", "cpu", "--model-store", folder, "--exports", folder / "exports",
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     shutil.copy(folder / "digits.mar", service.model_store / "digits_2.mar")

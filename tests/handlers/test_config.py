@@ -79,8 +79,20 @@ def test_a_section_that_is_no_mapping_is_refused(values: object) -> None:
         ({"mode": "shortest_edge", "size": [320, 320]}, "needs `size` as one number"),
         ({"mode": "bounded_edges", "size": 320}, "mode 'bounded_edges' needs `max_size`"),
         ({"mode": "exact", "size": [5, 5], "max_size": 9}, "`max_size` belongs to the modes"),
+        ({"mode": "cover", "size": 320}, "needs `size` as [height, width], got 320"),
+        ({"mode": "exact", "size": [5, 5], "multiple_of": 16}, "`multiple_of` belongs to mode 'shortest_edge'"),
+        ({"mode": "letterbox", "size": [5, 5], "pad_value": [1, 2, 256]}, "less than or equal to 255"),
     ],
-    ids=["letterbox", "exact", "shortest edge", "no max_size", "needless max_size"],
+    ids=[
+        "letterbox",
+        "exact",
+        "shortest edge",
+        "no max_size",
+        "needless max_size",
+        "cover",
+        "multiple_of",
+        "pad_value",
+    ],
 )
 def test_a_resize_whose_keys_do_not_fit_its_mode_is_refused(values: dict[str, Any], message: str) -> None:
     assert message in problem_of(ResizeConfig, values)

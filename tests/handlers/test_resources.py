@@ -8,6 +8,7 @@ from vision_serving.errors import ConfigError
 from vision_serving.resources import (
     cgroup_cores,
     configured_workers,
+    read_batch_size,
     read_properties,
     read_workers,
     threads_per_worker,
@@ -93,8 +94,8 @@ MODELS = r"""
 default_workers_per_model = 3
 models={\
   "resnet50": {\
-    "1.0": {"marName": "resnet50.mar", "minWorkers": 2, "maxWorkers": 4},\
-    "2.0": {"marName": "resnet50.mar", "minWorkers": 5}\
+    "1.0": {"marName": "resnet50.mar", "minWorkers": 2, "maxWorkers": 4, "batchSize": 16},\
+    "2.0": {"marName": "resnet50.mar", "minWorkers": 5, "batchSize": 4}\
   },\
   "digits": {"1.0": {"marName": "digits.mar"}}\
 }
@@ -122,6 +123,11 @@ models={\
 )
 def test_the_workers_of_a_model_are_read_from_the_properties(text: str, model: str, workers: int) -> None:
     assert read_workers(text, model) == workers
+
+
+@pytest.mark.parametrize(("model", "batch_size"), [("resnet50", 16), ("digits", None), ("other", None)])
+def test_the_batch_size_of_a_model_is_read_from_the_properties(model: str, batch_size: int | None) -> None:
+    assert read_batch_size(MODELS, model) == batch_size
 
 
 def test_models_that_are_no_json_are_refused() -> None:

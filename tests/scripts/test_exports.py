@@ -3,6 +3,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 import yaml
 from conftest import CPU_BACKENDS, MakeRecipe, TinyModel
 
@@ -10,7 +11,7 @@ from mar_tools import exporters, exports
 from mar_tools.checkpoints import load_checkpoint
 from mar_tools.exporters import CANDIDATES, EXPORTERS, find_candidates, load_exporter
 from mar_tools.exporters.base import Exported, ExportJob
-from mar_tools.exports import export_model, hash_artifact, read_manifest, replaced_folder
+from mar_tools.exports import export_model, hash_artifact, load_reference, read_manifest, replaced_folder
 from mar_tools.recipes import read_recipe
 from vision_serving.config import DeviceType, read_handler_config
 from vision_serving.errors import BackendError, ConfigError
@@ -188,3 +189,26 @@ def test_an_exporter_whose_package_is_missing_says_what_to_install(monkeypatch: 
     monkeypatch.setitem(exporters.CANDIDATES, "cpu", (("absent", "fp32"),))
     with pytest.raises(BackendError, match="pip install a_runtime_that_nobody_has"):
         load_exporter("absent", "fp32")
+
+
+@pytest.mark.parametrize("model", ["tiny_classifier", "tiny_detector"])
+def test_a_reference_gives_back_the_checkpoint_that_it_was_made_from(
+    request: pytest.FixtureRequest, model: str, tmp_path: Path
+) -> None:
+    tiny: TinyModel = request.getfixturevalue(model)
+    moved = shutil.copytree(tiny.folders["eager"], tmp_path / "moved")
+    loaded, expected = load_reference(moved), tiny.checkpoint
+    assert (loaded.labels, loaded.preprocessing, loaded.options, loaded.candidates_per_class) == (
+        expected.labels, expected.preprocessing, expected.options, expected.candidates_per_class,
+    )  # fmt: skip
+    state, former = loaded.torch_network("eager").state_dict(), expected.torch_network("eager").state_dict()
+    assert state.keys() == former.keys()
+    assert all(torch.equal(state[name], former[name]) for name in former)
+    # What is made from it is the same, too.
+    again = export_model(tiny.recipe, loaded, "eager", "fp32", tmp_path)
+    assert hash_artifact(again, "model") == hash_artifact(tiny.folders["eager"], "model")
+
+
+def test_only_eager_fp32_holds_a_checkpoint(tiny_classifier: TinyModel) -> None:
+    with pytest.raises(ConfigError, match="openvino fp32, which does not hold the checkpoint"):
+        load_reference(tiny_classifier.folders["openvino"])

@@ -14,7 +14,8 @@ from mar_tools.images import load_pixels
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.verification import load_handler, verify_export
 from vision_serving.config import Task
-from vision_serving.errors import ConfigError
+from vision_serving.errors import BackendError, ConfigError
+from vision_serving.graphs.sources import build_network
 
 EXACT_32 = {"resize": {"mode": "exact", "size": [32, 32]}}
 
@@ -171,3 +172,32 @@ def test_a_library_that_knows_its_outputs_takes_no_format(tmp_path: Path) -> Non
     output = {"index": 0}
     with pytest.raises(ConfigError, match="source 'timm' does not take 'file' and 'output'"):
         script_recipe(tmp_path, Classifier(), source="timm", name="resnet18", weights="random", output=output)
+
+
+def onnx_recipe(folder: Path) -> Recipe:
+    recipe = script_recipe(folder, Classifier(), source="onnx", file="model.onnx")
+    (folder / "model.onnx").write_bytes(b"read by those who run it")
+    return recipe
+
+
+def test_an_onnx_file_is_a_checkpoint_without_a_torch_network(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(onnx_recipe(tmp_path))
+    assert checkpoint.network is None
+    assert checkpoint.onnx_file == tmp_path / "model.onnx"
+    assert checkpoint.labels == ["cat", "dog", "bird"]
+
+
+def test_a_backend_of_torch_networks_refuses_an_onnx_file(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(onnx_recipe(tmp_path))
+    message = "backend 'eager' needs a PyTorch network; this recipe's source is an onnx file"
+    with pytest.raises(BackendError, match=message):
+        checkpoint.torch_network("eager")
+    with pytest.raises(ConfigError, match="an ONNX model is no PyTorch network"):
+        build_network(checkpoint.source, tmp_path)
+
+
+def test_a_missing_onnx_file_is_refused(tmp_path: Path) -> None:
+    recipe = onnx_recipe(tmp_path)
+    (tmp_path / "model.onnx").unlink()
+    with pytest.raises(ConfigError, match=r"model\.onnx: no such file; `file` is looked up beside the recipe"):
+        load_checkpoint(recipe)

@@ -51,11 +51,16 @@ def test_a_minimal_recipe_leaves_the_rest_to_auto(tmp_path: Path) -> None:
         ({"version": "1 0"}, ["'version'"]),
         ({"verification": {"min_top1_agreement": 99}}, ["min_top1_agreement", "less than or equal to 1"]),
         ({"verification": {"count": 0}}, ["verification.count"]),
+        ({"verification": {"labels": "folders"}}, ["`labels` says what is in `images`, which is missing"]),
+        ({"verification": {"images": "a", "max_accuracy_drop": 0.1}}, ["needs `images` with `labels` or"]),
+        ({"verification": {"images": "a", "labels": "folders", "annotations": "b"}}, ["give one of them"]),
+        ({"verification": {"images": "a", "annotations": "b"}}, ["belongs to detection; classification takes"]),
         ({"options": {"topk": 2}}, ["unknown key 'topk'", "['top_k']"]),
         ({"options": {"top_k": 0}}, ["'top_k'", "greater than or equal to 1"]),
     ],
     ids=["unknown", "unknown inside", "no weights", "source", "no name", "no class", "needless file", "precision",
-         "path as name", "slash in name", "space in version", "percent", "no images", "option", "option value"],
+         "path as name", "slash in name", "space in version", "percent", "no images",
+         "labels of nothing", "accuracy of nothing", "two truths", "truth of another task", "option", "option value"],
 )  # fmt: skip
 def test_a_wrong_recipe_names_the_key_the_file_and_what_is_allowed(
     tmp_path: Path, changes: dict[str, Any], words: list[str]

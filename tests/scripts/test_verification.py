@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,130 +13,13 @@ from conftest import TinyModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mar_tools.exports import ExportManifest, read_manifest
-from mar_tools.recipes import VerificationRecipe
-from mar_tools.verification import (
-    choose_bounds,
-    find_failures,
-    match_boxes,
-    require_verified,
-    signal_to_noise_db,
-    verify_export,
-)
+from mar_tools.command_line import ROOT
+from mar_tools.exports import read_manifest
+from mar_tools.images import PHOTOGRAPHS, choose_images
+from mar_tools.verification import observations, require_verified, verify_export
+from mar_tools.verification.observations import KEPT_OBSERVATIONS, load_handler, observe, observe_reference
 from vision_serving.backends.openvino import OpenVinoBackend
 from vision_serving.errors import ConfigError
-from vision_serving.postprocessing import Candidates
-
-THRESHOLD = 0.5
-
-
-def found(*rows: tuple[float, float, int]) -> Candidates:
-    """Boxes of 10 x 10 from (left, score, class id)."""
-    boxes = torch.tensor([[left, 0.0, left + 10, 10.0] for left, _, _ in rows]).reshape(-1, 4)
-    scores, class_ids = (
-        torch.tensor([row[1] for row in rows]),
-        torch.tensor([row[2] for row in rows], dtype=torch.int64),
-    )
-    return Candidates(boxes, scores, class_ids)
-
-
-CAT, DOG, UNSURE = (0.0, 0.9, 1), (50.0, 0.8, 2), (100.0, 0.52, 1)
-
-
-@pytest.mark.parametrize(
-    ("expected", "seen", "matched", "iou", "difference"),
-    [
-        (found(), found(), 1.0, 1.0, 0.0),
-        (found(CAT), found(), 0.0, 1.0, 0.0),
-        (found(), found(CAT), 0.0, 1.0, 0.0),
-        (found(CAT, DOG), found(DOG, CAT), 1.0, 1.0, 0.0),
-        (found(CAT, DOG), found(CAT), 2 / 3, 1.0, 0.0),
-        (found(CAT), found((0.0, 0.9, 2)), 0.0, 1.0, 0.0),
-        (found(CAT), found((0.0, 0.7, 1)), 1.0, 1.0, 0.2),
-        (found(CAT), found((2.0, 0.9, 1)), 1.0, 8 / 12, 0.0),
-        (found(CAT), found((5.0, 0.9, 1)), 0.0, 1.0, 0.0),
-        (found(CAT, UNSURE), found(CAT), 1.0, 1.0, 0.0),
-        (found(CAT), found(CAT, UNSURE), 1.0, 1.0, 0.0),
-        (found(UNSURE), found(), 1.0, 1.0, 0.0),
-        (found(CAT, (1.0, 0.8, 1)), found(CAT, (1.0, 0.8, 1)), 1.0, 1.0, 0.0),
-        (found(CAT, CAT), found(CAT), 2 / 3, 1.0, 0.0),
-    ],
-    ids=["nothing", "lost", "invented", "another order", "one lost", "another class", "another score", "moved a little",
-         "moved away", "unsure and lost", "unsure and invented", "only unsure", "close neighbours", "one for two"],
-)  # fmt: skip
-def test_boxes_are_paired_one_to_one_by_class_and_overlap(
-    expected: Candidates, seen: Candidates, matched: float, iou: float, difference: float
-) -> None:
-    # 1e-6: the boxes and scores are float32
-    assert match_boxes(expected, seen, THRESHOLD) == pytest.approx((matched, iou, difference), abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("noise", "decibels"),
-    [(0.0, 200.0), (1.0, 0.0), (0.1, 20.0), (0.01, 40.0)],
-    ids=["equal", "as loud", "a tenth", "a hundredth"],
-)
-def test_signal_to_noise_is_in_decibels(noise: float, decibels: float) -> None:
-    expected = torch.tensor([1.0, -1.0]).repeat(50)
-    # 0.001 dB: float32 squares of small differences
-    assert signal_to_noise_db(expected, expected + noise) == pytest.approx(decibels, abs=1e-3)
-
-
-@pytest.mark.parametrize("values", [torch.zeros(4), torch.full((4,), 5.0)], ids=["zeros", "constant"])
-def test_outputs_without_any_signal_have_no_quality(values: Tensor) -> None:
-    assert signal_to_noise_db(values, values + 1) < 0
-
-
-def test_outputs_that_are_not_finite_have_no_quality() -> None:
-    values = torch.tensor([1.0, -1.0])
-    assert find_failures({"snr_db": signal_to_noise_db(values, values * float("nan"))}, {"min_snr_db": 10.0})
-
-
-@pytest.mark.parametrize(
-    ("measured", "failures"),
-    [
-        ({"iou": 0.9, "score_difference": 0.1}, []),
-        ({"iou": 0.89, "score_difference": 0.1}, ["iou 0.89, at least 0.9 asked"]),
-        ({"iou": 0.9, "score_difference": 0.11}, ["score_difference 0.11, at most 0.1 asked"]),
-        ({"iou": float("nan"), "score_difference": float("nan")},
-         ["iou nan, at least 0.9 asked", "score_difference nan, at most 0.1 asked"]),
-    ],
-    ids=["at the bounds", "below", "above", "not a number"],
-)  # fmt: skip
-def test_broken_bounds_are_said_in_words(measured: dict[str, float], failures: list[str]) -> None:
-    assert find_failures(measured, {"min_iou": 0.9, "max_score_difference": 0.1}) == failures
-
-
-def test_a_bound_of_another_task_is_refused() -> None:
-    with pytest.raises(ConfigError, match="bound 'min_iou' does not fit this task; it measures"):
-        find_failures({"top1_agreement": 1.0}, {"min_iou": 0.9})
-
-
-def manifest(weights: str = "trained.pth", task: str = "classification", **bounds: float) -> ExportManifest:
-    verification = VerificationRecipe.model_validate(bounds)
-    return ExportManifest.model_validate(
-        {"name": "x", "version": "1", "task": task, "weights": weights, "verification": verification}
-    )
-
-
-@pytest.mark.parametrize(
-    ("given", "names"),
-    [
-        (manifest(), {"min_top1_agreement", "max_score_difference", "min_snr_db"}),
-        (manifest(task="detection"), {"min_matched_boxes", "min_iou", "max_score_difference", "min_snr_db"}),
-        (manifest("random"), {"min_snr_db"}),
-    ],
-    ids=["classification", "detection", "random weights"],
-)
-def test_bounds_are_those_of_the_task(given: ExportManifest, names: set[str]) -> None:
-    assert choose_bounds(given, "fp32").keys() == names
-
-
-def test_bounds_of_the_recipe_win() -> None:
-    assert choose_bounds(manifest(min_top1_agreement=0.5), "fp32")["min_top1_agreement"] == 0.5
-
-
-# Whole exports
 
 
 @pytest.mark.parametrize("backend", ["eager", "openvino"])
@@ -248,3 +133,109 @@ def test_an_export_that_is_not_verified_as_it_is_is_refused(
 
 def test_the_manifest_survives_its_file(exported: Path) -> None:
     assert read_manifest(exported).verification.count == 4
+
+
+# The reference's observations are kept
+
+
+@pytest.fixture
+def reference(exported: Path) -> Path:
+    return exported.parent / "eager-fp32"
+
+
+def forbid_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise AssertionError(f"{folder} was loaded again")
+
+    monkeypatch.setattr(observations, "load_handler", refuse)
+
+
+@pytest.mark.parametrize("fixture", ["tiny_classifier", "tiny_detector"])
+def test_the_reference_runs_once_and_is_remembered_exactly(
+    fixture: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: TinyModel = request.getfixturevalue(fixture)
+    reference = tmp_path / "eager-fp32"
+    shutil.copytree(model.folders["eager"], reference)
+    paths = choose_images(None, 3)
+    expected = observe(load_handler(reference), paths)
+    observe_reference(reference, paths)
+    forbid_running(monkeypatch)
+    kept = observe_reference(reference, paths)
+    assert len(kept) == len(expected) == 3
+    for image, original in zip(kept, expected, strict=True):
+        assert image.keys() == original.keys()
+        assert all(torch.equal(image[name], original[name]) for name in original)
+
+
+@pytest.mark.parametrize("change", ["weights", "config", "labels", "images"])
+def test_the_reference_runs_again_when_anything_changed(
+    reference: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    paths = choose_images(None, 2)
+    observe_reference(reference, paths)
+    if change == "weights":
+        save_file({**load_file(reference / "model" / "model.safetensors")}, reference / "model" / "other.safetensors")
+    elif change == "config":
+        replace_text(reference / "model-config.yaml", "max_images: 64", "max_images: 63")
+    elif change == "labels":
+        replace_text(reference / "labels.json", "cat", "cow")
+    else:
+        paths = choose_images(None, 2, "calibration")
+    forbid_running(monkeypatch)
+    with pytest.raises(AssertionError, match="was loaded again"):
+        observe_reference(reference, paths)
+
+
+def test_a_damaged_memory_is_replaced(reference: Path) -> None:
+    paths = choose_images(None, 2)
+    expected = observe_reference(reference, paths)
+    (reference.parent / KEPT_OBSERVATIONS).write_bytes(b"damaged")
+    assert torch.equal(observe_reference(reference, paths)[0]["logits"], expected[0]["logits"])
+    assert (reference.parent / KEPT_OBSERVATIONS).stat().st_size > 100
+
+
+def test_what_was_quantised_and_assumed_of_the_cpu_is_reported(exported: Path) -> None:
+    assert verify_export(exported)["quantization"] == {}
+    document = orjson.loads((exported / "export.json").read_bytes())
+    document["quantization"] = {"scheme": "static", "calibration_images": 300}
+    (exported / "export.json").write_bytes(orjson.dumps(document))
+    assert verify_export(exported)["quantization"] == {"scheme": "static", "calibration_images": 300}
+
+
+# The command
+
+
+def verify_by_command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(ROOT / "scripts" / "verify_model.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_command_prints_measures_bounds_and_accuracy(exported: Path, tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        shutil.copytree(PHOTOGRAPHS, tmp_path / "images" / label)
+    labelled = ("--images", str(tmp_path / "images"), "--labels", "folders", "--count", "6")
+    finished = verify_by_command(str(exported), *labelled)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == "verified\n"
+    for words in ("snr_db", "≥ 60", "accuracy_drop", "top1 of reference", "top5 of candidate", "6 images of images"):
+        assert words in finished.stderr
+    report = orjson.loads((exported / "verification.json").read_bytes())
+    assert report["accuracy"]["reference"] == report["accuracy"]["candidate"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--labels", "folders"], "says what is in `images`, which is missing"),
+        (["--images", "nowhere"], "nowhere: no such file or folder"),
+        (["--images", "nowhere", "--annotations", "a.json"], "`annotations` belongs to detection"),
+        (["--count", "0"], "greater than 0"),
+    ],
+    ids=["labels of nothing", "no images", "truth of another task", "no image"],
+)
+def test_the_command_refuses_what_cannot_be_compared(exported: Path, arguments: list[str], message: str) -> None:
+    finished = verify_by_command(str(exported), *arguments)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("error: ")
+    assert message in finished.stderr

@@ -44,16 +44,7 @@ class EagerBackend:
         """The graph on the device, in the precision. Raises BackendError or ConfigError."""
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # torch's default for convolutions, which is not the fp32 verified
-        try:
-            document = orjson.loads((artifact / "source.json").read_bytes())
-        except (OSError, orjson.JSONDecodeError) as error:
-            raise BackendError(f"{artifact.name}: no readable source.json ({error})") from error
-        source = parse_config(EagerSource, document, "source.json")
-        network = build_network(source.network, artifact)
-        try:
-            network.load_state_dict(load_file(artifact / "model.safetensors"), strict=not source.network.holds_weights)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise BackendError(f"model.safetensors does not fit its source: {str(error).splitlines()[0]}") from error
+        source, network = read_artifact(artifact)
         graph = build_graph(network, source.task, source.preprocessing, source.network.output)
         return in_precision(graph.to(device), config.precision, device.type)
 
@@ -61,3 +52,18 @@ class EagerBackend:
         with torch.inference_mode():
             outputs = self._graph(pixels.to(self._device))
         return {name: values.cpu() for name, values in outputs.items()}
+
+
+def read_artifact(artifact: Path) -> tuple[EagerSource, nn.Module]:
+    """The network in eval mode with its weights, on the CPU. Raises ConfigError or BackendError."""
+    try:
+        document = orjson.loads((artifact / "source.json").read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise BackendError(f"{artifact.name}: no readable source.json ({error})") from error
+    source = parse_config(EagerSource, document, "source.json")
+    network = build_network(source.network, artifact)
+    try:
+        network.load_state_dict(load_file(artifact / "model.safetensors"), strict=not source.network.holds_weights)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise BackendError(f"model.safetensors does not fit its source: {str(error).splitlines()[0]}") from error
+    return source, network

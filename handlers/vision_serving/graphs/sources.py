@@ -171,7 +171,7 @@ def find_source_file(source: NetworkSource, folder: Path) -> Path:
     """Raises ConfigError when it is not there."""
     path = folder / str(source.file)
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file; `file` of a {source.source} source is looked up beside the recipe")
+        raise ConfigError(f"{path}: no such file; `file` is looked up beside the recipe")
     return path
 
 

@@ -26,4 +26,4 @@ def export(job: ExportJob, folder: Path) -> Exported:
     trained = {} if network_source.holds_weights else job.checkpoint.torch_network("eager").state_dict()
     state = {name: values.detach().clone().contiguous() for name, values in trained.items()}
     save_file(state, artifact / "model.safetensors")
-    return Exported(ARTIFACT, portable=job.precision == "fp32")
+    return Exported(ARTIFACT, portable=job.precision == "fp32" and job.device_type == "cpu")

@@ -16,6 +16,8 @@ from vision_serving.errors import BackendError
 
 ARTIFACT = "model.xml"
 QUANTIZED_OPERATORS = ("Convolution", "GroupConvolution", "MatMul")
+# What our graphs compute themselves, outside of the network's modules: boxes lose whole pixels when it is quantised.
+DECODING = r"^(aten|prim|torchvision)::.*"
 MODULE_PATH = re.compile(r"__module\.([\w.]+)")
 CPU_FEATURES = {"int8": ("vnni",), "bf16": ("bf16",), "fp32": ()}
 
@@ -81,7 +83,7 @@ def _quantize(job: ExportJob, model: openvino.Model, float_nodes: list[str]) -> 
         subset_size=len(job.calibration.batches),
         preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: hard-swish and GELU have a short negative side
         model_type=nncf.ModelType.TRANSFORMER if has_attention else None,
-        ignored_scope=nncf.IgnoredScope(names=float_nodes) if float_nodes else None,
+        ignored_scope=nncf.IgnoredScope(names=float_nodes, patterns=[DECODING], validate=False),
     )
 
 

@@ -1,9 +1,13 @@
 """How good a handler's answers are where the truth is known: top-1 and top-5 accuracy, or COCO's mAP."""
 
+import contextlib
+import io
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mar_tools.verification.labelled import Truth
 from mar_tools.verification.observations import Observation
@@ -35,25 +39,59 @@ def measure_top_k(observations: Sequence[Observation], truth: Sequence[Truth]) -
 
 def measure_map(observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:
     """Boxes of any score count, as many as `max_detections` lets through, up to COCO's 100 a picture."""
-    metric = new_map_metric()
+    coco, coco_eval = import_pycocotools()
+    known = [_coco_boxes(index, image["boxes"], image["labels"], image["iscrowd"]) for index, image in enumerate(truth)]
     found = [
-        {"boxes": image["source_boxes"], "scores": image["scores"], "labels": image["class_ids"]}
-        for image in observations
+        _coco_boxes(index, image["source_boxes"], image["class_ids"], scores=image["scores"])
+        for index, image in enumerate(observations)
     ]
-    metric.update(found, [dict(image) for image in truth])
-    figures = metric.compute()
-    return {"map": float(figures["map"]), "map_50": float(figures["map_50"])}
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and a table
+        evaluation = coco_eval(_index_boxes(coco(), known), _index_boxes(coco(), found), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return {"map": float(evaluation.stats[0]), "map_50": float(evaluation.stats[1])}
 
 
-def new_map_metric() -> Any:
-    """torchmetrics around pycocotools. Raises ConfigError where they are not installed."""
+def _coco_boxes(
+    image_id: int, boxes_xyxy: Tensor, class_ids: Tensor, crowds: Tensor | None = None, *, scores: Tensor | None = None
+) -> list[dict[str, Any]]:
+    """One image's boxes, each as COCO's annotations have it, without an id."""
+    crowds = torch.zeros_like(class_ids) if crowds is None else crowds
+    scores = torch.ones(len(class_ids)) if scores is None else scores
+    values = (boxes_xyxy.tolist(), class_ids.tolist(), crowds.tolist(), scores.tolist())
+    return [
+        {
+            "image_id": image_id,
+            "category_id": class_id,
+            "bbox": [left, top, right - left, bottom - top],
+            "area": (right - left) * (bottom - top),
+            "iscrowd": crowd,
+            "score": score,
+        }
+        for (left, top, right, bottom), class_id, crowd, score in zip(*values, strict=True)
+    ]
+
+
+def _index_boxes(index: Any, images: Sequence[Sequence[dict[str, Any]]]) -> Any:
+    """Fill an empty COCO index."""
+    boxes = [{"id": number, **box} for number, box in enumerate(itertools.chain(*images), start=1)]
+    index.dataset = {
+        "images": [{"id": image_id} for image_id in range(len(images))],
+        "annotations": boxes,
+        "categories": [{"id": class_id} for class_id in sorted({box["category_id"] for box in boxes})],
+    }
+    index.createIndex()
+    return index
+
+
+def import_pycocotools() -> tuple[Any, Any]:
+    """The classes COCO and COCOeval. Raises ConfigError where the package is not installed."""
     try:
-        import pycocotools  # noqa: F401 (torchmetrics says late and at length that it is missing)
-        from torchmetrics.detection import MeanAveragePrecision
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"`annotations` needs the package {error.name!r}: pip install -r requirements-evaluation.txt"
+            "`annotations` needs the package 'pycocotools': pip install -r requirements-evaluation.txt"
         ) from error
-    metric = MeanAveragePrecision(iou_type="bbox", backend="pycocotools")
-    metric.warn_on_many_detections = False
-    return metric
+    return COCO, COCOeval

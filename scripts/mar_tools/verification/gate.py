@@ -11,7 +11,7 @@ import orjson
 from mar_tools.checkpoints import RANDOM
 from mar_tools.exports import REFERENCE, ExportManifest, hash_artifact, read_manifest
 from mar_tools.machine import cpu_name
-from mar_tools.recipes import VerificationRecipe
+from mar_tools.recipes import VerificationRecipe, check_truth
 from mar_tools.verification.accuracy import accuracy_drop, measure_accuracy
 from mar_tools.verification.agreement import measure_agreement
 from mar_tools.verification.bounds import choose_bounds, find_failures
@@ -34,7 +34,7 @@ def verify_export(folder: Path, verification: VerificationRecipe | None = None) 
     manifest = read_manifest(folder)
     config = read_handler_config(folder / "model-config.yaml")
     verification = verification or manifest.verification
-    images = read_verification_images(verification, read_labels(folder / config.labels))
+    images = _read_images(folder, config, verification)
     measured, accuracy = measure_export(folder, config, images)
     bounds = choose_bounds(verification, config.precision, measured, random_weights=manifest.weights == RANDOM)
     failures = find_failures(measured, bounds)
@@ -53,6 +53,14 @@ def verify_export(folder: Path, verification: VerificationRecipe | None = None) 
     }
     (folder / "verification.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     return report
+
+
+def _read_images(folder: Path, config: HandlerConfig, verification: VerificationRecipe) -> VerificationImages:
+    try:
+        check_truth(config.task, verification)
+    except ValueError as error:
+        raise ConfigError(f"{folder}: {error}") from error
+    return read_verification_images(verification, read_labels(folder / config.labels))
 
 
 def measure_export(

@@ -119,6 +119,8 @@ class CocoFile(BaseModel):
 def read_coco(folder: Path, annotations: Path, labels: Sequence[str], count: int | None) -> VerificationImages:
     """Categories are matched to labels by their names."""
     document = parse_config(CocoFile, read_json_object(annotations), str(annotations))
+    if not document.annotations:
+        raise ConfigError(f"{annotations}: no boxes in it (`annotations` is empty)")
     class_ids = match_categories(document, labels, annotations)
     boxes: dict[int, list[CocoBox]] = defaultdict(list)
     for box in document.annotations:

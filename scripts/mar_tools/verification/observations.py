@@ -14,7 +14,7 @@ from torch import Tensor
 from mar_tools.command_line import HANDLERS as HANDLER_SOURCES
 from mar_tools.exports import HANDLERS, hash_artifact
 from vision_serving.config import DetectionOptions, HandlerConfig, ImageLimits, read_handler_config
-from vision_serving.errors import ConfigError
+from vision_serving.errors import BackendError, ConfigError
 from vision_serving.handler import VisionHandler
 from vision_serving.images import Image, decode_image
 from vision_serving.postprocessing import read_candidates, select_detections
@@ -30,9 +30,16 @@ PROFILE_RANKS = 4096
 
 
 def load_handler(folder: Path) -> VisionHandler:
-    """The handler of an export folder, loaded as a worker would load it."""
-    handler = HANDLERS[read_handler_config(folder / "model-config.yaml").task]()
-    handler.load(folder, torch.device("cpu"))
+    """The handler of an export folder, loaded as a worker would load it, on the device that it was exported for.
+
+    Raises ConfigError or BackendError.
+    """
+    config = read_handler_config(folder / "model-config.yaml")
+    on_gpu = config.device_type == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        raise BackendError(f"{folder}: exported for a GPU, and PyTorch finds none here")
+    handler = HANDLERS[config.task]()
+    handler.load(folder, torch.device("cuda:0" if on_gpu else "cpu"))
     return handler
 
 
@@ -128,6 +135,7 @@ def _keep(observations: Sequence[Observation], path: Path, key: str) -> None:
     }
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     save_file(tensors, temporary, {"key": key})
+    temporary.chmod(0o644)  # safetensors makes it for the owner alone
     temporary.replace(path)
 
 

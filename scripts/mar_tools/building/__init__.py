@@ -1,0 +1,9 @@
+"""Which backend and precision serves a model best on this machine: by evidence.
+
+build.py           the flow: the reference, every candidate within the budget, the timing, the choice
+trials.py          one candidate exported and verified in a process of its own (trial_process.py)
+timing.py          what passed, timed in turn, each loaded in a process of its own (timing_process.py)
+timing_worker.py   how such a process is asked
+candidates.py      what became of each: the rows of the table, of candidates.json and of the archive's proof
+table.py           the table as people read it
+"""

@@ -1,0 +1,151 @@
+"""The flow: the reference, every candidate within the budget, the timing of what passed, the choice."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mar_tools.building.candidates import Candidate, mark_fastest, record_candidates, write_candidates
+from mar_tools.building.timing import TIMED_IMAGES, Timing, TimingPlan, time_exports
+from mar_tools.building.trials import MB, new_trial, run_trial
+from mar_tools.exporters import find_candidates
+from mar_tools.exports import export_folder
+from mar_tools.images import choose_images
+from mar_tools.machine import memory_bytes
+from mar_tools.recipes import Recipe
+from vision_serving.config import DeviceType, Precision
+from vision_serving.errors import ConfigError
+
+Pair = tuple[str, Precision]
+Announce = Callable[[str, int, int], None]
+
+EAGER_FP32: Pair = ("eager", "fp32")
+REFERENCE_TIMEOUT_S = 3600.0  # weights may have to be downloaded first
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How much a build may take, and for what it chooses.
+
+    budget_s: no candidate is begun later, but for the first. timeout_s: of each. batch_size: that the choice is for.
+    rounds, round_s: of each candidate's timing, at batch 1 and at batch_size.
+    """
+
+    device_type: DeviceType = "cpu"
+    budget_s: float = 1200.0
+    timeout_s: float = 600.0
+    batch_size: int = 8
+    rounds: int = 5
+    round_s: float = 0.6
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        return tuple(sorted({1, self.batch_size}))
+
+
+class Progress:
+    """Counts the steps of a build for whoever listens: what comes now, how many are done, of how many."""
+
+    def __init__(self, announce: Announce, total: int) -> None:
+        self._announce = announce
+        self._done = 0
+        self._total = total
+
+    def begin(self, step: str) -> None:
+        self._announce(step, self._done, max(self._total, self._done))
+        self._done += 1
+
+    def skip(self, steps: int) -> None:
+        """So many that were expected will not come."""
+        self._total -= steps
+
+
+def build_candidates(recipe: Recipe, exports: Path, options: BuildOptions, announce: Announce) -> list[Candidate]:
+    """A row for every candidate that the recipe leaves, and one for eager fp32; the fastest that passed is chosen.
+
+    They are written to `exports/<name>/candidates.json` and into the verification.json of the chosen export.
+    Raises BackendError when the recipe leaves none, ConfigError when the reference cannot be had.
+    """
+    pairs = find_candidates(recipe.backend, recipe.precision, options.device_type)
+    others = [pair for pair in pairs if pair != EAGER_FP32]
+    turns = (1 + len(others)) * (1 + options.rounds)
+    progress = Progress(announce, len({"cpu", options.device_type}) + len(others) + turns)
+    eager = build_reference(recipe, exports, options, progress)
+    rows = [eager, *try_candidates(recipe, others, exports, options, progress)]
+    rows = mark_fastest(judge(time_rows(rows, recipe, exports, options, progress), EAGER_FP32 in pairs))
+    write_candidates(rows, exports / recipe.name / "candidates.json")
+    for chosen in (row for row in rows if row.verdict == "chosen"):
+        record_candidates(rows, folder_of(chosen, recipe, exports))
+    return rows
+
+
+def folder_of(row: Candidate, recipe: Recipe, exports: Path) -> Path:
+    return export_folder(exports.absolute(), recipe, row.backend, row.precision, row.device)
+
+
+def build_reference(recipe: Recipe, exports: Path, options: BuildOptions, progress: Progress) -> Candidate:
+    """The row of eager fp32 on the device, which the others are timed against; verified against it on the CPU."""
+    (exports / recipe.name).mkdir(parents=True, exist_ok=True)
+    row = None
+    for device_type in dict.fromkeys(("cpu", options.device_type)):
+        progress.begin("reference: eager fp32" + ("" if device_type == "cpu" else f" on {device_type}"))
+        trial = new_trial(recipe, exports, EAGER_FP32, device_type)  # type: ignore[arg-type]
+        row = run_trial(trial.model_copy(update={"is_reference": device_type == "cpu"}), REFERENCE_TIMEOUT_S)
+        if row.verdict != "verified":
+            raise ConfigError(f"{recipe.name}: no reference (eager fp32 on {device_type}): {row.reason}")
+    assert row is not None
+    return row
+
+
+def try_candidates(
+    recipe: Recipe, pairs: Sequence[Pair], exports: Path, options: BuildOptions, progress: Progress
+) -> list[Candidate]:
+    """In order, until the budget is used up; the first one always."""
+    rows: list[Candidate] = []
+    started = time.monotonic()
+    for pair in pairs:
+        if rows and time.monotonic() - started >= options.budget_s:
+            reason = f"the budget of {options.budget_s / 60:g} min was used up"
+            rows.append(Candidate(*pair, options.device_type, "not tried", reason))
+            progress.skip(1)
+            continue
+        progress.begin(f"export and verify {' '.join(pair)}")
+        rows.append(run_trial(new_trial(recipe, exports, pair, options.device_type), options.timeout_s))
+    return rows
+
+
+def time_rows(
+    rows: Sequence[Candidate], recipe: Recipe, exports: Path, options: BuildOptions, progress: Progress
+) -> list[Candidate]:
+    """The same rows, those that passed with their figures; one that is lost on the way has failed. rows[0]: eager."""
+    passed = {folder_of(row, recipe, exports): row for row in rows if row.verdict == "verified"}
+    progress.skip((len(rows) - len(passed)) * (1 + options.rounds))
+    images = recipe.verification.images
+    plan = TimingPlan(
+        images=tuple(
+            path.absolute() for path in choose_images(None if images is None else recipe.path(images), TIMED_IMAGES)
+        ),
+        batch_sizes=options.batch_sizes,
+        rounds=options.rounds,
+        round_s=options.round_s,
+        timeout_s=options.timeout_s,
+        announce=progress.begin,
+    )
+    sizes = {folder: (row.size_mb or 0.0) * MB for folder, row in passed.items()}
+    timings = time_exports(sizes, next(iter(passed)), plan, memory_bytes(options.device_type))
+    timed = {id(row): with_timing(row, timings[folder]) for folder, row in passed.items()}
+    return [timed.get(id(row), row) for row in rows]
+
+
+def with_timing(row: Candidate, timing: Timing) -> Candidate:
+    if timing.problem:
+        return replace(row, verdict="failed", reason=f"while timed: {timing.problem}", load_s=timing.load_s)
+    return replace(row, load_s=timing.load_s, images_per_s=timing.images_per_s(), speedup=timing.speedup)
+
+
+def judge(rows: Sequence[Candidate], eager_may_be_chosen: bool) -> list[Candidate]:
+    """rows[0]: eager fp32, which is no candidate where the recipe asks for something else."""
+    eager, *others = rows
+    if eager.verdict == "verified" and not eager_may_be_chosen:
+        eager = replace(eager, verdict="reference")
+    return [*others, eager]

@@ -1,0 +1,66 @@
+"""The candidates as people read them."""
+
+from collections.abc import Callable, Sequence
+
+from rich import box
+from rich.console import Group
+from rich.table import Column, Table
+from rich.text import Text
+
+from mar_tools.building.candidates import Candidate
+from vision_serving.config import Task
+
+ORDER = ("chosen", "verified", "reference", "rejected", "failed", "not tried")
+STYLES = {"chosen": "bold green", "rejected": "yellow", "failed": "red", "not tried": "dim"}
+# Of each task the figure that tells most, as a heading and by its name: of the agreement, and of the accuracy.
+AGREEMENT: dict[Task, tuple[str, str]] = {
+    "classification": ("same\ntop-1", "top1_agreement"),
+    "detection": ("same\nboxes", "matched_boxes"),
+}
+ACCURACY: dict[Task, tuple[str, str]] = {"classification": ("top-1\ntrue", "top1"), "detection": ("\nmAP", "map")}
+
+Show = Callable[[Candidate], float | None]
+
+
+def candidate_table(rows: Sequence[Candidate], task: Task) -> Group:
+    """The chosen one first, then by speed; below why others were rejected, failed or were not tried."""
+    ordered = sorted(rows, key=lambda row: (ORDER.index(row.verdict), -row.rate))
+    columns = {title: [_number(show(row)) for row in ordered] for title, show in figures(rows, task).items()}
+    shown = {title: cells for title, cells in columns.items() if any(cells)}
+    headers = [Column(title, justify="right", no_wrap=True) for title in shown]
+    columns_of_words = Column("\ncandidate", no_wrap=True), Column("\nverdict", no_wrap=True)
+    table = Table(columns_of_words[0], *headers, columns_of_words[1], box=box.SIMPLE_HEAD, collapse_padding=True)
+    for index, row in enumerate(ordered):
+        figures_of_row = (cells[index] for cells in shown.values())
+        table.add_row(row.name, *figures_of_row, row.verdict, style=STYLES.get(row.verdict))
+    return Group(table, *(describe_reason(row) for row in ordered if row.reason))
+
+
+def figures(rows: Sequence[Candidate], task: Task) -> dict[str, Show]:
+    """The columns with numbers: heading -> what stands there."""
+    agreement, accuracy = AGREEMENT[task], ACCURACY[task]
+    sizes = sorted({int(size) for row in rows for size in row.images_per_s})
+    return {
+        "\nMB": lambda row: row.size_mb,
+        "load\ns": lambda row: row.load_s,
+        **{f"images/s\nbatch {size}": _rate_at(size) for size in sizes},
+        "times\neager": lambda row: row.speedup,
+        agreement[0]: lambda row: row.measured.get(agreement[1]),
+        "SNR\ndB": lambda row: row.measured.get("snr_db"),
+        accuracy[0]: lambda row: (row.accuracy or {}).get(accuracy[1]),
+    }
+
+
+def describe_reason(row: Candidate) -> Text:
+    return Text(f"{row.name} {row.verdict}: {row.reason}", style=STYLES.get(row.verdict, ""))
+
+
+def _rate_at(batch_size: int) -> Show:
+    return lambda row: row.images_per_s.get(str(batch_size))
+
+
+def _number(value: float | None) -> str:
+    """Three digits that count: 0.123, 12.3, 1234."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

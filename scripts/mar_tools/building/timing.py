@@ -1,0 +1,131 @@
+"""Images per second of exports, from encoded bytes to JSON bytes in process: what a worker does without the network.
+
+All are loaded at once, each in a process of its own that sleeps between its rounds, and take turns: A B C A B C ... So
+a machine that is slower for a while is slower for all of them.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mar_tools.building.timing_worker import TimingWorker, WorkerLostError, start_worker
+from mar_tools.building.trials import log_of
+from vision_serving.config import StrictModel
+
+TIMED_IMAGES = 4  # in one pass; more would make the rounds of slow models long
+PROCESS_BYTES = 600e6  # of PyTorch and a runtime, without a model
+COPIES = 2  # of the weights that a runtime holds: as loaded, and packed for its kernels
+MEMORY_SHARE = 0.5  # of the machine's
+
+
+class TimingJob(StrictModel):
+    """The first line to a worker."""
+
+    folder: Path
+    images: tuple[Path, ...]
+
+
+class Round(StrictModel):
+    """Every further line: at least so many seconds with batches of that size."""
+
+    batch_size: int
+    duration_s: float
+
+
+@dataclass
+class Timing:
+    """Of one export. `rates`: images per second of each round, by batch size. `problem`: why there are no more."""
+
+    load_s: float | None = None
+    rates: dict[int, list[float]] = field(default_factory=dict)
+    problem: str = ""
+    speedup: float | None = None
+
+    def images_per_s(self) -> dict[str, float]:
+        """Medians over the rounds; nothing for an export that was lost on the way."""
+        if self.problem:
+            return {}
+        return {str(size): float(f"{statistics.median(rates):.4g}") for size, rates in self.rates.items()}
+
+
+@dataclass(frozen=True)
+class TimingPlan:
+    """What is asked of every export. `announce` hears before each export's turn which it is."""
+
+    images: tuple[Path, ...]
+    batch_sizes: tuple[int, ...]
+    rounds: int
+    round_s: float
+    timeout_s: float
+    announce: Callable[[str], None]
+
+
+def time_exports(
+    sizes: Mapping[Path, float], baseline: Path, plan: TimingPlan, memory_bytes: float
+) -> dict[Path, Timing]:
+    """sizes: bytes of each export's artifact, the baseline's too. The speedups are over the baseline, in each group."""
+    timings: dict[Path, Timing] = {}
+    for group in group_by_memory(sizes, baseline, memory_bytes):
+        timed = time_group(group, plan)
+        for timing in timed.values():
+            timing.speedup = speedup(timing, timed[baseline], max(plan.batch_sizes))
+        timings = {**timed, **timings}  # of the baseline the first timing stands
+    return timings
+
+
+def group_by_memory(sizes: Mapping[Path, float], baseline: Path, memory_bytes: float) -> list[list[Path]]:
+    """All in one group where they fit into half the memory together; else as many as fit, each with the baseline."""
+    needs = {folder: PROCESS_BYTES + COPIES * size for folder, size in sizes.items()}
+    room = MEMORY_SHARE * memory_bytes - needs[baseline]
+    groups: list[list[Path]] = [[]]
+    for folder in (folder for folder in sizes if folder != baseline):
+        if groups[-1] and sum(needs[member] for member in groups[-1]) + needs[folder] > room:
+            groups.append([])
+        groups[-1].append(folder)
+    return [[baseline, *group] for group in groups]
+
+
+def time_group(folders: Sequence[Path], plan: TimingPlan) -> dict[Path, Timing]:
+    timings = {folder: Timing() for folder in folders}
+    with ExitStack() as stack:
+        workers = {folder: stack.enter_context(start_worker(log_of(folder), plan.timeout_s)) for folder in folders}
+        for folder, worker in workers.items():
+            plan.announce(f"load {folder.name}")
+            load(folder, worker, timings[folder], plan)
+        for _ in range(plan.rounds):
+            for folder, worker in workers.items():
+                plan.announce(f"time {folder.name}")
+                run_round(worker, timings[folder], plan)
+    return timings
+
+
+def load(folder: Path, worker: TimingWorker, timing: Timing, plan: TimingPlan) -> None:
+    """And run every batch size once: the first batch of each may compile or allocate."""
+    try:
+        job = TimingJob(folder=folder, images=plan.images)
+        timing.load_s = round(worker.ask(job.model_dump(mode="json"))["load_s"], 3)
+        for batch_size in plan.batch_sizes:
+            worker.ask(Round(batch_size=batch_size, duration_s=0).model_dump())
+    except WorkerLostError as error:
+        timing.problem = str(error)
+
+
+def run_round(worker: TimingWorker, timing: Timing, plan: TimingPlan) -> None:
+    if timing.problem:
+        return
+    try:
+        for batch_size in plan.batch_sizes:
+            asked = Round(batch_size=batch_size, duration_s=plan.round_s)
+            timing.rates.setdefault(batch_size, []).append(worker.ask(asked.model_dump())["images_per_s"])
+    except WorkerLostError as error:
+        timing.problem = str(error)
+
+
+def speedup(timing: Timing, baseline: Timing, batch_size: int) -> float | None:
+    """Of the medians over the rounds; None where one of them was lost."""
+    if timing.problem or baseline.problem:
+        return None
+    own, base = (statistics.median(side.rates[batch_size]) for side in (timing, baseline))
+    return round(own / base, 3)

@@ -1,0 +1,83 @@
+"""The process of a timing worker: `python -m mar_tools.building.timing_process`, JSON lines in and out.
+
+The first line says what to load, each further one asks for a round. It ends with its input.
+"""
+
+import os
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, TextIO
+
+import orjson
+
+from mar_tools.building.timing import Round, TimingJob
+from mar_tools.verification import load_handler
+from vision_serving.errors import VisionServingError
+from vision_serving.handler import VisionHandler
+from vision_serving.payload import Payload
+from vision_serving.responses import encode_response
+
+
+def main() -> None:
+    answers = own_output()
+    try:
+        job = TimingJob.model_validate_json(sys.stdin.readline())
+        started = time.perf_counter()
+        handler = load_handler(job.folder)
+        answer(answers, load_s=time.perf_counter() - started)
+        payloads = [Payload(images=(path.read_bytes(),)) for path in job.images]
+        for line in iter(sys.stdin.readline, ""):
+            answer(answers, images_per_s=measure_round(handler, payloads, Round.model_validate_json(line)))
+    except Exception as error:  # the border: the parent makes it the reason of a row
+        traceback.print_exc()
+        answer(answers, problem=f"{type(error).__name__}: {error}"[:300])
+        sys.exit(1)
+
+
+def own_output() -> TextIO:
+    """The pipe to the parent, which nothing else can write into: libraries print to standard output as they please."""
+    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return pipe
+
+
+def answer(answers: TextIO, **values: Any) -> None:
+    print(orjson.dumps(values).decode(), file=answers, flush=True)
+
+
+def measure_round(handler: VisionHandler, payloads: Sequence[Payload], asked: Round) -> float:
+    """Images per second: the median over passes. Every pass, of every candidate, is over the same images.
+
+    One batch goes first and is not counted: caches and clocks are those of whoever had the turn before.
+    """
+    batches = split_batches(payloads, asked.batch_size)
+    answer_batch(handler, batches[0])
+    durations: list[float] = []
+    while sum(durations) < asked.duration_s or not durations:
+        started = time.perf_counter()
+        for batch in batches:
+            answer_batch(handler, batch)
+        durations.append(time.perf_counter() - started)
+    return len(batches) * asked.batch_size / statistics.median(durations)
+
+
+def split_batches(payloads: Sequence[Payload], batch_size: int) -> list[list[Payload]]:
+    """All payloads in full batches; the first ones again where the last batch has room."""
+    count = -(-len(payloads) // batch_size) * batch_size
+    endless = (payloads[index % len(payloads)] for index in range(count))
+    return [list(islice(endless, batch_size)) for _ in range(count // batch_size)]
+
+
+def answer_batch(handler: VisionHandler, batch: Sequence[Payload]) -> None:
+    """Encoded images -> JSON bytes. Raises VisionServingError where the model, and not the image, is at fault."""
+    for response in [encode_response(outcome) for outcome in handler.predict(batch)]:
+        if response.status >= 500:
+            raise VisionServingError(f"answered {response.status} to an image: {response.body[:200].decode()}")
+
+
+if __name__ == "__main__":
+    main()

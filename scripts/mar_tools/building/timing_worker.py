@@ -1,0 +1,80 @@
+"""One loaded export in a process of its own, which sleeps until it is asked: JSON lines in, JSON lines out."""
+
+import os
+import select
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mar_tools.isolation import describe_end, has_ended, isolated, kill_session, python_command
+
+CHUNK_BYTES = 65536
+END_PATIENCE_S = 10.0  # a crash writes a core dump or a stack before the process is gone
+
+
+class WorkerLostError(Exception):
+    """The process crashed, hangs, or gave up; the message says which."""
+
+
+class TimingWorker:
+    """Every answer has to come within `timeout_s`."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path, timeout_s: float) -> None:
+        self._process = process
+        self._log = log
+        self._timeout_s = timeout_s
+
+    def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises WorkerLostError; the process is gone then."""
+        assert self._process.stdin is not None
+        if self._process.returncode is not None:
+            raise WorkerLostError("its process has ended")
+        try:
+            self._process.stdin.write(orjson.dumps(question) + b"\n")
+        except BrokenPipeError as error:
+            raise WorkerLostError(self._describe_loss()) from error
+        answer: dict[str, Any] = orjson.loads(self._read_line())
+        if "problem" in answer:
+            kill_session(self._process)
+            raise WorkerLostError(answer["problem"])
+        return answer
+
+    def _read_line(self) -> bytes:
+        assert self._process.stdout is not None
+        output = self._process.stdout.fileno()
+        deadline = time.monotonic() + self._timeout_s
+        line = b""
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([output], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                kill_session(self._process)
+                raise WorkerLostError(f"gave up after {self._timeout_s:g} s")
+            chunk = os.read(output, CHUNK_BYTES)
+            if not chunk:
+                raise WorkerLostError(self._describe_loss())
+            line += chunk
+        return line
+
+    def _describe_loss(self) -> str:
+        deadline = time.monotonic() + END_PATIENCE_S
+        while not has_ended(self._process) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        kill_session(self._process)
+        return describe_end(self._process.returncode, self._log) or "ended before its time"
+
+
+@contextmanager
+def start_worker(log: Path, timeout_s: float) -> Iterator[TimingWorker]:
+    """log: what the process says is added there."""
+    command = python_command("mar_tools.building.timing_process")
+    pipe = subprocess.PIPE
+    with (
+        log.open("ab") as errors,
+        isolated(command, stdin=pipe, stdout=pipe, stderr=errors, bufsize=0) as process,
+    ):
+        yield TimingWorker(process, log, timeout_s)

@@ -1,0 +1,111 @@
+"""Processes that work through precisions one by one, watched for time and memory."""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import psutil
+
+from mar_tools.isolation import describe_end, has_ended, isolated
+from mar_tools.sweeping.coverage import Outcome
+from vision_serving.config import Precision, parse_config
+
+POLL_S = 0.1
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one step: one precision of one model on one backend, the start of its process included."""
+
+    timeout_s: float = 300.0
+    memory_gib: float = 16.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What became of one precision. stopped: its process is not there any more."""
+
+    precision: Precision
+    outcome: Outcome
+    seconds: float
+    peak_gib: float
+    stopped: bool = False
+
+
+def run_steps(
+    command: Callable[[Sequence[Precision]], list[str]],
+    precisions: Sequence[Precision],
+    outcomes: Path,
+    limits: Limits,
+    begins: Callable[[Precision], None],
+) -> Iterator[Step]:
+    """One process for all, which writes `<precision>.json` in order; when one is stopped, another for the others."""
+    left = list(precisions)
+    while left:
+        for step in _run_process(command(left), tuple(left), outcomes, limits, begins):
+            left.remove(step.precision)
+            yield step
+
+
+def _run_process(
+    command: list[str],
+    precisions: Sequence[Precision],
+    outcomes: Path,
+    limits: Limits,
+    begins: Callable[[Precision], None],
+) -> Iterator[Step]:
+    log = outcomes / "log"
+    with log.open("wb") as output, isolated(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process:
+        for precision in precisions:
+            begins(precision)
+            step = _await_step(process, precision, outcomes, limits)
+            if step.stopped:
+                break
+            yield step
+        else:
+            return
+    if step.outcome.reason is None:  # it ended by itself, and how is known only now
+        problem = describe_end(process.returncode, log) or "ended without an outcome"
+        outcome = Outcome(status="crashed", reason=problem.removeprefix("crashed: "))
+        step = Step(step.precision, outcome, step.seconds, step.peak_gib, stopped=True)
+    yield step
+
+
+def _await_step(process: "subprocess.Popen[bytes]", precision: Precision, outcomes: Path, limits: Limits) -> Step:
+    path, started, peak_gib = outcomes / f"{precision}.json", time.monotonic(), 0.0
+    while True:
+        ended, seconds = has_ended(process), time.monotonic() - started
+        peak_gib = max(peak_gib, resident_gib(process.pid))
+        if path.is_file():
+            outcome = parse_config(Outcome, orjson.loads(path.read_bytes()), str(path))
+            return Step(precision, outcome, seconds, peak_gib)
+        if ended:
+            return Step(precision, Outcome(status="crashed"), seconds, peak_gib, stopped=True)
+        stop = _find_excess(seconds, peak_gib, limits)
+        if stop is not None:
+            return Step(precision, stop, seconds, peak_gib, stopped=True)
+        time.sleep(POLL_S)
+
+
+def _find_excess(seconds: float, peak_gib: float, limits: Limits) -> Outcome | None:
+    if seconds > limits.timeout_s:
+        return Outcome(status="timed out", reason=f"stopped after {limits.timeout_s:g} s")
+    if peak_gib > limits.memory_gib:
+        return Outcome(status="crashed", reason=f"stopped at {limits.memory_gib:g} GiB of memory")
+    return None
+
+
+def resident_gib(pid: int) -> float:
+    """Of a process and its descendants, such as compilers; what they share counts for each. 0 when it is gone."""
+    total = 0
+    with suppress(psutil.Error):
+        leader = psutil.Process(pid)
+        for process in (leader, *leader.children(recursive=True)):
+            with suppress(psutil.Error):
+                total += process.memory_info().rss
+    return total / GIB

@@ -1,0 +1,75 @@
+"""The models of the sweep: every classifier and detector of torchvision, and one of each of many families of timm."""
+
+import math
+from typing import Literal
+
+from torchvision import models
+
+from mar_tools.recipes import CalibrationRecipe, Recipe, VerificationRecipe
+from mar_tools.weights import RANDOM
+from vision_serving.config import StrictModel, Task, parse_config
+from vision_serving.graphs.sources import SourceName
+
+Group = Literal["classification", "timm", "detection"]
+
+# In torchvision's lists of builders the quantised ones have a list of their own: they hold eager int8 kernels, which
+# no exporter takes, of networks that are here in fp32.
+BUILDERS = {"classification": models, "detection": models.detection}
+GROUPS: dict[Group, tuple[SourceName, Task]] = {
+    "classification": ("torchvision", "classification"),
+    "timm": ("timm", "classification"),
+    "detection": ("torchvision", "detection"),
+}
+TIMM_MODELS = (
+    "coatnet_nano_rw_224",
+    "convnextv2_atto",
+    "deit3_small_patch16_224",
+    "efficientvit_b0",
+    "eva02_tiny_patch14_224",
+    "fastvit_t8",
+    "ghostnetv3_100",
+    "hgnetv2_b0",
+    "levit_128s",
+    "mobilenetv4_conv_small",
+    "mobileone_s0",
+    "repvit_m0_9",
+    "resnetv2_50",
+    "swinv2_tiny_window8_256",
+    "vit_small_patch16_224",
+)
+
+VERIFICATION_IMAGES = 3
+CALIBRATION_IMAGES = 8
+
+
+class ZooModel(StrictModel):
+    group: Group
+    name: str
+
+    def recipe(self) -> Recipe:
+        """Random weights, and everything else as the library states it."""
+        source, task = GROUPS[self.group]
+        values = {
+            "name": self.name,
+            "task": task,
+            "model": {"source": source, "name": self.name, "weights": RANDOM},
+            "calibration": CalibrationRecipe(count=CALIBRATION_IMAGES),
+            "verification": VerificationRecipe(count=VERIFICATION_IMAGES),
+        }
+        return parse_config(Recipe, values, f"{self.group} model {self.name}")
+
+
+def list_zoo() -> list[ZooModel]:
+    """All models of all groups, the cheap ones of a group first: an unfinished sweep has tried as many as can be."""
+    names: dict[Group, list[str]] = {
+        "classification": sorted(models.list_models(module=BUILDERS["classification"]), key=_giga_operations),
+        "timm": list(TIMM_MODELS),
+        "detection": sorted(models.list_models(module=BUILDERS["detection"]), key=_giga_operations),
+    }
+    return [ZooModel(group=group, name=name) for group in GROUPS for name in names[group]]
+
+
+def _giga_operations(name: str) -> float:
+    """Of one image, as torchvision publishes them."""
+    published = models.get_model_weights(name).DEFAULT.meta.get("_ops")
+    return math.inf if published is None else float(published)
