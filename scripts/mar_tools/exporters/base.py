@@ -36,6 +36,11 @@ class ExportJob:
         return list(self.graph(self.pixels))
 
     @property
+    def float_layers(self) -> tuple[str, ...]:
+        """Modules of our own graphs that int8 would always spoil."""
+        return getattr(self.graph, "float_layers", ())
+
+    @property
     def has_fixed_size(self) -> bool:
         """Whether all batches share one height and width; else both are dynamic in the artifact."""
         return is_fixed_size(self.checkpoint.preprocessing)

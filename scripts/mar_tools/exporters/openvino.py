@@ -71,19 +71,24 @@ def quantize(job: ExportJob, model: openvino.Model) -> tuple[openvino.Model, dic
         lambda kept: _quantize(job, model, [name for layer in kept for name in layers.get(layer, [layer])]),
         lambda found: outputs_snr_db(expected, run(found, compared)),
     )
-    report = {"scheme": "static", "calibration_images": len(job.calibration.batches), "float_layers": float_layers}
+    report = {
+        "scheme": "static",
+        "calibration_images": len(job.calibration.batches),
+        "float_layers": [*job.float_layers, *float_layers],
+    }
     return quantized, report
 
 
 def _quantize(job: ExportJob, model: openvino.Model, float_nodes: list[str]) -> openvino.Model:
     has_attention = any("Attention" in type(module).__name__ for module in job.graph.modules())
+    own = [rf"__module\.{re.escape(name)}\..*" for name in job.float_layers]
     return nncf.quantize(
         model.clone(),
         nncf.Dataset([pixels.numpy() for pixels in job.calibration.batches]),
         subset_size=len(job.calibration.batches),
         preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: hard-swish and GELU have a short negative side
         model_type=nncf.ModelType.TRANSFORMER if has_attention else None,
-        ignored_scope=nncf.IgnoredScope(names=float_nodes, patterns=[DECODING], validate=False),
+        ignored_scope=nncf.IgnoredScope(names=float_nodes, patterns=[DECODING, *own], validate=False),
     )
 
 

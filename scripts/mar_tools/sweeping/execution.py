@@ -19,10 +19,14 @@ from mar_tools.sweeping.plan import Task
 from mar_tools.sweeping.processes import Limits, Step, run_steps
 from mar_tools.sweeping.rendering import render_markdown
 from mar_tools.sweeping.worker import Job
+from mar_tools.sweeping.zoo import ZooModel
 from vision_serving.config import Precision
 from vision_serving.resources import usable_cores
 
 PACKAGES = ("torch", "torchvision", "timm", "openvino", "nncf", "onnx", "onnxscript", "onnxruntime", "torchao", "numpy")
+
+Pair = tuple[str, Precision]
+REFERENCE_PAIR: Pair = ("eager", "fp32")
 
 
 class Listener(Protocol):
@@ -66,17 +70,18 @@ def write_page(coverage: Coverage, output: Path) -> None:
 
 def sweep_model(tasks: Sequence[Task], scratch: Path, limits: Limits, listener: Listener) -> Generator[Row, None, None]:
     """The reference, eager fp32, then everything else against it. tasks: those of one model."""
-    wanted = {(task.backend, precision) for task in tasks for precision in task.precisions}
-    for task in with_reference(tasks):
-        for step in run_task(task, scratch, limits, listener):
+    model = tasks[0].model
+    wanted = [(task.backend, precision) for task in tasks for precision in task.precisions]
+    for pairs in ([REFERENCE_PAIR], [pair for pair in wanted if pair != REFERENCE_PAIR]):
+        for step in run_pairs(model, pairs, scratch, limits, listener):
+            pair = next(pair for pair in pairs if step_name(*pair) == step.name)
             if step.stopped:
-                remove_unfinished(scratch / task.model.name)
-            is_reference = f"{task.backend}-{step.precision}" == REFERENCE
-            if is_reference and step.outcome.status not in ("verified", "rejected"):
-                yield from _without_reference(tasks, step)
+                remove_unfinished(scratch / model.name)
+            if pair == REFERENCE_PAIR and step.outcome.status not in ("verified", "rejected"):
+                yield from _without_reference(model, wanted, step)
                 return
-            if (task.backend, step.precision) in wanted:
-                yield _new_row(task, step.precision, step)
+            if pair in wanted:
+                yield _new_row(model, *pair, step)
 
 
 def remove_unfinished(exports: Path) -> None:
@@ -86,28 +91,19 @@ def remove_unfinished(exports: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def with_reference(tasks: Sequence[Task]) -> list[Task]:
-    """Eager comes first, and begins with fp32."""
-    reference_backend = REFERENCE.partition("-")[0]
-    others = [task for task in tasks if task.backend != reference_backend]
-    own = [p for task in tasks if task.backend == reference_backend for p in task.precisions if p != "fp32"]
-    return [Task(tasks[0].model, reference_backend, ("fp32", *own)), *others]
-
-
-def _without_reference(tasks: Sequence[Task], step: Step) -> Iterator[Row]:
+def _without_reference(model: ZooModel, pairs: Sequence[Pair], step: Step) -> Iterator[Row]:
     reason = f"no eager fp32 reference: {step.outcome.reason}"
-    failed = Step(step.precision, step.outcome.model_copy(update={"reason": reason}), step.seconds, step.peak_gib)
-    for task in tasks:
-        for precision in task.precisions:
-            yield _new_row(task, precision, failed)
+    failed = Step(step.name, step.outcome.model_copy(update={"reason": reason}), step.seconds, step.peak_gib)
+    for pair in pairs:
+        yield _new_row(model, *pair, failed)
 
 
-def _new_row(task: Task, precision: Precision, step: Step) -> Row:
+def _new_row(model: ZooModel, backend: str, precision: Precision, step: Step) -> Row:
     return Row(
         **step.outcome.model_dump(),
-        group=task.model.group,
-        model=task.model.name,
-        backend=task.backend,
+        group=model.group,
+        model=model.name,
+        backend=backend,
         precision=precision,
         seconds=round(step.seconds, 1),
         peak_gib=round(step.peak_gib, 2),
@@ -115,19 +111,21 @@ def _new_row(task: Task, precision: Precision, step: Step) -> Row:
     )
 
 
-def run_task(task: Task, scratch: Path, limits: Limits, listener: Listener) -> Iterator[Step]:
-    outcomes = scratch / task.backend
-    outcomes.mkdir()
+def run_pairs(
+    model: ZooModel, pairs: Sequence[Pair], scratch: Path, limits: Limits, listener: Listener
+) -> Iterator[Step]:
+    """In one process as long as none of them brings it down: imports and the model's construction take seconds."""
+    by_name = {step_name(*pair): pair for pair in pairs}
+    outcomes = Path(tempfile.mkdtemp(prefix="outcomes-", dir=scratch))
 
-    def command(left: Sequence[Precision]) -> list[str]:
-        job = Job(model=task.model, backend=task.backend, precisions=tuple(left), exports=scratch, outcomes=outcomes)
+    def command(left: Sequence[str]) -> list[str]:
+        steps = tuple(by_name[name] for name in left)
+        job = Job(model=model, steps=steps, exports=scratch, outcomes=outcomes)
         (outcomes / "job").write_bytes(orjson.dumps(job.model_dump(mode="json")))
         return python_command("mar_tools.sweeping.worker", outcomes / "job")
 
-    return run_steps(
-        command,
-        task.precisions,
-        outcomes,
-        limits,
-        lambda precision: listener.begins(task.model.name, task.backend, precision),
-    )
+    return run_steps(command, list(by_name), outcomes, limits, lambda name: listener.begins(model.name, *by_name[name]))
+
+
+def step_name(backend: str, precision: Precision) -> str:
+    return f"{backend}-{precision}"

@@ -1,4 +1,4 @@
-"""Processes that work through precisions one by one, watched for time and memory."""
+"""Processes that work through steps one by one, watched for time and memory."""
 
 import subprocess
 import time
@@ -12,7 +12,7 @@ import psutil
 
 from mar_tools.isolation import describe_end, has_ended, isolated
 from mar_tools.sweeping.coverage import Outcome
-from vision_serving.config import Precision, parse_config
+from vision_serving.config import parse_config
 
 POLL_S = 0.1
 GIB = 2**30
@@ -20,7 +20,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one step: one precision of one model on one backend, the start of its process included."""
+    """Of one step: one model on one backend in one precision, the start of its process included."""
 
     timeout_s: float = 300.0
     memory_gib: float = 16.0
@@ -28,9 +28,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Step:
-    """What became of one precision. stopped: its process is not there any more."""
+    """What became of one. stopped: its process is not there any more."""
 
-    precision: Precision
+    name: str
     outcome: Outcome
     seconds: float
     peak_gib: float
@@ -38,32 +38,32 @@ class Step:
 
 
 def run_steps(
-    command: Callable[[Sequence[Precision]], list[str]],
-    precisions: Sequence[Precision],
+    command: Callable[[Sequence[str]], list[str]],
+    names: Sequence[str],
     outcomes: Path,
     limits: Limits,
-    begins: Callable[[Precision], None],
+    begins: Callable[[str], None],
 ) -> Iterator[Step]:
-    """One process for all, which writes `<precision>.json` in order; when one is stopped, another for the others."""
-    left = list(precisions)
+    """One process for all, which writes `<name>.json` in order; when one is stopped, another for the others."""
+    left = list(names)
     while left:
         for step in _run_process(command(left), tuple(left), outcomes, limits, begins):
-            left.remove(step.precision)
+            left.remove(step.name)
             yield step
 
 
 def _run_process(
     command: list[str],
-    precisions: Sequence[Precision],
+    names: Sequence[str],
     outcomes: Path,
     limits: Limits,
-    begins: Callable[[Precision], None],
+    begins: Callable[[str], None],
 ) -> Iterator[Step]:
     log = outcomes / "log"
     with log.open("wb") as output, isolated(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process:
-        for precision in precisions:
-            begins(precision)
-            step = _await_step(process, precision, outcomes, limits)
+        for name in names:
+            begins(name)
+            step = _await_step(process, name, outcomes, limits)
             if step.stopped:
                 break
             yield step
@@ -72,23 +72,23 @@ def _run_process(
     if step.outcome.reason is None:  # it ended by itself, and how is known only now
         problem = describe_end(process.returncode, log) or "ended without an outcome"
         outcome = Outcome(status="crashed", reason=problem.removeprefix("crashed: "))
-        step = Step(step.precision, outcome, step.seconds, step.peak_gib, stopped=True)
+        step = Step(step.name, outcome, step.seconds, step.peak_gib, stopped=True)
     yield step
 
 
-def _await_step(process: "subprocess.Popen[bytes]", precision: Precision, outcomes: Path, limits: Limits) -> Step:
-    path, started, peak_gib = outcomes / f"{precision}.json", time.monotonic(), 0.0
+def _await_step(process: "subprocess.Popen[bytes]", name: str, outcomes: Path, limits: Limits) -> Step:
+    path, started, peak_gib = outcomes / f"{name}.json", time.monotonic(), 0.0
     while True:
         ended, seconds = has_ended(process), time.monotonic() - started
         peak_gib = max(peak_gib, resident_gib(process.pid))
         if path.is_file():
             outcome = parse_config(Outcome, orjson.loads(path.read_bytes()), str(path))
-            return Step(precision, outcome, seconds, peak_gib)
+            return Step(name, outcome, seconds, peak_gib)
         if ended:
-            return Step(precision, Outcome(status="crashed"), seconds, peak_gib, stopped=True)
+            return Step(name, Outcome(status="crashed"), seconds, peak_gib, stopped=True)
         stop = _find_excess(seconds, peak_gib, limits)
         if stop is not None:
-            return Step(precision, stop, seconds, peak_gib, stopped=True)
+            return Step(name, stop, seconds, peak_gib, stopped=True)
         time.sleep(POLL_S)
 
 
