@@ -11,6 +11,7 @@ from fakes import FAKE_BACKENDS, TINY_CLASSIFIER, TINY_DETECTOR, write_model_dir
 
 from image_classification import ImageClassificationHandler
 from mar_tools.checkpoints import Checkpoint, load_checkpoint
+from mar_tools.exporters import CANDIDATES
 from mar_tools.exports import export_model
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.verification import verify_export
@@ -20,6 +21,7 @@ from vision_serving.handler import VisionHandler
 
 CPU = torch.device("cpu")
 HANDLERS = {"classification": ImageClassificationHandler, "detection": ObjectDetectionHandler}
+CPU_BACKENDS = [name for name in BACKENDS if name in {backend for backend, _ in CANDIDATES["cpu"]}]
 MakeHandler = Callable[..., VisionHandler]
 MakeRecipe = Callable[..., Path]
 
@@ -82,7 +84,7 @@ class TinyModel:
         self.recipe: Recipe = read_recipe(write_tiny_recipe(folder / "recipe", task))
         self.checkpoint: Checkpoint = load_checkpoint(self.recipe)
         self.folders = {
-            name: export_model(self.recipe, self.checkpoint, name, "fp32", folder / "exports") for name in BACKENDS
+            name: export_model(self.recipe, self.checkpoint, name, "fp32", folder / "exports") for name in CPU_BACKENDS
         }
         self.reports = {name: verify_export(path) for name, path in self.folders.items()}
 

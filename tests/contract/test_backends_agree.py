@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, TinyModel
+from conftest import CPU, CPU_BACKENDS, TinyModel
 from fakes import generate_image
 from torch import Tensor
 
 from mar_tools.verification import load_handler
-from vision_serving.backends import BACKENDS, load_backend
+from vision_serving.backends import load_backend
 from vision_serving.backends.base import Backend
 from vision_serving.config import BackendConfig, read_handler_config
 
@@ -31,7 +31,7 @@ def model(request: pytest.FixtureRequest) -> TinyModel:
     return found
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_a_backend_gives_what_eager_gives_at_any_batch_size(model: TinyModel, backend: str) -> None:
     reference, candidate = load(model.folders["eager"]), load(model.folders[backend])
     for count in (1, 2, 5, 1):
@@ -42,7 +42,7 @@ def test_a_backend_gives_what_eager_gives_at_any_batch_size(model: TinyModel, ba
             torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_the_outputs_of_a_batch_stay_when_the_next_batch_runs(model: TinyModel, backend: str) -> None:
     candidate = load(model.folders[backend])
     first = candidate.infer(pixels(2))
@@ -51,7 +51,7 @@ def test_the_outputs_of_a_batch_stay_when_the_next_batch_runs(model: TinyModel, 
     assert all(torch.equal(first[name], before[name]) for name in before)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_a_backend_takes_pixels_that_are_not_contiguous(model: TinyModel, backend: str) -> None:
     candidate = load(model.folders[backend])
     planes = pixels(2).permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
@@ -61,14 +61,14 @@ def test_a_backend_takes_pixels_that_are_not_contiguous(model: TinyModel, backen
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_a_backend_leaves_its_input_alone(model: TinyModel, backend: str) -> None:
     given = pixels(2)
     load(model.folders[backend]).infer(given)
     assert torch.equal(given, pixels(2))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_predictions_of_a_batch_are_those_of_its_images_alone(model: TinyModel, backend: str) -> None:
     handler = load_handler(model.folders[backend])
     images = [generate_image(seed, (40 + seed, 50)) for seed in range(3)]

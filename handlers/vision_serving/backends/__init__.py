@@ -13,6 +13,7 @@ from vision_serving.resources import cpu_features
 BACKENDS = {
     "eager": "vision_serving.backends.eager:EagerBackend",
     "torchscript": "vision_serving.backends.torchscript:TorchScriptBackend",
+    "torch_compile": "vision_serving.backends.torch_compile:TorchCompileBackend",
     "aotinductor": "vision_serving.backends.aotinductor:AotInductorBackend",
     "onnxruntime": "vision_serving.backends.onnxruntime:OnnxRuntimeBackend",
     "openvino": "vision_serving.backends.openvino:OpenVinoBackend",

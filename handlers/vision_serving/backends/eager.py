@@ -32,16 +32,21 @@ class EagerBackend:
     device_types = ("cpu", "cuda")
 
     def __init__(self, graph: nn.Module, device: torch.device) -> None:
-        self._graph = graph.to(device)
+        self._graph = graph
         self._device = device
 
     @classmethod
     def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "EagerBackend":
+        return cls(cls.load_graph(artifact, config, device), device)
+
+    @staticmethod
+    def load_graph(artifact: Path, config: BackendConfig, device: torch.device) -> nn.Module:
+        """The graph on the device, in the precision. Raises BackendError or ConfigError."""
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # torch's default for convolutions, which is not the fp32 verified
         source, network = read_artifact(artifact)
         graph = build_graph(network, source.task, source.preprocessing, source.network.output)
-        return cls(in_precision(graph.to(device), config.precision, device.type), device)
+        return in_precision(graph.to(device), config.precision, device.type)
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:
         with torch.inference_mode():

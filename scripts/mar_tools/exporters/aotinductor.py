@@ -15,7 +15,9 @@ from mar_tools.programs import export_program
 from vision_serving.errors import BackendError
 
 ARTIFACT = "model.pt2"
-INDUCTOR = {"freezing": True}  # weights are packed for the CPU's kernels when compiled, not at each batch
+# Weights are packed for the CPU's kernels when compiled, not at each batch; and the kernels run with the threads of the
+# process that serves them, else with as many as this one has.
+INDUCTOR = {"freezing": True, "cpp.dynamic_threads": True}
 
 
 def export(job: ExportJob, folder: Path) -> Exported:
@@ -27,7 +29,7 @@ def export(job: ExportJob, folder: Path) -> Exported:
     with torch.no_grad():
         program = export_program(graph, job.pixels, job.has_fixed_size)
         compile_program(program, folder / ARTIFACT)
-    return Exported(ARTIFACT, quantization, cpu_features=_cpu_features(job))
+    return Exported(ARTIFACT, quantization, cpu_features=compiled_cpu_features(job))
 
 
 def compile_program(program: ExportedProgram, path: Path) -> None:
@@ -75,7 +77,7 @@ def _quantize_program(program: ExportedProgram, batches: list[Tensor], float_lay
     return converted
 
 
-def _cpu_features(job: ExportJob) -> tuple[str, ...]:
+def compiled_cpu_features(job: ExportJob) -> tuple[str, ...]:
     """The vector instructions that Inductor compiled for: on a CPU without them the artifact would crash."""
     if job.device_type != "cpu":
         return ()

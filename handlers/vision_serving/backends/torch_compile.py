@@ -1,0 +1,129 @@
+"""PyTorch with kernels that Inductor compiled. Artifact: eager's folder, with two things more.
+
+    compiled.json    the size of the images that it was compiled for
+    inductor/        Inductor's cache as the export filled it: kernels, and the graphs that call them
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+import torch
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InvalidCxxCompiler
+
+from vision_serving.backends.eager import EagerBackend
+from vision_serving.config import BackendConfig, SizeHW, StrictModel, parse_config
+from vision_serving.errors import BackendError
+
+logger = logging.getLogger(__name__)
+
+CACHE = "inductor"
+INDUCTOR = {
+    "cpp.dynamic_threads": True,  # else the kernels run with as many threads as the process that exported them
+    "cpp.vec_isa_ok": True,  # vector instructions that the CPU names are not tried out by compiling a program for each
+    "cpp_cache_precompile_headers": False,  # one more thing that a worker would have to compile
+}
+WARM_BATCHES = (2, 1)  # PyTorch compiles a batch of one apart from all others
+ENTRIES = 64  # graphs that one process may hold compiled, when it loads several models to compare them
+
+Compiled = Callable[[Tensor], dict[str, Tensor]]
+
+
+class CompiledFor(StrictModel):
+    """The content of `compiled.json`."""
+
+    size_hw: SizeHW
+
+
+class TorchCompileBackend:
+    """Compiled while it is loaded, from the kernels in the artifact; a request never compiles."""
+
+    device_types = ("cpu", "cuda")
+
+    def __init__(self, model: Compiled, device: torch.device) -> None:
+        self._model = model
+        self._device = device
+
+    @classmethod
+    def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "TorchCompileBackend":
+        require_compiler()
+        size_hw = read_size(artifact)
+        graph = EagerBackend.load_graph(artifact, config, device)
+        misses = counters["inductor"]["fxgraph_cache_miss"]
+        with tempfile.TemporaryDirectory(prefix="inductor-") as cache:
+            # Copied, since Inductor writes into its cache, and an artifact's bytes are the ones that were verified.
+            shutil.copytree(artifact / CACHE, cache, dirs_exist_ok=True)
+            model = compile_graph(graph, size_hw, device, Path(cache))
+        if counters["inductor"]["fxgraph_cache_miss"] > misses:
+            logger.warning("kernels were compiled anew: the archive's are of another PyTorch, CPU or GPU; rebuild it")
+        return cls(model, device)
+
+    def infer(self, pixels: Tensor) -> dict[str, Tensor]:
+        with torch.inference_mode(), torch.compiler.set_stance("fail_on_recompile"):
+            outputs = self._model(_fresh(pixels, self._device))
+        return {name: values.cpu() for name, values in outputs.items()}
+
+
+def require_compiler() -> None:
+    """Inductor asks for a C++ compiler before it looks into its cache. Raises BackendError where there is none."""
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise BackendError(
+            "torch_compile needs a C++ compiler, also where it only loads compiled kernels: install g++, or build the "
+            "model with --backend aotinductor, whose archives need none"
+        ) from error
+
+
+def compile_graph(graph: nn.Module, size_hw: SizeHW, device: torch.device, cache: Path) -> Compiled:
+    """Compile for any batch size, with the kernels that are in the cache; what is not there comes into it.
+
+    Raises BackendError for a graph that cannot be compiled.
+    """
+    model: Compiled = torch.compile(graph, fullgraph=True, dynamic=True, options=INDUCTOR)
+    try:
+        with _inductor_cache(cache), torch._dynamo.config.patch(recompile_limit=ENTRIES), torch.inference_mode():
+            for count in WARM_BATCHES:
+                model(_fresh(torch.zeros((count, *size_hw, 3), dtype=torch.uint8), device))
+    except Exception as error:  # the compiler raises all sorts: each means that this graph is not for it
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise BackendError(f"torch_compile cannot compile this model: {reason[:300]}") from error
+    return model
+
+
+def read_size(artifact: Path) -> SizeHW:
+    """The size of images that an artifact was compiled for. Raises BackendError or ConfigError."""
+    path = artifact / "compiled.json"
+    try:
+        document = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise BackendError(f"{artifact.name}: no readable {path.name} ({error})") from error
+    return parse_config(CompiledFor, document, path.name).size_hw
+
+
+def _fresh(pixels: Tensor, device: torch.device) -> Tensor:
+    """A tensor of its own, contiguous, on the device: PyTorch would compile anew for a view or other strides."""
+    return torch.empty(pixels.shape, dtype=pixels.dtype, device=device).copy_(pixels)
+
+
+@contextmanager
+def _inductor_cache(folder: Path) -> Iterator[None]:
+    """Inductor reads where its cache is from the environment, each time."""
+    places = {"TORCHINDUCTOR_CACHE_DIR": str(folder), "TRITON_CACHE_DIR": str(folder / "triton")}
+    before = {name: os.environ.get(name) for name in places}
+    os.environ.update(places)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
