@@ -84,7 +84,12 @@ def export_model(
     check_label_count(job.graph, checkpoint)
     target = export_folder(exports, recipe, backend, precision, device_type)
     with replaced_folder(target) as folder:
-        exported = exporter.export(job, folder)
+        try:
+            exported = exporter.export(job, folder)
+        except ModuleNotFoundError as error:
+            raise BackendError(
+                f"{backend} {precision} needs the package {error.name!r}: pip install {error.name}"
+            ) from error
         write_model_config(folder / "model-config.yaml", recipe, checkpoint, job, exported, backend)
         (folder / "labels.json").write_bytes(orjson.dumps(checkpoint.labels))
         manifest = _manifest(recipe, exported).model_dump(mode="json")

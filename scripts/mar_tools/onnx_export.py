@@ -9,7 +9,7 @@ import torch
 
 from mar_tools.exporters.base import ExportJob
 from mar_tools.onnx_models import wrap_onnx
-from mar_tools.programs import dynamic_dimensions
+from mar_tools.programs import dynamic_batch
 
 TRACED_OPSET = 20
 DIMENSIONS = {0: "batch", 1: "height", 2: "width"}
@@ -43,7 +43,7 @@ def _export_program(job: ExportJob, path: Path) -> None:
         dynamo=True,
         input_names=["pixels"],
         output_names=job.output_names,
-        dynamic_shapes=(dynamic_dimensions(has_fixed_size=True),),
+        dynamic_shapes=(dynamic_batch(),),
         verbose=False,
     )
 

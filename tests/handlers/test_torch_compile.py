@@ -126,5 +126,5 @@ def test_a_graph_that_cannot_be_compiled_is_refused_with_the_reason(tiny_recipe:
     path = tiny_recipe()
     (path.parent / "tiny.py").write_text(UNCOMPILABLE)
     recipe = read_recipe(path)
-    with pytest.raises(BackendError, match="torch_compile cannot compile this model: .*branching"):
+    with pytest.raises(BackendError, match=r"torch_compile cannot compile this model: .*branching"):
         export_model(recipe, load_checkpoint(recipe), "torch_compile", "fp32", tmp_path)

@@ -1,7 +1,7 @@
 """PyTorch with kernels that Inductor compiled. Artifact: eager's folder, with two things more.
 
-    compiled.json    the size of the images that it was compiled for
-    inductor/        Inductor's cache as the export filled it: kernels, and the graphs that call them
+compiled.json    the size of the images that it was compiled for
+inductor/        Inductor's cache as the export filled it: kernels, and the graphs that call them
 """
 
 import logging
@@ -88,7 +88,7 @@ def compile_graph(graph: nn.Module, size_hw: SizeHW, device: torch.device, cache
 
     Raises BackendError for a graph that cannot be compiled.
     """
-    model: Compiled = torch.compile(graph, fullgraph=True, dynamic=True, options=INDUCTOR)
+    model: Compiled = torch.compile(graph, fullgraph=True, dynamic=True, options={**INDUCTOR})
     try:
         with _inductor_cache(cache), torch._dynamo.config.patch(recompile_limit=ENTRIES), torch.inference_mode():
             for count in WARM_BATCHES:

@@ -3,6 +3,7 @@
 import inspect
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -146,7 +147,9 @@ def _build_from_file(source: NetworkSource, folder: Path) -> nn.Module:
 def _load_torchscript(source: NetworkSource, folder: Path) -> nn.Module:
     path = find_source_file(source, folder)
     try:
-        network: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, and works
+            network: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ConfigError(f"{path}: no TorchScript file; write one with torch.jit.save ({reason})") from error
