@@ -57,6 +57,7 @@ RUNTIMES = {
     "aotinductor": {"torchao"},
     "onnxruntime": {"onnxruntime"},
     "openvino": {"openvino", "nncf"},
+    "tensorrt": {"tensorrt"},
 }
 UNSPEAKING_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 

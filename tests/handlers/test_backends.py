@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import CPU_BACKENDS
 
 from vision_serving import backends
 from vision_serving.backends import BACKENDS, load_backend
@@ -16,7 +17,7 @@ def test_an_unknown_backend_is_refused_with_the_known_ones(tmp_path: Path) -> No
         load_backend("onx", tmp_path, BackendConfig(), CPU)
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", CPU_BACKENDS)
 def test_a_missing_artifact_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="no such artifact"):
         load_backend(name, tmp_path / "nothing", BackendConfig(), CPU)

@@ -67,15 +67,15 @@ def test_a_worker_loads_what_the_export_compiled_and_leaves_the_artifact_and_no_
     assert finished.stdout.strip() == "[]", finished.stderr
     assert "compiled anew" not in finished.stderr
     assert hash_artifact(folder, "model") == before
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.rglob("*")] == ["elsewhere"], "and that is empty"
 
 
-def test_kernels_that_are_not_there_are_compiled_and_said(tiny_classifier: TinyModel, tmp_path: Path) -> None:
+def test_a_cache_of_another_pytorch_is_told(tiny_classifier: TinyModel, tmp_path: Path) -> None:
     artifact = shutil.copytree(tiny_classifier.folders["torch_compile"] / "model", tmp_path / "model")
-    shutil.rmtree(artifact / "inductor")
-    (artifact / "inductor").mkdir()
+    shutil.rmtree(artifact / "inductor" / "fxgraph")
+    shutil.rmtree(artifact / "inductor" / "aotautograd")
     finished = load_in_a_fresh_process(artifact)
-    assert ".main.cpp" in finished.stdout, finished.stderr
+    assert finished.returncode == 0, finished.stderr
     assert "kernels were compiled anew" in finished.stderr
 
 

@@ -37,8 +37,8 @@ def test_the_yaml_leaves_workers_and_batching_to_the_server(tiny_classifier: Tin
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_an_export_holds_no_pickle(tiny_classifier: TinyModel, backend: str) -> None:
-    # Nor `.pt`, but for TorchScript's, which PyTorch reads in C++ and knows only tensors and the like. Inductor's
-    # cache is PyTorch's own: programs, and the graphs that call them, which it does read with pickle.
+    # Not `.pt` either, but for TorchScript's, which PyTorch reads in C++ and knows only tensors and the like. And
+    # Inductor's cache is PyTorch's own: programs, and the graphs that call them, which it does read with pickle.
     files = [path for path in tiny_classifier.folders[backend].rglob("*") if path.is_file()]
     suffixes = {path.suffix for path in files if "inductor" not in path.parts}
     allowed = {".json", ".yaml", ".safetensors", ".xml", ".bin", ".py", ".onnx", ".data", ".pt2"}

@@ -17,6 +17,7 @@ BACKENDS = {
     "aotinductor": "vision_serving.backends.aotinductor:AotInductorBackend",
     "onnxruntime": "vision_serving.backends.onnxruntime:OnnxRuntimeBackend",
     "openvino": "vision_serving.backends.openvino:OpenVinoBackend",
+    "tensorrt": "vision_serving.backends.tensorrt:TensorRtBackend",
 }
 
 

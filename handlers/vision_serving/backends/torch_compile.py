@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 import torch
@@ -26,7 +27,7 @@ from vision_serving.errors import BackendError
 logger = logging.getLogger(__name__)
 
 CACHE = "inductor"
-INDUCTOR = {
+INDUCTOR: dict[str, str | int | bool | Callable[..., Any]] = {
     "cpp.dynamic_threads": True,  # else the kernels run with as many threads as the process that exported them
     "cpp.vec_isa_ok": True,  # vector instructions that the CPU names are not tried out by compiling a program for each
     "cpp_cache_precompile_headers": False,  # one more thing that a worker would have to compile

@@ -16,6 +16,7 @@ EXPORTERS = {
     "aotinductor": "mar_tools.exporters.aotinductor",
     "onnxruntime": "mar_tools.exporters.onnxruntime",
     "openvino": "mar_tools.exporters.openvino",
+    "tensorrt": "mar_tools.exporters.tensorrt",
 }
 
 # All that there is, the most promising first: a build may run out of its time budget.
@@ -37,6 +38,9 @@ CANDIDATES: dict[DeviceType, tuple[tuple[str, Precision], ...]] = {
         ("eager", "fp32"),
     ),
     "cuda": (
+        ("tensorrt", "int8"),
+        ("tensorrt", "fp16"),
+        ("tensorrt", "bf16"),
         ("aotinductor", "fp16"),
         ("aotinductor", "bf16"),
         ("onnxruntime", "fp16"),
@@ -46,6 +50,7 @@ CANDIDATES: dict[DeviceType, tuple[tuple[str, Precision], ...]] = {
         ("torchscript", "bf16"),
         ("eager", "fp16"),
         ("eager", "bf16"),
+        ("tensorrt", "fp32"),
         ("aotinductor", "fp32"),
         ("onnxruntime", "fp32"),
         ("torch_compile", "fp32"),
@@ -69,6 +74,8 @@ def find_candidates(backend: str, precision: str, device_type: DeviceType) -> li
     if backend not in ("auto", *EXPORTERS):
         raise BackendError(f"unknown backend {backend!r}; expected one of {['auto', *EXPORTERS]}")
     of_backend = [pair for pair in CANDIDATES[device_type] if backend in ("auto", pair[0])]
+    if not of_backend:
+        raise BackendError(f"backend {backend!r} does not run on {device_type}; choose another backend or device")
     found = [pair for pair in of_backend if precision in ("auto", pair[1])]
     if not found:
         has = [choice for _, choice in of_backend]

@@ -3,6 +3,7 @@
 import math
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mar_tools.onnx_export import export_onnx
 ARTIFACT = "model.onnx"
 MATRIX_PRODUCTS = ("MatMul", "Gemm")
 QUANTIZED_OPERATORS = ("Conv", *MATRIX_PRODUCTS)
+SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False, "AddQDQPairToWeight": True}
 DYNAMIC_SHARE = 0.8  # of the weights in matrix products, from which on dynamic quantisation is the better one
 
 
@@ -35,15 +37,15 @@ def export(job: ExportJob, folder: Path) -> Exported:
     return Exported(ARTIFACT, quantization, cpu_features=("vnni",) if job.precision == "int8" else ())
 
 
-def quantize(job: ExportJob, source: Path, target: Path) -> dict[str, Any]:
-    """Write the int8 model; gives what was done."""
+def quantize(job: ExportJob, source: Path, target: Path, symmetric: bool = False) -> dict[str, Any]:
+    """Write the int8 model; gives what was done. `symmetric`: with the QDQ pairs that TensorRT takes."""
     prepared = source.with_name("prepared.onnx")
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True, save_as_external_data=True)
     model = onnx.load(prepared, load_external_data=False)
     scheme = job.calibration.quantization.scheme
     if scheme == "auto":
-        scheme = "dynamic" if _matrix_share(model) >= DYNAMIC_SHARE else "static"
-    run = {"dynamic": _quantize_dynamic, "static": _quantize_static}[scheme]
+        scheme = "dynamic" if not symmetric and _matrix_share(model) >= DYNAMIC_SHARE else "static"
+    run = _quantize_dynamic if scheme == "dynamic" else partial(_quantize_static, symmetric=symmetric)
     compared = job.calibration.batches[:COMPARED_IMAGES]
     expected = _run(prepared, compared)
     _, float_layers = quantize_with_float_layers(
@@ -65,7 +67,10 @@ class _CalibrationReader(ort_quantization.CalibrationDataReader):  # type: ignor
         return None if pixels is None else {"pixels": pixels.numpy()}
 
 
-def _quantize_static(source: Path, target: Path, batches: list[Tensor], float_layers: list[str]) -> Path:
+def _quantize_static(
+    source: Path, target: Path, batches: list[Tensor], float_layers: list[str], symmetric: bool = False
+) -> Path:
+    activations = ort_quantization.QuantType.QInt8 if symmetric else ort_quantization.QuantType.QUInt8
     ort_quantization.quantize_static(
         str(source),
         str(target),
@@ -73,9 +78,10 @@ def _quantize_static(source: Path, target: Path, batches: list[Tensor], float_la
         quant_format=ort_quantization.QuantFormat.QDQ,
         op_types_to_quantize=list(QUANTIZED_OPERATORS),
         per_channel=True,
-        activation_type=ort_quantization.QuantType.QUInt8,
+        activation_type=activations,
         weight_type=ort_quantization.QuantType.QInt8,
         nodes_to_exclude=float_layers,
+        extra_options=SYMMETRIC if symmetric else {},
     )
     return target
 
