@@ -15,8 +15,8 @@ from mar_tools.labels import read_labels_file
 from mar_tools.random_weights import spread_class_scores
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.sources.torchvision import (
-    find_fitting_entry,
     default_options,
+    find_fitting_entry,
     find_published,
     preprocessing_of_detector,
     preprocessing_of_preset,
