@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from mar_tools.images import load_encoded_images
 from mar_tools.recipes import QuantizationRecipe
+from mar_tools.signal_to_noise import signal_to_noise_db
 from vision_serving.config import ImageLimits, PreprocessingConfig
 from vision_serving.images import decode_image
 from vision_serving.preprocessing import preprocess_images
@@ -79,15 +79,10 @@ def float_layer_choices(layers: Sequence[str]) -> Iterator[list[str]]:
 def outputs_snr_db(expected: Sequence[dict[str, Tensor]], found: Sequence[dict[str, Tensor]]) -> float:
     """The worst signal-to-noise ratio over images: of the logits, or of a detector's sorted scores."""
     return min(
-        _snr_db(_telling(reference), _telling(outputs)) for reference, outputs in zip(expected, found, strict=True)
+        signal_to_noise_db(_telling(reference), _telling(outputs))
+        for reference, outputs in zip(expected, found, strict=True)
     )
 
 
 def _telling(outputs: dict[str, Tensor]) -> Tensor:
     return outputs["logits"].float() if "logits" in outputs else outputs["scores"].flatten().float().sort().values
-
-
-def _snr_db(expected: Tensor, found: Tensor) -> float:
-    noise = (expected - found).square().mean().clamp(min=1e-30)
-    signal = (expected - expected.mean()).square().mean().clamp(min=1e-30)
-    return float(10 * torch.log10(signal / noise))

@@ -19,7 +19,8 @@ def export_onnx(job: ExportJob, path: Path) -> None:
     """Write `path`, with the weights beside it where they are large. Raises whatever torch.onnx raises.
 
     Graphs of one size go through `torch.export`, whose ONNX keeps attention and normalisation whole. It cannot follow
-    the sizes of feature maps that decide shapes in detectors of any size, nor torchvision's NMS: those are traced.
+    the sizes of feature maps that decide shapes in detectors of any size, nor torchvision's NMS, nor fake quantisation:
+    those are traced.
     A model that is an ONNX file already gets our stages around it.
     """
     if job.onnx_file is not None:
@@ -29,7 +30,7 @@ def export_onnx(job: ExportJob, path: Path) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if job.has_fixed_size:
+        if job.has_fixed_size and not job.is_quantized_already:
             _export_program(job, path)
         else:
             _export_trace(job, path)

@@ -3,12 +3,12 @@ import torch
 from torch import Tensor
 
 from mar_tools.recipes import VerificationRecipe
+from mar_tools.signal_to_noise import signal_to_noise_db
 from mar_tools.verification.agreement import (
     choose_thresholds,
     match_boxes,
     measure_boxes,
     measure_classes,
-    signal_to_noise_db,
     top_k_agreement,
 )
 from mar_tools.verification.bounds import DEFAULT_BOUNDS, RANDOM_BOUNDS, choose_bounds, find_failures

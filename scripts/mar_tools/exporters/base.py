@@ -1,6 +1,6 @@
 """What every exporter is given, and what it tells about its artifact."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from mar_tools.calibration import Calibration
 from mar_tools.checkpoints import Checkpoint
 from mar_tools.images import example_pixels, is_fixed_size
 from vision_serving.config import DeviceType, Precision, Task
+from vision_serving.errors import BackendError
 from vision_serving.graphs.precisions import in_precision
 
 
@@ -51,6 +52,11 @@ class ExportJob:
         """Whether all batches share one height and width; else both are dynamic in the artifact."""
         return is_fixed_size(self.checkpoint.preprocessing)
 
+    @property
+    def is_quantized_already(self) -> bool:
+        """Whether int8 is to be what fake quantisation in the network says, with the scales of its training."""
+        return self.precision == "int8" and self.calibration.quantization.scheme == "checkpoint"
+
     def float_graph(self) -> nn.Module:
         """The graph on the device, computing in the precision that was asked for; in fp32 for int8, to be quantised."""
         return in_precision(self.graph.to(self.device_type), self.precision, self.device_type)
@@ -67,3 +73,13 @@ class Exported:
     quantization: Mapping[str, Any] = field(default_factory=dict)
     cpu_features: tuple[str, ...] = ()
     portable: bool = False
+
+
+def report_own_scales(operators: Iterable[str], wanted: str) -> dict[str, Any]:
+    """The report of a network that was trained with fake quantisation. Raises BackendError where none of it arrived."""
+    if wanted not in operators:
+        raise BackendError(
+            "quantization scheme 'checkpoint' needs a network with fake quantisation (torch.fake_quantize_per_...); this "
+            "one has none: use scheme static"
+        )
+    return {"scheme": "checkpoint"}

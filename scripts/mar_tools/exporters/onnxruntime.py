@@ -16,7 +16,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
 from mar_tools.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
-from mar_tools.exporters.base import Exported, ExportJob
+from mar_tools.exporters.base import Exported, ExportJob, report_own_scales
 from mar_tools.onnx_export import export_onnx
 
 ARTIFACT = "model.onnx"
@@ -28,12 +28,15 @@ DYNAMIC_SHARE = 0.8  # of the weights in matrix products, from which on dynamic 
 
 def export(job: ExportJob, folder: Path) -> Exported:
     quantization: dict[str, Any] = {}
-    if job.precision == "int8" and job.calibration.quantization.scheme != "checkpoint":
+    if job.precision == "int8" and not job.is_quantized_already:
         with tempfile.TemporaryDirectory() as temporary:
             export_onnx(job, Path(temporary) / ARTIFACT)
             quantization = quantize(job, Path(temporary) / ARTIFACT, folder / ARTIFACT)
     else:
         export_onnx(job, folder / ARTIFACT)
+    if job.is_quantized_already:
+        nodes = onnx.load(folder / ARTIFACT, load_external_data=False).graph.node
+        quantization = report_own_scales((node.op_type for node in nodes), "QuantizeLinear")
     return Exported(ARTIFACT, quantization, cpu_features=("vnni",) if job.precision == "int8" else ())
 
 

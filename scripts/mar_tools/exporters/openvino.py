@@ -13,7 +13,7 @@ from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from torch import Tensor
 
 from mar_tools.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
-from mar_tools.exporters.base import Exported, ExportJob
+from mar_tools.exporters.base import Exported, ExportJob, report_own_scales
 from mar_tools.onnx_export import export_onnx
 from vision_serving.errors import BackendError
 
@@ -28,7 +28,9 @@ CPU_FEATURES = {"int8": ("vnni",), "bf16": ("bf16",), "fp32": ()}
 def export(job: ExportJob, folder: Path) -> Exported:
     model = convert(job)
     quantization: dict[str, Any] = {}
-    if job.precision == "int8" and job.calibration.quantization.scheme != "checkpoint":
+    if job.is_quantized_already:
+        quantization = report_own_scales((node.get_type_name() for node in model.get_ops()), "FakeQuantize")
+    elif job.precision == "int8":
         model, quantization = quantize(job, model)
     model.set_friendly_name("graph")  # the converter's names count up from call to call
     for index, node in enumerate(model.get_ordered_ops()):

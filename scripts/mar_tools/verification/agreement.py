@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from mar_tools.signal_to_noise import signal_to_noise_db
 from mar_tools.verification.observations import Observation
 from vision_serving.config import Task
 from vision_serving.postprocessing import Candidates
@@ -149,10 +150,3 @@ def least_snr_db(expected: Tensor, found: Tensor) -> float:
     """Of the rows of (N, V)."""
     ratios = [signal_to_noise_db(*rows) for rows in zip(expected, found, strict=True)]
     return float(torch.tensor(ratios, dtype=torch.float64).min())  # torch's min keeps a NaN
-
-
-def signal_to_noise_db(expected: Tensor, found: Tensor) -> float:
-    """10 log10 of the variance of the expected values over the mean squared difference, at most 200."""
-    noise = (expected - found).square().mean().clamp(min=1e-30)
-    signal = (expected - expected.mean()).square().mean().clamp(min=1e-30)
-    return float((10 * torch.log10(signal / noise)).clamp(max=200.0))
