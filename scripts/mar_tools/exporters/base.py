@@ -79,7 +79,7 @@ def report_own_scales(operators: Iterable[str], wanted: str) -> dict[str, Any]:
     """The report of a network that was trained with fake quantisation. Raises BackendError where none of it arrived."""
     if wanted not in operators:
         raise BackendError(
-            "quantization scheme 'checkpoint' needs a network with fake quantisation (torch.fake_quantize_per_...); this "
-            "one has none: use scheme static"
+            "quantization scheme 'checkpoint' needs a network with fake quantisation (torch.fake_quantize_per_...); "
+            "this one has none: use scheme static"
         )
     return {"scheme": "checkpoint"}
