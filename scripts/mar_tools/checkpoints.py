@@ -1,7 +1,6 @@
 """Trained weights -> a network with its labels and preprocessing, all from the checkpoint's own metadata."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from mar_tools.recipes import Recipe
 from mar_tools.sources import load_source
 from mar_tools.weights import RANDOM as RANDOM
 from vision_serving.config import PreprocessingConfig
-from vision_serving.errors import BackendError
 from vision_serving.graphs import build_graph
 from vision_serving.graphs.sources import NetworkSource
 
@@ -23,21 +21,14 @@ DENSE_CANDIDATES = 1000  # per class, for detectors that state none; more are ne
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network in eval mode, or an ONNX file in its place, and what is needed to rebuild and use it."""
+    """A network in eval mode, and what is needed to rebuild and use it."""
 
-    network: nn.Module | None
+    network: nn.Module
     source: NetworkSource
     labels: list[str]
     preprocessing: PreprocessingConfig
     options: dict[str, Any]
     candidates_per_class: int | None
-    onnx_file: Path | None = None
-
-    def torch_network(self, backend: str) -> nn.Module:
-        """Raises BackendError where the model is an ONNX file, which that backend cannot use."""
-        if self.network is None:
-            raise BackendError(f"backend {backend!r} needs a PyTorch network; this recipe's source is an onnx file")
-        return self.network
 
 
 def load_checkpoint(recipe: Recipe) -> Checkpoint:
@@ -59,10 +50,9 @@ def load_checkpoint(recipe: Recipe) -> Checkpoint:
         preprocessing=preprocessing,
         options={**origin.default_options(network), **recipe.options},
         candidates_per_class=candidates_per_class(recipe, network),
-        onnx_file=recipe.path(str(source.file)) if network is None else None,
     )
 
 
-def candidates_per_class(recipe: Recipe, network: nn.Module | None) -> int | None:
+def candidates_per_class(recipe: Recipe, network: nn.Module) -> int | None:
     """How many boxes of a class reach NMS: what a torchvision detector was built with; nothing for a classifier."""
     return getattr(network, "topk_candidates", DENSE_CANDIDATES) if recipe.task == "detection" else None

@@ -40,12 +40,13 @@ from vision_serving.config import (
     parse_config,
     read_handler_config,
 )
-from vision_serving.errors import ConfigError
+from vision_serving.errors import BackendError, ConfigError
 from vision_serving.graphs import build_graph
 from vision_serving.handler import VisionHandler, read_labels
 from vision_serving.resources import cpu_features
 
 REFERENCE = "eager-fp32"
+ONNX_BACKENDS = ("eager", "onnxruntime", "openvino", "tensorrt")  # which take a model that is an ONNX file
 ENTRY_FILES: dict[Task, str] = {"classification": "image_classification.py", "detection": "object_detection.py"}
 HANDLERS: dict[Task, type[VisionHandler]] = {
     "classification": ImageClassificationHandler,
@@ -83,7 +84,12 @@ def export_model(
     check_label_count(job.graph, checkpoint)
     target = export_folder(exports, recipe, backend, precision, device_type)
     with replaced_folder(target) as folder:
-        exported = exporter.export(job, folder)
+        try:
+            exported = exporter.export(job, folder)
+        except ModuleNotFoundError as error:
+            raise BackendError(
+                f"{backend} {precision} needs the package {error.name!r}: pip install {error.name}"
+            ) from error
         write_model_config(folder / "model-config.yaml", recipe, checkpoint, job, exported, backend)
         (folder / "labels.json").write_bytes(orjson.dumps(checkpoint.labels))
         manifest = _manifest(recipe, exported).model_dump(mode="json")
@@ -94,10 +100,11 @@ def export_model(
 def _new_job(
     recipe: Recipe, checkpoint: Checkpoint, backend: str, precision: Precision, device_type: DeviceType
 ) -> ExportJob:
-    network = checkpoint.torch_network(backend)
+    if checkpoint.source.source == "onnx" and backend not in ONNX_BACKENDS:
+        raise BackendError(f"backend {backend!r} needs a PyTorch network; the model is an ONNX file: {ONNX_BACKENDS}")
     images = recipe.calibration.images
     return ExportJob(
-        graph=build_graph(network, recipe.task, checkpoint.preprocessing, checkpoint.source.output),
+        graph=build_graph(checkpoint.network, recipe.task, checkpoint.preprocessing, checkpoint.source.output),
         checkpoint=checkpoint,
         task=recipe.task,
         precision=precision,
@@ -108,7 +115,7 @@ def _new_job(
             preprocessing=checkpoint.preprocessing,
             quantization=recipe.quantization,
         ),
-        python_file=str(recipe.path(recipe.model.file)) if recipe.model.file else None,
+        source_file=recipe.path(recipe.model.file) if recipe.model.file else None,
     )
 
 

@@ -4,10 +4,12 @@ import logging
 import warnings
 from pathlib import Path
 
+import onnx
 import torch
 
 from mar_tools.exporters.base import ExportJob
-from mar_tools.programs import dynamic_dimensions
+from mar_tools.onnx_models import wrap_onnx
+from mar_tools.programs import dynamic_batch
 
 TRACED_OPSET = 20
 DIMENSIONS = {0: "batch", 1: "height", 2: "width"}
@@ -18,7 +20,12 @@ def export_onnx(job: ExportJob, path: Path) -> None:
 
     Graphs of one size go through `torch.export`, whose ONNX keeps attention and normalisation whole. It cannot follow
     the sizes of feature maps that decide shapes in detectors of any size, nor torchvision's NMS: those are traced.
+    A model that is an ONNX file already gets our stages around it.
     """
+    if job.onnx_file is not None:
+        wrapped = wrap_onnx(job.onnx_file, job.checkpoint.preprocessing, job.task, job.checkpoint.source.output)
+        onnx.save(wrapped, path)
+        return
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -36,7 +43,7 @@ def _export_program(job: ExportJob, path: Path) -> None:
         dynamo=True,
         input_names=["pixels"],
         output_names=job.output_names,
-        dynamic_shapes=(dynamic_dimensions(has_fixed_size=True),),
+        dynamic_shapes=(dynamic_batch(),),
         verbose=False,
     )
 

@@ -116,3 +116,10 @@ def make_batch_dynamic(model: onnx.ModelProto, path: Path) -> None:
             output.type.tensor_type.shape.CopyFrom(found.type.tensor_type.shape)
             output.type.tensor_type.shape.dim[0].dim_param = "N"
     batch.dim_param = "N"
+
+
+def find_external_weights(path: Path) -> list[Path]:
+    """The files with weights that an ONNX file refers to, all beside it."""
+    model = onnx.load(path, load_external_data=False)
+    entries = (entry for weight in model.graph.initializer for entry in weight.external_data)
+    return sorted({path.with_name(entry.value) for entry in entries if entry.key == "location"})

@@ -1,4 +1,4 @@
-"""`torch.export` of a graph, with a dynamic batch, and dynamic height and width where the model takes any."""
+"""`torch.export` of a graph with a dynamic batch."""
 
 import warnings
 from collections.abc import Mapping
@@ -8,19 +8,14 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 MAX_BATCH = 1024
-MAX_SIDE = 4096
 
 
-def export_program(graph: nn.Module, pixels: Tensor, has_fixed_size: bool, strict: bool = False) -> ExportedProgram:
-    """pixels: uint8 (2, H, W, 3) to trace with. Raises whatever torch.export raises."""
+def export_program(graph: nn.Module, pixels: Tensor, strict: bool = False) -> ExportedProgram:
+    """pixels: uint8 (2, H, W, 3), of the only size that it will take. Raises whatever torch.export raises."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        shapes = (dynamic_dimensions(has_fixed_size),)
-        return torch.export.export(graph, (pixels,), dynamic_shapes=shapes, strict=strict)
+        return torch.export.export(graph, (pixels,), dynamic_shapes=(dynamic_batch(),), strict=strict)
 
 
-def dynamic_dimensions(has_fixed_size: bool) -> Mapping[int, Dim]:
-    batch = {0: Dim("batch", min=1, max=MAX_BATCH)}
-    if has_fixed_size:
-        return batch
-    return {**batch, 1: Dim("height", min=32, max=MAX_SIDE), 2: Dim("width", min=32, max=MAX_SIDE)}
+def dynamic_batch() -> Mapping[int, Dim]:
+    return {0: Dim("batch", min=1, max=MAX_BATCH)}

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import write_tiny_recipe
+from fakes import encode_image
 
 from mar_tools.checkpoints import Checkpoint, load_checkpoint
 from mar_tools.command_line import ROOT
@@ -49,7 +51,7 @@ def add_noise(checkpoint: Checkpoint, share: float) -> None:
     """Noise on every weight, its standard deviation a share of the weights' own."""
     torch.manual_seed(0)
     with torch.no_grad():
-        for weights in checkpoint.torch_network("eager").parameters():
+        for weights in checkpoint.network.parameters():
             if weights.dim() > 1:
                 weights.add_(share * weights.std() * torch.randn_like(weights))
 
@@ -61,6 +63,23 @@ def test_a_right_export_passes_with_its_accuracy(digits: DigitsModel) -> None:
     assert report["accuracy"]["reference"][primary] > 0.9  # results.json: 0.98 and 0.97
     assert report["measured"]["accuracy_drop"] == pytest.approx(0, abs=0.001)
     assert report["images"] == {"count": COUNTS[digits.recipe.task], "source": "heldout"}
+
+
+def test_int8_passes_when_calibrated_on_its_own_kind_of_pictures_and_fails_on_noise(
+    digits: DigitsModel, tmp_path: Path
+) -> None:
+    checkpoint = load_checkpoint(digits.recipe)
+    good = verify_export(export_model(digits.recipe, checkpoint, "openvino", "int8", digits.exports))
+    assert good["passed"], good["failures"]
+    assert good["quantization"]["scheme"] == "static"
+    for seed in range(8):
+        noise = np.random.default_rng(seed).integers(100, 110, (128, 128, 3), dtype=np.uint8)
+        (tmp_path / f"{seed}.png").write_bytes(encode_image(noise))
+    on_noise = digits.recipe.calibration.model_copy(update={"images": tmp_path})
+    recipe = digits.recipe.model_copy(update={"calibration": on_noise})
+    bad = verify_export(export_model(recipe, checkpoint, "openvino", "int8", digits.exports))
+    assert not bad["passed"]
+    assert bad["measured"]["snr_db"] < 10 < good["measured"]["snr_db"]
 
 
 def test_a_wrong_normalisation_is_rejected_with_its_numbers(digits: DigitsModel) -> None:

@@ -43,14 +43,14 @@ def with_weights(recipe: Path, name: str, tiny_recipe: MakeRecipe, **model: Any)
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt"])
 @pytest.mark.parametrize("wrap", ["", "model", "state_dict"], ids=["bare", "under model", "under state_dict"])
 def test_saved_weights_come_back(tiny_recipe: MakeRecipe, name: str, wrap: str) -> None:
-    trained = load_checkpoint(read_recipe(tiny_recipe())).torch_network("eager")
+    trained = load_checkpoint(read_recipe(tiny_recipe())).network
     state: dict[str, Any] = {
         key: torch.randn_like(value.float()).to(value.dtype) for key, value in trained.state_dict().items()
     }
     path = tiny_recipe(model={**PYTHON_MODEL, "weights": name})
     wrapped = {wrap: state, "epoch": 3} if wrap and not name.endswith("safetensors") else state
     save(wrapped, path.parent / name)
-    loaded = load_checkpoint(read_recipe(path)).torch_network("eager").state_dict()
+    loaded = load_checkpoint(read_recipe(path)).network.state_dict()
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[key], state[key]) for key in state)
 
@@ -67,7 +67,7 @@ def test_saved_weights_come_back(tiny_recipe: MakeRecipe, name: str, wrap: str) 
 def test_weights_of_another_network_are_refused_with_what_differs(
     tiny_recipe: MakeRecipe, tmp_path: Path, state: dict[str, Tensor], message: str
 ) -> None:
-    network = load_checkpoint(read_recipe(tiny_recipe())).torch_network("eager")
+    network = load_checkpoint(read_recipe(tiny_recipe())).network
     with pytest.raises(ConfigError, match=message):
         load_weights(network, save(state, tmp_path / "w.pth"))
 
@@ -158,7 +158,7 @@ def test_a_python_file_may_hold_dataclasses_with_postponed_annotations(tiny_reci
     file = path.parent / "tiny.py"
     settings = "from dataclasses import dataclass\n\n@dataclass\nclass Settings:\n    width: int = 8\n"
     file.write_text("from __future__ import annotations\n" + settings + file.read_text())
-    assert isinstance(load_checkpoint(read_recipe(path)).torch_network("eager"), nn.Module)
+    assert isinstance(load_checkpoint(read_recipe(path)).network, nn.Module)
 
 
 def test_a_network_of_another_task_is_refused(tiny_recipe: MakeRecipe) -> None:
@@ -169,12 +169,12 @@ def test_a_network_of_another_task_is_refused(tiny_recipe: MakeRecipe) -> None:
 
 
 def test_random_weights_are_the_same_each_time(tiny_recipe: MakeRecipe) -> None:
-    first, second = (load_checkpoint(read_recipe(tiny_recipe())).torch_network("eager").state_dict() for _ in range(2))
+    first, second = (load_checkpoint(read_recipe(tiny_recipe())).network.state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_random_network_has_batch_norm_statistics_of_real_activations(tiny_recipe: MakeRecipe) -> None:
-    state = load_checkpoint(read_recipe(tiny_recipe())).torch_network("eager").state_dict()
+    state = load_checkpoint(read_recipe(tiny_recipe())).network.state_dict()
     assert not torch.equal(state["norm.running_var"], torch.ones(8))
     assert torch.isfinite(state["norm.running_mean"]).all()
 

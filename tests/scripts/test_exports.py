@@ -13,6 +13,7 @@ from mar_tools.exporters import CANDIDATES, EXPORTERS, find_candidates, load_exp
 from mar_tools.exporters.base import Exported, ExportJob
 from mar_tools.exports import export_model, hash_artifact, load_reference, read_manifest, replaced_folder
 from mar_tools.recipes import read_recipe
+from mar_tools.verification import load_handler
 from vision_serving.config import DeviceType, read_handler_config
 from vision_serving.errors import BackendError, ConfigError
 
@@ -201,7 +202,7 @@ def test_a_reference_gives_back_the_checkpoint_that_it_was_made_from(
     assert (loaded.labels, loaded.preprocessing, loaded.options, loaded.candidates_per_class) == (
         expected.labels, expected.preprocessing, expected.options, expected.candidates_per_class,
     )  # fmt: skip
-    state, former = loaded.torch_network("eager").state_dict(), expected.torch_network("eager").state_dict()
+    state, former = loaded.network.state_dict(), expected.network.state_dict()
     assert state.keys() == former.keys()
     assert all(torch.equal(state[name], former[name]) for name in former)
     # What is made from it is the same, too.
@@ -212,3 +213,13 @@ def test_a_reference_gives_back_the_checkpoint_that_it_was_made_from(
 def test_only_eager_fp32_holds_a_checkpoint(tiny_classifier: TinyModel) -> None:
     with pytest.raises(ConfigError, match="openvino fp32, which does not hold the checkpoint"):
         load_reference(tiny_classifier.folders["openvino"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_an_export_for_a_gpu_is_not_loaded_on_the_cpu_instead(tiny_classifier: TinyModel, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_classifier.folders["eager"], tmp_path / "eager-fp32-cuda")
+    document = yaml.safe_load((folder / "model-config.yaml").read_text())
+    document["handler"]["device_type"] = "cuda"
+    (folder / "model-config.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(BackendError, match="exported for a GPU, and PyTorch finds none here"):
+        load_handler(folder)

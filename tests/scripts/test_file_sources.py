@@ -9,13 +9,12 @@ import yaml
 from torch import Tensor, nn
 
 from mar_tools.checkpoints import load_checkpoint
-from mar_tools.exports import export_model
+from mar_tools.exports import export_model, load_reference
 from mar_tools.images import load_pixels
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.verification import load_handler, verify_export
 from vision_serving.config import Task
 from vision_serving.errors import BackendError, ConfigError
-from vision_serving.graphs.sources import build_network
 
 EXACT_32 = {"resize": {"mode": "exact", "size": [32, 32]}}
 
@@ -174,26 +173,58 @@ def test_a_library_that_knows_its_outputs_takes_no_format(tmp_path: Path) -> Non
         script_recipe(tmp_path, Classifier(), source="timm", name="resnet18", weights="random", output=output)
 
 
-def onnx_recipe(folder: Path) -> Recipe:
-    recipe = script_recipe(folder, Classifier(), source="onnx", file="model.onnx")
-    (folder / "model.onnx").write_bytes(b"read by those who run it")
+def onnx_recipe(folder: Path, network: nn.Module | None = None, task: Task = "classification", **model: Any) -> Recipe:
+    """As a user would export it: float images, a dynamic batch, the weights beside it."""
+    torch.manual_seed(0)
+    network = (network or Classifier()).eval()
+    recipe = script_recipe(folder, network, task, source="onnx", file="model.onnx", **model)
+    shapes = ({0: torch.export.Dim.DYNAMIC},)
+    example = (torch.randn(2, 3, 32, 32),)
+    torch.onnx.export(network, example, folder / "model.onnx", dynamic_shapes=shapes, verbose=False)
     return recipe
 
 
-def test_an_onnx_file_is_a_checkpoint_without_a_torch_network(tmp_path: Path) -> None:
-    checkpoint = load_checkpoint(onnx_recipe(tmp_path))
-    assert checkpoint.network is None
-    assert checkpoint.onnx_file == tmp_path / "model.onnx"
-    assert checkpoint.labels == ["cat", "dog", "bird"]
+@pytest.mark.parametrize(
+    ("network", "task", "model"),
+    [(Classifier, "classification", {}), (YoloHead, "detection", {"output": YOLO})],
+    ids=["classifier", "detector"],
+)
+def test_an_onnx_file_is_served_as_it_is_and_by_every_backend_that_takes_one(
+    tmp_path: Path, network: type[nn.Module], task: Task, model: dict[str, Any]
+) -> None:
+    recipe = onnx_recipe(tmp_path, network(), task, **model)
+    checkpoint = load_checkpoint(recipe)
+    folders = [
+        export_model(recipe, checkpoint, backend, "fp32", tmp_path / "exports")
+        for backend in ("eager", "onnxruntime", "openvino")
+    ]
+    (tmp_path / "model.onnx").unlink()  # an archive is whole without it
+    for folder in folders:
+        report = verify_export(folder)
+        assert report["passed"], report["failures"]
+        assert report["measured"]["snr_db"] > 80
+    assert load_reference(folders[0]).source.source == "onnx"
+
+
+def test_the_reference_of_an_onnx_file_is_the_network_that_it_came_from(tmp_path: Path) -> None:
+    network = Classifier()
+    checkpoint = load_checkpoint(onnx_recipe(tmp_path, network))
+    images = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(checkpoint.network(images), network(images), rtol=1e-4, atol=1e-5)
 
 
 def test_a_backend_of_torch_networks_refuses_an_onnx_file(tmp_path: Path) -> None:
-    checkpoint = load_checkpoint(onnx_recipe(tmp_path))
-    message = "backend 'eager' needs a PyTorch network; this recipe's source is an onnx file"
-    with pytest.raises(BackendError, match=message):
-        checkpoint.torch_network("eager")
-    with pytest.raises(ConfigError, match="an ONNX model is no PyTorch network"):
-        build_network(checkpoint.source, tmp_path)
+    recipe = onnx_recipe(tmp_path)
+    with pytest.raises(BackendError, match="backend 'torchscript' needs a PyTorch network; the model is an ONNX file"):
+        export_model(recipe, load_checkpoint(recipe), "torchscript", "fp32", tmp_path)
+
+
+def test_a_damaged_onnx_file_is_refused(tmp_path: Path) -> None:
+    recipe = onnx_recipe(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(ConfigError, match=r"model\.onnx: ONNX Runtime cannot load it"):
+        load_checkpoint(recipe)
 
 
 def test_a_missing_onnx_file_is_refused(tmp_path: Path) -> None:

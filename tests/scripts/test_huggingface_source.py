@@ -262,14 +262,14 @@ def test_random_weights_need_the_configuration_alone(tmp_path: Path, name: str) 
     save_model(tmp_path / "model", name)
     (tmp_path / "model" / "model.safetensors").unlink()
     recipe = recipe_of(tmp_path, "classification" if name == "vit" else "detection", weights="random")
-    first, second = (load_checkpoint(recipe).torch_network("eager").state_dict() for _ in range(2))
+    first, second = (load_checkpoint(recipe).network.state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_the_weights_file_of_a_folder_may_be_named(tmp_path: Path) -> None:
     model, _ = save_model(tmp_path / "model", "vit")
     recipe = recipe_of(tmp_path, "classification", weights="model/model.safetensors")
-    state = load_checkpoint(recipe).torch_network("eager").state_dict()
+    state = load_checkpoint(recipe).network.state_dict()
     assert all(torch.equal(values, state[key]) for key, values in model.state_dict().items())
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from torchvision import models
 
 from mar_tools.command_line import ROOT
 from mar_tools.exporters import CANDIDATES
@@ -95,6 +96,15 @@ def test_every_model_of_the_zoo_has_a_recipe_with_random_weights(model: ZooModel
     recipe = model.recipe()
     assert recipe.model.weights == "random"
     assert recipe.task == ("detection" if model.group == "detection" else "classification")
+
+
+def test_a_vision_transformer_gets_pictures_of_the_size_that_it_is_built_for() -> None:
+    assert ZooModel(group="classification", name="vit_h_14").recipe().preprocessing != "auto"
+    for model in list_zoo():
+        preprocessing = model.recipe().preprocessing
+        if model.name.startswith("vit_") and model.group == "classification":
+            published = models.get_model_weights(model.name).DEFAULT.transforms().crop_size
+            assert (published if preprocessing == "auto" else list(preprocessing.crop or ()))[0] == 224
 
 
 def test_every_timm_model_is_one_of_timm() -> None:
@@ -292,12 +302,13 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "cell"),
     [
-        (new_row(), "62 dB · 14.2 ms"),
-        (new_row(matched_boxes=0.975, ms=1234.5), "62 dB · 97 % · 1.23e+03 ms"),
+        (new_row(), "62 dB · 14 ms"),
+        (new_row(matched_boxes=0.975, ms=1234.5), "62 dB · 97 % · 1234 ms"),
+        (new_row("eager", snr_db=200, ms=1.26), "reference · 1.3 ms"),
         (new_row(status="rejected", reason="snr_db 12", snr_db=12.4), "rejected 12 dB"),
         (new_row(status="not supported", reason="no `kernel`", snr_db=None), "- (1)"),
     ],
-    ids=["verified", "a detector", "rejected", "not supported"],
+    ids=["verified", "a detector", "the reference", "rejected", "not supported"],
 )
 def test_a_cell_is_short(row: Row, cell: str) -> None:
     table = next(line for line in render_markdown(coverage_of(row)).splitlines() if line.startswith("| squeezenet1_1"))

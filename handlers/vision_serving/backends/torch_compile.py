@@ -89,7 +89,7 @@ def compile_graph(graph: nn.Module, size_hw: SizeHW, device: torch.device, cache
 
     Raises BackendError for a graph that cannot be compiled.
     """
-    model: Compiled = torch.compile(graph, fullgraph=True, dynamic=True, options=INDUCTOR)
+    model: Compiled = torch.compile(graph, fullgraph=True, dynamic=True, options={**INDUCTOR})
     try:
         with _inductor_cache(cache), torch._dynamo.config.patch(recompile_limit=ENTRIES), torch.inference_mode():
             for count in WARM_BATCHES:

@@ -1,5 +1,6 @@
 """TorchScript: a traced and frozen graph. Artifact: `model.pt`, traced for one kind of device and one precision."""
 
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -25,9 +26,11 @@ class TorchScriptBackend:
     def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "TorchScriptBackend":
         try:
             import_operators(artifact)
-            graph = torch.jit.load(artifact, map_location=device).eval()  # type: ignore[no-untyped-call]
-            if device.type == "cpu" and config.precision == "fp32":
-                graph = torch.jit.optimize_for_inference(graph)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, and works
+                graph = torch.jit.load(artifact, map_location=device).eval()  # type: ignore[no-untyped-call]
+                if device.type == "cpu" and config.precision == "fp32":
+                    graph = torch.jit.optimize_for_inference(graph)
         except (RuntimeError, OSError, KeyError, zipfile.BadZipFile) as error:
             reason = str(error).strip().splitlines()[-1]
             raise BackendError(f"TorchScript cannot load {artifact.name}: {reason}") from error

@@ -115,6 +115,8 @@ class OutputDecoder(nn.Module):
 def _pick(outputs: Any, index: int | None) -> Any:
     if isinstance(outputs, Mapping) and index is None and "logits" in outputs:
         return outputs["logits"]
+    if isinstance(outputs, Mapping) and index is not None:
+        outputs = tuple(outputs.values())
     if isinstance(outputs, (tuple, list)) and index is not None:
         return outputs[index] if index < len(outputs) else None
     return outputs

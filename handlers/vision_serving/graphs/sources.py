@@ -3,6 +3,7 @@
 import inspect
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -38,7 +39,7 @@ class NetworkSource(StrictModel):
                  class of transformers and `arguments` its whole configuration
     python       `file` is a Python file; `class` is a class or function in it that gives the nn.Module
     torchscript  `file` was written by `torch.jit.save`, weights inside
-    onnx         `file` is an ONNX model, weights inside or beside it; there is no PyTorch network
+    onnx         `file` is an ONNX model, weights inside or beside it
     """
 
     source: SourceName
@@ -146,15 +147,19 @@ def _build_from_file(source: NetworkSource, folder: Path) -> nn.Module:
 def _load_torchscript(source: NetworkSource, folder: Path) -> nn.Module:
     path = find_source_file(source, folder)
     try:
-        network: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, and works
+            network: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ConfigError(f"{path}: no TorchScript file; write one with torch.jit.save ({reason})") from error
     return network
 
 
-def _refuse_onnx(source: NetworkSource, _: Path) -> nn.Module:
-    raise ConfigError(f"{source.file}: an ONNX model is no PyTorch network; a backend that runs ONNX is needed")
+def _load_onnx(source: NetworkSource, folder: Path) -> nn.Module:
+    from vision_serving.graphs.onnx_network import OnnxNetwork
+
+    return OnnxNetwork(find_source_file(source, folder))
 
 
 BUILDERS: dict[SourceName, Callable[[NetworkSource, Path], nn.Module]] = {
@@ -163,7 +168,7 @@ BUILDERS: dict[SourceName, Callable[[NetworkSource, Path], nn.Module]] = {
     "huggingface": _build_huggingface,
     "python": _build_from_file,
     "torchscript": _load_torchscript,
-    "onnx": _refuse_onnx,
+    "onnx": _load_onnx,
 }
 
 

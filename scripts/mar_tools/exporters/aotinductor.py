@@ -21,13 +21,18 @@ INDUCTOR = {"freezing": True, "cpp.dynamic_threads": True}
 
 
 def export(job: ExportJob, folder: Path) -> Exported:
+    if not job.has_fixed_size:
+        raise BackendError(
+            "aotinductor needs images of one size: torch.export cannot keep height and width open in a detector that "
+            "takes any, because its grids divide them; use openvino, onnxruntime or torchscript"
+        )
     quantization: dict[str, Any] = {}
     if job.precision == "int8":
         graph, quantization = quantize(job)
     else:
         graph = job.float_graph()
     with torch.no_grad():
-        program = export_program(graph, job.pixels, job.has_fixed_size)
+        program = export_program(graph, job.pixels)
         compile_program(program, folder / ARTIFACT)
     return Exported(ARTIFACT, quantization, cpu_features=compiled_cpu_features(job))
 
@@ -42,7 +47,7 @@ def quantize(job: ExportJob) -> tuple[nn.Module, dict[str, Any]]:
     """Static int8 of convolutions and linear layers, which go by the names of their modules."""
     if job.calibration.quantization.scheme not in ("auto", "static"):
         raise BackendError(f"aotinductor has no int8 scheme {job.calibration.quantization.scheme!r}; it has 'static'")
-    program = export_program(job.graph, job.pixels, job.has_fixed_size, strict=True)
+    program = export_program(job.graph, job.pixels, strict=True)
     compared = job.calibration.batches[:COMPARED_IMAGES]
     with torch.no_grad():
         expected = [job.graph(pixels) for pixels in compared]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,7 +25,12 @@ class ExportJob:
     precision: Precision
     device_type: DeviceType
     calibration: Calibration
-    python_file: str | None = None
+    source_file: Path | None = None
+
+    @property
+    def onnx_file(self) -> Path | None:
+        """The user's model where it is an ONNX file; the graph then only runs it, and cannot be traced."""
+        return self.source_file if self.checkpoint.source.source == "onnx" else None
 
     @cached_property
     def pixels(self) -> Tensor:

@@ -1,5 +1,6 @@
 """ONNX, run as it is (ONNX Runtime optimises it when it loads it) or quantised with QDQ pairs."""
 
+import math
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -40,16 +41,16 @@ def quantize(job: ExportJob, source: Path, target: Path, symmetric: bool = False
     """Write the int8 model; gives what was done. `symmetric`: with the QDQ pairs that TensorRT takes."""
     prepared = source.with_name("prepared.onnx")
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True, save_as_external_data=True)
-    nodes = onnx.load(prepared, load_external_data=False).graph.node
+    model = onnx.load(prepared, load_external_data=False)
     scheme = job.calibration.quantization.scheme
     if scheme == "auto":
-        scheme = "dynamic" if not symmetric and _matrix_share(job) >= DYNAMIC_SHARE else "static"
+        scheme = "dynamic" if not symmetric and _matrix_share(model) >= DYNAMIC_SHARE else "static"
     run = _quantize_dynamic if scheme == "dynamic" else partial(_quantize_static, symmetric=symmetric)
     compared = job.calibration.batches[:COMPARED_IMAGES]
     expected = _run(prepared, compared)
     _, float_layers = quantize_with_float_layers(
         job.calibration,
-        [node.name for node in nodes if node.op_type in QUANTIZED_OPERATORS],
+        [node.name for node in model.graph.node if node.op_type in QUANTIZED_OPERATORS],
         lambda kept: run(prepared, target, job.calibration.batches, kept),
         lambda model: outputs_snr_db(expected, _run(model, compared)),
     )
@@ -97,11 +98,14 @@ def _quantize_dynamic(source: Path, target: Path, _: list[Tensor], float_layers:
     return target
 
 
-def _matrix_share(job: ExportJob) -> float:
+def _matrix_share(model: onnx.ModelProto) -> float:
     """The share of the weights that are in matrix products rather than convolutions."""
-    weights = [values for values in job.graph.parameters() if values.dim() in (2, 4)]
-    in_products = sum(values.numel() for values in weights if values.dim() == 2)
-    return in_products / max(1, sum(values.numel() for values in weights))
+    sizes = {weight.name: math.prod(weight.dims) for weight in model.graph.initializer}
+    totals: dict[str, int] = {}
+    for node in model.graph.node:
+        totals[node.op_type] = totals.get(node.op_type, 0) + sum(sizes.get(name, 0) for name in node.input)
+    in_products = sum(totals.get(kind, 0) for kind in MATRIX_PRODUCTS)
+    return in_products / max(1, in_products + totals.get("Conv", 0))
 
 
 def _run(model: Path, batches: list[Tensor]) -> list[dict[str, Tensor]]:

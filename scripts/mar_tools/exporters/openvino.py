@@ -1,6 +1,7 @@
 """OpenVINO IR with fp32 weights, where bf16 is how the same graph is computed; or quantised to int8 by NNCF."""
 
 import re
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import nncf
 import openvino
 import torch
+from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from torch import Tensor
 
 from mar_tools.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
 from mar_tools.exporters.base import Exported, ExportJob
+from mar_tools.onnx_export import export_onnx
 from vision_serving.errors import BackendError
 
 ARTIFACT = "model.xml"
@@ -35,24 +38,35 @@ def export(job: ExportJob, folder: Path) -> Exported:
 
 
 def convert(job: ExportJob) -> openvino.Model:
-    """Traced by OpenVINO's converter, with a dynamic batch, and dynamic height and width where the model takes any."""
+    """With a dynamic batch, and dynamic height and width where the model takes any."""
+    model = convert_onnx(job) if job.onnx_file is not None else convert_graph(job)
+    model.inputs[0].set_names({"pixels"})
+    for output, name in zip(model.outputs, job.output_names, strict=True):
+        output.set_names({name})
+    return model
+
+
+def convert_onnx(job: ExportJob) -> openvino.Model:
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "model.onnx"
+        export_onnx(job, path)
+        return openvino.convert_model(path)
+
+
+def convert_graph(job: ExportJob) -> openvino.Model:
+    """Traced by OpenVINO's converter."""
     height, width = job.pixels.shape[1:3] if job.has_fixed_size else (-1, -1)
     try:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's warnings: every shape that it sees may be a constant
-            model = openvino.convert_model(
+            return openvino.convert_model(
                 job.graph,
                 example_input=(job.pixels,),
                 input=[(openvino.PartialShape([-1, height, width, 3]), openvino.Type.u8)],
             )
-            names = job.output_names
     except Exception as error:  # the converter raises all sorts: each means that this graph is not for OpenVINO
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise BackendError(f"openvino cannot convert this model ({reason[:200]}); use --backend eager") from error
-    model.inputs[0].set_names({"pixels"})
-    for output, name in zip(model.outputs, names, strict=True):
-        output.set_names({name})
-    return model
 
 
 def quantize(job: ExportJob, model: openvino.Model) -> tuple[openvino.Model, dict[str, Any]]:
@@ -80,15 +94,29 @@ def quantize(job: ExportJob, model: openvino.Model) -> tuple[openvino.Model, dic
 
 
 def _quantize(job: ExportJob, model: openvino.Model, float_nodes: list[str]) -> openvino.Model:
-    has_attention = any("Attention" in type(module).__name__ for module in job.graph.modules())
     own = [rf"__module\.{re.escape(name)}\..*" for name in job.float_layers]
     return nncf.quantize(
         model.clone(),
         nncf.Dataset([pixels.numpy() for pixels in job.calibration.batches]),
         subset_size=len(job.calibration.batches),
         preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: hard-swish and GELU have a short negative side
-        model_type=nncf.ModelType.TRANSFORMER if has_attention else None,
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            # NNCF's default, a mean over the images, cuts off what is rare; on trained digits the worst image then has
+            # -0.5 dB instead of 22 dB. Correcting biases gains nothing there (22 dB instead of 24, 27 instead of 34).
+            activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+            disable_bias_correction=True,
+        ),
+        model_type=nncf.ModelType.TRANSFORMER if has_attention(model) else None,
         ignored_scope=nncf.IgnoredScope(names=float_nodes, patterns=[DECODING, *own], validate=False),
+    )
+
+
+def has_attention(model: openvino.Model) -> bool:
+    """By its one operation, or by a softmax over (N, heads, L, L)."""
+    return any(
+        node.get_type_name() == "ScaledDotProductAttention"
+        or (node.get_type_name() == "Softmax" and node.get_output_partial_shape(0).rank.get_length() >= 4)
+        for node in model.get_ops()
     )
 
 

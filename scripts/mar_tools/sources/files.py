@@ -10,14 +10,11 @@ from mar_tools.weights import RANDOM, load_weights
 from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs import find_detector_graph
-from vision_serving.graphs.sources import NetworkSource, build_network, find_source_file
+from vision_serving.graphs.sources import NetworkSource, build_network
 
 
-def load_network(recipe: Recipe) -> tuple[nn.Module | None, NetworkSource]:
+def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
     weights, source = recipe.model.weights, recipe.model.network_source()
-    if source.source == "onnx":
-        find_source_file(source, recipe.folder)
-        return None, source
     network = build_network(source, recipe.folder)
     if not source.holds_weights and weights != RANDOM:
         if Path(weights).suffix not in WEIGHT_FILES:
@@ -26,9 +23,9 @@ def load_network(recipe: Recipe) -> tuple[nn.Module | None, NetworkSource]:
     return network, source
 
 
-def find_preprocessing(_: Recipe, network: nn.Module | None) -> PreprocessingConfig:
+def find_preprocessing(_: Recipe, network: nn.Module) -> PreprocessingConfig:
     """Only a torchvision detector that the file builds on knows its own."""
-    if network is None or find_detector_graph(network) is None:
+    if find_detector_graph(network) is None:
         raise ConfigError(
             "preprocessing: auto needs a torchvision, timm or huggingface model; "
             "state resize, mean and std in the recipe"
@@ -38,14 +35,14 @@ def find_preprocessing(_: Recipe, network: nn.Module | None) -> PreprocessingCon
     return preprocessing_of_detector(network.transform)  # type: ignore[arg-type]
 
 
-def find_labels(recipe: Recipe, _: nn.Module | None) -> list[str]:
+def find_labels(recipe: Recipe, _: nn.Module) -> list[str]:
     raise ConfigError(
         f"labels: auto needs published weights, not {recipe.model.weights!r}; give a JSON file with the labels"
     )
 
 
-def default_options(network: nn.Module | None) -> dict[str, Any]:
-    if network is None or find_detector_graph(network) is None:
+def default_options(network: nn.Module) -> dict[str, Any]:
+    if find_detector_graph(network) is None:
         return {}
     from mar_tools.sources.torchvision import default_options as options_of_detector
 

@@ -23,6 +23,9 @@ from mar_tools.sweeping.zoo import ZooModel
 from vision_serving.config import Precision
 from vision_serving.resources import usable_cores
 
+# OpenMP's threads spin while they wait for each other. On a machine that does other things too, which the sweep is made
+# for, they take the core from the one that they wait for, and PyTorch slows down tenfold and more.
+ENVIRONMENT = ("env", "OMP_WAIT_POLICY=PASSIVE")
 PACKAGES = ("torch", "torchvision", "timm", "openvino", "nncf", "onnx", "onnxscript", "onnxruntime", "torchao", "numpy")
 
 Pair = tuple[str, Precision]
@@ -122,7 +125,7 @@ def run_pairs(
         steps = tuple(by_name[name] for name in left)
         job = Job(model=model, steps=steps, exports=scratch, outcomes=outcomes)
         (outcomes / "job").write_bytes(orjson.dumps(job.model_dump(mode="json")))
-        return python_command("mar_tools.sweeping.worker", outcomes / "job")
+        return [*ENVIRONMENT, *python_command("mar_tools.sweeping.worker", outcomes / "job")]
 
     return run_steps(command, list(by_name), outcomes, limits, lambda name: listener.begins(model.name, *by_name[name]))
 

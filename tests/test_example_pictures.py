@@ -1,4 +1,4 @@
-"""The labelled pictures in the repository are those that the committed command draws."""
+"""The digits in the repository are those that the committed command draws."""
 
 import json
 import subprocess
@@ -19,13 +19,21 @@ ANNOTATIONS = Path("digits_detection") / "heldout" / "annotations.json"
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("heldout")
-    subprocess.run([sys.executable, str(EXAMPLES / "make_heldout.py"), "--output", str(output)], check=True)
+    subprocess.run([sys.executable, str(EXAMPLES / "make_pictures.py"), "--output", str(output)], check=True)
     return output
 
 
-@pytest.mark.parametrize(("example", "count"), [("digits_classification", 200), ("digits_detection", 40)])
-def test_the_pictures_are_drawn_again_alike(drawn: Path, example: str, count: int) -> None:
-    folders = [folder / example / "heldout" for folder in (drawn, EXAMPLES)]
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("digits_classification/heldout", 200),
+        ("digits_classification/calibration", 64),
+        ("digits_detection/heldout", 40),
+        ("digits_detection/calibration", 24),
+    ],
+)
+def test_the_pictures_are_drawn_again_alike(drawn: Path, name: str, count: int) -> None:
+    folders = [folder / name for folder in (drawn, EXAMPLES)]
     again, kept = (find_images(folder) for folder in folders)
     assert [path.relative_to(folders[0]) for path in again] == [path.relative_to(folders[1]) for path in kept]
     assert len(kept) == count

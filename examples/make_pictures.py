@@ -1,21 +1,24 @@
-"""Draw the labelled pictures that the digit recipes are verified on, from digits that training never saw.
+"""Draw the pictures that the digit recipes are calibrated and verified on.
 
 From the repository's root:
 
-    python examples/make_heldout.py
+    python examples/make_pictures.py
 
-Writes examples/digits_classification/heldout/<label>/*.png, and examples/digits_detection/heldout/ with its boxes in
-annotations.json, a COCO file.
+heldout/ in both examples comes from digits that training never saw: digits_classification/heldout/<label>/*.jpg,
+and digits_detection/heldout/ with its boxes in annotations.json, a COCO file. calibration/, for the ranges of
+int8, comes from the digits of the training.
 """
 
 import argparse
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -25,8 +28,11 @@ from examples.digits_detection.scenes import Scene, draw_scene
 
 FOLDER = Path(__file__).resolve().parent
 SEED = 2_000_003  # far from the seeds of train.py: none of its pictures is drawn again
+CALIBRATION_SEED = 3_000_017
 PICTURES = 200
 SCENES = 40
+CALIBRATION_PICTURES = 64
+CALIBRATION_SCENES = 24
 QUALITY = 88
 
 
@@ -34,9 +40,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=FOLDER, help="default: examples/")
     arguments = parser.parse_args()
-    _, test_digits = load_digit_split()
-    write_pictures(empty_folder(arguments.output / "digits_classification" / "heldout"), test_digits)
-    write_scenes(empty_folder(arguments.output / "digits_detection" / "heldout"), test_digits)
+    training_digits, test_digits = load_digit_split()
+    classification, detection = (arguments.output / f"digits_{task}" for task in ("classification", "detection"))
+    write_pictures(empty_folder(classification / "heldout"), test_digits)
+    write_scenes(empty_folder(detection / "heldout"), test_digits)
+    write_calibration(empty_folder(classification / "calibration"), CALIBRATION_PICTURES, training_digits, new_picture)
+    write_calibration(empty_folder(detection / "calibration"), CALIBRATION_SCENES, training_digits, new_scene)
 
 
 def empty_folder(folder: Path) -> Path:
@@ -45,12 +54,26 @@ def empty_folder(folder: Path) -> Path:
     return folder
 
 
+def new_picture(digits: Digits, number: int, seed: int) -> Image:
+    """As large as the classifier sees it."""
+    return resize_and_crop(draw_picture(digits.masters[number], np.random.default_rng([seed, number])))
+
+
+def new_scene(digits: Digits, number: int, seed: int) -> Image:
+    return draw_scene(digits, np.random.default_rng([seed, number])).image
+
+
+def write_calibration(folder: Path, count: int, digits: Digits, draw: Callable[[Digits, int, int], Image]) -> None:
+    for number in range(count):
+        draw(digits, number, CALIBRATION_SEED).save(folder / f"{number:03d}.jpg", quality=QUALITY)
+
+
 def write_pictures(folder: Path, digits: Digits) -> None:
-    """One picture of each of the first PICTURES digits, as large as the classifier sees it, in its label's folder."""
+    """One picture of each of the first PICTURES digits, in its label's folder."""
     for number in range(PICTURES):
         label_folder = folder / LABELS[digits.class_ids[number]]
         label_folder.mkdir(exist_ok=True)
-        picture = resize_and_crop(draw_picture(digits.masters[number], np.random.default_rng([SEED, number])))
+        picture = new_picture(digits, number, SEED)
         picture.save(label_folder / f"{number:03d}.jpg", quality=QUALITY)
 
 
