@@ -16,6 +16,7 @@ from mar_tools.random_weights import spread_class_scores
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.sources.torchvision import (
     default_options,
+    find_fitting_entry,
     find_published,
     preprocessing_of_detector,
     preprocessing_of_preset,
@@ -281,3 +282,15 @@ def test_a_random_head_of_zeros_is_given_weights() -> None:
     spread_class_scores(nn.Sequential(body, head))
     assert head.weight.any()
     assert torch.equal(body.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "crop"), [("vit_h_14", 224, 224), ("vit_h_14", 518, 518), ("vit_b_16", 224, 224)]
+)
+def test_a_vision_transformer_is_prepared_for_the_size_that_it_was_built_for(
+    name: str, image_size: int, crop: int
+) -> None:
+    network = nn.Module()
+    network.image_size = image_size  # type: ignore[assignment]
+    entry = find_fitting_entry(models.get_model_weights(name), network)
+    assert entry.transforms().crop_size == [crop]

@@ -34,10 +34,10 @@ CANDIDATES: dict[DeviceType, tuple[tuple[str, Precision], ...]] = {
         ("onnxruntime", "fp32"),
         ("torchscript", "bf16"),
         ("torchscript", "fp32"),
-        ("torch_compile", "bf16"),
-        ("torch_compile", "fp32"),
         ("eager", "bf16"),
         ("eager", "fp32"),
+        ("torch_compile", "bf16"),
+        ("torch_compile", "fp32"),
         ("tvm", "fp32"),
     ),
     "cuda": (

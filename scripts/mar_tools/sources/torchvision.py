@@ -70,11 +70,18 @@ def find_preprocessing(recipe: Recipe, network: nn.Module) -> PreprocessingConfi
         return preprocessing_of_detector(transform)
     weights = recipe.model.weights
     published = models.get_model_weights(recipe.model.name)
-    entry = published[weights] if weights in published.__members__ else published.DEFAULT
+    entry = published[weights] if weights in published.__members__ else find_fitting_entry(published, network)
     preset = entry.transforms()
     if not isinstance(preset, ImageClassification):
         raise ConfigError(f"{recipe.model.name} is no classifier or detector of torchvision; state `preprocessing`")
     return preprocessing_of_preset(preset)
+
+
+def find_fitting_entry(published: Any, network: nn.Module) -> Any:
+    """The default weights, unless they are for another size of images than a vision transformer was built for."""
+    size = getattr(network, "image_size", None)
+    fitting = [entry for entry in published if size is not None and entry.transforms().crop_size[0] == size]
+    return published.DEFAULT if published.DEFAULT in fitting else next(iter(fitting), published.DEFAULT)
 
 
 def preprocessing_of_preset(preset: ImageClassification) -> PreprocessingConfig:
