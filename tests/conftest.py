@@ -1,6 +1,7 @@
 """Fixtures: handlers with colour backends, and tiny models exported once for all tests."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ from vision_serving.handler import VisionHandler
 
 CPU = torch.device("cpu")
 HANDLERS = {"classification": ImageClassificationHandler, "detection": ObjectDetectionHandler}
-CPU_BACKENDS = [name for name in BACKENDS if name in {backend for backend, _ in CANDIDATES["cpu"]}]
+INSTALLED = [
+    name
+    for name in BACKENDS
+    if name in {backend for backend, _ in CANDIDATES["cpu"]} and (name != "tvm" or find_spec("tvm"))
+]
+TVM_IS_MISSING = pytest.mark.skipif("tvm" not in INSTALLED, reason="pip install -r requirements-tvm.txt")
+CPU_BACKENDS = [*(name for name in INSTALLED if name != "tvm"), pytest.param("tvm", marks=TVM_IS_MISSING)]
 MakeHandler = Callable[..., VisionHandler]
 MakeRecipe = Callable[..., Path]
 
@@ -84,7 +91,7 @@ class TinyModel:
         self.recipe: Recipe = read_recipe(write_tiny_recipe(folder / "recipe", task))
         self.checkpoint: Checkpoint = load_checkpoint(self.recipe)
         self.folders = {
-            name: export_model(self.recipe, self.checkpoint, name, "fp32", folder / "exports") for name in CPU_BACKENDS
+            name: export_model(self.recipe, self.checkpoint, name, "fp32", folder / "exports") for name in INSTALLED
         }
         self.reports = {name: verify_export(path) for name, path in self.folders.items()}
 

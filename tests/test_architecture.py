@@ -58,6 +58,7 @@ RUNTIMES = {
     "onnxruntime": {"onnxruntime"},
     "openvino": {"openvino", "nncf"},
     "tensorrt": {"tensorrt"},
+    "tvm": {"tvm"},
 }
 UNSPEAKING_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 

@@ -18,7 +18,10 @@ BACKENDS = {
     "onnxruntime": "vision_serving.backends.onnxruntime:OnnxRuntimeBackend",
     "openvino": "vision_serving.backends.openvino:OpenVinoBackend",
     "tensorrt": "vision_serving.backends.tensorrt:TensorRtBackend",
+    "tvm": "vision_serving.backends.tvm:TvmBackend",
 }
+
+PACKAGES = {"tvm": "apache-tvm"}  # what to install for a module, where that is not its name
 
 
 def find_backend(name: str) -> type[Backend]:
@@ -29,8 +32,14 @@ def find_backend(name: str) -> type[Backend]:
     try:
         backend_class: type[Backend] = getattr(import_module(module_name), class_name)
     except ModuleNotFoundError as error:
-        raise BackendError(f"backend {name!r} needs the package {error.name!r}: pip install {error.name}") from error
+        raise missing_package(name, error) from error
     return backend_class
+
+
+def missing_package(backend: str, error: ModuleNotFoundError) -> BackendError:
+    """The error that says what to install."""
+    package = PACKAGES.get(str(error.name), error.name)
+    return BackendError(f"backend {backend!r} needs the package {package!r}: pip install {package}")
 
 
 def load_backend(name: str, artifact: Path, config: BackendConfig, device: torch.device) -> Backend:

@@ -6,6 +6,7 @@ Each module has `export(job, folder) -> Exported`, which writes the artifact int
 from importlib import import_module
 from types import ModuleType
 
+from vision_serving.backends import missing_package
 from vision_serving.config import DeviceType, Precision
 from vision_serving.errors import BackendError
 
@@ -17,6 +18,7 @@ EXPORTERS = {
     "onnxruntime": "mar_tools.exporters.onnxruntime",
     "openvino": "mar_tools.exporters.openvino",
     "tensorrt": "mar_tools.exporters.tensorrt",
+    "tvm": "mar_tools.exporters.tvm",
 }
 
 # All that there is, the most promising first: a build may run out of its time budget.
@@ -36,6 +38,7 @@ CANDIDATES: dict[DeviceType, tuple[tuple[str, Precision], ...]] = {
         ("eager", "fp32"),
         ("torch_compile", "bf16"),
         ("torch_compile", "fp32"),
+        ("tvm", "fp32"),
     ),
     "cuda": (
         ("tensorrt", "int8"),
@@ -66,7 +69,7 @@ def load_exporter(backend: str, precision: str, device_type: DeviceType = "cpu")
     try:
         return import_module(EXPORTERS[backend])
     except ModuleNotFoundError as error:
-        raise BackendError(f"backend {backend!r} needs the package {error.name!r}: pip install {error.name}") from error
+        raise missing_package(backend, error) from error
 
 
 def find_candidates(backend: str, precision: str, device_type: DeviceType) -> list[tuple[str, Precision]]:
