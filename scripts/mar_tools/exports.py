@@ -20,7 +20,6 @@ from typing import Any
 import orjson
 import yaml
 from pydantic import Field
-from torch import nn
 
 from image_classification import ImageClassificationHandler
 from mar_tools.calibration import Calibration
@@ -81,7 +80,7 @@ def export_model(
     """Write one export folder, whole or not at all. Raises BackendError or ConfigError."""
     exporter = load_exporter(backend, precision, device_type)
     job = _new_job(recipe, checkpoint, backend, precision, device_type)
-    check_label_count(job.graph, checkpoint)
+    check_label_count(job)
     target = export_folder(exports, recipe, backend, precision, device_type)
     with replaced_folder(target) as folder:
         try:
@@ -104,7 +103,9 @@ def _new_job(
         raise BackendError(f"backend {backend!r} needs a PyTorch network; the model is an ONNX file: {ONNX_BACKENDS}")
     images = recipe.calibration.images
     return ExportJob(
-        graph=build_graph(checkpoint.network, recipe.task, checkpoint.preprocessing, checkpoint.source.output),
+        graph=build_graph(checkpoint.network, recipe.task, checkpoint.preprocessing, checkpoint.source.output).to(
+            device_type
+        ),
         checkpoint=checkpoint,
         task=recipe.task,
         precision=precision,
@@ -130,10 +131,11 @@ def _manifest(recipe: Recipe, exported: Exported) -> ExportManifest:
     )
 
 
-def check_label_count(graph: nn.Module, checkpoint: Checkpoint) -> None:
+def check_label_count(job: ExportJob) -> None:
     """Run the graph once. Raises ConfigError when it fails, or has another number of classes than there are labels."""
+    graph, checkpoint = job.graph, job.checkpoint
     try:
-        outputs = graph(load_pixels(1, checkpoint.preprocessing))
+        outputs = graph(load_pixels(1, checkpoint.preprocessing).to(job.device_type))
     except ConfigError:
         raise
     except Exception as error:  # the network may be the user's own

@@ -18,7 +18,7 @@ from vision_serving.graphs.precisions import in_precision
 
 @dataclass(frozen=True)
 class ExportJob:
-    """A fp32 graph in eval mode, the checkpoint that it was built from, and what to export it to."""
+    """A fp32 graph in eval mode on the device, the checkpoint that it was built from, and what to export it to."""
 
     graph: nn.Module
     checkpoint: Checkpoint
@@ -58,8 +58,8 @@ class ExportJob:
         return self.precision == "int8" and self.calibration.quantization.scheme == "checkpoint"
 
     def float_graph(self) -> nn.Module:
-        """The graph on the device, computing in the precision that was asked for; in fp32 for int8, to be quantised."""
-        return in_precision(self.graph.to(self.device_type), self.precision, self.device_type)
+        """The graph computing in the precision that was asked for; in fp32 for int8, to be quantised."""
+        return in_precision(self.graph, self.precision, self.device_type)
 
 
 @dataclass(frozen=True)
