@@ -1,19 +1,23 @@
 """The eager artifact, and the cache of kernels that Inductor fills when it compiles the graph of that artifact."""
 
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import sys
+import tempfile
 from pathlib import Path
 
 import orjson
 import torch
 
+from mar_tools.command_line import run
 from mar_tools.exporters import eager
 from mar_tools.exporters.aotinductor import compiled_cpu_features
 from mar_tools.exporters.base import Exported, ExportJob
+from mar_tools.isolation import python_command, run_isolated
 from vision_serving.backends.eager import EagerBackend
 from vision_serving.backends.torch_compile import CACHE, CompiledFor, compile_graph, read_size, require_compiler
 from vision_serving.config import BackendConfig, DeviceType, Precision
 from vision_serving.errors import BackendError
+
+TIMEOUT_S = 3600  # a build gives up on a candidate much earlier
 
 
 def export(job: ExportJob, folder: Path) -> Exported:
@@ -27,10 +31,17 @@ def export(job: ExportJob, folder: Path) -> Exported:
     height, width = job.pixels.shape[1:3]
     compiled_for = CompiledFor(size_hw=(height, width))
     (artifact / "compiled.json").write_bytes(orjson.dumps(compiled_for.model_dump(mode="json")))
-    # In a process of its own: what this one has compiled before would not be written again.
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-        pool.submit(fill_cache, artifact, job.precision, job.device_type).result()
+    _fill_cache_apart(artifact, job)
     return Exported(artifact.name, cpu_features=compiled_cpu_features(job))
+
+
+def _fill_cache_apart(artifact: Path, job: ExportJob) -> None:
+    """In a process of its own: what this one has compiled before would not be written again."""
+    command = python_command(__name__, artifact.absolute(), job.precision, job.device_type)
+    with tempfile.TemporaryDirectory() as temporary:
+        finished = run_isolated(command, TIMEOUT_S, Path(temporary) / "log")
+    if not finished.succeeded:
+        raise BackendError(finished.problem.removeprefix("failed: "))
 
 
 def fill_cache(artifact: Path, precision: Precision, device_type: DeviceType) -> None:
@@ -41,3 +52,12 @@ def fill_cache(artifact: Path, precision: Precision, device_type: DeviceType) ->
     compile_graph(graph, read_size(artifact), device, cache)
     for lock in cache.rglob("*.lock"):
         lock.unlink()
+
+
+def main() -> None:
+    artifact, precision, device_type = sys.argv[1:]
+    fill_cache(Path(artifact), precision, device_type)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    run(main)
