@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vision_serving.errors import ConfigError
+from vision_serving.graphs.sources import load_state
 
 RANDOM = "random"
 PRETRAINED = "pretrained"
@@ -22,7 +23,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     problem = describe_mismatch(network.state_dict(), state)
     if problem:
         raise ConfigError(f"{path} does not fit the model: {problem}")
-    network.load_state_dict(state)
+    load_state(network, state)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

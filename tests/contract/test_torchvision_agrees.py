@@ -10,12 +10,14 @@ import PIL.Image
 import pytest
 import torch
 from fakes import encode_image, generate_image
+from safetensors.torch import save_model
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.transforms import functional
 
 from image_classification import ImageClassificationHandler
 from mar_tools.sources.torchvision import default_options, preprocessing_of_detector, preprocessing_of_preset
+from mar_tools.weights import load_weights
 from object_detection import ObjectDetectionHandler
 from vision_serving.config import HandlerConfig, PreprocessingConfig
 from vision_serving.graphs import build_graph
@@ -277,3 +279,14 @@ def test_pixels_reach_the_network_as_torchvision_normalises_them() -> None:
     build_graph(Spy(), "classification", config)(torch.from_numpy(np.stack([image])))
     expected = functional.normalize(to_float(image), list(config.mean), list(config.std))
     torch.testing.assert_close(seen[0][0], expected, rtol=0, atol=1e-6)
+
+
+def test_a_network_that_asks_for_the_version_of_its_weights_gets_them_from_safetensors(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trained = models.mnasnet0_5(num_classes=3).eval()
+    save_model(trained, str(tmp_path / "weights.safetensors"))
+    rebuilt = models.mnasnet0_5(num_classes=3).eval()
+    load_weights(rebuilt, tmp_path / "weights.safetensors")
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(rebuilt(images), trained(images))

@@ -15,7 +15,7 @@ from vision_serving.config import BackendConfig, PreprocessingConfig, StrictMode
 from vision_serving.errors import BackendError
 from vision_serving.graphs import build_graph
 from vision_serving.graphs.precisions import in_precision
-from vision_serving.graphs.sources import NetworkSource, build_network
+from vision_serving.graphs.sources import NetworkSource, build_network, load_state
 
 
 class EagerSource(StrictModel):
@@ -63,7 +63,7 @@ def read_artifact(artifact: Path) -> tuple[EagerSource, nn.Module]:
     source = parse_config(EagerSource, document, "source.json")
     network = build_network(source.network, artifact)
     try:
-        network.load_state_dict(load_file(artifact / "model.safetensors"), strict=not source.network.holds_weights)
+        load_state(network, load_file(artifact / "model.safetensors"), strict=not source.network.holds_weights)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise BackendError(f"model.safetensors does not fit its source: {str(error).splitlines()[0]}") from error
     return source, network

@@ -4,14 +4,15 @@ import inspect
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from vision_serving.config import StrictModel
 from vision_serving.errors import ConfigError
@@ -191,6 +192,16 @@ def _call(factory: Callable[..., Any], arguments: dict[str, Any], what: str) -> 
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{what} gave a {type(network).__name__}; expected a torch.nn.Module")
     return network
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], strict: bool = True) -> None:
+    """Give a network its weights. Raises RuntimeError where they do not fit.
+
+    MNASNet asks which version of itself wrote them; a safetensors file does not say, so it is the one at hand.
+    """
+    versioned = OrderedDict(state)
+    versioned._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    network.load_state_dict(versioned, strict=strict)
 
 
 def set_norm_eps(network: nn.Module, eps: float) -> None:
