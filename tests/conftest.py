@@ -1,6 +1,7 @@
 """Fixtures: handlers with colour backends, and tiny models exported once for all tests."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ MakeRecipe = Callable[..., Path]
 def one_thread() -> None:
     """Small tensors gain nothing from threads, and on a busy machine threads that wait for each other cost tenfold."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also in a process that was started in the background and ignores it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
 
 
 @pytest.fixture

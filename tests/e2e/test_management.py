@@ -20,12 +20,9 @@ def manage(service: Service, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def second_version(service: Service, archives: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The digits classifier as version 2.0, in the store under a name of its own."""
-    folder = tmp_path_factory.mktemp("second")
     example = EXAMPLES / "digits_classification"
-    for file in example.iterdir():
-        if file.is_file():
-            shutil.copy(file, folder)
-    shutil.copytree(example / "samples", folder / "samples")
+    folder = tmp_path_factory.mktemp("second") / "example"
+    shutil.copytree(example, folder, ignore=shutil.ignore_patterns("__pycache__"))
     recipe = yaml.safe_load((example / "recipe.yaml").read_text()) | {"version": "2.0"}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     finished = run_script(

@@ -70,6 +70,7 @@ def test_what_a_command_leaves_in_its_session_ends_with_it(tmp_path: Path) -> No
     assert running(read_pids(pids)) == []
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_leaves_nothing_running(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
 

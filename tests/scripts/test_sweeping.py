@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from torchvision import models
 
 from mar_tools.command_line import ROOT
 from mar_tools.exporters import CANDIDATES
@@ -96,15 +95,6 @@ def test_every_model_of_the_zoo_has_a_recipe_with_random_weights(model: ZooModel
     recipe = model.recipe()
     assert recipe.model.weights == "random"
     assert recipe.task == ("detection" if model.group == "detection" else "classification")
-
-
-def test_a_vision_transformer_gets_pictures_of_the_size_that_it_is_built_for() -> None:
-    assert ZooModel(group="classification", name="vit_h_14").recipe().preprocessing != "auto"
-    for model in list_zoo():
-        preprocessing = model.recipe().preprocessing
-        if model.name.startswith("vit_") and model.group == "classification":
-            published = models.get_model_weights(model.name).DEFAULT.transforms().crop_size
-            assert (published if preprocessing == "auto" else list(preprocessing.crop or ()))[0] == 224
 
 
 def test_every_timm_model_is_one_of_timm() -> None:

@@ -20,6 +20,9 @@ NOT_OFFERED: dict[tuple[str, Precision], str] = {
     ("eager", "int8"): "PyTorch has no eager int8 kernels for most layers; openvino, onnxruntime and aotinductor do",
     ("torchscript", "int8"): "TorchScript's int8 kernels are deprecated; openvino, onnxruntime and aotinductor do int8",
     ("onnxruntime", "bf16"): "ONNX Runtime's CPU provider has no bf16 kernels for convolutions and matrix products",
+    ("torch_compile", "int8"): "an int8 program of PyTorch's PT2E is compiled ahead of time instead: aotinductor",
+    ("tvm", "bf16"): "TVM's schedules for CPUs are written here for fp32 alone",
+    ("tvm", "int8"): "TVM's schedules for CPUs are written here for fp32 alone",
 }
 
 Again = Literal["nothing", "failed", "all"]
