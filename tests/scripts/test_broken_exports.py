@@ -25,7 +25,8 @@ class DigitsModel:
 
     def __init__(self, exports: Path, task: str) -> None:
         recipe = read_recipe(ROOT / "examples" / f"digits_{task}" / "recipe.yaml")
-        fewer = recipe.verification.model_copy(update={"count": COUNTS[task]})
+        # Too few for the recipe's own bound on accuracy: one scene more or less would decide.
+        fewer = recipe.verification.model_copy(update={"count": COUNTS[task], "max_accuracy_drop": None})
         self.recipe: Recipe = recipe.model_copy(update={"verification": fewer})
         self.exports = exports
         export_model(self.recipe, load_checkpoint(self.recipe), "eager", "fp32", exports)
