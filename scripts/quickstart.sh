@@ -36,7 +36,7 @@ for example in digits_classification:digits digits_detection:digits_detection; d
   folder=examples/${example%%:*} archive=model_store/${example##*:}.mar
   if needs_build "$folder" "$archive"; then
     echo "== build $archive"
-    python scripts/build_model.py "$folder/recipe.yaml" --budget-min 2
+    python scripts/build_model.py "$folder/recipe.yaml" --budget-min 0.5
     rebuilt=yes
   fi
 done
