@@ -70,3 +70,8 @@ class OutOfResourcesError(RequestError):
     """Memory ran out on this image alone."""
 
     status = 507
+
+
+def last_line(error: Exception) -> str:
+    """Of a foreign error, where runtimes put the reason; its type where it says nothing."""
+    return next(reversed(str(error).strip().splitlines()), type(error).__name__)

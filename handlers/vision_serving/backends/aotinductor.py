@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vision_serving.config import BackendConfig
-from vision_serving.errors import BackendError
+from vision_serving.errors import BackendError, last_line
 
 
 class AotInductorBackend:
@@ -26,8 +26,7 @@ class AotInductorBackend:
         try:
             model = torch._inductor.aoti_load_package(str(artifact), device_index=index)
         except (RuntimeError, OSError, zipfile.BadZipFile) as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise BackendError(f"AOTInductor cannot load {artifact.name}: {reason}") from error
+            raise BackendError(f"AOTInductor cannot load {artifact.name}: {last_line(error)}") from error
         return cls(model, device)
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+import orjson
 import torch
 from torch import Tensor
 
-from vision_serving.config import BackendConfig
+from vision_serving.config import BackendConfig, ConfigModel, parse_config
+from vision_serving.errors import BackendError
 
 
 class Backend(Protocol):
@@ -20,3 +22,12 @@ class Backend(Protocol):
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:
         """uint8 (N, H, W, 3) RGB -> named outputs on the CPU, N first."""
+
+
+def read_document(path: Path, model: type[ConfigModel]) -> ConfigModel:
+    """A JSON file of an artifact. Raises BackendError when it cannot be read, ConfigError when it is not of `model`."""
+    try:
+        document = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise BackendError(f"{path.parent.name}: no readable {path.name} ({error})") from error
+    return parse_config(model, document, path.name)

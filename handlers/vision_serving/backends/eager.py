@@ -5,13 +5,13 @@ Artifact: a folder with `source.json` (how to build the network), `model.safeten
 
 from pathlib import Path
 
-import orjson
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vision_serving.config import BackendConfig, PreprocessingConfig, StrictModel, Task, parse_config
+from vision_serving.backends.base import read_document
+from vision_serving.config import BackendConfig, PreprocessingConfig, StrictModel, Task
 from vision_serving.errors import BackendError
 from vision_serving.graphs import build_graph
 from vision_serving.graphs.precisions import in_precision
@@ -56,11 +56,7 @@ class EagerBackend:
 
 def read_artifact(artifact: Path) -> tuple[EagerSource, nn.Module]:
     """The network in eval mode with its weights, on the CPU. Raises ConfigError or BackendError."""
-    try:
-        document = orjson.loads((artifact / "source.json").read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise BackendError(f"{artifact.name}: no readable source.json ({error})") from error
-    source = parse_config(EagerSource, document, "source.json")
+    source = read_document(artifact / "source.json", EagerSource)
     network = build_network(source.network, artifact)
     try:
         load_state(network, load_file(artifact / "model.safetensors"), strict=not source.network.holds_weights)

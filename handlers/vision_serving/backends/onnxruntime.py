@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vision_serving.config import BackendConfig
-from vision_serving.errors import BackendError
+from vision_serving.errors import BackendError, last_line
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -32,8 +32,7 @@ class OnnxRuntimeBackend:
         try:
             session = onnxruntime.InferenceSession(str(artifact), _session_options(config), providers=chosen)
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
-            reason = str(error).strip().splitlines()[-1]
-            raise BackendError(f"ONNX Runtime cannot load {artifact.name}: {reason}") from error
+            raise BackendError(f"ONNX Runtime cannot load {artifact.name}: {last_line(error)}") from error
         if provider not in session.get_providers():
             raise BackendError(
                 f"ONNX Runtime could not use {provider}, see its log; the CPU instead would not be asked"

@@ -10,7 +10,7 @@ from openvino.properties.device import capabilities
 from torch import Tensor
 
 from vision_serving.config import BackendConfig
-from vision_serving.errors import BackendError
+from vision_serving.errors import BackendError, last_line
 
 # An int8 graph says itself where it is int8; this is the precision of the rest.
 PRECISIONS = {"fp32": openvino.Type.f32, "int8": openvino.Type.f32, "bf16": openvino.Type.bf16}
@@ -39,8 +39,7 @@ class OpenVinoBackend:
             model = core.read_model(artifact)
             compiled = core.compile_model(model, "CPU", _compile_properties(config))
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise BackendError(f"OpenVINO cannot load {artifact.name}: {reason}") from error
+            raise BackendError(f"OpenVINO cannot load {artifact.name}: {last_line(error)}") from error
         # The model's own names: compiling fuses nodes and may give an output a second one, which `any_name` then picks.
         return cls(compiled.create_infer_request(), [output.any_name for output in model.outputs])
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
 import tensorrt
 import torch
 from torch import Tensor
 
-from vision_serving.config import BackendConfig, StrictModel, parse_config
+from vision_serving.backends.base import read_document
+from vision_serving.config import BackendConfig, StrictModel
 from vision_serving.errors import BackendError
 
 DTYPES = {
@@ -120,11 +120,7 @@ def describe_gpu(device: torch.device) -> BuiltFor:
 
 
 def _check_built_for(path: Path, device: torch.device) -> None:
-    try:
-        document = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise BackendError(f"no readable {path.name} beside the engine ({error})") from error
-    built_for, here = parse_config(BuiltFor, document, path.name), describe_gpu(device)
+    built_for, here = read_document(path, BuiltFor), describe_gpu(device)
     if (built_for.tensorrt, built_for.compute_capability) != (here.tensorrt, here.compute_capability):
         raise BackendError(
             f"the engine was built with TensorRT {built_for.tensorrt} for {_in_words(built_for)}; here are TensorRT "

@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import orjson
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
+from vision_serving.backends.base import read_document
 from vision_serving.backends.eager import EagerBackend
-from vision_serving.config import BackendConfig, SizeHW, StrictModel, parse_config
+from vision_serving.config import BackendConfig, SizeHW, StrictModel
 from vision_serving.errors import BackendError
 
 logger = logging.getLogger(__name__)
@@ -102,12 +102,7 @@ def compile_graph(graph: nn.Module, size_hw: SizeHW, device: torch.device, cache
 
 def read_size(artifact: Path) -> SizeHW:
     """The size of images that an artifact was compiled for. Raises BackendError or ConfigError."""
-    path = artifact / "compiled.json"
-    try:
-        document = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise BackendError(f"{artifact.name}: no readable {path.name} ({error})") from error
-    return parse_config(CompiledFor, document, path.name).size_hw
+    return read_document(artifact / "compiled.json", CompiledFor).size_hw
 
 
 def _fresh(pixels: Tensor, device: torch.device) -> Tensor:

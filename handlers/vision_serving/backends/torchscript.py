@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vision_serving.config import BackendConfig
-from vision_serving.errors import BackendError
+from vision_serving.errors import BackendError, last_line
 
 OPERATORS_ENTRY = "operators.txt"  # names the packages that register the operators which the graph calls
 
@@ -32,8 +32,7 @@ class TorchScriptBackend:
                 if device.type == "cpu" and config.precision == "fp32":
                     graph = torch.jit.optimize_for_inference(graph)
         except (RuntimeError, OSError, KeyError, zipfile.BadZipFile) as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise BackendError(f"TorchScript cannot load {artifact.name}: {reason}") from error
+            raise BackendError(f"TorchScript cannot load {artifact.name}: {last_line(error)}") from error
         return cls(graph, device)
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:

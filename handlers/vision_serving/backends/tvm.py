@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
 import torch
 import tvm
 from torch import Tensor
 from tvm import relax
 
-from vision_serving.config import BackendConfig, StrictModel, parse_config
+from vision_serving.backends.base import read_document
+from vision_serving.config import BackendConfig, StrictModel
 from vision_serving.errors import BackendError
 
 
@@ -57,8 +57,4 @@ class TvmBackend:
 
 
 def _read_compiled_by(path: Path) -> CompiledBy:
-    try:
-        document = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise BackendError(f"no readable {path.name} beside the compiled network ({error})") from error
-    return parse_config(CompiledBy, document, path.name)
+    return read_document(path, CompiledBy)

@@ -15,7 +15,7 @@ from torch import Tensor
 from mar_tools.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
 from mar_tools.exporters.base import Exported, ExportJob, report_own_scales
 from mar_tools.onnx_export import export_onnx
-from vision_serving.errors import BackendError
+from vision_serving.errors import BackendError, last_line
 
 ARTIFACT = "model.xml"
 QUANTIZED_OPERATORS = ("Convolution", "GroupConvolution", "MatMul")
@@ -67,7 +67,7 @@ def convert_graph(job: ExportJob) -> openvino.Model:
                 input=[(openvino.PartialShape([-1, height, width, 3]), openvino.Type.u8)],
             )
     except Exception as error:  # the converter raises all sorts: each means that this graph is not for OpenVINO
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        reason = last_line(error)
         raise BackendError(f"openvino cannot convert this model ({reason[:200]}); use --backend eager") from error
 
 
