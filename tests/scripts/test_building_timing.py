@@ -7,7 +7,7 @@ import pytest
 from conftest import MakeRecipe, TinyModel
 from fakes import TINY_CLASSIFIER
 
-from mar_tools.building.timing import Round, Timing, TimingPlan, group_by_memory, speedup, time_exports
+from mar_tools.building.timing import Round, Timing, TimingPlan, contenders, group_by_memory, speedup, time_exports
 from mar_tools.building.timing_process import answer_batch, measure_round, split_batches
 from mar_tools.building.timing_worker import TimingWorker, WorkerLostError
 from mar_tools.checkpoints import load_checkpoint
@@ -82,9 +82,21 @@ def test_a_model_that_fails_is_not_timed_but_a_bad_image_is(
         answer_batch(handler, [Payload(images=(choose_images(None, 1)[0].read_bytes(),))])
 
 
+def test_who_is_far_behind_or_lost_gets_no_further_round_but_for_the_baseline() -> None:
+    timings = {A: Timing(), B: Timing(), C: Timing(), D: Timing(problem="crashed")}
+    assert contenders(timings, A, 8) == [A, B, C]  # nobody has run yet
+    for folder, rates in {A: [10.0], B: [100.0, 60.0], C: [39.0, 41.0, 38.0]}.items():
+        timings[folder].rates = {1: [1.0], 8: rates}
+    assert contenders(timings, A, 8) == [A, B]
+    timings[C].rates[8] = [40.0]
+    assert contenders(timings, A, 8) == [A, B, C]
+
+
 def plan(batch_sizes: tuple[int, ...], steps: list[str]) -> TimingPlan:
-    images = tuple(choose_images(None, 2))
-    return TimingPlan(images, batch_sizes, rounds=2, round_s=0.0, timeout_s=120, announce=steps.append)
+    def skip(turns: int) -> None:
+        steps.extend(["skipped"] * turns)
+
+    return TimingPlan(tuple(choose_images(None, 2)), batch_sizes, 2, 0.0, 120, announce=steps.append, skip=skip)
 
 
 def test_exports_take_turns_and_one_that_crashes_does_not_end_the_others(
@@ -104,7 +116,7 @@ def test_exports_take_turns_and_one_that_crashes_does_not_end_the_others(
     assert {size: len(rates) for size, rates in steady.rates.items()} == {1: 2, 3: 2}
     assert steady.load_s is not None
     assert (crashing.problem, crashing.speedup, crashing.rates) == ("crashed: signal SIGSEGV", None, {})
-    assert steps == ["load eager-fp32"] * 2 + ["time eager-fp32"] * 4
+    assert steps == ["load eager-fp32"] * 2 + ["skipped", "time eager-fp32"] * 2
     assert "noise" in (folders[0].parent / "eager-fp32.log").read_text()
 
 

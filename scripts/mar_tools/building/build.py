@@ -28,7 +28,7 @@ class BuildOptions:
     """How much a build may take, and for what it chooses.
 
     budget_s: no candidate is begun later, but for the first. timeout_s: of each. batch_size: that the choice is for.
-    rounds, round_s: of each candidate's timing, at batch 1 and at batch_size.
+    rounds, round_s: of the timing, at batch 1 and at batch_size; one round for who is far behind.
     """
 
     device_type: DeviceType = "cpu"
@@ -130,6 +130,7 @@ def time_rows(
         round_s=options.round_s,
         timeout_s=options.timeout_s,
         announce=progress.begin,
+        skip=progress.skip,
     )
     sizes = {folder: (row.size_mb or 0.0) * MB for folder, row in passed.items()}
     timings = time_exports(sizes, next(iter(passed)), plan, memory_bytes(options.device_type))

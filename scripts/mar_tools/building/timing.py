@@ -1,7 +1,7 @@
 """Images per second of exports, from encoded bytes to JSON bytes in process: what a worker does without the network.
 
 All are loaded at once, each in a process of its own that sleeps between its rounds, and take turns: A B C A B C ... So
-a machine that is slower for a while is slower for all of them.
+machine that is slower for a while is slower for all of them. Who is far behind after a round is left out of the rest.
 """
 
 import statistics
@@ -18,6 +18,7 @@ TIMED_IMAGES = 4  # in one pass; more would make the rounds of slow models long
 PROCESS_BYTES = 600e6  # of PyTorch and a runtime, without a model
 COPIES = 2  # of the weights that a runtime holds: as loaded, and packed for its kernels
 MEMORY_SHARE = 0.5  # of the machine's
+CONTENDER_SHARE = 0.5  # of the fastest one's rate: noise does not make up for twice
 
 
 class TimingJob(StrictModel):
@@ -52,7 +53,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class TimingPlan:
-    """What is asked of every export. `announce` hears before each export's turn which it is."""
+    """What is asked of every export. `announce` hears before each turn whose it is, `skip` how many will not come."""
 
     images: tuple[Path, ...]
     batch_sizes: tuple[int, ...]
@@ -60,6 +61,7 @@ class TimingPlan:
     round_s: float
     timeout_s: float
     announce: Callable[[str], None]
+    skip: Callable[[int], None]
 
 
 def time_exports(
@@ -95,10 +97,20 @@ def time_group(folders: Sequence[Path], plan: TimingPlan) -> dict[Path, Timing]:
             plan.announce(f"load {folder.name}")
             load(folder, worker, timings[folder], plan)
         for _ in range(plan.rounds):
-            for folder, worker in workers.items():
+            left = contenders(timings, folders[0], max(plan.batch_sizes))
+            plan.skip(len(folders) - len(left))
+            for folder in left:
                 plan.announce(f"time {folder.name}")
-                run_round(worker, timings[folder], plan)
+                run_round(workers[folder], timings[folder], plan)
     return timings
+
+
+def contenders(timings: Mapping[Path, Timing], baseline: Path, batch_size: int) -> list[Path]:
+    """Who gets another round: the baseline, and whoever was not lost and can still be the fastest."""
+    healthy = {folder: timing for folder, timing in timings.items() if not timing.problem}
+    rates = {folder: statistics.median(timing.rates[batch_size]) for folder, timing in healthy.items() if timing.rates}
+    enough = CONTENDER_SHARE * max(rates.values(), default=0.0)
+    return [folder for folder in healthy if folder == baseline or rates.get(folder, enough) >= enough]
 
 
 def load(folder: Path, worker: TimingWorker, timing: Timing, plan: TimingPlan) -> None:
@@ -113,8 +125,6 @@ def load(folder: Path, worker: TimingWorker, timing: Timing, plan: TimingPlan) -
 
 
 def run_round(worker: TimingWorker, timing: Timing, plan: TimingPlan) -> None:
-    if timing.problem:
-        return
     try:
         for batch_size in plan.batch_sizes:
             asked = Round(batch_size=batch_size, duration_s=plan.round_s)
