@@ -5,13 +5,18 @@ from pathlib import Path
 import onnx
 import openvino
 import pytest
+import torch
 import yaml
 from conftest import MakeRecipe
+from torch import Tensor, nn
 
 from mar_tools.calibration import Calibration, float_layer_choices, quantize_with_float_layers
 from mar_tools.checkpoints import load_checkpoint
+from mar_tools.exporters.aotinductor import quantize_program
 from mar_tools.exports import export_model
+from mar_tools.programs import export_program
 from mar_tools.recipes import QuantizationRecipe, Recipe, read_recipe
+from mar_tools.signal_to_noise import signal_to_noise_db
 from mar_tools.verification import verify_export
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import BackendError
@@ -140,3 +145,25 @@ def test_as_few_layers_as_needed_stay_in_float(snr_db: dict[int, float], kept: l
 def test_layers_that_the_recipe_names_stay_in_float(tmp_path: Path) -> None:
     calibration = Calibration(None, 1, PREPROCESSING, QuantizationRecipe(float_layers=("head",)))
     assert quantize_with_float_layers(calibration, ["a", "head"], lambda kept: kept, lambda _: 0.0)[1] == ["head"]
+
+
+class SharedHead(nn.Module):
+    """As of a detector: the same layers on feature maps of two sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        nn.init.constant_(self.head[1].get_parameter("bias"), 1.0)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = pixels.permute(0, 3, 1, 2) / 255
+        return torch.cat([self.head(x).mean((2, 3)), self.head(x[..., ::2, ::2]).mean((2, 3))], 1)
+
+
+def test_a_head_that_is_run_twice_keeps_the_bias_of_its_batch_norm() -> None:
+    torch.manual_seed(0)
+    network, pixels = SharedHead().eval(), torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    program = export_program(network, pixels, strict=True)
+    quantized = quantize_program(program, [pixels], [])
+    with torch.no_grad():
+        assert signal_to_noise_db(network(pixels), quantized(pixels)) > 30

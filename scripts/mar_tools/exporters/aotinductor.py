@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 
 from mar_tools.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
 from mar_tools.exporters.base import Exported, ExportJob
-from mar_tools.programs import export_program
+from mar_tools.programs import export_program, separate_convolutions
 from vision_serving.errors import BackendError
 
 ARTIFACT = "model.pt2"
@@ -54,7 +54,7 @@ def quantize(job: ExportJob) -> tuple[nn.Module, dict[str, Any]]:
         quantized, float_layers = quantize_with_float_layers(
             job.calibration,
             [name for name, layer in job.graph.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))],
-            lambda kept: _quantize_program(program, job.calibration.batches, kept),
+            lambda kept: quantize_program(program, job.calibration.batches, kept),
             lambda model: outputs_snr_db(expected, [model(pixels) for pixels in compared]),
         )
     report = {
@@ -65,7 +65,8 @@ def quantize(job: ExportJob) -> tuple[nn.Module, dict[str, Any]]:
     return quantized, report
 
 
-def _quantize_program(program: ExportedProgram, batches: list[Tensor], float_layers: list[str]) -> nn.Module:
+def quantize_program(program: ExportedProgram, batches: list[Tensor], float_layers: list[str]) -> nn.Module:
+    """float_layers: names of modules, as they stand in the program. The result computes as the int8 kernels will."""
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
@@ -75,7 +76,7 @@ def _quantize_program(program: ExportedProgram, batches: list[Tensor], float_lay
         quantizer.set_module_name_qconfig(name, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        prepared = prepare_pt2e(program.module(), quantizer)
+        prepared = prepare_pt2e(separate_convolutions(program), quantizer)
         for pixels in batches:
             prepared(pixels)
         converted: nn.Module = convert_pt2e(prepared)
