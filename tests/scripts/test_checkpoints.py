@@ -203,7 +203,7 @@ def test_labels_are_read_in_both_forms(tmp_path: Path, content: object, labels: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such labels file"),
+        (None, "no such file"),
         (b"{", "not valid JSON"),
         (b"", "not valid JSON"),
         (b"[]", "expected a list of labels"),

@@ -1,4 +1,7 @@
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -223,3 +226,10 @@ def test_an_export_for_a_gpu_is_not_loaded_on_the_cpu_instead(tiny_classifier: T
     (folder / "model-config.yaml").write_text(yaml.safe_dump(document))
     with pytest.raises(BackendError, match="exported for a GPU, and PyTorch finds none here"):
         load_handler(folder)
+
+
+def test_without_a_compiler_aotinductor_says_what_is_missing(tmp_path: Path) -> None:
+    code = "from mar_tools.exporters.aotinductor import require_compiler; require_compiler()"
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    finished = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert finished.stderr.strip().endswith("aotinductor compiles C++ when a model is exported: install g++")

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._inductor import cpu_vec_isa
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InvalidCxxCompiler
 from torch.export import ExportedProgram
 
 from mar_tools.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
@@ -26,6 +28,7 @@ def export(job: ExportJob, folder: Path) -> Exported:
             "aotinductor needs images of one size: torch.export cannot keep height and width open in a detector that "
             "takes any, because its grids divide them; use openvino, onnxruntime or torchscript"
         )
+    require_compiler()
     quantization: dict[str, Any] = {}
     if job.precision == "int8":
         graph, quantization = quantize(job)
@@ -35,6 +38,14 @@ def export(job: ExportJob, folder: Path) -> Exported:
         program = export_program(graph, job.pixels)
         compile_program(program, folder / ARTIFACT)
     return Exported(ARTIFACT, quantization, cpu_features=compiled_cpu_features(job))
+
+
+def require_compiler() -> None:
+    """Raises BackendError where there is none. What it compiled runs without."""
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise BackendError("aotinductor compiles C++ when a model is exported: install g++") from error
 
 
 def compile_program(program: ExportedProgram, path: Path) -> None:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 import torch
 from pydantic import BaseModel
 from torch import Tensor
 
 from mar_tools.images import choose_images, find_images, spread_evenly
+from mar_tools.json_files import read_json
 from mar_tools.recipes import VerificationRecipe
 from vision_serving.config import parse_config
 from vision_serving.errors import ConfigError
@@ -62,12 +62,7 @@ def name_classes(labels: Sequence[str], names_file: Path | None) -> dict[str, in
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    try:
-        content = orjson.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: not valid JSON ({error})") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a JSON object, got {type(content).__name__}")
     return content
