@@ -218,10 +218,12 @@ def test_a_peer_that_cannot_run_here_says_so(make_peer: MakePeer) -> None:
 
 
 def test_a_preparation_that_fails_says_why(make_peer: MakePeer, export: Path, known: KnownAnswer) -> None:
-    peer = make_peer(prepare=["pack.py", "{reference}"])
-    (peer.folder / "pack.py").write_text("import sys; sys.exit('cannot pack ' + sys.argv[1])")
+    peer = make_peer(prepare=["pack.py", "{reference}", "{folder}/x.mar"])
+    (peer.folder / "pack.py").write_text("import sys; sys.exit(f'cannot pack {sys.argv[1]} into {sys.argv[2]}')")
     with (
-        pytest.raises(PeerError, match=r"Small: prepare failed: cannot pack .*/eager-fp32; see .*prepare.log"),
+        pytest.raises(
+            PeerError, match=r"Small: prepare failed: cannot pack .*/eager-fp32 into .*/small/x.mar; see .*prepare.log"
+        ),
         run_peer(peer, "artifact", export, free_port(), ServerSettings(), known),
     ):
         pytest.fail("started")

@@ -54,7 +54,7 @@ class Batcher:
                 continue
             try:
                 batch.append(await asyncio.wait_for(self._queue.get(), deadline - loop.time()))
-            except asyncio.TimeoutError:  # noqa: UP041 (Python 3.10)
+            except asyncio.TimeoutError:
                 break
         return batch
 

@@ -51,7 +51,7 @@ class PeerFile(StrictModel):
     encoding              how it takes an image
     modes                 what its serve.py knows under --mode
     prepare               a file of the folder, with arguments, to run before the server starts; `{reference}` is the
-                          export of eager fp32
+                          export of eager fp32, `{folder}` the peer's
     unavailable           why it cannot run here, by its own error message
     """
 
@@ -209,8 +209,8 @@ def _new_command(python: Path, peer: Peer, mode: str, export: Path, port: int, s
 
 def _prepare(peer: Peer, python: Path, export: Path) -> None:
     if peer.file.prepare:
-        reference = str(export.resolve().parent / REFERENCE)
-        file, *words = (word.replace("{reference}", reference) for word in peer.file.prepare)
+        values = {"reference": export.resolve().parent / REFERENCE, "folder": peer.folder}
+        file, *words = (word.format(**values) for word in peer.file.prepare)
         command = [str(python), str(peer.folder / file), *words]
         _run_step(peer, "prepare", command, peer.folder / "prepare.log")
 
