@@ -222,7 +222,7 @@ def test_a_preparation_that_fails_says_why(make_peer: MakePeer, export: Path, kn
     (peer.folder / "pack.py").write_text("import sys; sys.exit(f'cannot pack {sys.argv[1]} into {sys.argv[2]}')")
     with (
         pytest.raises(
-            PeerError, match=r"Small: prepare failed: cannot pack .*/eager-fp32 into .*/small/x.mar; see .*prepare.log"
+            PeerError, match=r"prepare failed: cannot pack .*/eager-fp32 into .*/small/x\.mar; see .*prepare\.log"
         ),
         run_peer(peer, "artifact", export, free_port(), ServerSettings(), known),
     ):
