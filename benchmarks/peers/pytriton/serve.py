@@ -6,6 +6,8 @@ Several instances of a model are threads of one process, each with a model of it
 import os
 import sysconfig
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +38,7 @@ def main(arguments: ServerArguments) -> None:
         http_address=arguments.host, http_port=arguments.port, allow_grpc=False, allow_metrics=False, log_verbose=0
     )
     delay_us = arguments.batch_delay_ms * 1000
-    with Triton(config=config) as triton:
+    with TemporaryDirectory() as folder, Triton(config=config, workspace=Path(folder, "workspace")) as triton:
         triton.bind(
             model_name="classifier",
             infer_func=[new_instance(arguments) for _ in range(arguments.workers)],
