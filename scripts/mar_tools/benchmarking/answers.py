@@ -4,7 +4,7 @@ Batches of other sizes and other kernels move scores a little, so an answer need
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,24 +103,25 @@ def open_export(export: Path) -> Iterator[Path]:
 
 def read_answer(document: Any) -> list[Found]:
     """What an answer says, ours or TorchServe's own. Raises ValueError, KeyError, TypeError or AttributeError."""
-    readers: dict[str, Callable[[Any], list[Found]]] = {
-        "classes": lambda rows: [Found(row["score"], row["label"], row["class_id"]) for row in rows],
-        "detections": lambda rows: [
-            Found(row["score"], row["label"], row["class_id"], tuple(row["box"])) for row in rows
-        ],
-    }
     if isinstance(document, list):
         return [_read_stock_box(entry) for entry in document]
-    for key, read in readers.items():
-        if key in document:
-            return read(document[key])
+    if "classes" in document:
+        return [Found(float(row["score"]), row["label"], row["class_id"]) for row in document["classes"]]
+    if "detections" in document:
+        rows = document["detections"]
+        return [Found(float(row["score"]), row["label"], row["class_id"], _read_box(row["box"])) for row in rows]
     return [Found(float(score), label) for label, score in document.items()]
 
 
 def _read_stock_box(entry: dict[str, Any]) -> Found:
     """`{"person": [x1, y1, x2, y2], "score": 0.9}` of TorchServe's object_detector."""
     ((label, box),) = ((key, value) for key, value in entry.items() if key != "score")
-    return Found(float(entry["score"]), label, box=tuple(box))
+    return Found(float(entry["score"]), label, box=_read_box(box))
+
+
+def _read_box(values: Any) -> Box:
+    x1, y1, x2, y2 = map(float, values)
+    return x1, y1, x2, y2
 
 
 def _all_have_equals(owed: Sequence[Found], given: Sequence[Found], confident: float) -> bool:
