@@ -9,8 +9,9 @@ A closed loop (--connections) keeps each connection busy and shows throughput. A
 share of the best closed loop) sends at random times and shows what users wait. --in-process adds P: the same archive,
 threads and cores without a server. All of it takes turns; medians over the rounds are printed.
 
-The expected answers come from the archive in the model store, or from --export MODEL=FOLDER. The client shares the
-cores with the server: compare only what ran in one run.
+The expected answers come from the archive in the model store, or from --export MODEL=FOLDER. CPU time and memory are
+those of the whole server, whatever else it serves. The client shares the cores with the server: compare only what ran
+in one run.
 """
 
 from argparse import ArgumentTypeError, Namespace

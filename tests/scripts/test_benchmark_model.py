@@ -12,6 +12,7 @@ from mar_tools.benchmarking.load_tests import Result
 from mar_tools.benchmarking.measurement import LATENCIES, Measurement
 from mar_tools.benchmarking.plots import REST, plot_results, stage_ms
 from mar_tools.benchmarking.reporting import describe_run, result_table, stage_table
+from mar_tools.benchmarking.served import prepare_checked_requests
 from mar_tools.benchmarking.trials import Kind, Load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +55,7 @@ def test_the_table_has_a_line_for_each_load_and_says_what_was_not_checked() -> N
 
 def test_the_stages_are_those_that_servers_told() -> None:
     text = rendered(stage_table(RESULTS))
-    assert "decode ms" in text
+    assert text.split()[:6] == ["decode", "inference", "latency", "target", "load", "batch"]
     assert "resnet50_stock" not in text
     assert stage_table(RESULTS[-1:]) is None
 
@@ -65,8 +66,9 @@ def test_pictures_are_png_and_svg_and_name_their_curves(tmp_path: Path) -> None:
         f"{name}.{suffix}" for name in ("throughput_latency", "stages") for suffix in ("png", "svg")
     ]
     curves, stages = (files[number].read_text() for number in (1, 3))
-    assert all(name in curves for name in ("resnet50, closed loop", "resnet50, open loop", "resnet50_stock"))
-    assert "(P)" not in curves, "it has no connections"
+    assert all(
+        name in curves for name in ("resnet50, closed loop", "resnet50, open loop", "resnet50_stock", "(P), batch 8")
+    )
     assert all(name in stages for name in ("decode", "inference", REST, "resnet50 (P)"))
     assert files[0].read_bytes().startswith(b"\x89PNG")
 
@@ -125,3 +127,10 @@ def test_arguments_that_make_no_sense_are_refused(arguments: tuple[str, ...], me
     assert finished.returncode == 2
     assert message in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["no archive", "not ours"])
+def test_what_nobody_knows_the_answers_of_is_not_checked_and_says_why(known: bool, tmp_path: Path) -> None:
+    requests, reason = prepare_checked_requests(tmp_path if known else None, [b"image"])
+    assert requests[0].expected is None
+    assert ("model-config.yaml" if known else "not in the model store") in reason

@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from mar_tools.benchmarking.load_tests import Result
 
@@ -33,7 +34,7 @@ def plot_results(results: Sequence[Result], folder: Path) -> list[Path]:
 
 
 def plot_throughput_latency(results: Sequence[Result]) -> Figure | None:
-    """p50 (solid) and p99 (dashed) over requests/s: one colour a target, circles closed loops, squares open ones."""
+    """p50 (solid) and p99 (dashed) over requests/s: circles are closed loops, squares open ones, dotted lines P."""
     served = [entry for entry in results if entry.load.kind != "in_process" and entry.median.latency_ms]
     if not served:
         return None
@@ -47,7 +48,11 @@ def plot_throughput_latency(results: Sequence[Result]) -> Figure | None:
             )
             if own:
                 _draw_curves(axes, own, f"{target}, {kind} loop", colour, marker)
+    for entry in (entry for entry in results if entry.load.kind == "in_process"):
+        name = f"{entry.target}, {entry.load}"
+        axes.axvline(entry.median.requests_per_s, linestyle=":", color="#555555", label=name)
     axes.set(xlabel="requests/s", ylabel="latency, ms: p50 (solid) and p99 (dashed)", yscale="log", xlim=(0, None))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
     return figure

@@ -51,7 +51,7 @@ def find_versions() -> dict[str, str]:
 
 def result_table(results: Sequence[Result], unchecked: Sequence[str] = ()) -> Table:
     """Medians over the rounds. CPU ms: of the server, for a request. unchecked: whose answers nothing was known of."""
-    headings = ("load", "requests/s", "least - most", "p50 ms", "p99 ms", "failed", "wrong", "CPU ms", "PSS MB")
+    headings = ("load", "requests\n/s", "least -\nmost", "p50\nms", "p99\nms", "failed", "wrong", "CPU\nms", "PSS\nMB")
     table = _new_table(*headings)
     for result in results:
         measured = result.median
@@ -59,7 +59,7 @@ def result_table(results: Sequence[Result], unchecked: Sequence[str] = ()) -> Ta
             result.target,
             str(result.load),
             _format(measured.requests_per_s),
-            " - ".join(map(_format, result.spread)),
+            " - ".join(f"{rate:.3g}" for rate in result.spread),
             *(_format(measured.latency_ms.get(name)) for name in ("p50", "p99")),
             str(measured.failed),
             "?" if result.target in unchecked else str(measured.wrong),
@@ -75,7 +75,7 @@ def stage_table(results: Sequence[Result]) -> Table | None:
     if not told:
         return None
     stages = dict.fromkeys(stage for result in told for stage in result.median.stages_ms)
-    table = _new_table("load", "batch", *(f"{stage} ms" for stage in stages), "mean latency ms")
+    table = _new_table("load", "batch", *(f"{stage}\nms" for stage in stages), "latency\nms")
     for result in told:
         measured = result.median
         cells = [_format(measured.stages_ms.get(stage)) for stage in stages]
@@ -85,10 +85,9 @@ def stage_table(results: Sequence[Result]) -> Table | None:
 
 
 def _new_table(*headings: str) -> Table:
-    """Only the targets, which come first, are folded where a line is too long."""
-    return Table(
-        Column("target", overflow="fold"), *(Column(heading, no_wrap=True) for heading in headings), box=SIMPLE
-    )
+    """For 80 columns; only the targets, which come first, are folded where a line is too long."""
+    columns = (Column(heading, no_wrap=True) for heading in headings)
+    return Table(Column("target", overflow="fold", min_width=10), *columns, box=SIMPLE, padding=(0, 1, 0, 0))
 
 
 def _format(value: float | None) -> str:
