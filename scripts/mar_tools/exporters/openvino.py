@@ -84,7 +84,7 @@ def quantize(job: ExportJob, model: openvino.Model) -> tuple[openvino.Model, dic
     quantized, float_layers = quantize_with_float_layers(
         job.calibration,
         list(layers),
-        lambda kept: _quantize(job, model, [name for layer in kept for name in layers.get(layer, [layer])]),
+        lambda kept: _quantize(job, model, [name for layer in kept for name in layers[layer]]),
         lambda found: outputs_snr_db(expected, run(found, compared)),
     )
     report = {
