@@ -35,6 +35,16 @@ def test_an_export_that_computes_the_same_is_verified(
     assert require_verified(model.folders[backend]) == report
 
 
+def test_a_batch_of_one_is_compared_and_batches_of_several(
+    tiny_classifier: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = load_handler(tiny_classifier.folders["eager"])
+    infer, sizes = handler.inference, []
+    monkeypatch.setattr(handler, "inference", lambda batch: (sizes.append(len(batch.pixels)), infer(batch))[1])
+    observe(handler, choose_images(None, 8, "verification"))
+    assert sizes == [1, 4, 3]
+
+
 def test_the_report_is_strict_json(tiny_detector: TinyModel) -> None:
     for folder in tiny_detector.folders.values():
         assert orjson.loads((folder / "verification.json").read_bytes())["passed"]

@@ -94,11 +94,12 @@ def choose_thresholds(scores: Sequence[Tensor], score_threshold: float) -> list[
     The detector's own threshold, where it finds boxes in these images. Where it does not, being random or shown
     something else, comparing none would prove nothing: then an image's best boxes are compared.
     """
-    if sum(int((image > score_threshold).sum()) for image in scores) >= COMPARED_BOXES:
+    clear = [len(_clearly_above(image, score_threshold)) for image in scores]  # only these owe a partner
+    if sum(clear) >= COMPARED_BOXES:
         return [score_threshold] * len(scores)
     return [
-        0.9 * float(image[:COMPARED_BOXES].min()) if len(image) and image[0] <= score_threshold else score_threshold
-        for image in scores
+        0.9 * float(image[:COMPARED_BOXES].min()) if len(image) and not count else score_threshold
+        for image, count in zip(scores, clear, strict=True)
     ]
 
 

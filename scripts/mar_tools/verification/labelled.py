@@ -126,6 +126,8 @@ def read_coco(folder: Path, annotations: Path, labels: Sequence[str], count: int
     if missing or not paths:
         absent = f"{len(missing)} of its {len(paths)} images are not in {folder}: {_some(missing)}"
         raise ConfigError(f"{annotations}: {absent if paths else 'it has no images'}")
+    if all(box.iscrowd for image in images for box in boxes[image.id]):
+        raise ConfigError(f"{annotations}: the {len(images)} images to verify with have no boxes; raise `count`")
     return VerificationImages(paths, tuple(_truth_of(boxes[image.id], class_ids) for image in images))
 
 

@@ -73,15 +73,19 @@ def hash_config(folder: Path, config: HandlerConfig) -> str:
 
 
 def _batches(handler: VisionHandler, paths: Sequence[Path]) -> Iterator[list[Image]]:
-    """Neighbours that share a model size, a few at a time, decoded only then."""
+    """Neighbours that share a model size, a few at a time, decoded only then.
+
+    The first one alone: some runtimes compile or plan a batch of one apart from all others.
+    """
     decoded = (decode_image(path.read_bytes(), ImageLimits()) for path in paths)
+    limit = 1
     for _, alike in groupby(decoded, lambda image: model_hw(image.shape[:2], handler.config.preprocessing)):
         images: list[Image] = []
         for image in alike:
             images.append(image)
-            if len(images) == BATCH:
+            if len(images) == limit:
                 yield images
-                images = []
+                images, limit = [], BATCH
         if images:
             yield images
 
