@@ -13,7 +13,7 @@ from mar_tools.exports import export_model, load_reference
 from mar_tools.images import load_pixels
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.verification import load_handler, verify_export
-from vision_serving.config import Task
+from vision_serving.config import DeviceType, Precision, Task
 from vision_serving.errors import BackendError, ConfigError
 
 EXACT_32 = {"resize": {"mode": "exact", "size": [32, 32]}}
@@ -218,6 +218,18 @@ def test_a_backend_of_torch_networks_refuses_an_onnx_file(tmp_path: Path) -> Non
     recipe = onnx_recipe(tmp_path)
     with pytest.raises(BackendError, match="backend 'torchscript' needs a PyTorch network; the model is an ONNX file"):
         export_model(recipe, load_checkpoint(recipe), "torchscript", "fp32", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "device_type"),
+    [("eager", "bf16", "cpu"), ("eager", "fp16", "cuda"), ("onnxruntime", "fp16", "cuda")],
+)
+def test_a_precision_that_an_onnx_file_would_not_be_computed_in_is_refused(
+    tmp_path: Path, backend: str, precision: Precision, device_type: DeviceType
+) -> None:
+    recipe = onnx_recipe(tmp_path)
+    with pytest.raises(BackendError, match=f"with the types that are in it, and not in {precision}; it has"):
+        export_model(recipe, load_checkpoint(recipe), backend, precision, tmp_path / "exports", device_type)
 
 
 def test_a_damaged_onnx_file_is_refused(tmp_path: Path) -> None:
