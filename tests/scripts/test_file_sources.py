@@ -155,10 +155,11 @@ def test_a_script_tells_neither_preprocessing_nor_labels(tmp_path: Path, key: st
     [
         ({"format": "yolo", "layout": "rows", "objectness": False}, "output format 'yolo' is not for classification"),
         ({"format": "probabilities", "layout": "rows"}, r"does not take \['layout'\]; it takes \['index'\]"),
+        ({"format": "probabilities", "index": 0, "layout": "rows"}, r"does not take \['layout'\]"),
         ({"layuot": "rows"}, "unknown key 'model.output.layuot'"),
         ({"format": "v8"}, "'model.output.format'"),
     ],
-    ids=["task", "key of another", "unknown key", "unknown format"],
+    ids=["task", "key of another", "key of another beside its own", "unknown key", "unknown format"],
 )
 def test_an_output_that_does_not_fit_is_refused_with_the_recipe(
     tmp_path: Path, output: dict[str, Any], message: str
