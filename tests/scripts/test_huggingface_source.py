@@ -284,7 +284,7 @@ def test_a_head_without_weights_is_refused(tmp_path: Path, weights: str) -> None
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"arguments": {"num_label": 7}}, r"'model' has no arguments \['num_label'\] in its config\.json"),
+        ({"arguments": {"num_label": 7}}, r"config\.json of .* 'model' has no \['num_label'\] \(`arguments`\)"),
         ({"output": {"format": "probabilities"}}, "does not take 'output' in a recipe"),
     ],
     ids=["a misspelt argument", "an output format"],

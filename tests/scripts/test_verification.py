@@ -20,6 +20,7 @@ from mar_tools.verification import observations, require_verified, verify_export
 from mar_tools.verification.observations import KEPT_OBSERVATIONS, load_handler, observe, observe_reference
 from vision_serving.backends.openvino import OpenVinoBackend
 from vision_serving.errors import ConfigError
+from vision_serving.preprocessing import ImageBatch
 
 
 @pytest.mark.parametrize("backend", ["eager", "openvino"])
@@ -39,8 +40,13 @@ def test_a_batch_of_one_is_compared_and_batches_of_several(
     tiny_classifier: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = load_handler(tiny_classifier.folders["eager"])
-    infer, sizes = handler.inference, []
-    monkeypatch.setattr(handler, "inference", lambda batch: (sizes.append(len(batch.pixels)), infer(batch))[1])
+    infer, sizes = handler.inference, list[int]()
+
+    def infer_and_count(batch: ImageBatch) -> dict[str, Tensor]:
+        sizes.append(len(batch.pixels))
+        return infer(batch)
+
+    monkeypatch.setattr(handler, "inference", infer_and_count)
     observe(handler, choose_images(None, 8, "verification"))
     assert sizes == [1, 4, 3]
 

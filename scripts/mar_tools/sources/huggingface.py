@@ -87,7 +87,7 @@ def read_config(recipe: Recipe) -> transformers.PretrainedConfig:
         raise ConfigError(_cannot_read(recipe, "config.json", error)) from error
     if unknown:
         raise ConfigError(
-            f"huggingface model {recipe.model.name!r} has no arguments {sorted(unknown)} in its config.json"
+            f"config.json of huggingface model {recipe.model.name!r} has no {sorted(unknown)} (`arguments`)"
         )
     return config
 
