@@ -197,7 +197,7 @@ def test_the_reference_runs_again_when_anything_changed(
     elif change == "labels":
         replace_text(reference / "labels.json", "cat", "cow")
     else:
-        paths = choose_images(None, 2, "calibration")
+        paths = choose_images(None, 2, "verification")
     forbid_running(monkeypatch)
     with pytest.raises(AssertionError, match="was loaded again"):
         observe_reference(reference, paths)

@@ -30,7 +30,8 @@ def measure_agreement(
     """Each measure over all images: shares are means, everything else is the worst case.
 
     top1_agreement    share of images whose best class is the reference's, or tied with it there
-    top5_agreement    mean share of the five best classes that the reference has among its five, or tied with its fifth
+    top5_agreement    mean share of the five best classes that the reference has among its five, or tied with its fifth;
+                      an image that is nearly certain of its best class agrees: its fifth is tied with all others
     score_difference  largest difference of any class score, or of the scores of any matched pair of boxes
     matched_boxes     share of all boxes clearly above the score threshold, of both, that have a partner of their class
     mean_iou, iou     the mean and the least IoU of the matched pairs
