@@ -96,7 +96,8 @@ def load_test(arguments: Namespace) -> tuple[list[Result], dict[str, Any], list[
     requests, unchecked = prepare_all(served, exports, images)
     trials = closed_trials(arguments, served, requests)
     if arguments.in_process is not None:
-        trials += in_process_trials(arguments, served, exports, images)
+        ours = [model for model in served if model.target.name not in unchecked]
+        trials += in_process_trials(arguments, ours, exports, images)
     results = run_all(trials, arguments.rounds)
     results += run_all(open_trials(arguments, served, requests, results), arguments.rounds)
     document = describe_run(
@@ -152,12 +153,13 @@ def open_trials(
 def in_process_trials(
     arguments: Namespace, served: Sequence[ServedModel], exports: dict[str, Path | None], images: Sequence[bytes]
 ) -> list[Trial]:
-    """As many processes and threads as the server has for a model. Raises ConfigError without its archive."""
+    """As many processes and threads as the server has for each model. Raises ConfigError where there is no model."""
+    if not served:
+        raise ConfigError("--in-process needs an archive of ours; give --export MODEL=PATH")
     trials = []
     for model in served:
         name, export = model.target.name, exports[model.target.name]
-        if export is None:
-            raise ConfigError(f"{name} is not in the model store: give --export {name}=PATH for --in-process")
+        assert export is not None, "its answers were computed with it"
         for batch_size in arguments.in_process or [model.batch_size]:
             trial = in_process_trial(name, export, images, model.workers, model.threads, batch_size, arguments.round_s)
             trials.append(trial)
