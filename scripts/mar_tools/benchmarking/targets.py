@@ -1,13 +1,15 @@
-"""What a load test asks: a served model, and images in the form that its server expects."""
+"""What a load test asks: a served model, and images as requests in the form that its server expects."""
 
 import base64
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import orjson
+
+from mar_tools.benchmarking.answers import Expected
 
 Encoding = Literal["raw", "v2_binary", "v2_json"]
 Encoded = tuple[dict[str, str], bytes]
@@ -26,6 +28,34 @@ class Target:
     pid: int | None = None
 
 
+@dataclass(frozen=True)
+class Request:
+    """One image as a request. expected: None where nobody knows the right answer."""
+
+    body: bytes
+    headers: Mapping[str, str]
+    encoding: Encoding = "raw"
+    expected: Expected | None = None
+
+    def is_right(self, answer: bytes) -> bool:
+        """Whether the body of a 200 answers the request: any body does where nothing is expected."""
+        if self.expected is None:
+            return True
+        try:
+            return self.expected.matches(decode_answer(self.encoding, answer))
+        except (ValueError, KeyError, IndexError, TypeError, struct.error):  # not of the form of its encoding
+            return False
+
+
+def prepare_requests(
+    images: Sequence[bytes], encoding: Encoding = "raw", expected: Sequence[Expected] | None = None
+) -> list[Request]:
+    """One request an image, with its expected answer where there are any."""
+    answers: Sequence[Expected | None] = [None] * len(images) if expected is None else expected
+    encoded = (encode_request(encoding, image) for image in images)
+    return [Request(body, headers, encoding, answer) for (headers, body), answer in zip(encoded, answers, strict=True)]
+
+
 def encode_request(encoding: Encoding, jpeg: bytes) -> Encoded:
     """An image as (headers, body).
 
@@ -37,7 +67,10 @@ def encode_request(encoding: Encoding, jpeg: bytes) -> Encoded:
 
 
 def decode_answer(encoding: Encoding, body: bytes) -> bytes:
-    """The handler's own JSON out of the body of an answer. Raises ValueError, KeyError or struct.error."""
+    """The handler's own JSON out of the body of an answer.
+
+    Raises ValueError, KeyError, IndexError, TypeError or struct.error for a body of another form.
+    """
     return body if encoding == "raw" else _decode_v2(body)
 
 
