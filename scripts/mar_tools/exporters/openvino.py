@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mar_tools.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
 from mar_tools.exporters.base import Exported, ExportJob, report_own_scales
-from mar_tools.onnx_export import export_onnx
 from vision_serving.errors import BackendError, last_line
 
 ARTIFACT = "model.xml"
@@ -49,6 +48,8 @@ def convert(job: ExportJob) -> openvino.Model:
 
 
 def convert_onnx(job: ExportJob) -> openvino.Model:
+    from mar_tools.onnx_export import export_onnx  # needs packages that no other model needs here
+
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "model.onnx"
         export_onnx(job, path)

@@ -26,7 +26,7 @@ TIMM_MODELS = (
     "convnextv2_atto",
     "deit3_small_patch16_224",
     "efficientvit_b0",
-    "eva02_tiny_patch14_224",
+    "eva02_tiny_patch14_336",
     "fastvit_t8",
     "ghostnetv3_100",
     "hgnetv2_b0",
