@@ -14,6 +14,8 @@ from vision_serving.postprocessing import read_candidates, select_detections
 from vision_serving.predictions import Detection, Detections, ImageSize, Prediction
 from vision_serving.preprocessing import ImageBatch, ImageGeometry, preprocess_images
 
+NAMED = 10  # labels that a message lists
+
 
 class ObjectDetectionHandler(VisionHandler):
     """Pixels -> box candidates -> thresholds and NMS -> boxes in the source image."""
@@ -44,7 +46,10 @@ class ObjectDetectionHandler(VisionHandler):
         text = str(wanted)[:10]  # int() refuses thousands of digits
         if text.isdecimal() and int(text) < len(self.labels):
             return int(text)
-        raise InvalidOptionError(f"class_filter: {str(wanted)[:60]!r} is neither a label of this model nor a class id")
+        known = f"{', '.join(self.labels[:NAMED])}{', ...' if len(self.labels) > NAMED else ''}"
+        raise InvalidOptionError(
+            f"class_filter: {str(wanted)[:60]!r} is neither a label of this model ({known}) nor a class id"
+        )
 
     def _detect(
         self, outputs: Mapping[str, Tensor], index: int, geometry: ImageGeometry, options: Options

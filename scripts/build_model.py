@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import orjson
 from rich.console import Console
@@ -25,10 +26,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mar_tools.archive import build_archive
 from mar_tools.building.build import Announce, BuildOptions, build_candidates, folder_of
 from mar_tools.building.candidates import find_chosen
-from mar_tools.building.table import candidate_table
+from mar_tools.building.table import candidate_table, describe_preprocessing
 from mar_tools.command_line import EXPORTS, HANDLERS, MODEL_STORE, ROOT, new_parser, run
+from mar_tools.exports import REFERENCE
 from mar_tools.machine import default_device
 from mar_tools.recipes import Recipe, read_recipe
+from vision_serving.config import Precision, read_handler_config
 from vision_serving.errors import ConfigError
 from vision_serving.resources import read_batch_size
 
@@ -48,6 +51,8 @@ def main() -> None:
     chosen = find_chosen(rows)
     if not arguments.json or chosen is None:
         console.print(candidate_table(rows, recipe.task))
+        config = read_handler_config(arguments.exports / recipe.name / REFERENCE / "model-config.yaml")
+        console.print(describe_preprocessing(config.preprocessing), highlight=False)
     if chosen is None:
         reasons = "; ".join(f"{row.name} {row.verdict}: {row.reason}" for row in rows if row.reason)
         raise ConfigError(f"{recipe.name}: no candidate passed: {reasons}")
@@ -63,7 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("recipe", type=Path, help="a recipe yaml")
     parser.add_argument("--weights", help="published weights, a .safetensors or .pth file, or `random`")
     parser.add_argument("--backend", help="auto, or the backend to use; default: what the recipe says")
-    parser.add_argument("--precision", help="auto, fp32, bf16, fp16 or int8; default: what the recipe says")
+    parser.add_argument("--precision", choices=("auto", *get_args(Precision)), help="default: what the recipe says")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU, else cpu")
     parser.add_argument("--budget-min", type=float, default=20.0, help="no candidate is begun later (default: 20)")
     parser.add_argument("--candidate-timeout-s", type=float, help="to give one up after; default: the recipe's, or 600")
@@ -75,6 +80,8 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def choose_options(recipe: Recipe, arguments: argparse.Namespace) -> BuildOptions:
+    if arguments.device == "cuda" and default_device() != "cuda":
+        raise ConfigError("--device cuda: PyTorch finds no GPU that it can use here; leave the option out")
     properties = arguments.config.read_text(encoding="utf-8")
     return BuildOptions(
         device_type=arguments.device or default_device(),

@@ -35,6 +35,11 @@ class PredictionError(VisionServingError):
 
 def main() -> None:
     parser = new_parser(__doc__)
+    parser.usage = (
+        "%(prog)s [OPTIONS] MODEL IMAGE [IMAGE ...]\n       %(prog)s [OPTIONS] --archive FILE IMAGE [IMAGE ...]"
+    )
+        "%(prog)s [OPTIONS] MODEL IMAGE [IMAGE ...]\n       %(prog)s [OPTIONS] --archive FILE IMAGE [IMAGE ...]"
+    )
     parser.add_argument("inputs", nargs="+", metavar="MODEL IMAGE", help="model name (not with --archive), then images")
     parser.add_argument("--archive", type=Path, help="predict in process from this .mar")
     parser.add_argument(
@@ -45,10 +50,12 @@ def main() -> None:
     )
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="the server's settings")
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     images = arguments.inputs if arguments.archive else arguments.inputs[1:]
     if not images:
         parser.error("give at least one image after the model name")
+    if arguments.archive and not Path(images[0]).exists():
+        parser.error(f"{images[0]}: no such file or folder; with --archive no model is named, only images")
     files = [file for path in images for file in find_images(Path(path))]
     with open_predictor(arguments) as predict:
         answers = predict_all(predict, files, arguments.save_annotated)

@@ -75,3 +75,23 @@ class OutOfResourcesError(RequestError):
 def last_line(error: Exception) -> str:
     """Of a foreign error, where runtimes put the reason; its type where it says nothing."""
     return next(reversed(str(error).strip().splitlines()), type(error).__name__)
+
+
+# Packages beyond requirements.txt, by the name they are imported by -> requirements-<that>.txt.
+EXTRAS = {
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "onnxruntime": "onnx",
+    "timm": "timm",
+    "transformers": "huggingface",
+    "pycocotools": "evaluation",
+    "tensorrt": "tensorrt",
+    "tvm": "tvm",
+}
+
+
+def how_to_install(error: ModuleNotFoundError) -> str:
+    """What is missing, and the command that brings it."""
+    name = str(error.name).partition(".")[0]
+    what = f"-c constraints.txt -r requirements-{EXTRAS[name]}.txt" if name in EXTRAS else name
+    return f"the package {name!r}: pip install {what}"

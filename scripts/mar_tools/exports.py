@@ -39,7 +39,7 @@ from vision_serving.config import (
     parse_config,
     read_handler_config,
 )
-from vision_serving.errors import BackendError, ConfigError
+from vision_serving.errors import BackendError, ConfigError, how_to_install
 from vision_serving.graphs import build_graph
 from vision_serving.handler import VisionHandler, read_labels
 from vision_serving.resources import cpu_features
@@ -92,9 +92,7 @@ def export_model(
         try:
             exported = exporter.export(job, folder)
         except ModuleNotFoundError as error:
-            raise BackendError(
-                f"{backend} {precision} needs the package {error.name!r}: pip install {error.name}"
-            ) from error
+            raise BackendError(f"{backend} {precision} needs {how_to_install(error)}") from error
         write_model_config(folder / "model-config.yaml", recipe, checkpoint, job, exported, backend)
         (folder / "labels.json").write_bytes(orjson.dumps(checkpoint.labels))
         manifest = _manifest(recipe, exported).model_dump(mode="json")
@@ -166,7 +164,7 @@ def check_label_count(job: ExportJob) -> None:
     if given != count:
         background = checkpoint.source.source == "torchvision" and "scores" in outputs
         hint = " (torchvision's detectors count the background as class 0: give it a label too)" if background else ""
-        raise ConfigError(f"the model has {count} classes but there are {given} labels{hint}")
+        raise ConfigError(f"`labels`: the model has {count} classes but there are {given} labels{hint}")
 
 
 def write_model_config(

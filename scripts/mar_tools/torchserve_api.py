@@ -20,6 +20,11 @@ PREDICT_TIMEOUT_S = 60.0
 MANAGE_TIMEOUT_S = 180.0
 BUSY = 503
 OPTIONS_HEADER = "X-Inference-Options"
+# What TorchServe says -> what to do.
+REGISTER_HINTS = {
+    "already registered": "; `manage_models.py unregister` it first, or give the recipe another `version`",
+    "not found": " (archives are looked up in the model store)",
+}
 
 
 class ServerError(VisionServingError):
@@ -81,9 +86,8 @@ class TorchServeClient:
         try:
             return self._manage("POST", "/models", params={"url": archive, **parameters})
         except ServerError as error:
-            raise ServerError(
-                f"cannot register {archive}: {error} (archives are looked up in the model store)"
-            ) from error
+            hint = next((hint for said, hint in REGISTER_HINTS.items() if said in str(error)), "")
+            raise ServerError(f"cannot register {archive}: {error}{hint}") from error
 
     def scale(self, model: str, version: str | None, workers: int) -> Any:
         path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")

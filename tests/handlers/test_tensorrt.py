@@ -38,7 +38,7 @@ def test_it_is_no_choice_for_a_cpu() -> None:
 
 @pytest.mark.skipif(bool(find_spec("tensorrt")), reason="tensorrt is installed")
 def test_a_missing_package_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match="needs the package 'tensorrt': pip install tensorrt"):
+    with pytest.raises(BackendError, match=r"'tensorrt': pip install .* -r requirements-tensorrt\.txt"):
         load_backend("tensorrt", tmp_path, BackendConfig(), GPU)
 
 

@@ -18,7 +18,7 @@ from vision_serving.resources import cpu_features
 
 @pytest.mark.skipif(bool(find_spec("tvm")), reason="TVM is installed")
 def test_a_missing_package_goes_by_the_name_to_install(tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match="needs the package 'apache-tvm': pip install apache-tvm"):
+    with pytest.raises(BackendError, match=r"needs the package 'tvm': pip install .* -r requirements-tvm\.txt"):
         load_backend("tvm", tmp_path, BackendConfig(), CPU)
 
 

@@ -229,7 +229,7 @@ def test_a_labels_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_automatic_labels_need_published_weights(tiny_recipe: MakeRecipe) -> None:
-    with pytest.raises(ConfigError, match="labels: auto needs published weights"):
+    with pytest.raises(ConfigError, match="`labels` is missing, and"):
         load_checkpoint(read_recipe(tiny_recipe(labels="auto")))
 
 

@@ -7,7 +7,7 @@ import torch
 
 from vision_serving.backends.base import Backend
 from vision_serving.config import BackendConfig
-from vision_serving.errors import BackendError
+from vision_serving.errors import BackendError, how_to_install
 from vision_serving.resources import cpu_features
 
 BACKENDS = {
@@ -20,8 +20,6 @@ BACKENDS = {
     "tensorrt": "vision_serving.backends.tensorrt:TensorRtBackend",
     "tvm": "vision_serving.backends.tvm:TvmBackend",
 }
-
-PACKAGES = {"tvm": "apache-tvm"}  # what to install for a module, where that is not its name
 
 
 def find_backend(name: str) -> type[Backend]:
@@ -38,8 +36,7 @@ def find_backend(name: str) -> type[Backend]:
 
 def missing_package(backend: str, error: ModuleNotFoundError) -> BackendError:
     """The error that says what to install."""
-    package = PACKAGES.get(str(error.name), error.name)
-    return BackendError(f"backend {backend!r} needs the package {package!r}: pip install {package}")
+    return BackendError(f"backend {backend!r} needs {how_to_install(error)}")
 
 
 def load_backend(name: str, artifact: Path, config: BackendConfig, device: torch.device) -> Backend:

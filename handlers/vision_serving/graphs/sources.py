@@ -6,6 +6,7 @@ import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vision_serving.config import StrictModel
-from vision_serving.errors import ConfigError
+from vision_serving.errors import ConfigError, how_to_install
 from vision_serving.graphs.outputs import OutputFormat
 
 SourceName = Literal["torchvision", "timm", "huggingface", "python", "torchscript", "onnx"]
@@ -81,9 +82,7 @@ def build_network(source: NetworkSource, folder: Path) -> nn.Module:
     try:
         network = BUILDERS[source.source](source, folder)
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"source {source.source!r} needs the package {error.name!r}: pip install {error.name}"
-        ) from error
+        raise ConfigError(f"source {source.source!r} needs {how_to_install(error)}") from error
     if source.norm_eps is not None:
         set_norm_eps(network, source.norm_eps)
     return network.eval()
@@ -93,7 +92,9 @@ def _build_torchvision(source: NetworkSource, _: Path) -> nn.Module:
     from torchvision import models
 
     if source.name not in models.list_models():
-        raise ConfigError(f"unknown torchvision model {source.name!r}; `torchvision.models.list_models()` names them")
+        near = get_close_matches(str(source.name), models.list_models(), 3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`torchvision.models.list_models()` names them"
+        raise ConfigError(f"unknown torchvision model {source.name!r}; {hint}")
     builder = models.get_model_builder(source.name)
     parameters = inspect.signature(builder).parameters
     arguments: dict[str, Any] = {"weights": None}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mar_tools.building.candidates import Candidate, mark_fastest, record_candidates, write_candidates
 from mar_tools.building.timing import TIMED_IMAGES, Timing, TimingPlan, time_exports
-from mar_tools.building.trials import MB, new_trial, run_trial
+from mar_tools.building.trials import MB, NOT_POSSIBLE, new_trial, run_trial
 from mar_tools.exporters import find_candidates
-from mar_tools.exports import export_folder
+from mar_tools.exports import ONNX_BACKENDS, export_folder
 from mar_tools.images import choose_images
 from mar_tools.machine import memory_bytes
 from mar_tools.recipes import Recipe
@@ -67,6 +67,9 @@ def build_candidates(recipe: Recipe, exports: Path, options: BuildOptions, annou
     Raises BackendError when the recipe leaves none, ConfigError when the reference cannot be had.
     """
     pairs = find_candidates(recipe.backend, recipe.precision, options.device_type)
+    if recipe.model.source == "onnx":
+        # Where the recipe leaves none of those that take a file, the candidate itself says why it cannot.
+        pairs = [pair for pair in pairs if pair[1] in ONNX_BACKENDS.get(pair[0], ())] or pairs
     others = [pair for pair in pairs if pair != EAGER_FP32]
     turns = (1 + len(others)) * (1 + options.rounds)
     progress = Progress(announce, len({"cpu", options.device_type}) + len(others) + turns)
@@ -92,7 +95,7 @@ def build_reference(recipe: Recipe, exports: Path, options: BuildOptions, progre
         trial = new_trial(recipe, exports, EAGER_FP32, device_type)  # type: ignore[arg-type]
         row = run_trial(trial.model_copy(update={"is_reference": device_type == "cpu"}), REFERENCE_TIMEOUT_S)
         if row.verdict != "verified":
-            raise ConfigError(f"{recipe.name}: no reference (eager fp32 on {device_type}): {row.reason}")
+            raise ConfigError(f"{recipe.name}: {row.reason.removeprefix(f'{NOT_POSSIBLE}: ')}")
     assert row is not None
     return row
 

@@ -8,7 +8,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from mar_tools.building.candidates import Candidate
-from vision_serving.config import Task
+from vision_serving.config import PreprocessingConfig, Task
 
 ORDER = ("chosen", "verified", "reference", "rejected", "failed", "not tried")
 STYLES = {"chosen": "bold green", "rejected": "yellow", "failed": "red", "not tried": "dim"}
@@ -24,7 +24,8 @@ Show = Callable[[Candidate], float | None]
 
 def candidate_table(rows: Sequence[Candidate], task: Task) -> Group:
     """The chosen one first, then by speed; below why others were rejected, failed or were not tried."""
-    ordered = sorted(rows, key=lambda row: (ORDER.index(row.verdict), -row.rate))
+    tried = [row for row in rows if row.verdict != "not tried"]
+    ordered = sorted(tried, key=lambda row: (ORDER.index(row.verdict), -row.rate))
     columns = {title: [_number(show(row)) for row in ordered] for title, show in figures(rows, task).items()}
     shown = {title: cells for title, cells in columns.items() if any(cells)}
     headers = [Column(title, justify="right", no_wrap=True) for title in shown]
@@ -33,7 +34,20 @@ def candidate_table(rows: Sequence[Candidate], task: Task) -> Group:
     for index, row in enumerate(ordered):
         figures_of_row = (cells[index] for cells in shown.values())
         table.add_row(row.name, *figures_of_row, row.verdict, style=STYLES.get(row.verdict))
-    return Group(table, *(describe_reason(row) for row in ordered if row.reason))
+    left_out = [row for row in rows if row.verdict == "not tried"]
+    reasons = [describe_reason(row) for row in ordered if row.reason]
+    if left_out:
+        names = ", ".join(row.name for row in left_out)
+        reasons.append(Text(f"not tried, as {left_out[0].reason}: {names}", style=STYLES["not tried"]))
+    return Group(table, *reasons)
+
+
+def describe_preprocessing(config: PreprocessingConfig) -> str:
+    """In one line: what the model gets to see is the commonest mistake, and `auto` chose it."""
+    parts = [f"{config.resize.mode} {config.resize.size}", config.interpolation]
+    if config.crop is not None:
+        parts.append(f"crop {config.crop}")
+    return f"preprocessing: {', '.join(parts)}, mean {config.mean}, std {config.std}"
 
 
 def figures(rows: Sequence[Candidate], task: Task) -> dict[str, Show]:

@@ -7,7 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from mar_tools.building.trials import RESULT, TRIAL, Trial, TrialResult
+from mar_tools.building.trials import NOT_POSSIBLE, RESULT, TRIAL, Trial, TrialResult
 from mar_tools.checkpoints import load_checkpoint
 from mar_tools.command_line import run
 from mar_tools.exports import REFERENCE, export_model, load_reference
@@ -30,11 +30,11 @@ def perform(trial: Trial) -> str:
         export_and_verify(trial)
     except VisionServingError as error:
         traceback.print_exc()
-        return f"not possible: {' '.join(str(error).split())}"
+        return f"{NOT_POSSIBLE}: {' '.join(str(error).split())}"
     except Exception as error:  # exporters and runtimes raise whatever they like; the log has all of it
         traceback.print_exc()
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        return f"not possible: {type(error).__name__}: {said}"[:MESSAGE_CHARS]
+        return f"{NOT_POSSIBLE}: {type(error).__name__}: {said}"[:MESSAGE_CHARS]
     return ""
 
 

@@ -15,6 +15,7 @@ from vision_serving.config import DeviceType, Precision, StrictModel, read_handl
 
 TRIAL = "trial.json"
 RESULT = "result.json"
+NOT_POSSIBLE = "not possible"  # begins the reason of a candidate whose process could say what was wrong
 MB = 1e6
 
 

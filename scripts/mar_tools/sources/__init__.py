@@ -11,7 +11,7 @@ Each module has the same functions, all of which raise ConfigError:
 from importlib import import_module
 from types import ModuleType
 
-from vision_serving.errors import ConfigError
+from vision_serving.errors import ConfigError, how_to_install
 from vision_serving.graphs.sources import SourceName
 
 SOURCES: dict[SourceName, str] = {
@@ -29,4 +29,4 @@ def load_source(name: SourceName) -> ModuleType:
     try:
         return import_module(SOURCES[name])
     except ModuleNotFoundError as error:
-        raise ConfigError(f"source {name!r} needs the package {error.name!r}: pip install {error.name}") from error
+        raise ConfigError(f"source {name!r} needs {how_to_install(error)}") from error

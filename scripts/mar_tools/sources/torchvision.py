@@ -112,7 +112,7 @@ def find_labels(recipe: Recipe, _: nn.Module) -> list[str]:
     published = models.get_model_weights(recipe.model.name)
     if Path(recipe.model.weights).suffix in WEIGHT_FILES:
         raise ConfigError(
-            f"labels: auto needs published weights, not {recipe.model.weights!r}; give a JSON file with the labels"
+            f"`labels` is missing, and {recipe.model.weights!r} brings none; name a JSON file with one label a class"
         )
     entry = published.DEFAULT if recipe.model.weights == RANDOM else published[recipe.model.weights]
     return list(entry.meta["categories"])

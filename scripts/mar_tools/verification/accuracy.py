@@ -12,7 +12,7 @@ from torch import Tensor
 from mar_tools.verification.labelled import Truth
 from mar_tools.verification.observations import Observation
 from vision_serving.config import Task
-from vision_serving.errors import ConfigError
+from vision_serving.errors import ConfigError, how_to_install
 
 PRIMARY: dict[Task, str] = {"classification": "top1", "detection": "map"}
 
@@ -91,7 +91,5 @@ def import_pycocotools() -> tuple[Any, Any]:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            "`annotations` needs the package 'pycocotools': pip install -r requirements-evaluation.txt"
-        ) from error
+        raise ConfigError(f"`annotations` needs {how_to_install(error)}") from error
     return COCO, COCOeval

@@ -1,0 +1,35 @@
+"""What each of the requirements files brings, and that nothing needs more than it says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mar_tools.exporters import EXPORTERS
+from vision_serving.backends import BACKENDS
+from vision_serving.errors import EXTRAS, how_to_install
+
+ROOT = Path(__file__).resolve().parents[1]
+DISTRIBUTIONS = {"tvm": "apache-tvm"}  # where a module is not called as what is installed
+NEED_EXTRAS = {"onnxruntime", "tensorrt", "tvm"}
+# As an import of what is not installed; None makes importlib.util.find_spec say the same.
+WITHOUT_EXTRAS = f"import sys; sys.modules.update(dict.fromkeys({sorted(EXTRAS)}))"
+
+
+def test_a_missing_package_is_in_the_requirements_that_its_message_names() -> None:
+    for module, extra in EXTRAS.items():
+        lines = (ROOT / f"requirements-{extra}.txt").read_text(encoding="utf-8").splitlines()
+        names = {re.split(r"[<>=~]", line)[0] for line in lines}
+        assert DISTRIBUTIONS.get(module, module) in names
+    error = ModuleNotFoundError(name="onnx.helper")
+    assert how_to_install(error) == "the package 'onnx': pip install -c constraints.txt -r requirements-onnx.txt"
+
+
+@pytest.mark.parametrize("modules", [EXPORTERS, BACKENDS], ids=["exporters", "backends"])
+def test_what_requirements_txt_brings_is_enough_for_the_backends_that_need_no_more(modules: dict[str, str]) -> None:
+    names = [place.partition(":")[0] for name, place in modules.items() if name not in NEED_EXTRAS]
+    code = f"{WITHOUT_EXTRAS}; import {', '.join(names)}"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
