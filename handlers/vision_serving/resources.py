@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ CGROUP_V2_ROOT = Path("/sys/fs/cgroup")
 CGROUP_V1_ROOT = Path("/sys/fs/cgroup/cpu")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
+
+MAX_DECODE_THREADS = 8  # a batch has seldom more images
 
 # What the numbers of an artifact can depend on -> the kernel's names for it, any of which will do. Without `vnni`
 # (dot products of int8 that cannot overflow) the sums of an int8 model saturate on x86, and its accuracy falls.
@@ -60,9 +63,22 @@ def _read_quota(folder: Path) -> float | None:
     return None
 
 
-def threads_per_worker(workers: int) -> int:
-    """Usable cores divided among the workers, at least 1 each."""
-    return max(1, usable_cores() // max(1, workers))
+@dataclass(frozen=True)
+class ThreadPlan:
+    """Of one worker. engine: threads of its runtime. decode: images decoded at a time, while the engine waits.
+
+    pin: whether the runtime ties each thread to a core, which it may where no other worker does the same.
+    """
+
+    engine: int
+    decode: int
+    pin: bool
+
+
+def plan_threads(cores: int, workers: int) -> ThreadPlan:
+    """The cores divided among the workers, at least 1 each."""
+    threads = max(1, cores // max(1, workers))
+    return ThreadPlan(engine=threads, decode=min(threads, MAX_DECODE_THREADS), pin=workers <= 1)
 
 
 def configured_workers(model_name: str) -> int:
