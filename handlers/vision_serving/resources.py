@@ -102,22 +102,25 @@ def server_config_path() -> Path | None:
 def read_workers(properties_text: str, model_name: str) -> int:
     """`minWorkers` of a model (its largest version) in the `models` JSON, else `default_workers_per_model`, else 1."""
     default = int(read_properties(properties_text).get("default_workers_per_model", 1))
-    return max((int(found.get("minWorkers", 1)) for found in read_model(properties_text, model_name)), default=default)
+    return max(
+        (int(found.get("minWorkers", 1)) for found in read_model(properties_text, model_name).values()), default=default
+    )
 
 
 def read_batch_size(properties_text: str, model_name: str) -> int | None:
     """`batchSize` of a model (its largest version) in the `models` JSON, None where it names none."""
-    found = read_model(properties_text, model_name)
+    found = read_model(properties_text, model_name).values()
     return max((int(version["batchSize"]) for version in found if "batchSize" in version), default=None)
 
 
-def read_model(properties_text: str, model_name: str) -> list[dict[str, Any]]:
-    """What the `models` JSON says of each version of a model. Raises ConfigError where it is no JSON."""
+def read_model(properties_text: str, model_name: str) -> dict[str, dict[str, Any]]:
+    """What the `models` JSON says of a model, by version. Raises ConfigError where it is no JSON."""
     try:
         models = json.loads(read_properties(properties_text).get("models", "{}"))
     except json.JSONDecodeError as error:
         raise ConfigError(f"config.properties: `models` is not valid JSON: {error}") from error
-    return list(models.get(model_name, {}).values())
+    settings: dict[str, dict[str, Any]] = models.get(model_name, {})
+    return settings
 
 
 def read_properties(text: str) -> dict[str, str]:
