@@ -15,8 +15,7 @@ from PIL import Image
 FOLDER = Path(__file__).resolve().parent / "photographs"
 QUALITY = 88
 
-# Photographs only, each under a stated free licence (photographs/README.md). Their number is odd, so that the even and
-# the odd numbers of the list below both hold every scene.
+# Photographs only, each under a stated free licence (photographs/README.md).
 SCENES = (
     ("skimage", "data/astronaut.png"),
     ("sklearn", "datasets/images/china.jpg"),

@@ -12,6 +12,7 @@ from mar_tools.images import load_encoded_images
 from mar_tools.recipes import QuantizationRecipe
 from mar_tools.signal_to_noise import signal_to_noise_db
 from vision_serving.config import ImageLimits, PreprocessingConfig
+from vision_serving.errors import ConfigError
 from vision_serving.images import decode_image
 from vision_serving.preprocessing import preprocess_images
 
@@ -49,9 +50,11 @@ def quantize_with_float_layers(
     `layers`: all that could be quantised, from the input to the output. Where the recipe names none, the first and the
     last ones are kept, more of them each time, until the outputs are close enough to those of the float model: they are
     what int8 hurts most (Krishnamoorthi, "Quantizing deep convolutional networks", 2018). The closest wins.
+    Raises ConfigError where the recipe names a layer that there is not: the runtimes would ignore it without a word.
     """
     if calibration.quantization.float_layers != "auto":
         named = list(calibration.quantization.float_layers)
+        check_layer_names(named, layers)
         return quantize(named), named
     best: tuple[float, Model, list[str]] | None = None
     for kept in float_layer_choices(layers):
@@ -63,6 +66,15 @@ def quantize_with_float_layers(
             break
     assert best is not None
     return best[1], best[2]
+
+
+def check_layer_names(named: Sequence[str], layers: Sequence[str]) -> None:
+    unknown = sorted(set(named) - set(layers))
+    if unknown:
+        raise ConfigError(
+            f"quantization.float_layers: no layer {unknown[0]!r} to keep in float; this backend calls its layers "
+            f"{', '.join(layers[:3])}, ... {', '.join(layers[-3:])}"
+        )
 
 
 def float_layer_choices(layers: Sequence[str]) -> Iterator[list[str]]:

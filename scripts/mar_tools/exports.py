@@ -45,7 +45,13 @@ from vision_serving.handler import VisionHandler, read_labels
 from vision_serving.resources import cpu_features
 
 REFERENCE = "eager-fp32"
-ONNX_BACKENDS = ("eager", "onnxruntime", "openvino", "tensorrt")  # which take a model that is an ONNX file
+# Which take a model that is an ONNX file, and in what they compute it: autocast does not reach into one.
+ONNX_BACKENDS: dict[str, tuple[Precision, ...]] = {
+    "eager": ("fp32",),
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "tensorrt": ("fp32", "int8"),
+}
 ENTRY_FILES: dict[Task, str] = {"classification": "image_classification.py", "detection": "object_detection.py"}
 HANDLERS: dict[Task, type[VisionHandler]] = {
     "classification": ImageClassificationHandler,
@@ -99,8 +105,8 @@ def export_model(
 def _new_job(
     recipe: Recipe, checkpoint: Checkpoint, backend: str, precision: Precision, device_type: DeviceType
 ) -> ExportJob:
-    if checkpoint.source.source == "onnx" and backend not in ONNX_BACKENDS:
-        raise BackendError(f"backend {backend!r} needs a PyTorch network; the model is an ONNX file: {ONNX_BACKENDS}")
+    if checkpoint.source.source == "onnx":
+        check_takes_onnx(backend, precision)
     images = recipe.calibration.images
     return ExportJob(
         graph=build_graph(checkpoint.network, recipe.task, checkpoint.preprocessing, checkpoint.source.output).to(
@@ -118,6 +124,19 @@ def _new_job(
         ),
         source_file=recipe.path(recipe.model.file) if recipe.model.file else None,
     )
+
+
+def check_takes_onnx(backend: str, precision: Precision) -> None:
+    """Raises BackendError."""
+    if backend not in ONNX_BACKENDS:
+        raise BackendError(
+            f"backend {backend!r} needs a PyTorch network; the model is an ONNX file, for {list(ONNX_BACKENDS)}"
+        )
+    if precision not in ONNX_BACKENDS[backend]:
+        raise BackendError(
+            f"backend {backend!r} runs an ONNX file with the types that are in it, and not in {precision}; it has "
+            f"{list(ONNX_BACKENDS[backend])}"
+        )
 
 
 def _manifest(recipe: Recipe, exported: Exported) -> ExportManifest:

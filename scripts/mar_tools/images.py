@@ -1,6 +1,7 @@
 """Images to compare, calibrate and time with: the user's own, or `examples/photographs` where a recipe names none."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -22,7 +23,7 @@ TRACED_SIZE_HW = (256, 320)
 
 Item = TypeVar("Item")
 Split = Literal["all", "verification", "calibration"]
-SPLITS: dict[Split, slice] = {"all": slice(None), "verification": slice(0, None, 2), "calibration": slice(1, None, 2)}
+VERIFYING_SCENES = {"chelsea", "flower", "rocket"}  # of the photographs; all views of the other scenes calibrate
 
 
 def find_images(path: Path) -> list[Path]:
@@ -38,11 +39,18 @@ def find_images(path: Path) -> list[Path]:
 def choose_images(folder: Path | None, count: int, split: Split = "all") -> list[Path]:
     """Up to `count` images of a folder; the photographs where it is None.
 
-    `split` halves the photographs, so that what calibrates does not verify. A user's own folder is taken whole.
+    `split` divides the photographs by scene, so that what calibrates does not verify. A user's own folder is taken
+    whole.
     """
-    if folder is None:
-        return find_images(PHOTOGRAPHS)[SPLITS[split]][:count]
-    return spread_evenly(find_images(folder), count)
+    if folder is not None:
+        return spread_evenly(find_images(folder), count)
+    chosen = (path for path in find_images(PHOTOGRAPHS) if split in ("all", split_of(path)))
+    return list(islice(chosen, count))
+
+
+def split_of(photograph: Path) -> Split:
+    """Photographs are called `<number>_<scene>.jpg`."""
+    return "verification" if photograph.stem.partition("_")[2] in VERIFYING_SCENES else "calibration"
 
 
 def spread_evenly(items: Sequence[Item], count: int | None) -> list[Item]:

@@ -21,6 +21,7 @@ KILL_PATIENCE_S = 10.0  # a killed process that waits for a disk or a driver tak
 FIRST_TO_DIE = "1000"  # of the kernel, where memory runs out: better this process than whoever waits for it
 TAIL_BYTES = 4096
 REASON_CHARS = 300
+WAIT_POLICY = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,15 @@ def isolated(command: Sequence[str], **streams: Any) -> Iterator["subprocess.Pop
 
 
 def isolated_environment(environment: Mapping[str, str], scratch: str) -> dict[str, str]:
-    """Python finds this checkout's code; what is written to TMPDIR goes with it; a crash leaves a stack in the log."""
+    """Python finds this checkout's code; what is written to TMPDIR goes with it; a crash leaves a stack in the log.
+
+    And OpenMP's threads sleep while they wait for each other, unless the user says otherwise: spinning, they take the
+    cores from whom they wait for, and on a machine that does anything else PyTorch becomes ten times slower and more.
+    """
     own = [str(HANDLERS), str(ROOT / "scripts"), environment.get("PYTHONPATH", "")]
     path = os.pathsep.join(entry for entry in own if entry)
-    return {**environment, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1", "TMPDIR": scratch}
+    own_values = {"PYTHONPATH": path, "PYTHONFAULTHANDLER": "1", "TMPDIR": scratch}
+    return {**WAIT_POLICY, **environment, **own_values}
 
 
 def python_command(module: str, *arguments: object) -> list[str]:
@@ -122,7 +128,7 @@ def describe_end(status: int, log: Path) -> str:
     if status == 0:
         return ""
     if status < 0:
-        name = signal.Signals(-status).name
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
         hint = " (memory ran out?)" if name == "SIGKILL" else ""
         return f"crashed: signal {name}{hint}"
     return f"failed: {last_line(log) or f'exit status {status}'}"

@@ -1,6 +1,9 @@
 """What kind of machine this is, and what it has."""
 
 import platform
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
@@ -27,6 +30,15 @@ def memory_bytes(device_type: DeviceType = "cpu") -> float:
     if device_type == "cuda":
         found.append(float(torch.cuda.get_device_properties(0).total_memory))
     return min(found)
+
+
+def package_versions(names: Iterable[str]) -> dict[str, str]:
+    """Of those that are installed."""
+    versions = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def default_device() -> DeviceType:

@@ -119,7 +119,11 @@ def make_batch_dynamic(model: onnx.ModelProto, path: Path) -> None:
 
 
 def find_external_weights(path: Path) -> list[Path]:
-    """The files with weights that an ONNX file refers to, all beside it."""
+    """The files with weights that an ONNX file refers to, all beside it. Raises ConfigError where they are not."""
     model = onnx.load(path, load_external_data=False)
     entries = (entry for weight in model.graph.initializer for entry in weight.external_data)
-    return sorted({path.with_name(entry.value) for entry in entries if entry.key == "location"})
+    locations = {entry.value for entry in entries if entry.key == "location"}
+    elsewhere = [location for location in locations if Path(location).name != location]
+    if elsewhere:
+        raise ConfigError(f"{path}: its weights are in {elsewhere[0]!r}; save it with its weights beside it")
+    return sorted(path.with_name(location) for location in locations)

@@ -204,10 +204,3 @@ def rename_value(graph: onnx.GraphProto, old: str, new: str) -> None:
             for index, name in enumerate(names):
                 if name == old:
                     names[index] = new
-
-
-def count_classes(wrapped: onnx.ModelProto) -> int | None:
-    """Of `logits` or `scores`; None where the model leaves it open."""
-    [scores] = [output for output in wrapped.graph.output if output.name in ("logits", "scores")]
-    shape = dims_of(scores)
-    return shape[-1] if shape else None

@@ -1,5 +1,6 @@
 """One yaml file a model: what to build. Strict: unknown and missing keys are refused with the allowed ones."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -49,8 +50,8 @@ class VerificationRecipe(StrictModel):
     """Images to compare on, what is in them where that is known, and bounds in place of the defaults of the precision.
 
     labels: `folders` where each image lies in a folder named after its class, or a JSON file with the class of each
-    folder. annotations: a COCO file with the boxes. count: at most so many images; without it all that are labelled,
-    else 16.
+    folder. annotations: a COCO file with the boxes. count: at most so many images, spread evenly; without it 1000 of
+    those that are labelled, else 16.
     """
 
     images: Path | None = None
@@ -148,6 +149,13 @@ class Recipe(StrictModel):
     @model_validator(mode="after")
     def _options_are_valid(self) -> "Recipe":
         check_options(self.task, self.options)
+        return self
+
+    @model_validator(mode="after")
+    def _what_calibrates_does_not_verify(self) -> "Recipe":
+        sides = [side.images and os.path.normpath(side.images) for side in (self.calibration, self.verification)]
+        if sides[0] is not None and sides[0] == sides[1]:
+            raise ValueError("`calibration` and `verification` name the same images; int8 fits those it was made with")
         return self
 
     @model_validator(mode="after")

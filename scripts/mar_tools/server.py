@@ -18,6 +18,7 @@ import PIL.Image
 import psutil
 
 from mar_tools.archive import check_archive
+from mar_tools.isolation import WAIT_POLICY
 from mar_tools.java import find_java_home
 from mar_tools.server_logs import ServerLogs
 from mar_tools.torchserve_api import ServerError, TorchServeClient, describe_failure, read_address
@@ -132,11 +133,15 @@ class Server:
             if key in self._values:
                 (self.folder / self._values[key]).mkdir(parents=True, exist_ok=True)
         environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "TS_CONFIG_FILE")}
-        environment |= {
-            "JAVA_HOME": str(find_java_home()),
-            "TMPDIR": str(self._temporary),
-            "TEMP": str(self._temporary),
-        }
+        environment = (
+            WAIT_POLICY
+            | environment
+            | {
+                "JAVA_HOME": str(find_java_home()),
+                "TMPDIR": str(self._temporary),
+                "TEMP": str(self._temporary),
+            }
+        )
         command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs", "--ts-config", self.config.name]
         self._logs.begin()
         with (self.folder / "logs" / "console.log").open("wb") as output:

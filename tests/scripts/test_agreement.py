@@ -140,8 +140,9 @@ def test_boxes_of_all_images_count_alike() -> None:
         ([[0.9] * 10, [0.3]], [0.5, 0.5]),
         ([[0.9], [0.3, 0.2]], [0.5, 0.18]),
         ([[], [0.9]], [0.5, 0.5]),
+        ([[0.52] * 10], [0.468]),
     ],
-    ids=["enough found", "too few found", "nothing at all"],
+    ids=["enough found", "too few found", "nothing at all", "none clearly found"],
 )
 def test_weak_boxes_are_compared_only_where_there_are_no_others(
     scores: list[list[float]], thresholds: list[float]

@@ -102,7 +102,7 @@ def plan(batch_sizes: tuple[int, ...], steps: list[str]) -> TimingPlan:
 def test_exports_take_turns_and_one_that_crashes_does_not_end_the_others(
     tiny_recipe: MakeRecipe, tmp_path: Path
 ) -> None:
-    """The baseline prints as it pleases; the other one crashes with batches of 3, which no verification has."""
+    """The baseline prints as it pleases; the other one crashes with batches of 3."""
     path, folders = tiny_recipe(), []
     for number, line in enumerate(("print('noise')", "len(images) == 3 and os.kill(os.getpid(), signal.SIGSEGV)")):
         source = TINY_CLASSIFIER.replace("return self.head", f"import os, signal; {line}\n        return self.head")
@@ -118,6 +118,18 @@ def test_exports_take_turns_and_one_that_crashes_does_not_end_the_others(
     assert (crashing.problem, crashing.speedup, crashing.rates) == ("crashed: signal SIGSEGV", None, {})
     assert steps == ["load eager-fp32"] * 2 + ["skipped", "time eager-fp32"] * 2
     assert "noise" in (folders[0].parent / "eager-fp32.log").read_text()
+
+
+def test_the_model_is_timed_where_requests_with_such_images_are_refused(
+    tiny_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    path = tiny_recipe(limits={"formats": ["PNG"]})
+    source = TINY_CLASSIFIER.replace("return self.head", "print('a batch of', len(images))\n        return self.head")
+    (path.parent / "tiny.py").write_text(source)
+    recipe = read_recipe(path)
+    folder = export_model(recipe, load_checkpoint(recipe), "eager", "fp32", tmp_path)
+    time_exports({folder: 1e6}, folder, plan((2,), []), 16 * GB)
+    assert "a batch of 2" in (folder.parent / "eager-fp32.log").read_text()
 
 
 @pytest.mark.parametrize(

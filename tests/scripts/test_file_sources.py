@@ -13,7 +13,7 @@ from mar_tools.exports import export_model, load_reference
 from mar_tools.images import load_pixels
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.verification import load_handler, verify_export
-from vision_serving.config import Task
+from vision_serving.config import DeviceType, Precision, Task
 from vision_serving.errors import BackendError, ConfigError
 
 EXACT_32 = {"resize": {"mode": "exact", "size": [32, 32]}}
@@ -155,10 +155,11 @@ def test_a_script_tells_neither_preprocessing_nor_labels(tmp_path: Path, key: st
     [
         ({"format": "yolo", "layout": "rows", "objectness": False}, "output format 'yolo' is not for classification"),
         ({"format": "probabilities", "layout": "rows"}, r"does not take \['layout'\]; it takes \['index'\]"),
+        ({"format": "probabilities", "index": 0, "layout": "rows"}, r"does not take \['layout'\]"),
         ({"layuot": "rows"}, "unknown key 'model.output.layuot'"),
         ({"format": "v8"}, "'model.output.format'"),
     ],
-    ids=["task", "key of another", "unknown key", "unknown format"],
+    ids=["task", "key of another", "key of another beside its own", "unknown key", "unknown format"],
 )
 def test_an_output_that_does_not_fit_is_refused_with_the_recipe(
     tmp_path: Path, output: dict[str, Any], message: str
@@ -218,6 +219,18 @@ def test_a_backend_of_torch_networks_refuses_an_onnx_file(tmp_path: Path) -> Non
     recipe = onnx_recipe(tmp_path)
     with pytest.raises(BackendError, match="backend 'torchscript' needs a PyTorch network; the model is an ONNX file"):
         export_model(recipe, load_checkpoint(recipe), "torchscript", "fp32", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "device_type"),
+    [("eager", "bf16", "cpu"), ("eager", "fp16", "cuda"), ("onnxruntime", "fp16", "cuda")],
+)
+def test_a_precision_that_an_onnx_file_would_not_be_computed_in_is_refused(
+    tmp_path: Path, backend: str, precision: Precision, device_type: DeviceType
+) -> None:
+    recipe = onnx_recipe(tmp_path)
+    with pytest.raises(BackendError, match=f"with the types that are in it, and not in {precision}; it has"):
+        export_model(recipe, load_checkpoint(recipe), backend, precision, tmp_path / "exports", device_type)
 
 
 def test_a_damaged_onnx_file_is_refused(tmp_path: Path) -> None:

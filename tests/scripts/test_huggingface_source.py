@@ -281,6 +281,20 @@ def test_a_head_without_weights_is_refused(tmp_path: Path, weights: str) -> None
         load_checkpoint(recipe)
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"arguments": {"num_label": 7}}, r"config\.json of .* 'model' has no \['num_label'\] \(`arguments`\)"),
+        ({"output": {"format": "probabilities"}}, "does not take 'output' in a recipe"),
+    ],
+    ids=["a misspelt argument", "an output format"],
+)
+def test_what_would_be_ignored_is_refused(tmp_path: Path, model: dict[str, Any], message: str) -> None:
+    save_model(tmp_path / "model", "vit")
+    with pytest.raises(ConfigError, match=message):
+        load_checkpoint(recipe_of(tmp_path, "classification", **model))
+
+
 @pytest.mark.parametrize("missing", ["config.json", "preprocessor_config.json", "model.safetensors"])
 def test_a_folder_without_a_file_is_refused(tmp_path: Path, missing: str) -> None:
     save_model(tmp_path / "model", "vit")

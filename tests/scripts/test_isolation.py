@@ -106,3 +106,8 @@ def test_the_last_line_that_says_something_is_the_reason(tmp_path: Path) -> None
     log = tmp_path / "log"
     log.write_bytes(b"x" * 10_000 + b"\nerror: too \xff many dimensions\n\n  \n")
     assert last_line(log) == "too � many dimensions"
+
+
+@pytest.mark.parametrize(("said", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(said: dict[str, str], expected: str) -> None:
+    assert isolated_environment(said, "/tmp")["OMP_WAIT_POLICY"] == expected

@@ -136,10 +136,20 @@ def test_boxes_of_a_coco_file_are_corners_with_class_ids(images: Path, tmp_path:
         ({"images": [{"id": 7, "file_name": "z.png"}]}, r"1 of its 1 images are not in .*: 'z\.png'"),
         ({"images": []}, "it has no images"),
         ({"annotations": []}, "no boxes in it"),
+        ({"images": [{"id": 8, "file_name": "sub/b.png"}]}, "the 1 images to verify with have no boxes"),
         ({"annotations": [{"image_id": 7, "category_id": 17, "bbox": [1, 2]}]}, "annotations.0.bbox"),
         ({"images": None}, "images"),
     ],
-    ids=["unknown category", "no categories", "missing image", "no images", "no boxes", "half a box", "no list"],
+    ids=[
+        "unknown category",
+        "no categories",
+        "missing image",
+        "no images",
+        "no boxes",
+        "no boxes in these images",
+        "half a box",
+        "no list",
+    ],
 )
 def test_a_coco_file_that_does_not_fit_is_refused(
     images: Path, tmp_path: Path, changes: dict[str, Any], message: str

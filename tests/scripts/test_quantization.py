@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from mar_tools.calibration import Calibration, float_layer_choices, quantize_with_float_layers
 from mar_tools.checkpoints import load_checkpoint
 from mar_tools.exporters.aotinductor import quantize_program
-from mar_tools.exports import export_model
+from mar_tools.exports import export_model, read_manifest
 from mar_tools.programs import export_program
 from mar_tools.recipes import QuantizationRecipe, Recipe, read_recipe
 from mar_tools.signal_to_noise import signal_to_noise_db
 from mar_tools.verification import verify_export
 from vision_serving.config import PreprocessingConfig, ResizeConfig
-from vision_serving.errors import BackendError
+from vision_serving.errors import BackendError, ConfigError
 
 TRAINED_WITH_FAKE_QUANTISATION = '''
 import torch
@@ -145,6 +145,27 @@ def test_as_few_layers_as_needed_stay_in_float(snr_db: dict[int, float], kept: l
 def test_layers_that_the_recipe_names_stay_in_float(tmp_path: Path) -> None:
     calibration = Calibration(None, 1, PREPROCESSING, QuantizationRecipe(float_layers=("head",)))
     assert quantize_with_float_layers(calibration, ["a", "head"], lambda kept: kept, lambda _: 0.0)[1] == ["head"]
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "aotinductor"])
+def test_a_layer_that_there_is_not_is_refused(tiny_recipe: MakeRecipe, tmp_path: Path, backend: str) -> None:
+    recipe = read_recipe(tiny_recipe(quantization={"float_layers": ["haed"]}, calibration={"count": 2}))
+    with pytest.raises(ConfigError, match="no layer 'haed' to keep in float; this backend calls its layers"):
+        export_int8(recipe, backend, tmp_path)
+
+
+def test_the_best_attempt_of_onnxruntime_is_the_one_that_is_kept(
+    tiny_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snr_db = iter([19.0, 5.0])  # nothing in float, then the last layer
+    monkeypatch.setattr("mar_tools.exporters.onnxruntime.outputs_snr_db", lambda *_: next(snr_db))
+    recipe = read_recipe(tiny_recipe(quantization={"scheme": "static"}, calibration={"count": 2}))
+    folder = export_int8(recipe, "onnxruntime", tmp_path)
+    nodes = onnx.load(folder / "model.onnx").graph.node
+    of_head = next(node for node in nodes if node.op_type in ("Gemm", "MatMul"))
+    producers = {name: node.op_type for node in nodes for name in node.output}
+    assert read_manifest(folder).quantization["float_layers"] == []
+    assert producers[of_head.input[0]] == "DequantizeLinear"
 
 
 class SharedHead(nn.Module):

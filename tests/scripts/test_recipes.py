@@ -80,6 +80,12 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str) -> N
         read_recipe(path, weights="random", backend="eager")
 
 
+def test_images_that_calibrate_do_not_verify(tmp_path: Path) -> None:
+    same = {"calibration": {"images": "photos"}, "verification": {"images": "./photos/"}}
+    with pytest.raises(ConfigError, match="`calibration` and `verification` name the same images"):
+        read_recipe(write(tmp_path, {**MINIMAL, **same}))
+
+
 def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         read_recipe(tmp_path / "none.yaml")

@@ -238,6 +238,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
     ("error", "outcome"),
     [
         (BackendError("no such\n  scheme"), Outcome(status="not supported", reason="no such scheme")),
+        (caused(BackendError("cannot"), KeyError("x")), Outcome(status="failed", reason="cannot")),
         (ValueError("\nfirst\nsecond"), Outcome(status="failed", reason="ValueError: first")),
         (
             caused(RuntimeError("step 1"), KeyError("x")),
@@ -245,7 +246,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
         ),
         (ValueError("y" * 500), Outcome(status="failed", reason="ValueError: " + "y" * 227 + "…")),
     ],
-    ids=["ours", "foreign", "with a cause", "long"],
+    ids=["ours", "ours with a cause", "foreign", "with a cause", "long"],
 )
 def test_an_error_becomes_a_short_reason(error: Exception, outcome: Outcome) -> None:
     assert describe_error(error) == outcome

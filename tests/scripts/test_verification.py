@@ -20,6 +20,7 @@ from mar_tools.verification import observations, require_verified, verify_export
 from mar_tools.verification.observations import KEPT_OBSERVATIONS, load_handler, observe, observe_reference
 from vision_serving.backends.openvino import OpenVinoBackend
 from vision_serving.errors import ConfigError
+from vision_serving.preprocessing import ImageBatch
 
 
 @pytest.mark.parametrize("backend", ["eager", "openvino"])
@@ -33,6 +34,21 @@ def test_an_export_that_computes_the_same_is_verified(
     assert report["images"] == {"count": 4, "source": "photographs"}
     assert report["weights"] == "random"
     assert require_verified(model.folders[backend]) == report
+
+
+def test_a_batch_of_one_is_compared_and_batches_of_several(
+    tiny_classifier: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = load_handler(tiny_classifier.folders["eager"])
+    infer, sizes = handler.inference, list[int]()
+
+    def infer_and_count(batch: ImageBatch) -> dict[str, Tensor]:
+        sizes.append(len(batch.pixels))
+        return infer(batch)
+
+    monkeypatch.setattr(handler, "inference", infer_and_count)
+    observe(handler, choose_images(None, 8, "verification"))
+    assert sizes == [1, 4, 3]
 
 
 def test_the_report_is_strict_json(tiny_detector: TinyModel) -> None:
@@ -181,7 +197,7 @@ def test_the_reference_runs_again_when_anything_changed(
     elif change == "labels":
         replace_text(reference / "labels.json", "cat", "cow")
     else:
-        paths = choose_images(None, 2, "calibration")
+        paths = choose_images(None, 2, "verification")
     forbid_running(monkeypatch)
     with pytest.raises(AssertionError, match="was loaded again"):
         observe_reference(reference, paths)

@@ -1,4 +1,4 @@
-"""ONNX Runtime on CPUs and NVIDIA GPUs. Artifact: `model.onnx`, with `model.data` beside it where there is one."""
+"""ONNX Runtime on CPUs and NVIDIA GPUs. Artifact: `model.onnx`, with `model.onnx.data` beside it where there is one."""
 
 from pathlib import Path
 

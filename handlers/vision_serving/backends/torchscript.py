@@ -44,7 +44,9 @@ class TorchScriptBackend:
 def import_operators(artifact: Path) -> None:
     """torchvision's NMS and RoIAlign are there only once it is imported; a classifier never needs that second."""
     with zipfile.ZipFile(artifact) as archive:
-        entry = next(name for name in archive.namelist() if name.endswith(f"extra/{OPERATORS_ENTRY}"))
+        entry = next((name for name in archive.namelist() if name.endswith(f"extra/{OPERATORS_ENTRY}")), None)
+        if entry is None:
+            raise BackendError(f"{artifact.name}: no {OPERATORS_ENTRY} inside; export the model with this project")
         needed = archive.read(entry).decode().split()
     if "torchvision" in needed:
         import torchvision  # noqa: F401

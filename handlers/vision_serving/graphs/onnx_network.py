@@ -17,7 +17,7 @@ DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class OnnxNetwork(nn.Module):
-    """Normalised images (N, 3, H, W) -> the model's outputs: a tensor, or several by name."""
+    """Normalised images (N, 3, H, W) -> the model's outputs: a tensor, or several by name. It computes on the CPU."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -38,8 +38,9 @@ class OnnxNetwork(nn.Module):
         shape = self._input.shape
         if len(shape) == 4 and shape[1] != 3 and shape[3] == 3:
             images = images.permute(0, 2, 3, 1)
-        batch = np.ascontiguousarray(images.numpy(), dtype=DTYPES[self._input.type])
+        batch = np.ascontiguousarray(images.cpu().numpy(), dtype=DTYPES[self._input.type])
         parts = np.split(batch, len(batch)) if shape[0] == 1 else [batch]
         found = [self._session.run(self._output_names, {self._input.name: part}) for part in parts]
-        outputs = [torch.from_numpy(np.concatenate(values)).float() for values in zip(*found, strict=True)]
+        answers = (torch.from_numpy(np.concatenate(values)) for values in zip(*found, strict=True))
+        outputs = [answer.float().to(images.device) for answer in answers]
         return outputs[0] if len(outputs) == 1 else dict(zip(self._output_names, outputs, strict=True))

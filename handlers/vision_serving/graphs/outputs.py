@@ -64,8 +64,8 @@ class OutputFormat(StrictModel):
     def _keys_fit_format(self) -> "OutputFormat":
         given = {name for name, value in self.model_dump().items() if value is not None} - {"format"}
         if given - FORMAT_KEYS[self.format]:
-            allowed = sorted(FORMAT_KEYS[self.format])
-            raise ValueError(f"output format {self.format!r} does not take {sorted(given)}; it takes {allowed}")
+            allowed, others = sorted(FORMAT_KEYS[self.format]), sorted(given - FORMAT_KEYS[self.format])
+            raise ValueError(f"output format {self.format!r} does not take {others}; it takes {allowed}")
         needed = {"yolo": {"layout", "objectness"}, "detr": {"activation"}}.get(self.format or "", set())
         if needed - given:
             raise ValueError(f"output format {self.format!r} needs {sorted(needed - given)}")

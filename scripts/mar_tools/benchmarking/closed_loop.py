@@ -1,102 +1,95 @@
-"""A closed loop: so many connections, each sending the next image when the answer to the last one is there."""
+"""A closed loop: so many connections, each sending the next image when the answer to its last one is there.
 
+It shows what a server can do at most. What counts is a window of a load that goes on before and after it, so that
+neither filling nor emptying the server is measured.
+"""
+
+import asyncio
 import itertools
-import statistics
-import threading
+import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
-from urllib3 import HTTPConnectionPool
-from urllib3.exceptions import HTTPError
+from mar_tools.benchmarking.http_client import HttpClient, open_client
+from mar_tools.benchmarking.measurement import Measurement, Record, Window, summarise
+from mar_tools.benchmarking.processes import UsageWatch
+from mar_tools.benchmarking.targets import Request, Target
+from mar_tools.benchmarking.wrk import run_wrk
 
-REQUEST_TIMEOUT_S = 120.0
+Client = Literal["bundled", "wrk"]
+DriveLoad = Callable[[Target, Sequence[Request], int, float, float, UsageWatch], tuple[list[Record], Window]]
 
-
-@dataclass(frozen=True)
-class Target:
-    """One served model. path: such as `/predictions/digits`. headers: with the token."""
-
-    name: str
-    url: str
-    path: str
-    headers: Mapping[str, str]
+WARM_UP_S = 1.0
 
 
-@dataclass(frozen=True)
-class Round:
-    """One model in one round. Latencies in ms; `failed` counts answers other than 200 and broken connections."""
-
-    name: str
-    requests_per_s: float
-    latency_p50_ms: float
-    latency_p99_ms: float
-    failed: int
+def choose_client() -> Client:
+    """wrk where it is installed: it costs the server's cores the least."""
+    return "wrk" if shutil.which("wrk") else "bundled"
 
 
-def run_interleaved(
-    targets: Sequence[Target], images: Sequence[bytes], connections: int, round_s: float, rounds: int
-) -> list[Round]:
-    """A B A B ...: so many rounds of each target, after one warm-up round each that is not counted."""
-    for target in targets:
-        run_round(target, images, connections, min(round_s, 5.0))
-    return [run_round(target, images, connections, round_s) for _ in range(rounds) for target in targets]
+def run_closed_loop(
+    target: Target,
+    requests: Sequence[Request],
+    connections: int,
+    duration_s: float,
+    warm_up_s: float = WARM_UP_S,
+    client: Client = "bundled",
+) -> Measurement:
+    """Load a target for `warm_up_s` and then `duration_s`, the time that counts. Raises ConfigError without wrk.
+
+    Answers in that time count, and all failures after its begin: a request that is never answered has failed.
+    """
+    drive: DriveLoad = {"bundled": drive_bundled_client, "wrk": run_wrk}[client]
+    with UsageWatch([] if target.pid is None else [target.pid]) as watch:
+        records, window = drive(target, requests, connections, warm_up_s, duration_s, watch)
+    counted = [
+        record
+        for record in records
+        if record.finished >= window.start and (record.finished <= window.end or record.status != 200)
+    ]
+    return summarise(counted, requests, window, watch.usage)
 
 
-def run_round(target: Target, images: Sequence[bytes], connections: int, duration_s: float) -> Round:
-    """Raw bodies over kept connections for `duration_s`; requests under way at the end are finished and counted."""
-    address = urlsplit(target.url)
-    pool = HTTPConnectionPool(address.hostname or "127.0.0.1", address.port, maxsize=connections, retries=False)
-    body_numbers = itertools.count()
-    latencies: list[float] = []
-    failures: list[int] = []
-    deadline = time.perf_counter() + duration_s
-
-    def send_until_deadline() -> None:
-        while time.perf_counter() < deadline:
-            body = images[next(body_numbers) % len(images)]
-            started = time.perf_counter()
-            try:
-                status = pool.request(
-                    "POST", target.path, body=body, headers=dict(target.headers), timeout=REQUEST_TIMEOUT_S
-                ).status
-            except HTTPError:
-                status = 0
-            latencies.append(time.perf_counter() - started)
-            if status != 200:
-                failures.append(status)
-
-    threads = [threading.Thread(target=send_until_deadline) for _ in range(connections)]
-    started = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    elapsed = time.perf_counter() - started
-    pool.close()
-    cuts = statistics.quantiles(latencies, n=100) if len(latencies) > 1 else latencies * 99
-    return Round(
-        name=target.name,
-        requests_per_s=round((len(latencies) - len(failures)) / elapsed, 2),
-        latency_p50_ms=round(cuts[49] * 1000, 2),
-        latency_p99_ms=round(cuts[98] * 1000, 2),
-        failed=len(failures),
-    )
+def drive_bundled_client(
+    target: Target,
+    requests: Sequence[Request],
+    connections: int,
+    warm_up_s: float,
+    duration_s: float,
+    watch: UsageWatch,
+) -> tuple[list[Record], Window]:
+    """The records of all requests, and the window that counts; it lasts until there is a first answer in it."""
+    return asyncio.run(_drive(target, requests, connections, warm_up_s, duration_s, watch))
 
 
-def summarise(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
-    """Per model the median over its rounds, and all failures."""
-    names = list(dict.fromkeys(entry.name for entry in rounds))
-    summary = {}
-    for name in names:
-        own = [entry for entry in rounds if entry.name == name]
-        summary[name] = {
-            "requests_per_s": statistics.median(entry.requests_per_s for entry in own),
-            "requests_per_s_min": min(entry.requests_per_s for entry in own),
-            "requests_per_s_max": max(entry.requests_per_s for entry in own),
-            "latency_p50_ms": statistics.median(entry.latency_p50_ms for entry in own),
-            "latency_p99_ms": statistics.median(entry.latency_p99_ms for entry in own),
-            "failed": sum(entry.failed for entry in own),
-        }
-    return summary
+async def _drive(
+    target: Target,
+    requests: Sequence[Request],
+    connections: int,
+    warm_up_s: float,
+    duration_s: float,
+    watch: UsageWatch,
+) -> tuple[list[Record], Window]:
+    records: list[Record] = []
+    stop = asyncio.Event()
+    numbers = itertools.count()
+    async with open_client(target, requests, connections) as client:
+        senders = [asyncio.create_task(_keep_sending(client, numbers, records, stop)) for _ in range(connections)]
+        await asyncio.wait(senders, timeout=warm_up_s, return_when=asyncio.FIRST_EXCEPTION)
+        watch.begin()
+        start = time.perf_counter()
+        known = len(records)
+        await asyncio.wait(senders, timeout=duration_s, return_when=asyncio.FIRST_EXCEPTION)
+        while len(records) == known and not any(sender.done() for sender in senders):
+            await asyncio.sleep(0.01)
+        end = time.perf_counter()
+        watch.end()
+        stop.set()
+        await asyncio.gather(*senders)
+    return records, Window(start, end)
+
+
+async def _keep_sending(client: HttpClient, numbers: Iterator[int], records: list[Record], stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        records.append(await client.send(next(numbers)))

@@ -1,6 +1,6 @@
 """Images per second of exports, from encoded bytes to JSON bytes in process: what a worker does without the network.
 
-All are loaded at once, each in a process of its own that sleeps between its rounds, and take turns: A B C A B C ... So
+All are loaded at once, each in a process of its own that sleeps between its rounds, and take turns: A B C A B C ... A
 machine that is slower for a while is slower for all of them. Who is far behind after a round is left out of the rest.
 """
 

@@ -16,6 +16,7 @@ import orjson
 
 from mar_tools.building.timing import Round, TimingJob
 from mar_tools.verification import load_handler
+from vision_serving.config import ImageLimits
 from vision_serving.errors import VisionServingError
 from vision_serving.handler import VisionHandler
 from vision_serving.payload import Payload
@@ -28,6 +29,7 @@ def main() -> None:
         job = TimingJob.model_validate_json(sys.stdin.readline())
         started = time.perf_counter()
         handler = load_handler(job.folder)
+        handler.config = handler.config.model_copy(update={"limits": ImageLimits()})  # which verification has, too
         answer(answers, load_s=time.perf_counter() - started)
         payloads = [Payload(images=(path.read_bytes(),)) for path in job.images]
         for line in iter(sys.stdin.readline, ""):

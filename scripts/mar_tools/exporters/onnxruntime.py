@@ -1,6 +1,8 @@
 """ONNX, run as it is (ONNX Runtime optimises it when it loads it) or quantised with QDQ pairs."""
 
+import itertools
 import math
+import shutil
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -41,7 +43,10 @@ def export(job: ExportJob, folder: Path) -> Exported:
 
 
 def quantize(job: ExportJob, source: Path, target: Path, symmetric: bool = False) -> dict[str, Any]:
-    """Write the int8 model; gives what was done. `symmetric`: with the QDQ pairs that TensorRT takes."""
+    """Write the int8 model; gives what was done. `symmetric`: with the QDQ pairs that TensorRT takes.
+
+    source: lies in a temporary folder, which takes the attempts too.
+    """
     prepared = source.with_name("prepared.onnx")
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True, save_as_external_data=True)
     model = onnx.load(prepared, load_external_data=False)
@@ -51,12 +56,14 @@ def quantize(job: ExportJob, source: Path, target: Path, symmetric: bool = False
     run = _quantize_dynamic if scheme == "dynamic" else partial(_quantize_static, symmetric=symmetric)
     compared = job.calibration.batches[:COMPARED_IMAGES]
     expected = _run(prepared, compared)
-    _, float_layers = quantize_with_float_layers(
+    numbers = itertools.count()  # a file for each attempt: the best one need not be the last
+    best, float_layers = quantize_with_float_layers(
         job.calibration,
         [node.name for node in model.graph.node if node.op_type in QUANTIZED_OPERATORS],
-        lambda kept: run(prepared, target, job.calibration.batches, kept),
+        lambda kept: run(prepared, source.with_name(f"int8-{next(numbers)}.onnx"), job.calibration.batches, kept),
         lambda model: outputs_snr_db(expected, _run(model, compared)),
     )
+    shutil.move(best, target)
     images = len(job.calibration.batches) if scheme == "static" else 0
     return {"scheme": scheme, "calibration_images": images, "float_layers": float_layers}
 

@@ -84,7 +84,7 @@ def quantize(job: ExportJob, model: openvino.Model) -> tuple[openvino.Model, dic
     quantized, float_layers = quantize_with_float_layers(
         job.calibration,
         list(layers),
-        lambda kept: _quantize(job, model, [name for layer in kept for name in layers.get(layer, [layer])]),
+        lambda kept: _quantize(job, model, [name for layer in kept for name in layers[layer]]),
         lambda found: outputs_snr_db(expected, run(found, compared)),
     )
     report = {
@@ -116,10 +116,15 @@ def _quantize(job: ExportJob, model: openvino.Model, float_nodes: list[str]) -> 
 def has_attention(model: openvino.Model) -> bool:
     """By its one operation, or by a softmax over (N, heads, L, L)."""
     return any(
-        node.get_type_name() == "ScaledDotProductAttention"
-        or (node.get_type_name() == "Softmax" and node.get_output_partial_shape(0).rank.get_length() >= 4)
+        node.get_type_name() == "ScaledDotProductAttention" or (node.get_type_name() == "Softmax" and _rank(node) >= 4)
         for node in model.get_ops()
     )
+
+
+def _rank(node: openvino.Node) -> int:
+    """0 where it is not known."""
+    rank = node.get_output_partial_shape(0).rank
+    return int(rank.get_length()) if rank.is_static else 0
 
 
 def run(model: openvino.Model, batches: list[Tensor]) -> list[dict[str, Tensor]]:

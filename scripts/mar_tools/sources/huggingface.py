@@ -47,6 +47,8 @@ LARGEST_MEAN_DIFFERENCE = 0.02
 
 def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
     weights, asked = recipe.model.weights, recipe.model.network_source()
+    if asked.output != OutputFormat():
+        raise ConfigError("source 'huggingface' does not take 'output' in a recipe: config.json tells it")
     config = read_config(recipe)
     source = asked.model_copy(
         update={
@@ -75,12 +77,19 @@ def find_location(recipe: Recipe) -> str:
 
 
 def read_config(recipe: Recipe) -> transformers.PretrainedConfig:
-    """`config.json`, with the recipe's `arguments` in the place of its entries."""
+    """`config.json`, with the recipe's `arguments` in the place of its entries. Raises ConfigError for others."""
     location = find_location(recipe)
+    arguments = {**recipe.model.arguments, "return_unused_kwargs": True}
     try:
-        return transformers.AutoConfig.from_pretrained(location, **recipe.model.arguments)
+        config: transformers.PretrainedConfig
+        config, unknown = transformers.AutoConfig.from_pretrained(location, **arguments)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(_cannot_read(recipe, "config.json", error)) from error
+    if unknown:
+        raise ConfigError(
+            f"config.json of huggingface model {recipe.model.name!r} has no {sorted(unknown)} (`arguments`)"
+        )
+    return config
 
 
 def load_weights(

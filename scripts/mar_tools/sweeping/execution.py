@@ -3,9 +3,8 @@
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +12,7 @@ import orjson
 
 from mar_tools.exports import REFERENCE
 from mar_tools.isolation import python_command
-from mar_tools.machine import cpu_name
+from mar_tools.machine import cpu_name, package_versions
 from mar_tools.sweeping.coverage import Coverage, Row, Run, locked, read_coverage, write_coverage, write_whole
 from mar_tools.sweeping.plan import Task
 from mar_tools.sweeping.processes import Limits, Step, run_steps
@@ -23,9 +22,6 @@ from mar_tools.sweeping.zoo import ZooModel
 from vision_serving.config import Precision
 from vision_serving.resources import usable_cores
 
-# OpenMP's threads spin while they wait for each other. On a machine that does other things too, which the sweep is made
-# for, they take the core from the one that they wait for, and PyTorch slows down tenfold and more.
-ENVIRONMENT = ("env", "OMP_WAIT_POLICY=PASSIVE")
 PACKAGES = ("torch", "torchvision", "timm", "openvino", "nncf", "onnx", "onnxscript", "onnxruntime", "torchao", "numpy")
 
 Pair = tuple[str, Precision]
@@ -40,11 +36,7 @@ class Listener(Protocol):
 
 
 def describe_run(timed: bool) -> Run:
-    versions = {}
-    for package in PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    today = date.today().isoformat()
+    today, versions = date.today().isoformat(), package_versions(PACKAGES)
     return Run(id=0, date=today, cpu=cpu_name(), cores=usable_cores(), timed=timed, versions=versions)
 
 
@@ -125,7 +117,7 @@ def run_pairs(
         steps = tuple(by_name[name] for name in left)
         job = Job(model=model, steps=steps, exports=scratch, outcomes=outcomes)
         (outcomes / "job").write_bytes(orjson.dumps(job.model_dump(mode="json")))
-        return [*ENVIRONMENT, *python_command("mar_tools.sweeping.worker", outcomes / "job")]
+        return python_command("mar_tools.sweeping.worker", outcomes / "job")
 
     return run_steps(command, list(by_name), outcomes, limits, lambda name: listener.begins(model.name, *by_name[name]))
 

@@ -92,9 +92,10 @@ def describe_report(report: dict[str, Any]) -> Outcome:
 
 
 def describe_error(error: BaseException) -> Outcome:
-    """Ours say why something cannot be. Others are named, with the first line of their first cause."""
+    """Ours say why something cannot be; one with a cause was not foreseen. Others are named, with their first cause."""
     if isinstance(error, VisionServingError):
-        return Outcome(status="not supported", reason=shorten(str(error)))
+        status = "failed" if error.__cause__ else "not supported"
+        return Outcome(status=status, reason=shorten(str(error)))
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -30,7 +30,8 @@ def measure_agreement(
     """Each measure over all images: shares are means, everything else is the worst case.
 
     top1_agreement    share of images whose best class is the reference's, or tied with it there
-    top5_agreement    mean share of the five best classes that the reference has among its five, or tied with its fifth
+    top5_agreement    mean share of the five best classes that the reference has among its five, or tied with its fifth;
+                      an image that is nearly certain of its best class agrees: its fifth is tied with all others
     score_difference  largest difference of any class score, or of the scores of any matched pair of boxes
     matched_boxes     share of all boxes clearly above the score threshold, of both, that have a partner of their class
     mean_iou, iou     the mean and the least IoU of the matched pairs
@@ -94,11 +95,12 @@ def choose_thresholds(scores: Sequence[Tensor], score_threshold: float) -> list[
     The detector's own threshold, where it finds boxes in these images. Where it does not, being random or shown
     something else, comparing none would prove nothing: then an image's best boxes are compared.
     """
-    if sum(int((image > score_threshold).sum()) for image in scores) >= COMPARED_BOXES:
+    clear = [len(_clearly_above(image, score_threshold)) for image in scores]  # only these owe a partner
+    if sum(clear) >= COMPARED_BOXES:
         return [score_threshold] * len(scores)
     return [
-        0.9 * float(image[:COMPARED_BOXES].min()) if len(image) and image[0] <= score_threshold else score_threshold
-        for image in scores
+        0.9 * float(image[:COMPARED_BOXES].min()) if len(image) and not count else score_threshold
+        for image, count in zip(scores, clear, strict=True)
     ]
 
 

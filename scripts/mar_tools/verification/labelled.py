@@ -17,6 +17,7 @@ from vision_serving.config import parse_config
 from vision_serving.errors import ConfigError
 
 UNLABELLED_COUNT = 16
+LABELLED_COUNT = 1000  # a candidate has minutes, and the slow ones answer few images a second
 NAMED = 5  # how many offenders a message names
 
 # Of one image: `class_id` (), or `boxes` (M, 4) xyxy in pixels of the image, `labels` (M,) class ids, `iscrowd` (M,).
@@ -35,10 +36,10 @@ def read_verification_images(verification: VerificationRecipe, labels: Sequence[
     """labels: the model's. Raises ConfigError where images are missing or their truth does not fit the labels."""
     images = verification.images
     if verification.annotations is not None and images is not None:
-        return read_coco(images, verification.annotations, labels, verification.count)
+        return read_coco(images, verification.annotations, labels, verification.count or LABELLED_COUNT)
     if verification.labels is not None and images is not None:
         names = name_classes(labels, None if verification.labels == "folders" else verification.labels)
-        return read_class_folders(images, names, verification.count)
+        return read_class_folders(images, names, verification.count or LABELLED_COUNT)
     return VerificationImages(tuple(choose_images(images, verification.count or UNLABELLED_COUNT, "verification")))
 
 
@@ -126,6 +127,8 @@ def read_coco(folder: Path, annotations: Path, labels: Sequence[str], count: int
     if missing or not paths:
         absent = f"{len(missing)} of its {len(paths)} images are not in {folder}: {_some(missing)}"
         raise ConfigError(f"{annotations}: {absent if paths else 'it has no images'}")
+    if all(box.iscrowd for image in images for box in boxes[image.id]):
+        raise ConfigError(f"{annotations}: the {len(images)} images to verify with have no boxes; raise `count`")
     return VerificationImages(paths, tuple(_truth_of(boxes[image.id], class_ids) for image in images))
 
 

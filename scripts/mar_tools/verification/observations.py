@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+import orjson
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from mar_tools.command_line import HANDLERS as HANDLER_SOURCES
 from mar_tools.exports import HANDLERS, hash_artifact
+from mar_tools.machine import package_versions
 from vision_serving.config import DetectionOptions, HandlerConfig, ImageLimits, read_handler_config
 from vision_serving.errors import BackendError, ConfigError
 from vision_serving.handler import VisionHandler
@@ -24,22 +26,23 @@ from vision_serving.preprocessing import ImageBatch, model_hw
 # model pixels, `source_boxes` (K, 4) in pixels of the image, `scores` (K,), `class_ids` (K,); and `score_profile` (R,).
 Observation = Mapping[str, Tensor]
 
+REFERENCE_PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnxruntime")  # what a reference runs on
 KEPT_OBSERVATIONS = "reference-observations.safetensors"
 BATCH = 4
 PROFILE_RANKS = 4096
 
 
-def load_handler(folder: Path) -> VisionHandler:
+def load_handler(folder: Path, workers: int = 1) -> VisionHandler:
     """The handler of an export folder, loaded as a worker would load it, on the device that it was exported for.
 
-    Raises ConfigError or BackendError.
+    workers: among how many the cores are divided. Raises ConfigError or BackendError.
     """
     config = read_handler_config(folder / "model-config.yaml")
     on_gpu = config.device_type == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise BackendError(f"{folder}: exported for a GPU, and PyTorch finds none here")
     handler = HANDLERS[config.task]()
-    handler.load(folder, torch.device("cuda:0" if on_gpu else "cpu"))
+    handler.load(folder, torch.device("cuda:0" if on_gpu else "cpu"), workers)
     return handler
 
 
@@ -73,15 +76,19 @@ def hash_config(folder: Path, config: HandlerConfig) -> str:
 
 
 def _batches(handler: VisionHandler, paths: Sequence[Path]) -> Iterator[list[Image]]:
-    """Neighbours that share a model size, a few at a time, decoded only then."""
+    """Neighbours that share a model size, a few at a time, decoded only then.
+
+    The first one alone: some runtimes compile or plan a batch of one apart from all others.
+    """
     decoded = (decode_image(path.read_bytes(), ImageLimits()) for path in paths)
+    limit = 1
     for _, alike in groupby(decoded, lambda image: model_hw(image.shape[:2], handler.config.preprocessing)):
         images: list[Image] = []
         for image in alike:
             images.append(image)
-            if len(images) == BATCH:
+            if len(images) == limit:
                 yield images
-                images = []
+                images, limit = [], BATCH
         if images:
             yield images
 
@@ -118,10 +125,10 @@ def score_profile(scores: Tensor) -> Tensor:
 
 
 def _key(folder: Path, paths: Sequence[Path]) -> str:
-    """Changes with anything that could change an observation: artifact, configuration, images, our code, torch."""
+    """Changes with anything that could change an observation: artifact, configuration, images, our code, libraries."""
     config = read_handler_config(folder / "model-config.yaml")
     digest = hashlib.sha256(f"{hash_artifact(folder, config.artifact)} {hash_config(folder, config)}".encode())
-    digest.update(torch.__version__.encode())
+    digest.update(orjson.dumps(package_versions(REFERENCE_PACKAGES)))
     for path in (Path(__file__), *sorted(HANDLER_SOURCES.rglob("*.py")), *paths):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -1,0 +1,109 @@
+"""CPU time and memory of a server: of some processes and all that descend from them."""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+
+import psutil
+
+SAMPLE_S = 0.5
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What processes used in a time. Peaks are of the sum over all of them. None: there was nobody to look at.
+
+    RSS counts what processes share once for each of them, PSS once in all.
+    """
+
+    cpu_s: float | None = None
+    peak_rss_mb: float | None = None
+    peak_pss_mb: float | None = None
+
+
+class UsageWatch:
+    """Watches the trees of some processes while it is open; `begin` and `end` enclose the time that is measured.
+
+    Only what is quick is read inside it: this process shares its cores with the server and serves its connections.
+    So the tree is looked up, and PSS read, when the watch opens and closes; RSS is sampled from a thread.
+    """
+
+    def __init__(self, roots: Sequence[int]) -> None:
+        self._roots = roots
+        self._processes: list[psutil.Process] = []
+        self._stop = threading.Event()
+        self._sampler = threading.Thread(target=self._sample_rss, daemon=True)
+        self._peak_rss, self._peak_pss = 0.0, 0.0
+        self._cpu_begin_s, self._cpu_s = 0.0, 0.0
+
+    def __enter__(self) -> "UsageWatch":
+        self._processes = find_processes(self._roots)
+        self._peak_pss = self._sum(read_pss)
+        self._sampler.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._sampler.join()
+        self._peak_pss = max(self._peak_pss, self._sum(read_pss))
+
+    def begin(self) -> None:
+        self._peak_rss = 0.0
+        self._cpu_begin_s = self._sum(read_cpu_s)
+
+    def end(self) -> None:
+        self._processes = find_processes(self._roots)  # a worker may have been replaced
+        self._cpu_s = self._sum(read_cpu_s) - self._cpu_begin_s
+        self._peak_rss = max(self._peak_rss, self._sum(read_rss))
+
+    @property
+    def usage(self) -> Usage:
+        if not self._processes:
+            return Usage()
+        pss = self._peak_pss / MB if self._peak_pss else None
+        return Usage(self._cpu_s, self._peak_rss / MB, pss)
+
+    def _sample_rss(self) -> None:
+        while not self._stop.wait(SAMPLE_S):
+            self._peak_rss = max(self._peak_rss, self._sum(read_rss))
+
+    def _sum(self, read: Callable[[psutil.Process], float]) -> float:
+        return sum(_read(process, read) for process in list(self._processes))
+
+
+def find_processes(roots: Sequence[int]) -> list[psutil.Process]:
+    """These processes and their descendants; those that have ended are left out."""
+    found = {}
+    for root in roots:
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(root)
+            found.update({member.pid: member for member in (process, *process.children(recursive=True))})
+    return list(found.values())
+
+
+def read_cpu_s(process: psutil.Process) -> float:
+    """User and system time so far, with that of children that have ended."""
+    times = process.cpu_times()
+    return float(times.user + times.system + times.children_user + times.children_system)
+
+
+def read_rss(process: psutil.Process) -> float:
+    return float(process.memory_info().rss)
+
+
+def read_pss(process: psutil.Process) -> float:
+    """0 where the system does not tell."""
+    return float(getattr(process.memory_full_info(), "pss", 0))
+
+
+def _read(process: psutil.Process, read: Callable[[psutil.Process], float]) -> float:
+    """0 for a process that has just ended, or is another user's."""
+    try:
+        return read(process)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0.0

@@ -1,0 +1,54 @@
+"""benchmark_model.py against a real TorchServe. Figures are not judged: tests run on busy machines."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .conftest import Service, run_script
+
+WITH_WRK = pytest.param("wrk", marks=pytest.mark.skipif(shutil.which("wrk") is None, reason="apt install wrk"))
+
+
+@pytest.mark.parametrize("client", ["bundled", WITH_WRK])
+def test_a_load_test_checks_every_answer_and_tells_what_it_cost(service: Service, client: str, tmp_path: Path) -> None:
+    output = tmp_path / "results.json"
+    finished = run_script(
+        "benchmark_model.py", "digits", "digits_detection", "--config", service.server.config, "--client", client,
+        "--connections", 2, "--rates", "50%", 5, "--in-process", 2, "--rounds", 1, "--round-s", 1.5,
+        "--json", output, "--plots", tmp_path,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    document = json.loads(output.read_text())
+    assert (document["client"], document["not_checked"]) == (client, [])
+    assert document["models"]["digits"]["workers"] == 1
+    results = {(entry["target"], entry["load"]["kind"]): entry["median"] for entry in document["results"]}
+    assert len(document["results"]) == 8
+    for (_, kind), measured in results.items():
+        assert measured["requests"] > 0
+        assert (measured["failed"], measured["wrong"]) == (0, 0)
+        assert measured["stages_ms"].keys() == {"decode", "preprocess", "inference", "postprocess"}
+        assert measured["cpu_ms_per_request"] > 0
+        assert measured["peak_rss_mb"] >= measured["peak_pss_mb"] > 100
+        assert kind == "open" or measured["batch_size"] >= 1
+    assert {path.name for path in tmp_path.glob("*.svg")} == {"throughput_latency.svg", "stages.svg"}
+
+
+def test_answers_of_another_model_are_wrong(service: Service, tmp_path: Path) -> None:
+    other = f"digits={service.model_store / 'digits_detection.mar'}"
+    finished = run_script(
+        "benchmark_model.py", "digits", "--config", service.server.config, "--export", other,
+        "--connections", 1, "--rounds", 1, "--round-s", 0.5, "--json", tmp_path / "results.json",
+    )  # fmt: skip
+    assert finished.returncode == 1
+    assert "wrong answers: digits: " in finished.stderr
+    (result,) = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert result["median"]["wrong"] == result["median"]["requests"] > 0
+
+
+def test_a_model_that_is_not_served_is_named(service: Service) -> None:
+    finished = run_script("benchmark_model.py", "nothing", "--config", service.server.config)
+    assert finished.returncode == 1
+    assert "nothing" in finished.stderr
+    assert "Traceback" not in finished.stderr

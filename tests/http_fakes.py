@@ -1,0 +1,52 @@
+"""A small real HTTP server, so that a load test meets sockets, kept connections and broken ones."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+
+
+class Answer(NamedTuple):
+    """status: 0 breaks the connection."""
+
+    status: int
+    body: bytes = b"{}"
+    headers: Mapping[str, str] = {}
+
+
+@contextmanager
+def serve_http(answer: Callable[[bytes, Mapping[str, str]], Answer]) -> Iterator[str]:
+    """The URL of a server of this process that answers each POST with `answer(body, headers)`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # one packet an answer
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            found = answer(body, dict(self.headers))
+            if found.status == 0:
+                self.close_connection = True
+                return
+            self.send_response(found.status)
+            for name, value in {**found.headers, "Content-Length": str(len(found.body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(found.body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Nothing: the tests look at what comes back."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/predictions/model"
+        finally:
+            server.shutdown()
+            thread.join()
