@@ -3,7 +3,7 @@
     python benchmarks/peers/stock/build_archive.py exports/resnet50/eager-fp32 model_store/resnet50_stock.mar
 
 The same weights, as a TorchScript trace: the stock handler loads that without a model file of ours. The stock handler
-imports captum: pip install captum.
+imports captum: pip install captum. It resizes to 256 and crops to 224, whatever the model was trained with.
 """
 
 import subprocess
@@ -21,11 +21,16 @@ from vision_serving.graphs.sources import build_network
 
 
 def main() -> None:
-    export, target = Path(sys.argv[1]), Path(sys.argv[2])
+    build_archive(Path(sys.argv[1]), Path(sys.argv[2]))
+
+
+def build_archive(export: Path, target: Path) -> None:
+    """export: of eager fp32. Raises CalledProcessError, ConfigError or OSError."""
     source = parse_config(EagerSource, orjson.loads((export / "model" / "source.json").read_bytes()), "source.json")
     network = build_network(source.network, export / "model")
     network.load_state_dict(load_file(export / "model" / "model.safetensors"))
     labels = orjson.loads((export / "labels.json").read_bytes())
+    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         torch.jit.trace(network, torch.zeros(1, 3, 224, 224)).save(f"{folder}/model.pt")  # type: ignore[no-untyped-call]
         index = {str(class_id): label for class_id, label in enumerate(labels)}

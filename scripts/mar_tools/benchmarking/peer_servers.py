@@ -1,0 +1,173 @@
+"""What the servers of all peers share: their command line, and the two models that each of them can serve.
+
+artifact   our handler on an export, in the server's own process; batches are the framework's; the answer is our JSON
+idiomatic  what the frameworks' documentation shows: Pillow, torchvision's transforms, the eager fp32 network
+"""
+
+import io
+import json
+import os
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+import PIL.Image
+import torch
+from torch import Tensor, nn
+
+from image_classification import ImageClassificationHandler
+from object_detection import ObjectDetectionHandler
+from vision_serving.backends.eager import read_artifact
+from vision_serving.config import PreprocessingConfig, Task, read_handler_config
+from vision_serving.errors import ConfigError
+from vision_serving.handler import VisionHandler, read_labels
+from vision_serving.payload import Payload
+from vision_serving.resources import usable_cores
+from vision_serving.responses import encode_response
+
+ENVIRONMENT_KEY = "PEER_SERVER_ARGUMENTS"
+REFERENCE = "eager-fp32"
+TOP_K = 5
+HANDLERS: dict[Task, type[VisionHandler]] = {
+    "classification": ImageClassificationHandler,
+    "detection": ObjectDetectionHandler,
+}
+
+
+@dataclass(frozen=True)
+class ServerArguments:
+    """The command line of a peer's server. workers: processes (or instances) with a model of their own each."""
+
+    mode: str
+    export: Path
+    host: str
+    port: int
+    workers: int
+    threads: int
+    batch_size: int
+    batch_delay_ms: int
+
+    def to_environment(self) -> None:
+        """For the processes that a framework starts itself: they import the server's file, and do not get its flags."""
+        os.environ[ENVIRONMENT_KEY] = json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_environment(cls) -> "ServerArguments":
+        values = json.loads(os.environ[ENVIRONMENT_KEY])
+        return cls(**{**values, "export": Path(values["export"])})
+
+
+def parse_server_arguments(docstring: str | None, modes: Sequence[str] = ("artifact", "idiomatic")) -> ServerArguments:
+    """The flags that every peer's server takes. They are put into the environment too."""
+    parser = ArgumentParser(description=docstring, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--mode", choices=modes, required=True)
+    parser.add_argument("--export", type=Path, required=True, help="a folder such as exports/digits/openvino-fp32")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="of the model, in each worker")
+    parser.add_argument("--batch-size", type=int, default=4, help="requests that may share an inference")
+    parser.add_argument("--batch-delay-ms", type=int, default=2, help="how long a request may wait for others")
+    values = vars(parser.parse_args())
+    arguments = ServerArguments(**{**values, "export": values["export"].resolve()})
+    arguments.to_environment()
+    return arguments
+
+
+class ServedModel(Protocol):
+    """Two steps, for frameworks that take a request's own work out of the batch."""
+
+    def decode(self, body: bytes) -> Any:
+        """One request's body -> one item of a batch."""
+
+    def predict(self, items: Sequence[Any]) -> list[bytes]:
+        """A batch -> the JSON answer of each."""
+
+
+class ArtifactModel:
+    """Our handler. It decodes batches itself, so that `decode` has nothing to do."""
+
+    def __init__(self, handler: VisionHandler) -> None:
+        self._handler = handler
+
+    @classmethod
+    def load(cls, arguments: ServerArguments) -> "ArtifactModel":
+        config = read_handler_config(arguments.export / "model-config.yaml")
+        handler = HANDLERS[config.task]()
+        device = torch.device("cuda:0" if config.device_type == "cuda" else "cpu")
+        # The handler divides the cores among so many workers.
+        handler.load(arguments.export, device, workers=max(arguments.workers, usable_cores() // arguments.threads))
+        return cls(handler)
+
+    def decode(self, body: bytes) -> Payload:
+        return Payload(images=(body,))
+
+    def predict(self, items: Sequence[Payload]) -> list[bytes]:
+        return [encode_response(outcome).body for outcome in self._handler.predict(items)]
+
+
+class EagerModel:
+    """A classifier as tutorials serve it."""
+
+    def __init__(self, network: nn.Module, transform: Callable[[PIL.Image.Image], Tensor], labels: list[str]) -> None:
+        self._network = network
+        self._transform = transform
+        self._labels = labels
+
+    @classmethod
+    def load(cls, arguments: ServerArguments) -> "EagerModel":
+        torch.set_num_threads(arguments.threads)
+        reference = arguments.export.parent / REFERENCE
+        config = read_handler_config(reference / "model-config.yaml")
+        if config.task != "classification":
+            raise ConfigError(f"{reference}: a model of task {config.task}; idiomatic servers are classifiers")
+        _, network = read_artifact(reference / config.artifact)
+        return cls(network, new_transform(config.preprocessing), read_labels(reference / config.labels))
+
+    def decode(self, body: bytes) -> Tensor:
+        """(3, H, W), normalised."""
+        return self._transform(PIL.Image.open(io.BytesIO(body)).convert("RGB"))
+
+    def predict(self, items: Sequence[Tensor]) -> list[bytes]:
+        with torch.inference_mode():
+            scores = self._network(torch.stack(list(items))).softmax(dim=1)
+        best = scores.topk(min(TOP_K, len(self._labels)))
+        return [self._answer(*row) for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+
+    def _answer(self, class_ids: list[int], scores: list[float]) -> bytes:
+        pairs = zip(class_ids, scores, strict=True)
+        classes = [{"class_id": number, "label": self._labels[number], "score": score} for number, score in pairs]
+        return orjson.dumps({"classes": classes})
+
+
+def new_transform(config: PreprocessingConfig) -> Callable[[PIL.Image.Image], Tensor]:
+    """torchvision's transforms of a preprocessing. Raises ConfigError for one that they do not have."""
+    from torchvision import transforms
+
+    if config.resize.mode not in ("shortest_edge", "exact") or config.resize.max_size is not None:
+        raise ConfigError(f"resize mode {config.resize.mode!r}: idiomatic servers know 'shortest_edge' and 'exact'")
+    interpolation = transforms.InterpolationMode(config.interpolation)
+    steps = [transforms.Resize(config.resize.size, interpolation)]
+    steps += [transforms.CenterCrop(config.crop)] if config.crop else []
+    steps += [transforms.ToTensor(), transforms.Normalize(config.mean, config.std)]
+    composed: Callable[[PIL.Image.Image], Tensor] = transforms.Compose(steps)
+    return composed
+
+
+MODELS: dict[str, Callable[[ServerArguments], ServedModel]] = {
+    "artifact": ArtifactModel.load,
+    "idiomatic": EagerModel.load,
+}
+
+
+def load_model(arguments: ServerArguments) -> ServedModel:
+    """The model of a mode, warm: it has run one image and a full batch. Raises ConfigError or BackendError."""
+    model = MODELS[arguments.mode](arguments)
+    picture = io.BytesIO()
+    PIL.Image.new("RGB", (640, 480), (128, 128, 128)).save(picture, "JPEG")
+    for count in sorted({1, arguments.batch_size}):
+        model.predict([model.decode(picture.getvalue()) for _ in range(count)])
+    return model
