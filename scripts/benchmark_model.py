@@ -3,11 +3,14 @@
     python scripts/benchmark_model.py resnet50
     python scripts/benchmark_model.py resnet50 --connections 1 2 4 8 16 --rates 50% 70% 85% --in-process
     python scripts/benchmark_model.py resnet50 resnet50_stock --connections 16 --json results.json --plots plots/
+    python scripts/benchmark_model.py resnet50 --compare stock litserve mosec --connections 16 --rounds 5
     python scripts/benchmark_model.py --check-client
 
 A closed loop (--connections) keeps each connection busy and shows throughput. An open loop (--rates, requests/s or a
 share of the best closed loop) sends at random times and shows what users wait. --in-process adds P: the same archive,
-threads and cores without a server. All of it takes turns; medians over the rounds are printed.
+threads and cores without a server. --compare starts other servers with the first model's artifact and our code, and as
+their documentation shows them, with the eager network (benchmarks/peers). All of it takes turns; medians over the
+rounds are printed.
 
 The expected answers come from the archive in the model store, or from --export MODEL=FOLDER. CPU time and memory are
 those of the whole server, whatever else it serves. The client shares the cores with the server: compare only what ran
@@ -15,7 +18,8 @@ in one run.
 """
 
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -27,10 +31,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mar_tools.benchmarking.client_check import start_trivial_server
 from mar_tools.benchmarking.closed_loop import choose_client
+from mar_tools.benchmarking.comparison import compare_results
+from mar_tools.benchmarking.contest import Contestant, start_contestants
 from mar_tools.benchmarking.http_client import REQUIREMENTS
 from mar_tools.benchmarking.images import load_test_images
 from mar_tools.benchmarking.load_tests import Rate, Result, best_rate, run_in_turns
-from mar_tools.benchmarking.reporting import describe_run, result_table, stage_table
+from mar_tools.benchmarking.peers import ServerSettings
+from mar_tools.benchmarking.reporting import describe_run, ratio_table, result_table, stage_table
 from mar_tools.benchmarking.served import ServedModel, find_served_models, prepare_checked_requests
 from mar_tools.benchmarking.targets import Request, prepare_requests
 from mar_tools.benchmarking.trials import Trial, closed_trial, in_process_trial, open_trial
@@ -52,7 +59,7 @@ def main() -> None:
         results, document, unchecked = check_clients(arguments)
     else:
         results, document, unchecked = load_test(arguments)
-    show(results, unchecked)
+    show(results, unchecked, arguments.models[:1])
     if arguments.json:
         document["results"] = [result.as_document() for result in results]
         arguments.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
@@ -74,6 +81,9 @@ def parse_arguments() -> Namespace:
     parser.add_argument("--client", choices=("auto", "bundled", "wrk"), default="auto", help="of closed loops")
     parser.add_argument(
         "--export", type=_named_path, nargs="+", default=[], metavar="MODEL=PATH", help="expected answers"
+    )
+    parser.add_argument(
+        "--compare", nargs="+", default=[], metavar="SERVER", help="other servers: stock, litserve, ..."
     )
     parser.add_argument("--images", type=Path, help=f"a folder; default: {IMAGES} cuts of examples/photographs")
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="the server's settings")
@@ -98,15 +108,50 @@ def load_test(arguments: Namespace) -> tuple[list[Result], dict[str, Any], list[
     if arguments.in_process is not None:
         ours = [model for model in served if model.target.name not in unchecked]
         trials += in_process_trials(arguments, ours, exports, images)
-    results = run_all(trials, arguments.rounds)
+    with start_others(arguments, served[0], exports, images) as (contestants, refused):
+        trials += peer_trials(arguments, contestants)
+        results = run_all(trials, arguments.rounds)
     results += run_all(open_trials(arguments, served, requests, results), arguments.rounds)
     document = describe_run(
         client=arguments.client,
         images={"count": len(images), "mean_bytes": sum(map(len, images)) // len(images)},
         models={model.target.name: model.as_document() for model in served},
+        peers={contestant.target.name: contestant.as_document() for contestant in contestants},
+        not_started=refused,
         not_checked=unchecked,
+        ratios=[ratio.as_document() for ratio in compare_results(results, served[0].target.name)],
     )
     return results, document, unchecked
+
+
+@contextmanager
+def start_others(
+    arguments: Namespace, model: ServedModel, exports: dict[str, Path | None], images: Sequence[bytes]
+) -> Iterator[tuple[list[Contestant], dict[str, str]]]:
+    """The servers of --compare, with the workers and batches of `model`. Raises ConfigError where it has no export."""
+    if not arguments.compare:
+        yield [], {}
+        return
+    export = exports[model.target.name]
+    if export is None or not export.is_dir():
+        raise ConfigError(f"--compare needs the export of {model.target.name}: --export {model.target.name}=FOLDER")
+    own = ServerSettings(model.workers, model.threads, model.batch_size, model.max_batch_delay_ms)
+    console = Console(stderr=True)
+    with ExitStack() as stack:
+        with console.status("") as status:
+            others = start_contestants(arguments.compare, export, images, own, status.update)
+            contestants, refused = stack.enter_context(others)
+        for name, reason in refused.items():
+            console.print(f"{name} is left out: {reason}", highlight=False)
+        yield contestants, refused
+
+
+def peer_trials(arguments: Namespace, contestants: Sequence[Contestant]) -> list[Trial]:
+    return [
+        closed_trial(contestant.target, contestant.requests, connections, arguments.round_s, arguments.client)
+        for connections in arguments.connections
+        for contestant in contestants
+    ]
 
 
 def load_images(folder: Path | None) -> list[bytes]:
@@ -192,12 +237,12 @@ def run_all(trials: Sequence[Trial], rounds: int) -> list[Result]:
         return run_in_turns(trials, rounds, announce)
 
 
-def show(results: Sequence[Result], unchecked: Sequence[str]) -> None:
+def show(results: Sequence[Result], unchecked: Sequence[str], baseline: Sequence[str]) -> None:
     console = Console()
-    console.print(result_table(results, unchecked))
-    stages = stage_table(results)
-    if stages is not None:
-        console.print(stages)
+    ratios = [ratio for name in baseline for ratio in compare_results(results, name)]
+    for table in (result_table(results, unchecked), stage_table(results), ratio_table(ratios)):
+        if table is not None:
+            console.print(table)
 
 
 def draw_plots(results: Sequence[Result], folder: Path) -> None:

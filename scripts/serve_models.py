@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from mar_tools.command_line import ROOT, new_parser, run
+from mar_tools.drift import find_differences
 from mar_tools.server import ModelStatus, Server
 
 
@@ -38,6 +39,8 @@ def main() -> None:
         print(orjson.dumps([{**asdict(model), "ready": model.ready} for model in models]).decode())
     else:
         Console().print(status_table(models))
+    for difference in find_differences(models, arguments.config.read_text(encoding="utf-8")):
+        Console(stderr=True).print(f"[yellow]differs from {arguments.config.name}:[/] {difference}", soft_wrap=True)
 
 
 def start(server: Server, timeout_s: float) -> list[ModelStatus]:

@@ -41,7 +41,7 @@ LAYERS = (
     {"graphs", "graphs.*"},
     {"backends.*"},
     {"backends"},
-    {"decoding"},
+    {"preparation"},
     {"handler"},
 )
 WITHIN_A_LAYER = {

@@ -23,7 +23,6 @@ from vision_serving.config import (
     describe_problems,
     read_handler_config,
 )
-from vision_serving.decoding import Item, Place, decode_in_chunks
 from vision_serving.errors import (
     BackendError,
     ConfigError,
@@ -38,8 +37,9 @@ from vision_serving.images import Image
 from vision_serving.metrics import StageTimings
 from vision_serving.payload import Payload, parse_payload
 from vision_serving.predictions import Prediction
-from vision_serving.preprocessing import ImageBatch, model_hw
-from vision_serving.resources import configured_workers, threads_per_worker
+from vision_serving.preparation import Item, Place, Preparer, list_sources
+from vision_serving.preprocessing import ImageBatch, join_batches
+from vision_serving.resources import configured_workers, plan_threads, usable_cores
 from vision_serving.responses import ItemResult, Outcome, Response, encode_response
 
 logger = logging.getLogger(__name__)
@@ -55,18 +55,20 @@ class VisionHandler(ABC):
     labels: list[str]
     backend: Backend
     version: str = ""
+    _preparer: Preparer
 
     def load(self, model_dir: Path, device: torch.device, workers: int = 1) -> None:
         """Read an extracted archive and make its backend ready. Raises ConfigError or BackendError."""
         self.config = read_handler_config(model_dir / "model-config.yaml")
         self.labels = read_labels(model_dir / self.config.labels)
-        threads = threads_per_worker(workers)
-        torch.set_num_threads(threads)
+        threads = plan_threads(usable_cores(), workers)
+        torch.set_num_threads(threads.engine)
+        self._preparer = Preparer(self.preprocess, self.config.limits, threads.decode)
         backend_config = BackendConfig(
             precision=self.config.precision,
             cpu_features=self.config.cpu_features,
-            threads=threads,
-            pin_threads=workers == 1,
+            threads=threads.engine,
+            pin_threads=threads.pin,
         )
         self.backend = load_backend(self.config.backend, model_dir / self.config.artifact, backend_config, device)
 
@@ -75,9 +77,11 @@ class VisionHandler(ABC):
         timings = timings or StageTimings()
         options = [self._check_payload(payload) for payload in payloads]
         results: dict[Place, ItemResult] = {}
-        for chunk in decode_in_chunks(payloads, options, self.config.limits, timings):
-            results.update(chunk.errors)
-            for group in self._group(chunk.items):
+        sources, step = list_sources(payloads, options), self.config.max_images_per_inference
+        for start in range(0, len(sources), step):
+            items, failures = self._preparer.prepare(sources[start : start + step], timings)
+            results.update({place: _to_request_error(error) for place, error in failures.items()})
+            for group in group_by_size(items):
                 results.update(self._predict_group(group, timings))
         return [
             Outcome(_collect(request, payload, chosen, results), payload.form)
@@ -86,12 +90,12 @@ class VisionHandler(ABC):
 
     def warm_up(self, batch_size: int) -> None:
         """Run gray images through all stages, so that the first request finds everything allocated and compiled."""
-        image = np.full((480, 640, 3), 128, dtype=np.uint8)
-        self._run([Item((index, 0), image, self.read_options({})) for index in range(batch_size)], StageTimings())
+        batch = self.preprocess([np.full((480, 640, 3), 128, dtype=np.uint8)])
+        self._run([Item((index, 0), batch, self.read_options({})) for index in range(batch_size)], StageTimings())
 
     @abstractmethod
     def preprocess(self, images: Sequence[Image]) -> ImageBatch:
-        """Images that share one model size -> their batch."""
+        """Images that share one model size -> their batch. Called in several threads at a time, of an image each."""
 
     def inference(self, batch: ImageBatch) -> dict[str, Tensor]:
         """Named outputs of the backend, N first."""
@@ -125,14 +129,6 @@ class VisionHandler(ABC):
         except RequestError as error:
             return error
 
-    def _group(self, items: Sequence[Item]) -> list[list[Item]]:
-        """Items that can share a batch: one model size, and no more than an inference takes."""
-        by_size: dict[tuple[int, int], list[Item]] = {}
-        for item in items:
-            by_size.setdefault(model_hw(item.image.shape[:2], self.config.preprocessing), []).append(item)
-        limit = self.config.max_images_per_inference
-        return [group[start : start + limit] for group in by_size.values() for start in range(0, len(group), limit)]
-
     def _predict_group(self, items: Sequence[Item], timings: StageTimings) -> dict[Place, ItemResult]:
         """Results by place. A batch that fails is halved until the items that make it fail stand alone."""
         try:
@@ -145,8 +141,7 @@ class VisionHandler(ABC):
         return {**self._predict_group(items[:middle], timings), **self._predict_group(items[middle:], timings)}
 
     def _run(self, items: Sequence[Item], timings: StageTimings) -> list[Prediction]:
-        with timings.measure("preprocess"):
-            batch = self.preprocess([item.image for item in items])
+        batch = join_batches([item.batch for item in items])
         with timings.measure("inference"):
             outputs = self.inference(batch)
         with timings.measure("postprocess"):
@@ -192,6 +187,14 @@ class VisionHandler(ABC):
             "X-Batch-Size": str(batch_size),
             "Server-Timing": timings.server_timing(),
         }
+
+
+def group_by_size(items: Sequence[Item]) -> list[list[Item]]:
+    """Items that can share a batch: those of one model size."""
+    groups: dict[tuple[int, int], list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.batch.size_hw, []).append(item)
+    return list(groups.values())
 
 
 def choose_device(gpu_id: int | None, backend: str, device_type: DeviceType | None = None) -> torch.device:

@@ -1,6 +1,7 @@
 """Encoded bytes to uint8 RGB (H, W, 3): upright, within limits, or a RequestError that says why not."""
 
 import io
+import logging
 import struct
 import warnings
 import zlib
@@ -11,7 +12,18 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from vision_serving.config import ImageLimits
-from vision_serving.errors import ImageDecodeError, PayloadTooLargeError, RequestError, UnsupportedFormatError
+from vision_serving.errors import (
+    ImageDecodeError,
+    OutOfResourcesError,
+    PayloadTooLargeError,
+    RequestError,
+    UnsupportedFormatError,
+)
+
+logger = logging.getLogger(__name__)
+
+# Our own limit is checked as soon as a header is read. (Not by `catch_warnings`, which is not safe with threads.)
+warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
 
 Image: TypeAlias = NDArray[np.uint8]
 
@@ -54,22 +66,45 @@ KNOWN_SIGNATURES = (
 
 
 def decode_image(encoded: bytes, limits: ImageLimits) -> Image:
-    """Decode one image. Raises ImageDecodeError, PayloadTooLargeError or UnsupportedFormatError."""
+    """Decode one image. Raises a RequestError: of decoding, size, format or memory."""
+    with open_image(encoded, limits) as opened:
+        return read_pixels(opened)
+
+
+def open_image(encoded: bytes, limits: ImageLimits) -> PIL.Image.Image:
+    """Read the header of an image and check it. Raises as `decode_image`."""
     if not encoded:
         raise ImageDecodeError("the image is empty (0 bytes)")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # our own limit is checked below
-            with PIL.Image.open(io.BytesIO(encoded), formats=limits.formats) as image:
-                _check_size(image.size, limits)
-                image.load()
-                return np.asarray(_to_rgb(_to_upright(image)))
+        image = PIL.Image.open(io.BytesIO(encoded), formats=limits.formats)
     except PIL.UnidentifiedImageError as error:
         raise _unidentified(encoded, limits) from error
     except PIL.Image.DecompressionBombError as error:
         raise PayloadTooLargeError(f"the image has more pixels than the limit of {limits.max_pixels:,}") from error
-    except DECODER_ERRORS as error:
-        raise ImageDecodeError("the image is damaged or incomplete") from error
+    except Exception as error:
+        raise _damaged(error) from error
+    _check_size(image.size, limits)
+    return image
+
+
+def read_pixels(opened: PIL.Image.Image) -> Image:
+    """Decode an opened image, upright. Raises ImageDecodeError, UnsupportedFormatError or OutOfResourcesError."""
+    try:
+        opened.load()
+        return np.asarray(_to_rgb(_to_upright(opened)))
+    except RequestError:
+        raise
+    except Exception as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> RequestError:
+    """The border: whatever a decoder raises is the image's fault, and only the unusual is worth a line in the log."""
+    if isinstance(error, MemoryError):
+        return OutOfResourcesError("there is not enough memory to decode this image")
+    if not isinstance(error, DECODER_ERRORS):
+        logger.error("decoding one image failed in an unknown way", exc_info=error)
+    return ImageDecodeError("the image is damaged or incomplete")
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:

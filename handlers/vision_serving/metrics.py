@@ -1,7 +1,7 @@
 """How long each stage of a batch took."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -17,8 +17,20 @@ class StageTimings:
         try:
             yield
         finally:
-            elapsed = (time.perf_counter() - started) * 1000
-            self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + elapsed
+            self.add(stage, (time.perf_counter() - started) * 1000)
+
+    def add(self, stage: str, milliseconds: float) -> None:
+        self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + milliseconds
+
+    def add_shares(self, elapsed: float, parts: Sequence["StageTimings"]) -> None:
+        """What ran in several threads within `elapsed` ms: its stages divide that as they divide the threads' time."""
+        stages: dict[str, float] = {}
+        for part in parts:
+            for stage, milliseconds in part.milliseconds.items():
+                stages[stage] = stages.get(stage, 0.0) + milliseconds
+        total = sum(stages.values())
+        for stage, milliseconds in stages.items():
+            self.add(stage, elapsed * milliseconds / total)
 
     def server_timing(self) -> str:
         """The value of a `Server-Timing` header (W3C Server Timing)."""

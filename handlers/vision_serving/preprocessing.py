@@ -44,6 +44,18 @@ class ImageBatch:
     pixels: Tensor
     geometries: tuple[ImageGeometry, ...]
 
+    @property
+    def size_hw(self) -> SizeHW:
+        return self.pixels.shape[1], self.pixels.shape[2]
+
+
+def join_batches(batches: Sequence[ImageBatch]) -> ImageBatch:
+    """One batch of batches of one size."""
+    if len(batches) == 1:
+        return batches[0]
+    geometries = tuple(geometry for batch in batches for geometry in batch.geometries)
+    return ImageBatch(torch.cat([batch.pixels for batch in batches]), geometries)
+
 
 def resized_hw(source_hw: SizeHW, resize: ResizeConfig) -> SizeHW:
     """The size of an image after resizing, before cropping or padding."""

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ CGROUP_V2_ROOT = Path("/sys/fs/cgroup")
 CGROUP_V1_ROOT = Path("/sys/fs/cgroup/cpu")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
+
+MAX_DECODE_THREADS = 8  # a batch has seldom more images
 
 # What the numbers of an artifact can depend on -> the kernel's names for it, any of which will do. Without `vnni`
 # (dot products of int8 that cannot overflow) the sums of an int8 model saturate on x86, and its accuracy falls.
@@ -60,9 +63,22 @@ def _read_quota(folder: Path) -> float | None:
     return None
 
 
-def threads_per_worker(workers: int) -> int:
-    """Usable cores divided among the workers, at least 1 each."""
-    return max(1, usable_cores() // max(1, workers))
+@dataclass(frozen=True)
+class ThreadPlan:
+    """Of one worker. engine: threads of its runtime. decode: images decoded at a time, while the engine waits.
+
+    pin: whether the runtime ties each thread to a core, which it may where no other worker does the same.
+    """
+
+    engine: int
+    decode: int
+    pin: bool
+
+
+def plan_threads(cores: int, workers: int) -> ThreadPlan:
+    """The cores divided among the workers, at least 1 each."""
+    threads = max(1, cores // max(1, workers))
+    return ThreadPlan(engine=threads, decode=min(threads, MAX_DECODE_THREADS), pin=workers <= 1)
 
 
 def configured_workers(model_name: str) -> int:
@@ -86,22 +102,25 @@ def server_config_path() -> Path | None:
 def read_workers(properties_text: str, model_name: str) -> int:
     """`minWorkers` of a model (its largest version) in the `models` JSON, else `default_workers_per_model`, else 1."""
     default = int(read_properties(properties_text).get("default_workers_per_model", 1))
-    return max((int(found.get("minWorkers", 1)) for found in read_model(properties_text, model_name)), default=default)
+    return max(
+        (int(found.get("minWorkers", 1)) for found in read_model(properties_text, model_name).values()), default=default
+    )
 
 
 def read_batch_size(properties_text: str, model_name: str) -> int | None:
     """`batchSize` of a model (its largest version) in the `models` JSON, None where it names none."""
-    found = read_model(properties_text, model_name)
+    found = read_model(properties_text, model_name).values()
     return max((int(version["batchSize"]) for version in found if "batchSize" in version), default=None)
 
 
-def read_model(properties_text: str, model_name: str) -> list[dict[str, Any]]:
-    """What the `models` JSON says of each version of a model. Raises ConfigError where it is no JSON."""
+def read_model(properties_text: str, model_name: str) -> dict[str, dict[str, Any]]:
+    """What the `models` JSON says of a model, by version. Raises ConfigError where it is no JSON."""
     try:
         models = json.loads(read_properties(properties_text).get("models", "{}"))
     except json.JSONDecodeError as error:
         raise ConfigError(f"config.properties: `models` is not valid JSON: {error}") from error
-    return list(models.get(model_name, {}).values())
+    settings: dict[str, dict[str, Any]] = models.get(model_name, {})
+    return settings
 
 
 def read_properties(text: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import PIL.Image
 import pytest
 import torch
 from conftest import CPU, MakeHandler
@@ -25,7 +26,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from image_classification import ImageClassificationHandler
-from vision_serving.config import ImageLimits
 from vision_serving.errors import (
     BackendError,
     ConfigError,
@@ -39,7 +39,6 @@ from vision_serving.errors import (
     VisionServingError,
 )
 from vision_serving.handler import VisionHandler, choose_device
-from vision_serving.images import Image, decode_image
 from vision_serving.payload import Payload
 from vision_serving.predictions import Classification, Detections
 from vision_serving.responses import ItemResult, Outcome
@@ -173,21 +172,14 @@ def test_too_many_images_fail_their_request_alone(make_handler: MakeHandler) -> 
 def test_a_decoder_that_fails_in_an_unknown_way_fails_its_image_alone(
     make_handler: MakeHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_on_green(encoded: bytes, limits: ImageLimits) -> Image:
-        if encoded == png(GREEN):
+    def break_on_green(image: PIL.Image.Image) -> PIL.Image.Image:
+        if image.getpixel((0, 0)) == GREEN:
             raise AttributeError("deep inside a decoder")
-        return decode_image(encoded, limits)
+        return image
 
-    monkeypatch.setattr("vision_serving.decoding.decode_image", break_on_green)
+    monkeypatch.setattr("vision_serving.images._to_upright", break_on_green)
     outcomes = make_handler("classification").predict([one(png(RED)), one(png(GREEN)), one(png(BLUE))])
     assert summaries(outcomes) == [["red"], [ImageDecodeError], ["blue"]]
-
-
-def test_no_more_decoded_pixels_are_held_than_one_image_may_have(make_handler: MakeHandler) -> None:
-    handler = make_handler("classification", limits={"max_pixels": 100})
-    outcomes = handler.predict([one(png(RED), png(GREEN)), one(png(BLUE))])  # 64 pixels each
-    assert summaries(outcomes) == [["red", "green"], ["blue"]]
-    assert [shape[0] for shape in batches_of(handler)] == [1, 1, 1]
 
 
 def test_a_huge_class_filter_is_refused_before_it_is_looked_up(make_handler: MakeHandler) -> None:

@@ -6,12 +6,13 @@ import pytest
 from vision_serving import resources
 from vision_serving.errors import ConfigError
 from vision_serving.resources import (
+    ThreadPlan,
     cgroup_cores,
     configured_workers,
+    plan_threads,
     read_batch_size,
     read_properties,
     read_workers,
-    threads_per_worker,
     usable_cores,
 )
 
@@ -81,12 +82,19 @@ def test_usable_cores_are_what_affinity_and_quota_leave(
     assert usable_cores() == cores
 
 
-@pytest.mark.parametrize(("workers", "threads"), [(0, 4), (1, 4), (2, 2), (3, 1), (4, 1), (9, 1)])
-def test_cores_are_divided_among_workers_at_least_one_each(
-    monkeypatch: pytest.MonkeyPatch, workers: int, threads: int
-) -> None:
-    monkeypatch.setattr(resources, "usable_cores", lambda: 4)
-    assert threads_per_worker(workers) == threads
+@pytest.mark.parametrize(
+    ("cores", "workers", "plan"),
+    [
+        (4, 0, ThreadPlan(engine=4, decode=4, pin=True)),
+        (4, 1, ThreadPlan(engine=4, decode=4, pin=True)),
+        (4, 2, ThreadPlan(engine=2, decode=2, pin=False)),
+        (4, 3, ThreadPlan(engine=1, decode=1, pin=False)),
+        (4, 9, ThreadPlan(engine=1, decode=1, pin=False)),
+        (64, 2, ThreadPlan(engine=32, decode=8, pin=False)),
+    ],
+)
+def test_cores_are_divided_among_workers_at_least_one_each(cores: int, workers: int, plan: ThreadPlan) -> None:
+    assert plan_threads(cores, workers) == plan
 
 
 MODELS = r"""

@@ -16,7 +16,7 @@ from mar_tools.command_line import HANDLERS
 from mar_tools.isolation import isolated, python_command
 from mar_tools.verification import load_handler
 from vision_serving.errors import ConfigError
-from vision_serving.resources import threads_per_worker, usable_cores
+from vision_serving.resources import plan_threads, usable_cores
 
 WORKER = """
 import time
@@ -102,7 +102,7 @@ def test_p_answers_batches_in_several_processes(tiny_classifier: TinyModel, sour
     export = tiny_classifier.folders["openvino"]
     if source == "archive":
         export = build_archive(export, HANDLERS, tmp_path)
-    threads = threads_per_worker(2)
+    threads = plan_threads(usable_cores(), 2).engine
     found = measure_in_process(export, load_test_images(4, (64, 48)), 2, threads, 3, duration_s=0.5, warm_up_s=0.1)
     assert found.requests > 0
     assert found.requests % 3 == 0

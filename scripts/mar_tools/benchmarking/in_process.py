@@ -17,7 +17,7 @@ from mar_tools.benchmarking.targets import prepare_requests
 from mar_tools.building.timing_worker import TimingWorker, WorkerLostError
 from mar_tools.isolation import isolated, python_command
 from vision_serving.errors import ConfigError, VisionServingError
-from vision_serving.resources import threads_per_worker, usable_cores
+from vision_serving.resources import plan_threads, usable_cores
 
 WARM_UP_S = 1.0
 START_S = 0.2  # until all processes know when to begin
@@ -72,7 +72,7 @@ def measure_in_process(
 def workers_with(threads: int) -> int:
     """Among how many workers the cores are to be divided so that each has so many threads. Raises ConfigError."""
     workers = max(1, usable_cores() // max(1, threads))
-    if threads_per_worker(workers) != threads:
+    if plan_threads(usable_cores(), workers).engine != threads:
         raise ConfigError(f"an engine with {threads} threads cannot be had on {usable_cores()} cores")
     return workers
 

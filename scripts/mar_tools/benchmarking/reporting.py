@@ -12,6 +12,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
+from mar_tools.benchmarking.comparison import Ratio
 from mar_tools.benchmarking.load_tests import Result
 from mar_tools.machine import cpu_name, memory_bytes
 from vision_serving.resources import usable_cores
@@ -81,6 +82,17 @@ def stage_table(results: Sequence[Result]) -> Table | None:
         cells = [_format(measured.stages_ms.get(stage)) for stage in stages]
         latency = _format(measured.latency_ms.get("mean"))
         table.add_row(result.target, str(result.load), _format(measured.batch_size), *cells, latency)
+    return table
+
+
+def ratio_table(ratios: Sequence[Ratio]) -> Table | None:
+    """The first served model over each of the others; None without others."""
+    if not ratios:
+        return None
+    table = _new_table("load", f"times slower\nthan {ratios[0].baseline}", "least -\nmost")
+    for ratio in ratios:
+        spread = ratio.requests_per_s
+        table.add_row(ratio.target, str(ratio.load), f"{spread.median:.2f}", f"{spread.least:.2f} - {spread.most:.2f}")
     return table
 
 

@@ -11,7 +11,7 @@ from mar_tools.benchmarking.targets import Request, Target, prepare_requests
 from mar_tools.server import Server
 from mar_tools.torchserve_api import read_address
 from vision_serving.errors import ConfigError
-from vision_serving.resources import read_properties, threads_per_worker
+from vision_serving.resources import plan_threads, read_properties, usable_cores
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ServedModel:
     @property
     def threads(self) -> int:
         """Of the engine in each of its workers."""
-        return threads_per_worker(self.workers)
+        return plan_threads(usable_cores(), self.workers).engine
 
     def as_document(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,82 @@
+"""Other servers beside our own: started with the same model, asked the same pictures, checked by the same answers."""
+
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mar_tools.benchmarking.answers import expect_answers
+from mar_tools.benchmarking.peer_servers import REFERENCE
+from mar_tools.benchmarking.peers import HOST, Peer, PeerError, ServerSettings, StartedTarget, find_peers, run_peer
+from mar_tools.benchmarking.targets import Request, prepare_requests
+from vision_serving.errors import ConfigError
+from vision_serving.resources import usable_cores
+
+ARTIFACT = "artifact"  # the mode that serves our export with our code; all others compute eager fp32
+EAGER_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A peer in one of its modes that runs, and what it is asked."""
+
+    target: StartedTarget
+    requests: list[Request]
+    settings: ServerSettings
+
+    def as_document(self) -> dict[str, Any]:
+        return {**asdict(self.settings), "seconds_to_ready": round(self.target.seconds_to_ready, 2)}
+
+
+def choose_peers(names: Sequence[str], peers: Mapping[str, Peer]) -> list[tuple[Peer, str]]:
+    """Peers with their modes: `litserve` is all of its modes, `litserve-artifact` is one. Raises ConfigError."""
+    by_mode = {f"{name}-{mode}": (peer, mode) for name, peer in peers.items() for mode in peer.file.modes}
+    chosen: list[tuple[Peer, str]] = []
+    for name in names:
+        found = [by_mode[name]] if name in by_mode else [pair for pair in by_mode.values() if pair[0].name == name]
+        if not found:
+            raise ConfigError(f"unknown server {name!r}; expected one of {[*peers, *by_mode]}")
+        chosen += [pair for pair in found if pair not in chosen]
+    return chosen
+
+
+@contextmanager
+def start_contestants(
+    names: Sequence[str],
+    export: Path,
+    images: Sequence[bytes],
+    settings: ServerSettings,
+    announce: Callable[[str], None],
+) -> Iterator[tuple[list[Contestant], dict[str, str]]]:
+    """All that start and answer rightly, and why the others do not; stopped at the end.
+
+    export: the folder of the served artifact, with the export of eager fp32 beside it. settings: of those that serve
+    the artifact, as our own server has them; a network in eager mode gets all cores in one worker, which is its best.
+    """
+    eager = ServerSettings(workers=1, threads=usable_cores(), batch_size=EAGER_BATCH, batch_delay_ms=5)
+    pairs = choose_peers(names, find_peers())
+    folders = {mode: export if mode == ARTIFACT else export.parent / REFERENCE for _, mode in pairs}
+    announce("computing the expected answers")
+    expected = {folder: expect_answers(folder, images) for folder in set(folders.values())}
+    started: list[Contestant] = []
+    refused: dict[str, str] = {}
+    with ExitStack() as stack:
+        for peer, mode in pairs:
+            announce(f"starting {peer.name} ({mode})")
+            requests = prepare_requests(images, peer.file.encoding, expected[folders[mode]])
+            own = settings if mode == ARTIFACT else eager
+            try:
+                target = stack.enter_context(run_peer(peer, mode, export, find_free_port(), own, requests[0]))
+                started.append(Contestant(target, requests, own))
+            except PeerError as error:
+                refused[f"{peer.name}-{mode}"] = str(error)
+        yield started, refused
+
+
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,81 @@
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fakes import png
+
+from vision_serving.config import ClassificationOptions, ImageLimits, PreprocessingConfig, ResizeConfig
+from vision_serving.errors import ImageDecodeError, InvalidOptionError
+from vision_serving.images import Image
+from vision_serving.metrics import StageTimings
+from vision_serving.payload import Payload
+from vision_serving.preparation import PixelBudget, Preparer, Source, list_sources
+from vision_serving.preprocessing import ImageBatch, preprocess_images
+
+OPTIONS = ClassificationOptions()
+CONFIG = PreprocessingConfig(resize=ResizeConfig(mode="exact", size=(4, 4)))
+RED, GREEN = png((255, 0, 0)), png((0, 255, 0))
+PATIENCE_S = 20.0
+
+
+def preprocess(images: Sequence[Image]) -> ImageBatch:
+    return preprocess_images(images, CONFIG)
+
+
+def sources(*encoded: bytes) -> list[Source]:
+    return list_sources([Payload(images=encoded)], [OPTIONS])
+
+
+def test_images_of_requests_whose_options_are_wrong_are_left_out() -> None:
+    payloads = [Payload(images=(RED,)), Payload(images=(RED, GREEN)), Payload(images=(GREEN,))]
+    found = list_sources(payloads, [OPTIONS, InvalidOptionError("top_k"), OPTIONS])
+    assert [(source.place, source.encoded) for source in found] == [((0, 0), RED), ((2, 0), GREEN)]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_each_image_is_a_batch_of_its_own_in_order_or_an_error(threads: int) -> None:
+    timings = StageTimings()
+    items, failures = Preparer(preprocess, ImageLimits(), threads).prepare(sources(RED, b"?", GREEN, RED), timings)
+    assert [item.place for item in items] == [(0, 0), (0, 2), (0, 3)]
+    assert [item.batch.pixels[0, 0, 0].tolist() for item in items] == [[255, 0, 0], [0, 255, 0], [255, 0, 0]]
+    assert {place: type(error) for place, error in failures.items()} == {(0, 1): ImageDecodeError}
+    assert list(timings.milliseconds) == ["decode", "preprocess"]
+
+
+def test_an_image_that_cannot_be_preprocessed_fails_alone() -> None:
+    def refuse_green(images: Sequence[Image]) -> ImageBatch:
+        if images[0][0, 0, 1] == 255:
+            raise ZeroDivisionError
+        return preprocess(images)
+
+    items, failures = Preparer(refuse_green, ImageLimits(), 2).prepare(sources(RED, GREEN), StageTimings())
+    assert [item.place for item in items] == [(0, 0)]
+    assert {place: type(error) for place, error in failures.items()} == {(0, 1): ZeroDivisionError}
+
+
+def test_images_are_prepared_side_by_side() -> None:
+    both_there = threading.Barrier(2)
+
+    def wait_for_the_other(images: Sequence[Image]) -> ImageBatch:
+        both_there.wait(PATIENCE_S)  # raises where the other does not come
+        return preprocess(images)
+
+    items, _ = Preparer(wait_for_the_other, ImageLimits(), 2).prepare(sources(RED, GREEN), StageTimings())
+    assert len(items) == 2
+
+
+def test_a_budget_lets_in_what_fits_and_one_image_of_any_size() -> None:
+    budget, entered = PixelBudget(100), threading.Event()
+
+    def enter(pixels: int) -> None:
+        with budget.hold(pixels):
+            entered.set()
+
+    with ThreadPoolExecutor(1) as other:
+        with budget.hold(60):
+            other.submit(enter, 40).result(PATIENCE_S)
+            entered.clear()
+            waiting = other.submit(enter, 1000)
+            assert not entered.wait(0.2), "1000 pixels beside 60, where 100 are allowed"
+        waiting.result(PATIENCE_S)
