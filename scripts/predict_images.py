@@ -38,8 +38,6 @@ def main() -> None:
     parser.usage = (
         "%(prog)s [OPTIONS] MODEL IMAGE [IMAGE ...]\n       %(prog)s [OPTIONS] --archive FILE IMAGE [IMAGE ...]"
     )
-        "%(prog)s [OPTIONS] MODEL IMAGE [IMAGE ...]\n       %(prog)s [OPTIONS] --archive FILE IMAGE [IMAGE ...]"
-    )
     parser.add_argument("inputs", nargs="+", metavar="MODEL IMAGE", help="model name (not with --archive), then images")
     parser.add_argument("--archive", type=Path, help="predict in process from this .mar")
     parser.add_argument(
