@@ -26,6 +26,7 @@ from vision_serving.handler import VisionHandler
 from vision_serving.images import Image
 from vision_serving.payload import Payload
 from vision_serving.predictions import Classification, Detections
+from vision_serving.preparation import Preparer
 
 NUM_CLASSES = 5
 NO_FOLDER = Path()  # torchvision's builders need none
@@ -45,6 +46,7 @@ class GraphBackend:
 
 def handler_of(handler: VisionHandler, network: nn.Module, config: HandlerConfig) -> VisionHandler:
     handler.config = config
+    handler._preparer = Preparer(handler.preprocess, config.limits, threads=1)
     handler.labels = [str(index) for index in range(NUM_CLASSES)]
     handler.backend = GraphBackend(build_graph(network, config.task, config.preprocessing))  # type: ignore[assignment]
     return handler
