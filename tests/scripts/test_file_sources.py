@@ -141,12 +141,14 @@ def test_a_state_dict_is_no_script(tmp_path: Path) -> None:
         load_checkpoint(recipe)
 
 
-@pytest.mark.parametrize("key", ["preprocessing", "labels"])
-def test_a_script_tells_neither_preprocessing_nor_labels(tmp_path: Path, key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "message"), [("preprocessing", "preprocessing: auto needs"), ("labels", "`labels` is missing, and")]
+)
+def test_a_script_tells_neither_preprocessing_nor_labels(tmp_path: Path, key: str, message: str) -> None:
     script_recipe(tmp_path, Classifier())
     document = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**document, key: "auto"}))
-    with pytest.raises(ConfigError, match=f"{key}: auto needs"):
+    with pytest.raises(ConfigError, match=message):
         load_checkpoint(read_recipe(tmp_path / "recipe.yaml"))
 
 
