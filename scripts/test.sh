@@ -16,10 +16,4 @@ ruff format --check --quiet "${sources[@]}"
 echo "== mypy"
 mypy "${sources[@]}"
 echo "== pytest"
-if (($#)); then
-    python -m pytest "$@"
-else
-    # The load tests apart: in one process with all others, which load every runtime, the interpreter once crashed.
-    python -m pytest --ignore-glob='*/test_bench*'
-    python -m pytest tests/scripts/test_bench*
-fi
+python -m pytest "$@"

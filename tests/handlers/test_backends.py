@@ -1,9 +1,13 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import CPU_BACKENDS
 
+from mar_tools.command_line import HANDLERS
 from vision_serving import backends
 from vision_serving.backends import BACKENDS, load_backend
 from vision_serving.config import BackendConfig
@@ -42,6 +46,33 @@ def test_openvino_refuses_an_artifact_it_cannot_load(tmp_path: Path, content: by
     (tmp_path / "model.xml").write_bytes(content)
     with pytest.raises(BackendError, match=r"OpenVINO cannot load model\.xml"):
         load_backend("openvino", tmp_path / "model.xml", BackendConfig(), CPU)
+
+
+FREED_IN_ORDER = """
+import gc, signal, sys
+from pathlib import Path
+import openvino, torch
+from openvino import opset8
+from vision_serving.backends import load_backend
+from vision_serving.config import BackendConfig
+
+pixels = opset8.parameter([-1, 8], openvino.Type.f32)
+openvino.save_model(openvino.Model([opset8.relu(pixels)], [pixels]), sys.argv[1])
+load = lambda: load_backend("openvino", Path(sys.argv[1]), BackendConfig(), torch.device("cpu"))
+first, second = load(), load()
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_signals_are_handled_after_several_openvino_models(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FREED_IN_ORDER, str(tmp_path / "model.xml")]
+    finished = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(HANDLERS)}, capture_output=True, text=True)
+    assert (finished.returncode, finished.stdout) == (0, "handled\n"), finished.stderr
 
 
 def test_openvino_refuses_another_device_than_the_cpu(tmp_path: Path) -> None:

@@ -159,6 +159,11 @@ def test_a_score_profile_has_one_length(count: int) -> None:
     assert float(profile[-1]) == (scores[-1] if count else 0)
 
 
+def test_suppressed_candidates_do_not_count_in_a_score_profile() -> None:
+    scores = torch.linspace(0.4, 0.6, 500)
+    assert torch.equal(score_profile(scores), score_profile(torch.cat((scores, torch.zeros(37)))))
+
+
 @pytest.mark.parametrize(
     ("noise", "decibels"),
     [(0.0, 200.0), (1.0, 0.0), (0.1, 20.0), (0.01, 40.0)],

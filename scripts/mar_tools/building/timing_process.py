@@ -3,6 +3,7 @@
 The first line says what to load, each further one asks for a round. It ends with its input.
 """
 
+import io
 import os
 import statistics
 import sys
@@ -43,6 +44,8 @@ def main() -> None:
 def own_output() -> TextIO:
     """The pipe to the parent, which nothing else can write into: libraries print to standard output as they please."""
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=True)  # the process is killed at the end, with what was not written yet
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return pipe
 

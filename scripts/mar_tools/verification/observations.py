@@ -117,8 +117,11 @@ def _observe_boxes(handler: VisionHandler, batch: ImageBatch, outputs: Mapping[s
 
 
 def score_profile(scores: Tensor) -> Tensor:
-    """All scores of an image, sorted, at evenly spaced ranks: (PROFILE_RANKS,), however many there are."""
-    ordered = scores.flatten().float().sort().values
+    """All scores of an image, sorted, at evenly spaced ranks: (PROFILE_RANKS,), however many there are.
+
+    Without zeros, which stand where a graph suppressed a candidate: one more or less of those is no noise of scores.
+    """
+    ordered = scores[scores != 0].float().sort().values
     if len(ordered) == 0:
         return torch.zeros(PROFILE_RANKS)
     return ordered[torch.linspace(0, len(ordered) - 1, PROFILE_RANKS, dtype=torch.float64).round().long()]
