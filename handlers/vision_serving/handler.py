@@ -19,6 +19,7 @@ from vision_serving.config import (
     BackendConfig,
     DeviceType,
     HandlerConfig,
+    ImageLimits,
     Options,
     describe_problems,
     read_handler_config,
@@ -57,9 +58,13 @@ class VisionHandler(ABC):
     version: str = ""
     _preparer: Preparer
 
-    def load(self, model_dir: Path, device: torch.device, workers: int = 1) -> None:
-        """Read an extracted archive and make its backend ready. Raises ConfigError or BackendError."""
-        self.config = read_handler_config(model_dir / "model-config.yaml")
+    def load(self, model_dir: Path, device: torch.device, workers: int = 1, limits: ImageLimits | None = None) -> None:
+        """Read an extracted archive and make its backend ready. Raises ConfigError or BackendError.
+
+        workers: among how many the cores are divided. limits: instead of the archive's own.
+        """
+        config = read_handler_config(model_dir / "model-config.yaml")
+        self.config = config if limits is None else config.model_copy(update={"limits": limits})
         self.labels = read_labels(model_dir / self.config.labels)
         threads = plan_threads(usable_cores(), workers)
         torch.set_num_threads(threads.engine)

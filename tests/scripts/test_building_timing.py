@@ -72,11 +72,12 @@ def test_a_rate_counts_the_images_of_the_median_pass(
     assert rate > 2 / (time.perf_counter() - started)
 
 
-def test_a_model_that_fails_is_not_timed_but_a_bad_image_is(
+def test_an_answer_that_is_no_prediction_is_not_timed(
     tiny_classifier: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = load_handler(tiny_classifier.folders["eager"])
-    answer_batch(handler, [Payload(images=(b"not an image",))])
+    with pytest.raises(VisionServingError, match="answered 400 to an image"):
+        answer_batch(handler, [Payload(images=(b"not an image",))])
     monkeypatch.setattr(handler, "inference", lambda batch: 1 / 0)
     with pytest.raises(VisionServingError, match="answered 500 to an image"):
         answer_batch(handler, [Payload(images=(choose_images(None, 1)[0].read_bytes(),))])

@@ -29,8 +29,7 @@ def main() -> None:
     try:
         job = TimingJob.model_validate_json(sys.stdin.readline())
         started = time.perf_counter()
-        handler = load_handler(job.folder)
-        handler.config = handler.config.model_copy(update={"limits": ImageLimits()})  # which verification has, too
+        handler = load_handler(job.folder, limits=ImageLimits())  # which verification has, too
         answer(answers, load_s=time.perf_counter() - started)
         payloads = [Payload(images=(path.read_bytes(),)) for path in job.images]
         for line in iter(sys.stdin.readline, ""):
@@ -78,9 +77,9 @@ def split_batches(payloads: Sequence[Payload], batch_size: int) -> list[list[Pay
 
 
 def answer_batch(handler: VisionHandler, batch: Sequence[Payload]) -> None:
-    """Encoded images -> JSON bytes. Raises VisionServingError where the model, and not the image, is at fault."""
+    """Encoded images -> JSON bytes. Raises VisionServingError for other answers: fast ones look well in a table."""
     for response in [encode_response(outcome) for outcome in handler.predict(batch)]:
-        if response.status >= 500:
+        if response.status != 200:
             raise VisionServingError(f"answered {response.status} to an image: {response.body[:200].decode()}")
 
 

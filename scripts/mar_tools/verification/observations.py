@@ -32,17 +32,17 @@ BATCH = 4
 PROFILE_RANKS = 4096
 
 
-def load_handler(folder: Path, workers: int = 1) -> VisionHandler:
+def load_handler(folder: Path, workers: int = 1, limits: ImageLimits | None = None) -> VisionHandler:
     """The handler of an export folder, loaded as a worker would load it, on the device that it was exported for.
 
-    workers: among how many the cores are divided. Raises ConfigError or BackendError.
+    workers: among how many the cores are divided. limits: instead of its own. Raises ConfigError or BackendError.
     """
     config = read_handler_config(folder / "model-config.yaml")
     on_gpu = config.device_type == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise BackendError(f"{folder}: exported for a GPU, and PyTorch finds none here")
     handler = HANDLERS[config.task]()
-    handler.load(folder, torch.device("cuda:0" if on_gpu else "cpu"), workers)
+    handler.load(folder, torch.device("cuda:0" if on_gpu else "cpu"), workers, limits)
     return handler
 
 
