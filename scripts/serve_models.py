@@ -49,11 +49,13 @@ def start(server: Server, timeout_s: float) -> list[ModelStatus]:
 
 
 def status_table(models: list[ModelStatus]) -> Table:
-    table = Table(Column("model", overflow="fold"), "version", "workers ready", "batch", "delay ms", "device")
+    table = Table(
+        Column("model", overflow="fold"), "version", "workers ready", "threads each", "batch", "delay ms", "device"
+    )
     for entry in models:
         workers = f"{entry.workers_ready} of {entry.workers}"
-        delay = str(entry.max_batch_delay_ms)
-        table.add_row(entry.model, entry.version, workers, str(entry.batch_size), delay, entry.device)
+        plan = (str(entry.threads), str(entry.batch_size), str(entry.max_batch_delay_ms))
+        table.add_row(entry.model, entry.version, workers, *plan, entry.device)
     return table
 
 

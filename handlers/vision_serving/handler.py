@@ -40,7 +40,7 @@ from vision_serving.payload import Payload, parse_payload
 from vision_serving.predictions import Prediction
 from vision_serving.preparation import Item, Place, Preparer, list_sources
 from vision_serving.preprocessing import ImageBatch, join_batches
-from vision_serving.resources import configured_workers, plan_threads, usable_cores
+from vision_serving.resources import ThreadPlan, configured_threads, plan_threads, usable_cores
 from vision_serving.responses import ItemResult, Outcome, Response, encode_response
 
 logger = logging.getLogger(__name__)
@@ -58,15 +58,21 @@ class VisionHandler(ABC):
     version: str = ""
     _preparer: Preparer
 
-    def load(self, model_dir: Path, device: torch.device, workers: int = 1, limits: ImageLimits | None = None) -> None:
+    def load(
+        self,
+        model_dir: Path,
+        device: torch.device,
+        threads: ThreadPlan | None = None,
+        limits: ImageLimits | None = None,
+    ) -> None:
         """Read an extracted archive and make its backend ready. Raises ConfigError or BackendError.
 
-        workers: among how many the cores are divided. limits: instead of the archive's own.
+        threads: by default those of a worker that is alone on the machine. limits: instead of the archive's own.
         """
         config = read_handler_config(model_dir / "model-config.yaml")
         self.config = config if limits is None else config.model_copy(update={"limits": limits})
         self.labels = read_labels(model_dir / self.config.labels)
-        threads = plan_threads(usable_cores(), workers)
+        threads = threads or plan_threads(usable_cores(), workers=1)
         torch.set_num_threads(threads.engine)
         self._preparer = Preparer(self.preprocess, self.config.limits, threads.decode)
         backend_config = BackendConfig(
@@ -162,7 +168,7 @@ class VisionHandler(ABC):
         try:
             config = read_handler_config(model_dir / "model-config.yaml")
             device = choose_device(properties.get("gpu_id"), config.backend, config.device_type)
-            self.load(model_dir, device, workers=configured_workers(context.model_name))
+            self.load(model_dir, device, configured_threads(context.model_name))
             for batch_size in sorted({1, properties.get("batch_size") or 1}):
                 self.warm_up(batch_size)
         except VisionServingError:

@@ -75,19 +75,26 @@ class ThreadPlan:
     pin: bool
 
 
-def plan_threads(cores: int, workers: int) -> ThreadPlan:
-    """The cores divided among the workers, at least 1 each."""
-    threads = max(1, cores // max(1, workers))
-    return ThreadPlan(engine=threads, decode=min(threads, MAX_DECODE_THREADS), pin=workers <= 1)
+def plan_threads(cores: int, workers: int, threads: int | None = None) -> ThreadPlan:
+    """The cores divided among the workers, at least 1 each; or as many threads in each as are asked for."""
+    engine = threads or max(1, cores // max(1, workers))
+    return ThreadPlan(engine=engine, decode=min(engine, MAX_DECODE_THREADS), pin=workers <= 1)
 
 
-def configured_workers(model_name: str) -> int:
-    """Workers of this model, as the `config.properties` of the TorchServe that started this process says; 1 elsewhere.
+def configured_threads(model_name: str) -> ThreadPlan:
+    """As the `config.properties` of the TorchServe that started this process says; elsewhere those of one worker.
 
-    TorchServe tells a worker neither its count nor the file, but the file is on the command line of its parent.
+    TorchServe tells a worker neither their count nor the file, but the file is on the command line of its parent.
     """
     path = server_config_path()
-    return 1 if path is None else read_workers(path.read_text(encoding="utf-8"), model_name)
+    return read_threads("" if path is None else path.read_text(encoding="utf-8"), model_name)
+
+
+def read_threads(properties_text: str, model_name: str) -> ThreadPlan:
+    """Of each worker of a model, on this machine: `threads` in the `models` JSON, which is ours; else a fair share."""
+    found = read_model(properties_text, model_name).values()
+    threads = max((int(version["threads"]) for version in found if "threads" in version), default=None)
+    return plan_threads(usable_cores(), read_workers(properties_text, model_name), threads)
 
 
 def server_config_path() -> Path | None:

@@ -23,7 +23,7 @@ from mar_tools.java import find_java_home
 from mar_tools.server_logs import ServerLogs
 from mar_tools.torchserve_api import ServerError, TorchServeClient, describe_failure, read_address
 from vision_serving.errors import ConfigError
-from vision_serving.resources import read_properties, read_workers
+from vision_serving.resources import read_properties, read_threads, read_workers
 
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.25
@@ -33,12 +33,13 @@ ADDRESS_KEYS = {"inference_address": 8080, "management_address": 8081, "metrics_
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """One version of one model on a running server."""
+    """One version of one model on a running server. threads: of each worker's engine, as the properties have it."""
 
     model: str
     version: str
     workers_ready: int
     workers: int
+    threads: int
     batch_size: int
     max_batch_delay_ms: int
     device: str
@@ -202,6 +203,7 @@ class Server:
             raise ServerError(failure)
 
     def _describe(self, model: str) -> Iterator[ModelStatus]:
+        threads = read_threads(self.config.read_text(encoding="utf-8"), model)
         for entry in self.client.describe(model):
             workers = entry["workers"]
             yield ModelStatus(
@@ -209,6 +211,7 @@ class Server:
                 version=entry["modelVersion"],
                 workers_ready=sum(worker["status"] == "READY" for worker in workers),
                 workers=max(len(workers), entry["minWorkers"]),
+                threads=threads.engine,
                 batch_size=entry["batchSize"],
                 max_batch_delay_ms=entry["maxBatchDelay"],
                 device=entry["deviceType"],

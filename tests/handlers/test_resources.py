@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -8,10 +9,11 @@ from vision_serving.errors import ConfigError
 from vision_serving.resources import (
     ThreadPlan,
     cgroup_cores,
-    configured_workers,
+    configured_threads,
     plan_threads,
     read_batch_size,
     read_properties,
+    read_threads,
     read_workers,
     usable_cores,
 )
@@ -133,6 +135,22 @@ def test_the_workers_of_a_model_are_read_from_the_properties(text: str, model: s
     assert read_workers(text, model) == workers
 
 
+@pytest.mark.parametrize(
+    ("version", "plan"),
+    [
+        ({"minWorkers": 2}, ThreadPlan(engine=4, decode=4, pin=False)),
+        ({"minWorkers": 2, "threads": 1}, ThreadPlan(engine=1, decode=1, pin=False)),
+        ({"threads": 16}, ThreadPlan(engine=16, decode=8, pin=True)),
+    ],
+    ids=["a fair share", "fewer", "more"],
+)
+def test_the_threads_of_a_model_are_its_share_or_as_the_properties_say(
+    version: dict[str, int], plan: ThreadPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vision_serving.resources.usable_cores", lambda: 8)
+    assert read_threads(f"models={json.dumps({'digits': {'1.0': version}})}", "digits") == plan
+
+
 @pytest.mark.parametrize(("model", "batch_size"), [("resnet50", 16), ("digits", None), ("other", None)])
 def test_the_batch_size_of_a_model_is_read_from_the_properties(model: str, batch_size: int | None) -> None:
     assert read_batch_size(MODELS, model) == batch_size
@@ -161,4 +179,4 @@ def test_a_properties_file_is_read(text: str, values: dict[str, str]) -> None:
 
 
 def test_without_torchserve_a_model_has_one_worker() -> None:
-    assert configured_workers("resnet50") == 1
+    assert configured_threads("resnet50") == plan_threads(usable_cores(), 1)

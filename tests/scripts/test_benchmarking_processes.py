@@ -9,13 +9,12 @@ from conftest import TinyModel
 
 from mar_tools.archive import build_archive
 from mar_tools.benchmarking.images import load_test_images
-from mar_tools.benchmarking.in_process import InProcessError, measure_in_process, workers_with
+from mar_tools.benchmarking.in_process import InProcessError, measure_in_process
 from mar_tools.benchmarking.in_process_loop import LoopWindow, iterate_batches, run_window
 from mar_tools.benchmarking.processes import Usage, UsageWatch
 from mar_tools.command_line import HANDLERS
 from mar_tools.isolation import isolated, python_command
 from mar_tools.verification import load_handler
-from vision_serving.errors import ConfigError
 from vision_serving.resources import plan_threads, usable_cores
 
 WORKER = """
@@ -118,14 +117,6 @@ def test_a_model_that_cannot_be_loaded_says_why(tiny_classifier: TinyModel, tmp_
     (tmp_path / "model-config.yaml").write_text("handler: {task: classification}")
     with pytest.raises(InProcessError, match=r"the model in process: ConfigError: .*model-config\.yaml"):
         measure_in_process(tmp_path, load_test_images(1, (64, 48)), 1, usable_cores(), 1, 0.1)
-
-
-def test_threads_that_the_cores_cannot_be_divided_into_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("mar_tools.benchmarking.in_process.usable_cores", "vision_serving.resources.usable_cores"):
-        monkeypatch.setattr(name, lambda: 8)
-    assert [workers_with(threads) for threads in (1, 2, 4, 8)] == [8, 4, 2, 1]
-    with pytest.raises(ConfigError, match="an engine with 16 threads cannot be had on 8 cores"):
-        workers_with(16)
 
 
 def test_the_loops_process_is_found_by_its_name() -> None:

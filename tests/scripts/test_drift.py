@@ -12,7 +12,7 @@ models={\\
 
 
 def status(model: str, version: str, workers: int, batch_size: int, max_batch_delay_ms: int) -> ModelStatus:
-    return ModelStatus(model, version, workers, workers, batch_size, max_batch_delay_ms, "cpu")
+    return ModelStatus(model, version, workers, workers, 1, batch_size, max_batch_delay_ms, "cpu")
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,7 @@ from mar_tools.benchmarking.processes import UsageWatch
 from mar_tools.benchmarking.targets import prepare_requests
 from mar_tools.building.timing_worker import TimingWorker, WorkerLostError
 from mar_tools.isolation import isolated, python_command
-from vision_serving.errors import ConfigError, VisionServingError
-from vision_serving.resources import plan_threads, usable_cores
+from vision_serving.errors import VisionServingError
 
 WARM_UP_S = 1.0
 START_S = 0.2  # until all processes know when to begin
@@ -56,25 +55,16 @@ def measure_in_process(
 
     export: an export folder or a `.mar`. A latency is that of a batch. Raises ConfigError or InProcessError.
     """
-    workers = workers_with(threads)
     with open_export(export) as folder, tempfile.TemporaryDirectory(prefix="images-") as pictures:
         paths = _write_images(Path(pictures), images)
-        job = {"folder": str(folder), "images": paths, "workers": workers, "batch_size": batch_size}
+        job = {"folder": str(folder), "images": paths, "batch_size": batch_size}
         with _start_processes(Path(pictures), processes) as loop, ThreadPoolExecutor(processes) as pool:
-            list(pool.map(lambda process: process.ask(job), loop))
+            list(pool.map(lambda process: process.ask({**job, "processes": processes, "threads": threads}), loop))
             with UsageWatch([process.pid for process in loop]) as watch:
                 batches, window = _run_window(loop, pool, warm_up_s, duration_s, watch)
     records = [record for batch in batches for record in _read_batch(batch)]
     until = max([window.end, *(record.finished for record in records)])
     return summarise(records, prepare_requests(images), Window(window.start, until), watch.usage)
-
-
-def workers_with(threads: int) -> int:
-    """Among how many workers the cores are to be divided so that each has so many threads. Raises ConfigError."""
-    workers = max(1, usable_cores() // max(1, threads))
-    if plan_threads(usable_cores(), workers).engine != threads:
-        raise ConfigError(f"an engine with {threads} threads cannot be had on {usable_cores()} cores")
-    return workers
 
 
 def _write_images(folder: Path, images: Sequence[bytes]) -> list[str]:

@@ -17,15 +17,17 @@ from vision_serving.config import StrictModel
 from vision_serving.handler import VisionHandler
 from vision_serving.metrics import StageTimings
 from vision_serving.payload import Payload
+from vision_serving.resources import plan_threads, usable_cores
 from vision_serving.responses import encode_response
 
 
 class LoopJob(StrictModel):
-    """What to load and how. workers: among how many the cores are divided."""
+    """What to load and how. threads: of each of so many processes."""
 
     folder: Path
     images: tuple[Path, ...]
-    workers: int
+    processes: int
+    threads: int
     batch_size: int
 
 
@@ -40,7 +42,7 @@ def main() -> None:
     answers = own_output()
     try:
         job = LoopJob.model_validate_json(sys.stdin.readline())
-        handler = load_handler(job.folder, job.workers)
+        handler = load_handler(job.folder, plan_threads(usable_cores(), job.processes, job.threads))
         handler.warm_up(job.batch_size)
         batches = iterate_batches([path.read_bytes() for path in job.images], job.batch_size)
         answer(answers, ready=True)

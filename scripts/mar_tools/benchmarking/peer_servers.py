@@ -25,7 +25,7 @@ from vision_serving.config import PreprocessingConfig, Task, read_handler_config
 from vision_serving.errors import ConfigError
 from vision_serving.handler import VisionHandler, read_labels
 from vision_serving.payload import Payload
-from vision_serving.resources import usable_cores
+from vision_serving.resources import plan_threads, usable_cores
 from vision_serving.responses import encode_response
 
 ENVIRONMENT_KEY = "PEER_SERVER_ARGUMENTS"
@@ -98,8 +98,7 @@ class ArtifactModel:
         config = read_handler_config(arguments.export / "model-config.yaml")
         handler = HANDLERS[config.task]()
         device = torch.device("cuda:0" if config.device_type == "cuda" else "cpu")
-        # The handler divides the cores among so many workers.
-        handler.load(arguments.export, device, workers=max(arguments.workers, usable_cores() // arguments.threads))
+        handler.load(arguments.export, device, plan_threads(usable_cores(), arguments.workers, arguments.threads))
         return cls(handler)
 
     def decode(self, body: bytes) -> Payload:

@@ -11,29 +11,26 @@ from mar_tools.benchmarking.targets import Request, Target, prepare_requests
 from mar_tools.server import Server
 from mar_tools.torchserve_api import read_address
 from vision_serving.errors import ConfigError
-from vision_serving.resources import plan_threads, read_properties, usable_cores
+from vision_serving.resources import read_properties, read_threads
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """One model as it is served. archive: None where it is not in the server's model store."""
+    """One model as it is served. threads: of the engine in each worker. archive: None where it is not in the store."""
 
     target: Target
     version: str
     workers: int
     batch_size: int
     max_batch_delay_ms: int
+    threads: int
     archive: Path | None
-
-    @property
-    def threads(self) -> int:
-        """Of the engine in each of its workers."""
-        return plan_threads(usable_cores(), self.workers).engine
 
     def as_document(self) -> dict[str, Any]:
         return {
             "version": self.version,
             "workers": self.workers,
+            "threads": self.threads,
             "batch_size": self.batch_size,
             "max_batch_delay_ms": self.max_batch_delay_ms,
         }
@@ -56,7 +53,8 @@ def find_served_models(server: Server, names: Sequence[str]) -> list[ServedModel
 def _read_model(server: Server, name: str, target: Target) -> ServedModel:
     versions = server.client.describe(name)
     served = next((entry for entry in versions if entry.get("defaultVersion")), versions[0])
-    store = server.folder / read_properties(server.config.read_text(encoding="utf-8")).get("model_store", "model_store")
+    properties = server.config.read_text(encoding="utf-8")
+    store = server.folder / read_properties(properties).get("model_store", "model_store")
     archive = store / Path(served["modelUrl"]).name
     return ServedModel(
         target=target,
@@ -64,6 +62,7 @@ def _read_model(server: Server, name: str, target: Target) -> ServedModel:
         workers=max(served["minWorkers"], 1),
         batch_size=served["batchSize"],
         max_batch_delay_ms=served["maxBatchDelay"],
+        threads=read_threads(properties, name).engine,
         archive=archive if archive.is_file() else None,
     )
 

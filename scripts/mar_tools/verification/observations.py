@@ -21,6 +21,7 @@ from vision_serving.handler import VisionHandler
 from vision_serving.images import Image, decode_image
 from vision_serving.postprocessing import read_candidates, select_detections
 from vision_serving.preprocessing import ImageBatch, model_hw
+from vision_serving.resources import ThreadPlan
 
 # Of one image. A classifier's: `logits` (C,). A detector's: after NMS, best first, of any score, `boxes` (K, 4) xyxy in
 # model pixels, `source_boxes` (K, 4) in pixels of the image, `scores` (K,), `class_ids` (K,); and `score_profile` (R,).
@@ -32,17 +33,17 @@ BATCH = 4
 PROFILE_RANKS = 4096
 
 
-def load_handler(folder: Path, workers: int = 1, limits: ImageLimits | None = None) -> VisionHandler:
+def load_handler(folder: Path, threads: ThreadPlan | None = None, limits: ImageLimits | None = None) -> VisionHandler:
     """The handler of an export folder, loaded as a worker would load it, on the device that it was exported for.
 
-    workers: among how many the cores are divided. limits: instead of its own. Raises ConfigError or BackendError.
+    threads, limits: as of VisionHandler.load. Raises ConfigError or BackendError.
     """
     config = read_handler_config(folder / "model-config.yaml")
     on_gpu = config.device_type == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise BackendError(f"{folder}: exported for a GPU, and PyTorch finds none here")
     handler = HANDLERS[config.task]()
-    handler.load(folder, torch.device("cuda:0" if on_gpu else "cpu"), workers, limits)
+    handler.load(folder, torch.device("cuda:0" if on_gpu else "cpu"), threads, limits)
     return handler
 
 
