@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import psutil
 from mar_tools.archive import check_archive
 from mar_tools.isolation import WAIT_POLICY
 from mar_tools.java import find_java_home
+from mar_tools.ports import is_free
 from mar_tools.server_logs import ServerLogs
 from mar_tools.torchserve_api import ServerError, TorchServeClient, describe_failure, read_address
 from vision_serving.errors import ConfigError
@@ -106,12 +106,12 @@ class Server:
         """Raises ServerError when the server does not answer."""
         return [entry for model in self.client.list_models() for entry in self._describe(model)]
 
-    def _model_store(self) -> Path:
+    def model_store(self) -> Path:
         return self.folder / self._values.get("model_store", "model_store")
 
     def _check_models(self) -> None:
         """Raises ConfigError for what TorchServe would leave out or end with, without saying why."""
-        store = self._model_store()
+        store = self.model_store()
         wanted = self._values.get("load_models", "all")
         if wanted.lower() == "all":
             archives = sorted(store.glob("*.mar"))
@@ -219,13 +219,9 @@ class Server:
 
     def _require_free_ports(self) -> None:
         for name, port in self.ports().items():
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError as error:
-                    taken = f"port {port} ({name} in {self.config.name}) is taken by another process"
-                    raise ServerError(f"{taken}; stop it or change the port") from error
+            if not is_free(port):
+                taken = f"port {port} ({name} in {self.config.name}) is taken by another process"
+                raise ServerError(f"{taken}; stop it or change the port")
 
     def ports(self) -> dict[str, int]:
         """The five listening ports by their key."""

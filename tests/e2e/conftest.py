@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 
+from mar_tools.ports import find_free_ports
 from mar_tools.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,17 +54,11 @@ def run_script(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.Co
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def write_configuration(folder: Path) -> Path:
     """The shipped config.properties with free ports and a batch delay that a test can rely on."""
     text = (ROOT / "config.properties").read_text()
-    text = re.sub(r"(address=http://127\.0\.0\.1):\d+", lambda match: f"{match[1]}:{free_port()}", text)
-    text = re.sub(r"(_port)=707\d", lambda match: f"{match[1]}={free_port()}", text)
+    text = re.sub(r"(address=http://127\.0\.0\.1):\d+", lambda match: f"{match[1]}:{find_free_ports(1)[0]}", text)
+    text = re.sub(r"(_port)=707\d", lambda match: f"{match[1]}={find_free_ports(1)[0]}", text)
     text = re.sub(r'"maxBatchDelay": \d+', f'"maxBatchDelay": {BATCH_DELAY_MS}', text)
     config = folder / "config.properties"
     config.write_text(text)

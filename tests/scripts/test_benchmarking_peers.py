@@ -20,6 +20,7 @@ from mar_tools.benchmarking import peers
 from mar_tools.benchmarking.peer_servers import ServerArguments, load_model
 from mar_tools.benchmarking.peers import PEERS, Peer, PeerError, ServerSettings, find_peers, install_peer, run_peer
 from mar_tools.benchmarking.targets import encode_request
+from mar_tools.ports import find_free_ports
 from mar_tools.verification import load_handler
 from vision_serving.errors import ConfigError
 from vision_serving.payload import Payload
@@ -97,9 +98,8 @@ def known(export: Path, picture: bytes) -> KnownAnswer:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    (port,) = find_free_ports(1)
+    return port
 
 
 def arguments_for(export: Path, mode: str) -> ServerArguments:

@@ -9,16 +9,15 @@ of each, a log line for each request are TorchServe's own choice.
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 
 from mar_tools.benchmarking.peer_servers import ServerArguments, parse_server_arguments
 from mar_tools.command_line import ROOT
 from mar_tools.java import find_java_home
+from mar_tools.ports import find_free_ports
 
 ARCHIVE = Path(__file__).resolve().parent / "archives" / "classifier.mar"
 OTHER_PORTS = ("management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
@@ -28,7 +27,7 @@ def new_properties(arguments: ServerArguments) -> dict[str, str]:
     """The lines of `config.properties`."""
     others = {
         key: f"http://127.0.0.1:{port}" if key.endswith("address") else str(port)
-        for key, port in zip(OTHER_PORTS, free_ports(len(OTHER_PORTS)), strict=True)
+        for key, port in zip(OTHER_PORTS, find_free_ports(len(OTHER_PORTS)), strict=True)
     }
     return {
         "inference_address": f"http://{arguments.host}:{arguments.port}",
@@ -56,14 +55,6 @@ def new_tuning(arguments: ServerArguments) -> dict[str, str]:
         "disable_system_metrics": "true",
         "vmargs": f"-Dlog4j.configurationFile={ROOT / 'log4j2.xml'} -Xmx1g",
     }
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def new_environment(arguments: ServerArguments, folder: str) -> dict[str, str]:

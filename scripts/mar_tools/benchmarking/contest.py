@@ -1,6 +1,5 @@
 """Other servers beside our own: started with the same model, asked the same pictures, checked by the same answers."""
 
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -9,8 +8,9 @@ from typing import Any
 
 from mar_tools.benchmarking.answers import expect_answers
 from mar_tools.benchmarking.peer_servers import REFERENCE
-from mar_tools.benchmarking.peers import HOST, Peer, PeerError, ServerSettings, StartedTarget, find_peers, run_peer
+from mar_tools.benchmarking.peers import Peer, PeerError, ServerSettings, StartedTarget, find_peers, run_peer
 from mar_tools.benchmarking.targets import Request, prepare_requests
+from mar_tools.ports import find_free_ports
 from vision_serving.errors import ConfigError
 from vision_serving.resources import usable_cores
 
@@ -68,15 +68,8 @@ def start_contestants(
             requests = prepare_requests(images, peer.file.encoding, expected[folders[mode]])
             own = settings if mode == ARTIFACT else eager
             try:
-                target = stack.enter_context(run_peer(peer, mode, export, find_free_port(), own, requests[0]))
+                target = stack.enter_context(run_peer(peer, mode, export, find_free_ports(1)[0], own, requests[0]))
                 started.append(Contestant(target, requests, own))
             except PeerError as error:
                 refused[f"{peer.name}-{mode}"] = str(error)
         yield started, refused
-
-
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -10,7 +10,6 @@ import hashlib
 import shutil
 import signal
 import site
-import socket
 import subprocess
 import sys
 import time
@@ -27,11 +26,11 @@ from mar_tools.benchmarking.peer_servers import REFERENCE
 from mar_tools.benchmarking.targets import Encoding, Target
 from mar_tools.command_line import HANDLERS, ROOT
 from mar_tools.isolation import has_ended, isolated, last_line, run_isolated, session_members
+from mar_tools.ports import LOOPBACK, is_free
 from vision_serving.config import StrictModel, parse_config, read_yaml
 from vision_serving.errors import VisionServingError
 
 PEERS = ROOT / "benchmarks" / "peers"
-HOST = "127.0.0.1"
 STEP_TIMEOUT_S = 1800.0
 READY_TIMEOUT_S = 300.0
 PROBE_TIMEOUT_S = 60.0
@@ -177,14 +176,15 @@ def run_peer(
         raise PeerError(f"{peer.name}: unknown mode {mode!r}; expected one of {list(peer.file.modes)}")
     python = install_peer(peer)
     _prepare(peer, python, export)
-    _require_free_port(peer, port)
+    if not is_free(port):
+        raise PeerError(f"{peer.file.title}: port {port} is taken by another process")
     log = peer.folder / f"serve-{mode}.log"
     with log.open("wb") as output:
         command = _new_command(python, peer, mode, export, port, settings)
         started = time.monotonic()
         with isolated(command, cwd=peer.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process:
             try:
-                url = f"http://{HOST}:{port}{peer.file.path}"
+                url = f"http://{LOOPBACK}:{port}{peer.file.path}"
                 _wait_until_right(peer, url, probe, process, log)
                 seconds = time.monotonic() - started
                 yield StartedTarget(f"{peer.name}-{mode}", url, pid=process.pid, seconds_to_ready=seconds)
@@ -196,7 +196,7 @@ def _new_command(python: Path, peer: Peer, mode: str, export: Path, port: int, s
     flags = {
         "mode": mode,
         "export": export.resolve(),
-        "host": HOST,
+        "host": LOOPBACK,
         "port": port,
         "workers": settings.workers,
         "threads": settings.threads,
@@ -213,15 +213,6 @@ def _prepare(peer: Peer, python: Path, export: Path) -> None:
         file, *words = (word.format(**values) for word in peer.file.prepare)
         command = [str(python), str(peer.folder / file), *words]
         _run_step(peer, "prepare", command, peer.folder / "prepare.log")
-
-
-def _require_free_port(peer: Peer, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise PeerError(f"{peer.file.title}: port {port} is taken by another process") from error
 
 
 def _wait_until_right(peer: Peer, url: str, probe: Probe, process: "subprocess.Popen[bytes]", log: Path) -> None:

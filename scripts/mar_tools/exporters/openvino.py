@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mar_tools.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
 from mar_tools.exporters.base import Exported, ExportJob, report_own_scales
+from vision_serving.backends.openvino import keep_signal_stack
 from vision_serving.errors import BackendError, last_line
 
 ARTIFACT = "model.xml"
@@ -24,6 +25,7 @@ MODULE_PATH = re.compile(r"__module\.([\w.]+)")
 CPU_FEATURES = {"int8": ("vnni",), "bf16": ("bf16",), "fp32": ()}
 
 
+@keep_signal_stack()
 def export(job: ExportJob, folder: Path) -> Exported:
     model = convert(job)
     quantization: dict[str, Any] = {}

@@ -1,0 +1,67 @@
+"""A `config.properties` with other values: comments, order and all other lines stay as they are."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vision_serving.errors import ConfigError
+from vision_serving.resources import read_model, read_properties
+
+Models = dict[str, dict[str, dict[str, Any]]]  # settings by name and version
+
+
+def with_values(text: str, values: Mapping[str, str]) -> str:
+    """Each key in its old place, or at the end; a value may have several lines."""
+    left = dict(values)
+    lines: list[str] = []
+    for line in _logical_lines(text):
+        key = line.partition("=")[0].strip()
+        if line.lstrip().startswith(("#", "!")) or key not in values:
+            lines.append(line)
+        elif key in left:  # of a key that stands there twice the last one would count
+            lines.append(f"{key}={_continued(left.pop(key))}")
+    lines += [f"{key}={_continued(value)}" for key, value in left.items()]
+    return "\n".join(lines) + "\n"
+
+
+def with_model(text: str, name: str, version: str, settings: Mapping[str, Any]) -> str:
+    """These settings over those that `models` has of a version. Raises ConfigError where `models` is not JSON."""
+    read_model(text, name)
+    models: Models = json.loads(read_properties(text).get("models", "{}"))
+    versions = models.setdefault(name, {})
+    versions[version] = {**versions.get(version, {}), **settings}
+    return with_values(text, {"models": format_models(models)})
+
+
+def model_section(text: str, name: str, version: str) -> dict[str, Any]:
+    """What `models` says of a version; empty where it says nothing."""
+    section = read_model(text, name).get(version, {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"config.properties: expected settings of {name} {version} in `models`, got {section!r}")
+    return section
+
+
+def format_models(models: Models) -> str:
+    """JSON with a version's settings on one line."""
+    names = []
+    for name, versions in models.items():
+        entries = [f"    {json.dumps(version)}: {json.dumps(settings)}" for version, settings in versions.items()]
+        names.append(f"  {json.dumps(name)}: {{\n" + ",\n".join(entries) + "\n  }")
+    return "{\n" + ",\n".join(names) + "\n}"
+
+
+def _continued(value: str) -> str:
+    return value.replace("\n", "\\\n")
+
+
+def _logical_lines(text: str) -> Iterator[str]:
+    """Lines together with those that continue them; a comment is never continued."""
+    whole: list[str] = []
+    for line in text.splitlines():
+        whole.append(line)
+        if line.endswith("\\") and not whole[0].lstrip().startswith(("#", "!")):
+            continue
+        yield "\n".join(whole)
+        whole = []
+    if whole:
+        yield "\n".join(whole)

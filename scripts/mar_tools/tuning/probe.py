@@ -1,0 +1,67 @@
+"""The highest rate of Poisson arrivals at which a server keeps a latency, and what its users wait then."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mar_tools.benchmarking.closed_loop import run_closed_loop
+from mar_tools.benchmarking.measurement import Measurement
+from mar_tools.benchmarking.open_loop import run_open_loop
+from mar_tools.benchmarking.targets import Request, Target
+from mar_tools.tuning.space import Settings
+from vision_serving.errors import VisionServingError
+
+SHARES = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # of what a closed loop reaches
+MIN_CONNECTIONS, MAX_CONNECTIONS = 4, 128
+WARM_UP_S = 2.0
+
+
+class WrongAnswersError(VisionServingError):
+    """A server that answers wrongly is not worth tuning."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """rate: requests/s, 0 where no rate is slow enough. capacity: requests/s of a closed loop."""
+
+    rate: float
+    capacity: float
+    measured: Measurement
+
+
+def measure_capacity(target: Target, requests: Sequence[Request], settings: Settings, duration_s: float) -> float:
+    """requests/s with all batches full."""
+    connections = min(max(2 * settings.workers * settings.batch_size, MIN_CONNECTIONS), MAX_CONNECTIONS)
+    measured = run_closed_loop(target, requests, connections, duration_s, WARM_UP_S)
+    refuse_wrong(measured, settings)
+    return measured.requests_per_s
+
+
+def find_rate(
+    target: Target,
+    requests: Sequence[Request],
+    settings: Settings,
+    p99_ms: float,
+    capacity: float,
+    to_beat: float,
+    duration_s: float,
+) -> Probe | None:
+    """From the capacity downwards; None as soon as no rate is left that beats `to_beat`."""
+    for number, share in enumerate(SHARES):
+        rate = round(share * capacity, 2)
+        if rate <= to_beat:
+            return None
+        measured = run_open_loop(target, requests, rate, duration_s, seed=number)
+        refuse_wrong(measured, settings)
+        if keeps(measured, p99_ms):
+            return Probe(rate, capacity, measured)
+    return Probe(0.0, capacity, measured)
+
+
+def keeps(measured: Measurement, p99_ms: float) -> bool:
+    """Whether all were answered, and 99 of 100 in time."""
+    return not measured.failed and measured.latency_ms.get("p99", float("inf")) <= p99_ms
+
+
+def refuse_wrong(measured: Measurement, settings: Settings) -> None:
+    if measured.wrong:
+        raise WrongAnswersError(f"{measured.wrong} of {measured.requests} answers were wrong with {settings}")

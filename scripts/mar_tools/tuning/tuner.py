@@ -1,0 +1,161 @@
+"""One model's tuning from its archive to a decision: the search, and the winner measured beside what there was."""
+
+import hashlib
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mar_tools.benchmarking.measurement import Measurement
+from mar_tools.benchmarking.open_loop import run_open_loop
+from mar_tools.benchmarking.targets import Request, Target
+from mar_tools.torchserve_api import ServerError
+from mar_tools.tuning.probe import find_rate, keeps, measure_capacity, refuse_wrong
+from mar_tools.tuning.search import Attempt, Search
+from mar_tools.tuning.space import Settings
+from mar_tools.tuning.trial_server import Candidate, serve_trial
+from vision_serving.config import StrictModel
+
+ROUNDS = 3
+ROUND_FACTOR = 2  # longer than the trials of the search: p99 is a matter of few requests
+STEP_DOWN = 0.95  # where the winner does not keep the latency over the rounds
+STEPS_DOWN = 8
+LEAST_GAIN = 1.02  # less is noise, and no reason to change what runs
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The latency to keep, and for how long each load runs."""
+
+    p99_ms: float
+    trial_s: float
+
+
+class Side(StrictModel):
+    """Settings under one rate: medians over the rounds."""
+
+    settings: Settings
+    p50_ms: float
+    p99_ms: float
+    rounds_p99_ms: tuple[float, ...]
+    failed: int
+
+
+class Decision(StrictModel):
+    """The rate at which `chosen` kept the latency, and what the settings of before did under it.
+
+    former_requests_per_s: the highest rate at which those kept it in the search. is_better: if they cannot do the same.
+    """
+
+    requests_per_s: float
+    chosen: Side
+    former: Side
+    former_requests_per_s: float | None
+    is_better: bool
+
+
+class Tuner:
+    def __init__(
+        self, candidate: Candidate, requests: Sequence[Request], goal: Goal, log_settings: Path | None
+    ) -> None:
+        self.candidate = candidate
+        self._requests = requests
+        self._goal = goal
+        self._log_settings = log_settings
+
+    def key(self) -> tuple[object, ...]:
+        """All that the result of a trial depends on, besides its settings and the machine."""
+        content = hashlib.sha256(self.candidate.archive.read_bytes()).hexdigest()
+        pictures = hashlib.sha256(b"".join(request.body for request in self._requests)).hexdigest()
+        return (self.candidate.name, content, self.candidate.properties, pictures, self._goal)
+
+    def evaluate(self, settings: Settings, to_beat: float) -> Attempt:
+        """One trial. What does not start is a finding; wrong answers are an error (WrongAnswersError)."""
+        attempt = Attempt(settings=settings, to_beat=to_beat)
+        try:
+            with self._serve(settings) as target:
+                capacity = measure_capacity(target, self._requests, settings, self._goal.trial_s)
+                attempt = attempt.model_copy(update={"capacity": capacity})
+                goal = self._goal
+                probe = find_rate(target, self._requests, settings, goal.p99_ms, capacity, to_beat, goal.trial_s)
+        except ServerError as error:
+            return attempt.model_copy(update={"problem": str(error)})
+        if probe is None:
+            return attempt
+        latencies = {name: probe.measured.latency_ms.get(name.removesuffix("_ms")) for name in ("p50_ms", "p99_ms")}
+        return attempt.model_copy(update={"rate": probe.rate, **latencies})
+
+    def decide(self, search: Search, current: Settings, announce: Announce) -> Decision | None:
+        """The best settings beside the current ones, in turns, under one rate; None where nothing kept the latency."""
+        best, former = search.best, search.attempts[current]
+        if best is None:
+            return None
+        if (best.rate or 0) < LEAST_GAIN * (former.rate or 0):
+            best = former
+        with ExitStack() as stack:
+            announce("starting the best and the current settings side by side")
+            targets = {
+                settings: stack.enter_context(self._serve(settings))
+                for settings in dict.fromkeys((best.settings, current))
+            }
+            for rate in self._rates_kept(best.settings, targets[best.settings], best.rate or 0.0, announce):
+                announce(f"comparing at {rate:.4g} requests/s")
+                sides = self._compare(targets, rate)
+                if self._keeps(sides[best.settings]):
+                    return Decision(
+                        requests_per_s=rate,
+                        chosen=sides[best.settings],
+                        former=sides[current],
+                        former_requests_per_s=former.rate,
+                        is_better=rate > LEAST_GAIN * (former.rate or 0) and not self._keeps(sides[current]),
+                    )
+        return None
+
+    def _rates_kept(self, settings: Settings, target: Target, rate: float, announce: Announce) -> Iterator[float]:
+        """Downwards from `rate`, those at which the latency is kept for longer than in a trial."""
+        for _ in range(STEPS_DOWN):
+            announce(f"{settings} at {rate:.4g} requests/s")
+            found = run_open_loop(target, self._requests, rate, ROUND_FACTOR * self._goal.trial_s, seed=ROUNDS)
+            refuse_wrong(found, settings)
+            if keeps(found, self._goal.p99_ms):
+                yield rate
+            rate = round(rate * STEP_DOWN, 2)
+
+    def _keeps(self, side: Side) -> bool:
+        return not side.failed and side.p99_ms <= self._goal.p99_ms
+
+    def _compare(self, targets: dict[Settings, Target], rate: float) -> dict[Settings, Side]:
+        measured: dict[Settings, list[Measurement]] = {settings: [] for settings in targets}
+        for number in range(ROUNDS):
+            for settings, target in targets.items():
+                duration_s = ROUND_FACTOR * self._goal.trial_s
+                found = run_open_loop(target, self._requests, rate, duration_s, seed=number)
+                refuse_wrong(found, settings)
+                measured[settings].append(found)
+        return {settings: _summarise(settings, rounds) for settings, rounds in measured.items()}
+
+    @contextmanager
+    def _serve(self, settings: Settings) -> Iterator[Target]:
+        with serve_trial(self.candidate, settings, self._log_settings) as target:
+            yield target
+
+
+def _summarise(settings: Settings, rounds: Sequence[Measurement]) -> Side:
+    """A round without any answer has no latency; its requests count as failed."""
+    p50, p99 = ([found.latency_ms.get(name, float("inf")) for found in rounds] for name in ("p50", "p99"))
+    return Side(
+        settings=settings,
+        p50_ms=statistics.median(p50),
+        p99_ms=statistics.median(p99),
+        rounds_p99_ms=tuple(p99),
+        failed=sum(found.failed for found in rounds),
+    )
+
+
+def deadline(budget_min: float) -> float:
+    """The moment of time.monotonic() at which a search of that length ends."""
+    return time.monotonic() + 60 * budget_min

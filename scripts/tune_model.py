@@ -1,0 +1,234 @@
+"""Find the workers, threads, batch size and batch delay that serve a model the fastest within a latency.
+
+    python scripts/tune_model.py resnet50 --p99-ms 100
+    python scripts/tune_model.py resnet50 --p99-ms 50 --budget-min 20 --images my_photos/ --apply
+    python scripts/tune_model.py resnet50 --p99-ms 100 --exhaustive --json all_settings.json
+
+Each trial serves the archive of the model store from a TorchServe of its own, on free ports, and sends it requests at
+random times: the highest rate at which 99 of 100 requests are answered within --p99-ms counts. The best settings are
+then measured in turns with those of config.properties, and written there if they are better; the evidence goes to
+tuning/MODEL.json beside it. A search that was interrupted, or shall have more time, goes on when it is started again.
+Stop other work on the machine first, a loaded server too: it takes the cores that the trials need.
+"""
+
+import os
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mar_tools.archive import check_archive
+from mar_tools.benchmarking.answers import expect_answers
+from mar_tools.benchmarking.images import load_test_images
+from mar_tools.benchmarking.reporting import describe_run
+from mar_tools.benchmarking.targets import prepare_requests
+from mar_tools.command_line import ROOT, new_parser, run
+from mar_tools.drift import DEFAULTS
+from mar_tools.images import load_encoded_images
+from mar_tools.machine import default_device
+from mar_tools.properties_file import model_section, with_model
+from mar_tools.server import Server
+from mar_tools.torchserve_api import ServerError
+from mar_tools.tuning.search import Attempt, Search
+from mar_tools.tuning.space import Settings, first_guesses, new_space
+from mar_tools.tuning.trial_server import Candidate
+from mar_tools.tuning.tuner import Announce, Decision, Goal, Tuner, deadline
+from vision_serving.errors import ConfigError
+from vision_serving.resources import read_threads, read_workers, usable_cores
+
+IMAGES = 100
+SHOWN = 8
+SEARCH_SHARE = 0.8  # of the budget; the rest is for the comparison at the end
+LOG_SETTINGS = "log4j2.xml"
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    candidate = find_candidate(arguments.model, arguments.version, arguments.config)
+    current = current_settings(candidate)
+    goal = Goal(arguments.p99_ms, arguments.trial_s)
+    log_settings = arguments.config.resolve().parent / LOG_SETTINGS
+    console = Console(stderr=True)
+    with console.status(f"{candidate.name}: computing the expected answers"):
+        images = load_test_images(IMAGES) if arguments.images is None else load_encoded_images(arguments.images, IMAGES)
+        requests = prepare_requests(images, expected=expect_answers(candidate.archive, images))
+    tuner = Tuner(candidate, requests, goal, log_settings if log_settings.is_file() else None)
+    space = new_space(usable_cores(), default_device(), goal.p99_ms, current)
+    evidence = arguments.json or arguments.config.resolve().parent / "tuning" / f"{candidate.name}.json"
+    mode = "exhaustive" if arguments.exhaustive else "search"
+    key = (mode, usable_cores(), *tuner.key())
+    search = Search.open(evidence.with_suffix(".journal"), space, key)
+    decision = tune(tuner, search, current, arguments, console)
+    write_evidence(evidence, candidate, search, decision, goal, images)
+    Console().print(attempt_table(search, current))
+    if decision is None:
+        raise ConfigError(
+            f"no settings kept 99 of 100 requests within {goal.p99_ms:g} ms; allow more, or build a faster model"
+        )
+    report(decision, goal, evidence)
+    if arguments.exhaustive:
+        return
+    write_settings(arguments.config, candidate, decision)
+    if arguments.apply:
+        apply(Server(arguments.config), candidate, decision.chosen.settings)
+
+
+def parse_arguments() -> Namespace:
+    parser = new_parser(__doc__)
+    parser.add_argument("model", help="its name in the model store")
+    parser.add_argument("--p99-ms", type=float, required=True, help="99 of 100 requests are to be answered within")
+    parser.add_argument("--budget-min", type=float, default=10.0, help="how long all of it may take")
+    parser.add_argument("--version", help="of the model, where the store has several")
+    parser.add_argument("--images", type=Path, help="a folder; default: cuts of examples/photographs, 480 x 640")
+    parser.add_argument("--trial-s", type=float, default=5.0, help="how long a load of a trial lasts")
+    parser.add_argument("--exhaustive", action="store_true", help="try everything, however long; write no settings")
+    parser.add_argument("--apply", action="store_true", help="to the running server too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the evidence; default: tuning/MODEL.json")
+    parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="the server's settings")
+    arguments = parser.parse_args()
+    for name in ("p99_ms", "budget_min", "trial_s"):
+        if getattr(arguments, name) <= 0:
+            parser.error(f"--{name.replace('_', '-')} has to be more than 0")
+    return arguments
+
+
+def find_candidate(name: str, version: str | None, config: Path) -> Candidate:
+    """The archive of the model store that holds the model. Raises ConfigError."""
+    store = Server(config).model_store()
+    found = {archive: check_archive(archive) for archive in sorted(store.glob("*.mar"))}
+    fitting = [archive for archive, identity in found.items() if identity[0] == name and version in (None, identity[1])]
+    if len(fitting) == 1:
+        return Candidate.read(fitting[0], config)
+    if fitting:
+        raise ConfigError(f"{store}: {name} has versions {[found[archive][1] for archive in fitting]}; give --version")
+    known = [f"{model} {number}" for model, number in found.values()]
+    raise ConfigError(f"{store}: no archive of {name} {version or ''}; it holds {known}")
+
+
+def current_settings(candidate: Candidate) -> Settings:
+    """As config.properties has them, or as TorchServe takes them without."""
+    text = candidate.properties
+    section = {**DEFAULTS, **model_section(text, candidate.name, candidate.version)}
+    return Settings(
+        workers=max(1, read_workers(text, candidate.name)),
+        threads=read_threads(text, candidate.name).engine,
+        batch_size=int(section["batchSize"]),
+        max_batch_delay_ms=int(section["maxBatchDelay"]),
+    )
+
+
+def tune(tuner: Tuner, search: Search, current: Settings, arguments: Namespace, console: Console) -> Decision | None:
+    """Search and decide, with a bar that shows the budget, or all settings."""
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
+    everything = search.space.settings()
+    total = len(everything) if arguments.exhaustive else 60 * arguments.budget_min
+    started = time.monotonic()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+
+        def announce(step: str) -> None:
+            done = len(search.attempts) if arguments.exhaustive else time.monotonic() - started
+            best = search.best
+            found = "" if best is None else f"; best so far {best.rate:.4g}/s"
+            progress.update(task, description=f"{step}{found}", completed=done)
+
+        if arguments.exhaustive:
+            try_everything(tuner, search, everything, announce)
+        else:
+            until = deadline(SEARCH_SHARE * arguments.budget_min)
+            search.run(first_guesses(usable_cores(), current), tuner.evaluate, until, announce)
+        return tuner.decide(search, current, announce)
+
+
+def try_everything(tuner: Tuner, search: Search, everything: Sequence[Settings], announce: Announce) -> None:
+    """All settings, none spared for being worse than another."""
+
+    def evaluate(settings: Settings, to_beat: float) -> Attempt:
+        return tuner.evaluate(settings, to_beat=0.0)
+
+    search.run(everything, evaluate, float("inf"), announce)
+
+
+def attempt_table(search: Search, current: Settings) -> Table:
+    """The best, and the settings of now."""
+    table = Table("settings", "requests/s", "p50 ms", "p99 ms", "closed loop/s", title=f"{len(search.attempts)} trials")
+    ranked = sorted(search.attempts.values(), key=lambda attempt: attempt.rate or 0.0, reverse=True)
+    shown = ranked[:SHOWN]
+    shown += [attempt for attempt in ranked[SHOWN:] if attempt.settings == current]
+    for attempt in shown:
+        figures = (attempt.rate, attempt.p50_ms, attempt.p99_ms, attempt.capacity)
+        cells = ["" if value is None else f"{value:.4g}" for value in figures]
+        if attempt.rate is None:
+            cells[0] = attempt.problem or f"below {attempt.to_beat:.4g}"
+        table.add_row(f"{attempt.settings}{' (now)' * (attempt.settings == current)}", *cells)
+    return table
+
+
+def write_evidence(
+    path: Path, candidate: Candidate, search: Search, decision: Decision | None, goal: Goal, images: Sequence[bytes]
+) -> None:
+    document: dict[str, Any] = describe_run(
+        model=candidate.name,
+        version=candidate.version,
+        p99_ms=goal.p99_ms,
+        trial_s=goal.trial_s,
+        images={"count": len(images), "mean_bytes": sum(map(len, images)) // len(images)},
+        decision=None if decision is None else decision.model_dump(mode="json"),
+        trials=[attempt.model_dump(mode="json") for attempt in search.attempts.values()],
+        seconds=round(sum(attempt.seconds for attempt in search.attempts.values()), 1),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+
+
+def report(decision: Decision, goal: Goal, evidence: Path) -> None:
+    chosen, former = decision.chosen, decision.former
+    print(f"best: {chosen.settings}")
+    print(f"  {decision.requests_per_s:.4g} requests/s: p50 {chosen.p50_ms:.4g} ms, p99 {chosen.p99_ms:.4g} ms")
+    if decision.is_better:
+        held = "none" if not decision.former_requests_per_s else f"{decision.former_requests_per_s:.4g} requests/s"
+        print(f"now:  {former.settings}")
+        print(f"  at the same rate: p50 {former.p50_ms:.4g} ms, p99 {former.p99_ms:.4g} ms, {former.failed} failed")
+        print(f"  the highest rate within {goal.p99_ms:g} ms: {held}")
+    print(f"evidence: {evidence}")
+
+
+def write_settings(config: Path, candidate: Candidate, decision: Decision) -> None:
+    """Whole or not at all; the file may have changed since the search began."""
+    if not decision.is_better:
+        print(f"{config.name} has the best settings already")
+        return
+    text = config.read_text(encoding="utf-8")
+    model = {"defaultVersion": True, "marName": candidate.archive.name}
+    section = {**model, **model_section(text, candidate.name, candidate.version)}
+    settings = {**section, **decision.chosen.settings.as_properties()}
+    written = config.with_name(f".{config.name}.new")
+    written.write_text(with_model(text, candidate.name, candidate.version, settings), encoding="utf-8")
+    os.replace(written, config)
+    print(f"written to {config.name}; it holds after a restart, or with --apply")
+
+
+def apply(server: Server, candidate: Candidate, settings: Settings) -> None:
+    """Register the model anew, which takes its workers down for the seconds of a start. Raises ServerError."""
+    parameters = {
+        "initial_workers": str(settings.workers),
+        "batch_size": str(settings.batch_size),
+        "max_batch_delay": str(settings.max_batch_delay_ms),
+        "synchronous": "true",
+    }
+    served = [entry.version for entry in server.status() if entry.model == candidate.name]
+    if candidate.version not in served:
+        raise ServerError(f"the running server does not serve {candidate.name} {candidate.version}; restart it")
+    server.client.unregister(candidate.name, candidate.version)
+    server.client.register(candidate.archive.name, parameters)
+    print(f"the running server serves {candidate.name} with {settings}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,68 @@
+"""tune_model.py with real servers. Which settings are the best is not judged: tests run on busy machines."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mar_tools.drift import find_differences
+from mar_tools.properties_file import model_section
+from mar_tools.server import Server
+from mar_tools.tuning.trial_server import Candidate
+from tune_model import apply, current_settings
+
+from .conftest import ROOT, Service, run_script
+
+
+@pytest.fixture(scope="module")
+def config(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a server that does not run, with the digits classifier in its store."""
+    folder = tmp_path_factory.mktemp("tuned")
+    for name in ("config.properties", "log4j2.xml"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "model_store").mkdir()
+    shutil.copy(archives / "digits.mar", folder / "model_store")
+    return folder / "config.properties"
+
+
+def test_a_model_is_tuned_with_evidence_and_the_winner_is_written(config: Path) -> None:
+    before = current_settings(Candidate.read(config.parent / "model_store" / "digits.mar", config))
+    finished = run_script(
+        "tune_model.py", "digits", "--p99-ms", 20000, "--budget-min", 0.3, "--trial-s", 0.5, "--config", config
+    )
+    assert finished.returncode == 0, finished.stderr
+    document = json.loads((config.parent / "tuning" / "digits.json").read_text())
+    assert document["trials"][0]["settings"] == before.as_document()
+    assert document["trials"][0]["rate"] > 0
+    decision = document["decision"]
+    assert decision["chosen"]["failed"] == 0
+    assert decision["chosen"]["p99_ms"] <= 20000
+    section = model_section(config.read_text(), "digits", "1.0")
+    expected = decision["chosen"]["settings"] if decision["is_better"] else before.as_document()
+    assert (section["minWorkers"], section["batchSize"]) == (expected["workers"], expected["batch_size"])
+    assert ("threads" in section) == decision["is_better"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing", "--p99-ms", 100], "no archive of nothing"),
+        (["digits", "--p99-ms", 0], "--p99-ms has to be more than 0"),
+        (["digits", "--p99-ms", 0.001, "--budget-min", 0.001, "--trial-s", 0.2], "no settings kept 99 of 100 requests"),
+    ],
+    ids=["unknown model", "no latency", "an impossible one"],
+)
+def test_what_cannot_be_tuned_is_said(config: Path, arguments: list[object], message: str) -> None:
+    finished = run_script("tune_model.py", *arguments, "--config", config)
+    assert finished.returncode != 0
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_settings_are_applied_to_the_running_server(service: Service) -> None:
+    server = Server(service.server.config)
+    candidate = Candidate.read(service.model_store / "digits.mar", server.config)
+    apply(server, candidate, current_settings(candidate))
+    assert find_differences(server.status(), candidate.properties) == []
+    assert all(entry.ready for entry in server.status())
