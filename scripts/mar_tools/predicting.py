@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import requests
 
 from mar_tools.archive import extract_archive
-from mar_tools.torchserve_api import TorchServeClient
+from mar_tools.torchserve_api import ServerError, TorchServeClient, describe_failure
 from mar_tools.verification import load_handler
 from vision_serving.payload import Payload
 from vision_serving.responses import encode_response
@@ -19,10 +20,12 @@ Predict = Callable[[bytes], Answer]
 
 
 def predict_over_http(client: TorchServeClient, model: str, options: Mapping[str, str]) -> Predict:
-    """Answers are the JSON bodies of the server, errors too."""
+    """Answers are the JSON bodies of the server, errors too. Raises ServerError where there is no such model."""
 
     def predict(encoded: bytes) -> Answer:
         response = client.predict(model, encoded, options)
+        if response.status_code == requests.codes.not_found:
+            raise ServerError(f"{describe_failure(response)}; the server has {client.list_models()}")
         try:
             answer: Answer = orjson.loads(response.content)
         except orjson.JSONDecodeError:

@@ -42,6 +42,12 @@ def test_annotated_pictures_are_saved(service: Service, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["scene_4.jpg.annotated.png"]
 
 
+def test_an_unknown_model_is_answered_with_the_known_ones(service: Service) -> None:
+    finished = run_script("predict_images.py", "digit", SAMPLES, "--config", service.server.config)
+    assert finished.returncode == 1
+    assert "Model not found: digit; the server has ['digits', 'digits_detection']" in finished.stderr
+
+
 def test_an_image_that_fails_is_reported_and_makes_the_exit_status_1(service: Service, tmp_path: Path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"nothing")

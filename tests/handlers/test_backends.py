@@ -12,8 +12,10 @@ from vision_serving import backends
 from vision_serving.backends import BACKENDS, load_backend
 from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError, VisionServingError
+from vision_serving.resources import cpu_features
 
 CPU = torch.device("cpu")
+needs_bf16 = pytest.mark.skipif("bf16" not in cpu_features(), reason="this CPU has no bf16 arithmetic")
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones(tmp_path: Path) -> None:
@@ -58,8 +60,10 @@ from vision_serving.config import BackendConfig
 
 pixels = opset8.parameter([-1, 8], openvino.Type.f32)
 openvino.save_model(openvino.Model([opset8.relu(pixels)], [pixels]), sys.argv[1])
-load = lambda: load_backend("openvino", Path(sys.argv[1]), BackendConfig(), torch.device("cpu"))
-first, second = load(), load()
+def load(precision):
+    return load_backend("openvino", Path(sys.argv[1]), BackendConfig(precision=precision), torch.device("cpu"))
+
+first, second = load(sys.argv[2]), load(sys.argv[2])
 del first
 gc.collect()
 del second
@@ -69,8 +73,9 @@ signal.raise_signal(signal.SIGINT)
 """
 
 
-def test_signals_are_handled_after_several_openvino_models(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FREED_IN_ORDER, str(tmp_path / "model.xml")]
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+def test_signals_are_handled_after_several_openvino_models(tmp_path: Path, precision: str) -> None:
+    command = [sys.executable, "-c", FREED_IN_ORDER, str(tmp_path / "model.xml"), precision]
     finished = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(HANDLERS)}, capture_output=True, text=True)
     assert (finished.returncode, finished.stdout) == (0, "handled\n"), finished.stderr
 

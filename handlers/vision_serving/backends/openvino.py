@@ -21,6 +21,30 @@ PRECISIONS = {"fp32": openvino.Type.f32, "int8": openvino.Type.f32, "bf16": open
 NEEDED_CAPABILITY = {"bf16": "BF16"}
 
 
+class SignalStack(ctypes.Structure):
+    """Linux's `stack_t`."""
+
+    _fields_ = (("ss_sp", ctypes.c_void_p), ("ss_flags", ctypes.c_int), ("ss_size", ctypes.c_size_t))
+
+
+@contextmanager
+def keep_signal_stack() -> Iterator[None]:
+    """Afterwards this thread handles signals on the stack that it had before.
+
+    OpenVINO's CPU plugin, one for each Core, brings a stack of its own and, when it is freed, puts back the one before,
+    which may be that of a plugin that is gone by then. The next signal that Python handles, such as Ctrl-C, is a crash.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    former, set_stack = SignalStack(), ctypes.CDLL(None).sigaltstack
+    set_stack(None, ctypes.byref(former))
+    try:
+        yield
+    finally:
+        set_stack(ctypes.byref(former), None)
+
+
 class OpenVinoBackend:
     """One compiled model and one infer request: a worker runs one batch at a time."""
 
@@ -31,6 +55,7 @@ class OpenVinoBackend:
         self._output_names = output_names
 
     @classmethod
+    @keep_signal_stack()
     def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "OpenVinoBackend":
         core = openvino.Core()
         needed = NEEDED_CAPABILITY.get(config.precision)
@@ -41,8 +66,7 @@ class OpenVinoBackend:
             )
         try:
             model = core.read_model(artifact)
-            with keep_signal_stack():
-                compiled = core.compile_model(model, "CPU", _compile_properties(config))
+            compiled = core.compile_model(model, "CPU", _compile_properties(config))
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load {artifact.name}: {last_line(error)}") from error
         # The model's own names: compiling fuses nodes and may give an output a second one, which `any_name` then picks.
@@ -66,25 +90,3 @@ def _compile_properties(config: BackendConfig) -> dict[str, object]:
         # Two workers that pin their threads land on the same cores.
         hint.enable_cpu_pinning(): config.pin_threads,
     }
-
-
-class SignalStack(ctypes.Structure):
-    """Linux's `stack_t`."""
-
-    _fields_ = (("ss_sp", ctypes.c_void_p), ("ss_flags", ctypes.c_int), ("ss_size", ctypes.c_size_t))
-
-
-@contextmanager
-def keep_signal_stack() -> Iterator[None]:
-    """Afterwards this thread handles signals on the stack that it had before.
-
-    A model that OpenVINO compiles brings a stack of its own and, when it is freed, puts back the one before, which may
-    be that of a model that is gone by then. The next signal that Python handles, such as Ctrl-C, is a crash.
-    """
-    if sys.platform != "linux":
-        yield
-        return
-    former, set_stack = SignalStack(), ctypes.CDLL(None).sigaltstack
-    set_stack(None, ctypes.byref(former))
-    yield
-    set_stack(ctypes.byref(former), None)
