@@ -11,7 +11,6 @@ tuning/MODEL.json beside it. A search that was interrupted, or shall have more t
 Stop other work on the machine first, a loaded server too: it takes the cores that the trials need.
 """
 
-import os
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -23,24 +22,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mar_tools.archive import check_archive
 from mar_tools.benchmarking.answers import expect_answers
 from mar_tools.benchmarking.images import load_test_images
 from mar_tools.benchmarking.reporting import describe_run
 from mar_tools.benchmarking.targets import prepare_requests
 from mar_tools.command_line import ROOT, new_parser, run
-from mar_tools.drift import DEFAULTS
 from mar_tools.images import load_encoded_images
 from mar_tools.machine import default_device
-from mar_tools.properties_file import model_section, with_model
 from mar_tools.server import Server
-from mar_tools.torchserve_api import ServerError
+from mar_tools.tuning.deployment import Candidate, apply_settings, current_settings, find_candidate, write_settings
 from mar_tools.tuning.search import Attempt, Search
 from mar_tools.tuning.space import Settings, first_guesses, new_space
-from mar_tools.tuning.trial_server import Candidate
 from mar_tools.tuning.tuner import Announce, Decision, Goal, Tuner, deadline
 from vision_serving.errors import ConfigError
-from vision_serving.resources import read_threads, read_workers, usable_cores
+from vision_serving.resources import usable_cores
 
 IMAGES = 100
 SHOWN = 8
@@ -74,9 +69,13 @@ def main() -> None:
     report(decision, goal, evidence)
     if arguments.exhaustive:
         return
-    write_settings(arguments.config, candidate, decision)
+    chosen = decision.chosen.settings if decision.is_better else current
+    if decision.is_better:
+        write_settings(arguments.config, candidate, chosen)
+        print(f"written to {arguments.config.name}; it holds after a restart, or with --apply")
     if arguments.apply:
-        apply(Server(arguments.config), candidate, decision.chosen.settings)
+        apply_settings(Server(arguments.config), candidate, chosen)
+        print(f"the running server serves {candidate.name} with {chosen}")
 
 
 def parse_arguments() -> Namespace:
@@ -96,31 +95,6 @@ def parse_arguments() -> Namespace:
         if getattr(arguments, name) <= 0:
             parser.error(f"--{name.replace('_', '-')} has to be more than 0")
     return arguments
-
-
-def find_candidate(name: str, version: str | None, config: Path) -> Candidate:
-    """The archive of the model store that holds the model. Raises ConfigError."""
-    store = Server(config).model_store()
-    found = {archive: check_archive(archive) for archive in sorted(store.glob("*.mar"))}
-    fitting = [archive for archive, identity in found.items() if identity[0] == name and version in (None, identity[1])]
-    if len(fitting) == 1:
-        return Candidate.read(fitting[0], config)
-    if fitting:
-        raise ConfigError(f"{store}: {name} has versions {[found[archive][1] for archive in fitting]}; give --version")
-    known = [f"{model} {number}" for model, number in found.values()]
-    raise ConfigError(f"{store}: no archive of {name} {version or ''}; it holds {known}")
-
-
-def current_settings(candidate: Candidate) -> Settings:
-    """As config.properties has them, or as TorchServe takes them without."""
-    text = candidate.properties
-    section = {**DEFAULTS, **model_section(text, candidate.name, candidate.version)}
-    return Settings(
-        workers=max(1, read_workers(text, candidate.name)),
-        threads=read_threads(text, candidate.name).engine,
-        batch_size=int(section["batchSize"]),
-        max_batch_delay_ms=int(section["maxBatchDelay"]),
-    )
 
 
 def tune(tuner: Tuner, search: Search, current: Settings, arguments: Namespace, console: Console) -> Decision | None:
@@ -197,37 +171,6 @@ def report(decision: Decision, goal: Goal, evidence: Path) -> None:
         print(f"  at the same rate: p50 {former.p50_ms:.4g} ms, p99 {former.p99_ms:.4g} ms, {former.failed} failed")
         print(f"  the highest rate within {goal.p99_ms:g} ms: {held}")
     print(f"evidence: {evidence}")
-
-
-def write_settings(config: Path, candidate: Candidate, decision: Decision) -> None:
-    """Whole or not at all; the file may have changed since the search began."""
-    if not decision.is_better:
-        print(f"{config.name} has the best settings already")
-        return
-    text = config.read_text(encoding="utf-8")
-    model = {"defaultVersion": True, "marName": candidate.archive.name}
-    section = {**model, **model_section(text, candidate.name, candidate.version)}
-    settings = {**section, **decision.chosen.settings.as_properties()}
-    written = config.with_name(f".{config.name}.new")
-    written.write_text(with_model(text, candidate.name, candidate.version, settings), encoding="utf-8")
-    os.replace(written, config)
-    print(f"written to {config.name}; it holds after a restart, or with --apply")
-
-
-def apply(server: Server, candidate: Candidate, settings: Settings) -> None:
-    """Register the model anew, which takes its workers down for the seconds of a start. Raises ServerError."""
-    parameters = {
-        "initial_workers": str(settings.workers),
-        "batch_size": str(settings.batch_size),
-        "max_batch_delay": str(settings.max_batch_delay_ms),
-        "synchronous": "true",
-    }
-    served = [entry.version for entry in server.status() if entry.model == candidate.name]
-    if candidate.version not in served:
-        raise ServerError(f"the running server does not serve {candidate.name} {candidate.version}; restart it")
-    server.client.unregister(candidate.name, candidate.version)
-    server.client.register(candidate.archive.name, parameters)
-    print(f"the running server serves {candidate.name} with {settings}")
 
 
 if __name__ == "__main__":

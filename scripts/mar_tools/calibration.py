@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mar_tools.images import load_encoded_images
 from mar_tools.recipes import QuantizationRecipe
-from mar_tools.signal_to_noise import signal_to_noise_db
+from mar_tools.signal_to_noise import score_profile, signal_to_noise_db
 from vision_serving.config import ImageLimits, PreprocessingConfig
 from vision_serving.errors import ConfigError
 from vision_serving.images import decode_image
@@ -97,4 +97,4 @@ def outputs_snr_db(expected: Sequence[dict[str, Tensor]], found: Sequence[dict[s
 
 
 def _telling(outputs: dict[str, Tensor]) -> Tensor:
-    return outputs["logits"].float() if "logits" in outputs else outputs["scores"].flatten().float().sort().values
+    return outputs["logits"].float() if "logits" in outputs else score_profile(outputs["scores"])

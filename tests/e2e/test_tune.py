@@ -9,8 +9,7 @@ import pytest
 from mar_tools.drift import find_differences
 from mar_tools.properties_file import model_section
 from mar_tools.server import Server
-from mar_tools.tuning.trial_server import Candidate
-from tune_model import apply, current_settings
+from mar_tools.tuning.deployment import Candidate, apply_settings, current_settings
 
 from .conftest import ROOT, Service, run_script
 
@@ -63,6 +62,6 @@ def test_what_cannot_be_tuned_is_said(config: Path, arguments: list[object], mes
 def test_settings_are_applied_to_the_running_server(service: Service) -> None:
     server = Server(service.server.config)
     candidate = Candidate.read(service.model_store / "digits.mar", server.config)
-    apply(server, candidate, current_settings(candidate))
+    apply_settings(server, candidate, current_settings(candidate))
     assert find_differences(server.status(), candidate.properties) == []
     assert all(entry.ready for entry in server.status())

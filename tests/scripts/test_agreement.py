@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from mar_tools.recipes import VerificationRecipe
-from mar_tools.signal_to_noise import signal_to_noise_db
+from mar_tools.signal_to_noise import score_profile, signal_to_noise_db
 from mar_tools.verification.agreement import (
     choose_thresholds,
     match_boxes,
@@ -12,7 +12,7 @@ from mar_tools.verification.agreement import (
     top_k_agreement,
 )
 from mar_tools.verification.bounds import DEFAULT_BOUNDS, RANDOM_BOUNDS, choose_bounds, find_failures
-from mar_tools.verification.observations import Observation, score_profile
+from mar_tools.verification.observations import Observation
 from vision_serving.config import Precision
 from vision_serving.errors import ConfigError
 from vision_serving.postprocessing import Candidates

@@ -10,10 +10,11 @@ from mar_tools.benchmarking.measurement import Measurement
 from mar_tools.benchmarking.targets import Target
 from mar_tools.torchserve_api import ServerError
 from mar_tools.tuning import probe, tuner
+from mar_tools.tuning.deployment import Candidate
 from mar_tools.tuning.probe import WrongAnswersError, find_rate
 from mar_tools.tuning.search import Attempt, Evaluate, Search
 from mar_tools.tuning.space import Settings, Space, first_guesses, new_space
-from mar_tools.tuning.trial_server import Candidate, trial_properties
+from mar_tools.tuning.trial_server import trial_properties
 from mar_tools.tuning.tuner import Goal, Tuner
 from vision_serving.resources import read_model, read_properties
 

@@ -4,34 +4,18 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from mar_tools.archive import check_archive
 from mar_tools.benchmarking.served import find_served_models
 from mar_tools.benchmarking.targets import Target
 from mar_tools.ports import LOOPBACK, find_free_ports
 from mar_tools.properties_file import with_model, with_values
 from mar_tools.server import ADDRESS_KEYS, PORT_KEYS, Server
+from mar_tools.tuning.deployment import Candidate
 from mar_tools.tuning.space import Settings
 
 START_TIMEOUT_S = 300.0
 WAITING_REQUESTS = 1000  # an open loop shows by its latencies, not by refusals, that a server does not keep up
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What is tuned. properties: the text of the config.properties that it will be served with."""
-
-    archive: Path
-    name: str
-    version: str
-    properties: str
-
-    @classmethod
-    def read(cls, archive: Path, config: Path) -> "Candidate":
-        name, version = check_archive(archive)
-        return cls(archive, name, version, config.read_text(encoding="utf-8"))
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from mar_tools.benchmarking.measurement import Measurement
 from mar_tools.benchmarking.open_loop import run_open_loop
 from mar_tools.benchmarking.targets import Request, Target
 from mar_tools.torchserve_api import ServerError
+from mar_tools.tuning.deployment import Candidate
 from mar_tools.tuning.probe import find_rate, keeps, measure_capacity, refuse_wrong
 from mar_tools.tuning.search import Attempt, Search
 from mar_tools.tuning.space import Settings
-from mar_tools.tuning.trial_server import Candidate, serve_trial
+from mar_tools.tuning.trial_server import serve_trial
 from vision_serving.config import StrictModel
 
 ROUNDS = 3

@@ -15,6 +15,7 @@ from torch import Tensor
 from mar_tools.command_line import HANDLERS as HANDLER_SOURCES
 from mar_tools.exports import HANDLERS, hash_artifact
 from mar_tools.machine import package_versions
+from mar_tools.signal_to_noise import score_profile
 from vision_serving.config import DetectionOptions, HandlerConfig, ImageLimits, read_handler_config
 from vision_serving.errors import BackendError, ConfigError
 from vision_serving.handler import VisionHandler
@@ -30,7 +31,6 @@ Observation = Mapping[str, Tensor]
 REFERENCE_PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnxruntime")  # what a reference runs on
 KEPT_OBSERVATIONS = "reference-observations.safetensors"
 BATCH = 4
-PROFILE_RANKS = 4096
 
 
 def load_handler(folder: Path, threads: ThreadPlan | None = None, limits: ImageLimits | None = None) -> VisionHandler:
@@ -115,17 +115,6 @@ def _observe_boxes(handler: VisionHandler, batch: ImageBatch, outputs: Mapping[s
             }
         )
     return observations
-
-
-def score_profile(scores: Tensor) -> Tensor:
-    """All scores of an image, sorted, at evenly spaced ranks: (PROFILE_RANKS,), however many there are.
-
-    Without zeros, which stand where a graph suppressed a candidate: one more or less of those is no noise of scores.
-    """
-    ordered = scores[scores != 0].float().sort().values
-    if len(ordered) == 0:
-        return torch.zeros(PROFILE_RANKS)
-    return ordered[torch.linspace(0, len(ordered) - 1, PROFILE_RANKS, dtype=torch.float64).round().long()]
 
 
 def _key(folder: Path, paths: Sequence[Path]) -> str:
