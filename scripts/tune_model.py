@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -28,12 +29,18 @@ from mar_tools.benchmarking.reporting import describe_run
 from mar_tools.benchmarking.targets import prepare_requests
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.images import load_encoded_images
-from mar_tools.machine import default_device
 from mar_tools.server import Server
-from mar_tools.tuning.deployment import Candidate, apply_settings, current_settings, find_candidate, write_settings
+from mar_tools.tuning.deployment import (
+    Candidate,
+    apply_settings,
+    current_settings,
+    find_candidate,
+    require_applicable,
+    write_settings,
+)
 from mar_tools.tuning.search import Attempt, Search
 from mar_tools.tuning.space import Settings, first_guesses, new_space
-from mar_tools.tuning.tuner import Announce, Decision, Goal, Tuner, deadline
+from mar_tools.tuning.tuner import Announce, Decision, Goal, Tuner
 from vision_serving.errors import ConfigError
 from vision_serving.resources import usable_cores
 
@@ -45,7 +52,10 @@ LOG_SETTINGS = "log4j2.xml"
 
 def main() -> None:
     arguments = parse_arguments()
-    candidate = find_candidate(arguments.model, arguments.version, arguments.config)
+    server = Server(arguments.config)
+    candidate = find_candidate(arguments.model, arguments.version, server)
+    if arguments.apply:
+        require_applicable(server, candidate)
     current = current_settings(candidate)
     goal = Goal(arguments.p99_ms, arguments.trial_s)
     log_settings = arguments.config.resolve().parent / LOG_SETTINGS
@@ -54,7 +64,7 @@ def main() -> None:
         images = load_test_images(IMAGES) if arguments.images is None else load_encoded_images(arguments.images, IMAGES)
         requests = prepare_requests(images, expected=expect_answers(candidate.archive, images))
     tuner = Tuner(candidate, requests, goal, log_settings if log_settings.is_file() else None)
-    space = new_space(usable_cores(), default_device(), goal.p99_ms, current)
+    space = new_space(usable_cores(), candidate.gpus, goal.p99_ms, current)
     evidence = arguments.json or arguments.config.resolve().parent / "tuning" / f"{candidate.name}.json"
     mode = "exhaustive" if arguments.exhaustive else "search"
     key = (mode, usable_cores(), *tuner.key())
@@ -63,10 +73,8 @@ def main() -> None:
     write_evidence(evidence, candidate, search, decision, goal, images)
     Console().print(attempt_table(search, current))
     if decision is None:
-        raise ConfigError(
-            f"no settings kept 99 of 100 requests within {goal.p99_ms:g} ms; allow more, or build a faster model"
-        )
-    report(decision, goal, evidence)
+        raise ConfigError(describe_failure(list(search.attempts.values()), goal))
+    report(decision, current, goal, evidence)
     if arguments.exhaustive:
         return
     chosen = decision.chosen.settings if decision.is_better else current
@@ -74,7 +82,7 @@ def main() -> None:
         write_settings(arguments.config, candidate, chosen)
         print(f"written to {arguments.config.name}; it holds after a restart, or with --apply")
     if arguments.apply:
-        apply_settings(Server(arguments.config), candidate, chosen)
+        apply_settings(server, candidate, chosen)
         print(f"the running server serves {candidate.name} with {chosen}")
 
 
@@ -82,9 +90,9 @@ def parse_arguments() -> Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("model", help="its name in the model store")
     parser.add_argument("--p99-ms", type=float, required=True, help="99 of 100 requests are to be answered within")
-    parser.add_argument("--budget-min", type=float, default=10.0, help="how long all of it may take")
+    parser.add_argument("--budget-min", type=float, default=10.0, help="about how long settings are searched for")
     parser.add_argument("--version", help="of the model, where the store has several")
-    parser.add_argument("--images", type=Path, help="a folder; default: cuts of examples/photographs, 480 x 640")
+    parser.add_argument("--images", type=Path, help="a folder; default: cuts of examples/photographs, 640 x 427")
     parser.add_argument("--trial-s", type=float, default=5.0, help="how long a load of a trial lasts")
     parser.add_argument("--exhaustive", action="store_true", help="try everything, however long; write no settings")
     parser.add_argument("--apply", action="store_true", help="to the running server too")
@@ -115,8 +123,8 @@ def tune(tuner: Tuner, search: Search, current: Settings, arguments: Namespace, 
         if arguments.exhaustive:
             try_everything(tuner, search, everything, announce)
         else:
-            until = deadline(SEARCH_SHARE * arguments.budget_min)
-            search.run(first_guesses(usable_cores(), current), tuner.evaluate, until, announce)
+            until = started + SEARCH_SHARE * total
+            search.run(first_guesses(search.space, current), tuner.evaluate, until, announce)
         return tuner.decide(search, current, announce)
 
 
@@ -139,7 +147,7 @@ def attempt_table(search: Search, current: Settings) -> Table:
         figures = (attempt.rate, attempt.p50_ms, attempt.p99_ms, attempt.capacity)
         cells = ["" if value is None else f"{value:.4g}" for value in figures]
         if attempt.rate is None:
-            cells[0] = attempt.problem or f"below {attempt.to_beat:.4g}"
+            cells[0] = escape(attempt.problem) or f"below {attempt.to_beat:.4g}"
         table.add_row(f"{attempt.settings}{' (now)' * (attempt.settings == current)}", *cells)
     return table
 
@@ -161,15 +169,31 @@ def write_evidence(
     path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
 
 
-def report(decision: Decision, goal: Goal, evidence: Path) -> None:
+def describe_failure(attempts: Sequence[Attempt], goal: Goal) -> str:
+    """Why there is no decision."""
+    problems = [attempt.problem for attempt in attempts if attempt.problem]
+    if len(problems) == len(attempts):
+        return f"the model could not be served in any of {len(attempts)} trials; the first: {problems[0]}"
+    if any(attempt.rate for attempt in attempts):
+        return (
+            f"no settings kept 99 of 100 requests within {goal.p99_ms:g} ms for long; give more --trial-s or --p99-ms"
+        )
+    slow = f"no settings kept 99 of 100 requests within {goal.p99_ms:g} ms, or some requests failed"
+    return f"{slow}; allow more, build a faster model, or see what benchmark_model.py says of these images"
+
+
+def report(decision: Decision, current: Settings, goal: Goal, evidence: Path) -> None:
     chosen, former = decision.chosen, decision.former
     print(f"best: {chosen.settings}")
     print(f"  {decision.requests_per_s:.4g} requests/s: p50 {chosen.p50_ms:.4g} ms, p99 {chosen.p99_ms:.4g} ms")
-    if decision.is_better:
+    if chosen.settings != current:
         held = "none" if not decision.former_requests_per_s else f"{decision.former_requests_per_s:.4g} requests/s"
-        print(f"now:  {former.settings}")
-        print(f"  at the same rate: p50 {former.p50_ms:.4g} ms, p99 {former.p99_ms:.4g} ms, {former.failed} failed")
+        print(f"now:  {current}")
         print(f"  the highest rate within {goal.p99_ms:g} ms: {held}")
+        if former is not None:
+            print(f"  at the same rate: p50 {former.p50_ms:.4g} ms, p99 {former.p99_ms:.4g} ms, {former.failed} failed")
+    if not decision.is_better:
+        print("nothing is changed: the settings of now do as well")
     print(f"evidence: {evidence}")
 
 

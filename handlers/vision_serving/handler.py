@@ -168,7 +168,7 @@ class VisionHandler(ABC):
         try:
             config = read_handler_config(model_dir / "model-config.yaml")
             device = choose_device(properties.get("gpu_id"), config.backend, config.device_type)
-            self.load(model_dir, device, configured_threads(context.model_name))
+            self.load(model_dir, device, configured_threads(context.model_name, self.version))
             for batch_size in sorted({1, properties.get("batch_size") or 1}):
                 self.warm_up(batch_size)
         except VisionServingError:

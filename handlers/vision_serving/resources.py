@@ -81,20 +81,25 @@ def plan_threads(cores: int, workers: int, threads: int | None = None) -> Thread
     return ThreadPlan(engine=engine, decode=min(engine, MAX_DECODE_THREADS), pin=workers <= 1)
 
 
-def configured_threads(model_name: str) -> ThreadPlan:
+def configured_threads(model_name: str, version: str) -> ThreadPlan:
     """As the `config.properties` of the TorchServe that started this process says; elsewhere those of one worker.
 
     TorchServe tells a worker neither their count nor the file, but the file is on the command line of its parent.
     """
     path = server_config_path()
-    return read_threads("" if path is None else path.read_text(encoding="utf-8"), model_name)
+    return read_threads("" if path is None else path.read_text(encoding="utf-8"), model_name, version)
 
 
-def read_threads(properties_text: str, model_name: str) -> ThreadPlan:
-    """Of each worker of a model, on this machine: `threads` in the `models` JSON, which is ours; else a fair share."""
-    found = read_model(properties_text, model_name).values()
-    threads = max((int(version["threads"]) for version in found if "threads" in version), default=None)
-    return plan_threads(usable_cores(), read_workers(properties_text, model_name), threads)
+def read_threads(properties_text: str, model_name: str, version: str) -> ThreadPlan:
+    """Of each worker of a model, on this machine: `threads` in the `models` JSON, which is ours; else a fair share.
+
+    Raises ConfigError for `threads` that is not a number above 0.
+    """
+    threads = read_model(properties_text, model_name).get(version, {}).get("threads")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        place = f"config.properties: `models`, {model_name} {version}"
+        raise ConfigError(f"{place}: expected 1 or more `threads`, got {threads!r}; leave it out for a fair share")
+    return plan_threads(usable_cores(), read_workers(properties_text, model_name, version), threads)
 
 
 def server_config_path() -> Path | None:
@@ -106,12 +111,12 @@ def server_config_path() -> Path | None:
     return Path(str(parent.cwd()), command[command.index("-f") + 1])
 
 
-def read_workers(properties_text: str, model_name: str) -> int:
-    """`minWorkers` of a model (its largest version) in the `models` JSON, else `default_workers_per_model`, else 1."""
-    default = int(read_properties(properties_text).get("default_workers_per_model", 1))
-    return max(
-        (int(found.get("minWorkers", 1)) for found in read_model(properties_text, model_name).values()), default=default
-    )
+def read_workers(properties_text: str, model_name: str, version: str) -> int:
+    """`minWorkers` in the `models` JSON, 1 where it names only the version; else `default_workers_per_model`, or 1."""
+    found = read_model(properties_text, model_name).get(version)
+    if found is None:
+        return int(read_properties(properties_text).get("default_workers_per_model", 1))
+    return int(found.get("minWorkers", 1))
 
 
 def read_batch_size(properties_text: str, model_name: str) -> int | None:
@@ -133,8 +138,8 @@ def read_model(properties_text: str, model_name: str) -> dict[str, dict[str, Any
 def read_properties(text: str) -> dict[str, str]:
     """A Java properties file: comments, `key=value`, lines continued with a backslash."""
     values: dict[str, str] = {}
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith(("#", "!"))]
-    for line in "\n".join(lines).replace("\\\n", "").splitlines():
+    lines = [line for line in text.split("\n") if not line.lstrip().startswith(("#", "!"))]
+    for line in "\n".join(lines).replace("\\\n", "").split("\n"):
         key, separator, value = line.strip().partition("=")
         if separator:
             values[key.strip()] = value.strip()

@@ -57,7 +57,7 @@ def _continued(value: str) -> str:
 def _logical_lines(text: str) -> Iterator[str]:
     """Lines together with those that continue them; a comment is never continued."""
     whole: list[str] = []
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n"):
         whole.append(line)
         if line.endswith("\\") and not whole[0].lstrip().startswith(("#", "!")):
             continue

@@ -23,7 +23,7 @@ from mar_tools.ports import is_free
 from mar_tools.server_logs import ServerLogs
 from mar_tools.torchserve_api import ServerError, TorchServeClient, describe_failure, read_address
 from vision_serving.errors import ConfigError
-from vision_serving.resources import read_properties, read_threads, read_workers
+from vision_serving.resources import read_model, read_properties, read_threads
 
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.25
@@ -106,24 +106,27 @@ class Server:
         """Raises ServerError when the server does not answer."""
         return [entry for model in self.client.list_models() for entry in self._describe(model)]
 
+    def archives(self) -> list[Path]:
+        """Those that `load_models` names: all of the store, or a list."""
+        store, wanted = self.model_store(), self._values.get("load_models", "all")
+        if wanted.lower() == "all":
+            return sorted(store.glob("*.mar"))
+        return [store / name.strip().rpartition("=")[2] for name in wanted.split(",") if name.strip()]
+
     def model_store(self) -> Path:
         return self.folder / self._values.get("model_store", "model_store")
 
     def _check_models(self) -> None:
         """Raises ConfigError for what TorchServe would leave out or end with, without saying why."""
-        store = self.model_store()
-        wanted = self._values.get("load_models", "all")
-        if wanted.lower() == "all":
-            archives = sorted(store.glob("*.mar"))
-        else:
-            archives = [store / name.strip().rpartition("=")[2] for name in wanted.split(",") if name.strip()]
-        read_workers(self.config.read_text(encoding="utf-8"), "")  # refuses `models` that is not JSON
+        read_model(self.config.read_text(encoding="utf-8"), "")  # refuses `models` that is not JSON
         seen: dict[tuple[str, str], Path] = {}
-        for archive in archives:
+        for archive in self.archives():
             identity = check_archive(archive)
             if identity in seen:
                 both = f"{seen[identity].name} and {archive.name}"
-                raise ConfigError(f"{store}: {both} both hold model {identity[0]} {identity[1]}; move one away")
+                raise ConfigError(
+                    f"{self.model_store()}: {both} both hold model {identity[0]} {identity[1]}; move one away"
+                )
             seen[identity] = archive
 
     def _launch(self) -> None:
@@ -203,7 +206,7 @@ class Server:
             raise ServerError(failure)
 
     def _describe(self, model: str) -> Iterator[ModelStatus]:
-        threads = read_threads(self.config.read_text(encoding="utf-8"), model)
+        properties = self.config.read_text(encoding="utf-8")
         for entry in self.client.describe(model):
             workers = entry["workers"]
             yield ModelStatus(
@@ -211,7 +214,7 @@ class Server:
                 version=entry["modelVersion"],
                 workers_ready=sum(worker["status"] == "READY" for worker in workers),
                 workers=max(len(workers), entry["minWorkers"]),
-                threads=threads.engine,
+                threads=read_threads(properties, model, entry["modelVersion"]).engine,
                 batch_size=entry["batchSize"],
                 max_batch_delay_ms=entry["maxBatchDelay"],
                 device=entry["deviceType"],

@@ -113,26 +113,37 @@ models={\
 
 
 @pytest.mark.parametrize(
-    ("text", "model", "workers"),
+    ("text", "model", "version", "workers"),
     [
-        ("", "resnet50", 1),
-        ("default_workers_per_model=4", "resnet50", 4),
-        (MODELS, "resnet50", 5),
-        (MODELS, "digits", 1),
-        (MODELS, "other", 3),
-        ("# C:\\models\\\ndefault_workers_per_model=4", "resnet50", 4),
+        ("", "resnet50", "1.0", 1),
+        ("default_workers_per_model=4", "resnet50", "1.0", 4),
+        (MODELS, "resnet50", "1.0", 2),
+        (MODELS, "resnet50", "2.0", 5),
+        (MODELS, "resnet50", "3.0", 3),
+        (MODELS, "digits", "1.0", 1),
+        (MODELS, "other", "1.0", 3),
+        ("# C:\\models\\\ndefault_workers_per_model=4", "resnet50", "1.0", 4),
     ],
     ids=[
         "empty file",
         "default",
-        "the largest version",
+        "a version",
+        "another version",
+        "a version that is not listed",
         "no minWorkers",
         "not listed",
         "after a comment that ends with a backslash",
     ],
 )
-def test_the_workers_of_a_model_are_read_from_the_properties(text: str, model: str, workers: int) -> None:
-    assert read_workers(text, model) == workers
+def test_the_workers_of_a_model_are_read_from_the_properties(text: str, model: str, version: str, workers: int) -> None:
+    assert read_workers(text, model, version) == workers
+
+
+@pytest.mark.parametrize("threads", ["auto", 0, -1, 1.5])
+def test_threads_that_are_no_number_are_refused(threads: object) -> None:
+    text = f"models={json.dumps({'digits': {'1.0': {'threads': threads}}})}"
+    with pytest.raises(ConfigError, match=r"`models`, digits 1\.0: expected 1 or more `threads`, got"):
+        read_threads(text, "digits", "1.0")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +159,7 @@ def test_the_threads_of_a_model_are_its_share_or_as_the_properties_say(
     version: dict[str, int], plan: ThreadPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vision_serving.resources.usable_cores", lambda: 8)
-    assert read_threads(f"models={json.dumps({'digits': {'1.0': version}})}", "digits") == plan
+    assert read_threads(f"models={json.dumps({'digits': {'1.0': version}})}", "digits", "1.0") == plan
 
 
 @pytest.mark.parametrize(("model", "batch_size"), [("resnet50", 16), ("digits", None), ("other", None)])
@@ -158,7 +169,7 @@ def test_the_batch_size_of_a_model_is_read_from_the_properties(model: str, batch
 
 def test_models_that_are_no_json_are_refused() -> None:
     with pytest.raises(ConfigError, match="`models` is not valid JSON"):
-        read_workers("models={", "resnet50")
+        read_workers("models={", "resnet50", "1.0")
 
 
 @pytest.mark.parametrize(
@@ -179,4 +190,4 @@ def test_a_properties_file_is_read(text: str, values: dict[str, str]) -> None:
 
 
 def test_without_torchserve_a_model_has_one_worker() -> None:
-    assert configured_threads("resnet50") == plan_threads(usable_cores(), 1)
+    assert configured_threads("resnet50", "1.0") == plan_threads(usable_cores(), 1)

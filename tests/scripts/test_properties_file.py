@@ -54,3 +54,9 @@ def test_models_that_are_no_json_are_refused() -> None:
         with_model("models={", "digits", "1.0", {})
     with pytest.raises(ConfigError, match=r"expected settings of digits 1\.0 in `models`, got 5"):
         model_section('models={"digits": {"1.0": 5}}', "digits", "1.0")
+
+
+def test_only_line_feeds_end_lines() -> None:
+    text = "# a\u2028b=1\nc=\x0c2\n"
+    assert with_values(text, {"d": "3"}) == text + "d=3\n"
+    assert read_properties(text).keys() == {"c"}

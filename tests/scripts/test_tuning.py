@@ -10,7 +10,7 @@ from mar_tools.benchmarking.measurement import Measurement
 from mar_tools.benchmarking.targets import Target
 from mar_tools.torchserve_api import ServerError
 from mar_tools.tuning import probe, tuner
-from mar_tools.tuning.deployment import Candidate
+from mar_tools.tuning.deployment import Candidate, write_settings
 from mar_tools.tuning.probe import WrongAnswersError, find_rate
 from mar_tools.tuning.search import Attempt, Evaluate, Search
 from mar_tools.tuning.space import Settings, Space, first_guesses, new_space
@@ -30,7 +30,7 @@ def measured(p99_ms: float, failed: int = 0, wrong: int = 0) -> Measurement:
 
 
 def test_the_plans_of_two_cores_leave_no_core_idle_for_long() -> None:
-    space = new_space(2, "cpu", 100, CURRENT)
+    space = new_space(2, 0, 100, CURRENT)
     assert space.plans == ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1))
     assert space.batch_sizes == (1, 2, 4, 8, 16, 32)
     assert space.delays_ms == (1, 2, 5, 10, 20, 50)
@@ -38,26 +38,33 @@ def test_the_plans_of_two_cores_leave_no_core_idle_for_long() -> None:
 
 def test_the_current_settings_are_always_a_choice() -> None:
     odd = Settings(workers=3, threads=5, batch_size=12, max_batch_delay_ms=77)
-    space = new_space(2, "cpu", 10, odd)
+    space = new_space(2, 0, 10, odd)
     assert odd in space.settings()
     assert space.delays_ms == (1, 2, 5, 77)
 
 
 def test_a_batch_of_one_waits_for_nobody() -> None:
-    space = Space(plans=((1, 1),), batch_sizes=(1, 2), delays_ms=(1, 5))
+    space = Space(cores=1, plans=((1, 1),), batch_sizes=(1, 2), delays_ms=(1, 5))
     assert [(s.batch_size, s.max_batch_delay_ms) for s in space.settings()] == [(1, 1), (2, 1), (2, 5)]
 
 
 def test_on_a_gpu_threads_are_a_fair_share_and_batches_large() -> None:
-    space = new_space(16, "cuda", 100, CURRENT)
-    assert {(1, 16), (2, 8), (4, 4), (1, 2)} <= set(space.plans)
+    assert {(1, 16), (2, 8), (4, 4), (1, 2)} <= set(new_space(16, 1, 100, CURRENT).plans)
+    space = new_space(16, 2, 100, CURRENT)
+    assert {(2, 8), (4, 4), (1, 2)} <= set(space.plans)
     assert space.batch_sizes[-1] == 128
 
 
-@pytest.mark.parametrize("cores", [1, 2, 6, 64])
-def test_the_first_guesses_are_in_the_space(cores: int) -> None:
-    space = new_space(cores, "cpu", 100, CURRENT)
-    assert set(first_guesses(cores, CURRENT)) <= set(space.settings())
+@pytest.mark.parametrize("gpus", [0, 1, 3])
+def test_the_first_guesses_are_in_the_space(gpus: int) -> None:
+    for cores in range(1, 129):
+        space = new_space(cores, gpus, 100, CURRENT)
+        assert set(first_guesses(space, CURRENT)) <= set(space.settings()), cores
+
+
+def test_the_first_guesses_are_one_worker_and_a_worker_on_each_core() -> None:
+    guesses = first_guesses(new_space(2, 0, 100, CURRENT), CURRENT)
+    assert guesses == [CURRENT, Settings(1, 2, 8, 1), Settings(2, 1, 8, 1)]
 
 
 # Probe
@@ -129,7 +136,7 @@ def evaluate(settings: Settings, to_beat: float) -> Attempt:
 
 
 def open_search(folder: Path, key: str = "same") -> Search:
-    return Search.open(folder / "model.journal", new_space(2, "cpu", 100, CURRENT), [key])
+    return Search.open(folder / "model.journal", new_space(2, 0, 100, CURRENT), [key])
 
 
 class Counted:
@@ -147,7 +154,9 @@ class Counted:
 
 
 def run(search: Search, evaluation: Evaluate, guesses: Sequence[Settings] = ()) -> None:
-    search.run(guesses or first_guesses(2, CURRENT), evaluation, float("inf"), lambda step: None)
+    search.run(
+        guesses or first_guesses(new_space(2, 0, 100, CURRENT), CURRENT), evaluation, float("inf"), lambda step: None
+    )
 
 
 def test_the_search_comes_close_to_the_best_in_a_fraction_of_the_trials(tmp_path: Path) -> None:
@@ -158,7 +167,7 @@ def test_the_search_comes_close_to_the_best_in_a_fraction_of_the_trials(tmp_path
     assert len(everything) == 155
     assert search.best is not None
     assert rate_of(search.best.settings) >= 0.95 * max(map(rate_of, everything))
-    assert counted.seen[:3] == first_guesses(2, CURRENT)
+    assert counted.seen[:3] == first_guesses(new_space(2, 0, 100, CURRENT), CURRENT)
     assert len(set(counted.seen)) == len(counted.seen), "nothing is tried twice"
 
 
@@ -175,14 +184,31 @@ def test_an_interrupted_search_goes_on_and_another_one_begins_anew(tmp_path: Pat
     assert open_search(tmp_path, "another archive").attempts == {}
 
 
+def test_a_trial_that_was_interrupted_or_did_not_start_is_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(open_search(tmp_path), Counted(0))
+    again = open_search(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(again, Counted(1))
+    assert list(again.attempts) == [CURRENT]
+
+    def fail(settings: Settings, to_beat: float) -> Attempt:
+        return Attempt(settings=settings, problem="the port was taken")
+
+    failing = open_search(tmp_path, "failing")
+    failing.run([CURRENT], fail, 0.0, lambda step: None)
+    assert failing.attempts[CURRENT].problem
+    assert open_search(tmp_path, "failing").attempts == {}
+
+
 def test_a_search_ends_when_everything_is_known_or_the_time_is_over(tmp_path: Path) -> None:
-    space = Space(plans=((1, 1),), batch_sizes=(1, 2), delays_ms=(1,))
+    space = Space(cores=1, plans=((1, 1),), batch_sizes=(1, 2), delays_ms=(1,))
     search = Search.open(tmp_path / "small.journal", space, [])
     run(search, evaluate, space.settings())
     assert set(search.attempts) == set(space.settings())
     late = open_search(tmp_path)
-    late.run(first_guesses(2, CURRENT), evaluate, 0.0, lambda step: None)
-    assert late.attempts == {}
+    late.run(first_guesses(late.space, CURRENT), evaluate, 0.0, lambda step: None)
+    assert list(late.attempts) == [CURRENT], "which the decision needs"
 
 
 # Decision
@@ -228,7 +254,19 @@ def test_the_best_is_chosen_where_the_current_settings_cannot_keep_up(
     decision = tuned.decide(search, CURRENT, lambda step: None)
     assert decision is not None
     assert (decision.is_better, decision.requests_per_s, decision.chosen.settings) == (True, 95.0, best)
+    assert decision.former is not None
     assert (decision.chosen.p99_ms, decision.former.p99_ms, decision.former_requests_per_s) == (50, 500, 80.0)
+
+
+def test_current_settings_that_do_not_start_are_beaten(
+    tuned: Tuner, tmp_path: Path, keeps_up_to: Callable[[float], list[float]]
+) -> None:
+    keeps_up_to(1000)
+    search, heavy = found_search(tmp_path, best_rate=100.0)[0], Settings(4, 1, 8, 2)
+    search.attempts[heavy] = tuned.evaluate(heavy, 0.0)
+    decision = tuned.decide(search, heavy, lambda step: None)
+    assert decision is not None
+    assert (decision.is_better, decision.former) == (True, None)
 
 
 @pytest.mark.parametrize("best_rate", [81.0, 100.0], ids=["hardly more", "more, but the current ones keep up"])
@@ -254,7 +292,22 @@ def test_a_trial_serves_one_archive_elsewhere(tmp_path: Path) -> None:
     candidate = Candidate(tmp_path / "m.mar", "m", "1.0", text)
     values = read_properties(trial_properties(candidate, CURRENT))
     assert values["inference_address"].startswith("http://127.0.0.1:")
-    assert len({value for key, value in values.items() if key.endswith(("address", "port"))}) == 5
+    addresses = [value for key, value in values.items() if key.endswith(("address", "port"))]
+    assert len(set(addresses)) == len(addresses) - 1, "two gRPC addresses, five ports"
+    assert all("127.0.0.1" in value or value.isdigit() for value in addresses)
     assert (values["model_store"], values["load_models"], values["vmargs"]) == ("model_store", "m.mar", "-Xmx1g")
     section = read_model(trial_properties(candidate, CURRENT), "m")["1.0"]
     assert section == {"defaultVersion": True, "marName": "m.mar", **CURRENT.as_properties()}
+
+
+def test_the_winner_is_written_into_the_file_that_a_link_names(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.properties", tmp_path / "config.properties"
+    real.write_bytes(b"a=1\r\nmodels={}\r\n# end\r\n")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    write_settings(link, Candidate(tmp_path / "m.mar", "m", "1.0", ""), CURRENT)
+    lines = real.read_bytes().split(b"\r\n")
+    assert (lines[0], lines[-2], lines[-1]) == (b"a=1", b"# end", b"")
+    section = read_model(real.read_text(), "m")["1.0"]
+    assert section == {"defaultVersion": True, "marName": "m.mar", **CURRENT.as_properties()}
+    assert (link.is_symlink(), real.stat().st_mode & 0o777) == (True, 0o600)

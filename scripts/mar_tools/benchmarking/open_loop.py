@@ -17,7 +17,7 @@ from mar_tools.benchmarking.measurement import Measurement, Record, Window, summ
 from mar_tools.benchmarking.processes import UsageWatch
 from mar_tools.benchmarking.targets import Request, Target
 
-MAX_CONNECTIONS = 256  # requests beyond wait in the client, and their latency grows as it would in the server's queue
+MAX_CONNECTIONS = 1024  # requests beyond wait in the client, and their latency grows as it would in the server's queue
 WARM_UP_S = 1.0
 
 

@@ -62,7 +62,7 @@ def _read_model(server: Server, name: str, target: Target) -> ServedModel:
         workers=max(served["minWorkers"], 1),
         batch_size=served["batchSize"],
         max_batch_delay_ms=served["maxBatchDelay"],
-        threads=read_threads(properties, name).engine,
+        threads=read_threads(properties, name, served["modelVersion"]).engine,
         archive=archive if archive.is_file() else None,
     )
 

@@ -1,41 +1,58 @@
 """How a model is served: found out, written to config.properties, applied to a running server."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from mar_tools.archive import check_archive
+from mar_tools.benchmarking.answers import open_export
 from mar_tools.drift import DEFAULTS
 from mar_tools.properties_file import model_section, with_model
 from mar_tools.server import Server
 from mar_tools.torchserve_api import ServerError
 from mar_tools.tuning.space import Settings
+from vision_serving.config import read_handler_config
 from vision_serving.errors import ConfigError
-from vision_serving.resources import read_threads, read_workers
+from vision_serving.handler import choose_device
+from vision_serving.resources import read_properties, read_threads, read_workers
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is tuned. properties: the text of the config.properties that it will be served with."""
+    """What is tuned. properties: the text of the config.properties that it will be served with. gpus: 0 on the CPU."""
 
     archive: Path
     name: str
     version: str
     properties: str
+    gpus: int = 0
 
     @classmethod
     def read(cls, archive: Path, config: Path) -> "Candidate":
         name, version = check_archive(archive)
-        return cls(archive, name, version, config.read_text(encoding="utf-8"))
+        properties = config.read_text(encoding="utf-8")
+        return cls(archive, name, version, properties, count_gpus(archive, properties))
 
 
-def find_candidate(name: str, version: str | None, config: Path) -> Candidate:
-    """The archive of the model store that holds the model. Raises ConfigError."""
-    store = Server(config).model_store()
-    found = {archive: check_archive(archive) for archive in sorted(store.glob("*.mar"))}
+def count_gpus(archive: Path, properties: str) -> int:
+    """On how many GPUs TorchServe would serve an archive; 0 where it runs on the CPU. Raises BackendError."""
+    found = torch.cuda.device_count()
+    gpus = min(found, int(read_properties(properties).get("number_of_gpu", found)))
+    with open_export(archive) as folder:
+        config = read_handler_config(folder / "model-config.yaml")
+    return gpus if choose_device(0 if gpus else None, config.backend, config.device_type).type == "cuda" else 0
+
+
+def find_candidate(name: str, version: str | None, server: Server) -> Candidate:
+    """The archive that the server would load for a model. Raises ConfigError."""
+    found = {archive: check_archive(archive) for archive in server.archives()}
     fitting = [archive for archive, identity in found.items() if identity[0] == name and version in (None, identity[1])]
     if len(fitting) == 1:
-        return Candidate.read(fitting[0], config)
+        return Candidate.read(fitting[0], server.config)
+    store = server.model_store()
     if fitting:
         raise ConfigError(f"{store}: {name} has versions {[found[archive][1] for archive in fitting]}; give --version")
     known = [f"{model} {number}" for model, number in found.values()]
@@ -44,26 +61,41 @@ def find_candidate(name: str, version: str | None, config: Path) -> Candidate:
 
 def current_settings(candidate: Candidate) -> Settings:
     """As config.properties has them, or as TorchServe takes them without."""
-    text = candidate.properties
-    section = {**DEFAULTS, **model_section(text, candidate.name, candidate.version)}
+    identity = (candidate.properties, candidate.name, candidate.version)
+    section = {**DEFAULTS, **model_section(*identity)}
     return Settings(
-        workers=max(1, read_workers(text, candidate.name)),
-        threads=read_threads(text, candidate.name).engine,
+        workers=max(1, read_workers(*identity)),
+        threads=read_threads(*identity).engine,
         batch_size=int(section["batchSize"]),
         max_batch_delay_ms=int(section["maxBatchDelay"]),
     )
 
 
 def write_settings(config: Path, candidate: Candidate, settings: Settings) -> None:
-    """Into the file as it is now, whole or not at all."""
-    text = config.read_text(encoding="utf-8")
+    """Into the file as it is now, whole or not at all; its line ends, mode and place stay."""
+    config = config.resolve()
+    with config.open(encoding="utf-8", newline="") as file:
+        text = file.read()
+    line_end = "\r\n" if "\r\n" in text else "\n"
+    text = text.replace("\r\n", "\n")
     model = {"defaultVersion": True, "marName": candidate.archive.name}
-    section = {**model, **model_section(text, candidate.name, candidate.version)}
+    section = {**model, **model_section(text, candidate.name, candidate.version), **settings.as_properties()}
+    changed = with_model(text, candidate.name, candidate.version, section)
     written = config.with_name(f".{config.name}.new")
-    written.write_text(
-        with_model(text, candidate.name, candidate.version, {**section, **settings.as_properties()}), encoding="utf-8"
-    )
+    written.write_text(changed, encoding="utf-8", newline=line_end)
+    shutil.copymode(config, written)
     os.replace(written, config)
+
+
+def require_applicable(server: Server, candidate: Candidate) -> None:
+    """Raises ServerError where `apply_settings` could not work."""
+    versions = [entry.version for entry in server.status() if entry.model == candidate.name]
+    if candidate.version not in versions:
+        raise ServerError(
+            f"--apply: the running server does not serve {candidate.name} {candidate.version}; restart it"
+        )
+    if len(versions) > 1:
+        raise ServerError(f"--apply: TorchServe serves {candidate.name} in versions {versions}; restart it instead")
 
 
 def apply_settings(server: Server, candidate: Candidate, settings: Settings) -> None:
@@ -74,8 +106,9 @@ def apply_settings(server: Server, candidate: Candidate, settings: Settings) -> 
         "max_batch_delay": str(settings.max_batch_delay_ms),
         "synchronous": "true",
     }
-    served = [entry.version for entry in server.status() if entry.model == candidate.name]
-    if candidate.version not in served:
-        raise ServerError(f"the running server does not serve {candidate.name} {candidate.version}; restart it")
     server.client.unregister(candidate.name, candidate.version)
-    server.client.register(candidate.archive.name, parameters)
+    try:
+        server.client.register(candidate.archive.name, parameters)
+    except ServerError as error:
+        lost = f"{candidate.name} is not served any more: {error}"
+        raise ServerError(f"{lost}; `serve_models.py restart` brings it back") from error

@@ -11,7 +11,7 @@ from mar_tools.tuning.space import Settings
 from vision_serving.errors import VisionServingError
 
 SHARES = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # of what a closed loop reaches
-MIN_CONNECTIONS, MAX_CONNECTIONS = 4, 128
+MIN_CONNECTIONS, MAX_CONNECTIONS = 4, 512
 WARM_UP_S = 2.0
 
 

@@ -2,18 +2,18 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import Trial, TrialState
-
+from mar_tools.benchmarking.http_client import REQUIREMENTS
 from mar_tools.tuning.space import Settings, Space
 from vision_serving.config import StrictModel
+from vision_serving.errors import ConfigError
+
+if TYPE_CHECKING:
+    import optuna
 
 SEED = 0
 REPEATS = 25  # of what is known already, one after the other: then the sampler has nothing new to propose
@@ -54,24 +54,30 @@ class Search:
     """One search for one model and bound; the journal holds what earlier runs of the same found."""
 
     space: Space
-    study: optuna.Study
+    study: "optuna.Study"
     attempts: dict[Settings, Attempt]
 
     @classmethod
     def open(cls, journal: Path, space: Space, key: Sequence[object]) -> "Search":
-        """key: all that a result depends on; another key is another search."""
+        """key: all that a result depends on; another key is another search. Raises ConfigError without Optuna."""
+        try:
+            import optuna
+            from optuna.storages.journal import JournalFileBackend
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"tuning needs the package {error.name!r}: {REQUIREMENTS}") from error
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         journal.parent.mkdir(parents=True, exist_ok=True)
         study = optuna.create_study(
             study_name=hashlib.sha256(repr((space, *key)).encode()).hexdigest(),
-            storage=JournalStorage(JournalFileBackend(str(journal))),
+            storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal))),
             sampler=optuna.samplers.TPESampler(seed=SEED, multivariate=True, n_startup_trials=6),
             direction="maximize",
             load_if_exists=True,
         )
-        found = (trial.user_attrs.get(ATTEMPT) for trial in study.get_trials(states=(TrialState.COMPLETE,)))
-        known = [Attempt.model_validate(document) for document in found if document is not None]
-        return cls(space, study, {attempt.settings: attempt for attempt in known})
+        documents = [trial.user_attrs[ATTEMPT] for trial in study.get_trials() if ATTEMPT in trial.user_attrs]
+        known = [Attempt.model_validate(document) for document in documents]
+        # What did not start may do so now: another program may have had the memory.
+        return cls(space, study, {attempt.settings: attempt for attempt in known if not attempt.problem})
 
     @property
     def best(self) -> Attempt | None:
@@ -81,39 +87,59 @@ class Search:
     def run(
         self, guesses: Sequence[Settings], evaluate: Evaluate, until: float, announce: Callable[[str], None]
     ) -> None:
-        """Try the guesses, then what the sampler proposes, until that moment of time.monotonic()."""
-        for settings in guesses:
-            if settings not in self.attempts:
-                self.study.enqueue_trial(self._parameters(settings), skip_if_exists=True)
+        """Try the first guess, then the others and what the sampler proposes until that moment of time.monotonic()."""
+        for number, settings in enumerate(guesses):
+            if settings not in self.attempts and (number == 0 or time.monotonic() < until):
+                self._try_guess(settings, evaluate, announce)
         repeats = 0
         while time.monotonic() < until and repeats < REPEATS and len(self.attempts) < len(self.space.settings()):
-            trial = self.study.ask()
-            settings = self._propose(trial)
+            trial = self.study.ask(self._distributions())
+            settings = self._settings_at(trial.params)
             known = self.attempts.get(settings)
             repeats = 0 if known is None else repeats + 1
             if known is None:
-                announce(str(settings))
-                known = self.try_settings(settings, evaluate)
+                known = self._try(settings, evaluate, announce)
                 trial.set_user_attr(ATTEMPT, known.model_dump(mode="json"))
             self.study.tell(trial, known.score)
 
-    def try_settings(self, settings: Settings, evaluate: Evaluate) -> Attempt:
+    def _try_guess(self, settings: Settings, evaluate: Evaluate, announce: Callable[[str], None]) -> None:
+        """Into the journal when it is done, as if the sampler had proposed it."""
+        import optuna
+
+        attempt = self._try(settings, evaluate, announce)
+        trial = optuna.trial.create_trial(
+            params=self._places(settings),
+            distributions=self._distributions(),
+            value=attempt.score,
+            user_attrs={ATTEMPT: attempt.model_dump(mode="json")},
+        )
+        self.study.add_trial(trial)
+
+    def _try(self, settings: Settings, evaluate: Evaluate, announce: Callable[[str], None]) -> Attempt:
+        announce(str(settings))
         started = time.monotonic()
-        attempt = evaluate(settings, self.best.rate or 0.0 if self.best else 0.0)
+        attempt = evaluate(settings, (self.best.rate or 0.0) if self.best else 0.0)
         attempt = attempt.model_copy(update={"seconds": round(time.monotonic() - started, 1)})
         self.attempts[settings] = attempt
         return attempt
 
-    def _propose(self, trial: Trial) -> Settings:
-        space = self.space
-        plan = space.plans[trial.suggest_categorical("plan", range(len(space.plans)))]
-        batch_size = space.batch_sizes[trial.suggest_int("batch_size", 0, len(space.batch_sizes) - 1)]
-        delay = space.delays_ms[trial.suggest_int("delay", 0, len(space.delays_ms) - 1)]
-        return Settings(*plan, batch_size, delay if batch_size > 1 else space.delays_ms[0])
+    def _distributions(self) -> dict[str, Any]:
+        """Of the places in the space; plans have no order, numbers do."""
+        from optuna.distributions import CategoricalDistribution, IntDistribution
 
-    def _parameters(self, settings: Settings) -> dict[str, Any]:
+        return {
+            "plan": CategoricalDistribution(range(len(self.space.plans))),
+            "batch_size": IntDistribution(0, len(self.space.batch_sizes) - 1),
+            "delay": IntDistribution(0, len(self.space.delays_ms) - 1),
+        }
+
+    def _places(self, settings: Settings) -> dict[str, int]:
         return {
             "plan": self.space.plans.index((settings.workers, settings.threads)),
             "batch_size": self.space.batch_sizes.index(settings.batch_size),
             "delay": self.space.delays_ms.index(settings.max_batch_delay_ms),
         }
+
+    def _settings_at(self, places: Mapping[str, int]) -> Settings:
+        plan, batch_size = self.space.plans[places["plan"]], self.space.batch_sizes[places["batch_size"]]
+        return Settings(*plan, batch_size, self.space.delays_ms[places["delay"] if batch_size > 1 else 0])

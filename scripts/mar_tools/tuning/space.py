@@ -1,7 +1,6 @@
 """What is tried: how a model can be served on so many cores."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 MAX_WORKERS = 16  # of one model; each holds a copy of it
@@ -9,7 +8,7 @@ MAX_BATCH_SIZE = {"cpu": 32, "cuda": 128}
 DELAYS_MS = (1, 2, 5, 10, 20, 50)
 DELAY_SHARE = 0.5  # of the latency bound: the rest is for the model
 WORKERS_PER_CORE = 2  # threads of all workers: one may decode while the other one computes
-WORKERS_ON_GPU = (1, 2, 3, 4, 6, 8)
+WORKERS_PER_GPU = (1, 2, 3, 4, 6, 8)
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,12 @@ class Settings:
             "maxBatchDelay": self.max_batch_delay_ms,
         }
 
-    def as_document(self) -> Mapping[str, int]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Space:
     """Choices, each ascending. plans: workers and the threads of each."""
 
+    cores: int
     plans: tuple[tuple[int, int], ...]
     batch_sizes: tuple[int, ...]
     delays_ms: tuple[int, ...]
@@ -57,18 +54,20 @@ class Space:
         ]
 
 
-def new_space(cores: int, device_type: str, p99_ms: float, current: Settings) -> Space:
-    """current: always among the choices."""
-    plans = {(current.workers, current.threads), *(_plans_on_gpu(cores) if device_type == "cuda" else _plans(cores))}
-    sizes = {current.batch_size, *_powers_of_two(MAX_BATCH_SIZE[device_type])}
+def new_space(cores: int, gpus: int, p99_ms: float, current: Settings) -> Space:
+    """gpus: that the model runs on, 0 for the CPU. current: always among the choices."""
+    plans = {(current.workers, current.threads), *(_plans_on_gpus(cores, gpus) if gpus else _plans(cores))}
+    sizes = {current.batch_size, *_powers_of_two(MAX_BATCH_SIZE["cuda" if gpus else "cpu"])}
     delays = {DELAYS_MS[0], current.max_batch_delay_ms, *(d for d in DELAYS_MS if d <= DELAY_SHARE * p99_ms)}
-    return Space(tuple(sorted(plans)), tuple(sorted(sizes)), tuple(sorted(delays)))
+    return Space(cores, tuple(sorted(plans)), tuple(sorted(sizes)), tuple(sorted(delays)))
 
 
-def first_guesses(cores: int, current: Settings) -> list[Settings]:
-    """What is tried first: as it is now, one worker with all cores, and a worker on each core."""
-    alone, each = Settings(1, cores, 8, 1), Settings(min(cores, MAX_WORKERS), max(1, cores // MAX_WORKERS), 4, 1)
-    return list(dict.fromkeys((current, alone, each)))
+def first_guesses(space: Space, current: Settings) -> list[Settings]:
+    """What is tried first: as it is now, and the fewest and the most workers that share the cores fairly."""
+    fair = [plan for plan in space.plans if plan == (plan[0], space.cores // plan[0])] or list(space.plans)
+    middle = space.batch_sizes[len(space.batch_sizes) // 2]
+    guesses = [current, *(Settings(*plan, middle, space.delays_ms[0]) for plan in (fair[0], fair[-1]))]
+    return list(dict.fromkeys(guesses))
 
 
 def _plans(cores: int) -> list[tuple[int, int]]:
@@ -76,14 +75,14 @@ def _plans(cores: int) -> list[tuple[int, int]]:
     return [
         (workers, threads)
         for workers in sorted({min(cores, MAX_WORKERS), *_powers_of_two(min(most, MAX_WORKERS))})
-        for threads in _powers_of_two(cores)
+        for threads in {cores // workers, *_powers_of_two(cores)} - {0}
         if cores // 2 <= workers * threads <= most
     ]
 
 
-def _plans_on_gpu(cores: int) -> list[tuple[int, int]]:
+def _plans_on_gpus(cores: int, gpus: int) -> list[tuple[int, int]]:
     """Threads only decode there: a fair share."""
-    return [(workers, max(1, cores // workers)) for workers in WORKERS_ON_GPU]
+    return [(gpus * workers, max(1, cores // (gpus * workers))) for workers in WORKERS_PER_GPU]
 
 
 def _powers_of_two(most: int) -> list[int]:

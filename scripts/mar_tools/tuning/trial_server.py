@@ -47,6 +47,8 @@ def trial_properties(candidate: Candidate, settings: Settings) -> str:
         "load_models": candidate.archive.name,
         "job_queue_size": str(WAITING_REQUESTS),
         "models": "{}",
+        "grpc_inference_address": LOOPBACK,
+        "grpc_management_address": LOOPBACK,
     }
     model = {"defaultVersion": True, "marName": candidate.archive.name, **settings.as_properties()}
     return with_model(with_values(candidate.properties, {**values, **own}), candidate.name, candidate.version, model)

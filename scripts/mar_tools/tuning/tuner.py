@@ -2,9 +2,8 @@
 
 import hashlib
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from mar_tools.tuning.search import Attempt, Search
 from mar_tools.tuning.space import Settings
 from mar_tools.tuning.trial_server import serve_trial
 from vision_serving.config import StrictModel
+from vision_serving.resources import read_properties
 
 ROUNDS = 3
 ROUND_FACTOR = 2  # longer than the trials of the search: p99 is a matter of few requests
@@ -49,12 +49,13 @@ class Side(StrictModel):
 class Decision(StrictModel):
     """The rate at which `chosen` kept the latency, and what the settings of before did under it.
 
-    former_requests_per_s: the highest rate at which those kept it in the search. is_better: if they cannot do the same.
+    former: None where they did not start beside it. former_requests_per_s: the highest rate at which they kept the
+    latency in the search. is_better: if they cannot do the same.
     """
 
     requests_per_s: float
     chosen: Side
-    former: Side
+    former: Side | None
     former_requests_per_s: float | None
     is_better: bool
 
@@ -72,7 +73,9 @@ class Tuner:
         """All that the result of a trial depends on, besides its settings and the machine."""
         content = hashlib.sha256(self.candidate.archive.read_bytes()).hexdigest()
         pictures = hashlib.sha256(b"".join(request.body for request in self._requests)).hexdigest()
-        return (self.candidate.name, content, self.candidate.properties, pictures, self._goal)
+        values = read_properties(self.candidate.properties)
+        others = sorted((key, value) for key, value in values.items() if key != "models")
+        return (self.candidate.name, content, others, pictures, self._goal)
 
     def evaluate(self, settings: Settings, to_beat: float) -> Attempt:
         """One trial. What does not start is a finding; wrong answers are an error (WrongAnswersError)."""
@@ -91,28 +94,30 @@ class Tuner:
         return attempt.model_copy(update={"rate": probe.rate, **latencies})
 
     def decide(self, search: Search, current: Settings, announce: Announce) -> Decision | None:
-        """The best settings beside the current ones, in turns, under one rate; None where nothing kept the latency."""
+        """The best settings beside the current ones, in turns, under one rate; None where the best cannot keep up."""
         best, former = search.best, search.attempts[current]
         if best is None:
             return None
-        if (best.rate or 0) < LEAST_GAIN * (former.rate or 0):
+        least = LEAST_GAIN * (former.rate or 0.0)
+        if (best.rate or 0.0) < least:
             best = former
         with ExitStack() as stack:
             announce("starting the best and the current settings side by side")
-            targets = {
-                settings: stack.enter_context(self._serve(settings))
-                for settings in dict.fromkeys((best.settings, current))
-            }
+            targets = {best.settings: stack.enter_context(self._serve(best.settings))}
+            if current != best.settings:
+                with suppress(ServerError):  # no memory for both, perhaps; what it did in the search still counts
+                    targets[current] = stack.enter_context(self._serve(current))
             for rate in self._rates_kept(best.settings, targets[best.settings], best.rate or 0.0, announce):
                 announce(f"comparing at {rate:.4g} requests/s")
                 sides = self._compare(targets, rate)
                 if self._keeps(sides[best.settings]):
+                    beside = sides.get(current)
                     return Decision(
                         requests_per_s=rate,
                         chosen=sides[best.settings],
-                        former=sides[current],
+                        former=beside,
                         former_requests_per_s=former.rate,
-                        is_better=rate > LEAST_GAIN * (former.rate or 0) and not self._keeps(sides[current]),
+                        is_better=rate >= least and (beside is None or not self._keeps(beside)),
                     )
         return None
 
@@ -139,10 +144,8 @@ class Tuner:
                 measured[settings].append(found)
         return {settings: _summarise(settings, rounds) for settings, rounds in measured.items()}
 
-    @contextmanager
-    def _serve(self, settings: Settings) -> Iterator[Target]:
-        with serve_trial(self.candidate, settings, self._log_settings) as target:
-            yield target
+    def _serve(self, settings: Settings) -> AbstractContextManager[Target]:
+        return serve_trial(self.candidate, settings, self._log_settings)
 
 
 def _summarise(settings: Settings, rounds: Sequence[Measurement]) -> Side:
@@ -155,8 +158,3 @@ def _summarise(settings: Settings, rounds: Sequence[Measurement]) -> Side:
         rounds_p99_ms=tuple(p99),
         failed=sum(found.failed for found in rounds),
     )
-
-
-def deadline(budget_min: float) -> float:
-    """The moment of time.monotonic() at which a search of that length ends."""
-    return time.monotonic() + 60 * budget_min
