@@ -28,6 +28,10 @@ class BackendError(VisionServingError):
     """A backend that is missing here, or an artifact that it cannot load or run."""
 
 
+class MissingPackageError(BackendError):
+    """A backend's package is not installed; the message says how to."""
+
+
 class RequestError(VisionServingError):
     """A fault of one request or image. `status` is its HTTP status; the class name is the `type` of the answer."""
 

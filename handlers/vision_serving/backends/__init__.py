@@ -7,7 +7,7 @@ import torch
 
 from vision_serving.backends.base import Backend
 from vision_serving.config import BackendConfig
-from vision_serving.errors import BackendError, how_to_install
+from vision_serving.errors import BackendError, MissingPackageError, how_to_install
 from vision_serving.resources import cpu_features
 
 BACKENDS = {
@@ -34,9 +34,9 @@ def find_backend(name: str) -> type[Backend]:
     return backend_class
 
 
-def missing_package(backend: str, error: ModuleNotFoundError) -> BackendError:
+def missing_package(backend: str, error: ModuleNotFoundError) -> MissingPackageError:
     """The error that says what to install."""
-    return BackendError(f"backend {backend!r} needs {how_to_install(error)}")
+    return MissingPackageError(f"backend {backend!r} needs {how_to_install(error)}")
 
 
 def load_backend(name: str, artifact: Path, config: BackendConfig, device: torch.device) -> Backend:

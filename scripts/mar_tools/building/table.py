@@ -34,11 +34,11 @@ def candidate_table(rows: Sequence[Candidate], task: Task) -> Group:
     for index, row in enumerate(ordered):
         figures_of_row = (cells[index] for cells in shown.values())
         table.add_row(row.name, *figures_of_row, row.verdict, style=STYLES.get(row.verdict))
-    left_out = [row for row in rows if row.verdict == "not tried"]
     reasons = [describe_reason(row) for row in ordered if row.reason]
-    if left_out:
-        names = ", ".join(row.name for row in left_out)
-        reasons.append(Text(f"not tried, as {left_out[0].reason}: {names}", style=STYLES["not tried"]))
+    left_out = [row for row in rows if row.verdict == "not tried"]
+    for reason in dict.fromkeys(row.reason for row in left_out):
+        names = ", ".join(row.name for row in left_out if row.reason == reason)
+        reasons.append(Text(f"not tried: {names}, as {reason}", style=STYLES["not tried"]))
     return Group(table, *reasons)
 
 

@@ -12,7 +12,7 @@ from mar_tools.checkpoints import load_checkpoint
 from mar_tools.command_line import run
 from mar_tools.exports import REFERENCE, export_model, load_reference
 from mar_tools.verification import verify_export
-from vision_serving.errors import VisionServingError
+from vision_serving.errors import MissingPackageError, VisionServingError
 
 MESSAGE_CHARS = 300
 
@@ -21,21 +21,23 @@ def main() -> None:
     exchange = Path(sys.argv[1])
     trial = Trial.model_validate_json((exchange / TRIAL).read_bytes())
     trial.recipe._folder = trial.recipe_folder
-    (exchange / RESULT).write_text(TrialResult(problem=perform(trial)).model_dump_json(), encoding="utf-8")
+    (exchange / RESULT).write_text(perform(trial).model_dump_json(), encoding="utf-8")
 
 
-def perform(trial: Trial) -> str:
+def perform(trial: Trial) -> TrialResult:
     """Why there is no verification report, in one line; empty where there is one."""
     try:
         export_and_verify(trial)
+    except MissingPackageError as error:
+        return TrialResult(problem=str(error), is_missing_package=True)
     except VisionServingError as error:
         traceback.print_exc()
-        return f"{NOT_POSSIBLE}: {' '.join(str(error).split())}"
+        return TrialResult(problem=f"{NOT_POSSIBLE}: {' '.join(str(error).split())}")
     except Exception as error:  # exporters and runtimes raise whatever they like; the log has all of it
         traceback.print_exc()
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        return f"{NOT_POSSIBLE}: {type(error).__name__}: {said}"[:MESSAGE_CHARS]
-    return ""
+        return TrialResult(problem=f"{NOT_POSSIBLE}: {type(error).__name__}: {said}"[:MESSAGE_CHARS])
+    return TrialResult(problem="")
 
 
 def export_and_verify(trial: Trial) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 
-from mar_tools.building.candidates import Candidate
+from mar_tools.building.candidates import Candidate, Verdict
 from mar_tools.exports import artifact_files, export_folder
 from mar_tools.isolation import python_command, run_isolated
 from mar_tools.recipes import Recipe
@@ -42,6 +42,7 @@ class TrialResult(StrictModel):
     """What the process tells when it did not crash. `problem`: empty where there is a report to read."""
 
     problem: str
+    is_missing_package: bool = False
 
 
 def new_trial(recipe: Recipe, exports: Path, pair: tuple[str, Precision], device_type: DeviceType) -> Trial:
@@ -65,10 +66,11 @@ def run_trial(trial: Trial, timeout_s: float) -> Candidate:
             finished = run_isolated(command, timeout_s, log_of(trial.folder))
         finally:
             remove_unfinished(trial.folder)
-        problem = finished.problem or _read_problem(Path(exchange) / RESULT)
+        result = TrialResult(problem=finished.problem) if finished.problem else _read_result(Path(exchange) / RESULT)
     seconds = round(finished.seconds, 1)
-    if problem:
-        return Candidate(trial.backend, trial.precision, trial.device_type, "failed", problem, seconds)
+    if result.problem:
+        verdict: Verdict = "not tried" if result.is_missing_package else "failed"
+        return Candidate(trial.backend, trial.precision, trial.device_type, verdict, result.problem, seconds)
     return read_row(trial, seconds)
 
 
@@ -101,5 +103,5 @@ def read_row(trial: Trial, build_s: float) -> Candidate:
     )
 
 
-def _read_problem(path: Path) -> str:
-    return TrialResult.model_validate(orjson.loads(path.read_bytes())).problem
+def _read_result(path: Path) -> TrialResult:
+    return TrialResult.model_validate(orjson.loads(path.read_bytes()))
