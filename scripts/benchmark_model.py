@@ -33,7 +33,6 @@ from mar_tools.benchmarking.client_check import start_trivial_server
 from mar_tools.benchmarking.closed_loop import choose_client
 from mar_tools.benchmarking.comparison import compare_results
 from mar_tools.benchmarking.contest import Contestant, start_contestants
-from mar_tools.benchmarking.http_client import REQUIREMENTS
 from mar_tools.benchmarking.images import load_test_images
 from mar_tools.benchmarking.load_tests import Rate, Result, best_rate, run_in_turns
 from mar_tools.benchmarking.peers import ServerSettings
@@ -44,7 +43,7 @@ from mar_tools.benchmarking.trials import Trial, closed_trial, in_process_trial,
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.images import load_encoded_images
 from mar_tools.server import Server
-from vision_serving.errors import ConfigError, VisionServingError
+from vision_serving.errors import ConfigError, VisionServingError, how_to_install
 
 IMAGES = 200
 
@@ -249,7 +248,7 @@ def draw_plots(results: Sequence[Result], folder: Path) -> None:
     try:
         from mar_tools.benchmarking.plots import plot_results
     except ModuleNotFoundError as error:
-        raise ConfigError(f"--plots needs the package {error.name!r}: {REQUIREMENTS}") from error
+        raise ConfigError(f"--plots needs {how_to_install(error)}") from error
     for path in plot_results(results, folder):
         print(path)
 

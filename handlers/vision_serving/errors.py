@@ -91,6 +91,9 @@ EXTRAS = {
     "pycocotools": "evaluation",
     "tensorrt": "tensorrt",
     "tvm": "tvm",
+    "aiohttp": "benchmark",
+    "matplotlib": "benchmark",
+    "optuna": "benchmark",
 }
 
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from mar_tools.benchmarking.measurement import Record
 from mar_tools.benchmarking.targets import Request, Target
-from vision_serving.errors import ConfigError
+from vision_serving.errors import ConfigError, how_to_install
 
 if TYPE_CHECKING:
     import aiohttp
 
-REQUIREMENTS = "pip install -r requirements-benchmark.txt"
 TIMEOUT_S = 120.0
 
 
@@ -66,7 +65,7 @@ async def open_client(target: Target, requests: Sequence[Request], connections: 
     try:
         import aiohttp
     except ModuleNotFoundError as error:
-        raise ConfigError(f"the bundled client needs the package {error.name!r}: {REQUIREMENTS}") from error
+        raise ConfigError(f"the bundled client needs {how_to_install(error)}") from error
     failures = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections),

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rich.box import SIMPLE
@@ -14,7 +13,7 @@ from rich.table import Column, Table
 
 from mar_tools.benchmarking.comparison import Ratio
 from mar_tools.benchmarking.load_tests import Result
-from mar_tools.machine import cpu_name, memory_bytes
+from mar_tools.machine import cpu_name, memory_bytes, package_versions
 from vision_serving.resources import usable_cores
 
 PACKAGES = ("torch", "torchvision", "openvino", "onnxruntime", "torchserve", "aiohttp")
@@ -38,12 +37,7 @@ def describe_run(**settings: Any) -> dict[str, Any]:
 
 def find_versions() -> dict[str, str]:
     """Of Python, wrk and the packages that matter, as far as they are installed."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    versions = {"python": platform.python_version(), **package_versions(PACKAGES)}
     if shutil.which("wrk"):
         banner = subprocess.run(["wrk", "--version"], capture_output=True, text=True).stdout.split()
         versions["wrk"] = banner[1] if len(banner) > 1 else "unknown"

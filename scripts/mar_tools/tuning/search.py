@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mar_tools.benchmarking.http_client import REQUIREMENTS
 from mar_tools.tuning.space import Settings, Space
 from vision_serving.config import StrictModel
-from vision_serving.errors import ConfigError
+from vision_serving.errors import ConfigError, how_to_install
 
 if TYPE_CHECKING:
     import optuna
@@ -64,7 +63,7 @@ class Search:
             import optuna
             from optuna.storages.journal import JournalFileBackend
         except ModuleNotFoundError as error:
-            raise ConfigError(f"tuning needs the package {error.name!r}: {REQUIREMENTS}") from error
+            raise ConfigError(f"tuning needs {how_to_install(error)}") from error
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         journal.parent.mkdir(parents=True, exist_ok=True)
         study = optuna.create_study(
