@@ -72,15 +72,17 @@ def main() -> None:
     decision = tune(tuner, search, current, arguments, console)
     write_evidence(evidence, candidate, search, decision, goal, images)
     Console().print(attempt_table(search, current))
+    print(f"evidence: {evidence}")
     if decision is None:
-        raise ConfigError(describe_failure(list(search.attempts.values()), goal))
-    report(decision, current, goal, evidence)
+        require_some_rate(search, goal)
+        print(f"{arguments.config.name} stays as it is: nothing was better for long")
+        return
+    report(decision, current, goal)
     if arguments.exhaustive:
         return
-    chosen = decision.chosen.settings if decision.is_better else current
-    if decision.is_better:
-        write_settings(arguments.config, candidate, chosen)
-        print(f"written to {arguments.config.name}; it holds after a restart, or with --apply")
+    chosen = decision.chosen.settings
+    write_settings(arguments.config, candidate, chosen)
+    print(f"written to {arguments.config.name}; it holds after a restart, or with --apply")
     if arguments.apply:
         apply_settings(server, candidate, chosen)
         print(f"the running server serves {candidate.name} with {chosen}")
@@ -169,32 +171,27 @@ def write_evidence(
     path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
 
 
-def describe_failure(attempts: Sequence[Attempt], goal: Goal) -> str:
-    """Why there is no decision."""
+def require_some_rate(search: Search, goal: Goal) -> None:
+    """Raises ConfigError where nothing kept the latency at any rate."""
+    attempts = list(search.attempts.values())
+    if any(attempt.rate for attempt in attempts):
+        return
     problems = [attempt.problem for attempt in attempts if attempt.problem]
     if len(problems) == len(attempts):
-        return f"the model could not be served in any of {len(attempts)} trials; the first: {problems[0]}"
-    if any(attempt.rate for attempt in attempts):
-        return (
-            f"no settings kept 99 of 100 requests within {goal.p99_ms:g} ms for long; give more --trial-s or --p99-ms"
-        )
+        raise ConfigError(f"the model could not be served in any of {len(attempts)} trials; the first: {problems[0]}")
     slow = f"no settings kept 99 of 100 requests within {goal.p99_ms:g} ms, or some requests failed"
-    return f"{slow}; allow more, build a faster model, or see what benchmark_model.py says of these images"
+    raise ConfigError(f"{slow}; allow more, build a faster model, or see what benchmark_model.py says of these images")
 
 
-def report(decision: Decision, current: Settings, goal: Goal, evidence: Path) -> None:
+def report(decision: Decision, current: Settings, goal: Goal) -> None:
     chosen, former = decision.chosen, decision.former
+    held = "none" if not decision.former_requests_per_s else f"{decision.former_requests_per_s:.4g} requests/s"
     print(f"best: {chosen.settings}")
     print(f"  {decision.requests_per_s:.4g} requests/s: p50 {chosen.p50_ms:.4g} ms, p99 {chosen.p99_ms:.4g} ms")
-    if chosen.settings != current:
-        held = "none" if not decision.former_requests_per_s else f"{decision.former_requests_per_s:.4g} requests/s"
-        print(f"now:  {current}")
-        print(f"  the highest rate within {goal.p99_ms:g} ms: {held}")
-        if former is not None:
-            print(f"  at the same rate: p50 {former.p50_ms:.4g} ms, p99 {former.p99_ms:.4g} ms, {former.failed} failed")
-    if not decision.is_better:
-        print("nothing is changed: the settings of now do as well")
-    print(f"evidence: {evidence}")
+    print(f"now:  {current}")
+    print(f"  the highest rate within {goal.p99_ms:g} ms: {held}")
+    if former is not None:
+        print(f"  at the same rate: p50 {former.p50_ms:.4g} ms, p99 {former.p99_ms:.4g} ms, {former.failed} failed")
 
 
 if __name__ == "__main__":

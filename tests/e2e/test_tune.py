@@ -36,12 +36,10 @@ def test_a_model_is_tuned_with_evidence_and_the_winner_is_written(config: Path) 
     assert document["trials"][0]["settings"] == asdict(before)
     assert document["trials"][0]["rate"] > 0
     decision = document["decision"]
-    assert decision["chosen"]["failed"] == 0
-    assert decision["chosen"]["p99_ms"] <= 20000
     section = model_section(config.read_text(), "digits", "1.0")
-    expected = decision["chosen"]["settings"] if decision["is_better"] else asdict(before)
+    expected = decision["chosen"]["settings"] if decision else asdict(before)
     assert (section["minWorkers"], section["batchSize"]) == (expected["workers"], expected["batch_size"])
-    assert ("threads" in section) == decision["is_better"]
+    assert ("threads" in section) == (decision is not None)
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,7 @@ def test_the_best_is_chosen_where_the_current_settings_cannot_keep_up(
     search, best = found_search(tmp_path, best_rate=100.0)
     decision = tuned.decide(search, CURRENT, lambda step: None)
     assert decision is not None
-    assert (decision.is_better, decision.requests_per_s, decision.chosen.settings) == (True, 95.0, best)
+    assert (decision.requests_per_s, decision.chosen.settings) == (95.0, best)
     assert decision.former is not None
     assert (decision.chosen.p99_ms, decision.former.p99_ms, decision.former_requests_per_s) == (50, 500, 80.0)
 
@@ -266,7 +266,7 @@ def test_current_settings_that_do_not_start_are_beaten(
     search.attempts[heavy] = tuned.evaluate(heavy, 0.0)
     decision = tuned.decide(search, heavy, lambda step: None)
     assert decision is not None
-    assert (decision.is_better, decision.former) == (True, None)
+    assert decision.former is None
 
 
 @pytest.mark.parametrize("best_rate", [81.0, 100.0], ids=["hardly more", "more, but the current ones keep up"])
@@ -274,10 +274,23 @@ def test_without_a_clear_gain_nothing_is_better(
     tuned: Tuner, tmp_path: Path, best_rate: float, keeps_up_to: Callable[[float], list[float]]
 ) -> None:
     keeps_up_to(1000)
-    search, _ = found_search(tmp_path, best_rate)
+    assert tuned.decide(found_search(tmp_path, best_rate)[0], CURRENT, lambda step: None) is None
+
+
+def test_after_a_lucky_trial_the_next_best_is_compared(
+    tuned: Tuner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, _ = found_search(tmp_path, best_rate=100.0)
+    solid = Settings(2, 2, 4, 1)
+    search.attempts[solid] = Attempt(settings=solid, rate=90.0, capacity=110.0)
+
+    def run_open_loop(target: Target, requests: object, rate: float, *_: object, **__: object) -> Measurement:
+        return measured(50 if target.name == str(solid) else 500)
+
+    monkeypatch.setattr(tuner, "run_open_loop", run_open_loop)
     decision = tuned.decide(search, CURRENT, lambda step: None)
     assert decision is not None
-    assert not decision.is_better
+    assert (decision.chosen.settings, decision.requests_per_s) == (solid, 90.0)
 
 
 def test_nothing_is_decided_where_nothing_keeps_the_latency(

@@ -21,8 +21,8 @@ from vision_serving.resources import read_properties
 
 ROUNDS = 3
 ROUND_FACTOR = 2  # longer than the trials of the search: p99 is a matter of few requests
-STEP_DOWN = 0.95  # where the winner does not keep the latency over the rounds
-STEPS_DOWN = 8
+STEP_DOWN = 0.95  # where the winner does not keep the latency for longer
+COMPARED = 3  # of the best: a trial is short, and one may have been lucky
 LEAST_GAIN = 1.02  # less is noise, and no reason to change what runs
 
 Announce = Callable[[str], None]
@@ -47,17 +47,16 @@ class Side(StrictModel):
 
 
 class Decision(StrictModel):
-    """The rate at which `chosen` kept the latency, and what the settings of before did under it.
+    """Settings that are better: the rate at which they kept the latency, and what those of before did under it.
 
     former: None where they did not start beside it. former_requests_per_s: the highest rate at which they kept the
-    latency in the search. is_better: if they cannot do the same.
+    latency in the search, None where there was none.
     """
 
     requests_per_s: float
     chosen: Side
     former: Side | None
     former_requests_per_s: float | None
-    is_better: bool
 
 
 class Tuner:
@@ -94,39 +93,47 @@ class Tuner:
         return attempt.model_copy(update={"rate": probe.rate, **latencies})
 
     def decide(self, search: Search, current: Settings, announce: Announce) -> Decision | None:
-        """The best settings beside the current ones, in turns, under one rate; None where the best cannot keep up."""
-        best, former = search.best, search.attempts[current]
-        if best is None:
-            return None
+        """The best settings that stand the comparison with the current ones; None where those do as well."""
+        former = search.attempts[current]
         least = LEAST_GAIN * (former.rate or 0.0)
-        if (best.rate or 0.0) < least:
-            best = former
+        better = [entry for entry in search.attempts.values() if entry.rate and entry.rate >= least]
+        better.sort(key=lambda entry: entry.rate or 0.0, reverse=True)
+        for attempt in [entry for entry in better if entry.settings != current][:COMPARED]:
+            decision = self._compare(attempt, former, least, announce)
+            if decision is not None:
+                return decision
+        return None
+
+    def _compare(self, attempt: Attempt, former: Attempt, least: float, announce: Announce) -> Decision | None:
+        """Side by side, in turns, under the highest rate at which `attempt` keeps the latency for longer."""
         with ExitStack() as stack:
-            announce("starting the best and the current settings side by side")
-            targets = {best.settings: stack.enter_context(self._serve(best.settings))}
-            if current != best.settings:
-                with suppress(ServerError):  # no memory for both, perhaps; what it did in the search still counts
-                    targets[current] = stack.enter_context(self._serve(current))
-            for rate in self._rates_kept(best.settings, targets[best.settings], best.rate or 0.0, announce):
+            announce(f"starting {attempt.settings} beside the current settings")
+            target = stack.enter_context(self._serve(attempt.settings))
+            targets = {attempt.settings: target}
+            with suppress(ServerError):  # no memory for both, perhaps; what it did in the search still counts
+                targets[former.settings] = stack.enter_context(self._serve(former.settings))
+            for rate in self._rates_kept(target, attempt, least, announce):
                 announce(f"comparing at {rate:.4g} requests/s")
-                sides = self._compare(targets, rate)
-                if self._keeps(sides[best.settings]):
-                    beside = sides.get(current)
+                sides = self._measure_in_turns(targets, rate)
+                if self._keeps(sides[attempt.settings]):
+                    beside = sides.get(former.settings)
+                    if beside is not None and self._keeps(beside):
+                        return None
                     return Decision(
                         requests_per_s=rate,
-                        chosen=sides[best.settings],
+                        chosen=sides[attempt.settings],
                         former=beside,
                         former_requests_per_s=former.rate,
-                        is_better=rate >= least and (beside is None or not self._keeps(beside)),
                     )
         return None
 
-    def _rates_kept(self, settings: Settings, target: Target, rate: float, announce: Announce) -> Iterator[float]:
-        """Downwards from `rate`, those at which the latency is kept for longer than in a trial."""
-        for _ in range(STEPS_DOWN):
-            announce(f"{settings} at {rate:.4g} requests/s")
+    def _rates_kept(self, target: Target, attempt: Attempt, least: float, announce: Announce) -> Iterator[float]:
+        """Downwards to `least`, those at which the latency is kept for longer than in a trial."""
+        rate = attempt.rate or 0.0
+        while rate >= least:
+            announce(f"{attempt.settings} at {rate:.4g} requests/s")
             found = run_open_loop(target, self._requests, rate, ROUND_FACTOR * self._goal.trial_s, seed=ROUNDS)
-            refuse_wrong(found, settings)
+            refuse_wrong(found, attempt.settings)
             if keeps(found, self._goal.p99_ms):
                 yield rate
             rate = round(rate * STEP_DOWN, 2)
@@ -134,7 +141,7 @@ class Tuner:
     def _keeps(self, side: Side) -> bool:
         return not side.failed and side.p99_ms <= self._goal.p99_ms
 
-    def _compare(self, targets: dict[Settings, Target], rate: float) -> dict[Settings, Side]:
+    def _measure_in_turns(self, targets: dict[Settings, Target], rate: float) -> dict[Settings, Side]:
         measured: dict[Settings, list[Measurement]] = {settings: [] for settings in targets}
         for number in range(ROUNDS):
             for settings, target in targets.items():
