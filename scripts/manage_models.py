@@ -73,14 +73,8 @@ def add_common(parser: argparse.ArgumentParser, config: object, as_json: object)
     parser.add_argument("--json", action="store_true", default=as_json, help="print what the server answered")
 
 
-def register(client: TorchServeClient, arguments: argparse.Namespace) -> Any:
-    parameters = {
-        "initial_workers": str(arguments.workers),
-        "batch_size": str(arguments.batch_size),
-        "max_batch_delay": str(arguments.max_batch_delay),
-        "synchronous": "true",
-    }
-    return client.register(arguments.archive, parameters)
+def register(client: TorchServeClient, given: argparse.Namespace) -> Any:
+    return client.register(given.archive, given.workers, given.batch_size, given.max_batch_delay)
 
 
 ACTIONS: dict[str, Callable[[TorchServeClient, argparse.Namespace], Any]] = {

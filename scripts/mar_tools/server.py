@@ -19,7 +19,7 @@ import psutil
 from mar_tools.archive import check_archive
 from mar_tools.isolation import WAIT_POLICY
 from mar_tools.java import find_java_home
-from mar_tools.ports import is_free
+from mar_tools.ports import ADDRESS_KEYS, PORT_KEYS, is_free
 from mar_tools.server_logs import ServerLogs
 from mar_tools.torchserve_api import ServerError, TorchServeClient, describe_failure, read_address
 from vision_serving.errors import ConfigError
@@ -27,8 +27,6 @@ from vision_serving.resources import read_model, read_properties, read_threads
 
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.25
-PORT_KEYS = {"grpc_inference_port": 7070, "grpc_management_port": 7071}
-ADDRESS_KEYS = {"inference_address": 8080, "management_address": 8081, "metrics_address": 8082}
 
 
 @dataclass(frozen=True)

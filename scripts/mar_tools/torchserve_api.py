@@ -81,8 +81,14 @@ class TorchServeClient:
         document: list[dict[str, Any]] = self._manage("GET", f"/models/{quote(model)}/{quote(version or 'all')}")
         return document
 
-    def register(self, archive: str, parameters: Mapping[str, str]) -> Any:
-        """`archive` is a file name in the server's model store."""
+    def register(self, archive: str, workers: int, batch_size: int, max_batch_delay_ms: int) -> Any:
+        """`archive` is a file name in the server's model store. Returns when the workers are ready."""
+        parameters = {
+            "initial_workers": str(workers),
+            "batch_size": str(batch_size),
+            "max_batch_delay": str(max_batch_delay_ms),
+            "synchronous": "true",
+        }
         try:
             return self._manage("POST", "/models", params={"url": archive, **parameters})
         except ServerError as error:

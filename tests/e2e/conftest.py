@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import requests
 
-from mar_tools.ports import find_free_ports
+from mar_tools.ports import free_addresses
+from mar_tools.properties_file import with_values
 from mar_tools.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,9 +57,7 @@ def run_script(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.Co
 
 def write_configuration(folder: Path) -> Path:
     """The shipped config.properties with free ports and a batch delay that a test can rely on."""
-    text = (ROOT / "config.properties").read_text()
-    text = re.sub(r"(address=http://127\.0\.0\.1):\d+", lambda match: f"{match[1]}:{find_free_ports(1)[0]}", text)
-    text = re.sub(r"(_port)=707\d", lambda match: f"{match[1]}={find_free_ports(1)[0]}", text)
+    text = with_values((ROOT / "config.properties").read_text(), free_addresses())
     text = re.sub(r'"maxBatchDelay": \d+', f'"maxBatchDelay": {BATCH_DELAY_MS}', text)
     config = folder / "config.properties"
     config.write_text(text)

@@ -17,21 +17,16 @@ from pathlib import Path
 from mar_tools.benchmarking.peer_servers import ServerArguments, parse_server_arguments
 from mar_tools.command_line import ROOT
 from mar_tools.java import find_java_home
-from mar_tools.ports import find_free_ports
+from mar_tools.ports import free_addresses
 
 ARCHIVE = Path(__file__).resolve().parent / "archives" / "classifier.mar"
-OTHER_PORTS = ("management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
 
 
 def new_properties(arguments: ServerArguments) -> dict[str, str]:
     """The lines of `config.properties`."""
-    others = {
-        key: f"http://127.0.0.1:{port}" if key.endswith("address") else str(port)
-        for key, port in zip(OTHER_PORTS, find_free_ports(len(OTHER_PORTS)), strict=True)
-    }
     return {
+        **free_addresses(),
         "inference_address": f"http://{arguments.host}:{arguments.port}",
-        **others,
         "model_store": str(ARCHIVE.parent),
         "load_models": ARCHIVE.name,
         "disable_token_authorization": "true",

@@ -100,15 +100,11 @@ def require_applicable(server: Server, candidate: Candidate) -> None:
 
 def apply_settings(server: Server, candidate: Candidate, settings: Settings) -> None:
     """Register the model anew, which takes its workers down for the seconds of a start. Raises ServerError."""
-    parameters = {
-        "initial_workers": str(settings.workers),
-        "batch_size": str(settings.batch_size),
-        "max_batch_delay": str(settings.max_batch_delay_ms),
-        "synchronous": "true",
-    }
     server.client.unregister(candidate.name, candidate.version)
     try:
-        server.client.register(candidate.archive.name, parameters)
+        server.client.register(
+            candidate.archive.name, settings.workers, settings.batch_size, settings.max_batch_delay_ms
+        )
     except ServerError as error:
         lost = f"{candidate.name} is not served any more: {error}"
         raise ServerError(f"{lost}; `serve_models.py restart` brings it back") from error

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mar_tools.benchmarking.served import find_served_models
 from mar_tools.benchmarking.targets import Target
-from mar_tools.ports import LOOPBACK, find_free_ports
+from mar_tools.ports import LOOPBACK, free_addresses
 from mar_tools.properties_file import with_model, with_values
-from mar_tools.server import ADDRESS_KEYS, PORT_KEYS, Server
+from mar_tools.server import Server
 from mar_tools.tuning.deployment import Candidate
 from mar_tools.tuning.space import Settings
 
@@ -39,9 +39,8 @@ def serve_trial(candidate: Candidate, settings: Settings, log_settings: Path | N
 
 def trial_properties(candidate: Candidate, settings: Settings) -> str:
     """Those of the candidate, for this archive alone, elsewhere, and with these settings."""
-    addresses = dict(zip((*ADDRESS_KEYS, *PORT_KEYS), find_free_ports(5), strict=True))
-    values = {key: f"http://{LOOPBACK}:{port}" if key in ADDRESS_KEYS else str(port) for key, port in addresses.items()}
     own = {
+        **free_addresses(),
         "model_store": "model_store",
         "workflow_store": "workflow_store",
         "load_models": candidate.archive.name,
@@ -51,4 +50,4 @@ def trial_properties(candidate: Candidate, settings: Settings) -> str:
         "grpc_management_address": LOOPBACK,
     }
     model = {"defaultVersion": True, "marName": candidate.archive.name, **settings.as_properties()}
-    return with_model(with_values(candidate.properties, {**values, **own}), candidate.name, candidate.version, model)
+    return with_model(with_values(candidate.properties, own), candidate.name, candidate.version, model)
