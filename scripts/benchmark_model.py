@@ -46,6 +46,7 @@ from mar_tools.server import Server
 from vision_serving.errors import ConfigError, VisionServingError, how_to_install
 
 IMAGES = 200
+IMAGE_SIZE = (640, 427)
 
 
 class LoadTestError(VisionServingError):
@@ -84,7 +85,9 @@ def parse_arguments() -> Namespace:
     parser.add_argument(
         "--compare", nargs="+", default=[], metavar="SERVER", help="other servers: stock, litserve, ..."
     )
-    parser.add_argument("--images", type=Path, help=f"a folder; default: {IMAGES} cuts of examples/photographs")
+    parser.add_argument("--images", type=Path, help="a folder; default: cuts of examples/photographs")
+    parser.add_argument("--image-count", type=_positive, default=IMAGES, help="how many different ones")
+    parser.add_argument("--image-size", type=_size, default=IMAGE_SIZE, metavar="WxH", help="of the cuts")
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="the server's settings")
     parser.add_argument("--check-client", action="store_true", help="how fast are the clients? Needs no server")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
@@ -99,7 +102,7 @@ def parse_arguments() -> Namespace:
 
 def load_test(arguments: Namespace) -> tuple[list[Result], dict[str, Any], list[str]]:
     """Results, the document without them, and the models whose answers could not be checked."""
-    images = load_images(arguments.images)
+    images = load_images(arguments)
     served = find_served_models(Server(arguments.config), arguments.models)
     exports = {model.target.name: model.archive for model in served} | dict(arguments.export)
     requests, unchecked = prepare_all(served, exports, images)
@@ -153,8 +156,10 @@ def peer_trials(arguments: Namespace, contestants: Sequence[Contestant]) -> list
     ]
 
 
-def load_images(folder: Path | None) -> list[bytes]:
-    return load_test_images(IMAGES) if folder is None else load_encoded_images(folder, IMAGES)
+def load_images(arguments: Namespace) -> list[bytes]:
+    if arguments.images is not None:
+        return load_encoded_images(arguments.images, arguments.image_count)
+    return load_test_images(arguments.image_count, arguments.image_size)
 
 
 def prepare_all(
@@ -212,7 +217,7 @@ def in_process_trials(
 
 def check_clients(arguments: Namespace) -> tuple[list[Result], dict[str, Any], list[str]]:
     """The chosen client and the bundled one against a server that does next to nothing."""
-    requests = prepare_requests(load_images(arguments.images))
+    requests = prepare_requests(load_images(arguments))
     with start_trivial_server() as target:
         trials = [
             replace(closed_trial(target, requests, connections, arguments.round_s, client), target=f"{client} client")
@@ -272,6 +277,13 @@ def _rate(text: str) -> Rate:
         return Rate.parse(text)
     except ValueError as error:
         raise ArgumentTypeError(f"expected requests/s such as 80, or a share such as 70%, got {text!r}") from error
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise ArgumentTypeError(f"expected a width and a height such as 640x427, got {text!r}")
+    return int(width), int(height)
 
 
 def _named_path(text: str) -> tuple[str, Path]:

@@ -39,6 +39,22 @@ CAT_BOX, DOG_BOX = (0, 0.9, [0.0, 0.0, 10.0, 10.0]), (1, 0.6, [20.0, 0.0, 30.0, 
 
 
 @pytest.mark.parametrize(
+    ("answer", "same"),
+    [
+        (classes((1, "dog", 0.7), (0, "cat", 0.2)), True),
+        (classes((0, "cat", 0.8)), False),
+        (classes((0, "cat", 0.8), (1, "dog", 0.1), (2, "bird", 0.1)), False),
+        ({"cat": 0.8, "dog": 0.15}, True),
+        ({"cat": 0.8, "bird": 0.15}, False),
+        ({"code": 500}, False),
+    ],
+    ids=["in any order", "one is missing", "one too many", "TorchServe's own", "another one", "no answer"],
+)
+def test_the_same_classes_are_all_and_no_others(answer: Any, same: bool) -> None:
+    assert CLEARLY_CAT.has_same_classes(orjson.dumps(answer)) is same
+
+
+@pytest.mark.parametrize(
     ("expected", "answer", "right"),
     [
         (CLEARLY_CAT, classes((0, "cat", 0.81), (1, "dog", 0.14)), True),

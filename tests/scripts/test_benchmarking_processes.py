@@ -52,6 +52,8 @@ def test_the_cpu_time_and_memory_of_all_descendants_count() -> None:
     assert usage.cpu_s >= 0.28, "the kernel counts in steps of 10 ms"
     assert usage.peak_rss_mb is not None
     assert usage.peak_rss_mb >= 60
+    assert usage.peak_process_mb is not None
+    assert 60 <= usage.peak_process_mb < usage.peak_rss_mb, "the child alone"
     assert usage.peak_pss_mb is not None
     assert 60 <= usage.peak_pss_mb <= usage.peak_rss_mb, "the two share an interpreter"
 
@@ -73,7 +75,7 @@ def test_without_processes_nothing_is_said() -> None:
     with UsageWatch([]) as watch:
         watch.begin()
         watch.end()
-    assert watch.usage == Usage(None, None, None)
+    assert watch.usage == Usage(None, None, None, None)
 
 
 def test_images_are_distinct_of_one_size_and_the_same_each_time() -> None:

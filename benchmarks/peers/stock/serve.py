@@ -1,6 +1,6 @@
-"""TorchServe with its stock `image_classifier`, as it is out of the box (--mode default) or at its best (--mode tuned).
+"""TorchServe with a stock handler, out of the box (--mode default) or at its best (--mode tuned).
 
-    python build_archive.py ../../../exports/resnet50/eager-fp32 archives/classifier.mar
+    python build_archive.py ../../../exports/resnet50/eager-fp32 archives/model.mar
     python serve.py --mode tuned --export ../../../exports/resnet50/eager-fp32 --workers 1 --threads 2 --batch-size 8
 
 `default` takes none of the flags for workers, threads and batches: a worker per core, no batches, all cores as threads
@@ -19,7 +19,7 @@ from mar_tools.command_line import ROOT
 from mar_tools.java import find_java_home
 from mar_tools.ports import free_addresses
 
-ARCHIVE = Path(__file__).resolve().parent / "archives" / "classifier.mar"
+ARCHIVE = Path(__file__).resolve().parent / "archives" / "model.mar"
 
 
 def new_properties(arguments: ServerArguments) -> dict[str, str]:

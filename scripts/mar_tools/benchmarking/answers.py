@@ -3,6 +3,7 @@
 Batches of other sizes and other kernels move scores a little, so an answer need not be the same to the last digit.
 """
 
+import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,12 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+import PIL.Image
+import torch
 
 from mar_tools.archive import extract_archive
 from mar_tools.verification import load_handler
-from vision_serving.config import DetectionOptions
+from vision_serving.backends.eager import read_artifact
+from vision_serving.config import DetectionOptions, read_handler_config
 from vision_serving.errors import ConfigError
+from vision_serving.handler import read_labels
 from vision_serving.payload import Payload
 from vision_serving.responses import encode_response
 
@@ -55,14 +61,30 @@ class Expected:
 
         A body that is no answer of a known form is not.
         """
-        try:
-            found = read_answer(orjson.loads(body))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        found = self._read(body)
+        if found is None:
             return False
         if self.score_threshold is None:
             return self._has_best_class(found)
         confident = self.score_threshold * (1 + CONFIDENT_SHARE)
         return _all_have_equals(self.found, found, confident) and _all_have_equals(found, self.found, confident)
+
+    def has_same_classes(self, body: bytes) -> bool:
+        """Whether an answer names the same classes, each as often, in any order: of a classifier, the same top k."""
+        found = list(self._read(body) or [])
+        for expected in self.found:
+            same = next((entry for entry in found if entry.is_of_class(expected)), None)
+            if same is None:
+                return False
+            found.remove(same)
+        return not found
+
+    @staticmethod
+    def _read(body: bytes) -> list[Found] | None:
+        try:
+            return read_answer(orjson.loads(body))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
 
     def _has_best_class(self, found: Sequence[Found]) -> bool:
         if not found:
@@ -87,6 +109,28 @@ def expect_answers(export: Path, images: Sequence[bytes]) -> list[Expected]:
             if response.status != 200:
                 raise ConfigError(f"{export}: no answer to image {number}: {response.body.decode()}")
             expected.append(Expected(tuple(read_answer(orjson.loads(response.body))), threshold))
+    return expected
+
+
+def expect_library_boxes(export: Path, images: Sequence[bytes]) -> list[Expected]:
+    """What torchvision's own detector finds in whole float images. export: of eager fp32. Raises ConfigError.
+
+    Our preprocessing resizes uint8 pixels, and no untrained detector finds the same after a change of one level of 255.
+    """
+    config = read_handler_config(export / "model-config.yaml")
+    _, network = read_artifact(export / config.artifact)
+    labels = read_labels(export / config.labels)
+    threshold = DetectionOptions().score_threshold
+    expected = []
+    for image in images:
+        pixels = torch.from_numpy(np.array(PIL.Image.open(io.BytesIO(image)).convert("RGB"))).permute(2, 0, 1) / 255
+        with torch.inference_mode():
+            (found,) = network([pixels])
+        rows = zip(found["scores"].tolist(), found["labels"].tolist(), found["boxes"].tolist(), strict=True)
+        kept = [
+            Found(score, labels[number], number, _read_box(box)) for score, number, box in rows if score >= threshold
+        ]
+        expected.append(Expected(tuple(kept), threshold))
     return expected
 
 

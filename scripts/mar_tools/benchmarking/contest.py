@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mar_tools.benchmarking.answers import expect_answers
+from mar_tools.benchmarking.answers import Expected, expect_answers, expect_library_boxes
 from mar_tools.benchmarking.peer_servers import REFERENCE
 from mar_tools.benchmarking.peers import Peer, PeerError, ServerSettings, StartedTarget, find_peers, run_peer
 from mar_tools.benchmarking.targets import Request, prepare_requests
 from mar_tools.ports import find_free_ports
+from vision_serving.config import read_handler_config
 from vision_serving.errors import ConfigError
 from vision_serving.resources import usable_cores
 
@@ -55,21 +56,29 @@ def start_contestants(
     export: the folder of the served artifact, with the export of eager fp32 beside it. settings: of those that serve
     the artifact, as our own server has them; a network in eager mode gets all cores in one worker, which is its best.
     """
-    eager = ServerSettings(workers=1, threads=usable_cores(), batch_size=EAGER_BATCH, batch_delay_ms=5)
+    eager_settings = ServerSettings(workers=1, threads=usable_cores(), batch_size=EAGER_BATCH, batch_delay_ms=5)
     pairs = choose_peers(names, find_peers())
-    folders = {mode: export if mode == ARTIFACT else export.parent / REFERENCE for _, mode in pairs}
     announce("computing the expected answers")
-    expected = {folder: expect_answers(folder, images) for folder in set(folders.values())}
+    expected = {eager: expect(export, images, eager) for eager in {mode != ARTIFACT for _, mode in pairs}}
     started: list[Contestant] = []
     refused: dict[str, str] = {}
     with ExitStack() as stack:
         for peer, mode in pairs:
             announce(f"starting {peer.name} ({mode})")
-            requests = prepare_requests(images, peer.file.encoding, expected[folders[mode]])
-            own = settings if mode == ARTIFACT else eager
+            requests = prepare_requests(images, peer.file.encoding, expected[mode != ARTIFACT])
+            own = settings if mode == ARTIFACT else eager_settings
             try:
                 target = stack.enter_context(run_peer(peer, mode, export, find_free_ports(1)[0], own, requests[0]))
                 started.append(Contestant(target, requests, own))
             except PeerError as error:
                 refused[f"{peer.name}-{mode}"] = str(error)
         yield started, refused
+
+
+def expect(export: Path, images: Sequence[bytes], eager: bool) -> list[Expected]:
+    """The answers of the export, or of the eager fp32 network beside it."""
+    reference = export.parent / REFERENCE
+    if not eager:
+        return expect_answers(export, images)
+    detects = read_handler_config(reference / "model-config.yaml").task == "detection"
+    return expect_library_boxes(reference, images) if detects else expect_answers(reference, images)

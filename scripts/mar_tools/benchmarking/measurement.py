@@ -1,6 +1,7 @@
 """What a load test measured: records of requests -> rates, latencies, stages, cost."""
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -50,6 +51,7 @@ class Measurement:
 
     failed: other answers than 200, and none. wrong: of status 200, but not the expected answer.
     latency_ms: p50, p90, p95, p99, max and mean. batch_size: mean over the batches, None where answers do not tell.
+    same_classes: of the right answers, the share that names the classes of the expected one and no others.
     stages_ms: of the Server-Timing header, what a request spent in each stage together with its batch (means).
     cpu_ms_per_request, peaks in MB: of the server's processes; None where they are not known.
     client_lag_ms: p99 of how late the client sent (open loops): latencies hold it, a good client has next to none.
@@ -65,8 +67,10 @@ class Measurement:
     stages_ms: Mapping[str, float] = field(default_factory=dict)
     cpu_ms_per_request: float | None = None
     peak_rss_mb: float | None = None
+    peak_process_mb: float | None = None
     peak_pss_mb: float | None = None
     client_lag_ms: float = 0.0
+    same_classes: float | None = None
 
 
 def summarise(
@@ -91,10 +95,12 @@ def summarise(
         seconds=round(window.seconds, 3),
         requests_per_s=round(len(right) / window.seconds, 2),
         latency_ms=describe_latencies([record.finished - record.started for record in right]),
+        same_classes=share_of_same_classes(right, requests),
         batch_size=mean_batch_size(right),
         stages_ms=mean_stages([record.server_timing for record in right if record.server_timing]),
         cpu_ms_per_request=None if cpu_s is None or not served else round(cpu_s * 1000 / served, 2),
         peak_rss_mb=_rounded(usage.peak_rss_mb),
+        peak_process_mb=_rounded(usage.peak_process_mb),
         peak_pss_mb=_rounded(usage.peak_pss_mb),
         client_lag_ms=describe_latencies([record.lag_s for record in records]).get("p99", 0.0),
     )
@@ -108,6 +114,13 @@ def select_right(answered: Sequence[Record], requests: Sequence[Request]) -> lis
         if key not in verdicts:
             verdicts[key] = requests[record.request].is_right(record.body)
     return [record for record in answered if verdicts[record.request, record.body]]
+
+
+def share_of_same_classes(right: Sequence[Record], requests: Sequence[Request]) -> float | None:
+    known = [record for record in right if requests[record.request].expected is not None]
+    pairs = Counter((record.request, record.body) for record in known)
+    same = sum(count for (number, body), count in pairs.items() if requests[number].has_same_classes(body))
+    return round(same / len(known), 4) if known else None
 
 
 def describe_latencies(seconds: Sequence[float]) -> dict[str, float]:
@@ -150,7 +163,7 @@ def take_medians(measurements: Sequence[Measurement]) -> Measurement:
     """One measurement of several rounds: counts and seconds are summed, peaks the highest, the rest are medians."""
     reduce: dict[str, Callable[[list[Any]], Any]] = {
         **dict.fromkeys(("requests", "failed", "wrong", "seconds"), sum),
-        **dict.fromkeys(("peak_rss_mb", "peak_pss_mb", "client_lag_ms"), max),
+        **dict.fromkeys(("peak_rss_mb", "peak_process_mb", "peak_pss_mb", "client_lag_ms"), max),
         **dict.fromkeys(("latency_ms", "stages_ms"), _take_medians_of_values),
     }
     combined: dict[str, Any] = {}

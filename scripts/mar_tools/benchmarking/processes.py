@@ -14,13 +14,15 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class Usage:
-    """What processes used in a time. Peaks are of the sum over all of them. None: there was nobody to look at.
+    """What processes used in a time. None: there was nobody to look at.
 
-    RSS counts what processes share once for each of them, PSS once in all.
+    Peaks are of the sum over all of them: RSS counts what processes share once for each of them, PSS once in all.
+    peak_process_mb: RSS of the largest one, which of a server is a worker.
     """
 
     cpu_s: float | None = None
     peak_rss_mb: float | None = None
+    peak_process_mb: float | None = None
     peak_pss_mb: float | None = None
 
 
@@ -36,12 +38,12 @@ class UsageWatch:
         self._processes: list[psutil.Process] = []
         self._stop = threading.Event()
         self._sampler = threading.Thread(target=self._sample_rss, daemon=True)
-        self._peak_rss, self._peak_pss = 0.0, 0.0
+        self._peak_rss, self._peak_process, self._peak_pss = 0.0, 0.0, 0.0
         self._cpu_begin_s, self._cpu_s = 0.0, 0.0
 
     def __enter__(self) -> "UsageWatch":
         self._processes = find_processes(self._roots)
-        self._peak_pss = self._sum(read_pss)
+        self._peak_pss = sum(self._read(read_pss))
         self._sampler.start()
         return self
 
@@ -50,30 +52,35 @@ class UsageWatch:
     ) -> None:
         self._stop.set()
         self._sampler.join()
-        self._peak_pss = max(self._peak_pss, self._sum(read_pss))
+        self._peak_pss = max(self._peak_pss, sum(self._read(read_pss)))
 
     def begin(self) -> None:
-        self._peak_rss = 0.0
-        self._cpu_begin_s = self._sum(read_cpu_s)
+        self._peak_rss, self._peak_process = 0.0, 0.0
+        self._cpu_begin_s = sum(self._read(read_cpu_s))
 
     def end(self) -> None:
         self._processes = find_processes(self._roots)  # a worker may have been replaced
-        self._cpu_s = self._sum(read_cpu_s) - self._cpu_begin_s
-        self._peak_rss = max(self._peak_rss, self._sum(read_rss))
+        self._cpu_s = sum(self._read(read_cpu_s)) - self._cpu_begin_s
+        self._note_rss()
 
     @property
     def usage(self) -> Usage:
         if not self._processes:
             return Usage()
         pss = self._peak_pss / MB if self._peak_pss else None
-        return Usage(self._cpu_s, self._peak_rss / MB, pss)
+        return Usage(self._cpu_s, self._peak_rss / MB, self._peak_process / MB, pss)
 
     def _sample_rss(self) -> None:
         while not self._stop.wait(SAMPLE_S):
-            self._peak_rss = max(self._peak_rss, self._sum(read_rss))
+            self._note_rss()
 
-    def _sum(self, read: Callable[[psutil.Process], float]) -> float:
-        return sum(_read(process, read) for process in list(self._processes))
+    def _note_rss(self) -> None:
+        sizes = self._read(read_rss)
+        self._peak_rss = max(self._peak_rss, sum(sizes))
+        self._peak_process = max(self._peak_process, *sizes, 0.0)
+
+    def _read(self, read: Callable[[psutil.Process], float]) -> list[float]:
+        return [_read(process, read) for process in list(self._processes)]
 
 
 def find_processes(roots: Sequence[int]) -> list[psutil.Process]:

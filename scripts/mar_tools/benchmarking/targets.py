@@ -39,10 +39,17 @@ class Request:
 
     def is_right(self, answer: bytes) -> bool:
         """Whether the body of a 200 answers the request: any body does where nothing is expected."""
+        return self.expected is None or self._satisfies(self.expected.matches, answer)
+
+    def has_same_classes(self, answer: bytes) -> bool:
+        """Whether it names the classes of the expected answer and no others. Raises ValueError where none is known."""
         if self.expected is None:
-            return True
+            raise ValueError("nothing is expected of this request")
+        return self._satisfies(self.expected.has_same_classes, answer)
+
+    def _satisfies(self, check: Callable[[bytes], bool], answer: bytes) -> bool:
         try:
-            return self.expected.matches(decode_answer(self.encoding, answer))
+            return check(decode_answer(self.encoding, answer))
         except (ValueError, KeyError, IndexError, TypeError, struct.error):  # not of the form of its encoding
             return False
 
