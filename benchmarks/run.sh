@@ -7,14 +7,14 @@
 #   bash benchmarks/run.sh render             the page, from the results that are there
 #
 # Steps: build client resnet50 precisions latency mobilenet ssdlite overhead start photos again render
-# Results: benchmarks/results/<step>.json, overwritten. Needs requirements-benchmark.txt and, for wrk, `apt install wrk`.
+# Results: benchmarks/results/<step>.json, overwritten; RESULTS=folder ROUNDS=1 ROUND_S=1 for a try. Needs requirements-benchmark.txt and, for wrk, `apt install wrk`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-exports=benchmarks/exports store=benchmarks/model_store config=benchmarks/config.properties results=benchmarks/results
+exports=benchmarks/exports store=benchmarks/model_store config=benchmarks/config.properties results=${RESULTS:-benchmarks/results}
 # shellcheck disable=SC2054
 peers=(stock litserve mosec ray bentoml mlserver fastapi pytriton)
-load=(--config "$config" --rounds 5 --round-s 8)
+load=(--config "$config" --rounds "${ROUNDS:-5}" --round-s "${ROUND_S:-8}")
 
 stop() { python scripts/serve_models.py stop --config "$config" >/dev/null; }
 trap stop EXIT

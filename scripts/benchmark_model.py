@@ -144,7 +144,7 @@ def start_others(
             others = start_contestants(arguments.compare, export, images, own, status.update)
             contestants, refused = stack.enter_context(others)
         for name, reason in refused.items():
-            console.print(f"{name} is left out: {reason}", highlight=False)
+            console.print(f"{name} is left out: {reason}", highlight=False, markup=False)
         yield contestants, refused
 
 
@@ -173,7 +173,7 @@ def prepare_all(
             requests[name], reason = prepare_checked_requests(exports[name], images)
         if reason:
             unchecked.append(name)
-            console.print(f"{name}: answers are not checked: {reason}", highlight=False)
+            console.print(f"{name}: answers are not checked: {reason}", highlight=False, markup=False)
     return requests, unchecked
 
 

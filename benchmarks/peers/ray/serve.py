@@ -10,12 +10,16 @@ import sys
 import tempfile
 
 from mar_tools.benchmarking.peer_servers import ServerArguments, load_model, parse_server_arguments
+from mar_tools.ports import find_free_ports
 from vision_serving.resources import usable_cores
 
+METRICS_PORT, STATS_PORT = find_free_ports(2)  # HAProxy's own are fixed, and two of them could not run
 SETTINGS = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_HAPROXY_NBTHREAD": str(usable_cores()),
+    "RAY_SERVE_HAPROXY_METRICS_PORT": str(METRICS_PORT),
+    "RAY_SERVE_HAPROXY_STATS_PORT": str(STATS_PORT),
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "disabled",  # no token in the home folder; everything listens on this machine only
 }

@@ -1,6 +1,6 @@
 """Several trials in turns, A B C A B C: what else happens on a machine then happens to all of them alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +26,11 @@ class Result:
         """The least and the most requests/s of a round."""
         rates = [measurement.requests_per_s for measurement in self.rounds]
         return min(rates), max(rates)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Result":
+        rounds = tuple(Measurement(**entry) for entry in document["rounds"])
+        return cls(document["target"], Load(**document["load"]), rounds)
 
     def as_document(self) -> dict[str, Any]:
         document = {"target": self.target, "load": asdict(self.load), "median": asdict(self.median)}

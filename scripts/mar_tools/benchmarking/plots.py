@@ -1,4 +1,4 @@
-"""Pictures of results, each as PNG and SVG: throughput against latency, and where a request's time goes."""
+"""Pictures of results, each as PNG and SVG: throughput against latency, servers side by side, a request's stages."""
 
 from collections.abc import Sequence
 from itertools import cycle
@@ -20,7 +20,11 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 def plot_results(results: Sequence[Result], folder: Path) -> list[Path]:
     """Write what the results allow into a folder; the paths of the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {"throughput_latency": plot_throughput_latency(results), "stages": plot_stages(results)}
+    figures = {
+        "throughput_latency": plot_throughput_latency(results),
+        "stages": plot_stages(results),
+        "servers": plot_servers(results),
+    }
     written = []
     with matplotlib.rc_context({"svg.hashsalt": "vision-serving", "svg.fonttype": "none"}):
         for name, figure in figures.items():
@@ -67,6 +71,27 @@ def _draw_curves(axes: Axes, results: Sequence[Result], label: str, colour: str,
         for entry, rate, latency in zip(results, rates, latencies, strict=True):
             if entry.load.kind == "closed" and percentile == "p50":
                 axes.annotate(f"{entry.load.amount:g}", (rate, latency), xytext=(4, -11), textcoords="offset points")
+
+
+def plot_servers(results: Sequence[Result]) -> Figure | None:
+    """Requests/s of several targets under one closed loop, and of P: medians, with the least and the most of a round."""
+    loads = {entry.load for entry in results if entry.load.kind == "closed"}
+    if len(loads) != 1 or len({entry.target for entry in results}) < 2:
+        return None
+    ranked = sorted(results, key=lambda entry: entry.median.requests_per_s)
+    rates = [entry.median.requests_per_s for entry in ranked]
+    ends = [entry.spread for entry in ranked]
+    reach = [[rate - least for rate, (least, _) in zip(rates, ends, strict=True)]]
+    reach += [[most - rate for rate, (_, most) in zip(rates, ends, strict=True)]]
+    figure = Figure(figsize=(8, 1.0 + 0.32 * len(ranked)), layout="constrained")
+    axes = figure.add_subplot()
+    first = next(entry.target for entry in results)
+    colours = ["#d55e00" if entry.target == first else "#0072b2" for entry in ranked]
+    axes.barh([entry.target for entry in ranked], rates, xerr=reach, color=colours, ecolor="#555555", capsize=3)
+    for number, (rate, (_, most)) in enumerate(zip(rates, ends, strict=True)):
+        axes.annotate(f"{rate:.4g}", (most, number), xytext=(6, 0), textcoords="offset points", va="center")
+    axes.set(xlabel=f"requests/s, closed loop of {next(iter(loads))}", xlim=(0, 1.1 * max(most for _, most in ends)))
+    return figure
 
 
 def plot_stages(results: Sequence[Result]) -> Figure | None:
