@@ -7,15 +7,17 @@
 #   bash benchmarks/run.sh render             the page, from the results that are there
 #
 # Steps: build client resnet50 precisions latency mobilenet ssdlite overhead start photos again render
-# Results: benchmarks/results/<step>.json, overwritten; RESULTS=folder ROUNDS=1 ROUND_S=1 for a try. Needs requirements-benchmark.txt and, for wrk, `apt install wrk`.
+# Results: benchmarks/results/<step>.json, overwritten; RESULTS=folder ROUNDS=1 ROUND_S=1 for a try.
+# Needs requirements-benchmark.txt and, for wrk, `apt install wrk`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 exports=benchmarks/exports store=benchmarks/model_store config=benchmarks/config.properties results=${RESULTS:-benchmarks/results}
 # shellcheck disable=SC2054
 peers=(stock litserve mosec ray bentoml mlserver fastapi pytriton)
-load=(--config "$config" --rounds "${ROUNDS:-5}" --round-s "${ROUND_S:-8}")
+load=(--config "$config" --rounds "${ROUNDS:-5}" --round-s "${ROUND_S:-6}")
 
+usage() { sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 stop() { python scripts/serve_models.py stop --config "$config" >/dev/null; }
 trap stop EXIT
 
@@ -98,8 +100,9 @@ step_render() {
   python benchmarks/render.py
 }
 
+[ "${1:-}" = --help ] && { usage; exit 0; }
 mkdir -p "$store" "$results"
 for step in ${*:-build client resnet50 precisions latency mobilenet ssdlite overhead start photos again render}; do
-  [ "$(type -t "step_$step")" = function ] || { sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; echo "error: unknown step '$step'" >&2; exit 1; }
+  [ "$(type -t "step_$step")" = function ] || { usage; echo "error: unknown step '$step'" >&2; exit 1; }
   "step_$step"
 done

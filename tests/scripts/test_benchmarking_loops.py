@@ -20,6 +20,7 @@ from mar_tools.benchmarking.measurement import Measurement
 from mar_tools.benchmarking.open_loop import draw_arrivals, run_open_loop
 from mar_tools.benchmarking.targets import Target, prepare_requests
 from mar_tools.benchmarking.wrk import read_records
+from mar_tools.ports import find_free_ports
 from vision_serving.errors import ConfigError
 
 SEVEN = b'{"classes": [{"class_id": 7, "label": "seven", "score": 0.9}]}'
@@ -137,6 +138,13 @@ def test_wrk_is_asked_for_only_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_
     assert choose_client() == "bundled"
     with pytest.raises(ConfigError, match="wrk is not on the PATH"):
         run_briefly("http://127.0.0.1:9/", "wrk")
+
+
+@pytest.mark.parametrize("client", ["bundled", WITH_WRK])
+def test_a_server_that_is_gone_has_failed_and_ends_nothing(client: Client) -> None:
+    found = run_briefly(f"http://127.0.0.1:{find_free_ports(1)[0]}/", client)
+    assert found.requests_per_s == 0.0
+    assert found.failed == found.requests > 0
 
 
 def test_what_wrks_script_wrote_is_read_with_its_bodies(tmp_path: Path) -> None:

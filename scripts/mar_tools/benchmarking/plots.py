@@ -74,7 +74,7 @@ def _draw_curves(axes: Axes, results: Sequence[Result], label: str, colour: str,
 
 
 def plot_servers(results: Sequence[Result]) -> Figure | None:
-    """Requests/s of several targets under one closed loop, and of P: medians, with the least and the most of a round."""
+    """Requests/s of several targets under one closed loop, and of P: medians; bars reach from the least to the most."""
     loads = {entry.load for entry in results if entry.load.kind == "closed"}
     if len(loads) != 1 or len({entry.target for entry in results}) < 2:
         return None

@@ -19,6 +19,7 @@ from vision_serving.errors import ConfigError, VisionServingError
 
 SCRIPT = Path(__file__).with_name("rotate_requests.lua")
 TIMEOUT_S = 120
+UNREACHABLE = "unable to connect"
 MARGIN_S = 1.0  # wrk goes on for so long after the window, so that the load does not end in it
 
 
@@ -35,6 +36,8 @@ def run_wrk(
     watch: UsageWatch,
 ) -> tuple[list[Record], Window]:
     """The records of all requests that were answered, one of status 0 a socket error, and the window that counts.
+
+    Of a server that nobody can connect to, one of status 0 a connection.
 
     Raises ConfigError where wrk is not installed, WrkError where it fails.
     """
@@ -53,6 +56,8 @@ def run_wrk(
                 output, _ = process.communicate(timeout=seconds + TIMEOUT_S)
             finally:
                 process.kill()
+        if UNREACHABLE in output:
+            return [Record(0, window.start, window.end, status=0)] * connections, window
         if process.returncode != 0:
             raise WrkError(f"wrk failed: {' '.join(output.split())[:300]}")
         records = [record for log in sorted(folder.glob("*.log")) for record in read_records(log)]
