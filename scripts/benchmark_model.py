@@ -32,9 +32,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mar_tools.benchmarking.client_check import start_trivial_server
 from mar_tools.benchmarking.closed_loop import choose_client
 from mar_tools.benchmarking.comparison import compare_results
-from mar_tools.benchmarking.contest import Contestant, start_contestants
+from mar_tools.benchmarking.contest import Contestant, awake, start_contestants
 from mar_tools.benchmarking.images import load_test_images
 from mar_tools.benchmarking.load_tests import Rate, Result, best_rate, run_in_turns
+from mar_tools.benchmarking.measurement import Measurement
 from mar_tools.benchmarking.peers import ServerSettings
 from mar_tools.benchmarking.reporting import describe_run, ratio_table, result_table, stage_table
 from mar_tools.benchmarking.served import ServedModel, find_served_models, prepare_checked_requests
@@ -149,11 +150,19 @@ def start_others(
 
 
 def peer_trials(arguments: Namespace, contestants: Sequence[Contestant]) -> list[Trial]:
-    return [
-        closed_trial(contestant.target, contestant.requests, connections, arguments.round_s, arguments.client)
-        for connections in arguments.connections
-        for contestant in contestants
-    ]
+    def measure_awake(contestant: Contestant, trial: Trial) -> Trial:
+        def measure(number: int) -> Measurement:
+            with awake(contestant):
+                return trial.measure(number)
+
+        return replace(trial, measure=measure)
+
+    trials = []
+    for connections in arguments.connections:
+        for entry in contestants:
+            trial = closed_trial(entry.target, entry.requests, connections, arguments.round_s, arguments.client)
+            trials.append(measure_awake(entry, trial))
+    return trials
 
 
 def load_images(arguments: Namespace) -> list[bytes]:

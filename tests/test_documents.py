@@ -1,5 +1,7 @@
 """Figures in documents are those of the results files."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import orjson
@@ -18,3 +20,9 @@ def test_what_a_build_chose_stands_in_the_page_of_backends(path: Path) -> None:
     name = f"{chosen['backend']} {chosen['precision']}"
     line = f"| `{path.stem}` | {name} | {rates} | {chosen['speedup']:.2f} | {chosen['measured']['snr_db']:.1f} |"
     assert line in (ROOT / "docs" / "backends.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_page_of_performance_and_the_table_of_the_readme_are_what_the_results_give() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "render.py"), "--check"]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0, finished.stderr

@@ -105,6 +105,12 @@ class ClassificationOptions(StrictModel):
     top_k: Annotated[int, Field(ge=1, le=1000)] = 5
 
 
+def check_scaled_decoding(task: Task, wanted: bool) -> None:
+    """Raises ValueError where it is wanted of a detector."""
+    if wanted and task != "classification":
+        raise ValueError("`scaled_decoding` is for classification; a detector looks for small things in whole pictures")
+
+
 ClassFilter = Annotated[tuple[int | str, ...], Field(max_length=1000)]
 
 
@@ -141,6 +147,7 @@ class HandlerConfig(StrictModel):
 
     device_type    the only kind of device that the artifact runs on; any that its backend knows where there is none
     cpu_features   what its verified answers depend on, as `resources.cpu_features` names it
+    scaled_decoding  large JPEGs of a classifier may be decoded at 1/2, 1/4 or 1/8 of their size (images.shrink_jpeg)
     """
 
     task: Task
@@ -154,11 +161,13 @@ class HandlerConfig(StrictModel):
     candidates_per_class: Annotated[int, Field(gt=0)] | None = None
     options: dict[str, Any] = {}
     limits: ImageLimits = ImageLimits()
+    scaled_decoding: bool = False
     max_images_per_inference: Annotated[int, Field(gt=0)] = 32
 
     @model_validator(mode="after")
     def _default_options_are_valid(self) -> "HandlerConfig":
         check_options(self.task, self.options)
+        check_scaled_decoding(self.task, self.scaled_decoding)
         return self
 
 

@@ -3,6 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,12 @@ from vision_serving.errors import (
     RequestError,
     VisionServingError,
 )
-from vision_serving.images import Image
+from vision_serving.images import Image, Shrink, shrink_jpeg
 from vision_serving.metrics import StageTimings
 from vision_serving.payload import Payload, parse_payload
 from vision_serving.predictions import Prediction
 from vision_serving.preparation import Item, Place, Preparer, list_sources
-from vision_serving.preprocessing import ImageBatch, join_batches
+from vision_serving.preprocessing import ImageBatch, join_batches, spare_ratio
 from vision_serving.resources import ThreadPlan, configured_threads, plan_threads, usable_cores
 from vision_serving.responses import ItemResult, Outcome, Response, encode_response
 
@@ -74,7 +75,8 @@ class VisionHandler(ABC):
         self.labels = read_labels(model_dir / self.config.labels)
         threads = threads or plan_threads(usable_cores(), workers=1)
         torch.set_num_threads(threads.engine)
-        self._preparer = Preparer(self.preprocess, self.config.limits, threads.decode)
+        self.shrink = find_shrink(self.config)
+        self._preparer = Preparer(self.preprocess, self.config.limits, threads.decode, self.shrink)
         backend_config = BackendConfig(
             precision=self.config.precision,
             cpu_features=self.config.cpu_features,
@@ -206,6 +208,13 @@ def group_by_size(items: Sequence[Item]) -> list[list[Item]]:
     for item in items:
         groups.setdefault(item.batch.size_hw, []).append(item)
     return list(groups.values())
+
+
+def find_shrink(config: HandlerConfig) -> Shrink | None:
+    """What the archive allows to be done to images before they are decoded."""
+    if not config.scaled_decoding:
+        return None
+    return partial(shrink_jpeg, spare=partial(spare_ratio, config=config.preprocessing))
 
 
 def choose_device(gpu_id: int | None, backend: str, device_type: DeviceType | None = None) -> torch.device:

@@ -5,6 +5,7 @@ import logging
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
 
 Image: TypeAlias = NDArray[np.uint8]
+Shrink: TypeAlias = Callable[[PIL.Image.Image], None]
 
 # What Pillow's decoders raise on broken input.
 DECODER_ERRORS = (
@@ -42,6 +44,9 @@ UPRIGHT = {
     7: PIL.Image.Transpose.TRANSVERSE,
     8: PIL.Image.Transpose.ROTATE_90,
 }
+
+TURNED = (5, 6, 7, 8)  # orientations whose height is stored as width
+JPEG_FACTORS = (8, 4, 2)
 
 # (offset, signature, name) of files that people send; a name on the allow-list is a damaged file of that format.
 KNOWN_SIGNATURES = (
@@ -65,9 +70,11 @@ KNOWN_SIGNATURES = (
 )
 
 
-def decode_image(encoded: bytes, limits: ImageLimits) -> Image:
+def decode_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None) -> Image:
     """Decode one image. Raises a RequestError: of decoding, size, format or memory."""
     with open_image(encoded, limits) as opened:
+        if shrink is not None:
+            shrink(opened)
         return read_pixels(opened)
 
 
@@ -85,6 +92,20 @@ def open_image(encoded: bytes, limits: ImageLimits) -> PIL.Image.Image:
         raise _damaged(error) from error
     _check_size(image.size, limits)
     return image
+
+
+def shrink_jpeg(opened: PIL.Image.Image, spare: Callable[[tuple[int, int]], float]) -> None:
+    """Let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, which libjpeg does in a fraction of the time.
+
+    spare: by how much an image of an upright size (height, width) may shrink.
+    """
+    if opened.format != "JPEG":
+        return
+    turned = _read_orientation(opened) in TURNED
+    most = spare((opened.width, opened.height) if turned else (opened.height, opened.width))
+    factor = next((factor for factor in JPEG_FACTORS if factor <= most), 1)
+    if factor > 1:
+        opened.draft(None, (opened.width // factor, opened.height // factor))
 
 
 def read_pixels(opened: PIL.Image.Image) -> Image:
@@ -124,12 +145,17 @@ def _unidentified(encoded: bytes, limits: ImageLimits) -> RequestError:
 
 
 def _to_upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    method = UPRIGHT.get(_read_orientation(image))
+    return image if method is None else image.transpose(method)
+
+
+def _read_orientation(image: PIL.Image.Image) -> int:
+    """1, as it is stored, for a picture whose EXIF block is damaged or says nothing."""
     try:
         orientation = image.getexif().get(EXIF_ORIENTATION)
     except DECODER_ERRORS:
-        return image  # a picture whose EXIF block is damaged is served as it is stored
-    method = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:

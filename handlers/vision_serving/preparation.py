@@ -12,7 +12,7 @@ from threading import Condition
 
 from vision_serving.config import ImageLimits, Options
 from vision_serving.errors import RequestError
-from vision_serving.images import Image, open_image, read_pixels
+from vision_serving.images import Image, Shrink, open_image, read_pixels
 from vision_serving.metrics import StageTimings
 from vision_serving.payload import Encoded, Payload
 from vision_serving.preprocessing import ImageBatch
@@ -71,11 +71,15 @@ class PixelBudget:
 
 
 class Preparer:
-    """Decodes images and brings them to model size in so many threads. preprocess: of a list of one image."""
+    """Decodes images and brings them to model size in so many threads.
 
-    def __init__(self, preprocess: Preprocess, limits: ImageLimits, threads: int) -> None:
+    preprocess: of a list of one image. shrink: what is done to an opened image before it is decoded.
+    """
+
+    def __init__(self, preprocess: Preprocess, limits: ImageLimits, threads: int, shrink: Shrink | None = None) -> None:
         self._preprocess = preprocess
         self._limits = limits
+        self._shrink = shrink
         self._budget = PixelBudget(limits.max_pixels)
         self._map = ThreadPoolExecutor(threads, "decode").map if threads > 1 else map
 
@@ -100,6 +104,8 @@ class Preparer:
             raise encoded
         with timings.measure("decode"):
             opened = open_image(encoded, self._limits)
+            if self._shrink is not None:
+                self._shrink(opened)
         with opened, self._budget.hold(opened.width * opened.height):
             with timings.measure("decode"):
                 image = read_pixels(opened)

@@ -120,6 +120,12 @@ def _divided(source_hw: SizeHW, ratio: float) -> SizeHW:
     return round(source_hw[0] / ratio), round(source_hw[1] / ratio)
 
 
+def spare_ratio(source_hw: SizeHW, config: PreprocessingConfig) -> float:
+    """How many times smaller an image may be and still be twice as high and as wide as what it is resized to."""
+    height, width = resized_hw(source_hw, config.resize)
+    return min(source_hw[0] / height, source_hw[1] / width) / 2
+
+
 def model_hw(source_hw: SizeHW, config: PreprocessingConfig) -> SizeHW:
     """The size in model pixels of an image; images of one such size can share a batch."""
     if config.crop is not None:

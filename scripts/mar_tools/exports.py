@@ -183,6 +183,7 @@ def write_model_config(
         candidates_per_class=checkpoint.candidates_per_class,
         options=checkpoint.options,
         limits=recipe.limits,
+        scaled_decoding=recipe.scaled_decoding,
     )
     document = {
         "responseTimeout": recipe.response_timeout_s,

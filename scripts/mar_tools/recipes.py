@@ -13,6 +13,7 @@ from vision_serving.config import (
     StrictModel,
     Task,
     check_options,
+    check_scaled_decoding,
     parse_config,
     read_yaml,
 )
@@ -138,6 +139,7 @@ class Recipe(StrictModel):
     precision: Literal["auto", Precision] = "auto"
     options: dict[str, Any] = Field(default={})
     limits: ImageLimits = ImageLimits()
+    scaled_decoding: bool = False
     response_timeout_s: Annotated[int, Field(gt=0)] = 60
     startup_timeout_s: Annotated[int, Field(gt=0)] = 300
     candidate_timeout_s: Annotated[float, Field(gt=0)] = 600
@@ -149,6 +151,7 @@ class Recipe(StrictModel):
     @model_validator(mode="after")
     def _options_are_valid(self) -> "Recipe":
         check_options(self.task, self.options)
+        check_scaled_decoding(self.task, self.scaled_decoding)
         return self
 
     @model_validator(mode="after")

@@ -9,13 +9,16 @@ import orjson
 import pytest
 import torch
 import yaml
-from conftest import TinyModel
+from conftest import MakeRecipe, TinyModel
+from fakes import encode_image, noise_image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mar_tools.checkpoints import load_checkpoint
 from mar_tools.command_line import ROOT
-from mar_tools.exports import read_manifest
+from mar_tools.exports import export_model, read_manifest
 from mar_tools.images import PHOTOGRAPHS, choose_images
+from mar_tools.recipes import read_recipe
 from mar_tools.verification import observations, require_verified, verify_export
 from mar_tools.verification.observations import KEPT_OBSERVATIONS, load_handler, observe, observe_reference
 from vision_serving.backends.openvino import OpenVinoBackend
@@ -255,3 +258,32 @@ def test_the_command_refuses_what_cannot_be_compared(exported: Path, arguments: 
     assert finished.returncode == 1
     assert finished.stderr.startswith("error: ")
     assert message in finished.stderr
+
+
+def export_with_scaled_decoding(recipe_path: Path, exports: Path) -> Path:
+    recipe = read_recipe(recipe_path)
+    return export_model(recipe, load_checkpoint(recipe), "eager", "fp32", exports)
+
+
+def test_a_worker_that_decodes_smaller_is_compared_with_whole_pictures(tiny_recipe: MakeRecipe, tmp_path: Path) -> None:
+    folder = export_with_scaled_decoding(tiny_recipe(scaled_decoding=True), tmp_path / "exports")
+    report = verify_export(folder)
+    assert report["measured"]["snr_db"] < 60, "the same network, but not the same pixels"
+    assert report["bounds"]["min_snr_db"] == 25, "those of bf16"
+
+
+def test_decoding_smaller_has_to_be_shown_on_pictures_that_are_large_enough(
+    tiny_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "recipe" / "pictures"
+    pictures.mkdir(parents=True)
+    for number in range(2):
+        (pictures / f"{number}.jpg").write_bytes(encode_image(noise_image(number, (120, 120)), "JPEG"))
+    recipe = tiny_recipe(scaled_decoding=True, verification={"images": "pictures"})
+    with pytest.raises(ConfigError, match="none of the verification images is a JPEG so large"):
+        verify_export(export_with_scaled_decoding(recipe, tmp_path / "exports"))
+
+
+def test_detectors_see_whole_pictures(tiny_recipe: MakeRecipe) -> None:
+    with pytest.raises(ConfigError, match="`scaled_decoding` is for classification"):
+        read_recipe(tiny_recipe("detection", scaled_decoding=True))

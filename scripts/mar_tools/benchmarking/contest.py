@@ -1,15 +1,21 @@
 """Other servers beside our own: started with the same model, asked the same pictures, checked by the same answers."""
 
+import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+import requests as requests_library
+
 from mar_tools.benchmarking.answers import Expected, expect_answers, expect_library_boxes
 from mar_tools.benchmarking.peer_servers import REFERENCE
 from mar_tools.benchmarking.peers import Peer, PeerError, ServerSettings, StartedTarget, find_peers, run_peer
-from mar_tools.benchmarking.targets import Request, prepare_requests
+from mar_tools.benchmarking.processes import find_processes
+from mar_tools.benchmarking.targets import Request, Target, prepare_requests
 from mar_tools.ports import find_free_ports
 from vision_serving.config import read_handler_config
 from vision_serving.errors import ConfigError
@@ -17,6 +23,9 @@ from vision_serving.resources import usable_cores
 
 ARTIFACT = "artifact"  # the mode that serves our export with our code; all others compute eager fp32
 EAGER_BATCH = 8
+WAKE_TIMEOUT_S = 30.0
+POLL_S = 0.1
+EAGER_ON_GPU = ServerSettings(workers=4, threads=1, batch_size=32, batch_delay_ms=5)
 
 
 @dataclass(frozen=True)
@@ -54,9 +63,11 @@ def start_contestants(
     """All that start and answer rightly, and why the others do not; stopped at the end.
 
     export: the folder of the served artifact, with the export of eager fp32 beside it. settings: of those that serve
-    the artifact, as our own server has them; a network in eager mode gets all cores in one worker, which is its best.
+    the artifact, as our own server has them. A network in eager mode gets what is its best: all cores in one worker, or
+    on a GPU several workers with large batches. They are halted: `awake` lets one of them run.
     """
-    eager_settings = ServerSettings(workers=1, threads=usable_cores(), batch_size=EAGER_BATCH, batch_delay_ms=5)
+    on_gpu = read_handler_config(export / "model-config.yaml").device_type == "cuda"
+    eager_settings = EAGER_ON_GPU if on_gpu else ServerSettings(1, usable_cores(), EAGER_BATCH, batch_delay_ms=5)
     pairs = choose_peers(names, find_peers())
     announce("computing the expected answers")
     expected = {eager: expect(export, images, eager) for eager in {mode != ARTIFACT for _, mode in pairs}}
@@ -69,10 +80,42 @@ def start_contestants(
             own = settings if mode == ARTIFACT else eager_settings
             try:
                 target = stack.enter_context(run_peer(peer, mode, export, find_free_ports(1)[0], own, requests[0]))
+                stack.callback(signal_tree, target.pid, signal.SIGCONT)  # one that is halted cannot end
+                signal_tree(target.pid, signal.SIGSTOP)
                 started.append(Contestant(target, requests, own))
             except PeerError as error:
                 refused[f"{peer.name}-{mode}"] = str(error)
         yield started, refused
+
+
+@contextmanager
+def awake(contestant: Contestant) -> Iterator[None]:
+    """Let this one run, and no other: some poll, or keep house, and would take a quarter of two cores from the rest."""
+    target = contestant.target
+    signal_tree(target.pid, signal.SIGCONT)
+    try:
+        wait_for_answer(target, contestant.requests[0])
+        yield
+    finally:
+        signal_tree(target.pid, signal.SIGSTOP)
+
+
+def signal_tree(root: int, number: signal.Signals) -> None:
+    """To a process and all that descend from it, however they were started."""
+    for process in find_processes([root]):
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def wait_for_answer(target: Target, request: Request) -> None:
+    """Until a server that was halted answers again, or WAKE_TIMEOUT_S: what follows shows that it does not."""
+    deadline = time.monotonic() + WAKE_TIMEOUT_S
+    while time.monotonic() < deadline:
+        with suppress(requests_library.RequestException):
+            headers = {**target.headers, **request.headers}
+            if requests_library.post(target.url, data=request.body, headers=headers, timeout=WAKE_TIMEOUT_S).ok:
+                return
+        time.sleep(POLL_S)
 
 
 def expect(export: Path, images: Sequence[bytes], eager: bool) -> list[Expected]:

@@ -97,6 +97,7 @@ class ServerSettings:
 class StartedTarget(Target):
     """A peer that has given a right answer, so many seconds after its process began."""
 
+    pid: int = 0
     seconds_to_ready: float = 0.0
 
 

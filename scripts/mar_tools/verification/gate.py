@@ -1,7 +1,7 @@
 """Compare an export with the eager fp32 reference, write down what was seen, and let nothing else into an archive."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from mar_tools.machine import cpu_name
 from mar_tools.recipes import VerificationRecipe, check_truth
 from mar_tools.verification.accuracy import accuracy_drop, measure_accuracy
 from mar_tools.verification.agreement import measure_agreement
-from mar_tools.verification.bounds import choose_bounds, find_failures
+from mar_tools.verification.bounds import choose_bounds, choose_precision, find_failures
 from mar_tools.verification.labelled import VerificationImages, read_verification_images
 from mar_tools.verification.observations import hash_config, load_handler, observe, observe_reference
 from vision_serving.config import OPTIONS, DetectionOptions, HandlerConfig, read_handler_config, read_yaml
 from vision_serving.errors import ConfigError
-from vision_serving.handler import read_labels
+from vision_serving.handler import find_shrink, read_labels
+from vision_serving.images import open_image
 from vision_serving.resources import usable_cores
 
 PACKAGES = ("torch", "torchvision", "openvino", "numpy", "Pillow")
@@ -36,7 +37,8 @@ def verify_export(folder: Path, verification: VerificationRecipe | None = None) 
     verification = verification or manifest.verification
     images = _read_images(folder, config, verification)
     measured, accuracy = measure_export(folder, config, images)
-    bounds = choose_bounds(verification, config.precision, measured, random_weights=manifest.weights == RANDOM)
+    precision = choose_precision(config.precision, scaled_decoding=config.scaled_decoding)
+    bounds = choose_bounds(verification, precision, measured, random_weights=manifest.weights == RANDOM)
     failures = find_failures(measured, bounds)
     if measured.get("compared_boxes") == 0:
         failures.append("the model finds nothing at all in the verification images")
@@ -68,13 +70,34 @@ def measure_export(
 ) -> tuple[dict[str, float], dict[str, Any] | None]:
     """What is measured, and the accuracy of both where the truth is known."""
     expected = observe_reference(folder.parent / REFERENCE, images.paths)
-    found = expected if folder.name == REFERENCE else observe(load_handler(folder), images.paths)
+    if config.scaled_decoding:
+        require_large_images(config, images.paths)
+    if folder.name == REFERENCE and not config.scaled_decoding:
+        found = expected
+    else:
+        found = observe(load_handler(folder), images.paths)
     measured = measure_agreement(config.task, expected, found, score_threshold(config))
     if images.truth is None:
         return measured, None
     reference, candidate = (measure_accuracy(config.task, side, images.truth) for side in (expected, found))
     measured["accuracy_drop"] = accuracy_drop(config.task, reference, candidate)
     return measured, {"reference": reference, "candidate": candidate}
+
+
+def require_large_images(config: HandlerConfig, paths: Sequence[Path]) -> None:
+    """Raises ConfigError where no image is so large that `scaled_decoding` would do anything to it."""
+    shrink = find_shrink(config)
+    assert shrink is not None
+    for path in paths:
+        with open_image(path.read_bytes(), config.limits) as opened:
+            before = opened.size
+            shrink(opened)
+            if opened.size != before:
+                return
+    raise ConfigError(
+        "`scaled_decoding`: none of the verification images is a JPEG so large that it would be decoded smaller (four "
+        "times the model's size in each direction); give some under `verification: images`, or leave it out"
+    )
 
 
 def score_threshold(config: HandlerConfig) -> float:

@@ -19,7 +19,7 @@ from mar_tools.signal_to_noise import score_profile
 from vision_serving.config import DetectionOptions, HandlerConfig, ImageLimits, read_handler_config
 from vision_serving.errors import BackendError, ConfigError
 from vision_serving.handler import VisionHandler
-from vision_serving.images import Image, decode_image
+from vision_serving.images import Image, Shrink, decode_image
 from vision_serving.postprocessing import read_candidates, select_detections
 from vision_serving.preprocessing import ImageBatch, model_hw
 from vision_serving.resources import ThreadPlan
@@ -47,11 +47,11 @@ def load_handler(folder: Path, threads: ThreadPlan | None = None, limits: ImageL
     return handler
 
 
-def observe(handler: VisionHandler, paths: Sequence[Path]) -> list[Observation]:
-    """One observation per image, in order."""
+def observe(handler: VisionHandler, paths: Sequence[Path], *, whole: bool = False) -> list[Observation]:
+    """One observation per image, in order. whole: decoded at full size, whatever the handler is allowed to do."""
     observe_batch = {"classification": _observe_classes, "detection": _observe_boxes}[handler.config.task]
     observations: list[Observation] = []
-    for images in _batches(handler, paths):
+    for images in _batches(handler, paths, None if whole else handler.shrink):
         batch = handler.preprocess(images)
         observations += observe_batch(handler, batch, handler.inference(batch))
     return observations
@@ -64,7 +64,7 @@ def observe_reference(folder: Path, paths: Sequence[Path]) -> list[Observation]:
     kept, key = folder.parent / KEPT_OBSERVATIONS, _key(folder, paths)
     observations = _read_kept(kept, key)
     if observations is None:
-        observations = observe(load_handler(folder), paths)
+        observations = observe(load_handler(folder), paths, whole=True)
         _keep(observations, kept, key)
     return observations
 
@@ -76,12 +76,12 @@ def hash_config(folder: Path, config: HandlerConfig) -> str:
     return digest.hexdigest()
 
 
-def _batches(handler: VisionHandler, paths: Sequence[Path]) -> Iterator[list[Image]]:
+def _batches(handler: VisionHandler, paths: Sequence[Path], shrink: Shrink | None) -> Iterator[list[Image]]:
     """Neighbours that share a model size, a few at a time, decoded only then.
 
     The first one alone: some runtimes compile or plan a batch of one apart from all others.
     """
-    decoded = (decode_image(path.read_bytes(), ImageLimits()) for path in paths)
+    decoded = (decode_image(path.read_bytes(), ImageLimits(), shrink) for path in paths)
     limit = 1
     for _, alike in groupby(decoded, lambda image: model_hw(image.shape[:2], handler.config.preprocessing)):
         images: list[Image] = []

@@ -1,0 +1,25 @@
+# Sourced by run.sh and gpu/run.sh, from the root of the project: where things lie, and how a model is served and measured.
+# shellcheck shell=bash
+
+exports=${EXPORTS:-benchmarks/exports} config=${CONFIG:-benchmarks/config.properties} results=${RESULTS:-benchmarks/results}
+store=$(dirname "$config")/model_store
+load=(--config "$config" --rounds "${ROUNDS:-5}" --round-s "${ROUND_S:-6}")
+
+stop() { python scripts/serve_models.py stop --config "$config" >/dev/null; }
+trap stop EXIT
+
+build() { # RECIPE ARGUMENTS...: into an export folder and the store
+  python scripts/build_model.py "$1" --exports "$exports" --model-store "$store" "${@:2}"
+}
+
+serve() { # EXPORT...: these models alone
+  stop
+  rm -f "$store"/*.mar
+  for export in "$@"; do python scripts/package_model.py "$export" --model-store "$store"; done
+  python scripts/serve_models.py start --config "$config"
+}
+
+measure() { # NAME ARGUMENTS...
+  echo "== $1"
+  python scripts/benchmark_model.py "${@:2}" "${load[@]}" --json "$results/$1.json" --plots "$results/plots/$1"
+}
