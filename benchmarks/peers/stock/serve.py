@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mar_tools.benchmarking.peer_servers import ServerArguments, parse_server_arguments
 from mar_tools.command_line import ROOT
+from mar_tools.isolation import WAIT_POLICY
 from mar_tools.java import find_java_home
 from mar_tools.ports import free_addresses
 
@@ -53,8 +54,9 @@ def new_tuning(arguments: ServerArguments) -> dict[str, str]:
 
 
 def new_environment(arguments: ServerArguments, folder: str) -> dict[str, str]:
-    """folder: for logs and sockets. PyTorch's default mode is without OMP_NUM_THREADS."""
+    """folder: for logs and sockets. Out of the box nothing tells OpenMP how many threads it has, or how they wait."""
     removed = {"PYTHONPATH", "TS_CONFIG_FILE", "OMP_NUM_THREADS"}
+    removed |= WAIT_POLICY.keys() if arguments.mode == "default" else set()
     kept = {key: value for key, value in os.environ.items() if key not in removed}
     threads = {"OMP_NUM_THREADS": str(arguments.threads)} if arguments.mode == "tuned" else {}
     folders = dict.fromkeys(("TMPDIR", "TEMP", "LOG_LOCATION", "METRICS_LOCATION"), folder)
