@@ -3,7 +3,7 @@
 
 exports=${EXPORTS:-benchmarks/exports} config=${CONFIG:-benchmarks/config.properties} results=${RESULTS:-benchmarks/results}
 store=$(dirname "$config")/model_store
-load=(--config "$config" --rounds "${ROUNDS:-5}" --round-s "${ROUND_S:-6}")
+load=(--config "$config" --rounds "${ROUNDS:-5}" --round-s "${ROUND_S:-5}")
 
 stop() { python scripts/serve_models.py stop --config "$config" >/dev/null; }
 trap stop EXIT
