@@ -35,6 +35,7 @@ class Contestant:
     target: StartedTarget
     requests: list[Request]
     settings: ServerSettings
+    halts: bool = False
 
     def as_document(self) -> dict[str, Any]:
         return {**asdict(self.settings), "seconds_to_ready": round(self.target.seconds_to_ready, 2)}
@@ -64,7 +65,7 @@ def start_contestants(
 
     export: the folder of the served artifact, with the export of eager fp32 beside it. settings: of those that serve
     the artifact, as our own server has them. A network in eager mode gets what is its best: all cores in one worker, or
-    on a GPU several workers with large batches. They are halted: `awake` lets one of them run.
+    on a GPU several workers with large batches. Those that are busy when idle are halted until they are `awake`.
     """
     on_gpu = read_handler_config(export / "model-config.yaml").device_type == "cuda"
     eager_settings = EAGER_ON_GPU if on_gpu else ServerSettings(1, usable_cores(), EAGER_BATCH, batch_delay_ms=5)
@@ -80,9 +81,10 @@ def start_contestants(
             own = settings if mode == ARTIFACT else eager_settings
             try:
                 target = stack.enter_context(run_peer(peer, mode, export, find_free_ports(1)[0], own, requests[0]))
-                stack.callback(signal_tree, target.pid, signal.SIGCONT)  # one that is halted cannot end
-                signal_tree(target.pid, signal.SIGSTOP)
-                started.append(Contestant(target, requests, own))
+                if peer.file.busy_when_idle:
+                    stack.callback(signal_tree, target.pid, signal.SIGCONT)  # one that is halted cannot end
+                    signal_tree(target.pid, signal.SIGSTOP)
+                started.append(Contestant(target, requests, own, halts=peer.file.busy_when_idle))
             except PeerError as error:
                 refused[f"{peer.name}-{mode}"] = str(error)
         yield started, refused
@@ -90,7 +92,10 @@ def start_contestants(
 
 @contextmanager
 def awake(contestant: Contestant) -> Iterator[None]:
-    """Let this one run, and no other: some poll, or keep house, and would take a quarter of two cores from the rest."""
+    """Let one run that is halted otherwise: LitServe and Ray together take half a core from the rest while they wait."""
+    if not contestant.halts:
+        yield
+        return
     target = contestant.target
     signal_tree(target.pid, signal.SIGCONT)
     try:
