@@ -53,7 +53,7 @@ def contestant() -> Iterator[Contestant]:
     (port,) = find_free_ports(1)
     with isolated([sys.executable, "-c", SERVER, str(port)]) as process:
         target = StartedTarget("small", f"http://{LOOPBACK}:{port}/", pid=process.pid)
-        found = Contestant(target, prepare_requests([b"image"]), ServerSettings())
+        found = Contestant(target, prepare_requests([b"image"]), ServerSettings(), halts=True)
         try:
             with awake(found):  # until it is up
                 pass

@@ -92,7 +92,7 @@ def start_contestants(
 
 @contextmanager
 def awake(contestant: Contestant) -> Iterator[None]:
-    """Let one run that is halted otherwise: LitServe and Ray together take half a core from the rest while they wait."""
+    """Let one run that is halted otherwise: LitServe and Ray take half a core from the others while they wait."""
     if not contestant.halts:
         yield
         return
