@@ -19,7 +19,7 @@ serve() { # EXPORT...: these models alone
   python scripts/serve_models.py start --config "$config"
 }
 
-measure() { # NAME ARGUMENTS...
+measure() { # NAME MODEL ARGUMENTS...
   echo "== $1"
-  python scripts/benchmark_model.py "${@:2}" "${load[@]}" --json "$results/$1.json" --plots "$results/plots/$1"
+  python scripts/benchmark_model.py "${load[@]}" "${@:2}" --json "$results/$1.json" --plots "$results/plots/$1"
 }

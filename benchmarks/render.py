@@ -4,6 +4,7 @@ python benchmarks/render.py
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,17 @@ PAGE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
 MARKERS = ("<!-- benchmarks/render.py: begin -->", "<!-- benchmarks/render.py: end -->")
 SERVED_CONNECTIONS = 16
+WORKER_LOOP = "TorchModelServiceWorker.handle_connection"
+WORKER_PARTS = {  # the first frame that a stack has
+    "the engine": "Backend.infer",
+    "decoding and preprocessing": "Preparer.prepare",
+    "the rest of our handler": "VisionHandler.handle",
+}
 STOCK, STOCK_TUNED = "stock-default", "stock-tuned"
+
+
+class MissingResultsError(ConfigError):
+    """A step of run.sh has not run yet."""
 
 
 class Run:
@@ -33,7 +44,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise ConfigError(f"{path}: no such results; run `bash benchmarks/run.sh {path.stem}` first")
+            raise MissingResultsError(f"{path}: no such results; run `bash benchmarks/run.sh {path.stem}` first")
         self.document: dict[str, Any] = orjson.loads(path.read_bytes())
         self.results = [Result.from_document(entry) for entry in self.document["results"]]
 
@@ -44,13 +55,18 @@ class Run:
                 return result
         raise ConfigError(f"the results have no {target!r} under a load of kind {kind!r}, {amount}")
 
+    def rates(self, target: str) -> str:
+        """Of the rounds of its closed loop, in order."""
+        return ", ".join(f"{entry.requests_per_s:.0f}" for entry in self.find(target).rounds)
+
     def rate_ratio(self, first: str, second: str, kind: str = "closed") -> Spread:
         """Requests/s of one target over those of another: of a server, or (kind in_process) of P."""
         return divide(self.find(first), self.find(second, kind))
 
     @property
     def peers(self) -> list[str]:
-        return list(self.document["peers"])
+        """Those that answered in every round; the others are in the tables alone."""
+        return [name for name in self.document["peers"] if self.find(name).spread[0] > 0]
 
     @property
     def baseline(self) -> str:
@@ -69,13 +85,25 @@ class Target:
 
 @dataclass(frozen=True)
 class Line:
+    """measured: None where the step has not run."""
+
     target: Target
-    measured: Spread
+    measured: Spread | None
+
+    @classmethod
+    def of(cls, target: Target) -> "Line":
+        try:
+            return cls(target, target.measure())
+        except MissingResultsError:
+            return cls(target, None)
 
     @property
-    def met(self) -> bool:
-        above = self.measured.median >= self.target.bound
-        return above if self.target.side == "at least" else self.measured.median <= self.target.bound
+    def verdict(self) -> str:
+        if self.measured is None:
+            return "not measured"
+        value, bound = self.measured.median, self.target.bound
+        met = value >= bound if self.target.side == "at least" else value <= bound
+        return "met" if met else "**not met**"
 
 
 class Results:
@@ -90,10 +118,17 @@ class Results:
             self.runs[name] = Run(self.folder / f"{name}.json")
         return self.runs[name]
 
+    @property
+    def has_stacks(self) -> bool:
+        return (self.folder / "worker-stacks.txt").is_file()
+
+    def has(self, name: str) -> bool:
+        return (self.folder / f"{name}.json").is_file()
+
     def document(self, name: str) -> dict[str, Any]:
         path = self.folder / f"{name}.json"
         if not path.is_file():
-            raise ConfigError(f"{path}: no such results; run `bash benchmarks/run.sh {name}` first")
+            raise MissingResultsError(f"{path}: no such results; run `bash benchmarks/run.sh {name}` first")
         found: dict[str, Any] = orjson.loads(path.read_bytes())
         return found
 
@@ -121,6 +156,16 @@ class Results:
     def worker_memory(self) -> Spread:
         run = self.run("resnet50")
         return divide_by(lambda entry: entry.peak_process_mb, run.find("resnet50"), run.find(STOCK))
+
+    def worker_shares(self) -> dict[str, float]:
+        """Of the time of a worker's main thread, in per cent, by what it does; from py-spy's stacks."""
+        found: Counter[str] = Counter()
+        for line in (self.folder / "worker-stacks.txt").read_text(encoding="utf-8").splitlines():
+            stack, _, count = line.rpartition(" ")
+            if WORKER_LOOP in stack:
+                part = next((part for part, frame in WORKER_PARTS.items() if frame in stack), "TorchServe")
+                found[part] += int(count)
+        return {part: 100 * count / found.total() for part, count in found.items()}
 
     def start(self) -> Spread:
         document = self.document("start")
@@ -203,23 +248,28 @@ def render_page(results: Results) -> str:
         loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["g"] = lambda value: "" if value is None else f"{value:.4g}"
-    environment.filters["spread"] = lambda spread: f"{spread.median:.2f} ({spread.least:.2f} - {spread.most:.2f})"
+    environment.filters["g2"] = lambda value: f"{value:.2g}"
+    environment.filters["spread"] = describe_spread
     return environment.get_template(TEMPLATE).render(
         results=results,
-        lines=[Line(target, target.measure()) for target in results.targets()],
-        agreement=list(agreement(results.run("resnet50"), results.run("again"))),
+        lines=[Line.of(target) for target in results.targets()],
+        agreement=list(agreement(results.run("resnet50"), results.run("again"))) if results.has("again") else [],
     )
+
+
+def describe_spread(spread: Spread | None) -> str:
+    return "" if spread is None else f"{spread.median:.2f} ({spread.least:.2f} - {spread.most:.2f})"
 
 
 def readme_table(results: Results) -> str:
     """Ours, and every other server with the same image size, in requests/s."""
     run = results.run("resnet50")
     rows = [
-        "| server | serves | requests/s | ours is faster by | p50 ms | p99 ms |",
+        "| server | serves | requests/s | ours / it | p50 ms | p99 ms |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for result in sorted(run.results, key=lambda entry: -entry.median.requests_per_s):
-        if result.load.kind != "closed":
+        if result.load.kind != "closed" or not result.median.latency_ms:
             continue
         name, _, mode = result.target.partition("-")
         what = {
@@ -228,7 +278,7 @@ def readme_table(results: Results) -> str:
             "idiomatic": "eager fp32, its own way",
         }
         what |= {"default": "fp32, as it comes", "tuned": "fp32, tuned"}
-        ratio = "" if result.target == run.baseline else f"{run.rate_ratio(run.baseline, result.target).median:.2f}"
+        ratio = f"{run.rate_ratio(run.baseline, result.target).median:.2f}" if result.target in run.peers else ""
         median = result.median
         shown = (
             "**ours**" if result.target == run.baseline else f"TorchServe, {name} handler" if name == "stock" else name

@@ -6,7 +6,7 @@
 #   bash benchmarks/run.sh resnet50 again     some steps, in this order
 #   bash benchmarks/run.sh render             the page, from the results that are there
 #
-# Steps: build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead start photos again render
+# Steps: build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead java profile start photos again render
 # Results: benchmarks/results/<step>.json, overwritten; RESULTS=folder ROUNDS=1 ROUND_S=1 for a try.
 # Needs requirements-benchmark.txt and, for wrk, `apt install wrk`.
 set -euo pipefail
@@ -78,6 +78,30 @@ step_overhead() {
   measure overhead nothing --export nothing="$exports/nothing/openvino-fp32" --connections 16 --compare stock-default
 }
 
+step_java() { # the first minute of a server, with and without Java's second compiler
+  serve "$exports"/resnet50/openvino-int8
+  measure java resnet50 --connections 16 --rounds 6
+  stop
+  local both=${config%.properties}-both-compilers.properties
+  sed '/^vmargs=/s/ -XX:[^ ]*//g' "$config" >"$both"
+  python scripts/serve_models.py start --config "$both"
+  measure java-both-compilers resnet50 --config "$both" --connections 16 --rounds 6
+  python scripts/serve_models.py stop --config "$both"
+  rm "$both"
+}
+
+step_profile() { # where a worker's main thread spends its time under load; needs py-spy
+  serve "$exports"/resnet50/openvino-int8
+  python scripts/benchmark_model.py resnet50 --config "$config" --connections 16 --rounds 1 --round-s 20 >/dev/null &
+  local worker
+  worker=$(python scripts/manage_models.py describe resnet50 --config "$config" | python -c '
+import json, sys
+print(json.load(sys.stdin)[0]["workers"][0]["pid"])')
+  sleep 8
+  py-spy record --pid "$worker" --duration 10 --rate 200 --format raw --output "$results/worker-stacks.txt"
+  wait
+}
+
 step_start() {
   serve "$exports"/resnet50/openvino-int8 && stop
   python benchmarks/measure_start.py resnet50 --config "$config" --export "$exports/resnet50/openvino-int8" --json "$results/start.json"
@@ -95,7 +119,7 @@ step_render() {
 
 [ "${1:-}" = --help ] && { usage; exit 0; }
 mkdir -p "$store" "$results"
-for step in ${*:-build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead start photos again render}; do
+for step in ${*:-build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead java profile start photos again render}; do
   [ "$(type -t "step_$step")" = function ] || { usage; echo "error: unknown step '$step'" >&2; exit 1; }
   "step_$step"
 done

@@ -52,7 +52,7 @@ class PeerFile(StrictModel):
     prepare               a file of the folder, with arguments, to run before the server starts; `{reference}` is the
                           export of eager fp32, `{folder}` the peer's
     unavailable           why it cannot run here, by its own error message
-    busy_when_idle        it takes CPU time while nobody asks it, or for long after, so it is halted while others are measured
+    busy_when_idle        it takes CPU time while nobody asks it, or for long after: halted while others are measured
     """
 
     title: str
