@@ -32,10 +32,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mar_tools.benchmarking.client_check import start_trivial_server
 from mar_tools.benchmarking.closed_loop import choose_client
 from mar_tools.benchmarking.comparison import compare_results
-from mar_tools.benchmarking.contest import Contestant, awake, start_contestants
+from mar_tools.benchmarking.contest import Contestant, start_contestants
 from mar_tools.benchmarking.images import load_test_images
 from mar_tools.benchmarking.load_tests import Rate, Result, best_rate, run_in_turns
-from mar_tools.benchmarking.measurement import Measurement
 from mar_tools.benchmarking.peers import ServerSettings
 from mar_tools.benchmarking.reporting import describe_run, ratio_table, result_table, stage_table
 from mar_tools.benchmarking.served import ServedModel, find_served_models, prepare_checked_requests
@@ -112,7 +111,8 @@ def load_test(arguments: Namespace) -> tuple[list[Result], dict[str, Any], list[
         ours = [model for model in served if model.target.name not in unchecked]
         trials += in_process_trials(arguments, ours, exports, images)
     with start_others(arguments, served[0], exports, images) as (contestants, refused):
-        trials += peer_trials(arguments, contestants)
+        for connections in arguments.connections:
+            trials += [entry.new_trial(connections, arguments.round_s, arguments.client) for entry in contestants]
         results = run_all(trials, arguments.rounds)
     results += run_all(open_trials(arguments, served, requests, results), arguments.rounds)
     document = describe_run(
@@ -147,22 +147,6 @@ def start_others(
         for name, reason in refused.items():
             console.print(f"{name} is left out: {reason}", highlight=False, markup=False)
         yield contestants, refused
-
-
-def peer_trials(arguments: Namespace, contestants: Sequence[Contestant]) -> list[Trial]:
-    def measure_awake(contestant: Contestant, trial: Trial) -> Trial:
-        def measure(number: int) -> Measurement:
-            with awake(contestant):
-                return trial.measure(number)
-
-        return replace(trial, measure=measure)
-
-    trials = []
-    for connections in arguments.connections:
-        for entry in contestants:
-            trial = closed_trial(entry.target, entry.requests, connections, arguments.round_s, arguments.client)
-            trials.append(measure_awake(entry, trial))
-    return trials
 
 
 def load_images(arguments: Namespace) -> list[bytes]:

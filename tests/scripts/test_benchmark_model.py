@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mar_tools.benchmarking.load_tests import Result
 from mar_tools.benchmarking.measurement import LATENCIES, Measurement
-from mar_tools.benchmarking.plots import REST, plot_results, stage_ms
+from mar_tools.benchmarking.plots import REST, plot_results, plot_servers, stage_ms
 from mar_tools.benchmarking.reporting import describe_run, result_table, stage_table
 from mar_tools.benchmarking.served import prepare_checked_requests
 from mar_tools.benchmarking.trials import Kind, Load
@@ -134,3 +134,12 @@ def test_what_nobody_knows_the_answers_of_is_not_checked_and_says_why(known: boo
     requests, reason = prepare_checked_requests(tmp_path if known else None, [b"image"])
     assert requests[0].expected is None
     assert ("model-config.yaml" if known else "not in the model store") in reason
+
+
+def test_servers_are_drawn_side_by_side_under_one_load(tmp_path: Path) -> None:
+    assert plot_servers(RESULTS) is None, "two loads"
+    assert plot_servers(RESULTS[1:4]) is None, "one server"
+    figure = plot_servers(RESULTS[1:])
+    assert figure is not None
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["resnet50_stock", "resnet50", "resnet50 (P)"]

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from collections.abc import Iterator
 
 import psutil
@@ -68,12 +69,19 @@ def family(contestant: Contestant) -> list[psutil.Process]:
     return [server, *server.children(recursive=True)]
 
 
+def wait_until_halted(contestant: Contestant, halted: bool) -> None:
+    """All of them, or none. Signals take effect a moment after they were sent."""
+    while {member.status() == "stopped" for member in family(contestant)} != {halted}:
+        time.sleep(0.01)
+
+
 def test_a_contestant_runs_only_while_it_is_measured(contestant: Contestant) -> None:
-    assert [member.status() for member in family(contestant)] == ["stopped", "stopped"]
+    assert len(family(contestant)) == 2
+    wait_until_halted(contestant, True)
     with awake(contestant):
-        assert "stopped" not in [member.status() for member in family(contestant)]
+        wait_until_halted(contestant, False)
         assert requests.post(contestant.target.url, data=b"image", timeout=30).ok
-    assert [member.status() for member in family(contestant)] == ["stopped", "stopped"]
+    wait_until_halted(contestant, True)
 
 
 def test_who_is_gone_cannot_be_halted() -> None:

@@ -4,7 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ import psutil
 import requests as requests_library
 
 from mar_tools.benchmarking.answers import Expected, expect_answers, expect_library_boxes
+from mar_tools.benchmarking.closed_loop import Client
+from mar_tools.benchmarking.measurement import Measurement
 from mar_tools.benchmarking.peer_servers import REFERENCE
 from mar_tools.benchmarking.peers import Peer, PeerError, ServerSettings, StartedTarget, find_peers, run_peer
 from mar_tools.benchmarking.processes import find_processes
 from mar_tools.benchmarking.targets import Request, Target, prepare_requests
+from mar_tools.benchmarking.trials import Trial, closed_trial
 from mar_tools.ports import find_free_ports
 from vision_serving.config import read_handler_config
 from vision_serving.errors import ConfigError
@@ -36,6 +39,16 @@ class Contestant:
     requests: list[Request]
     settings: ServerSettings
     halts: bool = False
+
+    def new_trial(self, connections: int, duration_s: float, client: Client) -> Trial:
+        """A closed loop, during which it is awake."""
+        trial = closed_trial(self.target, self.requests, connections, duration_s, client)
+
+        def measure(number: int) -> Measurement:
+            with awake(self):
+                return trial.measure(number)
+
+        return replace(trial, measure=measure)
 
     def as_document(self) -> dict[str, Any]:
         return {**asdict(self.settings), "seconds_to_ready": round(self.target.seconds_to_ready, 2)}

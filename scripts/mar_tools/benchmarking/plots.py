@@ -74,18 +74,20 @@ def _draw_curves(axes: Axes, results: Sequence[Result], label: str, colour: str,
 
 
 def plot_servers(results: Sequence[Result]) -> Figure | None:
-    """Requests/s of several targets under one closed loop, and of P: medians; bars reach from the least to the most."""
-    loads = {entry.load for entry in results if entry.load.kind == "closed"}
-    if len(loads) != 1 or len({entry.target for entry in results}) < 2:
+    """Requests/s of several servers under one closed loop, and of P: medians; bars reach from the least to the most."""
+    compared = [entry for entry in results if entry.load.kind == "closed"]
+    loads = {entry.load for entry in compared}
+    if len(loads) != 1 or len(compared) < 2:
         return None
-    ranked = sorted(results, key=lambda entry: entry.median.requests_per_s)
+    compared += [entry for entry in results if entry.load.kind == "in_process"]
+    ranked = sorted(compared, key=lambda entry: entry.median.requests_per_s)
     rates = [entry.median.requests_per_s for entry in ranked]
     ends = [entry.spread for entry in ranked]
     reach = [[rate - least for rate, (least, _) in zip(rates, ends, strict=True)]]
     reach += [[most - rate for rate, (_, most) in zip(rates, ends, strict=True)]]
     figure = Figure(figsize=(8, 1.0 + 0.32 * len(ranked)), layout="constrained")
     axes = figure.add_subplot()
-    first = next(entry.target for entry in results)
+    first = compared[0].target
     colours = ["#d55e00" if entry.target == first else "#0072b2" for entry in ranked]
     axes.barh([entry.target for entry in ranked], rates, xerr=reach, color=colours, ecolor="#555555", capsize=3)
     for number, (rate, (_, most)) in enumerate(zip(rates, ends, strict=True)):
