@@ -32,7 +32,7 @@ def test_a_load_test_checks_every_answer_and_tells_what_it_cost(service: Service
         assert measured["cpu_ms_per_request"] > 0
         assert measured["peak_rss_mb"] >= measured["peak_pss_mb"] > 100
         assert kind == "open" or measured["batch_size"] >= 1
-    assert {path.name for path in tmp_path.glob("*.svg")} == {"throughput_latency.svg", "stages.svg"}
+    assert {path.name for path in tmp_path.glob("*.svg")} == {"throughput_latency.svg", "stages.svg", "servers.svg"}
 
 
 def test_answers_of_another_model_are_wrong(service: Service, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def _draw_curves(axes: Axes, results: Sequence[Result], label: str, colour: str,
 
 
 def plot_servers(results: Sequence[Result]) -> Figure | None:
-    """Requests/s of several servers under one closed loop, and of P: medians; bars reach from the least to the most."""
+    """Requests/s of models or servers under one closed loop, and of P: medians, and from the least to the most."""
     compared = [entry for entry in results if entry.load.kind == "closed"]
     loads = {entry.load for entry in compared}
     if len(loads) != 1 or len(compared) < 2:
