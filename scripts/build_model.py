@@ -28,7 +28,7 @@ from mar_tools.building.build import Announce, BuildOptions, build_candidates, f
 from mar_tools.building.candidates import find_chosen
 from mar_tools.building.table import candidate_table, describe_preprocessing
 from mar_tools.command_line import EXPORTS, HANDLERS, MODEL_STORE, ROOT, new_parser, run
-from mar_tools.exports import REFERENCE
+from mar_tools.conventions import REFERENCE
 from mar_tools.machine import default_device
 from mar_tools.recipes import Recipe, read_recipe
 from vision_serving.config import Precision, read_handler_config

@@ -11,18 +11,17 @@ import torch
 import yaml
 from fakes import FAKE_BACKENDS, TINY_CLASSIFIER, TINY_DETECTOR, write_model_dir
 
-from image_classification import ImageClassificationHandler
 from mar_tools.checkpoints import Checkpoint, load_checkpoint
+from mar_tools.conventions import HANDLERS
 from mar_tools.exporters import CANDIDATES
 from mar_tools.exports import export_model
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.verification import verify_export
-from object_detection import ObjectDetectionHandler
 from vision_serving.backends import BACKENDS
+from vision_serving.config import Task
 from vision_serving.handler import VisionHandler
 
 CPU = torch.device("cpu")
-HANDLERS = {"classification": ImageClassificationHandler, "detection": ObjectDetectionHandler}
 INSTALLED = [
     name
     for name in BACKENDS
@@ -58,7 +57,7 @@ def colour_backends(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_handler(tmp_path: Path, colour_backends: None) -> MakeHandler:
     """A loaded handler of a task with a colour backend; keywords go into its `handler:` section."""
 
-    def make(task: str, **section: Any) -> VisionHandler:
+    def make(task: Task, **section: Any) -> VisionHandler:
         handler = HANDLERS[task]()
         handler.load(write_model_dir(tmp_path / task, task, **section), CPU)
         return handler

@@ -72,14 +72,15 @@ KNOWN_SIGNATURES = (
 
 def decode_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None) -> Image:
     """Decode one image. Raises a RequestError: of decoding, size, format or memory."""
-    with open_image(encoded, limits) as opened:
-        if shrink is not None:
-            shrink(opened)
+    with open_image(encoded, limits, shrink) as opened:
         return read_pixels(opened)
 
 
-def open_image(encoded: bytes, limits: ImageLimits) -> PIL.Image.Image:
-    """Read the header of an image and check it. Raises as `decode_image`."""
+def open_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None) -> PIL.Image.Image:
+    """Read the header of an image and check it. shrink: what is done to it before it is decoded.
+
+    Raises as `decode_image`.
+    """
     if not encoded:
         raise ImageDecodeError("the image is empty (0 bytes)")
     try:
@@ -91,6 +92,8 @@ def open_image(encoded: bytes, limits: ImageLimits) -> PIL.Image.Image:
     except Exception as error:
         raise _damaged(error) from error
     _check_size(image.size, limits)
+    if shrink is not None:
+        shrink(image)
     return image
 
 

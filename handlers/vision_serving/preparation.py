@@ -103,9 +103,7 @@ class Preparer:
         if isinstance(encoded, RequestError):
             raise encoded
         with timings.measure("decode"):
-            opened = open_image(encoded, self._limits)
-            if self._shrink is not None:
-                self._shrink(opened)
+            opened = open_image(encoded, self._limits, self._shrink)
         with opened, self._budget.hold(opened.width * opened.height):
             with timings.measure("decode"):
                 image = read_pixels(opened)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import orjson
 
-from mar_tools.exports import ENTRY_FILES, read_manifest
+from mar_tools.conventions import ENTRY_FILES
+from mar_tools.exports import read_manifest
 from mar_tools.verification import require_verified
 from vision_serving.errors import ConfigError
 

@@ -21,14 +21,12 @@ import orjson
 import yaml
 from pydantic import Field
 
-from image_classification import ImageClassificationHandler
 from mar_tools.calibration import Calibration
 from mar_tools.checkpoints import Checkpoint
 from mar_tools.exporters import load_exporter
 from mar_tools.exporters.base import Exported, ExportJob
 from mar_tools.images import load_pixels
 from mar_tools.recipes import Recipe, VerificationRecipe
-from object_detection import ObjectDetectionHandler
 from vision_serving.backends.eager import read_artifact
 from vision_serving.config import (
     DeviceType,
@@ -41,21 +39,15 @@ from vision_serving.config import (
 )
 from vision_serving.errors import BackendError, ConfigError, how_to_install
 from vision_serving.graphs import build_graph
-from vision_serving.handler import VisionHandler, read_labels
+from vision_serving.handler import read_labels
 from vision_serving.resources import cpu_features
 
-REFERENCE = "eager-fp32"
 # Which take a model that is an ONNX file, and in what they compute it: autocast does not reach into one.
 ONNX_BACKENDS: dict[str, tuple[Precision, ...]] = {
     "eager": ("fp32",),
     "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "bf16", "int8"),
     "tensorrt": ("fp32", "int8"),
-}
-ENTRY_FILES: dict[Task, str] = {"classification": "image_classification.py", "detection": "object_detection.py"}
-HANDLERS: dict[Task, type[VisionHandler]] = {
-    "classification": ImageClassificationHandler,
-    "detection": ObjectDetectionHandler,
 }
 
 

@@ -14,11 +14,11 @@ from typing import Literal
 from mar_tools.benchmarking.http_client import HttpClient, open_client
 from mar_tools.benchmarking.measurement import Measurement, Record, Window, summarise
 from mar_tools.benchmarking.processes import UsageWatch
-from mar_tools.benchmarking.targets import Request, Target
+from mar_tools.benchmarking.targets import ClosedLoad, Request, Target
 from mar_tools.benchmarking.wrk import run_wrk
 
 Client = Literal["bundled", "wrk"]
-DriveLoad = Callable[[Target, Sequence[Request], int, float, float, UsageWatch], tuple[list[Record], Window]]
+DriveLoad = Callable[[ClosedLoad, UsageWatch], tuple[list[Record], Window]]
 
 WARM_UP_S = 1.0
 
@@ -42,7 +42,7 @@ def run_closed_loop(
     """
     drive: DriveLoad = {"bundled": drive_bundled_client, "wrk": run_wrk}[client]
     with UsageWatch([] if target.pid is None else [target.pid]) as watch:
-        records, window = drive(target, requests, connections, warm_up_s, duration_s, watch)
+        records, window = drive(ClosedLoad(target, requests, connections, warm_up_s, duration_s), watch)
     counted = [
         record
         for record in records
@@ -51,36 +51,22 @@ def run_closed_loop(
     return summarise(counted, requests, window, watch.usage)
 
 
-def drive_bundled_client(
-    target: Target,
-    requests: Sequence[Request],
-    connections: int,
-    warm_up_s: float,
-    duration_s: float,
-    watch: UsageWatch,
-) -> tuple[list[Record], Window]:
+def drive_bundled_client(load: ClosedLoad, watch: UsageWatch) -> tuple[list[Record], Window]:
     """The records of all requests, and the window that counts; it lasts until there is a first answer in it."""
-    return asyncio.run(_drive(target, requests, connections, warm_up_s, duration_s, watch))
+    return asyncio.run(_drive(load, watch))
 
 
-async def _drive(
-    target: Target,
-    requests: Sequence[Request],
-    connections: int,
-    warm_up_s: float,
-    duration_s: float,
-    watch: UsageWatch,
-) -> tuple[list[Record], Window]:
+async def _drive(load: ClosedLoad, watch: UsageWatch) -> tuple[list[Record], Window]:
     records: list[Record] = []
     stop = asyncio.Event()
     numbers = itertools.count()
-    async with open_client(target, requests, connections) as client:
-        senders = [asyncio.create_task(_keep_sending(client, numbers, records, stop)) for _ in range(connections)]
-        await asyncio.wait(senders, timeout=warm_up_s, return_when=asyncio.FIRST_EXCEPTION)
+    async with open_client(load.target, load.requests, load.connections) as client:
+        senders = [asyncio.create_task(_keep_sending(client, numbers, records, stop)) for _ in range(load.connections)]
+        await asyncio.wait(senders, timeout=load.warm_up_s, return_when=asyncio.FIRST_EXCEPTION)
         watch.begin()
         start = time.perf_counter()
         known = len(records)
-        await asyncio.wait(senders, timeout=duration_s, return_when=asyncio.FIRST_EXCEPTION)
+        await asyncio.wait(senders, timeout=load.duration_s, return_when=asyncio.FIRST_EXCEPTION)
         while len(records) == known and not any(sender.done() for sender in senders):
             await asyncio.sleep(0.01)
         end = time.perf_counter()

@@ -51,7 +51,11 @@ def compare_results(results: Sequence[Result], baseline: str) -> list[Ratio]:
 
 
 def divide(base: Result, result: Result) -> Spread:
+    """Of requests/s."""
+    return divide_rounds(*([measurement.requests_per_s for measurement in side.rounds] for side in (base, result)))
+
+
+def divide_rounds(base: Sequence[float], other: Sequence[float]) -> Spread:
     """Rounds are paired: those of one number ran one after the other."""
-    rates = [[measurement.requests_per_s for measurement in side.rounds] for side in (base, result)]
-    within = [mine / other for mine, other in zip(*rates, strict=True)]
-    return Spread(statistics.median(rates[0]) / statistics.median(rates[1]), min(within), max(within))
+    within = [mine / theirs for mine, theirs in zip(base, other, strict=True)]
+    return Spread(statistics.median(base) / statistics.median(other), min(within), max(within))

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import requests as requests_library
 
 from mar_tools.benchmarking.answers import Expected, expect_answers, expect_library_boxes
 from mar_tools.benchmarking.closed_loop import Client
 from mar_tools.benchmarking.measurement import Measurement
-from mar_tools.benchmarking.peer_servers import REFERENCE
-from mar_tools.benchmarking.peers import Peer, PeerError, ServerSettings, StartedTarget, find_peers, run_peer
+from mar_tools.benchmarking.peers import Peer, PeerError, ServerSettings, StartedTarget, ask, find_peers, run_peer
 from mar_tools.benchmarking.processes import find_processes
 from mar_tools.benchmarking.targets import Request, Target, prepare_requests
 from mar_tools.benchmarking.trials import Trial, closed_trial
+from mar_tools.conventions import REFERENCE
 from mar_tools.ports import find_free_ports
 from vision_serving.config import read_handler_config
 from vision_serving.errors import ConfigError
@@ -129,10 +128,9 @@ def wait_for_answer(target: Target, request: Request) -> None:
     """Until a server that was halted answers again, or WAKE_TIMEOUT_S: what follows shows that it does not."""
     deadline = time.monotonic() + WAKE_TIMEOUT_S
     while time.monotonic() < deadline:
-        with suppress(requests_library.RequestException):
-            headers = {**target.headers, **request.headers}
-            if requests_library.post(target.url, data=request.body, headers=headers, timeout=WAKE_TIMEOUT_S).ok:
-                return
+        answer = ask(target.url, request)
+        if answer is not None and answer.ok:
+            return
         time.sleep(POLL_S)
 
 

@@ -18,10 +18,9 @@ import PIL.Image
 import torch
 from torch import Tensor, nn
 
-from image_classification import ImageClassificationHandler
-from object_detection import ObjectDetectionHandler
+from mar_tools.conventions import HANDLERS, REFERENCE
 from vision_serving.backends.eager import read_artifact
-from vision_serving.config import PreprocessingConfig, Task, read_handler_config
+from vision_serving.config import PreprocessingConfig, read_handler_config
 from vision_serving.errors import ConfigError
 from vision_serving.handler import VisionHandler, read_labels
 from vision_serving.payload import Payload
@@ -29,12 +28,7 @@ from vision_serving.resources import plan_threads, usable_cores
 from vision_serving.responses import encode_response
 
 ENVIRONMENT_KEY = "PEER_SERVER_ARGUMENTS"
-REFERENCE = "eager-fp32"
 TOP_K = 5
-HANDLERS: dict[Task, type[VisionHandler]] = {
-    "classification": ImageClassificationHandler,
-    "detection": ObjectDetectionHandler,
-}
 
 
 @dataclass(frozen=True)

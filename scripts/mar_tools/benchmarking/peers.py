@@ -22,9 +22,9 @@ from typing import Protocol
 import requests
 from pydantic import Field
 
-from mar_tools.benchmarking.peer_servers import REFERENCE
 from mar_tools.benchmarking.targets import Encoding, Target
 from mar_tools.command_line import HANDLERS, ROOT
+from mar_tools.conventions import REFERENCE
 from mar_tools.isolation import has_ended, isolated, last_line, run_isolated, session_members
 from mar_tools.ports import LOOPBACK, is_free
 from vision_serving.config import StrictModel, parse_config, read_yaml
@@ -221,7 +221,7 @@ def _prepare(peer: Peer, python: Path, export: Path) -> None:
 def _wait_until_right(peer: Peer, url: str, probe: Probe, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while True:
-        answer = _ask(url, probe)
+        answer = ask(url, probe)
         if answer is not None and answer.status_code == requests.codes.ok:
             if probe.is_right(answer.content):
                 return
@@ -234,7 +234,7 @@ def _wait_until_right(peer: Peer, url: str, probe: Probe, process: "subprocess.P
         time.sleep(POLL_S)
 
 
-def _ask(url: str, probe: Probe) -> requests.Response | None:
+def ask(url: str, probe: Probe) -> requests.Response | None:
     """None while nothing listens."""
     with suppress(requests.RequestException):
         return requests.post(url, data=probe.body, headers=dict(probe.headers), timeout=PROBE_TIMEOUT_S)

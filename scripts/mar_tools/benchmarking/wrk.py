@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from mar_tools.benchmarking.measurement import Record, Window
 from mar_tools.benchmarking.processes import UsageWatch
-from mar_tools.benchmarking.targets import Request, Target
+from mar_tools.benchmarking.targets import ClosedLoad, Request, Target
 from vision_serving.errors import ConfigError, VisionServingError
 
 SCRIPT = Path(__file__).with_name("rotate_requests.lua")
@@ -27,14 +27,7 @@ class WrkError(VisionServingError):
     """wrk did not do its work; the message is its own."""
 
 
-def run_wrk(
-    target: Target,
-    requests: Sequence[Request],
-    connections: int,
-    warm_up_s: float,
-    duration_s: float,
-    watch: UsageWatch,
-) -> tuple[list[Record], Window]:
+def run_wrk(load: ClosedLoad, watch: UsageWatch) -> tuple[list[Record], Window]:
     """The records of all requests that were answered, one of status 0 a socket error, and the window that counts.
 
     Of a server that nobody can connect to, one of status 0 a connection.
@@ -45,19 +38,19 @@ def run_wrk(
         raise ConfigError("wrk is not on the PATH; install it (Debian: apt install wrk) or use the bundled client")
     with tempfile.TemporaryDirectory(prefix="wrk-") as name:
         folder = Path(name)
-        write_requests(folder, target, requests)
-        seconds = math.ceil(warm_up_s + duration_s + MARGIN_S)
-        command = ["wrk", "--threads", str(connections), "--connections", str(connections)]
+        write_requests(folder, load.target, load.requests)
+        seconds = math.ceil(load.warm_up_s + load.duration_s + MARGIN_S)
+        command = ["wrk", "--threads", str(load.connections), "--connections", str(load.connections)]
         command += ["--duration", f"{seconds}s", "--timeout", f"{TIMEOUT_S}s", "--script", str(SCRIPT)]
-        command += [target.url, "--", name, str(len(requests))]
+        command += [load.target.url, "--", name, str(len(load.requests))]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             try:
-                window = _watch_window(warm_up_s, duration_s, watch)
+                window = _watch_window(load, watch)
                 output, _ = process.communicate(timeout=seconds + TIMEOUT_S)
             finally:
                 process.kill()
         if UNREACHABLE in output:
-            return [Record(0, window.start, window.end, status=0)] * connections, window
+            return [Record(0, window.start, window.end, status=0)] * load.connections, window
         if process.returncode != 0:
             raise WrkError(f"wrk failed: {' '.join(output.split())[:300]}")
         records = [record for log in sorted(folder.glob("*.log")) for record in read_records(log)]
@@ -90,11 +83,11 @@ def count_socket_errors(output: str) -> int:
     return int(counts[0])
 
 
-def _watch_window(warm_up_s: float, duration_s: float, watch: UsageWatch) -> Window:
-    time.sleep(warm_up_s)
+def _watch_window(load: ClosedLoad, watch: UsageWatch) -> Window:
+    time.sleep(load.warm_up_s)
     watch.begin()
     start = time.perf_counter()
-    time.sleep(duration_s)
+    time.sleep(load.duration_s)
     end = time.perf_counter()
     watch.end()
     return Window(start, end)

@@ -10,7 +10,8 @@ from pathlib import Path
 from mar_tools.building.trials import NOT_POSSIBLE, RESULT, TRIAL, Trial, TrialResult
 from mar_tools.checkpoints import load_checkpoint
 from mar_tools.command_line import run
-from mar_tools.exports import REFERENCE, export_model, load_reference
+from mar_tools.conventions import REFERENCE
+from mar_tools.exports import export_model, load_reference
 from mar_tools.verification import verify_export
 from vision_serving.errors import MissingPackageError, VisionServingError
 

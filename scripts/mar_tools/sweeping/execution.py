@@ -10,7 +10,7 @@ from typing import Protocol
 
 import orjson
 
-from mar_tools.exports import REFERENCE
+from mar_tools.conventions import REFERENCE
 from mar_tools.isolation import python_command
 from mar_tools.machine import cpu_name, package_versions
 from mar_tools.sweeping.coverage import Coverage, Row, Run, locked, read_coverage, write_coverage, write_whole

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mar_tools.exports import REFERENCE
+from mar_tools.conventions import REFERENCE
 from mar_tools.sweeping.coverage import PRECISIONS, Coverage, Row
 from mar_tools.sweeping.plan import list_passes, offered_precisions, why_not_offered
 from mar_tools.sweeping.zoo import CALIBRATION_IMAGES, GROUPS, TIMM_MODELS, VERIFICATION_IMAGES, Group

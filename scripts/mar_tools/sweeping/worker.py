@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 
 from mar_tools.checkpoints import Checkpoint, load_checkpoint
-from mar_tools.exports import REFERENCE, export_folder, export_model, load_reference
+from mar_tools.conventions import REFERENCE
+from mar_tools.exports import export_folder, export_model, load_reference
 from mar_tools.images import choose_images
 from mar_tools.sweeping.coverage import Outcome, write_whole
 from mar_tools.sweeping.zoo import ZooModel

@@ -41,9 +41,11 @@ def count_gpus(archive: Path, properties: str) -> int:
     """On how many GPUs TorchServe would serve an archive; 0 where it runs on the CPU. Raises BackendError."""
     found = torch.cuda.device_count()
     gpus = min(found, int(read_properties(properties).get("number_of_gpu", found)))
+    if not gpus:
+        return 0
     with open_export(archive) as folder:
         config = read_handler_config(folder / "model-config.yaml")
-    return gpus if choose_device(0 if gpus else None, config.backend, config.device_type).type == "cuda" else 0
+    return gpus if choose_device(0, config.backend, config.device_type).type == "cuda" else 0
 
 
 def find_candidate(name: str, version: str | None, server: Server) -> Candidate:

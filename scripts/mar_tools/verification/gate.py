@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 
 from mar_tools.checkpoints import RANDOM
-from mar_tools.exports import REFERENCE, ExportManifest, hash_artifact, read_manifest
+from mar_tools.conventions import REFERENCE
+from mar_tools.exports import ExportManifest, hash_artifact, read_manifest
 from mar_tools.machine import cpu_name
 from mar_tools.recipes import VerificationRecipe, check_truth
 from mar_tools.verification.accuracy import accuracy_drop, measure_accuracy

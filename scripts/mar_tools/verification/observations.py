@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mar_tools.command_line import HANDLERS as HANDLER_SOURCES
-from mar_tools.exports import HANDLERS, hash_artifact
+from mar_tools.conventions import HANDLERS
+from mar_tools.exports import hash_artifact
 from mar_tools.machine import package_versions
 from mar_tools.signal_to_noise import score_profile
 from vision_serving.config import DetectionOptions, HandlerConfig, ImageLimits, read_handler_config
