@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -233,6 +234,14 @@ def test_a_classifier_starts_without_torchvision_or_a_runtime() -> None:
     code = "import sys, image_classification; print(sorted({'torchvision', 'openvino', 'ts'} & set(sys.modules)))"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("script", ["serve_models", "manage_models", "predict_images"])
+def test_a_script_that_talks_to_a_server_does_not_wait_for_pytorch(script: str) -> None:
+    code = f"import sys, {script}; print('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "scripts", ROOT / "handlers")))}
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert finished.stdout.strip() == "False"
 
 
 PREDICT_ONCE = """

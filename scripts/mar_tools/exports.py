@@ -25,7 +25,7 @@ from mar_tools.calibration import Calibration
 from mar_tools.checkpoints import Checkpoint
 from mar_tools.exporters import load_exporter
 from mar_tools.exporters.base import Exported, ExportJob
-from mar_tools.images import load_pixels
+from mar_tools.pixels import load_pixels
 from mar_tools.recipes import Recipe, VerificationRecipe
 from vision_serving.backends.eager import read_artifact
 from vision_serving.config import (

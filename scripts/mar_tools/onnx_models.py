@@ -9,7 +9,6 @@ import torch
 from onnx import compose, version_converter
 from torch import Tensor, nn
 
-from mar_tools.images import is_fixed_size
 from mar_tools.onnx_files import (
     FLOATS,
     ModelInput,
@@ -21,6 +20,7 @@ from mar_tools.onnx_files import (
     read_onnx,
     size_of,
 )
+from mar_tools.pixels import is_fixed_size
 from vision_serving.config import PreprocessingConfig, Task
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.outputs import EXPECTED_DIMS, NAMED_VALUES, OutputDecoder, OutputFormat

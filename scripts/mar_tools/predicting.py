@@ -11,7 +11,6 @@ import requests
 
 from mar_tools.archive import extract_archive
 from mar_tools.torchserve_api import ServerError, TorchServeClient, describe_failure
-from mar_tools.verification import load_handler
 from vision_serving.payload import Payload
 from vision_serving.responses import encode_response
 
@@ -38,6 +37,8 @@ def predict_over_http(client: TorchServeClient, model: str, options: Mapping[str
 @contextmanager
 def predict_in_process(archive: Path, options: Mapping[str, str]) -> Iterator[Predict]:
     """The archive's own configuration and artifact, with this checkout's handlers. Raises ConfigError."""
+    from mar_tools.verification import load_handler  # imports PyTorch, which takes seconds: no need of it over HTTP
+
     with tempfile.TemporaryDirectory(prefix="vision-serving-") as folder:
         extract_archive(archive, Path(folder))
         handler = load_handler(Path(folder))

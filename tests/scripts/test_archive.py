@@ -11,8 +11,9 @@ import pytest
 import yaml
 from conftest import TinyModel
 
-from mar_tools.archive import MANIFEST, build_archive, extract_archive
+from mar_tools.archive import MANIFEST, extract_archive
 from mar_tools.command_line import HANDLERS
+from mar_tools.packing import build_archive
 from vision_serving.errors import ConfigError
 
 

@@ -7,10 +7,10 @@ import pytest
 from conftest import TinyModel
 from fakes import encode_image, noise_image
 
-from mar_tools.archive import build_archive
 from mar_tools.benchmarking.answers import Expected, Found, expect_answers
 from mar_tools.benchmarking.targets import ENCODERS, Encoding, decode_answer, encode_request, prepare_requests
 from mar_tools.command_line import HANDLERS
+from mar_tools.packing import build_archive
 from mar_tools.verification import load_handler
 from vision_serving.errors import ConfigError
 from vision_serving.payload import Payload

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from conftest import TinyModel
 
-from mar_tools.archive import build_archive
 from mar_tools.benchmarking.images import load_test_images
 from mar_tools.benchmarking.in_process import InProcessError, measure_in_process
 from mar_tools.benchmarking.in_process_loop import LoopWindow, iterate_batches, run_window
 from mar_tools.benchmarking.processes import Usage, UsageWatch
 from mar_tools.command_line import HANDLERS
 from mar_tools.isolation import isolated, python_command
+from mar_tools.packing import build_archive
 from mar_tools.verification import load_handler
 from vision_serving.resources import plan_threads, usable_cores
 

@@ -17,13 +17,13 @@ import pytest
 from conftest import MakeRecipe
 from fakes import TINY_CLASSIFIER
 
-from mar_tools.archive import build_archive
 from mar_tools.building.build import BuildOptions, build_candidates, folder_of
 from mar_tools.building.candidates import find_chosen
 from mar_tools.building.trials import log_of, new_trial, run_trial
 from mar_tools.checkpoints import load_checkpoint
 from mar_tools.command_line import HANDLERS
 from mar_tools.exports import export_model
+from mar_tools.packing import build_archive
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.verification import require_verified
 from vision_serving.errors import ConfigError

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mar_tools.checkpoints import load_checkpoint
 from mar_tools.exports import export_model, load_reference
-from mar_tools.images import load_pixels
+from mar_tools.pixels import load_pixels
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.verification import load_handler, verify_export
 from vision_serving.config import DeviceType, Precision, Task

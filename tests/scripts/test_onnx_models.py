@@ -11,9 +11,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from mar_tools.images import load_pixels
 from mar_tools.onnx_files import dims_of
 from mar_tools.onnx_models import wrap_onnx
+from mar_tools.pixels import load_pixels
 from vision_serving.config import PreprocessingConfig, ResizeConfig, Task
 from vision_serving.errors import ConfigError
 from vision_serving.graphs import build_graph

@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import nn
 
-from mar_tools.images import load_photographs
+from mar_tools.pixels import load_photographs
 from mar_tools.recipes import WEIGHT_FILES, Recipe
 from mar_tools.sources.image_processors import preprocessing_of
 from mar_tools.weights import PRETRAINED, RANDOM, read_state_dict
