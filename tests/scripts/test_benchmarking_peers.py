@@ -17,7 +17,8 @@ import yaml
 from conftest import TinyModel
 
 from mar_tools.benchmarking import peers
-from mar_tools.benchmarking.peer_servers import ServerArguments, load_model
+from mar_tools.benchmarking.peer_arguments import ServerArguments
+from mar_tools.benchmarking.peer_servers import load_model
 from mar_tools.benchmarking.peers import PEERS, Peer, PeerError, ServerSettings, find_peers, install_peer, run_peer
 from mar_tools.benchmarking.targets import encode_request
 from mar_tools.ports import find_free_ports
@@ -30,7 +31,8 @@ ALL_PEERS = ("bentoml", "fastapi", "litserve", "mlserver", "mosec", "pytriton", 
 SERVER = '''
 """A server as the peers' are, of the standard library."""
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from mar_tools.benchmarking.peer_servers import load_model, parse_server_arguments
+from mar_tools.benchmarking.peer_arguments import parse_server_arguments
+from mar_tools.benchmarking.peer_servers import load_model
 
 arguments = parse_server_arguments(__doc__)
 model = load_model(arguments)

@@ -13,7 +13,8 @@ import bentoml
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mar_tools.benchmarking.peer_servers import ServerArguments, load_model, parse_server_arguments
+from mar_tools.benchmarking.peer_arguments import ServerArguments, parse_server_arguments
+from mar_tools.benchmarking.peer_servers import load_model
 
 MAX_LATENCY_MS = 60_000  # of a request: BentoML answers 503 to those that it expects to take longer
 

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from mar_tools.benchmarking.peer_servers import ServedModel, ServerArguments, load_model, parse_server_arguments
+from mar_tools.benchmarking.peer_arguments import ServerArguments, parse_server_arguments
+from mar_tools.benchmarking.peer_servers import ServedModel, load_model
 
 Waiting = tuple[bytes, "asyncio.Future[bytes]"]
 

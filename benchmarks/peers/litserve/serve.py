@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import litserve
 from fastapi import Body, Response
 
-from mar_tools.benchmarking.peer_servers import ServerArguments, load_model, parse_server_arguments
+from mar_tools.benchmarking.peer_arguments import ServerArguments, parse_server_arguments
+from mar_tools.benchmarking.peer_servers import load_model
 
 
 class ClassifierAPI(litserve.LitAPI):

@@ -9,7 +9,8 @@ from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.codecs import Base64Codec, StringCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
-from mar_tools.benchmarking.peer_servers import ServerArguments, load_model, parse_server_arguments
+from mar_tools.benchmarking.peer_arguments import ServerArguments, parse_server_arguments
+from mar_tools.benchmarking.peer_servers import load_model
 
 
 class ClassifierRuntime(MLModel):

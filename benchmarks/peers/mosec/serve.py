@@ -9,7 +9,8 @@ from typing import Any
 
 from mosec import Server, Worker
 
-from mar_tools.benchmarking.peer_servers import ServerArguments, load_model, parse_server_arguments
+from mar_tools.benchmarking.peer_arguments import ServerArguments, parse_server_arguments
+from mar_tools.benchmarking.peer_servers import load_model
 
 
 class Inference(Worker):

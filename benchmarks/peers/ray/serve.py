@@ -9,7 +9,8 @@ import signal
 import sys
 import tempfile
 
-from mar_tools.benchmarking.peer_servers import ServerArguments, load_model, parse_server_arguments
+from mar_tools.benchmarking.peer_arguments import ServerArguments, parse_server_arguments
+from mar_tools.benchmarking.peer_servers import load_model
 from mar_tools.ports import find_free_ports
 from vision_serving.resources import usable_cores
 

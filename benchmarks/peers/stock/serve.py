@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mar_tools.benchmarking.peer_servers import ServerArguments, parse_server_arguments
+from mar_tools.benchmarking.peer_arguments import ServerArguments, parse_server_arguments
 from mar_tools.command_line import ROOT
 from mar_tools.isolation import WAIT_POLICY
 from mar_tools.java import find_java_home

@@ -1,16 +1,11 @@
-"""What the servers of all peers share: their command line, and the two models that each of them can serve.
+"""The two models that the servers of all peers can serve.
 
 artifact   our handler on an export, in the server's own process; batches are the framework's; the answer is our JSON
 idiomatic  what the frameworks' documentation shows: Pillow, torchvision's transforms, the eager fp32 network
 """
 
 import io
-import json
-import os
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
@@ -18,6 +13,7 @@ import PIL.Image
 import torch
 from torch import Tensor, nn
 
+from mar_tools.benchmarking.peer_arguments import ServerArguments
 from mar_tools.conventions import HANDLERS, REFERENCE
 from vision_serving.backends.eager import read_artifact
 from vision_serving.config import PreprocessingConfig, read_handler_config
@@ -27,48 +23,7 @@ from vision_serving.payload import Payload
 from vision_serving.resources import plan_threads, usable_cores
 from vision_serving.responses import encode_response
 
-ENVIRONMENT_KEY = "PEER_SERVER_ARGUMENTS"
 TOP_K = 5
-
-
-@dataclass(frozen=True)
-class ServerArguments:
-    """The command line of a peer's server. workers: processes (or instances) with a model of their own each."""
-
-    mode: str
-    export: Path
-    host: str
-    port: int
-    workers: int
-    threads: int
-    batch_size: int
-    batch_delay_ms: int
-
-    def to_environment(self) -> None:
-        """For the processes that a framework starts itself: they import the server's file, and do not get its flags."""
-        os.environ[ENVIRONMENT_KEY] = json.dumps(asdict(self), default=str)
-
-    @classmethod
-    def from_environment(cls) -> "ServerArguments":
-        values = json.loads(os.environ[ENVIRONMENT_KEY])
-        return cls(**{**values, "export": Path(values["export"])})
-
-
-def parse_server_arguments(docstring: str | None, modes: Sequence[str] = ("artifact", "idiomatic")) -> ServerArguments:
-    """The flags that every peer's server takes. They are put into the environment too."""
-    parser = ArgumentParser(description=docstring, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--mode", choices=modes, required=True)
-    parser.add_argument("--export", type=Path, required=True, help="a folder such as exports/digits/openvino-fp32")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1, help="of the model, in each worker")
-    parser.add_argument("--batch-size", type=int, default=4, help="requests that may share an inference")
-    parser.add_argument("--batch-delay-ms", type=int, default=2, help="how long a request may wait for others")
-    values = vars(parser.parse_args())
-    arguments = ServerArguments(**{**values, "export": values["export"].resolve()})
-    arguments.to_environment()
-    return arguments
 
 
 class ServedModel(Protocol):

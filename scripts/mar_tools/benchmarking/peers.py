@@ -2,7 +2,7 @@
 
 peer.yaml         what it is and how to ask it: the content of Peer
 requirements.txt  pinned; PyTorch and what else is missing comes from the interpreter that runs this
-serve.py          the whole server; peer_servers.py has its command line
+serve.py          the whole server; peer_arguments.py has its command line, peer_servers.py what it serves
 .venv/            made by install_peer
 """
 
