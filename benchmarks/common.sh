@@ -3,7 +3,7 @@
 
 exports=${EXPORTS:-benchmarks/exports} config=${CONFIG:-benchmarks/config.properties} results=${RESULTS:-benchmarks/results}
 store=$(dirname "$config")/model_store
-load=(--config "$config" --rounds "${ROUNDS:-5}" --round-s "${ROUND_S:-5}")
+load=(--rounds "${ROUNDS:-5}" --round-s "${ROUND_S:-5}")
 
 stop() { python scripts/serve_models.py stop --config "$config" >/dev/null; }
 trap stop EXIT
@@ -19,7 +19,14 @@ serve() { # EXPORT...: these models alone
   python scripts/serve_models.py start --config "$config"
 }
 
+vary() { # EXPRESSION: serve with a copy of the settings that sed has changed; only in a subshell, whose end removes it
+  local varied=${config%.properties}-varied.properties
+  sed "$1" "$config" >"$varied"
+  config=$varied
+  trap 'stop; rm "$config"' EXIT
+}
+
 measure() { # NAME MODEL ARGUMENTS...
   echo "== $1"
-  python scripts/benchmark_model.py "${load[@]}" "${@:2}" --json "$results/$1.json" --plots "$results/plots/$1"
+  python scripts/benchmark_model.py --config "$config" "${load[@]}" "${@:2}" --json "$results/$1.json" --plots "$results/plots/$1"
 }

@@ -58,10 +58,11 @@ step_precisions() {
   done
 }
 
-step_latency() {
+step_latency() ( # what a request takes that does not wait for a fuller batch
+  vary 's/"maxBatchDelay": [0-9]*/"maxBatchDelay": 1/'
   serve "$exports"/resnet50/openvino-int8
   measure latency resnet50 --connections 1 4 16 32 --in-process 1 4 --rates 50% 70% 85%
-}
+)
 
 step_mobilenet() {
   serve "$exports"/mobilenet_v3_large/openvino-int8
@@ -82,12 +83,11 @@ step_java() { # the first minute of a server, with and without Java's second com
   serve "$exports"/resnet50/openvino-int8
   measure java resnet50 --connections 16 --rounds 6
   stop
-  local both=${config%.properties}-both-compilers.properties
-  sed '/^vmargs=/s/ -XX:[^ ]*//g' "$config" >"$both"
-  python scripts/serve_models.py start --config "$both"
-  measure java-both-compilers resnet50 --config "$both" --connections 16 --rounds 6
-  python scripts/serve_models.py stop --config "$both"
-  rm "$both"
+  (
+    vary '/^vmargs=/s/ -XX:[^ ]*//g'
+    serve "$exports"/resnet50/openvino-int8
+    measure java-both-compilers resnet50 --connections 16 --rounds 6
+  )
 }
 
 step_profile() { # where a worker's main thread spends its time under load; needs py-spy
