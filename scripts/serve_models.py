@@ -9,6 +9,7 @@
 temporary folder of its own; it returns when every model has answered a prediction.
 """
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from rich.table import Column, Table
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.drift import find_differences
 from mar_tools.server import ModelStatus, Server
+from vision_serving.resources import WAIT_POLICY
 
 
 def main() -> None:
@@ -39,6 +41,8 @@ def main() -> None:
         print(orjson.dumps([{**asdict(model), "ready": model.ready} for model in models]).decode())
     else:
         Console().print(status_table(models))
+        if arguments.action != "status":
+            print("OMP_WAIT_POLICY of the workers:", {**WAIT_POLICY, **os.environ}["OMP_WAIT_POLICY"])
     for difference in find_differences(models, arguments.config.read_text(encoding="utf-8")):
         Console(stderr=True).print(f"[yellow]differs from {arguments.config.name}:[/] {difference}", soft_wrap=True)
 
@@ -49,9 +53,8 @@ def start(server: Server, timeout_s: float) -> list[ModelStatus]:
 
 
 def status_table(models: list[ModelStatus]) -> Table:
-    table = Table(
-        Column("model", overflow="fold"), "version", "workers ready", "threads each", "batch", "delay ms", "device"
-    )
+    columns = ("version", "workers ready", "threads each", "batch", "delay ms", "device")
+    table = Table(Column("model", overflow="fold"), *columns)
     for entry in models:
         workers = f"{entry.workers_ready} of {entry.workers}"
         plan = (str(entry.threads), str(entry.batch_size), str(entry.max_batch_delay_ms))

@@ -18,6 +18,10 @@ CPUINFO = Path("/proc/cpuinfo")
 
 MAX_DECODE_THREADS = 8  # a batch has seldom more images
 
+# In the environment of whatever computes. OpenMP's threads sleep while they wait for each other: spinning, they take the
+# cores from whom they wait for, and on a machine that does anything else PyTorch becomes ten times slower and more.
+WAIT_POLICY = {"OMP_WAIT_POLICY": "PASSIVE"}
+
 # What the numbers of an artifact can depend on -> the kernel's names for it, any of which will do. Without `vnni`
 # (dot products of int8 that cannot overflow) the sums of an int8 model saturate on x86, and its accuracy falls.
 CPU_FEATURES = {
@@ -73,6 +77,9 @@ class ThreadPlan:
     engine: int
     decode: int
     pin: bool
+
+    def __str__(self) -> str:
+        return f"{self.engine} + {self.decode} decoding{', pinned' * self.pin}"
 
 
 def plan_threads(cores: int, workers: int, threads: int | None = None) -> ThreadPlan:

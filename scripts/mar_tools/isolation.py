@@ -15,13 +15,13 @@ from typing import IO, Any
 import psutil
 
 from mar_tools.command_line import HANDLERS, ROOT
+from vision_serving.resources import WAIT_POLICY
 
 POLL_S = 0.02
 KILL_PATIENCE_S = 10.0  # a killed process that waits for a disk or a driver takes a moment to go
 FIRST_TO_DIE = "1000"  # of the kernel, where memory runs out: better this process than whoever waits for it
 TAIL_BYTES = 4096
 REASON_CHARS = 300
-WAIT_POLICY = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,7 @@ def isolated(command: Sequence[str], **streams: Any) -> Iterator["subprocess.Pop
 def isolated_environment(environment: Mapping[str, str], scratch: str) -> dict[str, str]:
     """Python finds this checkout's code; what is written to TMPDIR goes with it; a crash leaves a stack in the log.
 
-    And OpenMP's threads sleep while they wait for each other, unless the user says otherwise: spinning, they take the
-    cores from whom they wait for, and on a machine that does anything else PyTorch becomes ten times slower and more.
+    And OpenMP's threads wait as WAIT_POLICY says, unless the user says otherwise.
     """
     own = [str(HANDLERS), str(ROOT / "scripts"), environment.get("PYTHONPATH", "")]
     path = os.pathsep.join(entry for entry in own if entry)

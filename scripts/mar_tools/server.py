@@ -17,13 +17,12 @@ import PIL.Image
 import psutil
 
 from mar_tools.archive import check_archive
-from mar_tools.isolation import WAIT_POLICY
 from mar_tools.java import find_java_home
 from mar_tools.ports import ADDRESS_KEYS, PORT_KEYS, is_free
 from mar_tools.server_logs import ServerLogs
 from mar_tools.torchserve_api import ServerError, TorchServeClient, describe_failure, read_address
 from vision_serving.errors import ConfigError
-from vision_serving.resources import read_model, read_properties, read_threads
+from vision_serving.resources import WAIT_POLICY, ThreadPlan, read_model, read_properties, read_threads
 
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.25
@@ -31,13 +30,13 @@ POLL_S = 0.25
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """One version of one model on a running server. threads: of each worker's engine, as the properties have it."""
+    """One version of one model on a running server. threads: of each worker, as the properties have it."""
 
     model: str
     version: str
     workers_ready: int
     workers: int
-    threads: int
+    threads: ThreadPlan
     batch_size: int
     max_batch_delay_ms: int
     device: str
@@ -212,7 +211,7 @@ class Server:
                 version=entry["modelVersion"],
                 workers_ready=sum(worker["status"] == "READY" for worker in workers),
                 workers=max(len(workers), entry["minWorkers"]),
-                threads=read_threads(properties, model, entry["modelVersion"]).engine,
+                threads=read_threads(properties, model, entry["modelVersion"]),
                 batch_size=entry["batchSize"],
                 max_batch_delay_ms=entry["maxBatchDelay"],
                 device=entry["deviceType"],

@@ -2,6 +2,7 @@ import pytest
 
 from mar_tools.drift import find_differences
 from mar_tools.server import ModelStatus
+from vision_serving.resources import ThreadPlan
 
 PROPERTIES = """
 default_workers_per_model=2
@@ -12,7 +13,8 @@ models={\\
 
 
 def status(model: str, version: str, workers: int, batch_size: int, max_batch_delay_ms: int) -> ModelStatus:
-    return ModelStatus(model, version, workers, workers, 1, batch_size, max_batch_delay_ms, "cpu")
+    threads = ThreadPlan(1, 1, pin=False)
+    return ModelStatus(model, version, workers, workers, threads, batch_size, max_batch_delay_ms, "cpu")
 
 
 @pytest.mark.parametrize(

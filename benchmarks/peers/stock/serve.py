@@ -16,9 +16,9 @@ from pathlib import Path
 
 from mar_tools.benchmarking.peer_arguments import ServerArguments, parse_server_arguments
 from mar_tools.command_line import ROOT
-from mar_tools.isolation import WAIT_POLICY
 from mar_tools.java import find_java_home
 from mar_tools.ports import free_addresses
+from vision_serving.resources import WAIT_POLICY
 
 ARCHIVE = Path(__file__).resolve().parent / "archives" / "model.mar"
 
