@@ -28,6 +28,7 @@ from mar_tools.building.candidates import find_chosen
 from mar_tools.building.table import candidate_table, describe_preprocessing
 from mar_tools.command_line import EXPORTS, HANDLERS, MODEL_STORE, ROOT, new_parser, run
 from mar_tools.conventions import REFERENCE
+from mar_tools.locking import building
 from mar_tools.machine import default_device
 from mar_tools.packing import build_archive
 from mar_tools.recipes import Recipe, read_recipe
@@ -46,7 +47,7 @@ def main() -> None:
     options = choose_options(recipe, arguments)
     arguments.model_store.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is better known now
     console = Console(stderr=True, width=None if sys.stderr.isatty() else LOG_COLUMNS)
-    with show_progress(console, recipe.name) as announce:
+    with building(arguments.exports, recipe.name), show_progress(console, recipe.name) as announce:
         rows = build_candidates(recipe, arguments.exports, options, announce)
     chosen = find_chosen(rows)
     if not arguments.json or chosen is None:

@@ -13,6 +13,7 @@ from mar_tools.checkpoints import load_checkpoint
 from mar_tools.command_line import EXPORTS, new_parser, run
 from mar_tools.exporters import load_exporter
 from mar_tools.exports import export_model
+from mar_tools.locking import building
 from mar_tools.machine import default_device
 from mar_tools.recipes import read_recipe
 
@@ -30,8 +31,9 @@ def main() -> None:
     device_type = arguments.device or ("cpu" if is_reference else default_device())
     load_exporter(arguments.backend, arguments.precision, device_type)
     recipe = read_recipe(arguments.recipe, weights=arguments.weights)
-    checkpoint = load_checkpoint(recipe)
-    print(export_model(recipe, checkpoint, arguments.backend, arguments.precision, arguments.exports, device_type))
+    with building(arguments.exports, recipe.name):
+        checkpoint = load_checkpoint(recipe)
+        print(export_model(recipe, checkpoint, arguments.backend, arguments.precision, arguments.exports, device_type))
 
 
 if __name__ == "__main__":

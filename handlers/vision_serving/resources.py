@@ -18,8 +18,8 @@ CPUINFO = Path("/proc/cpuinfo")
 
 MAX_DECODE_THREADS = 8  # a batch has seldom more images
 
-# In the environment of whatever computes. OpenMP's threads sleep while they wait for each other: spinning, they take the
-# cores from whom they wait for, and on a machine that does anything else PyTorch becomes ten times slower and more.
+# For the environment of whatever computes. OpenMP's threads sleep while they wait for each other: spinning, they take
+# the cores from whom they wait for, and on a machine that does anything else PyTorch becomes ten times slower and more.
 WAIT_POLICY = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 # What the numbers of an artifact can depend on -> the kernel's names for it, any of which will do. Without `vnni`
