@@ -60,6 +60,7 @@ def list_goals(results: ResultFiles) -> list[Goal]:
         at_most(0.5, "memory of a worker / a stock worker's", results.worker_memory),
         at_most(0.7, "start until the first right answer / stock's", results.start),
         at_most(0.35, "12-megapixel photograph, p50 / stock's", results.photos),
+        at_least(0.95, "what the tuner finds / the best of all settings", results.found_of_best),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,20 @@ class Run:
     @property
     def baseline(self) -> str:
         return str(next(iter(self.document["models"])))
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What tune_model.py chose of all settings. share: of the best rate, both as the exhaustive run measured them.
+
+    best, found: settings. trials, seconds: of the exhaustive run and of the search.
+    """
+
+    best: dict[str, int]
+    found: dict[str, int]
+    share: float
+    trials: tuple[int, int]
+    seconds: tuple[float, float]
 
 
 class ResultFiles:
@@ -119,6 +134,24 @@ class ResultFiles:
     def start(self) -> Spread:
         rounds = self.document("start")["rounds"]
         return divide_rounds(*([entry[name] for entry in rounds] for name in ("ours_s", "stock_s")))
+
+    def tuning(self) -> "Tuning":
+        """Raises MissingResultsError."""
+        everything, search = self.document("tuning-exhaustive"), self.document("tuning-search")
+        rates = {orjson.dumps(trial["settings"]): trial["rate"] or 0.0 for trial in everything["trials"]}
+        best, found = (max(run["trials"], key=lambda trial: trial["rate"] or 0.0) for run in (everything, search))
+        return Tuning(
+            best=best["settings"],
+            found=found["settings"],
+            share=rates[orjson.dumps(found["settings"])] / best["rate"],
+            trials=(len(everything["trials"]), len(search["trials"])),
+            seconds=(everything["seconds"], search["seconds"]),
+        )
+
+    def found_of_best(self) -> Spread:
+        """Both measured once, by the run that tried everything."""
+        share = self.tuning().share
+        return Spread(share, share, share)
 
     @cached_property
     def worker_shares(self) -> dict[str, float]:

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Every number of docs/performance.md: builds the models, serves them one after the other, measures, draws, writes.
 #
-#   bash benchmarks/run.sh                    everything; about an hour and a half on two cores that do nothing else
+#   bash benchmarks/run.sh                    everything; about two hours on two cores that do nothing else
 #   bash benchmarks/run.sh build              only the archives, which all other steps need
 #   bash benchmarks/run.sh resnet50 again     some steps, in this order
 #   bash benchmarks/run.sh render             the page, from the results that are there
 #
-# Steps: build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead java profile start photos again render
+# Steps: build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead java profile start photos again tune render
 # Results: benchmarks/results/<step>.json, overwritten; RESULTS=folder ROUNDS=1 ROUND_S=1 for a try.
 # Needs requirements-benchmark.txt and, for wrk, `apt install wrk`.
 set -euo pipefail
@@ -113,13 +113,23 @@ step_photos() { # fp32, judged by eager fp32: what is different then is the deco
     resnet50="$exports/resnet50/eager-fp32" --compare stock-tuned --connections 1 --image-size 4000x3000 --image-count 12
 }
 
+step_tune() ( # does the search find what trying everything finds?
+  vary ''
+  serve "$exports"/mobilenet_v3_large/openvino-int8
+  stop
+  tune=(python scripts/tune_model.py mobilenet_v3_large --config "$config" --p99-ms 30 --trial-s "${TRIAL_S:-3}")
+  "${tune[@]}" --exhaustive --json "$results/tuning-exhaustive.json"
+  "${tune[@]}" --budget-min "${BUDGET_MIN:-5}" --json "$results/tuning-search.json"
+  rm "$results"/tuning-*.journal
+)
+
 step_render() {
   python benchmarks/render.py
 }
 
 [ "${1:-}" = --help ] && { usage; exit 0; }
 mkdir -p "$store" "$results"
-for step in ${*:-build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead java profile start photos again render}; do
+for step in ${*:-build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead java profile start photos again tune render}; do
   [ "$(type -t "step_$step")" = function ] || { usage; echo "error: unknown step '$step'" >&2; exit 1; }
   "step_$step"
 done
