@@ -161,9 +161,10 @@ def prepare_all(
     """The requests of each model, and the models whose answers cannot be checked, which are named on standard error."""
     console = Console(stderr=True)
     requests, unchecked = {}, []
-    for name in (model.target.name for model in served):
+    for model in served:
+        name = model.target.name
         with console.status(f"{name}: computing the expected answers"):
-            requests[name], reason = prepare_checked_requests(exports[name], images)
+            requests[name], reason = prepare_checked_requests(exports[name], images, model.plan)
         if reason:
             unchecked.append(name)
             console.print(f"{name}: answers are not checked: {reason}", highlight=False, markup=False)

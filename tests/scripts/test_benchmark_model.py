@@ -14,6 +14,7 @@ from mar_tools.benchmarking.plots import REST, plot_results, plot_servers, stage
 from mar_tools.benchmarking.reporting import describe_run, result_table, stage_table
 from mar_tools.benchmarking.served import prepare_checked_requests
 from mar_tools.benchmarking.trials import Kind, Load
+from vision_serving.resources import plan_threads
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -131,7 +132,7 @@ def test_arguments_that_make_no_sense_are_refused(arguments: tuple[str, ...], me
 
 @pytest.mark.parametrize("known", [False, True], ids=["no archive", "not ours"])
 def test_what_nobody_knows_the_answers_of_is_not_checked_and_says_why(known: bool, tmp_path: Path) -> None:
-    requests, reason = prepare_checked_requests(tmp_path if known else None, [b"image"])
+    requests, reason = prepare_checked_requests(tmp_path if known else None, [b"image"], plan_threads(1, 1))
     assert requests[0].expected is None
     assert ("model-config.yaml" if known else "not in the model store") in reason
 

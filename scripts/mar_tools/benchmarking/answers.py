@@ -23,6 +23,7 @@ from vision_serving.config import DetectionOptions, read_handler_config
 from vision_serving.errors import ConfigError
 from vision_serving.handler import read_labels
 from vision_serving.payload import Payload
+from vision_serving.resources import ThreadPlan
 from vision_serving.responses import encode_response
 
 Box = tuple[float, float, float, float]
@@ -94,13 +95,16 @@ class Expected:
         return any(best.is_of_class(entry) and abs(best.score - entry.score) <= SCORE_TOLERANCE for entry in tied)
 
 
-def expect_answers(export: Path, images: Sequence[bytes]) -> list[Expected]:
+def expect_answers(export: Path, images: Sequence[bytes], threads: ThreadPlan | None = None) -> list[Expected]:
     """The export's own answer to each image, one at a time. export: an export folder or a `.mar`.
+
+    threads: as the server has them. OpenVINO sums in another order with another number of threads, and untrained int8
+    detectors find other boxes then.
 
     Raises ConfigError where it is neither, or cannot answer an image.
     """
     with open_export(export) as folder:
-        handler = load_handler(folder)
+        handler = load_handler(folder, threads)
         options = handler.read_options({})
         threshold = options.score_threshold if isinstance(options, DetectionOptions) else None
         expected = []

@@ -21,7 +21,7 @@ from mar_tools.conventions import REFERENCE
 from mar_tools.ports import find_free_ports
 from vision_serving.config import read_handler_config
 from vision_serving.errors import ConfigError
-from vision_serving.resources import usable_cores
+from vision_serving.resources import ThreadPlan, plan_threads, usable_cores
 
 ARTIFACT = "artifact"  # the mode that serves our export with our code; all others compute eager fp32
 EAGER_BATCH = 8
@@ -83,7 +83,8 @@ def start_contestants(
     eager_settings = EAGER_ON_GPU if on_gpu else ServerSettings(1, usable_cores(), EAGER_BATCH, batch_delay_ms=5)
     pairs = choose_peers(names, find_peers())
     announce("computing the expected answers")
-    expected = {eager: expect(export, images, eager) for eager in {mode != ARTIFACT for _, mode in pairs}}
+    threads = plan_threads(usable_cores(), settings.workers, settings.threads)
+    expected = {eager: expect(export, images, eager, threads) for eager in {mode != ARTIFACT for _, mode in pairs}}
     started: list[Contestant] = []
     refused: dict[str, str] = {}
     with ExitStack() as stack:
@@ -134,10 +135,10 @@ def wait_for_answer(target: Target, request: Request) -> None:
         time.sleep(POLL_S)
 
 
-def expect(export: Path, images: Sequence[bytes], eager: bool) -> list[Expected]:
-    """The answers of the export, or of the eager fp32 network beside it."""
+def expect(export: Path, images: Sequence[bytes], eager: bool, threads: ThreadPlan | None = None) -> list[Expected]:
+    """The answers of the export in so many threads, or of the eager fp32 network beside it."""
     reference = export.parent / REFERENCE
     if not eager:
-        return expect_answers(export, images)
+        return expect_answers(export, images, threads)
     detects = read_handler_config(reference / "model-config.yaml").task == "detection"
     return expect_library_boxes(reference, images) if detects else expect_answers(reference, images)

@@ -11,7 +11,7 @@ from mar_tools.benchmarking.targets import Request, Target, prepare_requests
 from mar_tools.server import Server
 from mar_tools.torchserve_api import read_address
 from vision_serving.errors import ConfigError
-from vision_serving.resources import read_properties, read_threads
+from vision_serving.resources import ThreadPlan, plan_threads, read_properties, read_threads, usable_cores
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class ServedModel:
     max_batch_delay_ms: int
     threads: int
     archive: Path | None
+
+    @property
+    def plan(self) -> ThreadPlan:
+        return plan_threads(usable_cores(), self.workers, self.threads)
 
     def as_document(self) -> dict[str, Any]:
         return {
@@ -67,11 +71,13 @@ def _read_model(server: Server, name: str, target: Target) -> ServedModel:
     )
 
 
-def prepare_checked_requests(export: Path | None, images: Sequence[bytes]) -> tuple[list[Request], str]:
+def prepare_checked_requests(
+    export: Path | None, images: Sequence[bytes], threads: ThreadPlan
+) -> tuple[list[Request], str]:
     """Requests with the answers that an export or archive gives in process; else without, and why."""
     if export is None:
         return prepare_requests(images), "its archive is not in the model store"
     try:
-        return prepare_requests(images, expected=expect_answers(export, images)), ""
+        return prepare_requests(images, expected=expect_answers(export, images, threads)), ""
     except ConfigError as error:  # TorchServe serves archives that are not ours
         return prepare_requests(images), str(error)
