@@ -6,7 +6,7 @@
 #   bash benchmarks/run.sh resnet50 again     some steps, in this order
 #   bash benchmarks/run.sh render             the page, from the results that are there
 #
-# Steps: build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead java profile start photos again tune render
+# Steps: build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead java profile memory start photos again tune render
 # Results: benchmarks/results/<step>.json, overwritten; RESULTS=folder ROUNDS=1 ROUND_S=1 for a try.
 # Needs requirements-benchmark.txt and, for wrk, `apt install wrk`.
 set -euo pipefail
@@ -102,16 +102,23 @@ print(json.load(sys.stdin)[0]["workers"][0]["pid"])')
   wait
 }
 
+step_memory() { # what a worker takes that has only imported PyTorch, as TorchServe's own code does
+  python -c '
+import json, psutil, torch
+print(json.dumps({"import_torch_mb": round(psutil.Process().memory_info().rss / 1e6, 1)}))' >"$results/memory.json"
+}
+
 step_start() {
   serve "$exports"/resnet50/openvino-int8 && stop
   python benchmarks/measure_start.py resnet50 --config "$config" --export "$exports/resnet50/openvino-int8" --json "$results/start.json"
 }
 
-step_photos() { # fp32, judged by eager fp32: what is different then is the decoding and the preprocessing
+step_photos() ( # fp32, judged by eager fp32: what is different then is the decoding and the preprocessing
+  vary 's/"minWorkers": [0-9]*/"minWorkers": 1/; s/"batchSize": [0-9]*/"batchSize": 1/' # all cores for the one request
   serve "$exports"/resnet50_photos/openvino-fp32 "$exports"/resnet50/openvino-fp32
   measure photos resnet50_photos resnet50 --export resnet50_photos="$exports/resnet50/eager-fp32" \
     resnet50="$exports/resnet50/eager-fp32" --compare stock-tuned --connections 1 --image-size 4000x3000 --image-count 12
-}
+)
 
 step_tune() ( # does the search find what trying everything finds?
   vary ''
@@ -129,7 +136,7 @@ step_render() {
 
 [ "${1:-}" = --help ] && { usage; exit 0; }
 mkdir -p "$store" "$results"
-for step in ${*:-build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead java profile start photos again tune render}; do
+for step in ${*:-build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead java profile memory start photos again tune render}; do
   [ "$(type -t "step_$step")" = function ] || { usage; echo "error: unknown step '$step'" >&2; exit 1; }
   "step_$step"
 done

@@ -57,6 +57,7 @@ def plot_throughput_latency(results: Sequence[Result]) -> Figure | None:
         axes.axvline(entry.median.requests_per_s, linestyle=":", color="#555555", label=name)
     axes.set(xlabel="requests/s", ylabel="latency, ms: p50 (solid) and p99 (dashed)", yscale="log", xlim=(0, None))
     axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
     return figure
@@ -112,7 +113,7 @@ def plot_stages(results: Sequence[Result]) -> Figure | None:
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
     axes.set(xlabel="ms of a request (means; a request shares its stages with its batch)")
     axes.invert_yaxis()
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside upper center", ncols=len(stages) + 1, fontsize="small")
     return figure
 
 
