@@ -14,6 +14,8 @@ from mar_tools.benchmarking.load_tests import Result
 from mar_tools.benchmarking.measurement import Measurement
 from vision_serving.errors import ConfigError
 
+Value = Callable[[Measurement], float | None]
+
 STOCK, STOCK_TUNED = "stock-default", "stock-tuned"
 WORKER_LOOP = "TorchModelServiceWorker.handle_connection"
 WORKER_PARTS = {  # the first frame that a stack has
@@ -48,6 +50,10 @@ class Run:
     def rate_ratio(self, first: str, second: str, kind: str = "closed") -> Spread:
         """Requests/s of one target over those of another: of a server, or (kind in_process) of P."""
         return divide(self.find(first), self.find(second, kind))
+
+    def ratio(self, first: str, second: str, value: Value) -> Spread:
+        """Of something else that two closed loops tell."""
+        return divide_rounds(*(_values(self.find(name), value) for name in (first, second)))
 
     @property
     def peers(self) -> list[str]:
@@ -106,7 +112,7 @@ class ResultFiles:
     def unloaded_over_p(self) -> Spread:
         run = self.run("latency")
         unloaded, alone = run.find("resnet50", amount=1), run.find("resnet50 (P)", "in_process", 1)
-        return divide_rounds(_latencies(unloaded, "p50"), _latencies(alone, "p50"))
+        return divide_rounds(_values(unloaded, _p50), _values(alone, _p50))
 
     def loaded_over_unloaded(self) -> Spread:
         run = self.run("latency")
@@ -114,22 +120,16 @@ class ResultFiles:
         rates = [entry.load.amount for entry in run.results if entry.load.kind == "open"]
         rate = min(rates, key=lambda amount: abs(amount - 0.7 * best))
         loaded, unloaded = run.find("resnet50", "open", rate), run.find("resnet50", amount=1)
-        return divide_rounds(_latencies(loaded, "p99"), _latencies(unloaded, "p50"))
+        return divide_rounds(_values(loaded, lambda entry: entry.latency_ms["p99"]), _values(unloaded, _p50))
 
     def photos(self) -> Spread:
-        run = self.run("photos")
-        sides = (run.find(name) for name in ("resnet50_photos", STOCK_TUNED))
-        return divide_rounds(*(_latencies(side, "p50") for side in sides))
+        return self.run("photos").ratio("resnet50_photos", STOCK_TUNED, _p50)
 
     def overhead(self) -> Spread:
-        run = self.run("overhead")
-        sides = (run.find(name) for name in ("nothing", STOCK))
-        return divide_rounds(*(_known(side, lambda entry: entry.cpu_ms_per_request) for side in sides))
+        return self.run("overhead").ratio("nothing", STOCK, lambda entry: entry.cpu_ms_per_request)
 
     def worker_memory(self) -> Spread:
-        run = self.run("resnet50")
-        sides = (run.find(name) for name in ("resnet50", STOCK))
-        return divide_rounds(*(_known(side, lambda entry: entry.peak_process_mb) for side in sides))
+        return self.run("resnet50").ratio("resnet50", STOCK, lambda entry: entry.peak_process_mb)
 
     def start(self) -> Spread:
         rounds = self.document("start")["rounds"]
@@ -177,11 +177,11 @@ def agreement(first: Run, second: Run) -> Iterator[tuple[str, Spread, Spread, bo
         yield name, before, after, before.least <= after.median <= before.most
 
 
-def _latencies(result: Result, percentile: str) -> list[float]:
-    return [entry.latency_ms[percentile] for entry in result.rounds]
+def _p50(measured: Measurement) -> float:
+    return measured.latency_ms["p50"]
 
 
-def _known(result: Result, value: Callable[[Measurement], float | None]) -> list[float]:
+def _values(result: Result, value: Value) -> list[float]:
     """Raises ConfigError where a round does not know it."""
     found = [value(entry) for entry in result.rounds]
     if None in found:

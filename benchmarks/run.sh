@@ -6,7 +6,6 @@
 #   bash benchmarks/run.sh resnet50 again     some steps, in this order
 #   bash benchmarks/run.sh render             the page, from the results that are there
 #
-# Steps: build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead java profile memory start photos again tune render
 # Results: benchmarks/results/<step>.json, overwritten; RESULTS=folder ROUNDS=1 ROUND_S=1 for a try.
 # Needs requirements-benchmark.txt and, for wrk, `apt install wrk`.
 set -euo pipefail
@@ -16,7 +15,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source benchmarks/common.sh
 peers=(litserve mosec ray bentoml mlserver fastapi pytriton)
 
-usage() { sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+steps="build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead java profile memory start photos again tune render"
+
+usage() {
+  sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  echo "Steps: $steps"
+}
 
 step_build() {
   python benchmarks/recipes/make_detector.py
@@ -136,7 +140,7 @@ step_render() {
 
 [ "${1:-}" = --help ] && { usage; exit 0; }
 mkdir -p "$store" "$results"
-for step in ${*:-build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead java profile memory start photos again tune render}; do
+for step in ${*:-$steps}; do
   [ "$(type -t "step_$step")" = function ] || { usage; echo "error: unknown step '$step'" >&2; exit 1; }
   "step_$step"
 done

@@ -138,7 +138,7 @@ def start_others(
     export = exports[model.target.name]
     if export is None or not export.is_dir():
         raise ConfigError(f"--compare needs the export of {model.target.name}: --export {model.target.name}=FOLDER")
-    own = ServerSettings(model.workers, model.threads, model.batch_size, model.max_batch_delay_ms)
+    own = ServerSettings(model.workers, model.threads.engine, model.batch_size, model.max_batch_delay_ms)
     console = Console(stderr=True)
     with ExitStack() as stack:
         with console.status("") as status:
@@ -164,7 +164,7 @@ def prepare_all(
     for model in served:
         name = model.target.name
         with console.status(f"{name}: computing the expected answers"):
-            requests[name], reason = prepare_checked_requests(exports[name], images, model.plan)
+            requests[name], reason = prepare_checked_requests(exports[name], images, model.threads)
         if reason:
             unchecked.append(name)
             console.print(f"{name}: answers are not checked: {reason}", highlight=False, markup=False)
@@ -204,8 +204,8 @@ def in_process_trials(
         name, export = model.target.name, exports[model.target.name]
         assert export is not None, "its answers were computed with it"
         for batch_size in arguments.in_process or [model.batch_size]:
-            trial = in_process_trial(name, export, images, model.workers, model.threads, batch_size, arguments.round_s)
-            trials.append(trial)
+            share = (model.workers, model.threads.engine, batch_size)
+            trials.append(in_process_trial(name, export, images, *share, arguments.round_s))
     return trials
 
 

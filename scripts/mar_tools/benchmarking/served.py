@@ -11,30 +11,26 @@ from mar_tools.benchmarking.targets import Request, Target, prepare_requests
 from mar_tools.server import Server
 from mar_tools.torchserve_api import read_address
 from vision_serving.errors import ConfigError
-from vision_serving.resources import ThreadPlan, plan_threads, read_properties, read_threads, usable_cores
+from vision_serving.resources import ThreadPlan, read_properties, read_threads
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """One model as it is served. threads: of the engine in each worker. archive: None where it is not in the store."""
+    """One model as it is served. threads: of each worker. archive: None where it is not in the store."""
 
     target: Target
     version: str
     workers: int
     batch_size: int
     max_batch_delay_ms: int
-    threads: int
+    threads: ThreadPlan
     archive: Path | None
-
-    @property
-    def plan(self) -> ThreadPlan:
-        return plan_threads(usable_cores(), self.workers, self.threads)
 
     def as_document(self) -> dict[str, Any]:
         return {
             "version": self.version,
             "workers": self.workers,
-            "threads": self.threads,
+            "threads": self.threads.engine,
             "batch_size": self.batch_size,
             "max_batch_delay_ms": self.max_batch_delay_ms,
         }
@@ -66,7 +62,7 @@ def _read_model(server: Server, name: str, target: Target) -> ServedModel:
         workers=max(served["minWorkers"], 1),
         batch_size=served["batchSize"],
         max_batch_delay_ms=served["maxBatchDelay"],
-        threads=read_threads(properties, name, served["modelVersion"]).engine,
+        threads=read_threads(properties, name, served["modelVersion"]),
         archive=archive if archive.is_file() else None,
     )
 
