@@ -22,9 +22,9 @@ QUANTIZED_OPERATORS = ("Convolution", "GroupConvolution", "MatMul")
 # What our graphs compute themselves, outside of the network's modules: boxes lose whole pixels when it is quantised.
 DECODING = r"^(aten|prim|torchvision)::.*"
 MODULE_PATH = re.compile(r"__module\.([\w.]+)")
-# How much of an activation's range SmoothQuant moves into the weights of a matrix product; -1: nothing, of a convolution.
-# NNCF's default for products, 0.95, fits the pictures that it has seen: of a ViT-B/32 (random weights, 8 pictures), those
-# have 27 dB and others 16 dB. The 0.5 of its authors (Xiao et al., "SmoothQuant", 2023) gives 27 dB and 28 dB.
+# How much of an activation's range SmoothQuant moves into the weights of a matrix product; of a convolution nothing.
+# NNCF's default for products, 0.95, fits the pictures that it has seen: of a ViT-B/32 (random weights, 8 pictures)
+# those have 27 dB and others 16. The 0.5 of its authors (Xiao et al., "SmoothQuant", 2023) gives 27 dB and 28.
 SMOOTHING = nncf.AdvancedSmoothQuantParameters(matmul=0.5, convolution=-1)
 CPU_FEATURES = {"int8": ("vnni",), "bf16": ("bf16",), "fp32": ()}
 
