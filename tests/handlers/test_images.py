@@ -239,25 +239,25 @@ def spare_of(least: int) -> Callable[[tuple[int, int]], float]:
 )
 def test_a_jpeg_shrinks_by_powers_of_two_as_far_as_it_may(least: int, size_hw: tuple[int, int]) -> None:
     encoded = encode_image(noise_image(0, size_hw=(160, 80)), "JPEG")
-    decoded = decode_image(encoded, LIMITS, partial(shrink_jpeg, spare=spare_of(least)))
+    decoded = decode_image(encoded, LIMITS, shrink=partial(shrink_jpeg, spare=spare_of(least)))
     assert decoded.shape[:2] == size_hw
 
 
 def test_what_may_shrink_is_the_upright_picture() -> None:
     encoded = encode_image(noise_image(0, size_hw=(80, 160)), "JPEG", exif=exif(6))
-    assert decode_image(encoded, LIMITS, partial(shrink_jpeg, spare=spare_of(80))).shape[:2] == (80, 40)
+    assert decode_image(encoded, LIMITS, shrink=partial(shrink_jpeg, spare=spare_of(80))).shape[:2] == (80, 40)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
 def test_only_jpegs_shrink(kind: str) -> None:
     encoded = encode_image(noise_image(0, size_hw=(160, 80)), kind)
-    assert decode_image(encoded, LIMITS, partial(shrink_jpeg, spare=spare_of(10))).shape[:2] == (160, 80)
+    assert decode_image(encoded, LIMITS, shrink=partial(shrink_jpeg, spare=spare_of(10))).shape[:2] == (160, 80)
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_a_smaller_jpeg_has_the_colours_of_the_whole_one(mode: str) -> None:
     encoded = encode_image(PIL.Image.new("RGB", (160, 160), (200, 200, 200)).convert(mode), "JPEG", quality=95)
     whole = decode_image(encoded, LIMITS)
-    small = decode_image(encoded, LIMITS, partial(shrink_jpeg, spare=spare_of(20)))
+    small = decode_image(encoded, LIMITS, shrink=partial(shrink_jpeg, spare=spare_of(20)))
     assert small.shape == (20, 20, 3)
     assert np.abs(small[10, 10].astype(int) - whole[80, 80]).max() <= 2
