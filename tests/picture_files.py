@@ -24,22 +24,53 @@ def write_black_png(edge: int) -> bytes:
     return write_png((edge, edge), 1, GRAY, bytes((1 + (edge + 7) // 8) * edge))
 
 
-def write_tiff(tags: Mapping[int, int | Sequence[int]], pixels: bytes, order: str = "<") -> bytes:
-    """One picture without compression in one strip. tags: numbers, or rows of numbers; their types are SHORT."""
-    entries = {**tags, 273: 0, 279: len(pixels)}
-    start = 8 + 2 + 12 * len(entries) + 4
-    rows, values = b"", b""
-    for tag, value in sorted(entries.items()):
-        if not isinstance(value, int):
-            rows += struct.pack(order + "HHII", tag, 3, len(value), start + len(values))
-            values += struct.pack(f"{order}{len(value)}H", *value)
-        elif tag in (273, 279):
-            rows += struct.pack(order + "HHI4s", tag, 4, 1, b"OFFS" if tag == 273 else struct.pack(order + "I", value))
-        else:
-            rows += struct.pack(order + "HHIHH", tag, 3, 1, value, 0)
-    rows = rows.replace(b"OFFS", struct.pack(order + "I", start + len(values)))
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(entries))
-    return head + rows + bytes(4) + values + pixels
+def write_png_header(width: int, height: int) -> bytes:
+    """A PNG that says its size and holds next to nothing."""
+    return write_png((width, height), 8, RGB, b"\0")
+
+
+def write_gif(size: tuple[int, int], frame: tuple[int, int] = (1, 1), count: int = 1) -> bytes:
+    """Frames of which each is one pixel, whatever its size is said to be."""
+    head = b"GIF89a" + struct.pack("<HHBBB", *size, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
+    one = b"," + struct.pack("<HHHHB", 0, 0, *frame, 0) + b"\x02\x02\x44\x01\0"
+    return head + one * count + b";"
+
+
+def write_flat_webp(edge: int) -> bytes:
+    """Lossless, of one colour, in 34 bytes: 0 bits a pixel."""
+    size = (edge - 1) | (edge - 1) << 14
+    data = b"\x2f" + struct.pack("<I", size) + b"\x07\x10\x11\xfd\x0fDD\xff\x03"
+    return b"RIFF" + struct.pack("<I", 12 + len(data)) + b"WEBPVP8L" + struct.pack("<I", len(data)) + data
+
+
+def write_tiled_tiff(size: tuple[int, int], tile: tuple[int, int]) -> bytes:
+    """A corner of one black tile, deflated."""
+    tags = {256: size[0], 257: size[1], 258: 8, 259: 8, 262: 1, 277: 1, 322: tile[0], 323: tile[1]}
+    return write_tiff(tags, zlib.compress(bytes(tile[0] * tile[1])), piece=TILE)
+
+
+STRIP, TILE = (273, 279), (324, 325)  # tags: where the pixels begin, and their length
+
+
+def write_tiff(
+    tags: Mapping[int, int | Sequence[int]], pixels: bytes, order: str = "<", piece: tuple[int, int] = STRIP
+) -> bytes:
+    """One picture in one piece, not compressed unless `tags` says so: a number or several of them each, as SHORTs."""
+    start = 8 + 2 + 12 * (len(tags) + 2) + 4
+    packed = {
+        tag: struct.pack(f"{order}{len(values)}H", *values)
+        for tag, values in ((tag, (value,) if isinstance(value, int) else value) for tag, value in tags.items())
+    }
+    outside = b"".join(value for value in packed.values() if len(value) > 4)
+    rows, place = {}, start
+    for tag, content in packed.items():
+        rows[tag] = struct.pack(order + "HHI", tag, 3, len(content) // 2)
+        rows[tag] += content.ljust(4, b"\0") if len(content) <= 4 else struct.pack(order + "I", place)
+        place += len(content) if len(content) > 4 else 0
+    for tag, value in zip(piece, (place, len(pixels)), strict=True):
+        rows[tag] = struct.pack(order + "HHII", tag, 4, 1, value)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(rows))
+    return head + b"".join(rows[tag] for tag in sorted(rows)) + bytes(4) + outside + pixels
 
 
 def gray_tiff(values: bytes, bits: int, size: tuple[int, int], white_is_zero: bool = False, order: str = "<") -> bytes:

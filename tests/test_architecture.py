@@ -32,7 +32,7 @@ LAYERS = (
     {
         "payload",
         "colours",
-        "headers",
+        "image_headers",
         "images",
         "preprocessing",
         "postprocessing",
@@ -51,7 +51,7 @@ WITHIN_A_LAYER = {
     ("responses", "payload"),
     ("preprocessing", "images"),
     ("images", "colours"),
-    ("images", "headers"),
+    ("images", "image_headers"),
     ("backends.torch_compile", "backends.eager"),  # its graph is eager's, and then compiled
 }
 # The packages that only a backend's own files know. The backends of PyTorch itself have none, but for their exporters.

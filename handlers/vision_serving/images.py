@@ -24,7 +24,7 @@ from vision_serving.errors import (
     UnsupportedFormatError,
     how_to_install,
 )
-from vision_serving.headers import check_chunks, check_header
+from vision_serving.image_headers import check_chunks, check_header
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,8 @@ TURNED = (5, 6, 7, 8)  # orientations whose height is stored as width
 JPEGS = ("JPEG", "MPO")  # MPO: what Pillow calls a JPEG with more pictures behind it, as many phones write them
 JPEG_FACTORS = (8, 4, 2)
 
-# (offset, signature, name) of files that people send; a name on the allow-list is a damaged file of that format.
+# (offset, signature, name) of files that people send, the first that fits counts; a name on the allow-list is a damaged
+# file of that format.
 KNOWN_SIGNATURES = (
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG", "PNG"),
@@ -93,8 +94,7 @@ def load_formats(formats: Sequence[str]) -> None:
         import pillow_heif
     except ModuleNotFoundError as error:
         raise ConfigError(f"limits.formats: HEIF needs {how_to_install(error)}") from error
-    pillow_heif.options.DECODE_THREADS = 1
-    pillow_heif.register_heif_opener(thumbnails=False)
+    pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
 
 
 def decode_image(
@@ -165,10 +165,11 @@ def _damaged(error: Exception) -> RequestError:
 
 def _unidentified(encoded: bytes, limits: ImageLimits) -> RequestError:
     allowed = ", ".join(limits.formats)
-    for offset, signature, name in KNOWN_SIGNATURES:
-        if encoded[offset : offset + len(signature)] == signature and name not in limits.formats:
-            return UnsupportedFormatError(f"this looks like {name}, which is not served; send one of {allowed}")
-    return ImageDecodeError(f"not an image this server can read; send one of {allowed}")
+    named = (name for offset, signature, name in KNOWN_SIGNATURES if encoded.startswith(signature, offset))
+    name = next(named, None)
+    if name is None or name in limits.formats:
+        return ImageDecodeError(f"not an image this server can read; send one of {allowed}")
+    return UnsupportedFormatError(f"this looks like {name}, which is not served; send one of {allowed}")
 
 
 def _to_upright(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
