@@ -31,6 +31,8 @@ LAYERS = (
     {"config", "predictions"},
     {
         "payload",
+        "colours",
+        "image_headers",
         "images",
         "preprocessing",
         "postprocessing",
@@ -48,6 +50,8 @@ LAYERS = (
 WITHIN_A_LAYER = {
     ("responses", "payload"),
     ("preprocessing", "images"),
+    ("images", "colours"),
+    ("images", "image_headers"),
     ("backends.torch_compile", "backends.eager"),  # its graph is eager's, and then compiled
 }
 # The packages that only a backend's own files know. The backends of PyTorch itself have none, but for their exporters.

@@ -23,7 +23,7 @@ Positive = Annotated[float, Field(gt=0)]
 PositiveRGB = tuple[Positive, Positive, Positive]
 Level = Annotated[int, Field(ge=0, le=255)]
 Interpolation = Literal["bilinear", "bicubic", "nearest", "nearest-exact", "lanczos", "box", "hamming"]
-ImageFormat = Literal["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"]
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF"]
 
 
 class StrictModel(BaseModel):
@@ -92,11 +92,27 @@ class PreprocessingConfig(StrictModel):
 
 
 class ImageLimits(StrictModel):
-    """What one request may cost."""
+    """What one request may cost.
+
+    max_pixels_per_byte   of an image of over 10 million pixels: more is a forged header or an all but empty picture
+    formats               HEIF needs requirements-heif.txt, the others are Pillow's own
+    """
 
     max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    max_pixels_per_byte: Annotated[int, Field(gt=0)] = 2000
     max_images: Annotated[int, Field(gt=0)] = 64
-    formats: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+    formats: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+
+
+class ColourConfig(StrictModel):
+    """How the colours of a picture become RGB.
+
+    background     what is seen through transparent pixels; `none`: they show the colour that is stored beneath them
+    icc_profiles   `convert`: colours are those that the picture's own profile says, in sRGB; `ignore`: as stored
+    """
+
+    background: Literal["none"] | tuple[Level, Level, Level] = (255, 255, 255)
+    icc_profiles: Literal["convert", "ignore"] = "convert"
 
 
 class ClassificationOptions(StrictModel):
@@ -161,6 +177,7 @@ class HandlerConfig(StrictModel):
     candidates_per_class: Annotated[int, Field(gt=0)] | None = None
     options: dict[str, Any] = {}
     limits: ImageLimits = ImageLimits()
+    colours: ColourConfig = ColourConfig()
     scaled_decoding: bool = False
     max_images_per_inference: Annotated[int, Field(gt=0)] = 32
 

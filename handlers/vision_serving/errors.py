@@ -89,6 +89,7 @@ EXTRAS = {
     "timm": "timm",
     "transformers": "huggingface",
     "pycocotools": "evaluation",
+    "pillow_heif": "heif",
     "tensorrt": "tensorrt",
     "tvm": "tvm",
     "aiohttp": "benchmark",

@@ -35,7 +35,7 @@ from vision_serving.errors import (
     RequestError,
     VisionServingError,
 )
-from vision_serving.images import Image, Shrink, shrink_jpeg
+from vision_serving.images import Image, Shrink, load_formats, shrink_jpeg
 from vision_serving.metrics import StageTimings
 from vision_serving.payload import Payload, parse_payload
 from vision_serving.predictions import Prediction
@@ -76,7 +76,8 @@ class VisionHandler(ABC):
         threads = threads or plan_threads(usable_cores(), workers=1)
         torch.set_num_threads(threads.engine)
         self.shrink = find_shrink(self.config)
-        self._preparer = Preparer(self.preprocess, self.config.limits, threads.decode, self.shrink)
+        load_formats(self.config.limits.formats)
+        self._preparer = Preparer(self.preprocess, self.config.limits, threads.decode, self.shrink, self.config.colours)
         backend_config = BackendConfig(
             precision=self.config.precision,
             cpu_features=self.config.cpu_features,

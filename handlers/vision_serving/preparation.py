@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Condition
 
-from vision_serving.config import ImageLimits, Options
+from vision_serving.config import ColourConfig, ImageLimits, Options
 from vision_serving.errors import RequestError
 from vision_serving.images import Image, Shrink, open_image, read_pixels
 from vision_serving.metrics import StageTimings
@@ -76,9 +76,17 @@ class Preparer:
     preprocess: of a list of one image. shrink: what is done to an opened image before it is decoded.
     """
 
-    def __init__(self, preprocess: Preprocess, limits: ImageLimits, threads: int, shrink: Shrink | None = None) -> None:
+    def __init__(
+        self,
+        preprocess: Preprocess,
+        limits: ImageLimits,
+        threads: int,
+        shrink: Shrink | None = None,
+        colours: ColourConfig | None = None,
+    ) -> None:
         self._preprocess = preprocess
         self._limits = limits
+        self._colours = colours or ColourConfig()
         self._shrink = shrink
         self._budget = PixelBudget(limits.max_pixels)
         self._map = ThreadPoolExecutor(threads, "decode").map if threads > 1 else map
@@ -106,6 +114,6 @@ class Preparer:
             opened = open_image(encoded, self._limits, self._shrink)
         with opened, self._budget.hold(opened.width * opened.height):
             with timings.measure("decode"):
-                image = read_pixels(opened)
+                image = read_pixels(opened, self._colours)
             with timings.measure("preprocess"):
                 return self._preprocess([image])

@@ -111,6 +111,7 @@ def _new_job(
             count=recipe.calibration.count,
             preprocessing=checkpoint.preprocessing,
             quantization=recipe.quantization,
+            colours=recipe.colours,
         ),
         source_file=recipe.path(recipe.model.file) if recipe.model.file else None,
     )
@@ -175,6 +176,7 @@ def write_model_config(
         candidates_per_class=checkpoint.candidates_per_class,
         options=checkpoint.options,
         limits=recipe.limits,
+        colours=recipe.colours,
         scaled_decoding=recipe.scaled_decoding,
     )
     document = {

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from vision_serving.config import (
+    ColourConfig,
     ImageLimits,
     Precision,
     PreprocessingConfig,
@@ -139,6 +140,7 @@ class Recipe(StrictModel):
     precision: Literal["auto", Precision] = "auto"
     options: dict[str, Any] = Field(default={})
     limits: ImageLimits = ImageLimits()
+    colours: ColourConfig = ColourConfig()
     scaled_decoding: bool = False
     response_timeout_s: Annotated[int, Field(gt=0)] = 60
     startup_timeout_s: Annotated[int, Field(gt=0)] = 300

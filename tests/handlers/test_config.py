@@ -33,7 +33,7 @@ def test_a_minimal_handler_section_has_the_documented_defaults() -> None:
     assert config.precision == "fp32"
     assert config.labels == "labels.json"
     assert config.limits.max_pixels == 50_000_000
-    assert config.limits.formats == ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+    assert config.limits.formats == ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 
 
 @pytest.mark.parametrize(

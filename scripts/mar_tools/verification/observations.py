@@ -82,7 +82,8 @@ def _batches(handler: VisionHandler, paths: Sequence[Path], shrink: Shrink | Non
 
     The first one alone: some runtimes compile or plan a batch of one apart from all others.
     """
-    decoded = (decode_image(path.read_bytes(), ImageLimits(), shrink) for path in paths)
+    colours = handler.config.colours
+    decoded = (decode_image(path.read_bytes(), ImageLimits(), colours, shrink) for path in paths)
     limit = 1
     for _, alike in groupby(decoded, lambda image: model_hw(image.shape[:2], handler.config.preprocessing)):
         images: list[Image] = []
