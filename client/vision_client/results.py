@@ -102,7 +102,7 @@ def _read_detection(entry: Fields) -> Detection:
 
 
 def _read_other(document: Fields) -> Prediction:
-    return Prediction(extra=dict(document))
+    return Prediction(extra={**document})
 
 
 READERS: dict[str, Callable[[Fields], Prediction]] = {
