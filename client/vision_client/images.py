@@ -11,7 +11,8 @@ from vision_client.errors import ImageInputError
 
 EXIF_ORIENTATION = 0x0112
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")  # that Pillow writes without a loss
+PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")  # that Pillow writes without a loss,
+TIFF_MODES = ("CMYK", "LAB", "I", "F")  # and these: what their colours are in RGB, the server says, as of a file
 # What files, and Pillow with broken ones, raise.
 READ_ERRORS = (OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, struct.error, zlib.error)
 FAST = 1  # pictures go over the network once: time matters more than the last bytes
@@ -52,7 +53,7 @@ def is_image(value: object) -> bool:
 
 
 def encode_image(image: Any) -> bytes:
-    """Files and bytes as they are, arrays and pictures as PNG. Raises ImageInputError."""
+    """Files and bytes as they are, arrays and pictures without a loss. Raises ImageInputError."""
     reader = _find_reader(image)
     if reader is None:
         raise _bad_input(
@@ -98,17 +99,23 @@ def _png_chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _encode_picture(picture: Picture) -> bytes:
-    """A PNG with the picture's EXIF orientation, so that it gets the answer of the file that it was opened from."""
-    if picture.mode[0] in "FI" and picture.mode not in PNG_MODES:
-        raise _bad_input(f"a picture of mode {picture.mode!r} has no known white; convert it to RGB, or send its file")
-    stored = picture.getexif()
-    upright = type(stored)()
-    if EXIF_ORIENTATION in stored:
-        upright[EXIF_ORIENTATION] = stored[EXIF_ORIENTATION]
-    writable = picture if picture.mode in PNG_MODES else picture.convert("RGB")
-    buffer = io.BytesIO()
-    writable.save(buffer, "PNG", compress_level=FAST, exif=upright)
+    """With its EXIF orientation and colour profile, so that it gets the answer of the file that it was opened from."""
+    buffer, exif = io.BytesIO(), _orientation_alone(picture.getexif())
+    if picture.mode in TIFF_MODES:
+        picture.save(buffer, "TIFF", exif=exif)
+    elif picture.mode in PNG_MODES:
+        picture.save(buffer, "PNG", compress_level=FAST, exif=exif)
+    else:
+        picture.convert("RGBA").save(buffer, "PNG", compress_level=FAST, exif=exif)
     return buffer.getvalue()
+
+
+def _orientation_alone(exif: Any) -> Any:
+    """Neither places nor makers of cameras leave this machine with the pixels."""
+    kept = type(exif)()
+    if EXIF_ORIENTATION in exif:
+        kept[EXIF_ORIENTATION] = exif[EXIF_ORIENTATION]
+    return kept
 
 
 def _bad_input(message: str) -> ImageInputError:

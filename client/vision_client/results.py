@@ -22,7 +22,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Detection:
-    """One object; `box` is (x1, y1, x2, y2) in pixels of the upright image."""
+    """One object; `box` is (x1, y1, x2, y2) in pixels of the upright image, unless an option asked for another form."""
 
     class_id: int
     label: str

@@ -26,7 +26,7 @@ UNKNOWN = Answer(404, b'{"code": 404, "type": "ModelNotFoundException", "message
 
 def test_an_image_goes_out_as_it_is_with_token_and_options() -> None:
     recorder = Recorder()
-    options = {"top_k": 3, "class_filter": ["Käse", 7], "other": None}
+    options = {"top_k": 3, "class_filter": ["Käse", 7], "thresholds": {"a": 0.3, 7: 1}, "other": None, "flag": True}
     with client_of(recorder, "secret") as client:
         answer = client.predict("a b", b"\xff\x00image", model_version="2/1", **options)
     (request,) = recorder.requests
@@ -34,7 +34,8 @@ def test_an_image_goes_out_as_it_is_with_token_and_options() -> None:
     assert request.headers["Authorization"] == "Bearer secret"
     assert request.headers["Content-Type"] == "application/octet-stream"
     assert request.headers["Accept"] == "application/json"
-    assert request.headers["X-Inference-Options"].encode("latin-1").decode() == "top_k=3; class_filter=Käse,7"
+    written = request.headers["X-Inference-Options"].encode("latin-1").decode()
+    assert written == "top_k=3; class_filter=Käse,7; thresholds=a:0.3,7:1; flag=true"
     assert isinstance(answer, Classification)
     assert (answer.top.class_id, answer.top.label, answer.top.score) == (7, "7", 0.9)
 
