@@ -87,7 +87,7 @@ class Client:
             return read_answer(self._connection.predict(path, encode_image(image), headers).content)
 
         if is_image(images):
-            return predict_one(images)  # type: ignore[arg-type]
+            return predict_one(images)
         return self._predict_many(predict_one, list(images), progress)  # type: ignore[arg-type]
 
     def annotate(

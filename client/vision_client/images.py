@@ -5,7 +5,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
 from vision_client.errors import ImageInputError
 
@@ -47,7 +47,7 @@ class Picture(Protocol):
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | File | Array | Picture
 
 
-def is_image(value: object) -> bool:
+def is_image(value: object) -> TypeGuard[ImageInput]:
     """One image, as opposed to several."""
     return _find_reader(value) is not None
 

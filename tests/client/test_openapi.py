@@ -14,7 +14,7 @@ from vision_serving import errors
 from vision_serving.config import OPTIONS
 
 API = ApiDescription()
-GENERATOR = shutil.which("openapi-python-client")  # it needs other versions than ours: pipx install openapi-python-client
+GENERATOR = shutil.which("openapi-python-client")  # not in our requirements: it needs other versions
 
 
 def test_it_is_valid() -> None:
@@ -57,9 +57,7 @@ def test_every_part_of_an_answer_is_described(result: type) -> None:
     assert {field.name for field in dataclasses.fields(result)} == schema["properties"].keys()
 
 
-@pytest.mark.skipif(
-    GENERATOR is None, reason="pipx install openapi-python-client"
-)
+@pytest.mark.skipif(GENERATOR is None, reason="pipx install openapi-python-client")
 def test_a_generator_of_clients_understands_all_of_it(tmp_path: Path) -> None:
     command = [
         str(GENERATOR),
