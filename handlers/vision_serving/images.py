@@ -113,9 +113,14 @@ def shrink_jpeg(opened: PIL.Image.Image, spare: Callable[[tuple[int, int]], floa
 
 def read_pixels(opened: PIL.Image.Image) -> Image:
     """Decode an opened image, upright. Raises ImageDecodeError, UnsupportedFormatError or OutOfResourcesError."""
+    return np.asarray(read_picture(opened))
+
+
+def read_picture(opened: PIL.Image.Image) -> PIL.Image.Image:
+    """As `read_pixels`, a picture of mode RGB."""
     try:
         opened.load()
-        return np.asarray(_to_rgb(_to_upright(opened)))
+        return _to_rgb(_to_upright(opened))
     except RequestError:
         raise
     except Exception as error:
