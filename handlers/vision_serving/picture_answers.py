@@ -41,13 +41,16 @@ def encode_answer(payload: Payload, outcome: Outcome, limits: ImageLimits, timin
 
 
 def encode_picture(encoded: Encoded, prediction: Prediction, media_type: str, limits: ImageLimits) -> bytes:
-    """The image with its prediction drawn on it."""
     assert isinstance(encoded, bytes)  # what has a prediction was decoded
-    with open_image(encoded, limits, shrink_to_canvas) as opened:
-        picture = draw_prediction(read_picture(opened), prediction)
     file_format, buffer = PICTURE_TYPES[media_type], io.BytesIO()
-    picture.save(buffer, file_format, **ENCODER_OPTIONS[file_format])
+    draw_encoded(encoded, prediction, limits).save(buffer, file_format, **ENCODER_OPTIONS[file_format])
     return buffer.getvalue()
+
+
+def draw_encoded(encoded: bytes, prediction: Prediction, limits: ImageLimits) -> PIL.Image.Image:
+    """The image, upright, with its prediction drawn on it. Raises a RequestError as `images.decode_image` does."""
+    with open_image(encoded, limits, shrink_to_canvas) as opened:
+        return draw_prediction(read_picture(opened), prediction)
 
 
 def shrink_to_canvas(opened: PIL.Image.Image) -> None:
