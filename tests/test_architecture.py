@@ -28,12 +28,13 @@ SOURCES = [*ENTRY_FILES, *CORE_FILES, *TOOL_FILES, *SCRIPT_FILES]
 # A module imports from layers below its own; `x.*` is every module in the package x.
 LAYERS = (
     {"errors"},
-    {"config", "predictions"},
+    {"config", "predictions", "media_types", "lettering"},
     {
         "payload",
         "colours",
         "image_headers",
         "images",
+        "drawing",
         "preprocessing",
         "postprocessing",
         "metrics",
@@ -44,7 +45,7 @@ LAYERS = (
     {"graphs", "graphs.*"},
     {"backends.*"},
     {"backends"},
-    {"preparation"},
+    {"preparation", "picture_answers"},
     {"handler"},
 )
 WITHIN_A_LAYER = {

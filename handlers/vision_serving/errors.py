@@ -6,6 +6,7 @@
     └── RequestError                one request or image that gets its own answer, with an HTTP status
         ├── MalformedRequestError   400
         ├── ImageDecodeError        400
+        ├── NotAcceptableError      406
         ├── PayloadTooLargeError    413
         ├── UnsupportedFormatError  415
         ├── InvalidOptionError      422
@@ -44,6 +45,12 @@ class MalformedRequestError(RequestError):
 
 class ImageDecodeError(RequestError):
     """Bytes that are not a complete image."""
+
+
+class NotAcceptableError(RequestError):
+    """An answer in a form that this request cannot have."""
+
+    status = 406
 
 
 class PayloadTooLargeError(RequestError):

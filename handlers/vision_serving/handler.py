@@ -36,8 +36,10 @@ from vision_serving.errors import (
     VisionServingError,
 )
 from vision_serving.images import Image, Shrink, load_formats, shrink_jpeg
+from vision_serving.media_types import JSON_TYPE
 from vision_serving.metrics import StageTimings
 from vision_serving.payload import Payload, parse_payload
+from vision_serving.picture_answers import encode_answer, options_for_drawing
 from vision_serving.predictions import Prediction
 from vision_serving.preparation import Item, Place, Preparer, list_sources
 from vision_serving.preprocessing import ImageBatch, join_batches, spare_ratio
@@ -46,7 +48,6 @@ from vision_serving.responses import ItemResult, Outcome, Response, encode_respo
 
 logger = logging.getLogger(__name__)
 
-JSON_TYPE = "application/json"
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch raises it as a plain RuntimeError
 
 
@@ -139,9 +140,10 @@ class VisionHandler(ABC):
         if count > limit:
             return PayloadTooLargeError(f"the request holds {count} images; the limit is {limit}")
         try:
-            return self.read_options(payload.options)
+            options = self.read_options(payload.options)
         except RequestError as error:
             return error
+        return options if payload.answer_type == JSON_TYPE else options_for_drawing(options)
 
     def _predict_group(self, items: Sequence[Item], timings: StageTimings) -> dict[Place, ItemResult]:
         """Results by place. A batch that fails is halved until the items that make it fail stand alone."""
@@ -184,11 +186,13 @@ class VisionHandler(ABC):
         timings = StageTimings()
         payloads = [_parse(row, context.get_all_request_header(index)) for index, row in enumerate(data)]
         outcomes = iter(self.predict([payload for payload in payloads if isinstance(payload, Payload)], timings))
-        headers = self._headers(len(data), timings)
         responses = [
-            encode_response(Outcome((payload,)) if isinstance(payload, RequestError) else next(outcomes))
+            encode_response(Outcome((payload,)))
+            if isinstance(payload, RequestError)
+            else encode_answer(payload, next(outcomes), self.config, timings)
             for payload in payloads
         ]
+        headers = self._headers(len(data), timings)
         for index, response in enumerate(responses):
             _set_response(context, index, response, headers)
         return [response.body for response in responses]
@@ -271,7 +275,7 @@ def _to_request_error(error: Exception) -> RequestError:
 
 
 def _set_response(context: Any, index: int, response: Response, headers: Mapping[str, str]) -> None:
-    context.set_response_content_type(index, JSON_TYPE)
+    context.set_response_content_type(index, response.content_type)
     context.set_response_status(response.status, response.phrase, index)
     for name, value in headers.items():
         context.set_response_header(index, name, value)

@@ -143,11 +143,16 @@ def shrink_jpeg(opened: PIL.Image.Image, spare: Callable[[tuple[int, int]], floa
 
 def read_pixels(opened: PIL.Image.Image, colours: ColourConfig) -> Image:
     """Decode an opened image, upright. Raises ImageDecodeError, UnsupportedFormatError or OutOfResourcesError."""
+    return np.asarray(read_picture(opened, colours))
+
+
+def read_picture(opened: PIL.Image.Image, colours: ColourConfig) -> PIL.Image.Image:
+    """As `read_pixels`, a picture of mode RGB."""
     try:
         scale_colour_key(opened)
         opened.load()
         orientation = _read_orientation(opened)
-        return np.asarray(_to_upright(to_rgb(opened, colours), orientation))
+        return _to_upright(to_rgb(opened, colours), orientation)
     except RequestError:
         raise
     except Exception as error:

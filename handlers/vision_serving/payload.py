@@ -3,13 +3,14 @@
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, TypeAlias
 
 import orjson
 
-from vision_serving.errors import MalformedRequestError, RequestError
+from vision_serving.errors import MalformedRequestError, NotAcceptableError, RequestError
+from vision_serving.media_types import JSON_TYPE, choose_media_type
 
 OPTIONS_HEADER = "x-inference-options"
 FORM_URLENCODED = "application/x-www-form-urlencoded"
@@ -28,11 +29,15 @@ Encoded: TypeAlias = bytes | RequestError
 
 @dataclass(frozen=True)
 class Payload:
-    """Encoded images in order (or why one could not be read), the raw options, and the form of the request."""
+    """Encoded images in order (or why one could not be read), the raw options, and the form of the request.
+
+    answer_type: the media type that a good answer shall have.
+    """
 
     images: tuple[Encoded, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     form: Form = Form.RAW
+    answer_type: str = JSON_TYPE
 
 
 def parse_payload(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload:
@@ -40,9 +45,20 @@ def parse_payload(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload
 
     row: parameter name -> bytes (or str / parsed JSON where TorchServe decodes). headers: as `get_all_request_header`
     gives them: HTTP headers, and for each parameter `{"content-type": ...}`, which is empty for a form field.
-    Raises MalformedRequestError.
+    Raises MalformedRequestError or NotAcceptableError.
     """
     http_headers = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    payload = _parse_body(row, headers, http_headers)
+    answer_type = choose_media_type(http_headers.get("accept", ""))
+    if answer_type != JSON_TYPE and len(payload.images) > 1:
+        raise NotAcceptableError(
+            f"{answer_type} is an answer to one image, and the request holds {len(payload.images)}; send them one by "
+            f"one, or accept {JSON_TYPE}"
+        )
+    return replace(payload, answer_type=answer_type)
+
+
+def _parse_body(row: Mapping[str, Any], headers: Mapping[str, Any], http_headers: Mapping[str, str]) -> Payload:
     content_type = http_headers.get("content-type", "").partition(";")[0].strip().lower()
     options = parse_options_header(http_headers.get(OPTIONS_HEADER, ""))
     if content_type == "multipart/form-data":

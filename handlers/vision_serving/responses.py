@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from vision_serving.errors import RequestError
+from vision_serving.media_types import JSON_TYPE
 from vision_serving.payload import Form
 from vision_serving.predictions import Prediction
 
@@ -13,6 +14,7 @@ from vision_serving.predictions import Prediction
 PHRASES = {
     200: "OK",
     400: "Bad Request",
+    406: "Not Acceptable",
     413: "Payload Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Entity",
@@ -40,6 +42,7 @@ class Response:
 
     status: int
     body: bytes
+    content_type: str = JSON_TYPE
 
     @property
     def phrase(self) -> str:
