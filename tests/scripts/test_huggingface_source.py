@@ -320,7 +320,7 @@ def test_a_detector_of_another_task_is_refused(tmp_path: Path) -> None:
     [
         ({"do_resize": False}, "do_resize false"),
         ({"size": {"shortest_edge": 32}}, "no crop"),
-        ({"size": {"max_height": 32, "max_width": 32}}, "expected height and width"),
+        ({"size": {"max_height": 32, "max_width": 48}}, "expected height and width"),
     ],
     ids=["no resize", "unbounded", "another size"],
 )
