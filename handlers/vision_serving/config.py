@@ -90,7 +90,7 @@ class ResizeConfig(StrictModel):
 
 
 class PreprocessingConfig(StrictModel):
-    """Pixels as the training library prepares them. `mean`, `std` and `color_order` are applied inside the exported graph.
+    """Pixels as the training library prepares them; `mean`, `std` and `color_order` are applied inside the graph.
 
     crop_offset   where half a pixel of a centre crop goes: `round` (torchvision, timm) or `floor` (transformers)
     pass_order    which side of a picture is resized first, which decides what its overshooting filter cuts off:

@@ -205,7 +205,7 @@ def resize_image(image: Image, size_hw: SizeHW, config: PreprocessingConfig) -> 
 
 
 def is_height_first(source_hw: SizeHW, size_hw: SizeHW, config: PreprocessingConfig) -> bool:
-    """Whether the vertical pass of a resize comes before the horizontal one, which decides what overshoot is cut off."""
+    """Whether a resize's vertical pass comes before the horizontal one, which decides what overshoot is cut off."""
     lost_height, lost_width = source_hw[0] - size_hw[0], source_hw[1] - size_hw[1]
     return config.pass_order == "pillow13" and lost_height > max(0, 2 * lost_width)
 

@@ -318,7 +318,7 @@ def test_a_detector_of_another_task_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"do_resize": False}, "do_resize false"),
+        ({"do_resize": False}, "do_resize false or no size"),
         ({"size": {"shortest_edge": 32}}, "no crop"),
         ({"size": {"max_height": 32, "max_width": 48}}, "expected height and width"),
     ],

@@ -13,6 +13,7 @@ STATE_IT = "state `preprocessing` in the recipe"
 INTERPOLATIONS = {"nearest": "nearest-exact"}
 CONVNEXT_WARPS_FROM = 384  # pixels: ConvNextImageProcessor crops below, and squashes from here on
 YOLOS_MULTIPLE = 16
+LEVIT_ENLARGES = 256 / 224
 
 
 def preprocessing_of(processor: Any) -> PreprocessingConfig:
@@ -20,8 +21,8 @@ def preprocessing_of(processor: Any) -> PreprocessingConfig:
     name = type(processor).__name__
     kind = name.removesuffix("Fast").removesuffix("Pil")
     settings = processor.to_dict()
-    if not settings.get("do_resize"):
-        raise ConfigError(f"{kind} has do_resize false, so pictures have no bounded size; {STATE_IT}")
+    if not settings.get("do_resize") or not settings.get("size"):
+        raise ConfigError(f"{kind} has do_resize false or no size, so pictures have no bounded size; {STATE_IT}")
     resize, crop = RESIZES.get(kind, _generic_resize)(kind, settings)
     if settings.get("do_center_crop"):
         crop = _height_width(settings["crop_size"], kind, "crop_size")
@@ -74,7 +75,26 @@ def _yolos_resize(kind: str, settings: dict[str, Any]) -> Resized:
     return resize.model_copy(update={"multiple_of": multiple}), crop
 
 
-RESIZES = {"ConvNextImageProcessor": _convnext_resize, "YolosImageProcessor": _yolos_resize}
+def _levit_resize(kind: str, settings: dict[str, Any]) -> Resized:
+    resize, crop = _generic_resize(kind, settings)
+    if resize.mode == "shortest_edge" and isinstance(resize.size, int):
+        resize = resize.model_copy(update={"size": int(LEVIT_ENLARGES * resize.size)})
+    return resize, crop
+
+
+def _poolformer_resize(kind: str, settings: dict[str, Any]) -> Resized:
+    side = dict(settings["size"]).get("shortest_edge")
+    if not side or not settings.get("crop_pct"):
+        return _generic_resize(kind, settings)
+    return ResizeConfig(mode="shortest_edge", size=int(side / settings["crop_pct"])), None
+
+
+RESIZES = {
+    "ConvNextImageProcessor": _convnext_resize,
+    "LevitImageProcessor": _levit_resize,
+    "PoolFormerImageProcessor": _poolformer_resize,
+    "YolosImageProcessor": _yolos_resize,
+}
 
 
 def _padded(resize: ResizeConfig, mean: tuple[float, ...], kind: str, settings: dict[str, Any]) -> ResizeConfig:
