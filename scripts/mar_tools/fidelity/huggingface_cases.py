@@ -109,7 +109,7 @@ KINDS: dict[str, Kind] = {
     "mobilevit, BGR": Kind(
         "MobileViTConfig",
         "MobileViTImageProcessor",
-        {"hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 64], "expand_ratio": 2},
+        {"hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 64], "expand_ratio": 2.0},
         {"size": {"shortest_edge": 288}},
     ),
     "mobilenet_v2": Kind("MobileNetV2Config", "MobileNetV2ImageProcessor", {"depth_multiplier": 0.35}),

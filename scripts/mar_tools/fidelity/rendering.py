@@ -8,8 +8,6 @@ from mar_tools.fidelity.subjects import READER, Library
 
 TITLES: dict[Library, str] = {"torchvision": "torchvision", "timm": "timm", "huggingface": "transformers"}
 ORDER_LEVELS = 8  # 224 x 224 of 640 x 200, and the like
-MOST_LEVELS = 2.01
-MOST_BEYOND_ONE = 1e-4
 INTRODUCTION = """# Fidelity
 
 <!-- Written by scripts/measure_fidelity.py from fidelity.json: change neither by hand. -->
@@ -19,8 +17,8 @@ Measured by
 
     python scripts/measure_fidelity.py
 
-- **Theirs**: the library itself on the picture as Pillow opens it: `weights.transforms()`, `timm.data.create_transform`,
-  the image processor, a torchvision detector's own transform; then the network, in PyTorch.
+- **Theirs**: the library itself on the picture as Pillow opens it: `weights.transforms()`, a torchvision detector's own
+  transform, `timm.data.create_transform`, an image processor of transformers; then the network, in PyTorch.
 - **Ours**: the preprocessing that `preprocessing: auto` froze into the archive, run by the code of the server; then the
   archive on the backend `eager`. How far the other backends are from `eager` is what each build verifies.
 - **Pictures**: photographs of scikit-image and scikit-learn at {sizes} sizes from {smallest} to {largest}, tall, wide,
@@ -31,8 +29,8 @@ Measured by
 
 - `preprocessing: auto` takes size, crop and its rounding, interpolation, order of a resize's two passes, padding, mean,
   std and colour order from the checkpoint, or refuses to guess: it names the setting that it does not know.
-- No value of any pixel is more than two levels of 255 from the library's, and at most one in 10,000 is more than one level
-  away; bilinear and nearest resizing stay within one. `tests/scripts/test_fidelity.py` fails where this is not so.
+- No value of any pixel is more than two levels of 255 from the library's, and at most one in 10,000 is more than one
+  level away. `tests/scripts/test_fidelity.py` fails where this is not so.
 - The best class is the library's, and the boxes are the library's: what remains are near ties of untrained networks.
 
 {summary}
@@ -46,19 +44,20 @@ EXPLANATIONS = """## Why not every pixel is equal
   `Pil` use Pillow.
 - **torchvision's detectors** resize in floats and do not round; ours are pixels of 8 bits, so up to half a level of
   rounding is in every value and does not count as another level here.
-- **Padding** of transformers is 0 after normalising. That is the mean, which lies between two levels: at most half of one.
+- **Padding** of transformers is 0 after normalising, which is the mean. It lies between two levels: at most half of one.
 
 ## What is taken over that is easily overlooked
 
 - **Pillow 13 resizes the height first** where it loses more than twice the pixels that the width loses; Pillow 12 and
   PyTorch always begin with the width. With bicubic weights, what overshoots is cut off after the first pass: on tall
-  pictures that makes up to {order_levels} levels of difference. `pass_order` in the archive says which order the installed
-  Pillow had when the model was built (`pillow13`, or `horizontal_first`), so a server answers the same with any Pillow.
+  pictures that makes up to {order_levels} levels of difference. `pass_order` in the archive (`pillow13`, or
+  `horizontal_first`) says how Pillow did it where the model was built, so a server answers the same with any Pillow.
 - **Half a pixel of a centre crop** goes up in torchvision and timm, and down in transformers (`crop_offset`).
 - **Colour order**: MobileViT's image processor hands over blue first (`color_order: bgr`, applied inside the graph).
-- **Padding**: at the bottom and right (`pad_place: top_left`, `pad_size`) for RT-DETR, D-FINE and YOLOS. The networks of
-  DETR, Conditional, Deformable and DAB-DETR, LW-DETR, RF-DETR and Table Transformer need a mask of it, which an archive
-  does not have: their `pad_size` is refused. Boxes are relative to the padded picture, and come back in pixels of the sent one.
+- **Padding**: at the bottom and right (`pad_size`, `pad_place: top_left`) for RT-DETR, D-FINE and YOLOS. Their boxes are
+  relative to the padded picture, and come back in pixels of the picture that was sent. The networks of DETR, Conditional,
+  Deformable and DAB-DETR, LW-DETR, RF-DETR and Table Transformer need a mask of the padding, which an archive does not
+  have: their `pad_size` is refused. One picture alone needs none.
 - **Resizing before the crop**: ConvNeXt squashes from 384 pixels on and crops below, PoolFormer divides by `crop_pct`,
   LeViT enlarges by 256/224, YOLOS cuts to multiples of 16.
 
@@ -66,9 +65,10 @@ EXPLANATIONS = """## Why not every pixel is equal
 
 - `scaled_decoding: true` (off unless a recipe asks for it) decodes large JPEGs at a part of their size: a level or two.
 - A strip so narrow that resizing it whole would take more than 16 million pixels is resized in its middle alone.
-- Upright pictures: the server turns a picture as its EXIF block says. Of the libraries, transformers alone does so.
+- The server turns a picture as its EXIF block says; the libraries take it as `PIL.Image.open` gives it.
 - 16-bit and transparent pictures are brought to 8-bit RGB by the server's own rules.
-- Image processors with steps of their own are refused: EfficientNet, Perceiver, Donut, PP-LCNet, ImageGPT, SigLIP 2, PP-OCR.
+- Image processors with steps of their own are refused: EfficientNet, Perceiver, Donut, PP-LCNet, ImageGPT, SigLIP 2,
+  PP-OCR, TextNet. A recipe may state its own `preprocessing`.
 """
 COLUMNS = """| model | preprocessing | other level | over one level | largest | best class or boxes | SNR | score |
 | --- | --- | --- | --- | --- | --- | --- | --- |
