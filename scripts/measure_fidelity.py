@@ -80,11 +80,12 @@ def measure(cases: Sequence[Case]) -> Fidelity:
 
 def describe_row(row: Row) -> str:
     pixels, answers = row.pixels, row.answers
-    kept = answers.same_best if answers.matched_boxes is None else answers.matched_boxes
+    kept = f"best class {100 * (answers.same_best or 0):.4g} %, {answers.snr_db} dB"
+    if answers.matched_boxes is not None:
+        kept = f"boxes {100 * answers.matched_boxes:.4g} %, IoU {answers.least_iou}"
     return (
         f"{row.full_name}: {100 * pixels.other_level:.3f} % of values differ, at most {pixels.largest:g} levels; "
-        f"{'best class' if answers.matched_boxes is None else 'boxes'} {100 * (kept or 0):.4g} %, {answers.snr_db} dB "
-        f"({row.seconds} s)"
+        f"{kept} ({row.seconds} s)"
     )
 
 

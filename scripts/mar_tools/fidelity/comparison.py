@@ -68,7 +68,8 @@ def difference_in_levels(subject: Subject, picture: Picture) -> Tensor:
     expected = subject.prepare(picture.opened)
     if found.shape != expected.shape:
         raise ConfigError(f"{picture.name}: the library makes {tuple(expected.shape)} of it, we {tuple(found.shape)}")
-    return (found - expected).abs() * 255 * torch.tensor(config.std).view(3, 1, 1)
+    levels: Tensor = (found - expected).abs() * 255 * torch.tensor(config.std).view(3, 1, 1)
+    return levels
 
 
 def compare_answers(subject: Subject, pictures: Sequence[Picture]) -> AnswerDifference:
@@ -111,14 +112,15 @@ def compare_classes(expected: Sequence[Observation], found: Sequence[Observation
 def compare_boxes(expected: Sequence[Observation], found: Sequence[Observation], subject: Subject) -> AnswerDifference:
     """Above the threshold of both; boxes near it may be on either side."""
     threshold = float(subject.handler.config.options["score_threshold"])
-    profiled = [
-        [{**image, "score_profile": score_profile(image["scores"])} for image in side] for side in (expected, found)
-    ]
-    measured = measure_boxes(*profiled, threshold)
+    measured = measure_boxes(add_profiles(expected), add_profiles(found), threshold)
     return AnswerDifference(
         pictures=len(expected),
         matched_boxes=round(measured["matched_boxes"], 4),
         compared_boxes=int(measured["compared_boxes"]),
-        snr_db=round(measured["snr_db"], 1),
+        least_iou=round(measured["iou"], 4),
         difference=round(measured["score_difference"], 6),
     )
+
+
+def add_profiles(images: Sequence[Observation]) -> list[Observation]:
+    return [{**image, "score_profile": score_profile(image["scores"])} for image in images]

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
+import torch
 import transformers
 from torch import Tensor
 
-from mar_tools.fidelity.subjects import Case, Subject, classify, open_archive, write_recipe
+from mar_tools.fidelity.subjects import SCORE_THRESHOLD, Case, Subject, classify, open_archive, write_recipe
+from mar_tools.random_weights import settle_batch_norm
+from mar_tools.sources.huggingface import output_of
+from mar_tools.sources.image_processors import preprocessing_of
 from mar_tools.verification.observations import Observation
 from vision_serving.config import Task
+from vision_serving.graphs import build_graph
 
 LABELS = {0: "cat", 1: "dog", 2: "bird", 3: "fish"}
 VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -124,7 +129,6 @@ KINDS: dict[str, Kind] = {
         },
     ),
     "poolformer": Kind("PoolFormerConfig", "PoolFormerImageProcessor", {**STAGES, "depths": [1, 1, 1, 1]}),
-    "pvt": Kind("PvtConfig", "PvtImageProcessor", {**STAGES, "num_attention_heads": [1, 2, 2, 2]}),
     "segformer": Kind("SegformerConfig", "SegformerImageProcessor", SEGFORMER),
     "vit, lanczos": Kind("ViTConfig", "ViTImageProcessor", {**VIT, "image_size": 224}, {"resample": 1}),
     "vit, Pillow": Kind("ViTConfig", "ViTImageProcessorPil", {**VIT, "image_size": 224}, {"resample": 3}),
@@ -147,26 +151,41 @@ KINDS: dict[str, Kind] = {
         "detection",
     ),
 }
-SCORE_THRESHOLD = 0.05
 
 
 def open_kind(folder: Path, kind: Kind) -> Subject:
-    """A model folder as `save_pretrained` leaves it, without weights: those are random."""
+    """A model folder as `save_pretrained` leaves it; that of a classifier without weights, which are random then."""
     make: Callable[[], dict[str, Any]] | None = kind.network.get("network")
     arguments = dict(kind.network) if make is None else make()
     config = getattr(transformers, kind.config)(**arguments, id2label=LABELS)
     config.save_pretrained(folder / "model")
     processor = getattr(transformers, kind.processor)(**kind.settings)
     processor.save_pretrained(folder / "model")
-    document = {
+    document: dict[str, Any] = {
         "task": kind.task,
         "model": {"source": "huggingface", "name": "model", "weights": "random"},
-        "options": {"score_threshold": SCORE_THRESHOLD} if kind.task == "detection" else {},
     }
+    if kind.task == "detection":
+        save_detector(folder / "model", config, processor)
+        document["model"]["weights"] = "pretrained"
+        document["options"] = {"score_threshold": SCORE_THRESHOLD}
     network, handler = open_archive(write_recipe(folder, document))
     prepare = partial(prepare_with, processor)
     answer = classify(network, prepare) if kind.task == "classification" else partial(detect, network, processor)
     return Subject(handler.config.preprocessing, handler, prepare, answer)
+
+
+def save_detector(folder: Path, config: Any, processor: Any) -> None:
+    """With random weights whose class scores differ, but are not all near 0 or 1: ties have no order."""
+    torch.manual_seed(0)
+    network = transformers.AutoModelForObjectDetection.from_config(config)
+    for name, layer in network.named_modules():
+        if isinstance(layer, torch.nn.Linear) and ("class" in name or "enc_score_head" in name):
+            torch.nn.init.normal_(layer.weight, std=0.4)
+    preprocessing = preprocessing_of(processor)
+    output = output_of(config, "detection")
+    settle_batch_norm(network, build_graph(network, "detection", preprocessing, output), preprocessing)
+    network.save_pretrained(folder)
 
 
 def prepare_with(processor: Any, picture: PIL.Image.Image) -> Tensor:

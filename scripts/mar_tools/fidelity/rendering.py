@@ -44,7 +44,7 @@ EXPLANATIONS = """## Why not every pixel is equal
   `Pil` use Pillow.
 - **torchvision's detectors** resize in floats and do not round; ours are pixels of 8 bits, so up to half a level of
   rounding is in every value and does not count as another level here.
-- **Padding** of transformers is 0 after normalising, which is the mean. It lies between two levels: at most half of one.
+- **Padding** of transformers is 0 after normalising: the mean, which lies between two levels. At most half of one.
 
 ## What is taken over that is easily overlooked
 
@@ -54,10 +54,10 @@ EXPLANATIONS = """## Why not every pixel is equal
   `horizontal_first`) says how Pillow did it where the model was built, so a server answers the same with any Pillow.
 - **Half a pixel of a centre crop** goes up in torchvision and timm, and down in transformers (`crop_offset`).
 - **Colour order**: MobileViT's image processor hands over blue first (`color_order: bgr`, applied inside the graph).
-- **Padding**: at the bottom and right (`pad_size`, `pad_place: top_left`) for RT-DETR, D-FINE and YOLOS. Their boxes are
-  relative to the padded picture, and come back in pixels of the picture that was sent. The networks of DETR, Conditional,
-  Deformable and DAB-DETR, LW-DETR, RF-DETR and Table Transformer need a mask of the padding, which an archive does not
-  have: their `pad_size` is refused. One picture alone needs none.
+- **Padding**: at the bottom and right (`pad_size`, `pad_place: top_left`) for RT-DETR, D-FINE and YOLOS. Their boxes
+  are relative to the padded picture, and come back in pixels of the picture that was sent. The networks of DETR,
+  Conditional, Deformable and DAB-DETR, LW-DETR, RF-DETR and Table Transformer need a mask of the padding, which an
+  archive does not have: their `pad_size` is refused. One picture alone needs none.
 - **Resizing before the crop**: ConvNeXt squashes from 384 pixels on and crops below, PoolFormer divides by `crop_pct`,
   LeViT enlarges by 256/224, YOLOS cuts to multiples of 16.
 
@@ -70,7 +70,7 @@ EXPLANATIONS = """## Why not every pixel is equal
 - Image processors with steps of their own are refused: EfficientNet, Perceiver, Donut, PP-LCNet, ImageGPT, SigLIP 2,
   PP-OCR, TextNet. A recipe may state its own `preprocessing`.
 """
-COLUMNS = """| model | preprocessing | other level | over one level | largest | best class or boxes | SNR | score |
+COLUMNS = """| model | preprocessing | other level | over one level | largest | best class or boxes | SNR or IoU | score |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 LEGEND = """## Models
@@ -78,7 +78,7 @@ LEGEND = """## Models
 **other level**: share of the values (three a pixel) that are another level than the library's; **over one level**: more
 than one away; **largest**: the largest difference in levels. Of the answers: share of the pictures whose best class is
 the same, or of the library's and our boxes that have their partner, of how many; the least signal-to-noise ratio of the
-logits, or of the boxes' scores; the largest difference of any class's probability, or of the scores of a pair of boxes.
+logits, or the least overlap of such a pair; the largest difference of a class's probability, or of a pair's scores.
 {star}
 """
 
@@ -142,7 +142,7 @@ def render_row(row: Row) -> str:
         percent(pixels.beyond_one, 4) if pixels.beyond_one else "0",
         f"{pixels.largest:g}",
         kept,
-        f"{answers.snr_db:.0f} dB",
+        f"{answers.snr_db:.0f} dB" if answers.least_iou is None else f"IoU {answers.least_iou:.3f}",
         f"{answers.difference:.1g}",
     ]
     return "| " + " | ".join(cells) + " |"

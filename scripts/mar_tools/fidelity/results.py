@@ -29,16 +29,19 @@ class PixelDifference(StrictModel):
 class AnswerDifference(StrictModel):
     """Of the network after the library's preprocessing, and of our archive, over some pictures.
 
-    same_best   share of the pictures whose best class is the same. matched_boxes: share of the boxes that are found
-    again, one to one. snr_db: least signal-to-noise ratio of logits, or of the boxes' scores. difference: the largest
-    one of a class's probability, or of the scores of a matched pair.
+    same_best      share of the pictures whose best class is the same
+    snr_db         least signal-to-noise ratio of the logits
+    matched_boxes  share of the boxes of both that have a partner, `compared_boxes` of them the library's
+    least_iou      of the matched pairs
+    difference     the largest one of a class's probability, or of the scores of a matched pair
     """
 
     pictures: int
     same_best: float | None = None
     matched_boxes: float | None = None
     compared_boxes: int | None = None
-    snr_db: float
+    least_iou: float | None = None
+    snr_db: float | None = None
     difference: float
 
 

@@ -22,7 +22,8 @@ Prepare = Callable[[PIL.Image.Image], Tensor]  # -> float (3, H, W), normalised,
 Answer = Callable[[PIL.Image.Image], Observation]
 
 # A network that is quick at any size reads the pixels of a classifier that is not.
-READER = "resnet18"
+READER = "squeezenet1_1"
+SCORE_THRESHOLD = 0.05  # of detectors, in the library and in the archive
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Subject:
 class Case:
     """A model of a library. open: builds it in an empty folder. network: what answers, None for the model itself.
 
-    answered: how many pictures of one scene get answers; the pixels of all are compared.
+    answered: how many pictures get answers; the pixels of all are compared.
     """
 
     library: Library

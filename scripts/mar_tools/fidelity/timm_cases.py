@@ -17,14 +17,14 @@ QUICK: dict[str, Mapping[str, Any]] = {
     "test_resnet.r160_in1k": {},
     "vit_tiny_patch16_224.augreg_in21k_ft_in1k": {},
     "vit_tiny_patch16_224.augreg_in21k_ft_in1k, img_size 160": {"img_size": 160},
-    "mobilevit_xxs.cvnets_in1k": {},
     "tinynet_e.in1k": {},
     "tf_mobilenetv3_small_minimal_100.in1k": {},
-    "efficientnet_b0.ra_in1k": {},
-    "convnext_atto.d2_in1k": {},
 }
 # Data configurations alone: READER answers.
 PUBLISHED = (
+    "efficientnet_b0.ra_in1k",
+    "convnext_atto.d2_in1k",
+    "mobilevit_xxs.cvnets_in1k",
     "convnext_tiny.in12k_ft_in1k_384",
     "cait_xxs24_384.fb_dist_in1k",
     "dpn68.mx_in1k",
