@@ -40,16 +40,29 @@ class ResizeConfig(StrictModel):
                     `multiple_of` both sides are cut down to multiples of it
     exact           both sides become `size` = [height, width]
     cover           scaled until both sides reach `size` = [height, width], to be cropped
-    letterbox       scaled to fit into `size` = [height, width], centred, the rest filled with `pad_value`
+    letterbox       scaled to fit into `size` = [height, width], the rest filled with `pad_value`
     bounded_edges   the shorter side becomes `size` unless the longer would exceed `max_size`
                     (torchvision's detection transform)
+
+    pad_size    pictures of a bounded size are filled up to [height, width] with `pad_value`
+    pad_place   where a picture lies that is filled up: in the `centre`, or at the `top_left`
     """
 
     mode: Literal["shortest_edge", "exact", "cover", "letterbox", "bounded_edges"]
     size: Annotated[int, Field(gt=0)] | SizeHW
     max_size: Annotated[int, Field(gt=0)] | None = None
     multiple_of: Annotated[int, Field(gt=1)] | None = None
+    pad_size: SizeHW | None = None
+    pad_place: Literal["centre", "top_left"] = "centre"
     pad_value: Level | tuple[Level, Level, Level] = 114
+
+    @property
+    def canvas(self) -> SizeHW | None:
+        """What every picture is filled up to; None where none is."""
+        if self.mode != "letterbox":
+            return self.pad_size
+        assert isinstance(self.size, tuple)
+        return self.size
 
     @model_validator(mode="after")
     def _size_fits_mode(self) -> "ResizeConfig":
@@ -65,11 +78,25 @@ class ResizeConfig(StrictModel):
             raise ValueError("`multiple_of` belongs to mode 'shortest_edge'")
         return self
 
+    @model_validator(mode="after")
+    def _padding_fits(self) -> "ResizeConfig":
+        if self.pad_size is not None and self.max_size is None:
+            raise ValueError("`pad_size` needs `max_size`: pictures without it may be larger than what is filled up")
+        if self.pad_size is not None and self.max_size is not None and min(self.pad_size) < self.max_size:
+            raise ValueError(f"`pad_size` {self.pad_size} is smaller than `max_size` {self.max_size}")
+        if self.pad_place == "top_left" and self.canvas is None:
+            raise ValueError("`pad_place` belongs to mode 'letterbox' and to `pad_size`")
+        return self
+
 
 class PreprocessingConfig(StrictModel):
-    """Pixels as the training library prepares them. `mean` and `std` are applied inside the exported graph.
+    """Pixels as the training library prepares them; `mean`, `std` and `color_order` are applied inside the graph.
 
     crop_offset   where half a pixel of a centre crop goes: `round` (torchvision, timm) or `floor` (transformers)
+    pass_order    which side of a picture is resized first, which decides what its overshooting filter cuts off:
+                  `horizontal_first` (torch, and Pillow up to 12), or as `pillow13` does: the height, where it loses
+                  more than twice the pixels that the width loses
+    color_order   of the network's channels, which `mean` and `std` follow
     """
 
     resize: ResizeConfig
@@ -77,12 +104,16 @@ class PreprocessingConfig(StrictModel):
     crop_offset: Literal["round", "floor"] = "round"
     interpolation: Interpolation = "bilinear"
     antialias: bool = True
+    pass_order: Literal["horizontal_first", "pillow13"] = "horizontal_first"
+    color_order: Literal["rgb", "bgr"] = "rgb"
     mean: RGB = (0.485, 0.456, 0.406)
     std: PositiveRGB = (0.229, 0.224, 0.225)
 
     @model_validator(mode="after")
     def _size_is_bounded(self) -> "PreprocessingConfig":
         if self.crop is not None:
+            if self.resize.pad_size is not None or self.resize.pad_place == "top_left":
+                raise ValueError("`pad_size` and `pad_place` go without `crop`, which is a size of its own")
             return self
         if self.resize.mode == "cover" or (self.resize.mode == "shortest_edge" and self.resize.max_size is None):
             raise ValueError(

@@ -82,6 +82,9 @@ def test_a_section_that_is_no_mapping_is_refused(values: object) -> None:
         ({"mode": "cover", "size": 320}, "needs `size` as [height, width], got 320"),
         ({"mode": "exact", "size": [5, 5], "multiple_of": 16}, "`multiple_of` belongs to mode 'shortest_edge'"),
         ({"mode": "letterbox", "size": [5, 5], "pad_value": [1, 2, 256]}, "less than or equal to 255"),
+        ({"mode": "exact", "size": [5, 5], "pad_size": [9, 9]}, "`pad_size` needs `max_size`"),
+        ({"mode": "bounded_edges", "size": 5, "max_size": 9, "pad_size": [8, 9]}, "smaller than `max_size` 9"),
+        ({"mode": "exact", "size": [5, 5], "pad_place": "top_left"}, "`pad_place` belongs to mode 'letterbox'"),
     ],
     ids=[
         "letterbox",
@@ -92,6 +95,9 @@ def test_a_section_that_is_no_mapping_is_refused(values: object) -> None:
         "cover",
         "multiple_of",
         "pad_value",
+        "pad_size without bound",
+        "small pad_size",
+        "needless pad_place",
     ],
 )
 def test_a_resize_whose_keys_do_not_fit_its_mode_is_refused(values: dict[str, Any], message: str) -> None:
@@ -104,8 +110,15 @@ def test_a_format_that_pillow_cannot_read_is_refused_at_load() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"std": (0.0, 1.0, 1.0)}, {"mean": (0.5, 0.5)}, {"crop": (0, 5)}],
-    ids=["std 0", "two channels", "crop 0"],
+    [
+        {"std": (0.0, 1.0, 1.0)},
+        {"mean": (0.5, 0.5)},
+        {"crop": (0, 5)},
+        {"color_order": "gbr"},
+        {"pass_order": "pillow12"},
+        {"crop": (5, 5), "resize": {"mode": "letterbox", "size": [9, 9], "pad_place": "top_left"}},
+    ],
+    ids=["std 0", "two channels", "crop 0", "colours", "passes", "a crop of a corner"],
 )
 def test_preprocessing_that_cannot_work_is_refused(values: dict[str, Any]) -> None:
     problem_of(PreprocessingConfig, {**EXACT_16, **values})

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -164,6 +166,46 @@ def test_letterbox_geometry_undoes_itself_within_half_a_pixel(height: int, width
     geometry = ImageGeometry((height, width), (resized[0] / height, resized[1] / width), (offsets[0], offsets[1]))
     corners = torch.tensor([[offsets[1], offsets[0], offsets[1] + resized[1], offsets[0] + resized[0]]]).float()
     assert (geometry.to_source(corners) - torch.tensor([[0, 0, width, height]]).float()).abs().max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    "resize",
+    [
+        {"mode": "letterbox", "size": (320, 320)},
+        {"mode": "bounded_edges", "size": 320, "max_size": 320, "pad_size": (320, 320)},
+    ],
+    ids=["letterbox", "pad_size"],
+)
+def test_a_picture_at_the_top_left_has_its_border_below_or_to_its_right(resize: dict[str, Any]) -> None:
+    config = PreprocessingConfig.model_validate({"resize": {**resize, "pad_place": "top_left"}})
+    batch = preprocess_images([solid_image((7, 7, 7), (10, 20))], config)
+    assert batch.pixels.shape == (1, 320, 320, 3)
+    assert (batch.pixels[0, :160] == 7).all()
+    assert (batch.pixels[0, 160:] == 114).all()
+    assert batch.geometries[0].to_source(torch.tensor([[16.0, 32.0, 320.0, 160.0]])).tolist() == [[1, 2, 20, 10]]
+
+
+# Narrow and low, wide, and tall pictures; and what overshoots.
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size_hw", [(600, 150), (150, 600), (300, 100), (64, 64)], ids=str)
+def test_the_order_of_the_passes_is_what_the_configuration_says(size_hw: tuple[int, int], interpolation: str) -> None:
+    image = generate_image(0, size_hw) // 128 * 255  # hard edges
+    config = PreprocessingConfig.model_validate(
+        {"resize": {"mode": "exact", "size": (120, 130)}, "interpolation": interpolation}
+    )
+    picture, filters = PIL.Image.fromarray(image), PIL.Image.Resampling[interpolation.upper()]
+    width_first = picture.resize((130, size_hw[0]), filters).resize((130, 120), filters)
+    height_first = picture.resize((size_hw[1], 120), filters).resize((130, 120), filters)
+    lost_height, lost_width = size_hw[0] - 120, size_hw[1] - 130
+    orders = {
+        "horizontal_first": width_first,
+        "pillow13": height_first if lost_height > max(0, 2 * lost_width) else width_first,
+    }
+    for order, expected in orders.items():
+        found = resize_image(image, (120, 130), config.model_copy(update={"pass_order": order}))
+        assert np.abs(found.numpy().astype(int) - np.asarray(expected)).max() <= 2
+    if (size_hw[0], interpolation) == (600, "bicubic"):
+        assert np.abs(np.asarray(width_first).astype(int) - np.asarray(height_first)).max() > 2
 
 
 def test_letterbox_fills_the_border_and_centres_the_picture() -> None:
