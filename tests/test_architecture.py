@@ -37,12 +37,18 @@ LAYERS = (
         "metrics",
         "responses",
         "resources",
+        "labels",
+        "failures",
+        "model_card",
         "backends.base",
     },
+    {"attribution"},
+    {"heat_maps"},
     {"graphs", "graphs.*"},
     {"backends.*"},
     {"backends"},
     {"preparation"},
+    {"explanations"},
     {"handler"},
 )
 WITHIN_A_LAYER = {
