@@ -93,7 +93,11 @@ def integrate_gradients(subject: Subject, options: ExplanationOptions) -> Attrib
 
 def find_saliency(subject: Subject, _: ExplanationOptions) -> Attribution:
     """The largest gradient of the three channels, whatever its sign."""
-    found = _import_captum().Saliency(subject.differentiate).attribute(subject.pixels.float(), subject.class_id)
+    found = (
+        _import_captum()
+        .Saliency(subject.differentiate)
+        .attribute(subject.pixels.float().requires_grad_(), subject.class_id)
+    )
     return sum_cells(found[0].amax(dim=-1))
 
 

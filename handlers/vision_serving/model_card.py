@@ -1,4 +1,4 @@
-"""What an archive says of itself: the answer to a describe job, and of scripts/inspect_archive.py. It needs no PyTorch."""
+"""What an archive says of itself: to a describe job, and to scripts/inspect_archive.py. It needs no PyTorch."""
 
 import hashlib
 import platform

@@ -40,7 +40,7 @@ class TorchScriptBackend:
         return load_graph(self._artifact, self._device, optimize=False)
 
     def differentiate(self, pixels: Tensor) -> dict[str, Tensor]:
-        with torch.jit.optimized_execution(False):  # else it profiles and compiles: seconds, for a few inferences
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]  # else it profiles and compiles: seconds, for a few inferences
             outputs: dict[str, Tensor] = self._traced(pixels.to(self._device))
         return outputs
 
@@ -51,7 +51,7 @@ def load_graph(artifact: Path, device: torch.device, *, optimize: bool) -> nn.Mo
         import_operators(artifact)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, and works
-            graph: nn.Module = torch.jit.load(artifact, map_location=device).eval()  # type: ignore[no-untyped-call]
+            graph: torch.jit.ScriptModule = torch.jit.load(artifact, map_location=device).eval()  # type: ignore[no-untyped-call]
             return torch.jit.optimize_for_inference(graph) if optimize else graph
     except (RuntimeError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise BackendError(f"TorchScript cannot load {artifact.name}: {last_line(error)}") from error
