@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 from vision_serving.config import DetectionOptions, Options
-from vision_serving.errors import InferenceError, InvalidOptionError
+from vision_serving.errors import InferenceError
 from vision_serving.handler import VisionHandler
 from vision_serving.images import Image
+from vision_serving.labels import find_class_id
 from vision_serving.postprocessing import read_candidates, select_detections
 from vision_serving.predictions import Detection, Detections, ImageSize, Prediction
 from vision_serving.preprocessing import ImageBatch, ImageGeometry, preprocess_images
-
-NAMED = 10  # labels that a message lists
 
 
 class ObjectDetectionHandler(VisionHandler):
@@ -37,19 +36,8 @@ class ObjectDetectionHandler(VisionHandler):
         assert isinstance(options, DetectionOptions)
         if options.class_filter is None:
             return options
-        class_ids = tuple(self._to_class_id(wanted) for wanted in options.class_filter)
+        class_ids = tuple(find_class_id(wanted, self.labels, "class_filter") for wanted in options.class_filter)
         return options.model_copy(update={"class_filter": class_ids})
-
-    def _to_class_id(self, wanted: int | str) -> int:
-        if wanted in self.labels:
-            return self.labels.index(str(wanted))
-        text = str(wanted)[:10]  # int() refuses thousands of digits
-        if text.isdecimal() and int(text) < len(self.labels):
-            return int(text)
-        known = f"{', '.join(self.labels[:NAMED])}{', ...' if len(self.labels) > NAMED else ''}"
-        raise InvalidOptionError(
-            f"class_filter: {str(wanted)[:60]!r} is neither a label of this model ({known}) nor a class id"
-        )
 
     def _detect(
         self, outputs: Mapping[str, Tensor], index: int, geometry: ImageGeometry, options: Options

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from vision_serving.errors import ConfigError
+from vision_serving.errors import ConfigError, InvalidOptionError
 
 # A part of a location that a user wrote; pydantic adds the names of types and validators.
 KEY = re.compile(r"(?!int$|float$|str$)[a-z_][a-z0-9_]*|\d+")
@@ -16,6 +16,7 @@ KEY = re.compile(r"(?!int$|float$|str$)[a-z_][a-z0-9_]*|\d+")
 Task = Literal["classification", "detection"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 DeviceType = Literal["cpu", "cuda"]
+Method = Literal["occlusion", "integrated_gradients", "saliency"]
 
 SizeHW = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 RGB = tuple[float, float, float]
@@ -126,12 +127,14 @@ class ImageLimits(StrictModel):
     """What one request may cost.
 
     max_pixels_per_byte   of an image of over 10 million pixels: more is a forged header or an all but empty picture
+    max_explanation_s     seconds for all explanations of a batch together, which its predictions wait for; 0: none
     formats               HEIF needs requirements-heif.txt, the others are Pillow's own
     """
 
     max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
     max_pixels_per_byte: Annotated[int, Field(gt=0)] = 2000
     max_images: Annotated[int, Field(gt=0)] = 64
+    max_explanation_s: Annotated[float, Field(ge=0)] = 20.0
     formats: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 
 
@@ -174,11 +177,40 @@ class DetectionOptions(StrictModel):
     class_filter: Annotated[ClassFilter | None, BeforeValidator(_split_commas)] = None
 
 
-Options = ClassificationOptions | DetectionOptions
+class ExplanationOptions(StrictModel):
+    """What a request for an explanation may choose.
+
+    target_class   label or class id of what is explained; the best class where there is none
+    cells          occlusion: into how many cells each side is divided, for (cells + 1)^2 inferences
+    steps          integrated gradients: points between the baseline and the image, an inference and a gradient each
+    """
+
+    method: Method = "occlusion"
+    target_class: int | str | None = None
+    cells: Annotated[int, Field(ge=2, le=16)] = 8
+    steps: Annotated[int, Field(ge=8, le=128)] = 32
+
+
+Options = ClassificationOptions | DetectionOptions | ExplanationOptions
 OPTIONS: dict[Task, type[ClassificationOptions] | type[DetectionOptions]] = {
     "classification": ClassificationOptions,
     "detection": DetectionOptions,
 }
+
+
+OptionsModel = TypeVar("OptionsModel", bound=StrictModel)
+
+
+def parse_options(model: type[OptionsModel], values: Mapping[str, Any], defaults: Mapping[str, Any]) -> OptionsModel:
+    """The defaults with a request's values over them. Raises InvalidOptionError."""
+    unknown = sorted(set(values) - set(model.model_fields))
+    if unknown:
+        allowed = sorted(model.model_fields)
+        raise InvalidOptionError(f"unknown option {unknown[0][:60]!r}; expected one of {allowed}")
+    try:
+        return model.model_validate({**defaults, **values})
+    except ValidationError as error:
+        raise InvalidOptionError(describe_problems(error, model)) from error
 
 
 def check_options(task: Task, options: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@
         ├── UnsupportedFormatError  415
         ├── InvalidOptionError      422
         ├── InferenceError          500
+        ├── NotSupportedError       501
+        ├── ExplanationTimeoutError 504
         └── OutOfResourcesError     507
 
 All are RuntimeErrors: TorchServe reports those as a failed load, while any other error kills the worker.
@@ -77,6 +79,18 @@ class InferenceError(RequestError):
     status = 500
 
 
+class NotSupportedError(RequestError):
+    """Something that this model, or its backend, cannot do."""
+
+    status = 501
+
+
+class ExplanationTimeoutError(RequestError):
+    """An explanation that takes longer than the archive allows."""
+
+    status = 504
+
+
 class OutOfResourcesError(RequestError):
     """Memory ran out on this image alone."""
 
@@ -102,6 +116,7 @@ EXTRAS = {
     "aiohttp": "benchmark",
     "matplotlib": "benchmark",
     "optuna": "benchmark",
+    "captum": "explanations",
 }
 
 

@@ -1,16 +1,14 @@
 """The request flow. `predict` is the whole of it; `initialize` and `handle` are the thin TorchServe side."""
 
-import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from vision_serving.backends import find_backend, load_backend
@@ -22,22 +20,17 @@ from vision_serving.config import (
     HandlerConfig,
     ImageLimits,
     Options,
-    describe_problems,
+    parse_options,
     read_handler_config,
 )
-from vision_serving.errors import (
-    BackendError,
-    ConfigError,
-    InferenceError,
-    InvalidOptionError,
-    OutOfResourcesError,
-    PayloadTooLargeError,
-    RequestError,
-    VisionServingError,
-)
+from vision_serving.errors import BackendError, PayloadTooLargeError, RequestError, VisionServingError
+from vision_serving.explanations import Explainer, wants_explanation
+from vision_serving.failures import to_request_error
 from vision_serving.images import Image, Shrink, load_formats, shrink_jpeg
+from vision_serving.labels import read_labels
 from vision_serving.media_types import JSON_TYPE
 from vision_serving.metrics import StageTimings
+from vision_serving.model_card import build_card, is_describe_job
 from vision_serving.payload import Payload, parse_payload
 from vision_serving.picture_answers import encode_answer, options_for_drawing
 from vision_serving.predictions import Prediction
@@ -46,9 +39,7 @@ from vision_serving.preprocessing import ImageBatch, join_batches, spare_ratio
 from vision_serving.resources import ThreadPlan, configured_threads, plan_threads, usable_cores
 from vision_serving.responses import ItemResult, Outcome, Response, encode_response
 
-logger = logging.getLogger(__name__)
-
-CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch raises it as a plain RuntimeError
+ReadOptions = Callable[[Mapping[str, Any]], Options]
 
 
 class VisionHandler(ABC):
@@ -59,6 +50,9 @@ class VisionHandler(ABC):
     backend: Backend
     version: str = ""
     _preparer: Preparer
+    _explainer: Explainer
+    _folder: Path
+    _device: torch.device
 
     def load(
         self,
@@ -72,6 +66,7 @@ class VisionHandler(ABC):
         threads: by default those of a worker that is alone on the machine. limits: instead of the archive's own.
         """
         config = read_handler_config(model_dir / "model-config.yaml")
+        self._folder, self._device = model_dir, device
         self.config = config if limits is None else config.model_copy(update={"limits": limits})
         self.labels = read_labels(model_dir / self.config.labels)
         threads = threads or plan_threads(usable_cores(), workers=1)
@@ -86,22 +81,26 @@ class VisionHandler(ABC):
             pin_threads=threads.pin,
         )
         self.backend = load_backend(self.config.backend, model_dir / self.config.artifact, backend_config, device)
+        self._explainer = Explainer(self.backend, self._preparer, self.labels, self.config)
 
     def predict(self, payloads: Sequence[Payload], timings: StageTimings | None = None) -> list[Outcome]:
         """One outcome per payload, in order. Never raises for one of them: a faulty image gets its own error."""
         timings = timings or StageTimings()
-        options = [self._check_payload(payload) for payload in payloads]
+        options = [self._check_payload(payload, self.read_options) for payload in payloads]
         results: dict[Place, ItemResult] = {}
         sources, step = list_sources(payloads, options), self.config.max_images_per_inference
         for start in range(0, len(sources), step):
             items, failures = self._preparer.prepare(sources[start : start + step], timings)
-            results.update({place: _to_request_error(error) for place, error in failures.items()})
+            results.update({place: to_request_error(error) for place, error in failures.items()})
             for group in group_by_size(items):
                 results.update(self._predict_group(group, timings))
-        return [
-            Outcome(_collect(request, payload, chosen, results), payload.form)
-            for request, (payload, chosen) in enumerate(zip(payloads, options, strict=True))
-        ]
+        return _collect(payloads, options, results)
+
+    def explain(self, payloads: Sequence[Payload], timings: StageTimings | None = None) -> list[Outcome]:
+        """As `predict`, but what speaks for a class in each image, at the price of tens of inferences."""
+        options = [self._check_payload(payload, self._explainer.read_options) for payload in payloads]
+        results = self._explainer.explain(list_sources(payloads, options), timings or StageTimings())
+        return _collect(payloads, options, results)
 
     def warm_up(self, batch_size: int) -> None:
         """Run gray images through all stages, so that the first request finds everything allocated and compiled."""
@@ -124,23 +123,15 @@ class VisionHandler(ABC):
 
     def read_options(self, values: Mapping[str, Any]) -> Options:
         """The archive's defaults with a request's values over them. Raises InvalidOptionError."""
-        model = OPTIONS[self.config.task]
-        unknown = sorted(set(values) - set(model.model_fields))
-        if unknown:
-            allowed = sorted(model.model_fields)
-            raise InvalidOptionError(f"unknown option {unknown[0][:60]!r}; expected one of {allowed}")
-        try:
-            return model.model_validate({**self.config.options, **values})
-        except ValidationError as error:
-            raise InvalidOptionError(describe_problems(error, model)) from error
+        return parse_options(OPTIONS[self.config.task], values, self.config.options)
 
-    def _check_payload(self, payload: Payload) -> Options | RequestError:
+    def _check_payload(self, payload: Payload, read_options: ReadOptions) -> Options | RequestError:
         """The options of a request, or why none of its images is served."""
         count, limit = len(payload.images), self.config.limits.max_images
         if count > limit:
             return PayloadTooLargeError(f"the request holds {count} images; the limit is {limit}")
         try:
-            options = self.read_options(payload.options)
+            options = read_options(payload.options)
         except RequestError as error:
             return error
         return options if payload.answer_type == JSON_TYPE else options_for_drawing(options)
@@ -152,7 +143,7 @@ class VisionHandler(ABC):
             return {item.place: prediction for item, prediction in zip(items, predictions, strict=True)}
         except Exception as error:  # the border: whatever a model raises becomes the answer of the item that caused it
             if len(items) == 1:
-                return {items[0].place: _to_request_error(error)}
+                return {items[0].place: to_request_error(error)}
         middle = len(items) // 2
         return {**self._predict_group(items[:middle], timings), **self._predict_group(items[middle:], timings)}
 
@@ -183,19 +174,37 @@ class VisionHandler(ABC):
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """One body per request; statuses and headers go through the context."""
-        timings = StageTimings()
-        payloads = [_parse(row, context.get_all_request_header(index)) for index, row in enumerate(data)]
-        outcomes = iter(self.predict([payload for payload in payloads if isinstance(payload, Payload)], timings))
-        responses = [
-            encode_response(Outcome((payload,)))
-            if isinstance(payload, RequestError)
-            else encode_answer(payload, next(outcomes), self.config, timings)
-            for payload in payloads
-        ]
-        headers = self._headers(len(data), timings)
+        request_headers = [context.get_all_request_header(index) for index in range(len(data))]
+        if is_describe_job(data, request_headers):
+            responses, headers = [Response(200, self.card)], {}
+        else:
+            timings = StageTimings()
+            responses = self._respond(data, request_headers, timings)
+            headers = self._headers(len(data), timings)
         for index, response in enumerate(responses):
             _set_response(context, index, response, headers)
         return [response.body for response in responses]
+
+    @cached_property
+    def card(self) -> bytes:
+        """The model card as JSON, made when it is first asked for: it reads every file of the archive."""
+        methods = self._explainer.methods
+        return orjson.dumps(build_card(self._folder, self.config, self.labels, methods, str(self._device)))
+
+    def _respond(
+        self, rows: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, Any]], timings: StageTimings
+    ) -> list[Response]:
+        """Predictions run first, in a batch of their own; explanations after them, one by one."""
+        payloads = {index: _parse(row, headers[index]) for index, row in enumerate(rows)}
+        responses = {i: encode_response(Outcome((p,))) for i, p in payloads.items() if isinstance(p, RequestError)}
+        valid = {index: payload for index, payload in payloads.items() if isinstance(payload, Payload)}
+        explained = {index: payload for index, payload in valid.items() if wants_explanation(headers[index])}
+        predicted = {index: payload for index, payload in valid.items() if index not in explained}
+        for index, outcome in zip(predicted, self.predict(list(predicted.values()), timings), strict=True):
+            responses[index] = encode_answer(predicted[index], outcome, self.config, timings)
+        for index, outcome in zip(explained, self.explain(list(explained.values()), timings), strict=True):
+            responses[index] = encode_answer(explained[index], outcome, self.config, timings)
+        return [responses[index] for index in range(len(rows))]
 
     def _headers(self, batch_size: int, timings: StageTimings) -> dict[str, str]:
         return {
@@ -238,17 +247,6 @@ def choose_device(gpu_id: int | None, backend: str, device_type: DeviceType | No
     return torch.device(f"cuda:{gpu_id}")
 
 
-def read_labels(path: Path) -> list[str]:
-    """`labels.json`: the label of each class id. Raises ConfigError."""
-    try:
-        labels = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable JSON file ({error})") from error
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ConfigError(f"{path}: expected a list of strings")
-    return labels
-
-
 def _parse(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload | RequestError:
     try:
         return parse_payload(row, headers)
@@ -257,21 +255,15 @@ def _parse(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload | Requ
 
 
 def _collect(
-    request: int, payload: Payload, options: Options | RequestError, results: Mapping[Place, ItemResult]
-) -> tuple[ItemResult, ...]:
-    """The results of one request's images, which share the error of a request that cannot be served."""
-    if isinstance(options, RequestError):
-        return (options,) * len(payload.images)
-    return tuple(results[request, number] for number in range(len(payload.images)))
-
-
-def _to_request_error(error: Exception) -> RequestError:
-    if isinstance(error, RequestError):
-        return error
-    logger.error("inference failed on one image", exc_info=error)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or CPU_OUT_OF_MEMORY in str(error):
-        return OutOfResourcesError("there is not enough memory to run the model on this image")
-    return InferenceError("the model failed on this image; the server's log has the reason")
+    payloads: Sequence[Payload], options: Sequence[Options | RequestError], results: Mapping[Place, ItemResult]
+) -> list[Outcome]:
+    """One outcome per request. The images of one that cannot be served share its error."""
+    return [
+        Outcome((chosen,) * len(payload.images), payload.form)
+        if isinstance(chosen, RequestError)
+        else Outcome(tuple(results[request, number] for number in range(len(payload.images))), payload.form)
+        for request, (payload, chosen) in enumerate(zip(payloads, options, strict=True))
+    ]
 
 
 def _set_response(context: Any, index: int, response: Response, headers: Mapping[str, str]) -> None:

@@ -1,22 +1,22 @@
 """Answers as pictures, for the requests that accept them: decoded again, drawn on, and encoded."""
 
 import io
-import logging
 
 import PIL.Image
 
 from vision_serving.config import ColourConfig, HandlerConfig, ImageLimits, Options
 from vision_serving.drawing import draw_prediction, picture_scale
-from vision_serving.errors import InferenceError, OutOfResourcesError, RequestError
+from vision_serving.errors import RequestError
+from vision_serving.failures import to_request_error
+from vision_serving.heat_maps import draw_explanation
 from vision_serving.images import open_image, read_picture, shrink_jpeg
 from vision_serving.media_types import JSON_TYPE, PICTURE_TYPES
 from vision_serving.metrics import StageTimings
 from vision_serving.payload import Encoded, Payload
-from vision_serving.predictions import Prediction
+from vision_serving.predictions import Explanation, Prediction
 from vision_serving.responses import Outcome, Response, encode_response
 
-logger = logging.getLogger(__name__)
-
+HEAT_MAP_SIDE = 1024  # smooth colours say no more on a larger picture
 # PNG: the quickest compression. JPEG: colours at full resolution, as thin lines need it.
 ENCODER_OPTIONS = {"PNG": {"compress_level": 1}, "JPEG": {"quality": 90, "subsampling": 0}}
 
@@ -36,35 +36,32 @@ def encode_answer(payload: Payload, outcome: Outcome, config: HandlerConfig, tim
         try:
             body = encode_picture(payload.images[0], item, payload.answer_type, config)
         except Exception as error:  # the border: whatever happens to a picture stays with its request
-            return encode_response(Outcome((_to_request_error(error),)))
+            return encode_response(Outcome((to_request_error(error),)))
     return Response(200, body, payload.answer_type)
 
 
-def encode_picture(encoded: Encoded, prediction: Prediction, media_type: str, config: HandlerConfig) -> bytes:
+def encode_picture(encoded: Encoded, item: Prediction | Explanation, media_type: str, config: HandlerConfig) -> bytes:
     assert isinstance(encoded, bytes)  # what has a prediction was decoded
     file_format, buffer = PICTURE_TYPES[media_type], io.BytesIO()
-    picture = draw_encoded(encoded, prediction, config.limits, config.colours)
+    picture = draw_encoded(encoded, item, config.limits, config.colours)
     picture.save(buffer, file_format, **ENCODER_OPTIONS[file_format])
     return buffer.getvalue()
 
 
 def draw_encoded(
-    encoded: bytes, prediction: Prediction, limits: ImageLimits, colours: ColourConfig | None = None
+    encoded: bytes, item: Prediction | Explanation, limits: ImageLimits, colours: ColourConfig | None = None
 ) -> PIL.Image.Image:
-    """The image, upright, with its prediction drawn on it. Raises a RequestError as `images.decode_image` does."""
+    """The image, upright, with its answer drawn on it. Raises a RequestError as `images.decode_image` does."""
     with open_image(encoded, limits, shrink_to_canvas) as opened:
-        return draw_prediction(read_picture(opened, colours or ColourConfig()), prediction)
+        return draw_item(read_picture(opened, colours or ColourConfig()), item)
+
+
+def draw_item(picture: PIL.Image.Image, item: Prediction | Explanation) -> PIL.Image.Image:
+    if isinstance(item, Explanation):
+        return draw_explanation(item, picture, HEAT_MAP_SIDE)
+    return draw_prediction(picture, item)
 
 
 def shrink_to_canvas(opened: PIL.Image.Image) -> None:
     """A large JPEG need not be decoded larger than it is drawn."""
     shrink_jpeg(opened, lambda size_hw: 1 / picture_scale(size_hw[1], size_hw[0]))
-
-
-def _to_request_error(error: Exception) -> RequestError:
-    if isinstance(error, RequestError):
-        return error
-    logger.error("drawing one answer failed", exc_info=error)
-    if isinstance(error, MemoryError):
-        return OutOfResourcesError("there is not enough memory to draw this answer")
-    return InferenceError("this answer could not be drawn; the server's log has the reason; JSON has the same answer")

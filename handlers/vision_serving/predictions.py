@@ -46,3 +46,28 @@ class Detections:
 
 
 Prediction = Classification | Detections
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """What each cell of a picture did for a class, rows from the top; `box` is where the map lies, as in a Detection.
+
+    The box ends outside of the picture where the model saw padding, and inside where it saw a crop.
+    """
+
+    height: int
+    width: int
+    box: tuple[float, float, float, float]
+    values: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which parts of an image speak for a class, by one method of `attribution.py`."""
+
+    class_id: int
+    label: str
+    score: float
+    method: str
+    heat_map: HeatMap
+    image: ImageSize

@@ -8,7 +8,7 @@ import orjson
 from vision_serving.errors import RequestError
 from vision_serving.media_types import JSON_TYPE
 from vision_serving.payload import Form
-from vision_serving.predictions import Prediction
+from vision_serving.predictions import Explanation, Prediction
 
 # Fixed ASCII: a phrase with a line break from a client's text would end the worker.
 PHRASES = {
@@ -19,13 +19,15 @@ PHRASES = {
     415: "Unsupported Media Type",
     422: "Unprocessable Entity",
     500: "Internal Server Error",
+    501: "Not Implemented",
+    504: "Gateway Timeout",
     507: "Insufficient Storage",
 }
 MAX_MESSAGE_CHARS = 400
 CONTROL_CHARACTERS = dict.fromkeys(range(32), " ")  # six bytes each in JSON
 RESULT_KEYS = {Form.MULTIPART: "results", Form.KSERVE_V1: "predictions"}
 
-ItemResult: TypeAlias = Prediction | RequestError
+ItemResult: TypeAlias = Prediction | Explanation | RequestError
 
 
 @dataclass(frozen=True)

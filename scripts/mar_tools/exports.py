@@ -39,7 +39,7 @@ from vision_serving.config import (
 )
 from vision_serving.errors import BackendError, ConfigError, how_to_install
 from vision_serving.graphs import build_graph
-from vision_serving.handler import read_labels
+from vision_serving.labels import read_labels
 from vision_serving.resources import cpu_features
 
 # Which take a model that is an ONNX file, and in what they compute it: autocast does not reach into one.

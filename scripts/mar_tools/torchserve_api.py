@@ -83,6 +83,15 @@ class TorchServeClient:
         document: list[dict[str, Any]] = self._manage("GET", f"/models/{quote(model)}/{quote(version or 'all')}")
         return document
 
+    def describe_card(self, model: str, version: str | None = None) -> dict[str, Any]:
+        """The model card, which a worker gives: of one version, the default one unless one is named."""
+        path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
+        [document] = self._manage("GET", path, params={"customized": "true"})
+        if "customizedMetadata" not in document:
+            raise ServerError(f"model {model!r} gave no card; was its archive built by build_model.py?")
+        card: dict[str, Any] = document["customizedMetadata"]
+        return card
+
     def register(self, archive: str, workers: int, batch_size: int, max_batch_delay_ms: int) -> Any:
         """`archive` is a file name in the server's model store. Returns when the workers are ready."""
         parameters = {

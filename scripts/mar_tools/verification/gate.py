@@ -20,8 +20,9 @@ from mar_tools.verification.labelled import VerificationImages, read_verificatio
 from mar_tools.verification.observations import hash_config, load_handler, observe, observe_reference
 from vision_serving.config import OPTIONS, DetectionOptions, HandlerConfig, read_handler_config, read_yaml
 from vision_serving.errors import ConfigError
-from vision_serving.handler import find_shrink, read_labels
+from vision_serving.handler import find_shrink
 from vision_serving.images import open_image
+from vision_serving.labels import read_labels
 from vision_serving.resources import usable_cores
 
 PACKAGES = ("torch", "torchvision", "openvino", "numpy", "Pillow")
