@@ -42,11 +42,10 @@ from vision_serving.predictions import Prediction
 from vision_serving.preparation import Item, Place, Preparer, list_sources
 from vision_serving.preprocessing import ImageBatch, join_batches, spare_ratio
 from vision_serving.resources import ThreadPlan, configured_threads, plan_threads, usable_cores
-from vision_serving.responses import ItemResult, Outcome, Response, encode_response
+from vision_serving.responses import ItemResult, Outcome, Response, ServedModel, encode_response
 
 logger = logging.getLogger(__name__)
 
-JSON_TYPE = "application/json"
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch raises it as a plain RuntimeError
 
 
@@ -97,7 +96,7 @@ class VisionHandler(ABC):
             for group in group_by_size(items):
                 results.update(self._predict_group(group, timings))
         return [
-            Outcome(_collect(request, payload, chosen, results), payload.form)
+            Outcome(_collect(request, payload, chosen, results), payload.form, payload.wishes)
             for request, (payload, chosen) in enumerate(zip(payloads, options, strict=True))
         ]
 
@@ -181,13 +180,11 @@ class VisionHandler(ABC):
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """One body per request; statuses and headers go through the context."""
         timings = StageTimings()
-        payloads = [_parse(row, context.get_all_request_header(index)) for index, row in enumerate(data)]
-        outcomes = iter(self.predict([payload for payload in payloads if isinstance(payload, Payload)], timings))
+        payloads = [parse_payload(row, context.get_all_request_header(index)) for index, row in enumerate(data)]
+        outcomes = self.predict(payloads, timings)
         headers = self._headers(len(data), timings)
-        responses = [
-            encode_response(Outcome((payload,)) if isinstance(payload, RequestError) else next(outcomes))
-            for payload in payloads
-        ]
+        model = ServedModel(context.model_name, self.version)
+        responses = [encode_response(outcome, model) for outcome in outcomes]
         for index, response in enumerate(responses):
             _set_response(context, index, response, headers)
         return [response.body for response in responses]
@@ -244,13 +241,6 @@ def read_labels(path: Path) -> list[str]:
     return labels
 
 
-def _parse(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload | RequestError:
-    try:
-        return parse_payload(row, headers)
-    except RequestError as error:
-        return error
-
-
 def _collect(
     request: int, payload: Payload, options: Options | RequestError, results: Mapping[Place, ItemResult]
 ) -> tuple[ItemResult, ...]:
@@ -270,7 +260,7 @@ def _to_request_error(error: Exception) -> RequestError:
 
 
 def _set_response(context: Any, index: int, response: Response, headers: Mapping[str, str]) -> None:
-    context.set_response_content_type(index, JSON_TYPE)
+    context.set_response_content_type(index, response.content_type)
     context.set_response_status(response.status, response.phrase, index)
-    for name, value in headers.items():
+    for name, value in {**headers, **response.headers}.items():
         context.set_response_header(index, name, value)

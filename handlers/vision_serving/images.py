@@ -122,6 +122,13 @@ def read_pixels(opened: PIL.Image.Image) -> Image:
         raise _damaged(error) from error
 
 
+def wrap_pixels(data: bytes, size_hw: tuple[int, int], limits: ImageLimits) -> Image:
+    """An image that came decoded, row by row. Raises PayloadTooLargeError."""
+    height, width = size_hw
+    _check_size((width, height), limits)
+    return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
+
+
 def _damaged(error: Exception) -> RequestError:
     """The border: whatever a decoder raises is the image's fault, and only the unusual is worth a line in the log."""
     if isinstance(error, MemoryError):
