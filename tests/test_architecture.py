@@ -28,7 +28,7 @@ SOURCES = [*ENTRY_FILES, *CORE_FILES, *TOOL_FILES, *SCRIPT_FILES]
 # A module imports from layers below its own; `x.*` is every module in the package x.
 LAYERS = (
     {"errors"},
-    {"config", "predictions"},
+    {"config", "predictions", "tensor_requests"},
     {
         "payload",
         "images",
@@ -37,6 +37,7 @@ LAYERS = (
         "metrics",
         "responses",
         "resources",
+        "tensor_answers",
         "backends.base",
     },
     {"graphs", "graphs.*"},
@@ -47,6 +48,7 @@ LAYERS = (
 )
 WITHIN_A_LAYER = {
     ("responses", "payload"),
+    ("responses", "tensor_answers"),
     ("preprocessing", "images"),
     ("backends.torch_compile", "backends.eager"),  # its graph is eager's, and then compiled
 }

@@ -7,8 +7,16 @@ from typing import Any
 
 import orjson
 
-from vision_serving.errors import MalformedRequestError, RequestError
-from vision_serving.tensor_requests import NO_WISHES, AnswerWishes, Picture, decode_base64, read_pictures, read_wishes
+from vision_serving.errors import MalformedRequestError, RequestError, UnsupportedFormatError
+from vision_serving.tensor_requests import (
+    NO_WISHES,
+    AnswerWishes,
+    Picture,
+    check_number,
+    decode_base64,
+    read_pictures,
+    read_wishes,
+)
 
 OPTIONS_HEADER = "x-inference-options"
 HEADER_LENGTH = "inference-header-content-length"  # of a V2 request with binary data: where its JSON ends
@@ -50,7 +58,7 @@ def parse_payload(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload
     if content_type != "multipart/form-data" and _is_json(body, content_type, http_headers):
         return _parse_json(body, http_headers)
     try:
-        options = parse_options_header(http_headers.get(OPTIONS_HEADER, ""))
+        options = _read_header(http_headers)
         if content_type == "multipart/form-data":
             return _parse_multipart(row, headers, options)
         if body is None or content_type == FORM_URLENCODED:
@@ -69,6 +77,14 @@ def parse_options_header(text: str) -> dict[str, str]:
             raise MalformedRequestError(f"X-Inference-Options: expected name=value; name=value, got {part[:60]!r}")
         options[name.strip()] = value.strip()
     return options
+
+
+def _read_header(http_headers: Mapping[str, str]) -> dict[str, str]:
+    """The options of the header. Raises UnsupportedFormatError for a compressed body: TorchServe does not unpack it."""
+    coding = http_headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise UnsupportedFormatError(f"the body is compressed (Content-Encoding: {coding[:20]}); send it as it is")
+    return parse_options_header(http_headers.get(OPTIONS_HEADER, ""))
 
 
 def _read_fields(row: Mapping[str, Any]) -> dict[str, str]:
@@ -110,10 +126,11 @@ def _parse_json(body: object, http_headers: Mapping[str, str]) -> Payload:
     """A document that cannot be read is a payload of its error, to be answered in the form that it shows."""
     form, wishes = Form.KSERVE_V1, NO_WISHES
     try:
+        header_options = _read_header(http_headers)
         document, binary = _read_document(body, http_headers.get(HEADER_LENGTH))
-        if "instances" not in document and "inputs" in document:
-            form, wishes = Form.OPEN_INFERENCE, read_wishes(document)
-        header_options = parse_options_header(http_headers.get(OPTIONS_HEADER, ""))
+        if "instances" not in document:
+            form = Form.OPEN_INFERENCE
+            wishes = read_wishes(document, has_status=bool(http_headers))  # a gRPC request has no HTTP headers
         options = {**header_options, **_read_parameters(document, form)}
         return Payload(IMAGES[form](document, binary), options, form, wishes)
     except RequestError as error:
@@ -163,6 +180,7 @@ def _read_instances(document: Mapping[str, Any], binary: bytes) -> tuple[Picture
     instances = document["instances"]
     if not isinstance(instances, list) or not instances:
         raise MalformedRequestError('expected "instances" to be a list of at least one {"b64": "<base64 of an image>"}')
+    check_number(len(instances))
     if binary:
         raise MalformedRequestError("binary data follow the JSON; only the inputs of Open Inference (V2) have them")
     return tuple(_decode_instance(instance) for instance in instances)

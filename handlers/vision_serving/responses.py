@@ -26,7 +26,6 @@ JSON_TYPE = "application/json"
 BINARY_TYPE = "application/octet-stream"
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_MESSAGE_CHARS = 400
-MAX_ID_CHARS = 100  # in an error
 CONTROL_CHARACTERS = dict.fromkeys(range(32), " ")  # six bytes each in JSON
 RESULT_KEYS = {Form.MULTIPART: "results", Form.KSERVE_V1: "predictions"}
 
@@ -67,8 +66,8 @@ class Response:
 def encode_response(outcome: Outcome, model: ServedModel = ServedModel()) -> Response:
     """A raw body gets its answer bare, the other forms a list; 200 when any image succeeded, else the first error."""
     errors = [item for item in outcome.items if isinstance(item, RequestError)]
-    if len(errors) == len(outcome.items):
-        return _encode_failure(errors[0], outcome, model)
+    if len(errors) == len(outcome.items) and outcome.wishes.has_status:
+        return _encode_failure(errors[0], outcome.form, failed_images=len(errors))
     return ENCODERS[outcome.form](outcome, model)
 
 
@@ -89,7 +88,7 @@ def _encode_tensors(outcome: Outcome, model: ServedModel) -> Response:
     unknown = sorted(binary.keys() - tensors.keys())
     if unknown:
         error = MalformedRequestError(f"unknown output {unknown[0][:60]!r}; expected one of {list(tensors)}")
-        return _encode_failure(error, outcome, model)
+        return _encode_failure(error, outcome.form)
     head, *sections = encode_tensors([tensors[name] for name in binary], binary, _identify(outcome, model))
     if not sections:
         return Response(200, head)
@@ -104,22 +103,18 @@ ENCODERS: dict[Form, Callable[[Outcome, ServedModel], Response]] = {
 }
 
 
-def _encode_failure(error: RequestError, outcome: Outcome, model: ServedModel) -> Response:
+def _encode_failure(error: RequestError, form: Form, failed_images: int = 1) -> Response:
     """Raw and multipart requests get our own form, the two protocols theirs: the message under `error`."""
-    body = describe_error(error, failed_images=len(outcome.items))
-    if outcome.form in (Form.KSERVE_V1, Form.OPEN_INFERENCE):
+    body = describe_error(error, failed_images)
+    if form in (Form.KSERVE_V1, Form.OPEN_INFERENCE):
         body = {"error": body.pop("message"), **body}
-    if outcome.form is Form.OPEN_INFERENCE:  # TorchServe's gRPC service of V2 reads these of every answer
-        body = {**body, **_identify(outcome, model, MAX_ID_CHARS), "outputs": []}
     return Response(error.status, orjson.dumps(body))
 
 
-def _identify(outcome: Outcome, model: ServedModel, max_id_chars: int | None = None) -> dict[str, str]:
+def _identify(outcome: Outcome, model: ServedModel) -> dict[str, str]:
     """What stands beside the outputs of the Open Inference Protocol."""
     named = {"model_name": model.name, "model_version": model.version}
-    if outcome.wishes.id is None:
-        return named
-    return {**named, "id": _to_utf8(outcome.wishes.id[:max_id_chars])}
+    return named if outcome.wishes.id is None else {**named, "id": _to_utf8(outcome.wishes.id)}
 
 
 def _describe(item: ItemResult) -> object:

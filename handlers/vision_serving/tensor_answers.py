@@ -62,7 +62,7 @@ def make_tensors(items: Sequence[Prediction | Exception], entries: Sequence[str]
     entries: of each item, what the other protocols would show.
     """
     predictions = OutputTensor("predictions", "BYTES", (len(entries),), entries)
-    kind = next(type(item) for item in items if not isinstance(item, Exception))
+    kind = next((type(item) for item in items if not isinstance(item, Exception)), Exception)
     return [predictions, *NUMBERS.get(kind, _no_numbers)(items)]
 
 
@@ -81,7 +81,7 @@ def _no_numbers(items: Sequence[Any]) -> list[OutputTensor]:
     return []
 
 
-NUMBERS: dict[type, Callable[[Sequence[Any]], list[OutputTensor]]] = {
+NUMBERS: dict[type[Any], Callable[[Sequence[Any]], list[OutputTensor]]] = {
     Classification: _tensors_of_classes,
     Detections: _tensors_of_detections,
 }

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from vision_serving.errors import MalformedRequestError, PayloadTooLargeError, RequestError
 
-MAX_IMAGES_OF_A_TENSOR = 4096  # each costs memory before the archive's own limit is looked at
+MAX_IMAGES = 4096  # of one request: each costs memory before the archive's own limit is looked at
 MAX_AXES = 8
 LENGTH_BYTES = 4  # little-endian, before each element of a BYTES tensor in binary
 EXPECTED = (
@@ -33,17 +33,22 @@ Picture: TypeAlias = bytes | Pixels | RequestError  # encoded, decoded, or why i
 
 @dataclass(frozen=True)
 class AnswerWishes:
-    """What a request says of its answer. outputs: name -> whether as binary data; when empty, all outputs."""
+    """What a request says of its answer.
+
+    outputs: name -> whether as binary data; when empty, all outputs. has_status: false over gRPC, where a failure
+    shows in the output tensors alone.
+    """
 
     id: str | None = None
     outputs: Mapping[str, bool] = field(default_factory=dict)
     binary: bool = False
+    has_status: bool = True
 
 
 NO_WISHES = AnswerWishes()
 
 
-def read_wishes(document: Mapping[str, Any]) -> AnswerWishes:
+def read_wishes(document: Mapping[str, Any], has_status: bool = True) -> AnswerWishes:
     """`id`, `outputs` and `binary_data_output` of a request. Raises MalformedRequestError."""
     request_id, outputs = document.get("id"), document.get("outputs") or []
     if not isinstance(request_id, str | None):
@@ -54,17 +59,26 @@ def read_wishes(document: Mapping[str, Any]) -> AnswerWishes:
         raise MalformedRequestError('each of "outputs" needs a "name"')
     binary = _read_parameter(document, "binary_data_output") is True
     wanted = {output["name"]: _read_parameter(output, "binary_data", binary) is True for output in outputs}
-    return AnswerWishes(request_id, wanted, binary)
+    return AnswerWishes(request_id, wanted, binary, has_status)
 
 
 def read_pictures(inputs: Sequence[object], binary: bytes) -> tuple[Picture, ...]:
     """The pictures of all tensors, in order; a tensor that cannot be read is one error in the place of its pictures.
 
     binary: what follows the JSON, the tensors with a `binary_data_size` one after the other.
-    Raises MalformedRequestError where these sizes are not those of `binary`.
+    Raises MalformedRequestError where the sizes are not those of `binary`, PayloadTooLargeError for too many pictures.
     """
-    sections = _cut(inputs, binary)
-    return tuple(chain.from_iterable(map(_read_or_refuse, inputs, sections)))
+    pictures: list[Picture] = []
+    for tensor, section in zip(inputs, _cut(inputs, binary), strict=True):
+        pictures += _read_or_refuse(tensor, section)
+        check_number(len(pictures))
+    return tuple(pictures)
+
+
+def check_number(images: int) -> None:
+    """Raises PayloadTooLargeError."""
+    if images > MAX_IMAGES:
+        raise PayloadTooLargeError(f"{str(images)[:30]} images; no request may hold more than {MAX_IMAGES}")
 
 
 def decode_base64(text: object) -> bytes:
@@ -121,6 +135,7 @@ def _is_side(value: object) -> bool:
 def _read_encoded(tensor: dict[str, Any], shape: list[int], section: bytes | None) -> Sequence[Picture]:
     """BYTES, one element an encoded image. In JSON an element is text, so it is base64; in binary it is the file, or
     base64 where the parameter `content_type` says so, as MLServer's clients do."""
+    check_number(math.prod(shape))
     if section is None:
         return [_decode_or_refuse(text) for text in _flatten(tensor.get("data"), shape)]
     files = list(_split_elements(section))
@@ -134,15 +149,14 @@ def _read_pixels(tensor: dict[str, Any], shape: list[int], section: bytes | None
     """UINT8, decoded RGB pictures of one size."""
     if len(shape) not in (3, 4) or shape[-1] != 3:
         raise MalformedRequestError(f"shape {str(shape)[:60]}; {EXPECTED}")
-    count, (height, width) = math.prod(shape[:-3]), shape[-3:-1]
-    if count > MAX_IMAGES_OF_A_TENSOR:
-        raise PayloadTooLargeError(f"the tensor holds {count} images; the limit is {MAX_IMAGES_OF_A_TENSOR}")
+    check_number(math.prod(shape[:-3]))
     try:
         data = bytes(_flatten(tensor.get("data"), shape)) if section is None else section
     except (TypeError, ValueError) as error:
         raise MalformedRequestError("expected whole numbers from 0 to 255") from error
     _check_count(len(data), shape)
-    size = height * width * 3
+    height, width, channels = shape[-3:]
+    size = height * width * channels
     return [Pixels(data[start : start + size], height, width) for start in range(0, len(data), size)]
 
 
