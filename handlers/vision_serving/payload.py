@@ -19,7 +19,7 @@ from vision_serving.tensor_requests import (
 )
 
 OPTIONS_HEADER = "x-inference-options"
-HEADER_LENGTH = "inference-header-content-length"  # of a V2 request with binary data: where its JSON ends
+HEADER_LENGTH = "Inference-Header-Content-Length"  # of V2 with binary data: where the JSON ends
 FORM_URLENCODED = "application/x-www-form-urlencoded"
 UNTYPED = ("", "application/octet-stream", "text/plain")  # a body that begins like JSON is JSON
 BODY_NAMES = ("body", "data")
@@ -117,9 +117,10 @@ def _parse_multipart(row: Mapping[str, Any], headers: Mapping[str, Any], options
 
 
 def _is_json(body: object, content_type: str, http_headers: Mapping[str, str]) -> bool:
-    if content_type == "application/json" or HEADER_LENGTH in http_headers or isinstance(body, (dict, list)):
+    if content_type == "application/json" or HEADER_LENGTH.lower() in http_headers or isinstance(body, (dict, list)):
         return True
-    return content_type in UNTYPED and _to_bytes(body)[:20].lstrip().startswith(b"{")
+    start = body[:20] if isinstance(body, (str, bytes, bytearray, memoryview)) else b""
+    return content_type in UNTYPED and _to_bytes(start).lstrip().startswith(b"{")
 
 
 def _parse_json(body: object, http_headers: Mapping[str, str]) -> Payload:
@@ -127,7 +128,7 @@ def _parse_json(body: object, http_headers: Mapping[str, str]) -> Payload:
     form, wishes = Form.KSERVE_V1, NO_WISHES
     try:
         header_options = _read_header(http_headers)
-        document, binary = _read_document(body, http_headers.get(HEADER_LENGTH))
+        document, binary = _read_document(body, http_headers.get(HEADER_LENGTH.lower()))
         if "instances" not in document:
             form = Form.OPEN_INFERENCE
             wishes = read_wishes(document, has_status=bool(http_headers))  # a gRPC request has no HTTP headers
@@ -162,7 +163,7 @@ def _load_json(body: bytes) -> object:
 def _to_count(header_length: str) -> int:
     text = header_length.strip()[:20]
     if not (text.isascii() and text.isdigit()):
-        raise MalformedRequestError(f"Inference-Header-Content-Length: expected a number, got {text!r}")
+        raise MalformedRequestError(f"{HEADER_LENGTH}: expected a number, got {text!r}")
     return int(text)
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from vision_serving.errors import MalformedRequestError, RequestError
-from vision_serving.payload import Form
+from vision_serving.payload import HEADER_LENGTH, Form
 from vision_serving.predictions import Prediction
 from vision_serving.tensor_answers import encode_tensors, make_tensors
 from vision_serving.tensor_requests import NO_WISHES, AnswerWishes
@@ -24,7 +24,6 @@ PHRASES = {
 }
 JSON_TYPE = "application/json"
 BINARY_TYPE = "application/octet-stream"
-HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_MESSAGE_CHARS = 400
 CONTROL_CHARACTERS = dict.fromkeys(range(32), " ")  # six bytes each in JSON
 RESULT_KEYS = {Form.MULTIPART: "results", Form.KSERVE_V1: "predictions"}

@@ -275,7 +275,7 @@ def test_over_grpc_an_error_is_in_the_body_alone(grpc_user: GrpcUser, entries: d
 def test_grpc_needs_the_token(grpc_user: GrpcUser, seven: bytes, metadata: tuple[tuple[str, str], ...]) -> None:
     with pytest.raises(grpc.RpcError, match="Token Authorization failed") as raised:
         GrpcUser(grpc_user.channel, metadata).predict(data=seven)
-    assert raised.value.code() is grpc.StatusCode.CANCELLED
+    assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 def test_open_inference_over_grpc_is_off_as_shipped(service: Service, grpc_user: GrpcUser, seven: bytes) -> None:
