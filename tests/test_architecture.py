@@ -28,7 +28,7 @@ SOURCES = [*ENTRY_FILES, *CORE_FILES, *TOOL_FILES, *SCRIPT_FILES]
 # A module imports from layers below its own; `x.*` is every module in the package x.
 LAYERS = (
     {"errors"},
-    {"config", "predictions", "media_types", "lettering"},
+    {"config", "predictions", "media_types", "lettering", "tensor_requests"},
     {
         "payload",
         "colours",
@@ -43,6 +43,7 @@ LAYERS = (
         "labels",
         "failures",
         "model_card",
+        "tensor_answers",
         "backends.base",
     },
     {"attribution"},
@@ -57,6 +58,7 @@ LAYERS = (
 )
 WITHIN_A_LAYER = {
     ("responses", "payload"),
+    ("responses", "tensor_answers"),
     ("preprocessing", "images"),
     ("images", "colours"),
     ("images", "image_headers"),

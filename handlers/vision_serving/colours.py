@@ -35,7 +35,8 @@ ROUNDING = 2  # levels: a profile that changes no colour by more is sRGB by anot
 def scale_colour_key(opened: PIL.Image.Image) -> None:
     """Bring the transparent colour of a PNG to the depth that its pixels will have. Called before it is loaded."""
     key = opened.info.get("transparency")
-    factor = KEY_FACTORS.get(str(opened.tile[0].args)) if opened.format == "PNG" and opened.tile else None
+    tiles = getattr(opened, "tile", None)  # only pictures from files have them
+    factor = KEY_FACTORS.get(str(tiles[0].args)) if opened.format == "PNG" and tiles else None
     if factor is None or key is None:
         return
     opened.info["transparency"] = tuple(int(v * factor) for v in key) if isinstance(key, tuple) else int(key * factor)

@@ -37,7 +37,7 @@ from vision_serving.predictions import Prediction
 from vision_serving.preparation import Item, Place, Preparer, list_sources
 from vision_serving.preprocessing import ImageBatch, join_batches, spare_ratio
 from vision_serving.resources import ThreadPlan, configured_threads, plan_threads, usable_cores
-from vision_serving.responses import ItemResult, Outcome, Response, encode_response
+from vision_serving.responses import ItemResult, Outcome, Response, ServedModel
 
 ReadOptions = Callable[[Mapping[str, Any]], Options]
 
@@ -48,6 +48,7 @@ class VisionHandler(ABC):
     config: HandlerConfig
     labels: list[str]
     backend: Backend
+    name: str = ""
     version: str = ""
     _preparer: Preparer
     _explainer: Explainer
@@ -160,11 +161,12 @@ class VisionHandler(ABC):
         """Called once by a TorchServe worker. Raises VisionServingError alone: of others TorchServe gives no reason."""
         properties = context.system_properties
         model_dir = Path(properties["model_dir"])
+        self.name = str(context.model_name)
         self.version = str((context.manifest or {}).get("model", {}).get("modelVersion", ""))
         try:
             config = read_handler_config(model_dir / "model-config.yaml")
             device = choose_device(properties.get("gpu_id"), config.backend, config.device_type)
-            self.load(model_dir, device, configured_threads(context.model_name, self.version))
+            self.load(model_dir, device, configured_threads(self.name, self.version))
             for batch_size in sorted({1, properties.get("batch_size") or 1}):
                 self.warm_up(batch_size)
         except VisionServingError:
@@ -195,16 +197,16 @@ class VisionHandler(ABC):
         self, rows: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, Any]], timings: StageTimings
     ) -> list[Response]:
         """Predictions run first, in a batch of their own; explanations after them, one by one."""
-        payloads = {index: _parse(row, headers[index]) for index, row in enumerate(rows)}
-        responses = {i: encode_response(Outcome((p,))) for i, p in payloads.items() if isinstance(p, RequestError)}
-        valid = {index: payload for index, payload in payloads.items() if isinstance(payload, Payload)}
-        explained = {index: payload for index, payload in valid.items() if wants_explanation(headers[index])}
-        predicted = {index: payload for index, payload in valid.items() if index not in explained}
-        for index, outcome in zip(predicted, self.predict(list(predicted.values()), timings), strict=True):
-            responses[index] = encode_answer(predicted[index], outcome, self.config, timings)
-        for index, outcome in zip(explained, self.explain(list(explained.values()), timings), strict=True):
-            responses[index] = encode_answer(explained[index], outcome, self.config, timings)
-        return [responses[index] for index in range(len(rows))]
+        payloads = [parse_payload(row, head) for row, head in zip(rows, headers, strict=True)]
+        outcomes: dict[int, Outcome] = {}
+        for answer, explains in ((self.predict, False), (self.explain, True)):
+            asked = [index for index, head in enumerate(headers) if wants_explanation(head) == explains]
+            outcomes.update(zip(asked, answer([payloads[index] for index in asked], timings), strict=True))
+        model = ServedModel(self.name, self.version)
+        return [
+            encode_answer(payload, outcomes[index], model, self.config, timings)
+            for index, payload in enumerate(payloads)
+        ]
 
     def _headers(self, batch_size: int, timings: StageTimings) -> dict[str, str]:
         return {
@@ -247,21 +249,18 @@ def choose_device(gpu_id: int | None, backend: str, device_type: DeviceType | No
     return torch.device(f"cuda:{gpu_id}")
 
 
-def _parse(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload | RequestError:
-    try:
-        return parse_payload(row, headers)
-    except RequestError as error:
-        return error
-
-
 def _collect(
     payloads: Sequence[Payload], options: Sequence[Options | RequestError], results: Mapping[Place, ItemResult]
 ) -> list[Outcome]:
     """One outcome per request. The images of one that cannot be served share its error."""
     return [
-        Outcome((chosen,) * len(payload.images), payload.form)
-        if isinstance(chosen, RequestError)
-        else Outcome(tuple(results[request, number] for number in range(len(payload.images))), payload.form)
+        Outcome(
+            (chosen,) * len(payload.images)
+            if isinstance(chosen, RequestError)
+            else tuple(results[request, number] for number in range(len(payload.images))),
+            payload.form,
+            payload.wishes,
+        )
         for request, (payload, chosen) in enumerate(zip(payloads, options, strict=True))
     ]
 
@@ -269,5 +268,5 @@ def _collect(
 def _set_response(context: Any, index: int, response: Response, headers: Mapping[str, str]) -> None:
     context.set_response_content_type(index, response.content_type)
     context.set_response_status(response.status, response.phrase, index)
-    for name, value in headers.items():
+    for name, value in {**headers, **response.headers}.items():
         context.set_response_header(index, name, value)

@@ -22,14 +22,21 @@ def check_chunks(encoded: bytes) -> None:
         raise ImageDecodeError("the PNG has many colour profiles; there can be one")
 
 
-def check_header(opened: PIL.Image.Image, encoded: bytes, limits: ImageLimits) -> None:
-    """Raises PayloadTooLargeError or ImageDecodeError."""
-    width, height = opened.size
+def check_size(size: tuple[int, int], limits: ImageLimits) -> None:
+    """size: width, height. Raises PayloadTooLargeError."""
+    width, height = size
     pixels = width * height
     if pixels > limits.max_pixels:
         raise PayloadTooLargeError(
             f"the image has {width} x {height} = {pixels:,} pixels; the limit is {limits.max_pixels:,}"
         )
+
+
+def check_header(opened: PIL.Image.Image, encoded: bytes, limits: ImageLimits) -> None:
+    """Raises PayloadTooLargeError or ImageDecodeError."""
+    check_size(opened.size, limits)
+    width, height = opened.size
+    pixels = width * height
     if pixels > FEW_PIXELS and pixels > limits.max_pixels_per_byte * len(encoded):
         raise PayloadTooLargeError(
             f"the image claims {width} x {height} = {pixels:,} pixels in {len(encoded):,} bytes; the limit is "

@@ -24,7 +24,7 @@ from vision_serving.errors import (
     UnsupportedFormatError,
     how_to_install,
 )
-from vision_serving.image_headers import check_chunks, check_header
+from vision_serving.image_headers import check_chunks, check_header, check_size
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +157,13 @@ def read_picture(opened: PIL.Image.Image, colours: ColourConfig) -> PIL.Image.Im
         raise
     except Exception as error:
         raise _damaged(error) from error
+
+
+def wrap_pixels(data: bytes, size_hw: tuple[int, int], limits: ImageLimits) -> Image:
+    """An image that came decoded, row by row. Raises PayloadTooLargeError."""
+    height, width = size_hw
+    check_size((width, height), limits)
+    return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
 
 
 def _damaged(error: Exception) -> RequestError:

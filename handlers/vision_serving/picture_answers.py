@@ -9,12 +9,13 @@ from vision_serving.drawing import draw_prediction, picture_scale
 from vision_serving.errors import RequestError
 from vision_serving.failures import to_request_error
 from vision_serving.heat_maps import draw_explanation
-from vision_serving.images import open_image, read_picture, shrink_jpeg
+from vision_serving.images import open_image, read_picture, shrink_jpeg, wrap_pixels
 from vision_serving.media_types import JSON_TYPE, PICTURE_TYPES
 from vision_serving.metrics import StageTimings
-from vision_serving.payload import Encoded, Payload
+from vision_serving.payload import Payload
 from vision_serving.predictions import Explanation, Prediction
-from vision_serving.responses import Outcome, Response, encode_response
+from vision_serving.responses import Outcome, Response, ServedModel, encode_response
+from vision_serving.tensor_requests import Picture, Pixels
 
 HEAT_MAP_SIDE = 1024  # smooth colours say no more on a larger picture
 # PNG: the quickest compression. JPEG: colours at full resolution, as thin lines need it.
@@ -27,24 +28,30 @@ def options_for_drawing(options: Options) -> Options:
     return options.model_copy(update={"box_format": "xyxy"}) if has_format else options
 
 
-def encode_answer(payload: Payload, outcome: Outcome, config: HandlerConfig, timings: StageTimings) -> Response:
+def encode_answer(
+    payload: Payload, outcome: Outcome, model: ServedModel, config: HandlerConfig, timings: StageTimings
+) -> Response:
     """The answer in the media type that its request prefers; an error is JSON always. Never raises."""
     item = outcome.items[0]
     if payload.answer_type == JSON_TYPE or isinstance(item, RequestError):
-        return encode_response(outcome)
+        return encode_response(outcome, model)
     with timings.measure("draw"):
         try:
             body = encode_picture(payload.images[0], item, payload.answer_type, config)
         except Exception as error:  # the border: whatever happens to a picture stays with its request
-            return encode_response(Outcome((to_request_error(error),)))
+            return encode_response(Outcome((to_request_error(error),), outcome.form, outcome.wishes), model)
     return Response(200, body, payload.answer_type)
 
 
-def encode_picture(encoded: Encoded, item: Prediction | Explanation, media_type: str, config: HandlerConfig) -> bytes:
-    assert isinstance(encoded, bytes)  # what has a prediction was decoded
+def encode_picture(picture: Picture, item: Prediction | Explanation, media_type: str, config: HandlerConfig) -> bytes:
+    assert not isinstance(picture, RequestError)  # what has a prediction could be read
     file_format, buffer = PICTURE_TYPES[media_type], io.BytesIO()
-    picture = draw_encoded(encoded, item, config.limits, config.colours)
-    picture.save(buffer, file_format, **ENCODER_OPTIONS[file_format])
+    if isinstance(picture, Pixels):
+        pixels = wrap_pixels(picture.data, (picture.height, picture.width), config.limits)
+        drawn = draw_item(PIL.Image.fromarray(pixels), item)
+    else:
+        drawn = draw_encoded(picture, item, config.limits, config.colours)
+    drawn.save(buffer, file_format, **ENCODER_OPTIONS[file_format])
     return buffer.getvalue()
 
 

@@ -12,10 +12,11 @@ from threading import Condition
 
 from vision_serving.config import ColourConfig, ImageLimits, Options
 from vision_serving.errors import RequestError
-from vision_serving.images import Image, Shrink, open_image, read_pixels
+from vision_serving.images import Image, Shrink, open_image, read_pixels, wrap_pixels
 from vision_serving.metrics import StageTimings
-from vision_serving.payload import Encoded, Payload
+from vision_serving.payload import Payload
 from vision_serving.preprocessing import ImageBatch
+from vision_serving.tensor_requests import Picture, Pixels
 
 Place = tuple[int, int]  # number of the request in the batch, number of the image in the request
 Preprocess = Callable[[Sequence[Image]], ImageBatch]
@@ -26,7 +27,7 @@ class Source:
     """One image as it came, with the options of its request."""
 
     place: Place
-    encoded: Encoded
+    picture: Picture
     options: Options
 
 
@@ -42,10 +43,10 @@ class Item:
 def list_sources(payloads: Sequence[Payload], options: Sequence[Options | RequestError]) -> list[Source]:
     """All images of the requests whose options are valid, in order."""
     return [
-        Source((request, number), encoded, chosen)
+        Source((request, number), picture, chosen)
         for request, (payload, chosen) in enumerate(zip(payloads, options, strict=True))
         if not isinstance(chosen, RequestError)
-        for number, encoded in enumerate(payload.images)
+        for number, picture in enumerate(payload.images)
     ]
 
 
@@ -103,15 +104,19 @@ class Preparer:
 
     def _attempt(self, source: Source, timings: StageTimings) -> ImageBatch | Exception:
         try:
-            return self._decode_and_preprocess(source.encoded, timings)
+            return self._decode_and_preprocess(source.picture, timings)
         except Exception as error:  # the border: whatever happens to an image stays with it
             return error
 
-    def _decode_and_preprocess(self, encoded: Encoded, timings: StageTimings) -> ImageBatch:
-        if isinstance(encoded, RequestError):
-            raise encoded
+    def _decode_and_preprocess(self, picture: Picture, timings: StageTimings) -> ImageBatch:
+        if isinstance(picture, RequestError):
+            raise picture
+        if isinstance(picture, Pixels):
+            image = wrap_pixels(picture.data, (picture.height, picture.width), self._limits)
+            with timings.measure("preprocess"):
+                return self._preprocess([image])
         with timings.measure("decode"):
-            opened = open_image(encoded, self._limits, self._shrink)
+            opened = open_image(picture, self._limits, self._shrink)
         with opened, self._budget.hold(opened.width * opened.height):
             with timings.measure("decode"):
                 image = read_pixels(opened, self._colours)

@@ -15,11 +15,13 @@ from fakes import (
     NOT_FINITE,
     POISON,
     RED,
+    Colour,
     ColourBackend,
     encode_image,
     new_context,
     noise_image,
     png,
+    solid_image,
     write_model_dir,
 )
 from hypothesis import HealthCheck, given, settings
@@ -42,6 +44,7 @@ from vision_serving.handler import VisionHandler, choose_device
 from vision_serving.payload import Payload
 from vision_serving.predictions import Classification, Detections
 from vision_serving.responses import ItemResult, Outcome
+from vision_serving.tensor_requests import Pixels
 
 
 def one(*images: bytes | RequestError, **options: Any) -> Payload:
@@ -381,6 +384,13 @@ def json_row(*images: bytes, **parameters: Any) -> dict[str, Any]:
     return {"body": orjson.dumps({"instances": instances, "parameters": parameters})}
 
 
+def tensor_row(*colours: Colour, **parameters: Any) -> dict[str, Any]:
+    """One UINT8 tensor of pictures, of Open Inference."""
+    data = np.stack([solid_image(colour) for colour in colours])
+    tensor = {"name": "image", "datatype": "UINT8", "shape": data.shape, "data": data.ravel().tolist()}
+    return {"body": orjson.dumps({"inputs": [tensor], "parameters": parameters})}
+
+
 def test_a_mixed_batch_is_answered_each_in_its_own_form(make_handler: MakeHandler) -> None:
     rows = [
         {"body": png(RED)},
@@ -389,12 +399,14 @@ def test_a_mixed_batch_is_answered_each_in_its_own_form(make_handler: MakeHandle
         {},
         {"first": png(BLUE), "second": png(RED), "top_k": b"1"},
         {"body": png(BLUE)},
+        tensor_row(GREEN, POISON, top_k=1),
+        {"body": b'{"inputs": 5}'},
     ]
     multipart: dict[str, Any] = {"content-type": "multipart/form-data", "first": {"content-type": "image/png"}}
     multipart["second"], multipart["top_k"] = {"content-type": "image/png"}, {"content-type": ""}
-    headers: list[dict[str, Any]] = [{}, {}, JSON, {}, multipart, {"X-Inference-Options": "top_k=1"}]
+    headers: list[dict[str, Any]] = [{}, {}, JSON, {}, multipart, {"X-Inference-Options": "top_k=1"}, JSON, JSON]
     found = answers(make_handler("classification", options={"top_k": 2}), rows, headers)
-    assert [status for status, _ in found] == [200, 400, 200, 400, 200, 200]
+    assert [status for status, _ in found] == [200, 400, 200, 400, 200, 200, 200, 400]
     bodies = [body for _, body in found]
     assert bodies[0]["classes"][0]["label"] == "red"
     assert len(bodies[0]["classes"]) == 2
@@ -403,6 +415,8 @@ def test_a_mixed_batch_is_answered_each_in_its_own_form(make_handler: MakeHandle
     assert bodies[3]["type"] == "MalformedRequestError"
     assert [entry["classes"][0]["label"] for entry in bodies[4]["results"]] == ["blue", "red"]
     assert [entry["label"] for entry in bodies[5]["classes"]] == ["blue"]
+    assert (bodies[6]["model_name"], bodies[6]["outputs"][-1]["data"]) == ("colours", ["green", ""])
+    assert list(bodies[7]) == ["error", "code", "type"]
 
 
 @pytest.mark.parametrize(
@@ -411,16 +425,17 @@ def test_a_mixed_batch_is_answered_each_in_its_own_form(make_handler: MakeHandle
         ({"body": png(RED)}, {"X-Inference-Options": "nonsense=1"}),
         ({"body": png(RED)}, {"x-inference-options": "top_k=0"}),
         (json_row(png(RED), nonsense=1), JSON),
+        (tensor_row(RED, nonsense=1), JSON),
         ({"f": png(RED), "nonsense": b"1"}, {"content-type": "multipart/form-data", "f": {"content-type": "a/b"}}),
     ],
-    ids=["header", "header value", "json", "form field"],
+    ids=["header", "header value", "json", "tensors", "form field"],
 )
 def test_a_wrong_option_is_422_in_every_form(
     make_handler: MakeHandler, row: dict[str, Any], headers: dict[str, Any]
 ) -> None:
     [(status, body)] = answers(make_handler("classification"), [row], [headers])
     assert (status, body["code"], body["type"]) == (422, 422, "InvalidOptionError")
-    assert "top_k" in body["message"]
+    assert "top_k" in body.get("message", body.get("error"))
 
 
 def test_every_answer_carries_the_headers_of_the_contract(make_handler: MakeHandler) -> None:
@@ -497,7 +512,15 @@ def test_a_gpu_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch) -
             st.binary(max_size=30)
             | st.text(max_size=30)
             | st.sampled_from(
-                [png(RED), png(POISON), {"instances": [5]}, ["x"], json_row(png(RED), class_filter=5)["body"]]
+                [
+                    png(RED),
+                    png(POISON),
+                    {"instances": [5]},
+                    ["x"],
+                    json_row(png(RED), class_filter=5)["body"],
+                    tensor_row(RED, POISON)["body"],
+                    {"inputs": [5]},
+                ]
             ),
             max_size=3,
         ),
@@ -521,6 +544,12 @@ def test_any_batch_gets_one_valid_answer_each(
     found = answers(make_handler(task), rows, headers)
     assert len(found) == len(rows)
     assert all((status == 200) == ("code" not in body) for status, body in found)
+
+
+def test_a_picture_sent_as_pixels_is_answered_as_its_file(make_handler: MakeHandler) -> None:
+    handler, picture = make_handler("detection"), noise_image(1, (20, 30))
+    pixels = Payload(images=(Pixels(picture.tobytes(), height=20, width=30),))
+    assert handler.predict([pixels]) == handler.predict([one(encode_image(picture))])
 
 
 def test_random_pictures_in_a_batch_are_answered_as_they_are_alone(make_handler: MakeHandler) -> None:
