@@ -18,10 +18,10 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        planes = pixels.permute(0, 3, 1, 2)
+        planes = pixels.permute(0, 3, 1, 2).to(self.mean.dtype)
         if self.is_bgr:
             planes = planes.flip(1)
-        return (planes.to(self.mean.dtype) / 255 - self.mean) / self.std
+        return (planes / 255 - self.mean) / self.std
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:

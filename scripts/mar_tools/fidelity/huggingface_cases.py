@@ -155,6 +155,7 @@ KINDS: dict[str, Kind] = {
 
 def open_kind(folder: Path, kind: Kind) -> Subject:
     """A model folder as `save_pretrained` leaves it; that of a classifier without weights, which are random then."""
+    transformers.utils.logging.disable_progress_bar()
     make: Callable[[], dict[str, Any]] | None = kind.network.get("network")
     arguments = dict(kind.network) if make is None else make()
     config = getattr(transformers, kind.config)(**arguments, id2label=LABELS)
@@ -176,12 +177,18 @@ def open_kind(folder: Path, kind: Kind) -> Subject:
 
 
 def save_detector(folder: Path, config: Any, processor: Any) -> None:
-    """With random weights whose class scores differ, but are not all near 0 or 1: ties have no order."""
+    """With random weights whose class scores differ, but are not all near 0 or 1: ties have no order.
+
+    What transformers leaves at 0 tells detections apart, and what lies at the border from nothing at all.
+    """
     torch.manual_seed(0)
     network = transformers.AutoModelForObjectDetection.from_config(config)
     for name, layer in network.named_modules():
         if isinstance(layer, torch.nn.Linear) and ("class" in name or "enc_score_head" in name):
             torch.nn.init.normal_(layer.weight, std=0.4)
+    for name, parameter in network.named_parameters():
+        if name.endswith(("position_embeddings", "detection_tokens", "cls_token")):
+            torch.nn.init.normal_(parameter, std=0.5)
     preprocessing = preprocessing_of(processor)
     output = output_of(config, "detection")
     settle_batch_norm(network, build_graph(network, "detection", preprocessing, output), preprocessing)
@@ -199,7 +206,9 @@ def detect(network: Any, processor: Any, picture: PIL.Image.Image) -> Observatio
     [found] = processor.post_process_object_detection(
         outputs, threshold=SCORE_THRESHOLD, target_sizes=[source_size(inputs, picture, processor)]
     )
-    return {"boxes": found["boxes"], "scores": found["scores"], "class_ids": found["labels"]}
+    limits = torch.tensor([picture.width, picture.height] * 2)  # transformers does not clip boxes to the picture
+    boxes = found["boxes"].clamp(min=0).minimum(limits)
+    return {"boxes": boxes, "scores": found["scores"], "class_ids": found["labels"]}
 
 
 def source_size(inputs: Mapping[str, Tensor], picture: PIL.Image.Image, processor: Any) -> tuple[float, float]:

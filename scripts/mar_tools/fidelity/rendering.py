@@ -70,7 +70,7 @@ EXPLANATIONS = """## Why not every pixel is equal
 - Image processors with steps of their own are refused: EfficientNet, Perceiver, Donut, PP-LCNet, ImageGPT, SigLIP 2,
   PP-OCR, TextNet. A recipe may state its own `preprocessing`.
 """
-COLUMNS = """| model | preprocessing | other level | over one level | largest | best class or boxes | SNR or IoU | score |
+COLUMNS = """| model | preprocessing | other level | over one level | largest | best class or boxes | SNR, IoU | score |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 LEGEND = """## Models
