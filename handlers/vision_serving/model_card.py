@@ -59,7 +59,7 @@ def build_card(
         "precision": config.precision,
         "device": device,
         **config.model_dump(mode="json", include=set(SETTINGS)),
-        "preprocessing": config.preprocessing.model_dump(mode="json"),
+        "preprocessing": config.preprocessing.model_dump(mode="json", exclude_none=True),
         "options": describe_options(OPTIONS[config.task], config.options),
         "explanations": describe_options(ExplanationOptions, {}, method=list(methods)) if methods else None,
         "limits": config.limits.model_dump(mode="json"),

@@ -81,14 +81,22 @@ def _timing(card: Card) -> str:
 
 
 def _lines(values: Mapping[str, Any]) -> list[str]:
-    return [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()]
+    return [f"{name} {_value(value)}" for name, value in values.items()]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(_lines(value))
+    if isinstance(value, list):
+        return " ".join(map(_value, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _files(card: Card) -> str:
     """Of the artifact: a file with its siblings of the same stem, or all in a folder."""
     stem = str(card["artifact"]).rpartition(".")[0] or str(card["artifact"])
     own = {name: file for name, file in card["files"].items() if name.startswith((f"{stem}.", f"{stem}/"))}
-    return "\n".join(f"{file['sha256']}  {name} ({file['bytes']:,} bytes)" for name, file in own.items())
+    return "\n".join(f"{name} {file['bytes']:,} bytes, SHA-256\n{file['sha256']}" for name, file in own.items())
 
 
 SHOWN: dict[str, Callable[[Card], str]] = {
