@@ -39,7 +39,7 @@ LAYERS = (
         "resources",
         "backends.base",
     },
-    {"graphs", "graphs.*"},
+    {"graphs", "graphs.*", "tiling"},
     {"backends.*"},
     {"backends"},
     {"preparation"},
