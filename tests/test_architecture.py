@@ -48,7 +48,7 @@ LAYERS = (
     },
     {"attribution"},
     {"heat_maps"},
-    {"graphs", "graphs.*"},
+    {"graphs", "graphs.*", "tiling"},
     {"backends.*"},
     {"backends"},
     {"preparation"},

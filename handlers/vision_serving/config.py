@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vision_serving.errors import ConfigError, InvalidOptionError
 
@@ -127,6 +127,7 @@ class ImageLimits(StrictModel):
     """What one request may cost.
 
     max_pixels_per_byte   of an image of over 10 million pixels: more is a forged header or an all but empty picture
+    max_tiles             of all its images together, beside the images themselves
     max_explanation_s     seconds for all explanations of a batch together, which its predictions wait for; 0: none
     formats               HEIF needs requirements-heif.txt, the others are Pillow's own
     """
@@ -134,6 +135,7 @@ class ImageLimits(StrictModel):
     max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
     max_pixels_per_byte: Annotated[int, Field(gt=0)] = 2000
     max_images: Annotated[int, Field(gt=0)] = 64
+    max_tiles: Annotated[int, Field(gt=0)] = 64
     max_explanation_s: Annotated[float, Field(ge=0)] = 20.0
     formats: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 
@@ -161,20 +163,55 @@ def check_scaled_decoding(task: Task, wanted: bool) -> None:
         raise ValueError("`scaled_decoding` is for classification; a detector looks for small things in whole pictures")
 
 
+Threshold = Annotated[float, Field(ge=0, le=1)]
 ClassFilter = Annotated[tuple[int | str, ...], Field(max_length=1000)]
+ClassThresholds = Annotated[dict[int | str, Threshold], Field(max_length=1000)]
+Nms = Literal["class_wise", "class_agnostic", "soft", "none"]
+BoxFormat = Literal["xyxy", "xywh", "xyxyn", "xywhn"]
+
+MIN_TILE, MAX_TILE = 32, 16_384  # pixels
 
 
 def _split_commas(value: object) -> object:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
-class DetectionOptions(StrictModel):
-    """What a detection request may choose. `class_filter` holds labels or class ids."""
+def _split_pairs(value: object) -> object:
+    """`person:0.3, dog:0.6` -> {"person": "0.3", "dog": "0.6"}."""
+    if not isinstance(value, str):
+        return value
+    thresholds: dict[str, str] = {}
+    for pair in filter(None, (part.strip() for part in value.split(","))):
+        name, separator, threshold = (part.strip() for part in pair.rpartition(":"))
+        if not separator or name in thresholds:
+            problem = f"{name[:60]!r} twice" if separator else repr(pair[:60])
+            raise ValueError(f"expected `label:threshold` with commas between, each label once, got {problem}")
+        thresholds[name] = threshold
+    return thresholds
 
-    score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+def _check_tile_size(value: int) -> int:
+    if value != 0 and not MIN_TILE <= value <= MAX_TILE:
+        raise ValueError(f"expected {MIN_TILE} to {MAX_TILE} pixels, or 0 for no tiles, got {value}")
+    return value
+
+
+class DetectionOptions(StrictModel):
+    """What a detection request may choose; docs/detection.md tells what each does.
+
+    class_filter, class_thresholds   name classes by label or class id
+    tile_size                        pixels of the upright image, 0 for no tiles; tile_overlap: share of a tile
+    """
+
+    score_threshold: Threshold = 0.5
+    class_thresholds: Annotated[ClassThresholds, BeforeValidator(_split_pairs)] = {}
+    class_filter: Annotated[ClassFilter | None, BeforeValidator(_split_commas)] = None
+    nms: Nms = "class_wise"
     iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
     max_detections: Annotated[int, Field(ge=1, le=1000)] = 100
-    class_filter: Annotated[ClassFilter | None, BeforeValidator(_split_commas)] = None
+    box_format: BoxFormat = "xyxy"
+    tile_size: Annotated[int, AfterValidator(_check_tile_size)] = 0
+    tile_overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.2
 
 
 class ExplanationOptions(StrictModel):

@@ -34,12 +34,13 @@ from vision_serving.model_card import build_card, is_describe_job
 from vision_serving.payload import Payload, parse_payload
 from vision_serving.picture_answers import encode_answer, options_for_drawing
 from vision_serving.predictions import Prediction
-from vision_serving.preparation import Item, Place, Preparer, list_sources
-from vision_serving.preprocessing import ImageBatch, join_batches, spare_ratio
+from vision_serving.preparation import Item, Place, Preparer, group_items, list_sources, split_sources
+from vision_serving.preprocessing import ImageBatch, ImageGeometry, join_batches, spare_ratio
 from vision_serving.resources import ThreadPlan, configured_threads, plan_threads, usable_cores
 from vision_serving.responses import ItemResult, Outcome, Response, ServedModel
 
 ReadOptions = Callable[[Mapping[str, Any]], Options]
+PartResult = Prediction | RequestError  # of an image, or of one of its tiles
 
 
 class VisionHandler(ABC):
@@ -89,12 +90,10 @@ class VisionHandler(ABC):
         timings = timings or StageTimings()
         options = [self._check_payload(payload, self.read_options) for payload in payloads]
         results: dict[Place, ItemResult] = {}
-        sources, step = list_sources(payloads, options), self.config.max_images_per_inference
-        for start in range(0, len(sources), step):
-            items, failures = self._preparer.prepare(sources[start : start + step], timings)
+        for sources in split_sources(list_sources(payloads, options), self.config.max_images_per_inference):
+            items, failures = self._preparer.prepare(sources, timings)
             results.update({place: to_request_error(error) for place, error in failures.items()})
-            for group in group_by_size(items):
-                results.update(self._predict_group(group, timings))
+            results.update(self._predict_items(items, timings))
         return _collect(payloads, options, results)
 
     def explain(self, payloads: Sequence[Payload], timings: StageTimings | None = None) -> list[Outcome]:
@@ -122,6 +121,13 @@ class VisionHandler(ABC):
     ) -> list[Prediction]:
         """One prediction per image of the batch."""
 
+    def join(
+        self, predictions: Sequence[Prediction], geometries: Sequence[ImageGeometry], options: Options
+    ) -> Prediction:
+        """The answer for one image, from what `postprocess` gave for it, and for its tiles where a task has them."""
+        (prediction,) = predictions
+        return prediction
+
     def read_options(self, values: Mapping[str, Any]) -> Options:
         """The archive's defaults with a request's values over them. Raises InvalidOptionError."""
         return parse_options(OPTIONS[self.config.task], values, self.config.options)
@@ -137,16 +143,37 @@ class VisionHandler(ABC):
             return error
         return options if payload.answer_type == JSON_TYPE else options_for_drawing(options)
 
-    def _predict_group(self, items: Sequence[Item], timings: StageTimings) -> dict[Place, ItemResult]:
-        """Results by place. A batch that fails is halved until the items that make it fail stand alone."""
+    def _predict_items(self, items: Sequence[Item], timings: StageTimings) -> dict[Place, ItemResult]:
+        """Results by place. Items that share a place, tiles of one image, have one result together."""
+        parts: dict[Place, list[tuple[Item, PartResult]]] = {}
+        for group in group_items(items, self.config.max_images_per_inference):
+            for item, result in zip(group, self._predict_group(group, timings), strict=True):
+                parts.setdefault(item.place, []).append((item, result))
+        return {place: self._join(found, timings) for place, found in parts.items()}
+
+    def _predict_group(self, items: Sequence[Item], timings: StageTimings) -> list[PartResult]:
+        """Results in order. A batch that fails is halved until the items that make it fail stand alone."""
         try:
-            predictions = self._run(items, timings)
-            return {item.place: prediction for item, prediction in zip(items, predictions, strict=True)}
+            return list(self._run(items, timings))
         except Exception as error:  # the border: whatever a model raises becomes the answer of the item that caused it
             if len(items) == 1:
-                return {items[0].place: to_request_error(error)}
+                return [to_request_error(error)]
         middle = len(items) // 2
-        return {**self._predict_group(items[:middle], timings), **self._predict_group(items[middle:], timings)}
+        return [*self._predict_group(items[:middle], timings), *self._predict_group(items[middle:], timings)]
+
+    def _join(self, found: Sequence[tuple[Item, PartResult]], timings: StageTimings) -> ItemResult:
+        """The result of one image; that of any part that failed, for an answer without it would be a wrong one."""
+        predictions = []
+        for _, result in found:
+            if isinstance(result, RequestError):
+                return result
+            predictions.append(result)
+        geometries = [item.batch.geometries[0] for item, _ in found]
+        try:
+            with timings.measure("postprocess"):
+                return self.join(predictions, geometries, found[0][0].options)
+        except Exception as error:  # the border, as above
+            return to_request_error(error)
 
     def _run(self, items: Sequence[Item], timings: StageTimings) -> list[Prediction]:
         batch = join_batches([item.batch for item in items])
@@ -216,14 +243,6 @@ class VisionHandler(ABC):
             "X-Batch-Size": str(batch_size),
             "Server-Timing": timings.server_timing(),
         }
-
-
-def group_by_size(items: Sequence[Item]) -> list[list[Item]]:
-    """Items that can share a batch: those of one model size."""
-    groups: dict[tuple[int, int], list[Item]] = {}
-    for item in items:
-        groups.setdefault(item.batch.size_hw, []).append(item)
-    return list(groups.values())
 
 
 def find_shrink(config: HandlerConfig) -> Shrink | None:

@@ -1,6 +1,9 @@
 """The answers for one image. orjson writes these dataclasses as the JSON of the HTTP contract."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,12 @@ class Classification:
 
 @dataclass(frozen=True)
 class Detection:
-    """One object; `box` is (x1, y1, x2, y2) in pixels of the upright source image."""
+    """One object; `box` is (x1, y1, x2, y2) in pixels of the upright source image, unless converted."""
 
     class_id: int
     label: str
     score: float
-    box: tuple[float, float, float, float]
+    box: Box
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,37 @@ class Explanation:
     method: str
     heat_map: HeatMap
     image: ImageSize
+
+
+def convert_boxes(found: Detections, box_format: str) -> Detections:
+    """Boxes in the form that a request asks for, from xyxy in pixels, which is what all of the code has."""
+    if box_format == "xyxy":
+        return found
+    convert, size = BOX_FORMATS[box_format], found.image
+    return replace(found, detections=tuple(replace(each, box=convert(each.box, size)) for each in found.detections))
+
+
+def _to_xywh(box: Box, _: ImageSize) -> Box:
+    x1, y1, x2, y2 = box
+    return x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)
+
+
+def _to_shares(box: Box, image: ImageSize) -> Box:
+    x, y, right_or_width, bottom_or_height = box
+    return (
+        round(x / image.width, 6),
+        round(y / image.height, 6),
+        round(right_or_width / image.width, 6),
+        round(bottom_or_height / image.height, 6),
+    )
+
+
+def _to_xywh_shares(box: Box, image: ImageSize) -> Box:
+    return _to_shares(_to_xywh(box, image), image)
+
+
+BOX_FORMATS: dict[str, Callable[[Box, ImageSize], Box]] = {
+    "xywh": _to_xywh,  # COCO's: the top left corner, then the size
+    "xyxyn": _to_shares,
+    "xywhn": _to_xywh_shares,
+}
