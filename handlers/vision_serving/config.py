@@ -16,6 +16,7 @@ KEY = re.compile(r"(?!int$|float$|str$)[a-z_][a-z0-9_]*|\d+")
 Task = Literal["classification", "detection"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 DeviceType = Literal["cpu", "cuda"]
+Instances = Literal["masks", "keypoints"]
 
 SizeHW = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 RGB = tuple[float, float, float]
@@ -127,30 +128,41 @@ class DetectionOptions(StrictModel):
     class_filter: Annotated[ClassFilter | None, BeforeValidator(_split_commas)] = None
 
 
+class MaskOptions(DetectionOptions):
+    """What a request of a detector with masks may choose, too."""
+
+    mask_format: Literal["rle", "polygons", "none"] = "rle"
+
+
 Options = ClassificationOptions | DetectionOptions
-OPTIONS: dict[Task, type[ClassificationOptions] | type[DetectionOptions]] = {
+OPTIONS: dict[Task, type[Options]] = {
     "classification": ClassificationOptions,
     "detection": DetectionOptions,
 }
+# What a detector may give beyond boxes; a recipe, which does not know yet, may state options of any of them.
+INSTANCE_OPTIONS: dict[Instances, type[DetectionOptions]] = {"masks": MaskOptions, "keypoints": DetectionOptions}
+WIDEST_OPTIONS: dict[Task, type[Options]] = {"classification": ClassificationOptions, "detection": MaskOptions}
 
 
-def check_options(task: Task, options: dict[str, Any]) -> None:
-    """Raises ValueError when they are not options of the task."""
+def check_options(model: type[Options], options: dict[str, Any]) -> None:
+    """Raises ValueError when they are not options of that model."""
     try:
-        OPTIONS[task].model_validate(options)
+        model.model_validate(options)
     except ValidationError as error:
-        raise ValueError(f"options: {describe_problems(error, OPTIONS[task])}") from error
+        raise ValueError(f"options: {describe_problems(error, model)}") from error
 
 
 class HandlerConfig(StrictModel):
     """The `handler:` section of an archive.
 
+    instances      what a detector gives of an object beyond its box
     device_type    the only kind of device that the artifact runs on; any that its backend knows where there is none
     cpu_features   what its verified answers depend on, as `resources.cpu_features` names it
     scaled_decoding  large JPEGs of a classifier may be decoded at 1/2, 1/4 or 1/8 of their size (images.shrink_jpeg)
     """
 
     task: Task
+    instances: Instances | None = None
     backend: str
     precision: Precision = "fp32"
     artifact: str
@@ -166,9 +178,14 @@ class HandlerConfig(StrictModel):
 
     @model_validator(mode="after")
     def _default_options_are_valid(self) -> "HandlerConfig":
-        check_options(self.task, self.options)
+        check_options(self.options_model, self.options)
         check_scaled_decoding(self.task, self.scaled_decoding)
         return self
+
+    @property
+    def options_model(self) -> type[Options]:
+        """What a request may choose."""
+        return OPTIONS[self.task] if self.instances is None else INSTANCE_OPTIONS[self.instances]
 
 
 class BackendConfig(StrictModel):

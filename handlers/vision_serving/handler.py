@@ -16,7 +16,6 @@ from torch import Tensor
 from vision_serving.backends import find_backend, load_backend
 from vision_serving.backends.base import Backend
 from vision_serving.config import (
-    OPTIONS,
     BackendConfig,
     DeviceType,
     HandlerConfig,
@@ -122,7 +121,7 @@ class VisionHandler(ABC):
 
     def read_options(self, values: Mapping[str, Any]) -> Options:
         """The archive's defaults with a request's values over them. Raises InvalidOptionError."""
-        model = OPTIONS[self.config.task]
+        model = self.config.options_model
         unknown = sorted(set(values) - set(model.model_fields))
         if unknown:
             allowed = sorted(model.model_fields)

@@ -164,19 +164,21 @@ def write_model_config(
 ) -> None:
     """The archive's yaml: the `handler` section and timeouts. Workers and batching belong to config.properties."""
     present = cpu_features()
-    handler = HandlerConfig(
-        task=recipe.task,
-        backend=backend,
-        precision=job.precision,
-        artifact=exported.artifact,
-        device_type=None if exported.portable else job.device_type,
-        cpu_features=tuple(feature for feature in exported.cpu_features if feature in present),
-        preprocessing=checkpoint.preprocessing,
-        candidates_per_class=checkpoint.candidates_per_class,
-        options=checkpoint.options,
-        limits=recipe.limits,
-        scaled_decoding=recipe.scaled_decoding,
-    )
+    section = {
+        "task": recipe.task,
+        "instances": getattr(job.graph, "instances", None),
+        "backend": backend,
+        "precision": job.precision,
+        "artifact": exported.artifact,
+        "device_type": None if exported.portable else job.device_type,
+        "cpu_features": tuple(feature for feature in exported.cpu_features if feature in present),
+        "preprocessing": checkpoint.preprocessing,
+        "candidates_per_class": checkpoint.candidates_per_class,
+        "options": checkpoint.options,
+        "limits": recipe.limits,
+        "scaled_decoding": recipe.scaled_decoding,
+    }
+    handler = parse_config(HandlerConfig, section, f"recipe {recipe.name}")
     document = {
         "responseTimeout": recipe.response_timeout_s,
         "startupTimeout": recipe.startup_timeout_s,

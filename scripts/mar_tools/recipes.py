@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from vision_serving.config import (
+    WIDEST_OPTIONS,
     ImageLimits,
     Precision,
     PreprocessingConfig,
@@ -150,7 +151,7 @@ class Recipe(StrictModel):
 
     @model_validator(mode="after")
     def _options_are_valid(self) -> "Recipe":
-        check_options(self.task, self.options)
+        check_options(WIDEST_OPTIONS[self.task], self.options)
         check_scaled_decoding(self.task, self.scaled_decoding)
         return self
 
