@@ -144,6 +144,11 @@ INSTANCE_OPTIONS: dict[Instances, type[DetectionOptions]] = {"masks": MaskOption
 WIDEST_OPTIONS: dict[Task, type[Options]] = {"classification": ClassificationOptions, "detection": MaskOptions}
 
 
+def find_options(task: Task, instances: Instances | None) -> type[Options]:
+    """What a request to a model may choose."""
+    return OPTIONS[task] if instances is None else INSTANCE_OPTIONS[instances]
+
+
 def check_options(model: type[Options], options: dict[str, Any]) -> None:
     """Raises ValueError when they are not options of that model."""
     try:
@@ -185,7 +190,7 @@ class HandlerConfig(StrictModel):
     @property
     def options_model(self) -> type[Options]:
         """What a request may choose."""
-        return OPTIONS[self.task] if self.instances is None else INSTANCE_OPTIONS[self.instances]
+        return find_options(self.task, self.instances)
 
 
 class BackendConfig(StrictModel):

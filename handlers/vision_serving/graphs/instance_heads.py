@@ -36,25 +36,11 @@ class InstanceGraph(RcnnGraph):
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         features, candidates = self.detect(pixels)
-        rows, present = self._choose(candidates, pixels.shape[1] + pixels.shape[2])
-        count, num_rows = candidates["scores"].shape
-        image_ids = torch.arange(count, device=rows.device).reshape(-1, 1).expand_as(rows)
-        chosen = (
-            present.reshape(-1).nonzero().squeeze(1)
-        )  # in a batch of a crowd and an empty street, no more than both
-        image_ids, flat_rows = image_ids.reshape(-1)[chosen], (image_ids * num_rows + rows).reshape(-1)[chosen]
-        boxes = candidates["boxes"].reshape(-1, 4)[flat_rows]
-        rois = torch.cat((image_ids.to(boxes.dtype).unsqueeze(1), boxes), dim=1)
-        values = self.run_head(features, rois, candidates["class_ids"].reshape(-1)[flat_rows])
-        places = present.reshape(-1).long().cumsum(0) - 1
-        return {
-            **candidates,
-            "instances": torch.where(present, rows, torch.full_like(rows, -1)),
-            self.output: values[places].reshape(*rows.shape, *values.shape[1:]),
-        }
+        instances = self._choose(candidates, pixels.shape[1] + pixels.shape[2])
+        return {**candidates, "instances": instances, self.output: self._describe(features, candidates, instances)}
 
-    def _choose(self, candidates: dict[str, Tensor], spacing: int | Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (N, D) of the candidates, best first, and whether each is one; every image has its best one at least.
+    def _choose(self, candidates: dict[str, Tensor], spacing: int | Tensor) -> Tensor:
+        """Rows (N, D) of the candidates, best first, then -1; every image has its best one at least.
 
         One NMS for the batch, as in the RPN: images and classes are moved apart by `spacing`, more than a side.
         """
@@ -63,18 +49,34 @@ class InstanceGraph(RcnnGraph):
         # The best one whatever its score: runtimes differ in what they make of no boxes at all.
         is_best = torch.arange(num_rows, device=scores.device) == scores.argmax(dim=1, keepdim=True)
         flat_rows = ((scores > heads.score_thresh) | is_best).reshape(-1).nonzero().squeeze(1)
-        image_ids = torch.div(flat_rows, num_rows, rounding_mode="floor")
         class_ids = candidates["class_ids"].reshape(-1)[flat_rows]
         side = math.ceil(math.sqrt(self.num_classes))  # a square of classes, so that no box moves far
-        columns, lines = class_ids % side, torch.div(class_ids, side, rounding_mode="floor") + image_ids * side
-        boxes = candidates["boxes"].reshape(-1, 4)[flat_rows]
-        offsets = torch.stack((columns, lines, columns, lines), dim=1).to(boxes.dtype) * spacing
+        columns = class_ids % side
+        lines = _floor_divide(class_ids, side) + side * _floor_divide(flat_rows, num_rows)
+        offsets = torch.stack((columns, lines, columns, lines), dim=1).to(scores.dtype) * spacing
+        boxes = candidates["boxes"].reshape(-1, 4)[flat_rows] + offsets
         flat_scores = scores.reshape(-1)
-        kept = flat_rows[nms(boxes + offsets, flat_scores[flat_rows], heads.nms_thresh + IOU_MARGIN)]
+        kept = flat_rows[nms(boxes, flat_scores[flat_rows], heads.nms_thresh + IOU_MARGIN)]
         kept_scores = torch.full_like(flat_scores, SUPPRESSED).scatter(0, kept, flat_scores[kept]).reshape(scores.shape)
         most = (kept_scores > SUPPRESSED).sum(dim=1).max()
         best, rows = kept_scores.topk(at_most(heads.detections_per_img, most), dim=1)
-        return rows, best > SUPPRESSED
+        return torch.where(best > SUPPRESSED, rows, torch.full_like(rows, -1))
+
+    def _describe(self, features: dict[str, Tensor], candidates: dict[str, Tensor], instances: Tensor) -> Tensor:
+        """The head's values (N, D, ...); it runs on what is there alone, however unlike the images of a batch are."""
+        flat = instances.reshape(-1)
+        is_there = flat >= 0
+        places = is_there.nonzero().squeeze(1)
+        image_ids = _floor_divide(places, instances.shape[1])
+        rows = image_ids * candidates["scores"].shape[1] + flat[places]
+        boxes = candidates["boxes"].reshape(-1, 4)[rows]
+        rois = torch.cat((image_ids.to(boxes.dtype).unsqueeze(1), boxes), dim=1)
+        values = self.run_head(features, rois, candidates["class_ids"].reshape(-1)[rows])
+        return values[is_there.long().cumsum(0) - 1].reshape(*instances.shape, *values.shape[1:])
+
+
+def _floor_divide(values: Tensor, divisor: int | Tensor) -> Tensor:
+    return torch.div(values, divisor, rounding_mode="floor")
 
 
 class MaskRcnnGraph(InstanceGraph):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.rpn import concat_box_prediction_layers
-from torchvision.ops import nms, roi_align
+from torchvision.ops import MultiScaleRoIAlign, nms, roi_align
 
 from vision_serving.graphs.anchors import AnchorGrid, at_most, cell_anchors_of, clip_boxes
 from vision_serving.graphs.pixels import pad_to_multiple
@@ -95,7 +95,7 @@ class RcnnGraph(nn.Module):
         }
 
 
-def pool_rois(pool: nn.Module, features: dict[str, Tensor], rois: Tensor) -> Tensor:
+def pool_rois(pool: MultiScaleRoIAlign, features: dict[str, Tensor], rois: Tensor) -> Tensor:
     """RoIAlign of rois (M, 5: image index and xyxy), each from the pyramid level that fits its size."""
     maps = [features[name] for name in pool.featmap_names if name in features]
     aligned = [
