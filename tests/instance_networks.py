@@ -1,4 +1,4 @@
-"""Tiny Mask and Keypoint R-CNNs of torchvision, with weights that are the same each time. A file for `python` recipes."""
+"""Tiny Mask and Keypoint R-CNNs of torchvision, with the same weights each time. A file for `python` recipes."""
 
 from typing import Any
 

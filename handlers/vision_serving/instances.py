@@ -31,14 +31,15 @@ def add_instances(
     name = next((name for name in FIELDS if name in outputs), None)
     if name is None or not detections:
         return detections
-    values = take_values(outputs[name][index], outputs["instances"][index], candidates.rows)
+    rows = torch.full_like(candidates.class_ids, -1) if candidates.rows is None else candidates.rows
+    values = take_values(outputs[name][index], outputs["instances"][index], rows)
     return FIELDS[name](detections, values, candidates.boxes, geometry, options)
 
 
-def take_values(values: Tensor, instances: Tensor, rows: Tensor | None) -> Values:
+def take_values(values: Tensor, instances: Tensor, rows: Tensor) -> Values:
     """values: (D, ...). instances: (D,) the candidate that each belongs to, or -1. rows: the candidates asked for."""
     slots = {row: slot for slot, row in enumerate(instances.tolist()) if row >= 0}
-    wanted = [] if rows is None else [slots.get(row) for row in rows.tolist()]
+    wanted = [slots.get(row) for row in rows.tolist()]
     found = [None if slot is None else values[slot].float() for slot in wanted]
     if not all(torch.isfinite(value).all() for value in found if value is not None):
         raise InferenceError("the model gave masks or keypoints that are not finite for this image")

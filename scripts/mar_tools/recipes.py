@@ -65,6 +65,8 @@ class VerificationRecipe(StrictModel):
     min_matched_boxes: Share | None = None
     min_iou: Share | None = None
     min_mean_iou: Share | None = None
+    min_mean_mask_iou: Share | None = None
+    max_keypoint_distance: Share | None = None
     max_score_difference: Share | None = None
     min_snr_db: float | None = None
     max_accuracy_drop: Share | None = None
