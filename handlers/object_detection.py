@@ -10,6 +10,7 @@ from vision_serving.config import DetectionOptions, Options
 from vision_serving.errors import InferenceError, InvalidOptionError
 from vision_serving.handler import VisionHandler
 from vision_serving.images import Image
+from vision_serving.instances import add_instances
 from vision_serving.labels import find_class_id
 from vision_serving.postprocessing import read_candidates, select_detections
 from vision_serving.predictions import Detection, Detections, ImageSize, Prediction, convert_boxes
@@ -72,7 +73,7 @@ class ObjectDetectionHandler(VisionHandler):
         best = select_detections(candidates, options)
         if not (torch.isfinite(outputs["scores"][index]).all() and torch.isfinite(best.boxes).all()):
             raise InferenceError("the model gave scores or boxes that are not finite for this image")
-        detections = tuple(
+        detections: tuple[Detection, ...] = tuple(
             Detection(class_id, self.labels[class_id], round(score, 6), (x1, y1, x2, y2))
             for class_id, score, (x1, y1, x2, y2) in zip(
                 best.class_ids.tolist(),
@@ -81,5 +82,6 @@ class ObjectDetectionHandler(VisionHandler):
                 strict=True,
             )
         )
+        detections = add_instances(detections, best, outputs, index, geometry, options)
         height, width = geometry.source_hw
         return Detections(detections, ImageSize(width=width, height=height))

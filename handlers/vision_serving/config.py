@@ -17,6 +17,7 @@ Task = Literal["classification", "detection"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 DeviceType = Literal["cpu", "cuda"]
 Method = Literal["occlusion", "integrated_gradients", "saliency"]
+Instances = Literal["masks", "keypoints"]
 
 SizeHW = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 RGB = tuple[float, float, float]
@@ -214,6 +215,12 @@ class DetectionOptions(StrictModel):
     tile_overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.2
 
 
+class MaskOptions(DetectionOptions):
+    """What a request of a detector with masks may choose, too."""
+
+    mask_format: Literal["rle", "polygons", "none"] = "rle"
+
+
 class ExplanationOptions(StrictModel):
     """What a request for an explanation may choose.
 
@@ -228,10 +235,17 @@ class ExplanationOptions(StrictModel):
     steps: Annotated[int, Field(ge=8, le=128)] = 32
 
 
-Options = ClassificationOptions | DetectionOptions | ExplanationOptions
-OPTIONS: dict[Task, type[ClassificationOptions] | type[DetectionOptions]] = {
+PredictionOptions = ClassificationOptions | DetectionOptions
+Options = PredictionOptions | ExplanationOptions
+OPTIONS: dict[Task, type[PredictionOptions]] = {
     "classification": ClassificationOptions,
     "detection": DetectionOptions,
+}
+# What a detector may give beyond boxes; a recipe, which does not know yet, may state options of any of them.
+INSTANCE_OPTIONS: dict[Instances, type[DetectionOptions]] = {"masks": MaskOptions, "keypoints": DetectionOptions}
+WIDEST_OPTIONS: dict[Task, type[PredictionOptions]] = {
+    "classification": ClassificationOptions,
+    "detection": MaskOptions,
 }
 
 
@@ -250,23 +264,30 @@ def parse_options(model: type[OptionsModel], values: Mapping[str, Any], defaults
         raise InvalidOptionError(describe_problems(error, model)) from error
 
 
-def check_options(task: Task, options: dict[str, Any]) -> None:
-    """Raises ValueError when they are not options of the task."""
+def find_options(task: Task, instances: Instances | None) -> type[PredictionOptions]:
+    """What a request to a model may choose."""
+    return OPTIONS[task] if instances is None else INSTANCE_OPTIONS[instances]
+
+
+def check_options(model: type[PredictionOptions], options: dict[str, Any]) -> None:
+    """Raises ValueError when they are not options of that model."""
     try:
-        OPTIONS[task].model_validate(options)
+        model.model_validate(options)
     except ValidationError as error:
-        raise ValueError(f"options: {describe_problems(error, OPTIONS[task])}") from error
+        raise ValueError(f"options: {describe_problems(error, model)}") from error
 
 
 class HandlerConfig(StrictModel):
     """The `handler:` section of an archive.
 
+    instances      what a detector gives of an object beyond its box
     device_type    the only kind of device that the artifact runs on; any that its backend knows where there is none
     cpu_features   what its verified answers depend on, as `resources.cpu_features` names it
     scaled_decoding  large JPEGs of a classifier may be decoded at 1/2, 1/4 or 1/8 of their size (images.shrink_jpeg)
     """
 
     task: Task
+    instances: Instances | None = None
     backend: str
     precision: Precision = "fp32"
     artifact: str
@@ -283,9 +304,14 @@ class HandlerConfig(StrictModel):
 
     @model_validator(mode="after")
     def _default_options_are_valid(self) -> "HandlerConfig":
-        check_options(self.task, self.options)
+        check_options(self.options_model, self.options)
         check_scaled_decoding(self.task, self.scaled_decoding)
         return self
+
+    @property
+    def options_model(self) -> type[PredictionOptions]:
+        """What a request may choose."""
+        return find_options(self.task, self.instances)
 
 
 class BackendConfig(StrictModel):

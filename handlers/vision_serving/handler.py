@@ -14,7 +14,6 @@ from torch import Tensor
 from vision_serving.backends import find_backend, load_backend
 from vision_serving.backends.base import Backend
 from vision_serving.config import (
-    OPTIONS,
     BackendConfig,
     DeviceType,
     HandlerConfig,
@@ -130,7 +129,7 @@ class VisionHandler(ABC):
 
     def read_options(self, values: Mapping[str, Any]) -> Options:
         """The archive's defaults with a request's values over them. Raises InvalidOptionError."""
-        return parse_options(OPTIONS[self.config.task], values, self.config.options)
+        return parse_options(self.config.options_model, values, self.config.options)
 
     def _check_payload(self, payload: Payload, read_options: ReadOptions) -> Options | RequestError:
         """The options of a request, or why none of its images is served."""

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel
 
-from vision_serving.config import OPTIONS, ExplanationOptions, HandlerConfig
+from vision_serving.config import ExplanationOptions, HandlerConfig
 from vision_serving.errors import ConfigError
 
 Card = dict[str, Any]
@@ -60,7 +60,7 @@ def build_card(
         "device": device,
         **config.model_dump(mode="json", include=set(SETTINGS)),
         "preprocessing": config.preprocessing.model_dump(mode="json", exclude_none=True),
-        "options": describe_options(OPTIONS[config.task], config.options),
+        "options": describe_options(config.options_model, config.options),
         "explanations": describe_options(ExplanationOptions, {}, method=list(methods)) if methods else None,
         "limits": config.limits.model_dump(mode="json"),
         "verification": read_evidence(folder),

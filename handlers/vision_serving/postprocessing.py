@@ -27,14 +27,16 @@ def top_k_classes(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Candidates:
-    """boxes: (K, 4) xyxy in model pixels. scores: (K,). class_ids: (K,)."""
+    """boxes: (K, 4) xyxy in model pixels. scores: (K,). class_ids: (K,). rows: (K,) their places in padded outputs."""
 
     boxes: Tensor
     scores: Tensor
     class_ids: Tensor
+    rows: Tensor | None = None
 
     def take(self, indices: Tensor) -> "Candidates":
-        return Candidates(self.boxes[indices], self.scores[indices], self.class_ids[indices])
+        rows = None if self.rows is None else self.rows[indices]
+        return Candidates(self.boxes[indices], self.scores[indices], self.class_ids[indices], rows)
 
 
 def read_candidates(
@@ -53,7 +55,7 @@ def read_candidates(
     if "class_ids" in outputs:
         class_ids = outputs["class_ids"][index].long()
         kept = (scores > find_thresholds(class_ids, score_threshold, class_thresholds)).nonzero().squeeze(1)
-        return Candidates(boxes[kept], scores[kept], class_ids[kept])
+        return Candidates(boxes[kept], scores[kept], class_ids[kept], kept)
     thresholds = find_thresholds(torch.arange(scores.shape[1]), score_threshold, class_thresholds)
     if per_class is not None and per_class < scores.shape[0]:
         # The threshold moves up to each class's last kept score; NMS and sorting come later, so order does not matter.

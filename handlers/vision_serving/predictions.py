@@ -33,6 +33,39 @@ class Detection:
 
 
 @dataclass(frozen=True)
+class RunLengths:
+    """A mask of the whole source image as COCO's compressed run lengths; `size` is (height, width)."""
+
+    size: tuple[int, int]
+    counts: str
+
+
+Polygons = tuple[tuple[float, ...], ...]  # (x1, y1, x2, y2, ...) of each part, in pixels of the source image
+Keypoint = tuple[float, float, float]  # x and y in pixels of the source image, score
+
+
+@dataclass(frozen=True)
+class MaskDetection(Detection):
+    """Of a model with masks; None where the model itself would not answer this box, as in all of these."""
+
+    mask: RunLengths | None
+
+
+@dataclass(frozen=True)
+class PolygonDetection(Detection):
+    """Of a model with masks, for a request that asks for outlines."""
+
+    polygons: Polygons | None
+
+
+@dataclass(frozen=True)
+class KeypointDetection(Detection):
+    """Of a model with keypoints, always in the same order."""
+
+    keypoints: tuple[Keypoint, ...] | None
+
+
+@dataclass(frozen=True)
 class ImageSize:
     """Size in pixels of the upright source image."""
 
