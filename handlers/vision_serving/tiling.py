@@ -1,7 +1,7 @@
 """Small objects in large images: which tiles an image is cut into, and one answer from those of its tiles."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from vision_serving.config import DetectionOptions, Options
 from vision_serving.errors import PayloadTooLargeError
-from vision_serving.postprocessing import Indices, intersect, keep_best, measure_areas
-from vision_serving.predictions import Detections
+from vision_serving.postprocessing import Indices, keep_best, measure_iou
+from vision_serving.predictions import Box, Detections, ImageSize
 from vision_serving.preprocessing import Region, SizeHW
 
-BORDER = 0.01  # share of a tile: a box that ends this close to a tile's border may go on beyond it
-SAME_OBJECT = 0.5  # share of the smaller of two boxes that both cover: more, and two tiles see one object
+BORDER = 0.02  # share of a tile: a box that ends this close to a tile's border may go on beyond it
+SAME_OBJECT = 0.5  # IoU above which boxes of two tiles are one object, for detectors without NMS too
+
+Measure = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 
 
 def is_tiled(options: Options) -> bool:
@@ -55,43 +57,47 @@ def check_tile_count(source_hw: SizeHW, options: Options, max_tiles: int, images
         )
 
 
-def merge_tiles(parts: Sequence[Detections], regions: Sequence[Region], options: DetectionOptions) -> Detections:
-    """One answer of those of an image and its tiles, boxes xyxy in pixels of the image; best first.
+def merge_tiles(
+    parts: Sequence[Detections],
+    regions: Sequence[Region],
+    options: DetectionOptions,
+    border: float = BORDER,
+    measure: Measure = measure_iou,
+) -> Detections:
+    """One answer of those for an image and its tiles, boxes xyxy in pixels of the image; best first.
 
     A box that a tile's border cuts is left to the tile, or the whole image, that sees beyond it. What two regions both
     see is told once, by the better score; boxes of one region are left to the NMS that they have been through.
+    measure: how much two boxes overlap. examples/digits_detection/measure_tiling.py compares others.
     """
     found = [
         (detection, number)
         for number, (part, region) in enumerate(zip(parts, regions, strict=True))
         for detection in part.detections
-        if not _is_cut(detection.box, region, parts[0])
+        if not _is_cut(detection.box, region, part.image, border)
     ]
-    detections = [detection for detection, _ in found]
-    boxes = np.array([detection.box for detection in detections], dtype=np.float32).reshape(-1, 4)
+    boxes = np.array([detection.box for detection, _ in found], dtype=np.float32).reshape(-1, 4)
     numbers = np.array([number for _, number in found], dtype=np.int64)
-    class_ids = np.array([detection.class_id for detection in detections], dtype=np.int64)
-    if options.nms == "class_agnostic":
-        class_ids[:] = 0
+    agnostic = options.nms == "class_agnostic"
+    class_ids = np.array([0 if agnostic else detection.class_id for detection, _ in found], dtype=np.int64)
 
     def overlapping(rows: Indices, columns: Indices) -> NDArray[np.bool_]:
-        first, second = boxes[rows, None], boxes[None, columns]
-        smaller = np.minimum(measure_areas(first), measure_areas(second))
-        same: NDArray[np.bool_] = intersect(first, second) > SAME_OBJECT * smaller
+        same: NDArray[np.bool_] = measure(boxes[rows, None], boxes[None, columns]) > SAME_OBJECT
         same &= class_ids[rows, None] == class_ids[None, columns]
         same &= numbers[rows, None] != numbers[None, columns]
         return same
 
-    scores = np.array([detection.score for detection in detections], dtype=np.float32)
+    scores = np.array([detection.score for detection, _ in found], dtype=np.float32)
     kept = keep_best(scores, overlapping, options.max_detections)
-    return replace(parts[0], detections=tuple(detections[index] for index in kept.tolist()))
+    return replace(parts[0], detections=tuple(found[index][0] for index in kept.tolist()))
 
 
-def _is_cut(box: tuple[float, float, float, float], region: Region, whole: Detections) -> bool:
-    """Whether a box reaches a border of its tile that is none of the image."""
-    limits = (0, 0, whole.image.width, whole.image.height)
-    sides = (region[2] - region[0], region[3] - region[1])
+def _is_cut(box: Box, region: Region, image: ImageSize, border: float) -> bool:
+    """Whether a box reaches an end of its region that is none of the image."""
+    width, height = region[2] - region[0], region[3] - region[1]
     return any(
-        border != limit and abs(end - border) <= BORDER * side
-        for end, border, limit, side in zip(box, region, limits, sides * 2, strict=True)
+        end != last and abs(side - end) <= border * length
+        for side, end, last, length in zip(
+            box, region, (0, 0, image.width, image.height), (width, height) * 2, strict=True
+        )
     )

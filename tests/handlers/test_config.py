@@ -140,6 +140,42 @@ def test_a_class_filter_is_a_list_or_comma_separated_text(text: object, filtered
     assert DetectionOptions.model_validate({"class_filter": text}).class_filter == filtered
 
 
+@pytest.mark.parametrize(
+    ("given", "thresholds"),
+    [
+        ("person:0.3,dog:0.6", {"person": 0.3, "dog": 0.6}),
+        (" person : 0.3 , ", {"person": 0.3}),
+        ("a:b:0.3", {"a:b": 0.3}),
+        ("", {}),
+        ({"person": 0.3, 17: 1}, {"person": 0.3, 17: 1.0}),
+    ],
+    ids=["pairs", "spaces", "a colon in the label", "empty", "mapping"],
+)
+def test_class_thresholds_are_a_mapping_or_pairs_with_commas(given: object, thresholds: dict[Any, float]) -> None:
+    assert DetectionOptions.model_validate({"class_thresholds": given}).class_thresholds == thresholds
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"class_thresholds": "person"}, ["class_thresholds", "`label:threshold`", "got 'person'"]),
+        ({"class_thresholds": "dog:0.1,dog:0.2"}, ["class_thresholds", "got 'dog' twice"]),
+        ({"class_thresholds": "dog:2"}, ["class_thresholds.dog", "less than or equal to 1"]),
+        ({"class_thresholds": {"dog": None}}, ["class_thresholds.dog", "valid number"]),
+        ({"class_thresholds": ["dog"]}, ["class_thresholds"]),
+        ({"nms": "hard"}, ["'nms'", "'class_wise', 'class_agnostic', 'soft' or 'none'", "got 'hard'"]),
+        ({"box_format": "cxcywh"}, ["'box_format'", "'xyxy', 'xywh', 'xyxyn' or 'xywhn'", "got 'cxcywh'"]),
+        ({"tile_size": 31}, ["'tile_size'", "expected 32 to 16384 pixels, or 0 for no tiles, got 31"]),
+        ({"tile_size": "640.5"}, ["'tile_size'", "valid integer"]),
+        ({"tile_overlap": 0.6}, ["'tile_overlap'", "less than or equal to 0.5"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_option_of_a_detector_is_refused_with_what_is_right(options: dict[str, Any], words: list[str]) -> None:
+    problem = problem_of(DetectionOptions, options)
+    assert [word for word in words if word not in problem] == []
+
+
 def test_options_as_text_are_numbers_after_validation() -> None:
     options = DetectionOptions.model_validate({"score_threshold": "0.4", "max_detections": "7"})
     assert (options.score_threshold, options.max_detections) == (0.4, 7)
