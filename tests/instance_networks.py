@@ -14,6 +14,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 CHANNELS = 16
 KEYPOINTS = 4
+MASK_SEED, KEYPOINT_SEED = 9, 5  # weights that find several boxes, without ties
 MIN_SIZE, MAX_SIZE = 96, 144
 LEVELS = ["0", "1"]
 
@@ -34,44 +35,46 @@ class TinyPyramid(nn.Module):
 
 
 def tiny_mask_rcnn(num_classes: int = 4) -> MaskRCNN:
-    return build(
-        MaskRCNN,
-        num_classes,
-        mask_roi_pool=MultiScaleRoIAlign(LEVELS, 14, 2),
-        mask_head=MaskRCNNHeads(CHANNELS, (CHANNELS, CHANNELS), 1),
-        mask_predictor=MaskRCNNPredictor(CHANNELS, CHANNELS, num_classes),
-    )
+    with torch.random.fork_rng():
+        torch.manual_seed(MASK_SEED)
+        return build(
+            MaskRCNN,
+            num_classes,
+            mask_roi_pool=MultiScaleRoIAlign(LEVELS, 14, 2),
+            mask_head=MaskRCNNHeads(CHANNELS, (CHANNELS, CHANNELS), 1),
+            mask_predictor=MaskRCNNPredictor(CHANNELS, CHANNELS, num_classes),
+        )
 
 
 def tiny_keypoint_rcnn(num_classes: int = 2) -> KeypointRCNN:
-    return build(
-        KeypointRCNN,
-        num_classes,
-        keypoint_roi_pool=MultiScaleRoIAlign(LEVELS, 14, 2),
-        keypoint_head=KeypointRCNNHeads(CHANNELS, (CHANNELS, CHANNELS)),
-        keypoint_predictor=KeypointRCNNPredictor(CHANNELS, KEYPOINTS),
-    )
+    with torch.random.fork_rng():
+        torch.manual_seed(KEYPOINT_SEED)
+        return build(
+            KeypointRCNN,
+            num_classes,
+            keypoint_roi_pool=MultiScaleRoIAlign(LEVELS, 14, 2),
+            keypoint_head=KeypointRCNNHeads(CHANNELS, (CHANNELS, CHANNELS)),
+            keypoint_predictor=KeypointRCNNPredictor(CHANNELS, KEYPOINTS),
+        )
 
 
 def build(kind: Any, num_classes: int, **heads: nn.Module) -> Any:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = kind(
-            TinyPyramid(),
-            min_size=MIN_SIZE,
-            max_size=MAX_SIZE,
-            rpn_anchor_generator=AnchorGenerator(((40,), (80,)), ((0.5, 1.0, 2.0),) * 2),
-            rpn_pre_nms_top_n_test=60,
-            rpn_post_nms_top_n_test=40,
-            box_roi_pool=MultiScaleRoIAlign(LEVELS, 7, 2),
-            box_head=TwoMLPHead(CHANNELS * 49, 32),
-            box_predictor=FastRCNNPredictor(32, num_classes),
-            box_score_thresh=0.5,
-            box_detections_per_img=8,
-            **heads,
-        )
-        for module in network.modules():
-            spread(module)
+    network = kind(
+        TinyPyramid(),
+        min_size=MIN_SIZE,
+        max_size=MAX_SIZE,
+        rpn_anchor_generator=AnchorGenerator(((40,), (80,)), ((0.5, 1.0, 2.0),) * 2),
+        rpn_pre_nms_top_n_test=60,
+        rpn_post_nms_top_n_test=40,
+        box_roi_pool=MultiScaleRoIAlign(LEVELS, 7, 2),
+        box_head=TwoMLPHead(CHANNELS * 49, 32),
+        box_predictor=FastRCNNPredictor(32, num_classes),
+        box_score_thresh=0.5,
+        box_detections_per_img=8,
+        **heads,
+    )
+    for module in network.modules():
+        spread(module)
     return network.eval()
 
 
