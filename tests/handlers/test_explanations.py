@@ -13,7 +13,7 @@ from conftest import CPU, MakeHandler, TinyModel
 from fakes import BLUE, GREEN, HUNGRY, NOT_FINITE, POISON, RED, encode_image, new_context, png
 
 from image_classification import ImageClassificationHandler
-from vision_serving import explanations
+from vision_serving import explanations, picture_answers
 from vision_serving.errors import (
     ExplanationTimeoutError,
     ImageDecodeError,
@@ -24,7 +24,7 @@ from vision_serving.errors import (
     PayloadTooLargeError,
     RequestError,
 )
-from vision_serving.explanations import TimeShares, wants_image
+from vision_serving.explanations import TimeShares
 from vision_serving.handler import VisionHandler
 from vision_serving.images import Image
 from vision_serving.payload import Payload
@@ -250,23 +250,6 @@ def test_an_explanation_has_the_form_of_its_request(make_handler: MakeHandler) -
     assert failure["error"]["code"] == 400
 
 
-@pytest.mark.parametrize(
-    ("accept", "wanted"),
-    [
-        ("image/png", True),
-        ("IMAGE/PNG; q=0.9, application/json", True),
-        ("application/json, image/png", False),
-        ("*/*", False),
-        ("text/html, image/*, */*", True),
-        ("", False),
-        ("image/jpeg", False),
-    ],
-)
-def test_a_picture_is_sent_where_it_is_wanted_before_json(accept: str, wanted: bool) -> None:
-    assert wants_image({"Accept": accept}) is wanted
-    assert wants_image({}) is False
-
-
 def send(handler: VisionHandler, row: dict[str, Any], headers: dict[str, Any]) -> tuple[int, str, bytes]:
     context = new_context(Path(), [headers])
     [body] = handler.handle([row], context)
@@ -300,7 +283,7 @@ def test_what_cannot_be_one_picture_is_json(
         headers |= {"content-type": "multipart/form-data", "a": {"content-type": "a/b"}, "b": {"content-type": "a/b"}}
         row = {"a": png(RED), "b": png(RED)}
     if fault == "drawing fails":
-        monkeypatch.setattr(explanations, "draw_explanation", lambda *_: 1 / 0)
+        monkeypatch.setattr(picture_answers, "draw_explanation", lambda *_: 1 / 0)
     status, kind, body = send(make_handler("classification"), row, headers)
-    assert (status, kind) == ({"garbage": 400, "two images": 200, "drawing fails": 500}[fault], "application/json")
+    assert (status, kind) == ({"garbage": 400, "two images": 406, "drawing fails": 500}[fault], "application/json")
     assert orjson.loads(body)
