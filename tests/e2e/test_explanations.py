@@ -4,7 +4,6 @@ import io
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,14 +43,6 @@ def explain(service: Service, body: Any, options: str = "", model: str = MODEL, 
     given = {**OCTETS, "X-Inference-Options": options, **headers}
     response: requests.Response = service.request("POST", f"/explanations/{model}", data=body, headers=given)
     return response
-
-
-def inked_share(heat_map: dict[str, Any], encoded: bytes) -> float:
-    """How much of what speaks for the class lies in the middle, where the sample's digit is, over the middle's share."""
-    values = np.array(heat_map["values"]).clip(min=0)
-    height, width = values.shape
-    middle = values[height // 8 : -height // 8, width // 4 : -width // 4]
-    return float(middle.sum() / values.sum()) / (middle.size / values.size)
 
 
 @pytest.mark.parametrize("method", ["occlusion", "integrated_gradients", "saliency"])
@@ -184,11 +175,8 @@ def test_the_card_of_a_server_is_that_of_its_archive_and_its_device(explaining: 
 def test_a_card_is_a_table_for_people(explaining: Service) -> None:
     shown = run_script("manage_models.py", "--config", explaining.server.config, "describe", MODEL, "--card")
     assert shown.returncode == 0, shown.stderr
-    assert [
-        word
-        for word in ("eager fp32 on cpu", "top_k = 5", "saliency", "max_pixels", "SHA-256")
-        if word not in shown.stdout
-    ] == []
+    words = ("eager fp32 on cpu", "top_k = 5", "saliency", "max_pixels", "SHA-256")
+    assert [word for word in words if word not in shown.stdout] == []
 
 
 def test_the_card_of_an_unknown_model_is_refused(service: Service) -> None:
