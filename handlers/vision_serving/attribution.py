@@ -4,8 +4,8 @@
     integrated_gradients  add up gradients on the way from the baseline to the image (Sundararajan et al., 2017)
     saliency              the size of the gradient at the image (Simonyan et al., 2013)
 
-All speak of the class's logit. The baseline, what a hidden part becomes, is the colour that the model's normalisation
-maps to zero. Gradients are Captum's work, which is imported when they are first asked for.
+All speak of the class's logit. The baseline, what a hidden part becomes, is the mean colour of the image: one that is
+strange to it would be a thing of its own, which the model sees. Gradients are Captum's work, which is imported when they are first asked for.
 """
 
 import math

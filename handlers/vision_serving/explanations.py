@@ -73,7 +73,7 @@ class Explainer:
         assert isinstance(options, ExplanationOptions)
         scores = self._infer(item.batch.pixels, deadline)[0].float().softmax(dim=-1)
         class_id = int(scores.argmax()) if options.target_class is None else int(options.target_class)
-        red, green, blue = (255 * mean for mean in self._config.preprocessing.mean)
+        red, green, blue = item.batch.pixels.float().mean(dim=(0, 1, 2)).tolist()
         subject = Subject(
             pixels=item.batch.pixels,
             class_id=class_id,

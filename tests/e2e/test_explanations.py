@@ -45,14 +45,6 @@ def explain(service: Service, body: Any, options: str = "", model: str = MODEL, 
     return response
 
 
-def inked_share(heat_map: dict[str, Any], encoded: bytes) -> float:
-    """How much of what speaks for the class lies in the middle, where the sample's digit is, over the middle's share."""
-    values = np.array(heat_map["values"]).clip(min=0)
-    height, width = values.shape
-    middle = values[height // 8 : -height // 8, width // 4 : -width // 4]
-    return float(middle.sum() / values.sum()) / (middle.size / values.size)
-
-
 @pytest.mark.parametrize("method", ["occlusion", "integrated_gradients", "saliency"])
 def test_a_classifier_explains_its_answer(explaining: Service, seven: bytes, method: str) -> None:
     response = explain(explaining, seven, f"method={method}")
@@ -183,11 +175,8 @@ def test_the_card_of_a_server_is_that_of_its_archive_and_its_device(explaining: 
 def test_a_card_is_a_table_for_people(explaining: Service) -> None:
     shown = run_script("manage_models.py", "--config", explaining.server.config, "describe", MODEL, "--card")
     assert shown.returncode == 0, shown.stderr
-    assert [
-        word
-        for word in ("eager fp32 on cpu", "top_k = 5", "saliency", "max_pixels", "SHA-256")
-        if word not in shown.stdout
-    ] == []
+    words = ("eager fp32 on cpu", "top_k = 5", "saliency", "max_pixels", "SHA-256")
+    assert [word for word in words if word not in shown.stdout] == []
 
 
 def test_the_card_of_an_unknown_model_is_refused(service: Service) -> None:

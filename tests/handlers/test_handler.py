@@ -57,6 +57,7 @@ def summary(item: ItemResult) -> object:
         return type(item)
     if isinstance(item, Classification):
         return item.classes[0].label
+    assert isinstance(item, Detections)
     return [detection.label for detection in item.detections]
 
 
