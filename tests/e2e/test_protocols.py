@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -46,8 +47,7 @@ def decode_pixels(image: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.asarray(PIL.Image.open(io.BytesIO(image)).convert("RGB"))
 
 
-# Open Inference Protocol over HTTP, as KServe's documentation has it. (Its SDK, kserve 0.21, asks for older releases of
-# protobuf, psutil and python-dateutil than this project's; its client sends these bodies.)
+# Open Inference Protocol over HTTP, as KServe's documentation has it
 
 
 @pytest.mark.parametrize("path", ["/v2/models/digits/infer", "/v2/models/digits:1.0/infer", "/predictions/digits"])
@@ -77,6 +77,27 @@ def test_pixels_are_answered_as_the_file_they_came_from(service: Service, seven:
     tensor = {"name": "image", "datatype": "UINT8", "shape": pixels.shape, "data": pixels.tolist()}
     response = service.request("POST", "/v2/models/digits/infer", json={"inputs": [tensor]})
     assert json.loads(outputs_of(response.json())["predictions"][0]) == service.post("digits", seven, OCTETS).json()
+
+
+KSERVE_PYTHON = os.environ.get("KSERVE_PYTHON", "")
+
+
+@pytest.mark.skipif(
+    not KSERVE_PYTHON,
+    reason="kserve wants protobuf<7 and psutil<6, so it cannot stand beside this project: name the Python of an "
+    "environment that has it in KSERVE_PYTHON",
+)
+def test_the_client_of_kserve(service: Service) -> None:
+    script = Path(__file__).with_name("kserve_client.py")
+    command = [KSERVE_PYTHON, str(script), service.url, service.token, str(SEVEN)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert finished.returncode == 0, finished.stderr
+    answers = json.loads(finished.stdout.splitlines()[-1])
+    assert best_label(answers["v1"]["predictions"][0]) == "7"
+    for name in ("json", "binary"):
+        assert (answers[name]["id"], answers[name]["class_ids"][0][0]) == (name, 7)
+    assert "not valid base64" in answers["error"]
 
 
 ABSENT = {
