@@ -2,8 +2,9 @@
 
 import io
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
@@ -150,3 +151,20 @@ def test_a_file_above_the_limit_is_one_error_among_good_ones(client: Client) -> 
 
 def test_a_healthy_server_says_so(client: Client) -> None:
     assert client.health() == "Healthy"
+
+
+@pytest.mark.skipif(find_spec("vision_serving.media_types") is None, reason="this server draws no pictures yet")
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_an_annotated_picture_is_the_scene_with_something_drawn_on_it(
+    client: Client, kind: Literal["png", "jpeg"]
+) -> None:
+    scene = PIL.Image.open(scene_path()).convert("RGB")
+    annotated = PIL.Image.open(io.BytesIO(client.annotate("digits_detection", scene, format=kind)))
+    assert (annotated.format, annotated.size) == (kind.upper(), scene.size)
+    differing = np.any(np.abs(np.asarray(annotated.convert("RGB"), int) - np.asarray(scene, int)) > 64, axis=2)
+    assert 0 < differing.mean() < 0.5
+
+
+def test_a_picture_of_what_is_no_image_is_an_error(client: Client) -> None:
+    with pytest.raises(PredictionError, match="400 ImageDecodeError: not an image"):
+        client.annotate("digits", GARBAGE)

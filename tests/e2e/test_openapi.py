@@ -103,6 +103,25 @@ def test_the_examples_of_a_protocol_are_true(service: Service, path: str) -> Non
     assert answer == approximate(expected)
 
 
+@pytest.mark.skipif(find_spec("vision_serving.explanations") is None, reason="this server explains nothing yet")
+@pytest.mark.parametrize("path", ["/explanations/{model}", "/explanations/{model}/{version}"])
+def test_an_explanation_is_as_described(service: Service, path: str) -> None:
+    assert "heat_map" in ask(service, path, data=SEVEN.read_bytes(), headers=OCTETS).json()
+    picture = ask(service, path, data=SEVEN.read_bytes(), headers={**OCTETS, "Accept": "image/png"})
+    assert picture.headers["Content-Type"] == "image/png"
+    files = {"a": ("a.png", SEVEN.read_bytes(), "image/png"), "b": ("b.png", b"no image", "image/png")}
+    assert len(ask(service, path, files=files).json()["results"]) == 2
+    assert ask(service, path, "digits_detection", data=SCENE.read_bytes(), headers=OCTETS).status_code == 501
+
+
+@pytest.mark.skipif(find_spec("vision_serving.media_types") is None, reason="this server draws no pictures yet")
+def test_a_picture_is_an_answer_to_one_image_as_described(service: Service) -> None:
+    accept = {"Accept": "image/png"}
+    assert ask(service, PREDICT, data=SEVEN.read_bytes(), headers={**OCTETS, **accept}).status_code == 200
+    files = {name: (f"{name}.png", SEVEN.read_bytes(), "image/png") for name in ("a", "b")}
+    assert ask(service, PREDICT, files=files, headers=accept).status_code == 406
+
+
 def test_a_form_gets_results(service: Service) -> None:
     files = {"a": ("a.png", SEVEN.read_bytes(), "image/png"), "b": ("b.png", b"no image", "image/png")}
     first, second = ask(service, PREDICT, files=files, data={"top_k": "1"}).json()["results"]
