@@ -36,9 +36,10 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 Image: TypeAlias = NDArray[np.uint8]
 Shrink: TypeAlias = Callable[[PIL.Image.Image], None]
 
-# What Pillow's decoders raise on broken input.
+# What decoders raise on broken input.
 DECODER_ERRORS = (
-    OSError, SyntaxError, ValueError, LookupError, EOFError, ArithmeticError, struct.error, zlib.error, TypeError
+    OSError, SyntaxError, ValueError, LookupError, EOFError, ArithmeticError, struct.error, zlib.error, TypeError,
+    RuntimeError,
 )  # fmt: skip
 
 EXIF_ORIENTATION = 0x0112
@@ -115,13 +116,15 @@ def open_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None
     check_chunks(encoded)
     try:
         image = PIL.Image.open(io.BytesIO(encoded), formats=limits.formats)
+        check_header(image, encoded, limits)
+    except RequestError:
+        raise
     except PIL.UnidentifiedImageError as error:
         raise _unidentified(encoded, limits) from error
     except PIL.Image.DecompressionBombError as error:
         raise PayloadTooLargeError(f"the image has more pixels than the limit of {limits.max_pixels:,}") from error
     except Exception as error:
         raise _damaged(error) from error
-    check_header(image, encoded, limits)
     if shrink is not None:
         shrink(image)
     return image

@@ -49,9 +49,11 @@ def test_a_minimal_handler_section_has_the_documented_defaults() -> None:
         ({"options": {"score_threshold": 2}}, ["less than or equal to 1"]),
         ({"options": {"top_k": 2}}, ["unknown key 'top_k'", "'score_threshold'"]),
         ({"preprocessing": {"resize": {"mode": "stretch", "size": 5}}}, ["resize.mode", "'letterbox'", "'stretch'"]),
+        ({"colours": {"background": [255, 255, 256]}}, ["'colours.background.2'", "less than or equal to 255"]),
+        ({"colours": {"backgroud": [0, 0, 0]}}, ["unknown key 'colours.backgroud'", "'background'", "'icc_profiles'"]),
     ],
     ids=["unknown", "unknown inside", "unknown deep inside", "task", "precision", "out of range", "option value",
-         "option of another task", "mode"],
+         "option of another task", "mode", "background", "key of colours"],
 )  # fmt: skip
 def test_a_wrong_key_or_value_is_named_with_what_is_allowed(changes: dict[str, Any], words: list[str]) -> None:
     problem = problem_of(HandlerConfig, {**HANDLER, **changes})

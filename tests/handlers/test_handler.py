@@ -1,4 +1,5 @@
 import base64
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,23 @@ def test_top_k_is_a_request_option(make_handler: MakeHandler, top_k: int | str) 
     item = make_handler("classification").predict([one(png(RED), top_k=top_k)])[0].items[0]
     assert isinstance(item, Classification)
     assert len(item.classes) == min(int(top_k), 3)
+
+
+@pytest.mark.parametrize(("background", "label"), [(BLUE, "blue"), (GREEN, "green"), ("none", "red")])
+def test_the_archive_says_what_is_behind_transparent_pixels(
+    make_handler: MakeHandler, background: object, label: str
+) -> None:
+    clear = encode_image(PIL.Image.new("RGBA", (8, 8), (*RED, 0)))
+    handler = make_handler("classification", colours={"background": background})
+    assert summaries(handler.predict([one(clear)])) == [[label]]
+
+
+def test_an_archive_whose_formats_lack_their_decoder_does_not_load(
+    make_handler: MakeHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ConfigError, match="HEIF needs the package 'pillow_heif': pip install"):
+        make_handler("classification", limits={"formats": ["JPEG", "HEIF"]})
 
 
 def test_each_request_of_a_batch_has_its_own_options(make_handler: MakeHandler) -> None:
