@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from vision_serving.errors import ConfigError
+from vision_serving.errors import ConfigError, InvalidOptionError
 
 # A part of a location that a user wrote; pydantic adds the names of types and validators.
 KEY = re.compile(r"(?!int$|float$|str$)[a-z_][a-z0-9_]*|\d+")
@@ -16,6 +16,8 @@ KEY = re.compile(r"(?!int$|float$|str$)[a-z_][a-z0-9_]*|\d+")
 Task = Literal["classification", "detection"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 DeviceType = Literal["cpu", "cuda"]
+Method = Literal["occlusion", "integrated_gradients", "saliency"]
+Instances = Literal["masks", "keypoints"]
 
 SizeHW = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 RGB = tuple[float, float, float]
@@ -23,7 +25,7 @@ Positive = Annotated[float, Field(gt=0)]
 PositiveRGB = tuple[Positive, Positive, Positive]
 Level = Annotated[int, Field(ge=0, le=255)]
 Interpolation = Literal["bilinear", "bicubic", "nearest", "nearest-exact", "lanczos", "box", "hamming"]
-ImageFormat = Literal["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"]
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF"]
 
 
 class StrictModel(BaseModel):
@@ -40,16 +42,29 @@ class ResizeConfig(StrictModel):
                     `multiple_of` both sides are cut down to multiples of it
     exact           both sides become `size` = [height, width]
     cover           scaled until both sides reach `size` = [height, width], to be cropped
-    letterbox       scaled to fit into `size` = [height, width], centred, the rest filled with `pad_value`
+    letterbox       scaled to fit into `size` = [height, width], the rest filled with `pad_value`
     bounded_edges   the shorter side becomes `size` unless the longer would exceed `max_size`
                     (torchvision's detection transform)
+
+    pad_size    pictures of a bounded size are filled up to [height, width] with `pad_value`
+    pad_place   where a picture lies that is filled up: in the `centre`, or at the `top_left`
     """
 
     mode: Literal["shortest_edge", "exact", "cover", "letterbox", "bounded_edges"]
     size: Annotated[int, Field(gt=0)] | SizeHW
     max_size: Annotated[int, Field(gt=0)] | None = None
     multiple_of: Annotated[int, Field(gt=1)] | None = None
+    pad_size: SizeHW | None = None
+    pad_place: Literal["centre", "top_left"] = "centre"
     pad_value: Level | tuple[Level, Level, Level] = 114
+
+    @property
+    def canvas(self) -> SizeHW | None:
+        """What every picture is filled up to; None where none is."""
+        if self.mode != "letterbox":
+            return self.pad_size
+        assert isinstance(self.size, tuple)
+        return self.size
 
     @model_validator(mode="after")
     def _size_fits_mode(self) -> "ResizeConfig":
@@ -65,11 +80,25 @@ class ResizeConfig(StrictModel):
             raise ValueError("`multiple_of` belongs to mode 'shortest_edge'")
         return self
 
+    @model_validator(mode="after")
+    def _padding_fits(self) -> "ResizeConfig":
+        if self.pad_size is not None and self.max_size is None:
+            raise ValueError("`pad_size` needs `max_size`: pictures without it may be larger than what is filled up")
+        if self.pad_size is not None and self.max_size is not None and min(self.pad_size) < self.max_size:
+            raise ValueError(f"`pad_size` {self.pad_size} is smaller than `max_size` {self.max_size}")
+        if self.pad_place == "top_left" and self.canvas is None:
+            raise ValueError("`pad_place` belongs to mode 'letterbox' and to `pad_size`")
+        return self
+
 
 class PreprocessingConfig(StrictModel):
-    """Pixels as the training library prepares them. `mean` and `std` are applied inside the exported graph.
+    """Pixels as the training library prepares them; `mean`, `std` and `color_order` are applied inside the graph.
 
     crop_offset   where half a pixel of a centre crop goes: `round` (torchvision, timm) or `floor` (transformers)
+    pass_order    which side of a picture is resized first, which decides what its overshooting filter cuts off:
+                  `horizontal_first` (torch, and Pillow up to 12), or as `pillow13` does: the height, where it loses
+                  more than twice the pixels that the width loses
+    color_order   of the network's channels, which `mean` and `std` follow
     """
 
     resize: ResizeConfig
@@ -77,12 +106,16 @@ class PreprocessingConfig(StrictModel):
     crop_offset: Literal["round", "floor"] = "round"
     interpolation: Interpolation = "bilinear"
     antialias: bool = True
+    pass_order: Literal["horizontal_first", "pillow13"] = "horizontal_first"
+    color_order: Literal["rgb", "bgr"] = "rgb"
     mean: RGB = (0.485, 0.456, 0.406)
     std: PositiveRGB = (0.229, 0.224, 0.225)
 
     @model_validator(mode="after")
     def _size_is_bounded(self) -> "PreprocessingConfig":
         if self.crop is not None:
+            if self.resize.pad_size is not None or self.resize.pad_place == "top_left":
+                raise ValueError("`pad_size` and `pad_place` go without `crop`, which is a size of its own")
             return self
         if self.resize.mode == "cover" or (self.resize.mode == "shortest_edge" and self.resize.max_size is None):
             raise ValueError(
@@ -92,11 +125,31 @@ class PreprocessingConfig(StrictModel):
 
 
 class ImageLimits(StrictModel):
-    """What one request may cost."""
+    """What one request may cost.
+
+    max_pixels_per_byte   of an image of over 10 million pixels: more is a forged header or an all but empty picture
+    max_tiles             of all its images together, beside the images themselves
+    max_explanation_s     seconds for all explanations of a batch together, which its predictions wait for; 0: none
+    formats               HEIF needs requirements-heif.txt, the others are Pillow's own
+    """
 
     max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    max_pixels_per_byte: Annotated[int, Field(gt=0)] = 2000
     max_images: Annotated[int, Field(gt=0)] = 64
-    formats: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+    max_tiles: Annotated[int, Field(gt=0)] = 64
+    max_explanation_s: Annotated[float, Field(ge=0)] = 20.0
+    formats: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+
+
+class ColourConfig(StrictModel):
+    """How the colours of a picture become RGB.
+
+    background     what is seen through transparent pixels; `none`: they show the colour that is stored beneath them
+    icc_profiles   `convert`: colours are those that the picture's own profile says, in sRGB; `ignore`: as stored
+    """
+
+    background: Literal["none"] | tuple[Level, Level, Level] = (255, 255, 255)
+    icc_profiles: Literal["convert", "ignore"] = "convert"
 
 
 class ClassificationOptions(StrictModel):
@@ -111,46 +164,130 @@ def check_scaled_decoding(task: Task, wanted: bool) -> None:
         raise ValueError("`scaled_decoding` is for classification; a detector looks for small things in whole pictures")
 
 
+Threshold = Annotated[float, Field(ge=0, le=1)]
 ClassFilter = Annotated[tuple[int | str, ...], Field(max_length=1000)]
+ClassThresholds = Annotated[dict[int | str, Threshold], Field(max_length=1000)]
+Nms = Literal["class_wise", "class_agnostic", "soft", "none"]
+BoxFormat = Literal["xyxy", "xywh", "xyxyn", "xywhn"]
+
+MIN_TILE, MAX_TILE = 32, 16_384  # pixels
 
 
 def _split_commas(value: object) -> object:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
-class DetectionOptions(StrictModel):
-    """What a detection request may choose. `class_filter` holds labels or class ids."""
+def _split_pairs(value: object) -> object:
+    """`person:0.3, dog:0.6` -> {"person": "0.3", "dog": "0.6"}."""
+    if not isinstance(value, str):
+        return value
+    thresholds: dict[str, str] = {}
+    for pair in filter(None, (part.strip() for part in value.split(","))):
+        name, separator, threshold = (part.strip() for part in pair.rpartition(":"))
+        if not separator or name in thresholds:
+            problem = f"{name[:60]!r} twice" if separator else repr(pair[:60])
+            raise ValueError(f"expected `label:threshold` with commas between, each label once, got {problem}")
+        thresholds[name] = threshold
+    return thresholds
 
-    score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+def _check_tile_size(value: int) -> int:
+    if value != 0 and not MIN_TILE <= value <= MAX_TILE:
+        raise ValueError(f"expected {MIN_TILE} to {MAX_TILE} pixels, or 0 for no tiles, got {value}")
+    return value
+
+
+class DetectionOptions(StrictModel):
+    """What a detection request may choose; docs/detection.md tells what each does.
+
+    class_filter, class_thresholds   name classes by label or class id
+    tile_size                        pixels of the upright image, 0 for no tiles; tile_overlap: share of a tile
+    """
+
+    score_threshold: Threshold = 0.5
+    class_thresholds: Annotated[ClassThresholds, BeforeValidator(_split_pairs)] = {}
+    class_filter: Annotated[ClassFilter | None, BeforeValidator(_split_commas)] = None
+    nms: Nms = "class_wise"
     iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
     max_detections: Annotated[int, Field(ge=1, le=1000)] = 100
-    class_filter: Annotated[ClassFilter | None, BeforeValidator(_split_commas)] = None
+    box_format: BoxFormat = "xyxy"
+    tile_size: Annotated[int, AfterValidator(_check_tile_size)] = 0
+    tile_overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.2
 
 
-Options = ClassificationOptions | DetectionOptions
-OPTIONS: dict[Task, type[ClassificationOptions] | type[DetectionOptions]] = {
+class MaskOptions(DetectionOptions):
+    """What a request of a detector with masks may choose, too."""
+
+    mask_format: Literal["rle", "polygons", "none"] = "rle"
+
+
+class ExplanationOptions(StrictModel):
+    """What a request for an explanation may choose.
+
+    target_class   label or class id of what is explained; the best class where there is none
+    cells          occlusion: into how many cells each side is divided, for (cells + 1)^2 inferences
+    steps          integrated gradients: points between the baseline and the image, an inference and a gradient each
+    """
+
+    method: Method = "occlusion"
+    target_class: int | str | None = None
+    cells: Annotated[int, Field(ge=2, le=16)] = 8
+    steps: Annotated[int, Field(ge=8, le=128)] = 32
+
+
+PredictionOptions = ClassificationOptions | DetectionOptions
+Options = PredictionOptions | ExplanationOptions
+OPTIONS: dict[Task, type[PredictionOptions]] = {
     "classification": ClassificationOptions,
     "detection": DetectionOptions,
 }
+# What a detector may give beyond boxes; a recipe, which does not know yet, may state options of any of them.
+INSTANCE_OPTIONS: dict[Instances, type[DetectionOptions]] = {"masks": MaskOptions, "keypoints": DetectionOptions}
+WIDEST_OPTIONS: dict[Task, type[PredictionOptions]] = {
+    "classification": ClassificationOptions,
+    "detection": MaskOptions,
+}
 
 
-def check_options(task: Task, options: dict[str, Any]) -> None:
-    """Raises ValueError when they are not options of the task."""
+OptionsModel = TypeVar("OptionsModel", bound=StrictModel)
+
+
+def parse_options(model: type[OptionsModel], values: Mapping[str, Any], defaults: Mapping[str, Any]) -> OptionsModel:
+    """The defaults with a request's values over them. Raises InvalidOptionError."""
+    unknown = sorted(set(values) - set(model.model_fields))
+    if unknown:
+        allowed = sorted(model.model_fields)
+        raise InvalidOptionError(f"unknown option {unknown[0][:60]!r}; expected one of {allowed}")
     try:
-        OPTIONS[task].model_validate(options)
+        return model.model_validate({**defaults, **values})
     except ValidationError as error:
-        raise ValueError(f"options: {describe_problems(error, OPTIONS[task])}") from error
+        raise InvalidOptionError(describe_problems(error, model)) from error
+
+
+def find_options(task: Task, instances: Instances | None) -> type[PredictionOptions]:
+    """What a request to a model may choose."""
+    return OPTIONS[task] if instances is None else INSTANCE_OPTIONS[instances]
+
+
+def check_options(model: type[PredictionOptions], options: dict[str, Any]) -> None:
+    """Raises ValueError when they are not options of that model."""
+    try:
+        model.model_validate(options)
+    except ValidationError as error:
+        raise ValueError(f"options: {describe_problems(error, model)}") from error
 
 
 class HandlerConfig(StrictModel):
     """The `handler:` section of an archive.
 
+    instances      what a detector gives of an object beyond its box
     device_type    the only kind of device that the artifact runs on; any that its backend knows where there is none
     cpu_features   what its verified answers depend on, as `resources.cpu_features` names it
     scaled_decoding  large JPEGs of a classifier may be decoded at 1/2, 1/4 or 1/8 of their size (images.shrink_jpeg)
     """
 
     task: Task
+    instances: Instances | None = None
     backend: str
     precision: Precision = "fp32"
     artifact: str
@@ -161,14 +298,20 @@ class HandlerConfig(StrictModel):
     candidates_per_class: Annotated[int, Field(gt=0)] | None = None
     options: dict[str, Any] = {}
     limits: ImageLimits = ImageLimits()
+    colours: ColourConfig = ColourConfig()
     scaled_decoding: bool = False
     max_images_per_inference: Annotated[int, Field(gt=0)] = 32
 
     @model_validator(mode="after")
     def _default_options_are_valid(self) -> "HandlerConfig":
-        check_options(self.task, self.options)
+        check_options(self.options_model, self.options)
         check_scaled_decoding(self.task, self.scaled_decoding)
         return self
+
+    @property
+    def options_model(self) -> type[PredictionOptions]:
+        """What a request may choose."""
+        return find_options(self.task, self.instances)
 
 
 class BackendConfig(StrictModel):

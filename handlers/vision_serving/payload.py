@@ -1,13 +1,14 @@
 """One request as TorchServe hands it over -> pictures and options, whatever form the client chose."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
 import orjson
 
-from vision_serving.errors import MalformedRequestError, RequestError, UnsupportedFormatError
+from vision_serving.errors import MalformedRequestError, NotAcceptableError, RequestError, UnsupportedFormatError
+from vision_serving.media_types import JSON_TYPE, choose_media_type
 from vision_serving.tensor_requests import (
     NO_WISHES,
     AnswerWishes,
@@ -38,12 +39,16 @@ class Form(Enum):
 
 @dataclass(frozen=True)
 class Payload:
-    """Pictures in order (or why one could not be read), the raw options, and what decides the form of the answer."""
+    """Pictures in order (or why one could not be read), the raw options, and what decides the form of the answer.
+
+    answer_type: the media type that a good answer shall have.
+    """
 
     images: tuple[Picture, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     form: Form = Form.RAW
     wishes: AnswerWishes = NO_WISHES
+    answer_type: str = JSON_TYPE
 
 
 def parse_payload(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload:
@@ -53,6 +58,18 @@ def parse_payload(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload
     gives them: HTTP headers, and for each parameter `{"content-type": ...}`, which is empty for a form field.
     """
     http_headers = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    payload = _parse_body(row, headers, http_headers)
+    answer_type = choose_media_type(http_headers.get("accept", ""))
+    if answer_type != JSON_TYPE and len(payload.images) > 1:
+        refusal = NotAcceptableError(
+            f"{answer_type} is an answer to one image, and the request holds {len(payload.images)}; send them one by "
+            f"one, or accept {JSON_TYPE}"
+        )
+        return replace(payload, images=(refusal,))
+    return replace(payload, answer_type=answer_type)
+
+
+def _parse_body(row: Mapping[str, Any], headers: Mapping[str, Any], http_headers: Mapping[str, str]) -> Payload:
     content_type = http_headers.get("content-type", "").partition(";")[0].strip().lower()
     body = row.get("body", row.get("data"))
     if content_type != "multipart/form-data" and _is_json(body, content_type, http_headers):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import PIL.Image
@@ -14,6 +14,7 @@ from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.images import Image
 
 SizeHW = tuple[int, int]
+Region = tuple[int, int, int, int]
 
 MAX_RESIZED_PIXELS = 16_000_000
 PILLOW_FILTERS = {"nearest-exact", "lanczos", "box", "hamming"}  # torch lacks them, or breaks ties in another way
@@ -21,20 +22,29 @@ PILLOW_FILTERS = {"nearest-exact", "lanczos", "box", "hamming"}  # torch lacks t
 
 @dataclass(frozen=True)
 class ImageGeometry:
-    """Where a source image lies in model pixels: model = source * scale + offset, per axis (y, x)."""
+    """Where a source image, or a region of it, lies in model pixels: model = (source - corner) * scale + offset.
+
+    Per axis (y, x). region: (x1, y1, x2, y2) in pixels of the source image; its corner is (y1, x1). None: all of it.
+    """
 
     source_hw: SizeHW
     scale_hw: tuple[float, float]
     offset_hw: tuple[float, float]
+    region: Region | None = None
+
+    @property
+    def seen(self) -> Region:
+        """What the model sees of the source image."""
+        return self.region or (0, 0, self.source_hw[1], self.source_hw[0])
 
     def to_source(self, boxes_xyxy: Tensor) -> Tensor:
-        """Boxes (N, 4) from model pixels to pixels of the source image, clipped to it."""
+        """Boxes (N, 4) from model pixels to pixels of the source image, clipped to what the model sees of it."""
         (scale_y, scale_x), (offset_y, offset_x) = self.scale_hw, self.offset_hw
-        height, width = self.source_hw
+        x1, y1, x2, y2 = self.seen
         offsets = boxes_xyxy.new_tensor([offset_x, offset_y, offset_x, offset_y])
         scales = boxes_xyxy.new_tensor([scale_x, scale_y, scale_x, scale_y])
-        limits = boxes_xyxy.new_tensor([width, height, width, height])
-        return ((boxes_xyxy - offsets) / scales).clamp(min=0).minimum(limits)
+        limits = boxes_xyxy.new_tensor([x2 - x1, y2 - y1, x2 - x1, y2 - y1])
+        return ((boxes_xyxy - offsets) / scales).clamp(min=0).minimum(limits) + boxes_xyxy.new_tensor([x1, y1, x1, y1])
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,10 @@ class ImageBatch:
     @property
     def size_hw(self) -> SizeHW:
         return self.pixels.shape[1], self.pixels.shape[2]
+
+    def seen_in(self, source_hw: SizeHW, region: Region) -> "ImageBatch":
+        """The same pixels, of images that are that region of a larger one."""
+        return replace(self, geometries=tuple(replace(g, source_hw=source_hw, region=region) for g in self.geometries))
 
 
 def join_batches(batches: Sequence[ImageBatch]) -> ImageBatch:
@@ -130,16 +144,14 @@ def model_hw(source_hw: SizeHW, config: PreprocessingConfig) -> SizeHW:
     """The size in model pixels of an image; images of one such size can share a batch."""
     if config.crop is not None:
         return config.crop
-    if config.resize.mode == "letterbox":
-        return _size_hw(config.resize)
-    return resized_hw(source_hw, config.resize)
+    return config.resize.canvas or resized_hw(source_hw, config.resize)
 
 
 def preprocess_images(images: Sequence[Image], config: PreprocessingConfig) -> ImageBatch:
     """Resize, then centre-crop or pad, images that share one `model_hw`."""
     height, width = model_hw(images[0].shape[:2], config)
     # torchvision's CenterCrop pads images that are too small with black
-    fill = config.resize.pad_value if config.resize.mode == "letterbox" else 0
+    fill = 0 if config.resize.canvas is None else config.resize.pad_value
     pixels = torch.empty((len(images), height, width, 3), dtype=torch.uint8)
     pixels[:] = torch.tensor(fill, dtype=torch.uint8)
     geometries = tuple(_place(image, pixels[index], config) for index, image in enumerate(images))
@@ -147,11 +159,11 @@ def preprocess_images(images: Sequence[Image], config: PreprocessingConfig) -> I
 
 
 def _place(image: Image, target: Tensor, config: PreprocessingConfig) -> ImageGeometry:
-    """Write the resized image into the middle of `target` (H, W, 3), cutting or leaving borders as sizes demand."""
+    """Write the resized image into `target` (H, W, 3), cutting or leaving borders as sizes demand."""
     source_hw = (image.shape[0], image.shape[1])
     height, width = resized_hw(source_hw, config.resize)
-    target_y, start_y, length_y = _centre(target.shape[0], height, config.crop_offset)
-    target_x, start_x, length_x = _centre(target.shape[1], width, config.crop_offset)
+    target_y, start_y, length_y = _overlap(target.shape[0], height, config)
+    target_x, start_x, length_x = _overlap(target.shape[1], width, config)
     region = (start_y, start_x, length_y, length_x)
     target[target_y : target_y + length_y, target_x : target_x + length_x] = resize_region(
         image, (height, width), region, config
@@ -163,12 +175,12 @@ def _place(image: Image, target: Tensor, config: PreprocessingConfig) -> ImageGe
     )
 
 
-def _centre(target: int, source: int, crop_offset: str) -> tuple[int, int, int]:
+def _overlap(target: int, source: int, config: PreprocessingConfig) -> tuple[int, int, int]:
     """Start in the target, start in the source and length of the overlap, centred as torchvision's center_crop does."""
     if source >= target:
         surplus = source - target
-        return 0, round(surplus / 2.0) if crop_offset == "round" else surplus // 2, target
-    return (target - source) // 2, 0, source
+        return 0, round(surplus / 2.0) if config.crop_offset == "round" else surplus // 2, target
+    return 0 if config.resize.pad_place == "top_left" else (target - source) // 2, 0, source
 
 
 def resize_region(
@@ -196,6 +208,9 @@ def resize_image(image: Image, size_hw: SizeHW, config: PreprocessingConfig) -> 
     if config.interpolation == "nearest":
         resized = functional.interpolate(planes, size_hw, mode="nearest")
     elif config.antialias:
+        if is_height_first(image.shape[:2], size_hw, config):  # torch's own first pass is the horizontal one
+            between_hw = (size_hw[0], image.shape[1])
+            planes = functional.interpolate(planes, between_hw, mode=config.interpolation, antialias=True)
         resized = functional.interpolate(planes, size_hw, mode=config.interpolation, antialias=True)
     else:  # without antialiasing, torch's uint8 kernel rounds upwards
         values = functional.interpolate(planes.float(), size_hw, mode=config.interpolation)
@@ -203,9 +218,21 @@ def resize_image(image: Image, size_hw: SizeHW, config: PreprocessingConfig) -> 
     return resized[0].permute(1, 2, 0)
 
 
+def is_height_first(source_hw: SizeHW, size_hw: SizeHW, config: PreprocessingConfig) -> bool:
+    """Whether a resize's vertical pass comes before the horizontal one, which decides what overshoot is cut off."""
+    lost_height, lost_width = source_hw[0] - size_hw[0], source_hw[1] - size_hw[1]
+    return config.pass_order == "pillow13" and lost_height > max(0, 2 * lost_width)
+
+
 def _resize_with_pillow(
     image: Image, size_hw: SizeHW, config: PreprocessingConfig, box: tuple[float, float, float, float] | None = None
 ) -> Tensor:
+    """box: the part of the image (left, top, right, bottom) that becomes `size_hw`; Pillow then orders its passes."""
     resample = PIL.Image.Resampling[config.interpolation.removesuffix("-exact").upper()]
-    height, width = size_hw
-    return torch.from_numpy(np.array(PIL.Image.fromarray(image).resize((width, height), resample, box)))
+    picture = PIL.Image.fromarray(image)
+    if box is None and resample != PIL.Image.Resampling.NEAREST:  # the order must not depend on Pillow's version
+        height_first = is_height_first(image.shape[:2], size_hw, config)
+        picture = picture.resize(
+            (picture.width, size_hw[0]) if height_first else (size_hw[1], picture.height), resample
+        )
+    return torch.from_numpy(np.array(picture.resize((size_hw[1], size_hw[0]), resample, box)))

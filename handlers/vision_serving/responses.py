@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 import orjson
 
 from vision_serving.errors import MalformedRequestError, RequestError
+from vision_serving.media_types import JSON_TYPE
 from vision_serving.payload import HEADER_LENGTH, Form
-from vision_serving.predictions import Prediction
+from vision_serving.predictions import Explanation, Prediction
 from vision_serving.tensor_answers import encode_tensors, make_tensors
 from vision_serving.tensor_requests import NO_WISHES, AnswerWishes
 
@@ -16,19 +17,21 @@ from vision_serving.tensor_requests import NO_WISHES, AnswerWishes
 PHRASES = {
     200: "OK",
     400: "Bad Request",
+    406: "Not Acceptable",
     413: "Payload Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Entity",
     500: "Internal Server Error",
+    501: "Not Implemented",
+    504: "Gateway Timeout",
     507: "Insufficient Storage",
 }
-JSON_TYPE = "application/json"
 BINARY_TYPE = "application/octet-stream"
 MAX_MESSAGE_CHARS = 400
 CONTROL_CHARACTERS = dict.fromkeys(range(32), " ")  # six bytes each in JSON
 RESULT_KEYS = {Form.MULTIPART: "results", Form.KSERVE_V1: "predictions"}
 
-ItemResult: TypeAlias = Prediction | RequestError
+ItemResult: TypeAlias = Prediction | Explanation | RequestError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from vision_serving.predictions import Classification, Detections, Prediction
+from vision_serving.predictions import Classification, Detections, Explanation, Prediction
 from vision_serving.tensor_requests import LENGTH_BYTES
 
 
@@ -56,7 +56,7 @@ CLASS_COLUMNS = (
 BOXES = Column("boxes", "FP32", "box", (0.0, 0.0, 0.0, 0.0), shape=(4,))
 
 
-def make_tensors(items: Sequence[Prediction | Exception], entries: Sequence[str]) -> list[OutputTensor]:
+def make_tensors(items: Sequence[Prediction | Explanation | Exception], entries: Sequence[str]) -> list[OutputTensor]:
     """`predictions`, one JSON text an image, and tensors of numbers for the kinds of prediction that have some.
 
     entries: of each item, what the other protocols would show.

@@ -72,7 +72,7 @@ def dims_of(value: onnx.ValueInfoProto) -> list[int | None] | None:
 
 
 def size_of(preprocessing: PreprocessingConfig) -> tuple[int, int]:
-    size = preprocessing.crop or preprocessing.resize.size
+    size = preprocessing.crop or preprocessing.resize.canvas or preprocessing.resize.size
     assert isinstance(size, tuple)
     return size
 

@@ -85,7 +85,7 @@ class PixelStage(nn.Module):
 
     def __init__(self, preprocessing: PreprocessingConfig, model_input: ModelInput) -> None:
         super().__init__()
-        self.normalize = Normalize(preprocessing.mean, preprocessing.std)
+        self.normalize = Normalize(preprocessing.mean, preprocessing.std, preprocessing.color_order)
         self.model_input = model_input
 
     def forward(self, pixels: Tensor) -> Tensor:

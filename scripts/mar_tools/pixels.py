@@ -35,7 +35,8 @@ def example_pixels(preprocessing: PreprocessingConfig) -> Tensor:
 
 def is_fixed_size(preprocessing: PreprocessingConfig) -> bool:
     """Whether all images come to one size in model pixels."""
-    return preprocessing.crop is not None or preprocessing.resize.mode in ("exact", "letterbox")
+    resize = preprocessing.resize
+    return preprocessing.crop is not None or resize.mode == "exact" or resize.canvas is not None
 
 
 def _resize(image: Image, size_hw: tuple[int, int]) -> Image:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from vision_serving.config import (
+    WIDEST_OPTIONS,
+    ColourConfig,
     ImageLimits,
     Precision,
     PreprocessingConfig,
@@ -64,6 +66,8 @@ class VerificationRecipe(StrictModel):
     min_matched_boxes: Share | None = None
     min_iou: Share | None = None
     min_mean_iou: Share | None = None
+    min_mean_mask_iou: Share | None = None
+    max_keypoint_distance: Share | None = None
     max_score_difference: Share | None = None
     min_snr_db: float | None = None
     max_accuracy_drop: Share | None = None
@@ -139,6 +143,7 @@ class Recipe(StrictModel):
     precision: Literal["auto", Precision] = "auto"
     options: dict[str, Any] = Field(default={})
     limits: ImageLimits = ImageLimits()
+    colours: ColourConfig = ColourConfig()
     scaled_decoding: bool = False
     response_timeout_s: Annotated[int, Field(gt=0)] = 60
     startup_timeout_s: Annotated[int, Field(gt=0)] = 300
@@ -150,7 +155,7 @@ class Recipe(StrictModel):
 
     @model_validator(mode="after")
     def _options_are_valid(self) -> "Recipe":
-        check_options(self.task, self.options)
+        check_options(WIDEST_OPTIONS[self.task], self.options)
         check_scaled_decoding(self.task, self.scaled_decoding)
         return self
 

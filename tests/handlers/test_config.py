@@ -33,7 +33,7 @@ def test_a_minimal_handler_section_has_the_documented_defaults() -> None:
     assert config.precision == "fp32"
     assert config.labels == "labels.json"
     assert config.limits.max_pixels == 50_000_000
-    assert config.limits.formats == ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+    assert config.limits.formats == ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,9 @@ def test_a_section_that_is_no_mapping_is_refused(values: object) -> None:
         ({"mode": "cover", "size": 320}, "needs `size` as [height, width], got 320"),
         ({"mode": "exact", "size": [5, 5], "multiple_of": 16}, "`multiple_of` belongs to mode 'shortest_edge'"),
         ({"mode": "letterbox", "size": [5, 5], "pad_value": [1, 2, 256]}, "less than or equal to 255"),
+        ({"mode": "exact", "size": [5, 5], "pad_size": [9, 9]}, "`pad_size` needs `max_size`"),
+        ({"mode": "bounded_edges", "size": 5, "max_size": 9, "pad_size": [8, 9]}, "smaller than `max_size` 9"),
+        ({"mode": "exact", "size": [5, 5], "pad_place": "top_left"}, "`pad_place` belongs to mode 'letterbox'"),
     ],
     ids=[
         "letterbox",
@@ -92,6 +95,9 @@ def test_a_section_that_is_no_mapping_is_refused(values: object) -> None:
         "cover",
         "multiple_of",
         "pad_value",
+        "pad_size without bound",
+        "small pad_size",
+        "needless pad_place",
     ],
 )
 def test_a_resize_whose_keys_do_not_fit_its_mode_is_refused(values: dict[str, Any], message: str) -> None:
@@ -104,8 +110,15 @@ def test_a_format_that_pillow_cannot_read_is_refused_at_load() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"std": (0.0, 1.0, 1.0)}, {"mean": (0.5, 0.5)}, {"crop": (0, 5)}],
-    ids=["std 0", "two channels", "crop 0"],
+    [
+        {"std": (0.0, 1.0, 1.0)},
+        {"mean": (0.5, 0.5)},
+        {"crop": (0, 5)},
+        {"color_order": "gbr"},
+        {"pass_order": "pillow12"},
+        {"crop": (5, 5), "resize": {"mode": "letterbox", "size": [9, 9], "pad_place": "top_left"}},
+    ],
+    ids=["std 0", "two channels", "crop 0", "colours", "passes", "a crop of a corner"],
 )
 def test_preprocessing_that_cannot_work_is_refused(values: dict[str, Any]) -> None:
     problem_of(PreprocessingConfig, {**EXACT_16, **values})
@@ -125,6 +138,42 @@ def test_configuration_is_frozen(model: type[BaseModel]) -> None:
 )
 def test_a_class_filter_is_a_list_or_comma_separated_text(text: object, filtered: object) -> None:
     assert DetectionOptions.model_validate({"class_filter": text}).class_filter == filtered
+
+
+@pytest.mark.parametrize(
+    ("given", "thresholds"),
+    [
+        ("person:0.3,dog:0.6", {"person": 0.3, "dog": 0.6}),
+        (" person : 0.3 , ", {"person": 0.3}),
+        ("a:b:0.3", {"a:b": 0.3}),
+        ("", {}),
+        ({"person": 0.3, 17: 1}, {"person": 0.3, 17: 1.0}),
+    ],
+    ids=["pairs", "spaces", "a colon in the label", "empty", "mapping"],
+)
+def test_class_thresholds_are_a_mapping_or_pairs_with_commas(given: object, thresholds: dict[Any, float]) -> None:
+    assert DetectionOptions.model_validate({"class_thresholds": given}).class_thresholds == thresholds
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"class_thresholds": "person"}, ["class_thresholds", "`label:threshold`", "got 'person'"]),
+        ({"class_thresholds": "dog:0.1,dog:0.2"}, ["class_thresholds", "got 'dog' twice"]),
+        ({"class_thresholds": "dog:2"}, ["class_thresholds.dog", "less than or equal to 1"]),
+        ({"class_thresholds": {"dog": None}}, ["class_thresholds.dog", "valid number"]),
+        ({"class_thresholds": ["dog"]}, ["class_thresholds"]),
+        ({"nms": "hard"}, ["'nms'", "'class_wise', 'class_agnostic', 'soft' or 'none'", "got 'hard'"]),
+        ({"box_format": "cxcywh"}, ["'box_format'", "'xyxy', 'xywh', 'xyxyn' or 'xywhn'", "got 'cxcywh'"]),
+        ({"tile_size": 31}, ["'tile_size'", "expected 32 to 16384 pixels, or 0 for no tiles, got 31"]),
+        ({"tile_size": "640.5"}, ["'tile_size'", "valid integer"]),
+        ({"tile_overlap": 0.6}, ["'tile_overlap'", "less than or equal to 0.5"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_option_of_a_detector_is_refused_with_what_is_right(options: dict[str, Any], words: list[str]) -> None:
+    problem = problem_of(DetectionOptions, options)
+    assert [word for word in words if word not in problem] == []
 
 
 def test_options_as_text_are_numbers_after_validation() -> None:

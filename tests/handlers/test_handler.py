@@ -57,6 +57,7 @@ def summary(item: ItemResult) -> object:
         return type(item)
     if isinstance(item, Classification):
         return item.classes[0].label
+    assert isinstance(item, Detections)
     return [detection.label for detection in item.detections]
 
 
@@ -233,6 +234,10 @@ def test_the_archive_sets_the_defaults_that_a_request_overrides(make_handler: Ma
         ("detection", {"class_filter": [-1]}, ["class_filter", "'-1'"]),
         ("detection", {"class_filter": {"a": 1}}, ["class_filter"]),
         ("detection", {"class_filter": "9" * 5000}, ["class_filter"]),
+        ("detection", {"class_thresholds": "cat:0.5"}, ["class_thresholds", "'cat'", "neither a label"]),
+        ("detection", {"class_thresholds": {"red": 0.5, "0": 0.6}}, ["class_thresholds", "'red' is there twice"]),
+        ("detection", {"nms": "hard"}, ["nms", "class_wise", "class_agnostic", "soft", "none"]),
+        ("detection", {"box_format": "yxyx"}, ["box_format", "xyxy", "xywh", "xyxyn", "xywhn"]),
     ],
     ids=lambda value: repr(value)[:40] if isinstance(value, dict) else "",
 )
@@ -264,6 +269,41 @@ def test_class_filter_takes_labels_and_class_ids(make_handler: MakeHandler, want
     item = make_handler("detection").predict([one(png(GRAY), class_filter=wanted)])[0].items[0]
     assert isinstance(item, Detections)
     assert [detection.label for detection in item.detections] == labels
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "labels"),
+    [
+        ("green:0.9", ["red", "blue"]),
+        ("0:1,2:0.6", ["green"]),
+        ({"red": 1, "blue": 0.05}, ["green", "blue", "blue"]),
+        ({}, ["red", "green", "blue"]),
+    ],
+    ids=["label as text", "ids as text", "mapping", "none"],
+)
+def test_class_thresholds_take_labels_and_class_ids(
+    make_handler: MakeHandler, thresholds: object, labels: list[str]
+) -> None:
+    item = make_handler("detection").predict([one(png(GRAY), class_thresholds=thresholds)])[0].items[0]
+    assert isinstance(item, Detections)
+    assert [detection.label for detection in item.detections] == labels
+
+
+@pytest.mark.parametrize(
+    ("box_format", "box"),
+    [
+        ("xyxy", (0, 0, 3.5, 30)),
+        ("xywh", (0, 0, 3.5, 30)),
+        ("xyxyn", (0, 0, 0.5, 1)),
+        ("xywhn", (0, 0, 0.5, 1)),
+    ],
+)
+def test_boxes_come_in_the_format_asked_for(
+    make_handler: MakeHandler, box_format: str, box: tuple[float, float, float, float]
+) -> None:
+    item = make_handler("detection").predict([one(png(RED, (30, 7)), box_format=box_format)])[0].items[0]
+    assert isinstance(item, Detections)
+    assert item.detections[0].box == box
 
 
 def test_the_score_threshold_is_a_request_option(make_handler: MakeHandler) -> None:

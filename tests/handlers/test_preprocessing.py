@@ -1,9 +1,11 @@
+from typing import Any
+
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 from fakes import generate_image, noise_image, solid_image
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms import functional
@@ -164,6 +166,112 @@ def test_letterbox_geometry_undoes_itself_within_half_a_pixel(height: int, width
     geometry = ImageGeometry((height, width), (resized[0] / height, resized[1] / width), (offsets[0], offsets[1]))
     corners = torch.tensor([[offsets[1], offsets[0], offsets[1] + resized[1], offsets[0] + resized[0]]]).float()
     assert (geometry.to_source(corners) - torch.tensor([[0, 0, width, height]]).float()).abs().max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    "resize",
+    [
+        {"mode": "letterbox", "size": (320, 320)},
+        {"mode": "bounded_edges", "size": 320, "max_size": 320, "pad_size": (320, 320)},
+    ],
+    ids=["letterbox", "pad_size"],
+)
+def test_a_picture_at_the_top_left_has_its_border_below_or_to_its_right(resize: dict[str, Any]) -> None:
+    config = PreprocessingConfig.model_validate({"resize": {**resize, "pad_place": "top_left"}})
+    batch = preprocess_images([solid_image((7, 7, 7), (10, 20))], config)
+    assert batch.pixels.shape == (1, 320, 320, 3)
+    assert (batch.pixels[0, :160] == 7).all()
+    assert (batch.pixels[0, 160:] == 114).all()
+    assert batch.geometries[0].to_source(torch.tensor([[16.0, 32.0, 320.0, 160.0]])).tolist() == [[1, 2, 20, 10]]
+
+
+# Narrow and low, wide, and tall pictures; and what overshoots.
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size_hw", [(600, 150), (150, 600), (300, 100), (64, 64)], ids=str)
+def test_the_order_of_the_passes_is_what_the_configuration_says(size_hw: tuple[int, int], interpolation: str) -> None:
+    image = generate_image(0, size_hw) // 128 * 255  # hard edges
+    config = PreprocessingConfig.model_validate(
+        {"resize": {"mode": "exact", "size": (120, 130)}, "interpolation": interpolation}
+    )
+    picture, filters = PIL.Image.fromarray(image), PIL.Image.Resampling[interpolation.upper()]
+    width_first = picture.resize((130, size_hw[0]), filters).resize((130, 120), filters)
+    height_first = picture.resize((size_hw[1], 120), filters).resize((130, 120), filters)
+    lost_height, lost_width = size_hw[0] - 120, size_hw[1] - 130
+    orders = {
+        "horizontal_first": width_first,
+        "pillow13": height_first if lost_height > max(0, 2 * lost_width) else width_first,
+    }
+    for order, expected in orders.items():
+        found = resize_image(image, (120, 130), config.model_copy(update={"pass_order": order}))
+        assert np.abs(found.numpy().astype(int) - np.asarray(expected)).max() <= 2
+    if (size_hw[0], interpolation) == (600, "bicubic"):
+        assert np.abs(np.asarray(width_first).astype(int) - np.asarray(height_first)).max() > 2
+
+
+EVERY_MODE = {
+    **GEOMETRY_CONFIGS,
+    "shortest edge": PreprocessingConfig(resize=ResizeConfig(mode="shortest_edge", size=200, max_size=300)),
+    "multiple of": PreprocessingConfig(
+        resize=ResizeConfig(mode="shortest_edge", size=200, max_size=300, multiple_of=32)
+    ),
+    "shortest edge, cropped": PreprocessingConfig(resize=ResizeConfig(mode="shortest_edge", size=210), crop=(200, 201)),
+    "cover": PreprocessingConfig(resize=ResizeConfig(mode="cover", size=(200, 180)), crop=(200, 180)),
+}
+
+
+def measure_ends(profile: torch.Tensor) -> tuple[float, float]:
+    """Where the white of a row of pixels begins and ends, to a fraction of a pixel, by its sum to both sides."""
+    white = profile.double() / 255
+    middle = int(white.cumsum(0).searchsorted(white.sum() / 2))
+    return middle - float(white[:middle].sum()), middle + float(white[middle:].sum())
+
+
+# Sides up to 1.9 to 1, of which a square crop leaves the middle half. Up to five times the model's pixels: an edge is
+# seen to a few hundredths of one, since pixels are whole levels.
+@settings(max_examples=80, deadline=None)
+@given(
+    short=st.integers(60, 500), ratio=st.floats(1, 1.9), upright=st.booleans(), shares=st.tuples(*[st.floats(0, 1)] * 4)
+)
+@pytest.mark.parametrize("config", EVERY_MODE.values(), ids=EVERY_MODE.keys())
+def test_a_box_goes_through_model_pixels_and_back_within_half_a_pixel(
+    config: PreprocessingConfig, short: int, ratio: float, upright: bool, shares: tuple[float, float, float, float]
+) -> None:
+    height, width = sorted((short, round(short * ratio)), reverse=upright)
+    # Corners in the middle half, on whole pixels, at least an eighth apart, so that the middle is quite white.
+    x1, y1 = (round(side * (0.26 + 0.1 * share)) for side, share in zip((width, height), shares[:2], strict=True))
+    x2, y2 = (round(side * (0.64 + 0.1 * share)) for side, share in zip((width, height), shares[2:], strict=True))
+    image = solid_image((0, 0, 0), (height, width))
+    image[y1:y2, x1:x2] = 255
+    black_bars = config.model_copy(update={"resize": config.resize.model_copy(update={"pad_value": 0})})
+    batch = preprocess_images([image], black_bars)
+    pixels = batch.pixels[0, ..., 0]
+    middle_y, middle_x = (round(sum(measure_ends(line)) / 2) for line in (pixels.amax(dim=1), pixels.amax(dim=0)))
+    (left, right), (top, bottom) = measure_ends(pixels[middle_y]), measure_ends(pixels[:, middle_x])
+    found = batch.geometries[0].to_source(torch.tensor([[left, top, right, bottom]]))
+    assert (found - torch.tensor([[x1, y1, x2, y2]])).abs().max() <= 0.5
+
+
+@settings(deadline=None)
+@given(height=sides, width=sides, corners=st.tuples(*[st.floats(0, 1)] * 4))
+@pytest.mark.parametrize("config", EVERY_MODE.values(), ids=EVERY_MODE.keys())
+def test_the_geometry_undoes_the_resize_at_any_size(
+    config: PreprocessingConfig, height: int, width: int, corners: tuple[float, float, float, float]
+) -> None:
+    """The corners of the image and any box in it, by the sizes of the resize alone; whole pixels are drawn above."""
+    resized_height, resized_width = resized_hw((height, width), config.resize)
+    (geometry,) = preprocess_images([solid_image((0, 0, 0), (height, width))], config).geometries
+    offset_y, offset_x = geometry.offset_hw
+    (x1, x2), (y1, y2) = sorted(corners[:2]), sorted(corners[2:])
+    shares = torch.tensor([[0, 0, 1, 1], [x1, y1, x2, y2]], dtype=torch.float64)
+    seen = (shares * torch.tensor([resized_width, resized_height] * 2) + torch.tensor([offset_x, offset_y] * 2)).float()
+    expected = shares * torch.tensor([width, height] * 2)
+    assert (geometry.to_source(seen) - expected).abs().max() <= 0.5
+
+
+def test_a_region_lies_at_its_corner_in_the_source_image() -> None:
+    geometry = ImageGeometry((300, 400), (0.5, 0.5), (10, 0), region=(100, 50, 300, 150))
+    found = geometry.to_source(torch.tensor([[0.0, 10.0, 50.0, 30.0], [-5.0, -5.0, 500.0, 500.0]]))
+    assert found.tolist() == [[100, 50, 200, 90], [100, 50, 300, 150]]
 
 
 def test_letterbox_fills_the_border_and_centres_the_picture() -> None:

@@ -9,6 +9,7 @@ from vision_serving.errors import (
     InferenceError,
     InvalidOptionError,
     MalformedRequestError,
+    NotAcceptableError,
     OutOfResourcesError,
     PayloadTooLargeError,
     RequestError,
@@ -130,6 +131,7 @@ def test_when_all_images_fail_the_first_error_decides_and_the_count_is_said() ->
     [
         (MalformedRequestError, 400),
         (ImageDecodeError, 400),
+        (NotAcceptableError, 406),
         (PayloadTooLargeError, 413),
         (UnsupportedFormatError, 415),
         (InvalidOptionError, 422),

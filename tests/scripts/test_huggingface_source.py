@@ -318,9 +318,9 @@ def test_a_detector_of_another_task_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"do_resize": False}, "do_resize false"),
+        ({"do_resize": False}, "do_resize false or no size"),
         ({"size": {"shortest_edge": 32}}, "no crop"),
-        ({"size": {"max_height": 32, "max_width": 32}}, "expected height and width"),
+        ({"size": {"max_height": 32, "max_width": 48}}, "expected height and width"),
     ],
     ids=["no resize", "unbounded", "another size"],
 )
@@ -352,8 +352,57 @@ def test_switched_off_steps_and_other_scales_are_taken_over(changes: dict[str, A
     assert (found - expected).abs().max() <= 2.01 * level
 
 
+PADDED = {"do_pad": True, "pad_size": {"height": 96, "width": 112}}
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        transformers.MobileViTImageProcessor(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}),
+        transformers.PoolFormerImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        transformers.LevitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
+        transformers.RTDetrImageProcessor(size={"shortest_edge": 64, "longest_edge": 96}, **PADDED),
+        transformers.YolosImageProcessor(size={"shortest_edge": 64, "longest_edge": 96}, **PADDED),
+        transformers.RTDetrImageProcessor(size={"max_height": 80, "max_width": 80}, **PADDED),
+    ],
+    ids=["blue first", "crop_pct", "enlarged", "padded", "padded with the mean", "padded square"],
+)
+@pytest.mark.parametrize("size_hw", [(90, 120), (200, 61)], ids=str)
+def test_what_only_some_processors_do_is_taken_over(processor: Any, size_hw: tuple[int, int]) -> None:
+    config = preprocessing_of(processor)
+    image = generate_image(4, size_hw)
+    found = Normalize(config.mean, config.std, config.color_order)(preprocess_images([image], config).pixels)[0]
+    expected = prepared(processor, image)[0]
+    assert found.shape == expected.shape
+    levels = (found - expected).abs() * 255 * torch.tensor(config.std).view(3, 1, 1)
+    assert levels.max() <= 0.51  # the mean that pads lies between two levels
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ({"shortest_edge": 64, "longest_edge": 128}, r"`pad_size` \(96, 112\) is smaller than `max_size` 128"),
+        ({"height": 64, "width": 64}, "`pad_size` needs `max_size`"),
+    ],
+    ids=["too small", "exact"],
+)
+def test_padding_that_may_not_hold_a_picture_is_refused(size: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        preprocessing_of(transformers.RTDetrImageProcessor(size=size, **PADDED))
+
+
+def test_padding_is_refused_where_the_network_needs_its_mask(tmp_path: Path) -> None:
+    save_model(tmp_path / "model", "detr")
+    size = {"shortest_edge": 64, "longest_edge": 96}
+    transformers.DetrImageProcessor(size=size, **PADDED).save_pretrained(tmp_path / "model")
+    with pytest.raises(
+        ConfigError, match=r"pads pictures to pad_size \(96, 112\), and models of type 'detr' need a mask"
+    ):
+        load_checkpoint(recipe_of(tmp_path, "detection"))
+
+
 def test_a_processor_with_steps_of_its_own_is_refused(tmp_path: Path) -> None:
     save_model(tmp_path / "model", "vit")
-    transformers.PoolFormerImageProcessor(size={"shortest_edge": 32}, crop_pct=0.5).save_pretrained(tmp_path / "model")
+    transformers.PerceiverImageProcessor().save_pretrained(tmp_path / "model")
     with pytest.raises(ConfigError, match="prepares pictures in a way that its settings do not tell"):
         load_checkpoint(recipe_of(tmp_path, "classification"))

@@ -1,7 +1,7 @@
 """The one thing that varies between runtimes."""
 
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import orjson
 import torch
@@ -22,6 +22,14 @@ class Backend(Protocol):
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:
         """uint8 (N, H, W, 3) RGB -> named outputs on the CPU, N first."""
+
+
+@runtime_checkable
+class DifferentiableBackend(Protocol):
+    """A backend that can also tell how its outputs depend on the pixels."""
+
+    def differentiate(self, pixels: Tensor) -> dict[str, Tensor]:
+        """float (N, H, W, 3) RGB in 0..255 -> named outputs on the backend's device, a function of the pixels."""
 
 
 def read_document(path: Path, model: type[ConfigModel]) -> ConfigModel:

@@ -53,6 +53,10 @@ class EagerBackend:
             outputs = self._graph(pixels.to(self._device))
         return {name: values.cpu() for name, values in outputs.items()}
 
+    def differentiate(self, pixels: Tensor) -> dict[str, Tensor]:
+        outputs: dict[str, Tensor] = self._graph(pixels.to(self._device))
+        return outputs
+
 
 def read_artifact(artifact: Path) -> tuple[EagerSource, nn.Module]:
     """The network in eval mode with its weights, on the CPU. Raises ConfigError or BackendError."""

@@ -18,14 +18,16 @@ DETECTOR_GRAPHS = {
     "RetinaNet": "vision_serving.graphs.one_stage:RetinaNetGraph",
     "FCOS": "vision_serving.graphs.one_stage:FcosGraph",
     "FasterRCNN": "vision_serving.graphs.two_stage:RcnnGraph",
+    "MaskRCNN": "vision_serving.graphs.instance_heads:MaskRcnnGraph",
+    "KeypointRCNN": "vision_serving.graphs.instance_heads:KeypointRcnnGraph",
 }
 
 
 def build_graph(
     network: nn.Module, task: Task, preprocessing: PreprocessingConfig, output: OutputFormat | None = None
 ) -> nn.Module:
-    """The graph of a network in eval mode; Mask and Keypoint R-CNN are found as the Faster R-CNN they extend."""
-    normalize = Normalize(preprocessing.mean, preprocessing.std)
+    """The graph of a network in eval mode."""
+    normalize = Normalize(preprocessing.mean, preprocessing.std, preprocessing.color_order)
     graph_class = find_detector_graph(network) if task == "detection" else None
     if graph_class is not None:
         graph: nn.Module = graph_class(network.eval(), normalize)

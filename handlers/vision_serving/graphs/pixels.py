@@ -6,18 +6,22 @@ from torch.nn import functional
 
 
 class Normalize(nn.Module):
-    """uint8 (N, H, W, 3) RGB -> float (N, 3, H, W), scaled to [0, 1], then (x - mean) / std per channel."""
+    """uint8 (N, H, W, 3) RGB -> float (N, 3, H, W) in the network's colour order, in [0, 1], then (x - mean) / std."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], color_order: str = "rgb") -> None:
         super().__init__()
+        self.is_bgr = color_order == "bgr"
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return (pixels.permute(0, 3, 1, 2).to(self.mean.dtype) / 255 - self.mean) / self.std
+        planes = pixels.permute(0, 3, 1, 2).to(self.mean.dtype)
+        if self.is_bgr:
+            planes = planes.flip(1)
+        return (planes / 255 - self.mean) / self.std
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:

@@ -47,6 +47,8 @@ def describe_preprocessing(config: PreprocessingConfig) -> str:
     parts = [f"{config.resize.mode} {config.resize.size}", config.interpolation]
     if config.crop is not None:
         parts.append(f"crop {config.crop}")
+    if config.color_order != "rgb":
+        parts.append(config.color_order)
     return f"preprocessing: {', '.join(parts)}, mean {config.mean}, std {config.std}"
 
 

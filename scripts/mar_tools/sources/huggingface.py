@@ -38,6 +38,8 @@ ACTIVATIONS = {
     "rt_detr": "sigmoid",
     "rt_detr_v2": "sigmoid",
 }
+# Types whose networks look at the mask of the padding, and which need it: none of it reaches an archive.
+MASKED = {"detr", "table-transformer", "conditional_detr", "dab-detr", "deformable_detr", "lw_detr", "rf_detr"}
 BEST_OF_ALL = {"conditional_detr", "dab-detr", "deformable_detr", "lw_detr", "rf_detr"}
 BEST_OF_ALL_COUNT = 100  # `top_k` of their post_process_object_detection
 MOST_DETECTIONS = 1000  # what the option `max_detections` allows
@@ -135,13 +137,19 @@ def output_of(config: transformers.PretrainedConfig, task: Task) -> OutputFormat
     return OutputFormat.model_validate({"format": "detr", "activation": ACTIVATIONS[config.model_type]})
 
 
-def find_preprocessing(recipe: Recipe, _: nn.Module) -> PreprocessingConfig:
+def find_preprocessing(recipe: Recipe, network: Any) -> PreprocessingConfig:
     """What the image processor does, checked against the processor itself on a picture."""
     try:
         processor = transformers.AutoImageProcessor.from_pretrained(find_location(recipe))
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(_cannot_read(recipe, "preprocessor_config.json", error)) from error
     preprocessing = preprocessing_of(processor)
+    if preprocessing.resize.canvas is not None and network.config.model_type in MASKED:
+        raise ConfigError(
+            f"{type(processor).__name__} pads pictures to pad_size {preprocessing.resize.canvas}, and models of type "
+            f"{network.config.model_type!r} need a mask of that padding, which is not served; set do_pad to false in "
+            "preprocessor_config.json: a picture alone needs no padding"
+        )
     check_preprocessing(processor, preprocessing)
     return preprocessing
 
@@ -151,7 +159,7 @@ def check_preprocessing(processor: Any, preprocessing: PreprocessingConfig) -> N
     [image] = load_photographs(1)
     expected = processor(images=PIL.Image.fromarray(image), return_tensors="pt")["pixel_values"]
     pixels = preprocess_images([image], preprocessing).pixels
-    found = Normalize(preprocessing.mean, preprocessing.std)(pixels)
+    found = Normalize(preprocessing.mean, preprocessing.std, preprocessing.color_order)(pixels)
     if found.shape != expected.shape:
         difference = f"a picture becomes {tuple(expected.shape)}, ours {tuple(found.shape)}"
     else:

@@ -3,34 +3,40 @@
 from typing import Any
 
 import PIL.Image
+from pydantic import ValidationError
 
-from vision_serving.config import PreprocessingConfig, ResizeConfig
+from mar_tools.sources.pillow import pass_order
+from vision_serving.config import PreprocessingConfig, ResizeConfig, describe_problems
 from vision_serving.errors import ConfigError
 
 STATE_IT = "state `preprocessing` in the recipe"
 INTERPOLATIONS = {"nearest": "nearest-exact"}
 CONVNEXT_WARPS_FROM = 384  # pixels: ConvNextImageProcessor crops below, and squashes from here on
 YOLOS_MULTIPLE = 16
+LEVIT_ENLARGES = 256 / 224
 
 
 def preprocessing_of(processor: Any) -> PreprocessingConfig:
     """Raises ConfigError for settings that have no counterpart here."""
-    kind = type(processor).__name__.removesuffix("Fast").removesuffix("Pil")
+    name = type(processor).__name__
+    kind = name.removesuffix("Fast").removesuffix("Pil")
     settings = processor.to_dict()
-    if not settings.get("do_resize"):
-        raise ConfigError(f"{kind} has do_resize false, so pictures have no bounded size; {STATE_IT}")
-    if settings.get("do_pad") and settings.get("pad_size"):
-        raise ConfigError(f"{kind} pads to pad_size {settings['pad_size']}, which is not supported; {STATE_IT}")
+    if not settings.get("do_resize") or not settings.get("size"):
+        raise ConfigError(f"{kind} has do_resize false or no size, so pictures have no bounded size; {STATE_IT}")
     resize, crop = RESIZES.get(kind, _generic_resize)(kind, settings)
     if settings.get("do_center_crop"):
         crop = _height_width(settings["crop_size"], kind, "crop_size")
     mean, std = _normalisation(settings)
+    if settings.get("do_pad") and settings.get("pad_size"):
+        resize = _padded(resize, mean, kind, settings)
     return PreprocessingConfig.model_validate(
         {
             "resize": resize,
             "crop": crop,
             "crop_offset": "floor",
             "interpolation": _interpolation(settings),
+            "pass_order": pass_order() if name.endswith("Pil") else "horizontal_first",
+            "color_order": "bgr" if settings.get("do_flip_channel_order") else "rgb",
             "mean": mean,
             "std": std,
         }
@@ -49,6 +55,8 @@ def _generic_resize(kind: str, settings: dict[str, Any]) -> Resized:
     if size.keys() == {"shortest_edge", "longest_edge"}:
         edges = {"size": size["shortest_edge"], "max_size": size["longest_edge"]}
         return ResizeConfig(mode="shortest_edge", **edges), None
+    if size.keys() == {"max_height", "max_width"} and size["max_height"] == size["max_width"]:
+        return ResizeConfig(mode="bounded_edges", size=size["max_height"], max_size=size["max_height"]), None
     return ResizeConfig(mode="exact", size=_height_width(size, kind, "size")), None
 
 
@@ -67,7 +75,38 @@ def _yolos_resize(kind: str, settings: dict[str, Any]) -> Resized:
     return resize.model_copy(update={"multiple_of": multiple}), crop
 
 
-RESIZES = {"ConvNextImageProcessor": _convnext_resize, "YolosImageProcessor": _yolos_resize}
+def _levit_resize(kind: str, settings: dict[str, Any]) -> Resized:
+    resize, crop = _generic_resize(kind, settings)
+    if resize.mode == "shortest_edge" and isinstance(resize.size, int):
+        resize = resize.model_copy(update={"size": int(LEVIT_ENLARGES * resize.size)})
+    return resize, crop
+
+
+def _poolformer_resize(kind: str, settings: dict[str, Any]) -> Resized:
+    side = dict(settings["size"]).get("shortest_edge")
+    if not side or not settings.get("crop_pct"):
+        return _generic_resize(kind, settings)
+    return ResizeConfig(mode="shortest_edge", size=int(side / settings["crop_pct"])), None
+
+
+RESIZES = {
+    "ConvNextImageProcessor": _convnext_resize,
+    "LevitImageProcessor": _levit_resize,
+    "PoolFormerImageProcessor": _poolformer_resize,
+    "YolosImageProcessor": _yolos_resize,
+}
+
+
+def _padded(resize: ResizeConfig, mean: tuple[float, ...], kind: str, settings: dict[str, Any]) -> ResizeConfig:
+    """The border is 0 after normalising, so of the colour that is the mean, to the next of 255 levels."""
+    pad_size = _height_width(settings["pad_size"], kind, "pad_size")
+    if resize.mode == "exact" and resize.size == pad_size:
+        return resize
+    border = {"pad_size": pad_size, "pad_place": "top_left", "pad_value": tuple(round(255 * value) for value in mean)}
+    try:
+        return ResizeConfig.model_validate({**resize.model_dump(), **border})
+    except ValidationError as error:
+        raise ConfigError(f"{kind} pads: {describe_problems(error, ResizeConfig)}; {STATE_IT}") from error
 
 
 def _height_width(size: Any, kind: str, name: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import timm.data
 from torch import nn
 
 from mar_tools.recipes import WEIGHT_FILES, Recipe
+from mar_tools.sources.pillow import pass_order
 from mar_tools.weights import PRETRAINED, RANDOM, load_weights
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
@@ -67,6 +68,7 @@ def preprocessing_of(data_config: dict[str, Any]) -> PreprocessingConfig:
         "resize": RESIZES[crop_mode](scaled_hw, data_config["mean"]),
         "crop": (height, width),
         "interpolation": INTERPOLATIONS.get(interpolation, interpolation),
+        "pass_order": pass_order(),
         "mean": data_config["mean"],
         "std": data_config["std"],
     }

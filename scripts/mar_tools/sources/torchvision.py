@@ -10,6 +10,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms._presets import ImageClassification
 
 from mar_tools.recipes import WEIGHT_FILES, Recipe
+from mar_tools.sources.pillow import pass_order
 from mar_tools.weights import RANDOM, load_weights
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
@@ -91,6 +92,7 @@ def preprocessing_of_preset(preset: ImageClassification) -> PreprocessingConfig:
         crop=(preset.crop_size[0], preset.crop_size[0]),
         interpolation=preset.interpolation.value,
         antialias=bool(preset.antialias),
+        pass_order=pass_order(),
         mean=tuple(preset.mean),
         std=tuple(preset.std),
     )
