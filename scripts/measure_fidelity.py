@@ -80,8 +80,10 @@ def measure(cases: Sequence[Case]) -> Fidelity:
 
 def describe_row(row: Row) -> str:
     pixels, answers = row.pixels, row.answers
-    kept = f"best class {100 * (answers.same_best or 0):.4g} %, {answers.snr_db} dB"
-    if answers.matched_boxes is not None:
+    kept = "pixels alone"
+    if answers is not None and answers.same_best is not None:
+        kept = f"best class {100 * answers.same_best:.4g} %, {answers.snr_db} dB"
+    if answers is not None and answers.matched_boxes is not None:
         kept = f"boxes {100 * answers.matched_boxes:.4g} %, IoU {answers.least_iou}"
     return (
         f"{row.full_name}: {100 * pixels.other_level:.3f} % of values differ, at most {pixels.largest:g} levels; "

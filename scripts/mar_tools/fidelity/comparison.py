@@ -30,7 +30,7 @@ def measure_case(case: Case, pictures: Sequence[Picture]) -> Row:
     with TemporaryDirectory(prefix="fidelity-") as folder, torch.inference_mode():
         subject = case.open(Path(folder))
         pixels = compare_pixels(subject, pictures)
-        answers = compare_answers(subject, pictures[: case.answered])
+        answers = compare_answers(subject, pictures[: case.answered]) if case.answered else None
     return Row(
         library=case.library,
         model=case.name,

@@ -21,19 +21,20 @@ SCENES = (
     ("skimage", "data/chelsea.png"),
     ("skimage", "data/coffee.png"),
 )
-# Photographs, portraits, a panorama and a strip, thumbnails, sizes that models themselves have, odd numbers.
+# Photographs, portraits, a panorama and a strip, thumbnails, sizes that models themselves have, odd numbers. The first
+# ones, which get answers, are the most different.
 SIZES_HW: tuple[SizeHW, ...] = (
     (480, 640),
+    (1200, 300),
+    (501, 333),
+    (53, 37),
+    (224, 224),
+    (300, 1200),
     (640, 480),
     (375, 500),
-    (501, 333),
-    (224, 224),
     (232, 232),
     (384, 384),
     (64, 64),
-    (53, 37),
-    (300, 1200),
-    (1200, 300),
     (960, 1280),
 )
 JPEG_SIZE_HW = (427, 641)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mar_tools.fidelity.pictures import SIZES_HW
-from mar_tools.fidelity.results import Fidelity, Row
+from mar_tools.fidelity.results import AnswerDifference, Fidelity, Row
 from mar_tools.fidelity.subjects import READER, Library
 
 TITLES: dict[Library, str] = {"torchvision": "torchvision", "timm": "timm", "huggingface": "transformers"}
@@ -112,8 +112,9 @@ def summarise(rows: Sequence[Row]) -> str:
 def _summary_cells(rows: Sequence[Row]) -> str:
     equal = sum(row.pixels.other_level == 0 for row in rows)
     within_one = sum(row.pixels.beyond_one == 0 for row in rows)
-    classes = [row.answers.same_best for row in rows if row.answers.same_best is not None]
-    boxes = [row.answers.matched_boxes for row in rows if row.answers.matched_boxes is not None]
+    answers = [row.answers for row in rows if row.answers is not None]
+    classes = [answer.same_best for answer in answers if answer.same_best is not None]
+    boxes = [answer.matched_boxes for answer in answers if answer.matched_boxes is not None]
     cells = [
         f"of {equal} models",
         f"of {within_one}",
@@ -130,22 +131,24 @@ def render_library(library: Library, rows: Sequence[Row]) -> str:
 
 
 def render_row(row: Row) -> str:
-    pixels, answers = row.pixels, row.answers
-    if answers.matched_boxes is None:
-        kept = f"{percent(answers.same_best or 0.0)} of {answers.pictures}"
-    else:
-        kept = f"{percent(answers.matched_boxes)} of {answers.compared_boxes} boxes"
+    pixels = row.pixels
     cells = [
         f"{row.model}{' `*`' if row.network else ''}",
         row.settings,
         percent(pixels.other_level, 2),
         percent(pixels.beyond_one, 4) if pixels.beyond_one else "0",
         f"{pixels.largest:g}",
-        kept,
-        f"{answers.snr_db:.0f} dB" if answers.least_iou is None else f"IoU {answers.least_iou:.3f}",
-        f"{answers.difference:.1g}",
+        *(["", "", ""] if row.answers is None else answer_cells(row.answers)),
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def answer_cells(answers: AnswerDifference) -> list[str]:
+    if answers.matched_boxes is None:
+        cells = [f"{percent(answers.same_best or 0.0)} of {answers.pictures}", f"{answers.snr_db:.0f} dB"]
+    else:
+        cells = [f"{percent(answers.matched_boxes)} of {answers.compared_boxes} boxes", f"IoU {answers.least_iou:.3f}"]
+    return [*cells, f"{answers.difference:.1g}"]
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -46,15 +46,15 @@ class AnswerDifference(StrictModel):
 
 
 class Row(StrictModel):
-    """network: that answered in the place of a model that is slow."""
+    """network: that answered in the place of a model that is slow. answers: None where only pixels are compared."""
 
     library: Library
     model: str
     task: Task
     settings: str
-    network: str | None
+    network: str | None = None
     pixels: PixelDifference
-    answers: AnswerDifference
+    answers: AnswerDifference | None = None
     seconds: float
 
     @property
