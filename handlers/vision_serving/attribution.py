@@ -5,7 +5,8 @@
     saliency              the size of the gradient at the image (Simonyan et al., 2013)
 
 All speak of the class's logit. The baseline, what a hidden part becomes, is the mean colour of the image: one that is
-strange to it would be a thing of its own, which the model sees. Gradients are Captum's work, which is imported when they are first asked for.
+strange to it would be a thing of its own, which the model sees. Gradients are Captum's work, which is imported when
+they are first asked for.
 """
 
 import math

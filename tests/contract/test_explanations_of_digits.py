@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from examples.digits import draw_ink, load_digit_split
 from fakes import encode_image
 from numpy.typing import NDArray
 
-from examples.digits import draw_ink, load_digit_split
 from mar_tools.checkpoints import load_checkpoint
 from mar_tools.command_line import ROOT
 from mar_tools.exports import export_model
@@ -44,7 +44,7 @@ def draw_digit(number: int, paper: int, colour: int) -> tuple[Image, NDArray[np.
 
 @pytest.mark.parametrize(("paper", "colour"), COLOURS.values(), ids=COLOURS)
 @pytest.mark.parametrize(
-    ("method", "times"),  # the least of twelve digits in two colours was 3.9, 6.1 and 1.2
+    ("method", "times"),  # the least of twelve digits at other places was 3.9, 6.1 and 1.2
     [("occlusion", 2.5), ("integrated_gradients", 3.0), ("saliency", 1.05)],
 )
 def test_ink_speaks_for_a_digit_more_than_paper(
