@@ -47,7 +47,8 @@ def draw(polygon: tuple[float, ...], image_hw: tuple[int, int]) -> NDArray[np.bo
     """The pixels whose centres are inside."""
     rows, columns = np.indices(image_hw)
     centres = np.stack((columns.ravel() + 0.5, rows.ravel() + 0.5), axis=1)
-    inside: NDArray[np.bool_] = points_in_poly(centres, np.array(polygon).reshape(-1, 2)).reshape(image_hw)
+    outline = np.array(polygon).reshape(-1, 2)
+    inside: NDArray[np.bool_] = points_in_poly(centres, outline).reshape(image_hw)  # type: ignore[no-untyped-call]
     return inside
 
 
