@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vision_serving.config import DetectionOptions, Options
 from vision_serving.errors import InferenceError, InvalidOptionError
 from vision_serving.handler import VisionHandler
 from vision_serving.images import Image
 from vision_serving.instances import add_instances
 from vision_serving.labels import find_class_id
+from vision_serving.options import DetectionOptions, Options
 from vision_serving.postprocessing import read_candidates, select_detections
 from vision_serving.predictions import Detection, Detections, ImageSize, Prediction, convert_boxes
 from vision_serving.preprocessing import ImageBatch, ImageGeometry, preprocess_images

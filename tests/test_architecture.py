@@ -28,6 +28,8 @@ SOURCES = [*ENTRY_FILES, *CORE_FILES, *TOOL_FILES, *SCRIPT_FILES]
 # A module imports from layers below its own; `x.*` is every module in the package x.
 LAYERS = (
     {"errors"},
+    {"validation"},
+    {"options"},
     {"config", "predictions", "media_types", "lettering", "tensor_requests"},
     {
         "payload",

@@ -31,8 +31,9 @@ from examples.digits_detection.scenes import Scene
 from examples.training import describe_environment, write_json
 from mar_tools.archive import extract_archive
 from mar_tools.verification import load_handler
-from vision_serving.config import DetectionOptions, ImageLimits, Options
+from vision_serving.config import ImageLimits
 from vision_serving.handler import VisionHandler
+from vision_serving.options import DetectionOptions, Options
 from vision_serving.payload import Payload
 from vision_serving.postprocessing import intersect, measure_areas, measure_iou
 from vision_serving.predictions import Detections, Prediction

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vision_serving.config import RGB, ExplanationOptions, Method
+from vision_serving.config import RGB
 from vision_serving.errors import NotSupportedError, how_to_install
+from vision_serving.options import ExplanationOptions, Method
 
 BATCH = 8  # variants that run at once, after each of which the time is looked at
 MAX_SIDE = 64  # cells of a map of gradients

@@ -1,23 +1,16 @@
-"""What an archive's `model-config.yaml` may say under `handler:`, and the options of a request."""
+"""What an archive's `model-config.yaml` may say under `handler:`."""
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from vision_serving.errors import ConfigError, InvalidOptionError
+from vision_serving.errors import ConfigError
+from vision_serving.options import Instances, PredictionOptions, Task, check_options, find_options
+from vision_serving.validation import StrictModel, parse_config, read_yaml
 
-# A part of a location that a user wrote; pydantic adds the names of types and validators.
-KEY = re.compile(r"(?!int$|float$|str$)[a-z_][a-z0-9_]*|\d+")
-
-Task = Literal["classification", "detection"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 DeviceType = Literal["cpu", "cuda"]
-Method = Literal["occlusion", "integrated_gradients", "saliency"]
-Instances = Literal["masks", "keypoints"]
 
 SizeHW = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 RGB = tuple[float, float, float]
@@ -26,12 +19,6 @@ PositiveRGB = tuple[Positive, Positive, Positive]
 Level = Annotated[int, Field(ge=0, le=255)]
 Interpolation = Literal["bilinear", "bicubic", "nearest", "nearest-exact", "lanczos", "box", "hamming"]
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF"]
-
-
-class StrictModel(BaseModel):
-    """Base of every configuration: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ResizeConfig(StrictModel):
@@ -152,129 +139,10 @@ class ColourConfig(StrictModel):
     icc_profiles: Literal["convert", "ignore"] = "convert"
 
 
-class ClassificationOptions(StrictModel):
-    """What a classification request may choose."""
-
-    top_k: Annotated[int, Field(ge=1, le=1000)] = 5
-
-
 def check_scaled_decoding(task: Task, wanted: bool) -> None:
     """Raises ValueError where it is wanted of a detector."""
     if wanted and task != "classification":
         raise ValueError("`scaled_decoding` is for classification; a detector looks for small things in whole pictures")
-
-
-Threshold = Annotated[float, Field(ge=0, le=1)]
-ClassFilter = Annotated[tuple[int | str, ...], Field(max_length=1000)]
-ClassThresholds = Annotated[dict[int | str, Threshold], Field(max_length=1000)]
-Nms = Literal["class_wise", "class_agnostic", "soft", "none"]
-BoxFormat = Literal["xyxy", "xywh", "xyxyn", "xywhn"]
-
-MIN_TILE, MAX_TILE = 32, 16_384  # pixels
-
-
-def _split_commas(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-
-def _split_pairs(value: object) -> object:
-    """`person:0.3, dog:0.6` -> {"person": "0.3", "dog": "0.6"}."""
-    if not isinstance(value, str):
-        return value
-    thresholds: dict[str, str] = {}
-    for pair in filter(None, (part.strip() for part in value.split(","))):
-        name, separator, threshold = (part.strip() for part in pair.rpartition(":"))
-        if not separator or name in thresholds:
-            problem = f"{name[:60]!r} twice" if separator else repr(pair[:60])
-            raise ValueError(f"expected `label:threshold` with commas between, each label once, got {problem}")
-        thresholds[name] = threshold
-    return thresholds
-
-
-def _check_tile_size(value: int) -> int:
-    if value != 0 and not MIN_TILE <= value <= MAX_TILE:
-        raise ValueError(f"expected {MIN_TILE} to {MAX_TILE} pixels, or 0 for no tiles, got {value}")
-    return value
-
-
-class DetectionOptions(StrictModel):
-    """What a detection request may choose; docs/detection.md tells what each does.
-
-    class_filter, class_thresholds   name classes by label or class id
-    tile_size                        pixels of the upright image, 0 for no tiles; tile_overlap: share of a tile
-    """
-
-    score_threshold: Threshold = 0.5
-    class_thresholds: Annotated[ClassThresholds, BeforeValidator(_split_pairs)] = {}
-    class_filter: Annotated[ClassFilter | None, BeforeValidator(_split_commas)] = None
-    nms: Nms = "class_wise"
-    iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
-    max_detections: Annotated[int, Field(ge=1, le=1000)] = 100
-    box_format: BoxFormat = "xyxy"
-    tile_size: Annotated[int, AfterValidator(_check_tile_size)] = 0
-    tile_overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.2
-
-
-class MaskOptions(DetectionOptions):
-    """What a request of a detector with masks may choose, too."""
-
-    mask_format: Literal["rle", "polygons", "none"] = "rle"
-
-
-class ExplanationOptions(StrictModel):
-    """What a request for an explanation may choose.
-
-    target_class   label or class id of what is explained; the best class where there is none
-    cells          occlusion: into how many cells each side is divided, for (cells + 1)^2 inferences
-    steps          integrated gradients: points between the baseline and the image, an inference and a gradient each
-    """
-
-    method: Method = "occlusion"
-    target_class: int | str | None = None
-    cells: Annotated[int, Field(ge=2, le=16)] = 8
-    steps: Annotated[int, Field(ge=8, le=128)] = 32
-
-
-PredictionOptions = ClassificationOptions | DetectionOptions
-Options = PredictionOptions | ExplanationOptions
-OPTIONS: dict[Task, type[PredictionOptions]] = {
-    "classification": ClassificationOptions,
-    "detection": DetectionOptions,
-}
-# What a detector may give beyond boxes; a recipe, which does not know yet, may state options of any of them.
-INSTANCE_OPTIONS: dict[Instances, type[DetectionOptions]] = {"masks": MaskOptions, "keypoints": DetectionOptions}
-WIDEST_OPTIONS: dict[Task, type[PredictionOptions]] = {
-    "classification": ClassificationOptions,
-    "detection": MaskOptions,
-}
-
-
-OptionsModel = TypeVar("OptionsModel", bound=StrictModel)
-
-
-def parse_options(model: type[OptionsModel], values: Mapping[str, Any], defaults: Mapping[str, Any]) -> OptionsModel:
-    """The defaults with a request's values over them. Raises InvalidOptionError."""
-    unknown = sorted(set(values) - set(model.model_fields))
-    if unknown:
-        allowed = sorted(model.model_fields)
-        raise InvalidOptionError(f"unknown option {unknown[0][:60]!r}; expected one of {allowed}")
-    try:
-        return model.model_validate({**defaults, **values})
-    except ValidationError as error:
-        raise InvalidOptionError(describe_problems(error, model)) from error
-
-
-def find_options(task: Task, instances: Instances | None) -> type[PredictionOptions]:
-    """What a request to a model may choose."""
-    return OPTIONS[task] if instances is None else INSTANCE_OPTIONS[instances]
-
-
-def check_options(model: type[PredictionOptions], options: dict[str, Any]) -> None:
-    """Raises ValueError when they are not options of that model."""
-    try:
-        model.model_validate(options)
-    except ValidationError as error:
-        raise ValueError(f"options: {describe_problems(error, model)}") from error
 
 
 class HandlerConfig(StrictModel):
@@ -296,7 +164,7 @@ class HandlerConfig(StrictModel):
     labels: str = "labels.json"
     preprocessing: PreprocessingConfig
     candidates_per_class: Annotated[int, Field(gt=0)] | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     limits: ImageLimits = ImageLimits()
     colours: ColourConfig = ColourConfig()
     scaled_decoding: bool = False
@@ -321,60 +189,6 @@ class BackendConfig(StrictModel):
     cpu_features: tuple[str, ...] = ()
     threads: Annotated[int, Field(gt=0)] = 1
     pin_threads: bool = False
-
-
-ConfigModel = TypeVar("ConfigModel", bound=BaseModel)
-
-
-def parse_config(model: type[ConfigModel], values: object, where: str) -> ConfigModel:
-    """Validate `values`. Raises ConfigError in one line that names `where`, the key, and what is allowed."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {describe_problems(error, model)}") from error
-
-
-def describe_problems(error: ValidationError, model: type[BaseModel]) -> str:
-    """pydantic's findings in one line."""
-    problems = error.errors()
-    # What is neither `auto` nor a good section fails as both; the section's problems are the telling ones.
-    telling = [p for p in problems if not any(str(part).startswith("literal[") for part in p["loc"])]
-    return "; ".join(_describe_problem(problem, model) for problem in telling or problems)
-
-
-def _describe_problem(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(part for part in location if KEY.fullmatch(part))
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; expected one of {sorted(_fields_at(model, location[:-1]))}"
-    if problem["type"] == "missing":
-        return f"missing key '{key}'"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] in ("model_type", "dict_type"):
-        message = "expected a section of keys"
-    found = f", got {str(problem['input'])[:80]!r}" if location and problem["type"] != "value_error" else ""
-    return f"'{key}': {message}{found}" if key else message
-
-
-def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
-    """The field names of the (nested) model that a location leads to."""
-    for part in location:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
-        nested = [a for a in inner if issubclass(a, BaseModel)]
-        if nested:
-            model = nested[0]
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def read_yaml(path: Path) -> Any:
-    """Raises ConfigError that names the file when it is missing or is not YAML."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not a readable YAML file ({' '.join(str(error).split())[:300]})") from error
 
 
 def read_handler_config(path: Path) -> HandlerConfig:

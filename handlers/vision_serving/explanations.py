@@ -10,12 +10,13 @@ from torch import Tensor
 
 from vision_serving.attribution import Attribution, Subject, attribute
 from vision_serving.backends.base import Backend, DifferentiableBackend
-from vision_serving.config import ExplanationOptions, HandlerConfig, Method, parse_options
+from vision_serving.config import HandlerConfig
 from vision_serving.errors import ExplanationTimeoutError, InferenceError, NotSupportedError
 from vision_serving.failures import to_request_error
 from vision_serving.heat_maps import to_heat_map
 from vision_serving.labels import find_class_id
 from vision_serving.metrics import StageTimings
+from vision_serving.options import ExplanationOptions, Method, parse_options
 from vision_serving.predictions import Explanation, ImageSize
 from vision_serving.preparation import Item, Place, Preparer, Source
 from vision_serving.responses import ItemResult

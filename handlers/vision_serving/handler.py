@@ -13,15 +13,7 @@ from torch import Tensor
 
 from vision_serving.backends import find_backend, load_backend
 from vision_serving.backends.base import Backend
-from vision_serving.config import (
-    BackendConfig,
-    DeviceType,
-    HandlerConfig,
-    ImageLimits,
-    Options,
-    parse_options,
-    read_handler_config,
-)
+from vision_serving.config import BackendConfig, DeviceType, HandlerConfig, ImageLimits, read_handler_config
 from vision_serving.errors import BackendError, PayloadTooLargeError, RequestError, VisionServingError
 from vision_serving.explanations import Explainer, wants_explanation
 from vision_serving.failures import to_request_error
@@ -30,6 +22,7 @@ from vision_serving.labels import read_labels
 from vision_serving.media_types import JSON_TYPE
 from vision_serving.metrics import StageTimings
 from vision_serving.model_card import build_card, is_describe_job
+from vision_serving.options import Options, parse_options
 from vision_serving.payload import Payload, parse_payload
 from vision_serving.picture_answers import encode_answer, options_for_drawing
 from vision_serving.predictions import Prediction

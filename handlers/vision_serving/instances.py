@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from vision_serving.config import DetectionOptions, MaskOptions
 from vision_serving.errors import InferenceError
 from vision_serving.keypoints import locate_keypoints
 from vision_serving.masks import PlacedMask, SizeHW, encode_rle, place_mask, trace_polygons
+from vision_serving.options import DetectionOptions, MaskOptions
 from vision_serving.postprocessing import Candidates
 from vision_serving.predictions import Detection, Keypoint, KeypointDetection, MaskDetection, PolygonDetection
 from vision_serving.preprocessing import ImageGeometry

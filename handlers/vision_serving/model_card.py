@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 from pydantic import BaseModel
 
-from vision_serving.config import ExplanationOptions, HandlerConfig
+from vision_serving.config import HandlerConfig
 from vision_serving.errors import ConfigError
+from vision_serving.options import ExplanationOptions
 
 Card = dict[str, Any]
 

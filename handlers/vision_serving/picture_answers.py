@@ -4,7 +4,7 @@ import io
 
 import PIL.Image
 
-from vision_serving.config import ColourConfig, HandlerConfig, ImageLimits, Options
+from vision_serving.config import ColourConfig, HandlerConfig, ImageLimits
 from vision_serving.drawing import draw_prediction, picture_scale
 from vision_serving.errors import RequestError
 from vision_serving.failures import to_request_error
@@ -12,6 +12,7 @@ from vision_serving.heat_maps import draw_explanation
 from vision_serving.images import open_image, read_picture, shrink_jpeg, wrap_pixels
 from vision_serving.media_types import JSON_TYPE, PICTURE_TYPES
 from vision_serving.metrics import StageTimings
+from vision_serving.options import Options
 from vision_serving.payload import Payload
 from vision_serving.predictions import Explanation, Prediction
 from vision_serving.responses import Outcome, Response, ServedModel, encode_response

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vision_serving.config import DetectionOptions
+from vision_serving.options import DetectionOptions
 
 NMS_BLOCK = 128  # boxes compared at once: one block for most pictures, and little memory for tens of thousands
 SOFT_SIGMA = 0.5  # the paper's

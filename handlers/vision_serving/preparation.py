@@ -13,10 +13,11 @@ from threading import Condition
 
 import numpy as np
 
-from vision_serving.config import ColourConfig, ImageLimits, Options
+from vision_serving.config import ColourConfig, ImageLimits
 from vision_serving.errors import RequestError
 from vision_serving.images import Image, Shrink, open_image, read_pixels, wrap_pixels
 from vision_serving.metrics import StageTimings
+from vision_serving.options import Options
 from vision_serving.payload import Payload
 from vision_serving.preprocessing import ImageBatch
 from vision_serving.tensor_requests import Picture, Pixels

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_serving.config import DetectionOptions, Options
 from vision_serving.errors import PayloadTooLargeError
+from vision_serving.options import DetectionOptions, Options
 from vision_serving.postprocessing import Indices, keep_best, measure_iou
 from vision_serving.predictions import Box, Detections, ImageSize
 from vision_serving.preprocessing import Region, SizeHW

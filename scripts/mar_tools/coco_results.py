@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from mar_tools.json_files import read_json
 from mar_tools.predicting import Answer, has_failed
-from vision_serving.config import parse_config
 from vision_serving.errors import ConfigError
+from vision_serving.validation import parse_config
 
 
 @dataclass(frozen=True)

@@ -28,22 +28,13 @@ from mar_tools.exporters.base import Exported, ExportJob
 from mar_tools.pixels import load_pixels
 from mar_tools.recipes import Recipe, VerificationRecipe
 from vision_serving.backends.eager import read_artifact
-from vision_serving.config import (
-    DeviceType,
-    HandlerConfig,
-    Instances,
-    Precision,
-    StrictModel,
-    Task,
-    check_options,
-    find_options,
-    parse_config,
-    read_handler_config,
-)
+from vision_serving.config import DeviceType, HandlerConfig, Precision, read_handler_config
 from vision_serving.errors import BackendError, ConfigError, how_to_install
 from vision_serving.graphs import build_graph
 from vision_serving.labels import read_labels
+from vision_serving.options import Instances, Task, check_options, find_options
 from vision_serving.resources import cpu_features
+from vision_serving.validation import StrictModel, parse_config
 
 # Which take a model that is an ONNX file, and in what they compute it: autocast does not reach into one.
 ONNX_BACKENDS: dict[str, tuple[Precision, ...]] = {

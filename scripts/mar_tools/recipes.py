@@ -6,21 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from vision_serving.config import (
-    WIDEST_OPTIONS,
-    ColourConfig,
-    ImageLimits,
-    Precision,
-    PreprocessingConfig,
-    StrictModel,
-    Task,
-    check_options,
-    check_scaled_decoding,
-    parse_config,
-    read_yaml,
-)
+from vision_serving.config import ColourConfig, ImageLimits, Precision, PreprocessingConfig, check_scaled_decoding
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.sources import HOLDS_WEIGHTS, NetworkSource
+from vision_serving.options import WIDEST_OPTIONS, Task, check_options
+from vision_serving.validation import StrictModel, parse_config, read_yaml
 
 WEIGHT_FILES = {".safetensors", ".pth", ".pt"}
 Share = Annotated[float, Field(ge=0, le=1)]

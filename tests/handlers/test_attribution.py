@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from vision_serving.attribution import Attribution, Subject, attribute, sum_cells
-from vision_serving.config import ExplanationOptions, Method
 from vision_serving.errors import NotSupportedError
+from vision_serving.options import ExplanationOptions, Method
 
 HEIGHT, WIDTH = 12, 20
 BASELINE = (124.0, 116.0, 104.0)

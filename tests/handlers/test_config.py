@@ -6,18 +6,10 @@ import yaml
 from fakes import EXACT_16
 from pydantic import BaseModel, ValidationError
 
-from vision_serving.config import (
-    ClassificationOptions,
-    DetectionOptions,
-    HandlerConfig,
-    ImageLimits,
-    PreprocessingConfig,
-    ResizeConfig,
-    parse_config,
-    read_handler_config,
-    read_yaml,
-)
+from vision_serving.config import HandlerConfig, ImageLimits, PreprocessingConfig, ResizeConfig, read_handler_config
 from vision_serving.errors import ConfigError
+from vision_serving.options import ClassificationOptions, DetectionOptions
+from vision_serving.validation import parse_config, read_yaml
 
 HANDLER: dict[str, Any] = {"task": "detection", "backend": "eager", "artifact": "model", "preprocessing": EXACT_16}
 

@@ -13,7 +13,7 @@ from conftest import CPU, MakeHandler, TinyModel
 from fakes import BLUE, GREEN, HUNGRY, NOT_FINITE, POISON, RED, encode_image, new_context, png
 
 from image_classification import ImageClassificationHandler
-from vision_serving import explanations, picture_answers
+from vision_serving import picture_answers
 from vision_serving.errors import (
     ExplanationTimeoutError,
     ImageDecodeError,

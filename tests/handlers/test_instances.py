@@ -10,10 +10,11 @@ from fakes import COLOURS, RED, png
 from torch import Tensor
 
 from object_detection import ObjectDetectionHandler
-from vision_serving.config import DetectionOptions, HandlerConfig, MaskOptions
+from vision_serving.config import HandlerConfig
 from vision_serving.errors import InferenceError, InvalidOptionError
 from vision_serving.instances import add_instances, read_keypoints, take_values, to_source_points
 from vision_serving.keypoints import locate_keypoints
+from vision_serving.options import DetectionOptions, MaskOptions
 from vision_serving.payload import Payload
 from vision_serving.postprocessing import Candidates
 from vision_serving.predictions import Detection, KeypointDetection, MaskDetection

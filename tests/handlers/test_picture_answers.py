@@ -12,9 +12,10 @@ from conftest import MakeHandler
 from fakes import BLUE, POISON, RED, encode_image, new_context, noise_image, png, solid_image
 
 from vision_serving import picture_answers
-from vision_serving.config import ClassificationOptions, DetectionOptions, ImageLimits
+from vision_serving.config import ImageLimits
 from vision_serving.drawing import class_colour
 from vision_serving.handler import VisionHandler
+from vision_serving.options import ClassificationOptions, DetectionOptions
 from vision_serving.picture_answers import draw_encoded, options_for_drawing
 from vision_serving.predictions import Detections, ImageSize
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou, nms
 
-from vision_serving.config import DetectionOptions
+from vision_serving.options import DetectionOptions
 from vision_serving.postprocessing import (
     NMS_BLOCK,
     Candidates,

@@ -6,10 +6,11 @@ import pytest
 import torch
 from fakes import png
 
-from vision_serving.config import ClassificationOptions, ImageLimits, PreprocessingConfig, ResizeConfig
+from vision_serving.config import ImageLimits, PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ImageDecodeError, InvalidOptionError, PayloadTooLargeError
 from vision_serving.images import Image
 from vision_serving.metrics import StageTimings
+from vision_serving.options import ClassificationOptions
 from vision_serving.payload import Payload
 from vision_serving.preparation import PixelBudget, Preparer, Source, list_sources
 from vision_serving.preprocessing import ImageBatch, preprocess_images

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vision_serving.config import MIN_TILE, ClassificationOptions, DetectionOptions
 from vision_serving.errors import (
     ImageDecodeError,
     InferenceError,
@@ -21,6 +20,7 @@ from vision_serving.errors import (
 from vision_serving.handler import VisionHandler
 from vision_serving.images import Image
 from vision_serving.metrics import StageTimings
+from vision_serving.options import MIN_TILE, ClassificationOptions, DetectionOptions
 from vision_serving.payload import Payload
 from vision_serving.predictions import Box, Detection, Detections, ImageSize
 from vision_serving.preprocessing import Region

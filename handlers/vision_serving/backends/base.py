@@ -7,8 +7,9 @@ import orjson
 import torch
 from torch import Tensor
 
-from vision_serving.config import BackendConfig, ConfigModel, parse_config
+from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError
+from vision_serving.validation import ConfigModel, parse_config
 
 
 class Backend(Protocol):

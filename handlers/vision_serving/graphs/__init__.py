@@ -7,10 +7,11 @@ from importlib import import_module
 
 from torch import nn
 
-from vision_serving.config import PreprocessingConfig, Task
+from vision_serving.config import PreprocessingConfig
 from vision_serving.graphs.outputs import OutputDecoder, OutputFormat
 from vision_serving.graphs.pixels import Normalize
 from vision_serving.graphs.plain import PlainGraph
+from vision_serving.options import Task
 
 # torchvision detectors, by class name; everything else is decoded according to its output format.
 DETECTOR_GRAPHS = {

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from vision_serving.config import Instances
 from vision_serving.graphs.anchors import at_most
 from vision_serving.graphs.two_stage import SUPPRESSED, RcnnGraph, pool_rois
+from vision_serving.options import Instances
 
 # Boxes that are moved apart lose their last bits. So much above the threshold, a box too many is kept and none lost.
 IOU_MARGIN = 2e-4

@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 from mar_tools.signal_to_noise import signal_to_noise_db
 from mar_tools.verification.instance_agreement import measure_instances
 from mar_tools.verification.observations import Observation
-from vision_serving.config import Task
+from vision_serving.options import Task
 from vision_serving.postprocessing import Candidates
 
 TIE_SHARE = 0.05  # classes whose scores are within this share of each other ...

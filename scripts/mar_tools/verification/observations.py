@@ -18,10 +18,11 @@ from mar_tools.exports import hash_artifact
 from mar_tools.machine import package_versions
 from mar_tools.signal_to_noise import score_profile
 from mar_tools.verification.instance_agreement import observe_instances
-from vision_serving.config import DetectionOptions, HandlerConfig, ImageLimits, read_handler_config
+from vision_serving.config import HandlerConfig, ImageLimits, read_handler_config
 from vision_serving.errors import BackendError, ConfigError
 from vision_serving.handler import VisionHandler
 from vision_serving.images import Image, Shrink, decode_image
+from vision_serving.options import DetectionOptions
 from vision_serving.postprocessing import read_candidates, select_detections
 from vision_serving.preprocessing import ImageBatch, model_hw
 from vision_serving.resources import ThreadPlan
