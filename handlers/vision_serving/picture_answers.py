@@ -12,7 +12,7 @@ from vision_serving.heat_maps import draw_explanation
 from vision_serving.images import open_image, read_picture, shrink_jpeg, wrap_pixels
 from vision_serving.media_types import JSON_TYPE, PICTURE_TYPES
 from vision_serving.metrics import StageTimings
-from vision_serving.options import Options
+from vision_serving.options import DetectionOptions, Options
 from vision_serving.payload import Payload
 from vision_serving.predictions import Explanation, Prediction
 from vision_serving.responses import Outcome, Response, ServedModel, encode_response
@@ -25,8 +25,7 @@ ENCODER_OPTIONS = {"PNG": {"compress_level": 1}, "JPEG": {"quality": 90, "subsam
 
 def options_for_drawing(options: Options) -> Options:
     """Boxes are drawn from their corners in pixels, in whatever form the request wants them otherwise."""
-    has_format = "box_format" in type(options).model_fields
-    return options.model_copy(update={"box_format": "xyxy"}) if has_format else options
+    return options.model_copy(update={"box_format": "xyxy"}) if isinstance(options, DetectionOptions) else options
 
 
 def encode_answer(

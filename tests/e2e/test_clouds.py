@@ -21,9 +21,12 @@ def post(cloud: Service, path: str, data: bytes | str, content_type: str) -> req
 
 def instances(image: bytes, *forms: str) -> list[dict[str, Any]]:
     text = {"b64": base64.b64encode(image).decode()}
-    return [
-        {"bare": text, "named": {"image_bytes": text}, "keyed": {"image_bytes": text, "key": "1"}}[f] for f in forms
-    ]
+    known: dict[str, dict[str, Any]] = {
+        "bare": text,
+        "named": {"image_bytes": text},
+        "keyed": {"image_bytes": text, "key": "1"},
+    }
+    return [known[form] for form in forms]
 
 
 @pytest.mark.parametrize("path", ["/ping", "/v2/health/live", "/v2/health/ready", "/v2"])

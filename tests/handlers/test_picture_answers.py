@@ -165,11 +165,7 @@ def test_every_mode_of_pixels_can_be_drawn_on(mode: str) -> None:
     assert draw_encoded(encoded, Detections((), ImageSize(400, 400)), ImageLimits()).size == (400, 400)
 
 
-class BoxFormatOptions(DetectionOptions):
-    box_format: str = "xywhn"
-
-
 def test_boxes_are_drawn_from_corners_whatever_form_is_asked_for() -> None:
-    options = options_for_drawing(BoxFormatOptions(score_threshold=0.25))
-    assert options == BoxFormatOptions(score_threshold=0.25, box_format="xyxy")
+    options = options_for_drawing(DetectionOptions(score_threshold=0.25, box_format="xywhn"))
+    assert options == DetectionOptions(score_threshold=0.25, box_format="xyxy")
     assert options_for_drawing(ClassificationOptions(top_k=2)) == ClassificationOptions(top_k=2)

@@ -222,7 +222,7 @@ EVERY_MODE = {
 def measure_ends(profile: torch.Tensor) -> tuple[float, float]:
     """Where the white of a row of pixels begins and ends, to a fraction of a pixel, by its sum to both sides."""
     white = profile.double() / 255
-    middle = int(white.cumsum(0).searchsorted(white.sum() / 2))
+    middle = int(torch.searchsorted(white.cumsum(0), white.sum() / 2))
     return middle - float(white[:middle].sum()), middle + float(white[middle:].sum())
 
 
