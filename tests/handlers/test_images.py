@@ -100,11 +100,13 @@ def test_decoders_start_no_threads_of_their_own(heif: None) -> None:
     assert sys.modules["pillow_heif"].options.DECODE_THREADS == 1
 
 
+WHOLE_COLOURS: dict[str, dict[str, int]] = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}}
+
+
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP", "AVIF"])
 def test_of_an_animation_the_first_frame_is_served(kind: str) -> None:
     red, blue = PIL.Image.new("RGB", (4, 4), (255, 0, 0)), PIL.Image.new("RGB", (4, 4), (0, 0, 255))
-    options: dict[str, int] = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}}.get(kind, {})
-    encoded = encode_image(red, kind, save_all=True, append_images=[blue] * 3, **options)
+    encoded = encode_image(red, kind, save_all=True, append_images=[blue] * 3, **WHOLE_COLOURS.get(kind, {}))
     assert np.abs(decode_image(encoded, LIMITS)[0, 0].astype(int) - [255, 0, 0]).max() <= (2 if kind == "AVIF" else 0)
 
 
