@@ -1,5 +1,5 @@
 # Shortcuts; each is one command of the README.
-SOURCES = handlers scripts examples benchmarks tests
+SOURCES = handlers scripts client examples benchmarks tests
 
 .PHONY: quickstart stop check test
 

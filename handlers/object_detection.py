@@ -6,15 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vision_serving.config import DetectionOptions, Options
 from vision_serving.errors import InferenceError, InvalidOptionError
 from vision_serving.handler import VisionHandler
 from vision_serving.images import Image
+from vision_serving.instances import add_instances
+from vision_serving.labels import find_class_id
+from vision_serving.options import DetectionOptions, Options
 from vision_serving.postprocessing import read_candidates, select_detections
-from vision_serving.predictions import Detection, Detections, ImageSize, Prediction
+from vision_serving.predictions import Detection, Detections, ImageSize, Prediction, convert_boxes
 from vision_serving.preprocessing import ImageBatch, ImageGeometry, preprocess_images
-
-NAMED = 10  # labels that a message lists
+from vision_serving.tiling import merge_tiles
 
 
 class ObjectDetectionHandler(VisionHandler):
@@ -32,34 +33,47 @@ class ObjectDetectionHandler(VisionHandler):
             for index, (geometry, option) in enumerate(zip(batch.geometries, options, strict=True))
         ]
 
+    def join(
+        self, predictions: Sequence[Prediction], geometries: Sequence[ImageGeometry], options: Options
+    ) -> Prediction:
+        """Tiles become one answer, and boxes what `box_format` says; until here they are xyxy."""
+        assert isinstance(options, DetectionOptions)
+        parts = [prediction for prediction in predictions if isinstance(prediction, Detections)]
+        whole = parts[0] if len(parts) == 1 else merge_tiles(parts, [each.seen for each in geometries], options)
+        return convert_boxes(whole, options.box_format)
+
     def read_options(self, values: Mapping[str, Any]) -> Options:
         options = super().read_options(values)
         assert isinstance(options, DetectionOptions)
-        if options.class_filter is None:
-            return options
-        class_ids = tuple(self._to_class_id(wanted) for wanted in options.class_filter)
-        return options.model_copy(update={"class_filter": class_ids})
+        updates: dict[str, object] = {}
+        if options.class_filter is not None:
+            updates["class_filter"] = tuple(
+                find_class_id(name, self.labels, "class_filter") for name in options.class_filter
+            )
+        if options.class_thresholds:
+            updates["class_thresholds"] = self._by_class_id(options.class_thresholds)
+        return options.model_copy(update=updates) if updates else options
 
-    def _to_class_id(self, wanted: int | str) -> int:
-        if wanted in self.labels:
-            return self.labels.index(str(wanted))
-        text = str(wanted)[:10]  # int() refuses thousands of digits
-        if text.isdecimal() and int(text) < len(self.labels):
-            return int(text)
-        known = f"{', '.join(self.labels[:NAMED])}{', ...' if len(self.labels) > NAMED else ''}"
-        raise InvalidOptionError(
-            f"class_filter: {str(wanted)[:60]!r} is neither a label of this model ({known}) nor a class id"
-        )
+    def _by_class_id(self, class_thresholds: Mapping[int | str, float]) -> dict[int, float]:
+        by_class_id: dict[int, float] = {}
+        for name, threshold in class_thresholds.items():
+            class_id = find_class_id(name, self.labels, "class_thresholds")
+            if class_id in by_class_id:
+                raise InvalidOptionError(f"class_thresholds: the class {self.labels[class_id]!r} is there twice")
+            by_class_id[class_id] = threshold
+        return by_class_id
 
     def _detect(
         self, outputs: Mapping[str, Tensor], index: int, geometry: ImageGeometry, options: Options
     ) -> Detections:
         assert isinstance(options, DetectionOptions)
-        candidates = read_candidates(outputs, index, options.score_threshold, self.config.candidates_per_class)
+        candidates = read_candidates(
+            outputs, index, options.score_threshold, self.config.candidates_per_class, options.class_thresholds
+        )
         best = select_detections(candidates, options)
         if not (torch.isfinite(outputs["scores"][index]).all() and torch.isfinite(best.boxes).all()):
             raise InferenceError("the model gave scores or boxes that are not finite for this image")
-        detections = tuple(
+        detections: tuple[Detection, ...] = tuple(
             Detection(class_id, self.labels[class_id], round(score, 6), (x1, y1, x2, y2))
             for class_id, score, (x1, y1, x2, y2) in zip(
                 best.class_ids.tolist(),
@@ -68,5 +82,6 @@ class ObjectDetectionHandler(VisionHandler):
                 strict=True,
             )
         )
+        detections = add_instances(detections, best, outputs, index, geometry, options)
         height, width = geometry.source_hw
         return Detections(detections, ImageSize(width=width, height=height))

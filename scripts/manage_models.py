@@ -2,6 +2,7 @@
 
     python scripts/manage_models.py list
     python scripts/manage_models.py describe digits
+    python scripts/manage_models.py describe digits --card
     python scripts/manage_models.py register resnet50.mar --workers 1 --batch-size 8 --max-batch-delay 2
     python scripts/manage_models.py scale digits --workers 2
     python scripts/manage_models.py set-default digits 2.0
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from rich.console import Console
 
 from mar_tools.command_line import ROOT, new_parser, run
+from mar_tools.model_cards import card_table
 from mar_tools.torchserve_api import TorchServeClient, read_address
 
 
@@ -49,6 +52,8 @@ def new_command_parser() -> argparse.ArgumentParser:
         action = actions.add_parser(name, help=text)
         action.add_argument("model")
         action.add_argument(*(["version"] if name == "set-default" else ["--version"]))
+        if name == "describe":
+            action.add_argument("--card", action="store_true", help="what the model's archive says of it")
         if name == "scale":
             action.add_argument("--workers", type=int, choices=range(65), metavar="0..64", required=True)
     register_action = actions.add_parser("register", help="serve an archive of the model store")
@@ -73,13 +78,27 @@ def add_common(parser: argparse.ArgumentParser, config: object, as_json: object)
     parser.add_argument("--json", action="store_true", default=as_json, help="print what the server answered")
 
 
+def describe(client: TorchServeClient, given: argparse.Namespace) -> Any:
+    if not given.card:
+        return client.describe(given.model, given.version)
+    card = client.describe_card(given.model, given.version)
+    return card if given.json else show_card(card)
+
+
+def show_card(card: dict[str, Any]) -> str:
+    console = Console()
+    with console.capture() as capture:
+        console.print(card_table(card))
+    return capture.get().rstrip()
+
+
 def register(client: TorchServeClient, given: argparse.Namespace) -> Any:
     return client.register(given.archive, given.workers, given.batch_size, given.max_batch_delay)
 
 
 ACTIONS: dict[str, Callable[[TorchServeClient, argparse.Namespace], Any]] = {
     "list": lambda client, _: client.list_models(),
-    "describe": lambda client, given: client.describe(given.model, given.version),
+    "describe": describe,
     "register": register,
     "scale": lambda client, given: client.scale(given.model, given.version, given.workers),
     "unregister": lambda client, given: client.unregister(given.model, given.version),

@@ -4,29 +4,45 @@
     python scripts/predict_images.py digits_detection photo.jpg --option score_threshold=0.3 --json
     python scripts/predict_images.py --archive model_store/digits.mar photo.jpg
     python scripts/predict_images.py digits_detection photos/ --save-annotated annotated/
+    python scripts/predict_images.py digits_detection photos/ --format csv --output found.csv
+    python scripts/predict_images.py detector val2017/ --format coco --coco-images val2017.json --output found.json
 
-With --archive no server is needed. --json prints one line per image. Exit status 1 when an image failed.
+With --archive no server is needed. Answers come in order and are written as they come; an image that failed is a row
+with the reason, and makes the exit status 1. docs/outputs.md describes the formats.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO
 
-import orjson
-import PIL.Image
-import PIL.ImageOps
 from rich.console import Console
 from rich.progress import track
-from rich.table import Column, Table
 
-from mar_tools.annotation import annotate
+from mar_tools.coco_results import match_images, number_images
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.images import find_images
-from mar_tools.predicting import Answer, Predict, predict_in_process, predict_over_http
+from mar_tools.predicting import (
+    Answer,
+    Predict,
+    has_failed,
+    predict_files,
+    predict_in_process,
+    predict_over_http,
+    read_prediction,
+)
+from mar_tools.prediction_formats import COCO, FORMATS, NewWriter, write_coco
 from mar_tools.torchserve_api import TorchServeClient, read_address
-from vision_serving.errors import VisionServingError
+from vision_serving.config import ImageLimits
+from vision_serving.errors import ConfigError, VisionServingError
 from vision_serving.payload import parse_options_header
+from vision_serving.picture_answers import draw_encoded
+
+CORNERS = "xyxy"
+ANY_SIZE = ImageLimits(max_pixels=10**9)  # whoever predicted it has judged it
 
 
 class PredictionError(VisionServingError):
@@ -34,6 +50,42 @@ class PredictionError(VisionServingError):
 
 
 def main() -> None:
+    arguments = parse_arguments()
+    files = [file for path in arguments.images for file in find_images(Path(path))]
+    new_writer = choose_format(arguments, files)
+    failures = []
+    with open_predictor(arguments) as predict, open_output(arguments.output) as stream, new_writer(stream) as write:
+        answers = predict_files(predict, files, arguments.concurrency)
+        for file, answer in show_progress(answers, len(files), arguments):
+            write(file, answer)
+            if has_failed(answer):
+                failures.append(f"{file}: {answer['message']}")
+            elif arguments.save_annotated is not None:
+                save_annotated(file, answer, arguments.save_annotated)
+    if failures:
+        raise PredictionError(f"{len(failures)} of {len(files)} images failed; the first, {failures[0]}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """`images`, and `model`, which is None with --archive."""
+    parser = new_argument_parser()
+    arguments = parser.parse_intermixed_args()
+    arguments.model = None if arguments.archive else arguments.inputs[0]
+    arguments.images = arguments.inputs if arguments.archive else arguments.inputs[1:]
+    if not arguments.images:
+        parser.error("give at least one image after the model name")
+    if arguments.archive and not Path(arguments.images[0]).exists():
+        parser.error(f"{arguments.images[0]}: no such file or folder; with --archive no model is named, only images")
+    if arguments.coco_images and arguments.format != COCO:
+        parser.error("--coco-images belongs to --format coco")
+    if arguments.format == COCO and not (arguments.coco_images or arguments.output):
+        parser.error("--format coco needs --coco-images, or --output, beside which the list of images is written")
+    if arguments.archive:
+        arguments.concurrency = 1  # in process, one image has all cores
+    return arguments
+
+
+def new_argument_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
     parser.usage = (
         "%(prog)s [OPTIONS] MODEL IMAGE [IMAGE ...]\n       %(prog)s [OPTIONS] --archive FILE IMAGE [IMAGE ...]"
@@ -43,50 +95,58 @@ def main() -> None:
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="top_k=3, score_threshold=0.4"
     )
+    parser.add_argument("--format", choices=[*FORMATS, COCO], default="table", help="of what is written (table)")
+    parser.add_argument("--json", action="store_const", const="json-lines", dest="format", help="--format json-lines")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write there and not to standard output")
+    parser.add_argument("--coco-images", type=Path, metavar="FILE", help="a COCO file with the ids of the images")
     parser.add_argument(
         "--save-annotated", type=Path, metavar="FOLDER", help="pictures with boxes or classes drawn on them"
     )
+    parser.add_argument(
+        "--concurrency", type=int, choices=range(1, 65), metavar="1..64", default=4, help="requests at a time (4)"
+    )
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="the server's settings")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_intermixed_args()
-    images = arguments.inputs if arguments.archive else arguments.inputs[1:]
-    if not images:
-        parser.error("give at least one image after the model name")
-    if arguments.archive and not Path(images[0]).exists():
-        parser.error(f"{images[0]}: no such file or folder; with --archive no model is named, only images")
-    files = [file for path in images for file in find_images(Path(path))]
-    with open_predictor(arguments) as predict:
-        answers = predict_all(predict, files, arguments.save_annotated)
-    if arguments.json:
-        for file, answer in answers:
-            print(orjson.dumps({"file": str(file), **answer}).decode())
-    else:
-        Console().print(answer_table(answers))
-    failed = sum("code" in answer for _, answer in answers)
-    if failed:
-        first = next(f"{file}: {answer['message']}" for file, answer in answers if "code" in answer)
-        raise PredictionError(f"{failed} of {len(answers)} images failed; the first, {first}")
+    return parser
+
+
+def choose_format(arguments: argparse.Namespace, files: Sequence[Path]) -> NewWriter:
+    if arguments.format != COCO:
+        return FORMATS[arguments.format]
+    if arguments.coco_images:
+        return partial(write_coco, ids=match_images(files, arguments.coco_images))
+    return partial(write_coco, ids=number_images(files), images_file=arguments.output.with_suffix(".images.json"))
 
 
 @contextmanager
-def open_predictor(arguments: Any) -> Iterator[Predict]:
-    options = parse_options_header(";".join(arguments.option))
+def open_predictor(arguments: argparse.Namespace) -> Iterator[Predict]:
+    options = read_options(arguments)
     if arguments.archive:
         with predict_in_process(arguments.archive, options) as predict:
             yield predict
     else:
-        yield predict_over_http(TorchServeClient(read_address(arguments.config)), arguments.inputs[0], options)
+        yield predict_over_http(TorchServeClient(read_address(arguments.config)), arguments.model, options)
 
 
-def predict_all(predict: Predict, files: list[Path], annotated: Path | None) -> list[tuple[Path, Answer]]:
+def read_options(arguments: argparse.Namespace) -> dict[str, str]:
+    options = parse_options_header(";".join(arguments.option))
+    needs_corners = arguments.format in ("csv", COCO) or arguments.save_annotated is not None
+    if needs_corners and options.get("box_format", CORNERS) != CORNERS:
+        raise ConfigError(f"--format csv and coco and --save-annotated need boxes as {CORNERS}: leave out box_format")
+    return options
+
+
+def open_output(path: Path | None) -> AbstractContextManager[IO[str]]:
+    return nullcontext(sys.stdout) if path is None else path.open("w", encoding="utf-8", newline="")
+
+
+def show_progress(
+    answers: Iterator[tuple[Path, Answer]], total: int, arguments: argparse.Namespace
+) -> Iterable[tuple[Path, Answer]]:
+    """A bar on a terminal, where nothing else is written to it meanwhile."""
     console = Console(stderr=True)
-    answers = []
-    for file in track(files, "predicting", console=console, transient=True, disable=not console.is_terminal):
-        answer = predict(file.read_bytes())
-        answers.append((file, answer))
-        if annotated is not None and "code" not in answer:
-            save_annotated(file, answer, annotated)
-    return answers
+    writes_meanwhile = sys.stdout.isatty() and arguments.output is None and arguments.format != "table"
+    hidden = writes_meanwhile or not console.is_terminal
+    return track(answers, "predicting", total=total, console=console, transient=True, disable=hidden)
 
 
 def save_annotated(file: Path, answer: Answer, folder: Path) -> None:
@@ -96,22 +156,7 @@ def save_annotated(file: Path, answer: Answer, folder: Path) -> None:
     while target.exists():
         number += 1
         target = folder / f"{file.name}.annotated-{number}.png"
-    with PIL.Image.open(file) as image:
-        annotate(PIL.ImageOps.exif_transpose(image), answer).save(target)
-
-
-def answer_table(answers: list[tuple[Path, Answer]]) -> Table:
-    boxes = any("detections" in answer for _, answer in answers)
-    table = Table(Column("image", overflow="fold"), "label", "score", *(["box"] if boxes else []))
-    for file, answer in answers:
-        rows: list[dict[str, Any]] = answer.get("classes", []) + answer.get("detections", [])
-        if not rows:
-            table.add_row(file.name, f"{answer['code']} {answer['type']}" if "code" in answer else "nothing found")
-        for index, entry in enumerate(rows):
-            box = ", ".join(f"{side:g}" for side in entry.get("box", []))
-            cells = [file.name if index == 0 else "", entry["label"], f"{entry['score']:.3f}"]
-            table.add_row(*cells, *([box] if boxes else []))
-    return table
+    draw_encoded(file.read_bytes(), read_prediction(answer), ANY_SIZE).save(target)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/install.sh
 
 install_requirements requirements-dev.txt
-sources=(handlers scripts examples benchmarks tests)
+sources=(handlers scripts client examples benchmarks tests)
 echo "== ruff"
 ruff check "${sources[@]}"
 ruff format --check --quiet "${sources[@]}"

@@ -21,8 +21,8 @@ from mar_tools.command_line import new_parser, run
 from mar_tools.exports import read_manifest
 from mar_tools.recipes import VerificationRecipe
 from mar_tools.verification import verify_export
-from vision_serving.config import parse_config
 from vision_serving.errors import ConfigError
+from vision_serving.validation import parse_config
 
 
 def main() -> None:

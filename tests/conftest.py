@@ -18,8 +18,8 @@ from mar_tools.exports import export_model
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.verification import verify_export
 from vision_serving.backends import BACKENDS
-from vision_serving.config import Task
 from vision_serving.handler import VisionHandler
+from vision_serving.options import Task
 
 CPU = torch.device("cpu")
 INSTALLED = [

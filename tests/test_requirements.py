@@ -12,7 +12,7 @@ from vision_serving.backends import BACKENDS
 from vision_serving.errors import EXTRAS, how_to_install
 
 ROOT = Path(__file__).resolve().parents[1]
-DISTRIBUTIONS = {"tvm": "apache-tvm"}  # where a module is not called as what is installed
+DISTRIBUTIONS = {"tvm": "apache-tvm", "pillow_heif": "pillow-heif"}  # where a module is not called as what is installed
 NEED_EXTRAS = {"onnxruntime", "tensorrt", "tvm"}
 # As an import of what is not installed; None makes importlib.util.find_spec say the same.
 WITHOUT_EXTRAS = f"import sys; sys.modules.update(dict.fromkeys({sorted(EXTRAS)}))"

@@ -1,19 +1,14 @@
-"""What an archive's `model-config.yaml` may say under `handler:`, and the options of a request."""
+"""What an archive's `model-config.yaml` may say under `handler:`."""
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from vision_serving.errors import ConfigError
+from vision_serving.options import Instances, PredictionOptions, Task, check_options, find_options
+from vision_serving.validation import StrictModel, parse_config, read_yaml
 
-# A part of a location that a user wrote; pydantic adds the names of types and validators.
-KEY = re.compile(r"(?!int$|float$|str$)[a-z_][a-z0-9_]*|\d+")
-
-Task = Literal["classification", "detection"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 DeviceType = Literal["cpu", "cuda"]
 
@@ -23,13 +18,7 @@ Positive = Annotated[float, Field(gt=0)]
 PositiveRGB = tuple[Positive, Positive, Positive]
 Level = Annotated[int, Field(ge=0, le=255)]
 Interpolation = Literal["bilinear", "bicubic", "nearest", "nearest-exact", "lanczos", "box", "hamming"]
-ImageFormat = Literal["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"]
-
-
-class StrictModel(BaseModel):
-    """Base of every configuration: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF"]
 
 
 class ResizeConfig(StrictModel):
@@ -123,17 +112,31 @@ class PreprocessingConfig(StrictModel):
 
 
 class ImageLimits(StrictModel):
-    """What one request may cost."""
+    """What one request may cost.
+
+    max_pixels_per_byte   of an image of over 10 million pixels: more is a forged header or an all but empty picture
+    max_tiles             of all its images together, beside the images themselves
+    max_explanation_s     seconds for all explanations of a batch together, which its predictions wait for; 0: none
+    formats               HEIF needs requirements-heif.txt, the others are Pillow's own
+    """
 
     max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    max_pixels_per_byte: Annotated[int, Field(gt=0)] = 2000
     max_images: Annotated[int, Field(gt=0)] = 64
-    formats: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+    max_tiles: Annotated[int, Field(gt=0)] = 64
+    max_explanation_s: Annotated[float, Field(ge=0)] = 20.0
+    formats: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 
 
-class ClassificationOptions(StrictModel):
-    """What a classification request may choose."""
+class ColourConfig(StrictModel):
+    """How the colours of a picture become RGB.
 
-    top_k: Annotated[int, Field(ge=1, le=1000)] = 5
+    background     what is seen through transparent pixels; `none`: they show the colour that is stored beneath them
+    icc_profiles   `convert`: colours are those that the picture's own profile says, in sRGB; `ignore`: as stored
+    """
+
+    background: Literal["none"] | tuple[Level, Level, Level] = (255, 255, 255)
+    icc_profiles: Literal["convert", "ignore"] = "convert"
 
 
 def check_scaled_decoding(task: Task, wanted: bool) -> None:
@@ -142,46 +145,17 @@ def check_scaled_decoding(task: Task, wanted: bool) -> None:
         raise ValueError("`scaled_decoding` is for classification; a detector looks for small things in whole pictures")
 
 
-ClassFilter = Annotated[tuple[int | str, ...], Field(max_length=1000)]
-
-
-def _split_commas(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-
-class DetectionOptions(StrictModel):
-    """What a detection request may choose. `class_filter` holds labels or class ids."""
-
-    score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
-    iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
-    max_detections: Annotated[int, Field(ge=1, le=1000)] = 100
-    class_filter: Annotated[ClassFilter | None, BeforeValidator(_split_commas)] = None
-
-
-Options = ClassificationOptions | DetectionOptions
-OPTIONS: dict[Task, type[ClassificationOptions] | type[DetectionOptions]] = {
-    "classification": ClassificationOptions,
-    "detection": DetectionOptions,
-}
-
-
-def check_options(task: Task, options: dict[str, Any]) -> None:
-    """Raises ValueError when they are not options of the task."""
-    try:
-        OPTIONS[task].model_validate(options)
-    except ValidationError as error:
-        raise ValueError(f"options: {describe_problems(error, OPTIONS[task])}") from error
-
-
 class HandlerConfig(StrictModel):
     """The `handler:` section of an archive.
 
+    instances      what a detector gives of an object beyond its box
     device_type    the only kind of device that the artifact runs on; any that its backend knows where there is none
     cpu_features   what its verified answers depend on, as `resources.cpu_features` names it
     scaled_decoding  large JPEGs of a classifier may be decoded at 1/2, 1/4 or 1/8 of their size (images.shrink_jpeg)
     """
 
     task: Task
+    instances: Instances | None = None
     backend: str
     precision: Precision = "fp32"
     artifact: str
@@ -190,16 +164,22 @@ class HandlerConfig(StrictModel):
     labels: str = "labels.json"
     preprocessing: PreprocessingConfig
     candidates_per_class: Annotated[int, Field(gt=0)] | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     limits: ImageLimits = ImageLimits()
+    colours: ColourConfig = ColourConfig()
     scaled_decoding: bool = False
     max_images_per_inference: Annotated[int, Field(gt=0)] = 32
 
     @model_validator(mode="after")
     def _default_options_are_valid(self) -> "HandlerConfig":
-        check_options(self.task, self.options)
+        check_options(self.options_model, self.options)
         check_scaled_decoding(self.task, self.scaled_decoding)
         return self
+
+    @property
+    def options_model(self) -> type[PredictionOptions]:
+        """What a request may choose."""
+        return find_options(self.task, self.instances)
 
 
 class BackendConfig(StrictModel):
@@ -209,60 +189,6 @@ class BackendConfig(StrictModel):
     cpu_features: tuple[str, ...] = ()
     threads: Annotated[int, Field(gt=0)] = 1
     pin_threads: bool = False
-
-
-ConfigModel = TypeVar("ConfigModel", bound=BaseModel)
-
-
-def parse_config(model: type[ConfigModel], values: object, where: str) -> ConfigModel:
-    """Validate `values`. Raises ConfigError in one line that names `where`, the key, and what is allowed."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {describe_problems(error, model)}") from error
-
-
-def describe_problems(error: ValidationError, model: type[BaseModel]) -> str:
-    """pydantic's findings in one line."""
-    problems = error.errors()
-    # What is neither `auto` nor a good section fails as both; the section's problems are the telling ones.
-    telling = [p for p in problems if not any(str(part).startswith("literal[") for part in p["loc"])]
-    return "; ".join(_describe_problem(problem, model) for problem in telling or problems)
-
-
-def _describe_problem(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(part for part in location if KEY.fullmatch(part))
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; expected one of {sorted(_fields_at(model, location[:-1]))}"
-    if problem["type"] == "missing":
-        return f"missing key '{key}'"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] in ("model_type", "dict_type"):
-        message = "expected a section of keys"
-    found = f", got {str(problem['input'])[:80]!r}" if location and problem["type"] != "value_error" else ""
-    return f"'{key}': {message}{found}" if key else message
-
-
-def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
-    """The field names of the (nested) model that a location leads to."""
-    for part in location:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
-        nested = [a for a in inner if issubclass(a, BaseModel)]
-        if nested:
-            model = nested[0]
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def read_yaml(path: Path) -> Any:
-    """Raises ConfigError that names the file when it is missing or is not YAML."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not a readable YAML file ({' '.join(str(error).split())[:300]})") from error
 
 
 def read_handler_config(path: Path) -> HandlerConfig:

@@ -6,10 +6,13 @@
     └── RequestError                one request or image that gets its own answer, with an HTTP status
         ├── MalformedRequestError   400
         ├── ImageDecodeError        400
+        ├── NotAcceptableError      406
         ├── PayloadTooLargeError    413
         ├── UnsupportedFormatError  415
         ├── InvalidOptionError      422
         ├── InferenceError          500
+        ├── NotSupportedError       501
+        ├── ExplanationTimeoutError 504
         └── OutOfResourcesError     507
 
 All are RuntimeErrors: TorchServe reports those as a failed load, while any other error kills the worker.
@@ -46,6 +49,12 @@ class ImageDecodeError(RequestError):
     """Bytes that are not a complete image."""
 
 
+class NotAcceptableError(RequestError):
+    """An answer in a form that this request cannot have."""
+
+    status = 406
+
+
 class PayloadTooLargeError(RequestError):
     """More pixels or images than the limits allow."""
 
@@ -70,6 +79,18 @@ class InferenceError(RequestError):
     status = 500
 
 
+class NotSupportedError(RequestError):
+    """Something that this model, or its backend, cannot do."""
+
+    status = 501
+
+
+class ExplanationTimeoutError(RequestError):
+    """An explanation that takes longer than the archive allows."""
+
+    status = 504
+
+
 class OutOfResourcesError(RequestError):
     """Memory ran out on this image alone."""
 
@@ -89,11 +110,13 @@ EXTRAS = {
     "timm": "timm",
     "transformers": "huggingface",
     "pycocotools": "evaluation",
+    "pillow_heif": "heif",
     "tensorrt": "tensorrt",
     "tvm": "tvm",
     "aiohttp": "benchmark",
     "matplotlib": "benchmark",
     "optuna": "benchmark",
+    "captum": "explanations",
 }
 
 

@@ -1,53 +1,38 @@
 """The request flow. `predict` is the whole of it; `initialize` and `handle` are the thin TorchServe side."""
 
-import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from vision_serving.backends import find_backend, load_backend
 from vision_serving.backends.base import Backend
-from vision_serving.config import (
-    OPTIONS,
-    BackendConfig,
-    DeviceType,
-    HandlerConfig,
-    ImageLimits,
-    Options,
-    describe_problems,
-    read_handler_config,
-)
-from vision_serving.errors import (
-    BackendError,
-    ConfigError,
-    InferenceError,
-    InvalidOptionError,
-    OutOfResourcesError,
-    PayloadTooLargeError,
-    RequestError,
-    VisionServingError,
-)
-from vision_serving.images import Image, Shrink, shrink_jpeg
+from vision_serving.config import BackendConfig, DeviceType, HandlerConfig, ImageLimits, read_handler_config
+from vision_serving.errors import BackendError, PayloadTooLargeError, RequestError, VisionServingError
+from vision_serving.explanations import Explainer, wants_explanation
+from vision_serving.failures import to_request_error
+from vision_serving.images import Image, Shrink, load_formats, shrink_jpeg
+from vision_serving.labels import read_labels
+from vision_serving.media_types import JSON_TYPE
 from vision_serving.metrics import StageTimings
+from vision_serving.model_card import build_card, is_describe_job
+from vision_serving.options import Options, parse_options
 from vision_serving.payload import Payload, parse_payload
+from vision_serving.picture_answers import encode_answer, options_for_drawing
 from vision_serving.predictions import Prediction
-from vision_serving.preparation import Item, Place, Preparer, list_sources
-from vision_serving.preprocessing import ImageBatch, join_batches, spare_ratio
+from vision_serving.preparation import Item, Place, Preparer, group_items, list_sources, split_sources
+from vision_serving.preprocessing import ImageBatch, ImageGeometry, join_batches, spare_ratio
 from vision_serving.resources import ThreadPlan, configured_threads, plan_threads, usable_cores
-from vision_serving.responses import ItemResult, Outcome, Response, encode_response
+from vision_serving.responses import ItemResult, Outcome, Response, ServedModel
 
-logger = logging.getLogger(__name__)
-
-JSON_TYPE = "application/json"
-CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch raises it as a plain RuntimeError
+ReadOptions = Callable[[Mapping[str, Any]], Options]
+PartResult = Prediction | RequestError  # of an image, or of one of its tiles
 
 
 class VisionHandler(ABC):
@@ -56,8 +41,12 @@ class VisionHandler(ABC):
     config: HandlerConfig
     labels: list[str]
     backend: Backend
+    name: str = ""
     version: str = ""
     _preparer: Preparer
+    _explainer: Explainer
+    _folder: Path
+    _device: torch.device
 
     def load(
         self,
@@ -71,12 +60,14 @@ class VisionHandler(ABC):
         threads: by default those of a worker that is alone on the machine. limits: instead of the archive's own.
         """
         config = read_handler_config(model_dir / "model-config.yaml")
+        self._folder, self._device = model_dir, device
         self.config = config if limits is None else config.model_copy(update={"limits": limits})
         self.labels = read_labels(model_dir / self.config.labels)
         threads = threads or plan_threads(usable_cores(), workers=1)
         torch.set_num_threads(threads.engine)
         self.shrink = find_shrink(self.config)
-        self._preparer = Preparer(self.preprocess, self.config.limits, threads.decode, self.shrink)
+        load_formats(self.config.limits.formats)
+        self._preparer = Preparer(self.preprocess, self.config.limits, threads.decode, self.shrink, self.config.colours)
         backend_config = BackendConfig(
             precision=self.config.precision,
             cpu_features=self.config.cpu_features,
@@ -84,22 +75,24 @@ class VisionHandler(ABC):
             pin_threads=threads.pin,
         )
         self.backend = load_backend(self.config.backend, model_dir / self.config.artifact, backend_config, device)
+        self._explainer = Explainer(self.backend, self._preparer, self.labels, self.config)
 
     def predict(self, payloads: Sequence[Payload], timings: StageTimings | None = None) -> list[Outcome]:
         """One outcome per payload, in order. Never raises for one of them: a faulty image gets its own error."""
         timings = timings or StageTimings()
-        options = [self._check_payload(payload) for payload in payloads]
+        options = [self._check_payload(payload, self.read_options) for payload in payloads]
         results: dict[Place, ItemResult] = {}
-        sources, step = list_sources(payloads, options), self.config.max_images_per_inference
-        for start in range(0, len(sources), step):
-            items, failures = self._preparer.prepare(sources[start : start + step], timings)
-            results.update({place: _to_request_error(error) for place, error in failures.items()})
-            for group in group_by_size(items):
-                results.update(self._predict_group(group, timings))
-        return [
-            Outcome(_collect(request, payload, chosen, results), payload.form)
-            for request, (payload, chosen) in enumerate(zip(payloads, options, strict=True))
-        ]
+        for sources in split_sources(list_sources(payloads, options), self.config.max_images_per_inference):
+            items, failures = self._preparer.prepare(sources, timings)
+            results.update({place: to_request_error(error) for place, error in failures.items()})
+            results.update(self._predict_items(items, timings))
+        return _collect(payloads, options, results)
+
+    def explain(self, payloads: Sequence[Payload], timings: StageTimings | None = None) -> list[Outcome]:
+        """As `predict`, but what speaks for a class in each image, at the price of tens of inferences."""
+        options = [self._check_payload(payload, self._explainer.read_options) for payload in payloads]
+        results = self._explainer.explain(list_sources(payloads, options), timings or StageTimings())
+        return _collect(payloads, options, results)
 
     def warm_up(self, batch_size: int) -> None:
         """Run gray images through all stages, so that the first request finds everything allocated and compiled."""
@@ -120,38 +113,59 @@ class VisionHandler(ABC):
     ) -> list[Prediction]:
         """One prediction per image of the batch."""
 
+    def join(
+        self, predictions: Sequence[Prediction], geometries: Sequence[ImageGeometry], options: Options
+    ) -> Prediction:
+        """The answer for one image, from what `postprocess` gave for it, and for its tiles where a task has them."""
+        (prediction,) = predictions
+        return prediction
+
     def read_options(self, values: Mapping[str, Any]) -> Options:
         """The archive's defaults with a request's values over them. Raises InvalidOptionError."""
-        model = OPTIONS[self.config.task]
-        unknown = sorted(set(values) - set(model.model_fields))
-        if unknown:
-            allowed = sorted(model.model_fields)
-            raise InvalidOptionError(f"unknown option {unknown[0][:60]!r}; expected one of {allowed}")
-        try:
-            return model.model_validate({**self.config.options, **values})
-        except ValidationError as error:
-            raise InvalidOptionError(describe_problems(error, model)) from error
+        return parse_options(self.config.options_model, values, self.config.options)
 
-    def _check_payload(self, payload: Payload) -> Options | RequestError:
+    def _check_payload(self, payload: Payload, read_options: ReadOptions) -> Options | RequestError:
         """The options of a request, or why none of its images is served."""
         count, limit = len(payload.images), self.config.limits.max_images
         if count > limit:
             return PayloadTooLargeError(f"the request holds {count} images; the limit is {limit}")
         try:
-            return self.read_options(payload.options)
+            options = read_options(payload.options)
         except RequestError as error:
             return error
+        return options if payload.answer_type == JSON_TYPE else options_for_drawing(options)
 
-    def _predict_group(self, items: Sequence[Item], timings: StageTimings) -> dict[Place, ItemResult]:
-        """Results by place. A batch that fails is halved until the items that make it fail stand alone."""
+    def _predict_items(self, items: Sequence[Item], timings: StageTimings) -> dict[Place, ItemResult]:
+        """Results by place. Items that share a place, tiles of one image, have one result together."""
+        parts: dict[Place, list[tuple[Item, PartResult]]] = {}
+        for group in group_items(items, self.config.max_images_per_inference):
+            for item, result in zip(group, self._predict_group(group, timings), strict=True):
+                parts.setdefault(item.place, []).append((item, result))
+        return {place: self._join(found, timings) for place, found in parts.items()}
+
+    def _predict_group(self, items: Sequence[Item], timings: StageTimings) -> list[PartResult]:
+        """Results in order. A batch that fails is halved until the items that make it fail stand alone."""
         try:
-            predictions = self._run(items, timings)
-            return {item.place: prediction for item, prediction in zip(items, predictions, strict=True)}
+            return list(self._run(items, timings))
         except Exception as error:  # the border: whatever a model raises becomes the answer of the item that caused it
             if len(items) == 1:
-                return {items[0].place: _to_request_error(error)}
+                return [to_request_error(error)]
         middle = len(items) // 2
-        return {**self._predict_group(items[:middle], timings), **self._predict_group(items[middle:], timings)}
+        return [*self._predict_group(items[:middle], timings), *self._predict_group(items[middle:], timings)]
+
+    def _join(self, found: Sequence[tuple[Item, PartResult]], timings: StageTimings) -> ItemResult:
+        """The result of one image; that of any part that failed, for an answer without it would be a wrong one."""
+        predictions = []
+        for _, result in found:
+            if isinstance(result, RequestError):
+                return result
+            predictions.append(result)
+        geometries = [item.batch.geometries[0] for item, _ in found]
+        try:
+            with timings.measure("postprocess"):
+                return self.join(predictions, geometries, found[0][0].options)
+        except Exception as error:  # the border, as above
+            return to_request_error(error)
 
     def _run(self, items: Sequence[Item], timings: StageTimings) -> list[Prediction]:
         batch = join_batches([item.batch for item in items])
@@ -166,11 +180,12 @@ class VisionHandler(ABC):
         """Called once by a TorchServe worker. Raises VisionServingError alone: of others TorchServe gives no reason."""
         properties = context.system_properties
         model_dir = Path(properties["model_dir"])
+        self.name = str(context.model_name)
         self.version = str((context.manifest or {}).get("model", {}).get("modelVersion", ""))
         try:
             config = read_handler_config(model_dir / "model-config.yaml")
             device = choose_device(properties.get("gpu_id"), config.backend, config.device_type)
-            self.load(model_dir, device, configured_threads(context.model_name, self.version))
+            self.load(model_dir, device, configured_threads(self.name, self.version))
             for batch_size in sorted({1, properties.get("batch_size") or 1}):
                 self.warm_up(batch_size)
         except VisionServingError:
@@ -180,17 +195,37 @@ class VisionHandler(ABC):
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """One body per request; statuses and headers go through the context."""
-        timings = StageTimings()
-        payloads = [_parse(row, context.get_all_request_header(index)) for index, row in enumerate(data)]
-        outcomes = iter(self.predict([payload for payload in payloads if isinstance(payload, Payload)], timings))
-        headers = self._headers(len(data), timings)
-        responses = [
-            encode_response(Outcome((payload,)) if isinstance(payload, RequestError) else next(outcomes))
-            for payload in payloads
-        ]
+        request_headers = [context.get_all_request_header(index) for index in range(len(data))]
+        if is_describe_job(data, request_headers):
+            responses, headers = [Response(200, self.card)], {}
+        else:
+            timings = StageTimings()
+            responses = self._respond(data, request_headers, timings)
+            headers = self._headers(len(data), timings)
         for index, response in enumerate(responses):
             _set_response(context, index, response, headers)
         return [response.body for response in responses]
+
+    @cached_property
+    def card(self) -> bytes:
+        """The model card as JSON, made when it is first asked for: it reads every file of the archive."""
+        methods = self._explainer.methods
+        return orjson.dumps(build_card(self._folder, self.config, self.labels, methods, str(self._device)))
+
+    def _respond(
+        self, rows: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, Any]], timings: StageTimings
+    ) -> list[Response]:
+        """Predictions run first, in a batch of their own; explanations after them, one by one."""
+        payloads = [parse_payload(row, head) for row, head in zip(rows, headers, strict=True)]
+        outcomes: dict[int, Outcome] = {}
+        for answer, explains in ((self.predict, False), (self.explain, True)):
+            asked = [index for index, head in enumerate(headers) if wants_explanation(head) == explains]
+            outcomes.update(zip(asked, answer([payloads[index] for index in asked], timings), strict=True))
+        model = ServedModel(self.name, self.version)
+        return [
+            encode_answer(payload, outcomes[index], model, self.config, timings)
+            for index, payload in enumerate(payloads)
+        ]
 
     def _headers(self, batch_size: int, timings: StageTimings) -> dict[str, str]:
         return {
@@ -200,14 +235,6 @@ class VisionHandler(ABC):
             "X-Batch-Size": str(batch_size),
             "Server-Timing": timings.server_timing(),
         }
-
-
-def group_by_size(items: Sequence[Item]) -> list[list[Item]]:
-    """Items that can share a batch: those of one model size."""
-    groups: dict[tuple[int, int], list[Item]] = {}
-    for item in items:
-        groups.setdefault(item.batch.size_hw, []).append(item)
-    return list(groups.values())
 
 
 def find_shrink(config: HandlerConfig) -> Shrink | None:
@@ -233,44 +260,24 @@ def choose_device(gpu_id: int | None, backend: str, device_type: DeviceType | No
     return torch.device(f"cuda:{gpu_id}")
 
 
-def read_labels(path: Path) -> list[str]:
-    """`labels.json`: the label of each class id. Raises ConfigError."""
-    try:
-        labels = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable JSON file ({error})") from error
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ConfigError(f"{path}: expected a list of strings")
-    return labels
-
-
-def _parse(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload | RequestError:
-    try:
-        return parse_payload(row, headers)
-    except RequestError as error:
-        return error
-
-
 def _collect(
-    request: int, payload: Payload, options: Options | RequestError, results: Mapping[Place, ItemResult]
-) -> tuple[ItemResult, ...]:
-    """The results of one request's images, which share the error of a request that cannot be served."""
-    if isinstance(options, RequestError):
-        return (options,) * len(payload.images)
-    return tuple(results[request, number] for number in range(len(payload.images)))
-
-
-def _to_request_error(error: Exception) -> RequestError:
-    if isinstance(error, RequestError):
-        return error
-    logger.error("inference failed on one image", exc_info=error)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or CPU_OUT_OF_MEMORY in str(error):
-        return OutOfResourcesError("there is not enough memory to run the model on this image")
-    return InferenceError("the model failed on this image; the server's log has the reason")
+    payloads: Sequence[Payload], options: Sequence[Options | RequestError], results: Mapping[Place, ItemResult]
+) -> list[Outcome]:
+    """One outcome per request. The images of one that cannot be served share its error."""
+    return [
+        Outcome(
+            (chosen,) * len(payload.images)
+            if isinstance(chosen, RequestError)
+            else tuple(results[request, number] for number in range(len(payload.images))),
+            payload.form,
+            payload.wishes,
+        )
+        for request, (payload, chosen) in enumerate(zip(payloads, options, strict=True))
+    ]
 
 
 def _set_response(context: Any, index: int, response: Response, headers: Mapping[str, str]) -> None:
-    context.set_response_content_type(index, JSON_TYPE)
+    context.set_response_content_type(index, response.content_type)
     context.set_response_status(response.status, response.phrase, index)
-    for name, value in headers.items():
+    for name, value in {**headers, **response.headers}.items():
         context.set_response_header(index, name, value)

@@ -5,33 +5,41 @@ import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
+import PIL.AvifImagePlugin
 import PIL.Image
 from numpy.typing import NDArray
 
-from vision_serving.config import ImageLimits
+from vision_serving.colours import scale_colour_key, to_rgb
+from vision_serving.config import ColourConfig, ImageLimits
 from vision_serving.errors import (
+    ConfigError,
     ImageDecodeError,
     OutOfResourcesError,
     PayloadTooLargeError,
     RequestError,
     UnsupportedFormatError,
+    how_to_install,
 )
+from vision_serving.image_headers import check_chunks, check_header, check_size
 
 logger = logging.getLogger(__name__)
 
 # Our own limit is checked as soon as a header is read. (Not by `catch_warnings`, which is not safe with threads.)
 warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
+# What Pillow remarks on odd files: a sender could fill the log with it.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 Image: TypeAlias = NDArray[np.uint8]
 Shrink: TypeAlias = Callable[[PIL.Image.Image], None]
 
-# What Pillow's decoders raise on broken input.
+# What decoders raise on broken input.
 DECODER_ERRORS = (
-    OSError, SyntaxError, ValueError, LookupError, EOFError, ArithmeticError, struct.error, zlib.error, TypeError
+    OSError, SyntaxError, ValueError, LookupError, EOFError, ArithmeticError, struct.error, zlib.error, TypeError,
+    RuntimeError,
 )  # fmt: skip
 
 EXIF_ORIENTATION = 0x0112
@@ -46,9 +54,11 @@ UPRIGHT = {
 }
 
 TURNED = (5, 6, 7, 8)  # orientations whose height is stored as width
+JPEGS = ("JPEG", "MPO")  # MPO: what Pillow calls a JPEG with more pictures behind it, as many phones write them
 JPEG_FACTORS = (8, 4, 2)
 
-# (offset, signature, name) of files that people send; a name on the allow-list is a damaged file of that format.
+# (offset, signature, name) of files that people send, the first that fits counts; a name on the allow-list is a damaged
+# file of that format.
 KNOWN_SIGNATURES = (
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG", "PNG"),
@@ -65,15 +75,35 @@ KNOWN_SIGNATURES = (
     (0, b"<?xml", "XML or SVG"),
     (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
     (0, b"\xff\x0a", "JPEG XL"),
-    (4, b"ftyp", "HEIF, AVIF or MP4"),
+    *((4, b"ftyp" + brand, "AVIF") for brand in (b"avif", b"avis")),
+    *((4, b"ftyp" + brand, "HEIF") for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")),
+    (4, b"ftyp", "MP4"),
     (0, b"PK\x03\x04", "ZIP"),
 )
 
 
-def decode_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None) -> Image:
+def load_formats(formats: Sequence[str]) -> None:
+    """Make Pillow ready for these formats, so that the first image need not wait. Raises ConfigError.
+
+    Decoders that would start threads of their own are told not to: images are decoded in as many as there are to be.
+    """
+    PIL.Image.init()
+    PIL.AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    if "HEIF" not in formats:
+        return
+    try:
+        import pillow_heif
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"limits.formats: HEIF needs {how_to_install(error)}") from error
+    pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
+
+
+def decode_image(
+    encoded: bytes, limits: ImageLimits, colours: ColourConfig | None = None, shrink: Shrink | None = None
+) -> Image:
     """Decode one image. Raises a RequestError: of decoding, size, format or memory."""
     with open_image(encoded, limits, shrink) as opened:
-        return read_pixels(opened)
+        return read_pixels(opened, colours or ColourConfig())
 
 
 def open_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None) -> PIL.Image.Image:
@@ -83,15 +113,18 @@ def open_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None
     """
     if not encoded:
         raise ImageDecodeError("the image is empty (0 bytes)")
+    check_chunks(encoded)
     try:
         image = PIL.Image.open(io.BytesIO(encoded), formats=limits.formats)
+        check_header(image, encoded, limits)
+    except RequestError:
+        raise
     except PIL.UnidentifiedImageError as error:
         raise _unidentified(encoded, limits) from error
     except PIL.Image.DecompressionBombError as error:
         raise PayloadTooLargeError(f"the image has more pixels than the limit of {limits.max_pixels:,}") from error
     except Exception as error:
         raise _damaged(error) from error
-    _check_size(image.size, limits)
     if shrink is not None:
         shrink(image)
     return image
@@ -102,7 +135,7 @@ def shrink_jpeg(opened: PIL.Image.Image, spare: Callable[[tuple[int, int]], floa
 
     spare: by how much an image of an upright size (height, width) may shrink.
     """
-    if opened.format != "JPEG":
+    if opened.format not in JPEGS:
         return
     turned = _read_orientation(opened) in TURNED
     most = spare((opened.width, opened.height) if turned else (opened.height, opened.width))
@@ -111,15 +144,29 @@ def shrink_jpeg(opened: PIL.Image.Image, spare: Callable[[tuple[int, int]], floa
         opened.draft(None, (opened.width // factor, opened.height // factor))
 
 
-def read_pixels(opened: PIL.Image.Image) -> Image:
+def read_pixels(opened: PIL.Image.Image, colours: ColourConfig) -> Image:
     """Decode an opened image, upright. Raises ImageDecodeError, UnsupportedFormatError or OutOfResourcesError."""
+    return np.asarray(read_picture(opened, colours))
+
+
+def read_picture(opened: PIL.Image.Image, colours: ColourConfig) -> PIL.Image.Image:
+    """As `read_pixels`, a picture of mode RGB."""
     try:
+        scale_colour_key(opened)
         opened.load()
-        return np.asarray(_to_rgb(_to_upright(opened)))
+        orientation = _read_orientation(opened)
+        return _to_upright(to_rgb(opened, colours), orientation)
     except RequestError:
         raise
     except Exception as error:
         raise _damaged(error) from error
+
+
+def wrap_pixels(data: bytes, size_hw: tuple[int, int], limits: ImageLimits) -> Image:
+    """An image that came decoded, row by row. Raises PayloadTooLargeError."""
+    height, width = size_hw
+    check_size((width, height), limits)
+    return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
 
 
 def _damaged(error: Exception) -> RequestError:
@@ -131,24 +178,17 @@ def _damaged(error: Exception) -> RequestError:
     return ImageDecodeError("the image is damaged or incomplete")
 
 
-def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
-    width, height = size
-    if width * height > limits.max_pixels:
-        raise PayloadTooLargeError(
-            f"the image has {width} x {height} = {width * height:,} pixels; the limit is {limits.max_pixels:,}"
-        )
-
-
 def _unidentified(encoded: bytes, limits: ImageLimits) -> RequestError:
     allowed = ", ".join(limits.formats)
-    for offset, signature, name in KNOWN_SIGNATURES:
-        if encoded[offset : offset + len(signature)] == signature and name not in limits.formats:
-            return UnsupportedFormatError(f"this looks like {name}, which is not served; send one of {allowed}")
-    return ImageDecodeError(f"not an image this server can read; send one of {allowed}")
+    named = (name for offset, signature, name in KNOWN_SIGNATURES if encoded.startswith(signature, offset))
+    name = next(named, None)
+    if name is None or name in limits.formats:
+        return ImageDecodeError(f"not an image this server can read; send one of {allowed}")
+    return UnsupportedFormatError(f"this looks like {name}, which is not served; send one of {allowed}")
 
 
-def _to_upright(image: PIL.Image.Image) -> PIL.Image.Image:
-    method = UPRIGHT.get(_read_orientation(image))
+def _to_upright(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
+    method = UPRIGHT.get(orientation)
     return image if method is None else image.transpose(method)
 
 
@@ -159,12 +199,3 @@ def _read_orientation(image: PIL.Image.Image) -> int:
     except DECODER_ERRORS:
         return 1
     return orientation if isinstance(orientation, int) else 1
-
-
-def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    if image.mode == "F":
-        raise UnsupportedFormatError("a picture of floating-point pixels, whose white is not known; send 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16-bit gray: Pillow's own conversion clips instead of scaling
-        deep = np.asarray(image)
-        return PIL.Image.fromarray((deep >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")

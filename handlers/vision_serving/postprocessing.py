@@ -1,18 +1,22 @@
 """Named outputs of a backend -> the best classes or boxes of each image. Plain tensor functions."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vision_serving.config import DetectionOptions
+from vision_serving.options import DetectionOptions
 
 NMS_BLOCK = 128  # boxes compared at once: one block for most pictures, and little memory for tens of thousands
+SOFT_SIGMA = 0.5  # the paper's
+NO_THRESHOLDS: Mapping[int | str, float] = MappingProxyType({})
+
 Indices = NDArray[np.int64]
+Overlapping = Callable[[Indices, Indices], NDArray[np.bool_]]  # (rows, columns): whether two boxes overlap too much
 
 
 def top_k_classes(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
@@ -23,44 +27,91 @@ def top_k_classes(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Candidates:
-    """boxes: (K, 4) xyxy in model pixels. scores: (K,). class_ids: (K,)."""
+    """boxes: (K, 4) xyxy in model pixels. scores: (K,). class_ids: (K,). rows: (K,) their places in padded outputs."""
 
     boxes: Tensor
     scores: Tensor
     class_ids: Tensor
+    rows: Tensor | None = None
 
     def take(self, indices: Tensor) -> "Candidates":
-        return Candidates(self.boxes[indices], self.scores[indices], self.class_ids[indices])
+        rows = None if self.rows is None else self.rows[indices]
+        return Candidates(self.boxes[indices], self.scores[indices], self.class_ids[indices], rows)
 
 
 def read_candidates(
-    outputs: Mapping[str, Tensor], index: int, score_threshold: float, per_class: int | None
+    outputs: Mapping[str, Tensor],
+    index: int,
+    score_threshold: float,
+    per_class: int | None,
+    class_thresholds: Mapping[int | str, float] = NO_THRESHOLDS,
 ) -> Candidates:
-    """Image `index` of a detector's outputs, above the threshold.
+    """Image `index` of a detector's outputs, above the threshold: that of its class id, or `score_threshold`.
 
     Padded outputs: `boxes` (N, K, 4), `scores` (N, K), `class_ids` (N, K). Dense outputs: `boxes` (N, Q, 4), `scores`
     (N, Q, C), where each class keeps its `per_class` best boxes (all of them when it is None).
     """
     boxes, scores = outputs["boxes"][index].float(), outputs["scores"][index].float()
     if "class_ids" in outputs:
-        kept = (scores > score_threshold).nonzero().squeeze(1)
-        return Candidates(boxes[kept], scores[kept], outputs["class_ids"][index][kept])
+        class_ids = outputs["class_ids"][index].long()
+        kept = (scores > find_thresholds(class_ids, score_threshold, class_thresholds)).nonzero().squeeze(1)
+        return Candidates(boxes[kept], scores[kept], class_ids[kept], kept)
+    thresholds = find_thresholds(torch.arange(scores.shape[1]), score_threshold, class_thresholds)
     if per_class is not None and per_class < scores.shape[0]:
         # The threshold moves up to each class's last kept score; NMS and sorting come later, so order does not matter.
-        least = scores.topk(per_class, dim=0).values[-1].clamp(min=score_threshold)
-        kept_pairs = ((scores > score_threshold) & (scores >= least)).nonzero()
+        least = scores.topk(per_class, dim=0).values[-1].maximum(thresholds)
+        kept_pairs = ((scores > thresholds) & (scores >= least)).nonzero()
     else:
-        kept_pairs = (scores > score_threshold).nonzero()
+        kept_pairs = (scores > thresholds).nonzero()
     query_ids, class_ids = kept_pairs.unbind(1)
     return Candidates(boxes[query_ids], scores[query_ids, class_ids], class_ids)
 
 
+def find_thresholds(
+    class_ids: Tensor, score_threshold: float, class_thresholds: Mapping[int | str, float] = NO_THRESHOLDS
+) -> Tensor:
+    """The threshold of each class id; those of (K,) give (K,), or () where all are the same."""
+    if not class_thresholds:
+        return torch.tensor(score_threshold)
+    own = {int(class_id): threshold for class_id, threshold in class_thresholds.items()}
+    largest = int(class_ids.max()) if len(class_ids) else 0
+    by_class = torch.full((max(largest, *own) + 1,), score_threshold)
+    by_class[list(own)] = torch.tensor(list(own.values()))
+    return by_class[class_ids]
+
+
 def select_detections(candidates: Candidates, options: DetectionOptions) -> Candidates:
-    """Class-wise NMS, then the best `max_detections`, best first; only of the class ids in `class_filter`."""
+    """Without overlaps, the best `max_detections`, best first; only of the class ids in `class_filter`."""
     if options.class_filter is not None:
         wanted = torch.isin(candidates.class_ids, torch.tensor(options.class_filter))
         candidates = candidates.take(wanted.nonzero().squeeze(1))
+    return NMS[options.nms](candidates, options)
+
+
+def _nms_class_wise(candidates: Candidates, options: DetectionOptions) -> Candidates:
     return candidates.take(suppress_overlaps(candidates, options.iou_threshold, options.max_detections))
+
+
+def _nms_class_agnostic(candidates: Candidates, options: DetectionOptions) -> Candidates:
+    one_class = replace(candidates, class_ids=torch.zeros_like(candidates.class_ids))
+    return candidates.take(suppress_overlaps(one_class, options.iou_threshold, options.max_detections))
+
+
+def _nms_soft(candidates: Candidates, options: DetectionOptions) -> Candidates:
+    thresholds = find_thresholds(candidates.class_ids, options.score_threshold, options.class_thresholds)
+    return soften_overlaps(candidates, thresholds.expand(len(candidates.scores)), options.max_detections)
+
+
+def _nms_none(candidates: Candidates, options: DetectionOptions) -> Candidates:
+    return candidates.take(candidates.scores.argsort(descending=True, stable=True)[: options.max_detections])
+
+
+NMS: dict[str, Callable[[Candidates, DetectionOptions], Candidates]] = {
+    "class_wise": _nms_class_wise,
+    "class_agnostic": _nms_class_agnostic,
+    "soft": _nms_soft,
+    "none": _nms_none,
+}
 
 
 def suppress_overlaps(candidates: Candidates, iou_threshold: float, limit: int) -> Tensor:
@@ -68,41 +119,77 @@ def suppress_overlaps(candidates: Candidates, iou_threshold: float, limit: int) 
 
     Equals torchvision.ops.batched_nms cut to `limit`; torchvision would take a worker a second to import.
     """
-    overlap = partial(_overlapping, candidates.boxes.numpy(), candidates.class_ids.numpy(), iou_threshold)
-    order = np.argsort(-candidates.scores.numpy(), kind="stable")
+    boxes, class_ids = candidates.boxes.numpy(), candidates.class_ids.numpy()
+
+    def overlapping(rows: Indices, columns: Indices) -> NDArray[np.bool_]:
+        iou = measure_iou(boxes[rows, None], boxes[None, columns])
+        above: NDArray[np.bool_] = iou > np.float64(iou_threshold)  # not rounded to float32 first: as torchvision
+        above &= class_ids[rows, None] == class_ids[None, columns]
+        return above
+
+    return torch.from_numpy(keep_best(candidates.scores.numpy(), overlapping, limit))
+
+
+def keep_best(scores: NDArray[np.float32], overlapping: Overlapping, limit: int) -> Indices:
+    """The indices of (K,) scores of which none overlaps a better one that is kept, best first, until `limit`."""
+    order = np.argsort(-scores, kind="stable")
     kept = order[:0]
     for start in range(0, len(order), NMS_BLOCK):
         block = order[start : start + NMS_BLOCK]
         if len(kept):
-            block = block[~overlap(kept, block).any(axis=0)]
-        kept = np.concatenate((kept, block[_keep_best(overlap(block, block))]))
+            block = block[~overlapping(kept, block).any(axis=0)]
+        kept = np.concatenate((kept, block[_keep_first(overlapping(block, block))]))
         if len(kept) >= limit:
             break
-    return torch.from_numpy(kept[:limit])
+    return kept[:limit]
 
 
-def _overlapping(
-    boxes: NDArray[np.float32], class_ids: NDArray[np.int64], iou_threshold: float, rows: Indices, columns: Indices
-) -> NDArray[np.bool_]:
-    """(rows, columns): whether two boxes are of one class, with an IoU above the threshold."""
-    first, second = boxes[rows, None], boxes[None, columns]
-    with np.errstate(all="ignore"):  # 0 / 0 of boxes without area, and boxes that are not finite
-        low, high = np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:])
-        shared = np.maximum(high - low, 0)
-        intersection = shared[..., 0] * shared[..., 1]
-        iou = intersection / (_areas(first) + _areas(second) - intersection)
-        above = iou > np.float64(iou_threshold)  # not rounded to float32 first: torchvision compares so
-    overlapping: NDArray[np.bool_] = above & (class_ids[rows, None] == class_ids[None, columns])
-    return overlapping
+def soften_overlaps(candidates: Candidates, thresholds: Tensor, limit: int) -> Candidates:
+    """Soft-NMS within each class, best first, until `limit`; thresholds (K,): at or below it a candidate is gone.
+
+    Bodla et al., Soft-NMS, 2017 (arXiv:1704.04503), Gaussian: each box that is chosen takes from the scores of those
+    that are left the factor exp(-IoU^2 / sigma).
+    """
+    boxes, least = candidates.boxes.numpy(), thresholds.numpy()
+    class_ids, scores = candidates.class_ids.numpy(), candidates.scores.numpy().copy()
+    members = {class_id: np.flatnonzero(class_ids == class_id) for class_id in np.unique(class_ids).tolist()}
+    chosen: list[int] = []
+    left = np.where(scores > least, scores, -np.inf)
+    for _ in range(min(limit, len(scores))):
+        best = int(left.argmax())
+        if left[best] == -np.inf:
+            break
+        chosen.append(best)
+        scores[best], left[best] = left[best], -np.inf
+        own = members[int(class_ids[best])]
+        left[own] *= np.exp(-(np.nan_to_num(measure_iou(boxes[best], boxes[own])) ** 2) / SOFT_SIGMA)
+        left[own[left[own] <= least[own]]] = -np.inf
+    return replace(candidates, scores=torch.from_numpy(scores)).take(torch.tensor(chosen, dtype=torch.int64))
 
 
-def _areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+def measure_iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of boxes (..., 4) xyxy that broadcast; NaN for two without area."""
+    with np.errstate(all="ignore"):  # 0 / 0, and boxes that are not finite
+        shared = intersect(first, second)
+        iou: NDArray[np.float32] = shared / (measure_areas(first) + measure_areas(second) - shared)
+    return iou
+
+
+def intersect(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The area that boxes (..., 4) xyxy share."""
+    low, high = np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:])
+    shared = np.maximum(high - low, 0)
+    areas: NDArray[np.float32] = shared[..., 0] * shared[..., 1]
+    return areas
+
+
+def measure_areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     areas: NDArray[np.float32] = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
     return areas
 
 
-def _keep_best(overlapping: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which are left of (K,) when each that is left, best first, removes the later ones that it overlaps."""
+def _keep_first(overlapping: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which are left of (K,) when each that is left, in order, removes the later ones that it overlaps."""
     later = np.triu(overlapping, 1)
     kept = np.ones(len(later), dtype=np.bool_)
     for index in later.any(axis=1).nonzero()[0].tolist():

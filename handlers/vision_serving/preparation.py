@@ -1,6 +1,7 @@
-"""The images of a batch of requests, decoded and brought to model size by a few threads.
+"""The images of a batch of requests, decoded, cut into tiles where a request asks, and brought to model size.
 
-Decoded pixels live no longer than that: memory grows with the pixels of the model, not with those that people send.
+By a few threads. Decoded pixels live no longer than that: memory grows with the pixels of the model, not with those
+that people send.
 """
 
 import time
@@ -10,12 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Condition
 
-from vision_serving.config import ImageLimits, Options
+import numpy as np
+
+from vision_serving.config import ColourConfig, ImageLimits
 from vision_serving.errors import RequestError
-from vision_serving.images import Image, Shrink, open_image, read_pixels
+from vision_serving.images import Image, Shrink, open_image, read_pixels, wrap_pixels
 from vision_serving.metrics import StageTimings
-from vision_serving.payload import Encoded, Payload
+from vision_serving.options import Options
+from vision_serving.payload import Payload
 from vision_serving.preprocessing import ImageBatch
+from vision_serving.tensor_requests import Picture, Pixels
+from vision_serving.tiling import check_tile_count, is_tiled, list_regions
 
 Place = tuple[int, int]  # number of the request in the batch, number of the image in the request
 Preprocess = Callable[[Sequence[Image]], ImageBatch]
@@ -23,16 +29,17 @@ Preprocess = Callable[[Sequence[Image]], ImageBatch]
 
 @dataclass(frozen=True)
 class Source:
-    """One image as it came, with the options of its request."""
+    """One image as it came, with the options of its request, which has so many `images`."""
 
     place: Place
-    encoded: Encoded
+    picture: Picture
     options: Options
+    images: int = 1
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image at model size, as a batch of its own, with the options of its request."""
+    """One image or tile at model size, as a batch of its own. The tiles of an image, and itself, have its place."""
 
     place: Place
     batch: ImageBatch
@@ -42,11 +49,26 @@ class Item:
 def list_sources(payloads: Sequence[Payload], options: Sequence[Options | RequestError]) -> list[Source]:
     """All images of the requests whose options are valid, in order."""
     return [
-        Source((request, number), encoded, chosen)
+        Source((request, number), picture, chosen, len(payload.images))
         for request, (payload, chosen) in enumerate(zip(payloads, options, strict=True))
         if not isinstance(chosen, RequestError)
-        for number, encoded in enumerate(payload.images)
+        for number, picture in enumerate(payload.images)
     ]
+
+
+def split_sources(sources: Sequence[Source], limit: int) -> list[list[Source]]:
+    """Those to prepare together: `limit` at a time, and alone an image that is cut into tiles, each of which counts."""
+    whole = [source for source in sources if not is_tiled(source.options)]
+    together = [whole[start : start + limit] for start in range(0, len(whole), limit)]
+    return together + [[source] for source in sources if is_tiled(source.options)]
+
+
+def group_items(items: Sequence[Item], limit: int) -> list[list[Item]]:
+    """Items that can share a batch: those of one model size, `limit` at a time."""
+    sizes: dict[tuple[int, int], list[Item]] = {}
+    for item in items:
+        sizes.setdefault(item.batch.size_hw, []).append(item)
+    return [alike[start : start + limit] for alike in sizes.values() for start in range(0, len(alike), limit)]
 
 
 class PixelBudget:
@@ -76,9 +98,17 @@ class Preparer:
     preprocess: of a list of one image. shrink: what is done to an opened image before it is decoded.
     """
 
-    def __init__(self, preprocess: Preprocess, limits: ImageLimits, threads: int, shrink: Shrink | None = None) -> None:
+    def __init__(
+        self,
+        preprocess: Preprocess,
+        limits: ImageLimits,
+        threads: int,
+        shrink: Shrink | None = None,
+        colours: ColourConfig | None = None,
+    ) -> None:
         self._preprocess = preprocess
         self._limits = limits
+        self._colours = colours or ColourConfig()
         self._shrink = shrink
         self._budget = PixelBudget(limits.max_pixels)
         self._map = ThreadPoolExecutor(threads, "decode").map if threads > 1 else map
@@ -90,22 +120,43 @@ class Preparer:
         batches = list(self._map(self._attempt, sources, own_timings))
         timings.add_shares((time.perf_counter() - started) * 1000, own_timings)
         pairs = list(zip(sources, batches, strict=True))
-        items = [Item(source.place, batch, source.options) for source, batch in pairs if isinstance(batch, ImageBatch)]
+        items = [
+            Item(source.place, batch, source.options)
+            for source, found in pairs
+            if not isinstance(found, Exception)
+            for batch in found
+        ]
         return items, {source.place: error for source, error in pairs if isinstance(error, Exception)}
 
-    def _attempt(self, source: Source, timings: StageTimings) -> ImageBatch | Exception:
+    def _attempt(self, source: Source, timings: StageTimings) -> list[ImageBatch] | Exception:
         try:
-            return self._decode_and_preprocess(source.encoded, timings)
+            return self._decode_and_preprocess(source, timings)
         except Exception as error:  # the border: whatever happens to an image stays with it
             return error
 
-    def _decode_and_preprocess(self, encoded: Encoded, timings: StageTimings) -> ImageBatch:
-        if isinstance(encoded, RequestError):
-            raise encoded
+    def _decode_and_preprocess(self, source: Source, timings: StageTimings) -> list[ImageBatch]:
+        if isinstance(source.picture, RequestError):
+            raise source.picture
+        if isinstance(source.picture, Pixels):
+            size_hw = (source.picture.height, source.picture.width)
+            check_tile_count(size_hw, source.options, self._limits.max_tiles, source.images)
+            image = wrap_pixels(source.picture.data, size_hw, self._limits)
+            with timings.measure("preprocess"):
+                return self._cut_and_preprocess(image, source.options)
         with timings.measure("decode"):
-            opened = open_image(encoded, self._limits, self._shrink)
+            opened = open_image(source.picture, self._limits, self._shrink)
+        # Turning it upright swaps its sides, and changes no count.
+        check_tile_count((opened.height, opened.width), source.options, self._limits.max_tiles, source.images)
         with opened, self._budget.hold(opened.width * opened.height):
             with timings.measure("decode"):
-                image = read_pixels(opened)
+                image = read_pixels(opened, self._colours)
             with timings.measure("preprocess"):
-                return self._preprocess([image])
+                return self._cut_and_preprocess(image, source.options)
+
+    def _cut_and_preprocess(self, image: Image, options: Options) -> list[ImageBatch]:
+        """The image, and its tiles where its request asks for them, each a batch of its own."""
+        source_hw = (image.shape[0], image.shape[1])
+        return [
+            self._preprocess([np.ascontiguousarray(image[y1:y2, x1:x2])]).seen_in(source_hw, (x1, y1, x2, y2))
+            for x1, y1, x2, y2 in list_regions(source_hw, options)
+        ]

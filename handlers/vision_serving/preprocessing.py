@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import PIL.Image
@@ -14,6 +14,7 @@ from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.images import Image
 
 SizeHW = tuple[int, int]
+Region = tuple[int, int, int, int]
 
 MAX_RESIZED_PIXELS = 16_000_000
 PILLOW_FILTERS = {"nearest-exact", "lanczos", "box", "hamming"}  # torch lacks them, or breaks ties in another way
@@ -21,20 +22,29 @@ PILLOW_FILTERS = {"nearest-exact", "lanczos", "box", "hamming"}  # torch lacks t
 
 @dataclass(frozen=True)
 class ImageGeometry:
-    """Where a source image lies in model pixels: model = source * scale + offset, per axis (y, x)."""
+    """Where a source image, or a region of it, lies in model pixels: model = (source - corner) * scale + offset.
+
+    Per axis (y, x). region: (x1, y1, x2, y2) in pixels of the source image; its corner is (y1, x1). None: all of it.
+    """
 
     source_hw: SizeHW
     scale_hw: tuple[float, float]
     offset_hw: tuple[float, float]
+    region: Region | None = None
+
+    @property
+    def seen(self) -> Region:
+        """What the model sees of the source image."""
+        return self.region or (0, 0, self.source_hw[1], self.source_hw[0])
 
     def to_source(self, boxes_xyxy: Tensor) -> Tensor:
-        """Boxes (N, 4) from model pixels to pixels of the source image, clipped to it."""
+        """Boxes (N, 4) from model pixels to pixels of the source image, clipped to what the model sees of it."""
         (scale_y, scale_x), (offset_y, offset_x) = self.scale_hw, self.offset_hw
-        height, width = self.source_hw
+        x1, y1, x2, y2 = self.seen
         offsets = boxes_xyxy.new_tensor([offset_x, offset_y, offset_x, offset_y])
         scales = boxes_xyxy.new_tensor([scale_x, scale_y, scale_x, scale_y])
-        limits = boxes_xyxy.new_tensor([width, height, width, height])
-        return ((boxes_xyxy - offsets) / scales).clamp(min=0).minimum(limits)
+        limits = boxes_xyxy.new_tensor([x2 - x1, y2 - y1, x2 - x1, y2 - y1])
+        return ((boxes_xyxy - offsets) / scales).clamp(min=0).minimum(limits) + boxes_xyxy.new_tensor([x1, y1, x1, y1])
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,10 @@ class ImageBatch:
     @property
     def size_hw(self) -> SizeHW:
         return self.pixels.shape[1], self.pixels.shape[2]
+
+    def seen_in(self, source_hw: SizeHW, region: Region) -> "ImageBatch":
+        """The same pixels, of images that are that region of a larger one."""
+        return replace(self, geometries=tuple(replace(g, source_hw=source_hw, region=region) for g in self.geometries))
 
 
 def join_batches(batches: Sequence[ImageBatch]) -> ImageBatch:

@@ -1,29 +1,45 @@
 """The outcome of one request -> HTTP status, headers and body."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import orjson
 
-from vision_serving.errors import RequestError
-from vision_serving.payload import Form
-from vision_serving.predictions import Prediction
+from vision_serving.errors import MalformedRequestError, RequestError
+from vision_serving.media_types import JSON_TYPE
+from vision_serving.payload import HEADER_LENGTH, Form
+from vision_serving.predictions import Explanation, Prediction
+from vision_serving.tensor_answers import encode_tensors, make_tensors
+from vision_serving.tensor_requests import NO_WISHES, AnswerWishes
 
 # Fixed ASCII: a phrase with a line break from a client's text would end the worker.
 PHRASES = {
     200: "OK",
     400: "Bad Request",
+    406: "Not Acceptable",
     413: "Payload Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Entity",
     500: "Internal Server Error",
+    501: "Not Implemented",
+    504: "Gateway Timeout",
     507: "Insufficient Storage",
 }
+BINARY_TYPE = "application/octet-stream"
 MAX_MESSAGE_CHARS = 400
 CONTROL_CHARACTERS = dict.fromkeys(range(32), " ")  # six bytes each in JSON
 RESULT_KEYS = {Form.MULTIPART: "results", Form.KSERVE_V1: "predictions"}
 
-ItemResult: TypeAlias = Prediction | RequestError
+ItemResult: TypeAlias = Prediction | Explanation | RequestError
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What an answer of the Open Inference Protocol says of the model."""
+
+    name: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,7 @@ class Outcome:
 
     items: tuple[ItemResult, ...]
     form: Form = Form.RAW
+    wishes: AnswerWishes = NO_WISHES
 
 
 @dataclass(frozen=True)
@@ -40,26 +57,78 @@ class Response:
 
     status: int
     body: bytes
+    content_type: str = JSON_TYPE
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def phrase(self) -> str:
         return PHRASES[self.status]
 
 
-def encode_response(outcome: Outcome) -> Response:
+def encode_response(outcome: Outcome, model: ServedModel = ServedModel()) -> Response:
     """A raw body gets its answer bare, the other forms a list; 200 when any image succeeded, else the first error."""
     errors = [item for item in outcome.items if isinstance(item, RequestError)]
-    if len(errors) == len(outcome.items):
-        return Response(errors[0].status, orjson.dumps(describe_error(errors[0], failed_images=len(errors))))
-    if outcome.form is Form.RAW:
-        return Response(200, orjson.dumps(outcome.items[0]))
-    entries = [{"error": describe_error(item)} if isinstance(item, RequestError) else item for item in outcome.items]
-    return Response(200, orjson.dumps({RESULT_KEYS[outcome.form]: entries}))
+    if len(errors) == len(outcome.items) and outcome.wishes.has_status:
+        return _encode_failure(errors[0], outcome.form, failed_images=len(errors))
+    return ENCODERS[outcome.form](outcome, model)
+
+
+def _encode_bare(outcome: Outcome, model: ServedModel) -> Response:
+    return Response(200, orjson.dumps(outcome.items[0]))
+
+
+def _encode_list(outcome: Outcome, model: ServedModel) -> Response:
+    return Response(200, orjson.dumps({RESULT_KEYS[outcome.form]: [_describe(item) for item in outcome.items]}))
+
+
+def _encode_tensors(outcome: Outcome, model: ServedModel) -> Response:
+    """The outputs that the request names, in JSON or as binary data; all without names."""
+    wishes = outcome.wishes
+    entries = [orjson.dumps(_describe(item)).decode() for item in outcome.items]
+    tensors = {tensor.name: tensor for tensor in make_tensors(outcome.items, entries)}
+    binary = wishes.outputs or dict.fromkeys(tensors, wishes.binary)
+    unknown = sorted(binary.keys() - tensors.keys())
+    if unknown:
+        error = MalformedRequestError(f"unknown output {unknown[0][:60]!r}; expected one of {list(tensors)}")
+        return _encode_failure(error, outcome.form)
+    head, *sections = encode_tensors([tensors[name] for name in binary], binary, _identify(outcome, model))
+    if not sections:
+        return Response(200, head)
+    return Response(200, head + b"".join(sections), BINARY_TYPE, {HEADER_LENGTH: str(len(head))})
+
+
+ENCODERS: dict[Form, Callable[[Outcome, ServedModel], Response]] = {
+    Form.RAW: _encode_bare,
+    Form.MULTIPART: _encode_list,
+    Form.KSERVE_V1: _encode_list,
+    Form.OPEN_INFERENCE: _encode_tensors,
+}
+
+
+def _encode_failure(error: RequestError, form: Form, failed_images: int = 1) -> Response:
+    """Raw and multipart requests get our own form, the two protocols theirs: the message under `error`."""
+    body = describe_error(error, failed_images)
+    if form in (Form.KSERVE_V1, Form.OPEN_INFERENCE):
+        body = {"error": body.pop("message"), **body}
+    return Response(error.status, orjson.dumps(body))
+
+
+def _identify(outcome: Outcome, model: ServedModel) -> dict[str, str]:
+    """What stands beside the outputs of the Open Inference Protocol."""
+    named = {"model_name": model.name, "model_version": model.version}
+    return named if outcome.wishes.id is None else {**named, "id": _to_utf8(outcome.wishes.id)}
+
+
+def _describe(item: ItemResult) -> object:
+    return {"error": describe_error(item)} if isinstance(item, RequestError) else item
 
 
 def describe_error(error: RequestError, failed_images: int = 1) -> dict[str, Any]:
     """The error body of the HTTP contract; text that UTF-8 cannot carry is replaced."""
-    message = str(error)[:MAX_MESSAGE_CHARS].encode("utf-8", errors="replace").decode("utf-8")
-    message = message.translate(CONTROL_CHARACTERS)
+    message = _to_utf8(str(error)[:MAX_MESSAGE_CHARS]).translate(CONTROL_CHARACTERS)
     prefix = f"all {failed_images} images failed; the first: " if failed_images > 1 else ""
     return {"code": error.status, "type": type(error).__name__, "message": prefix + message}
+
+
+def _to_utf8(text: str) -> str:
+    return text.encode("utf-8", errors="replace").decode("utf-8")

@@ -11,7 +11,7 @@ from torch import Tensor
 from mar_tools.images import load_encoded_images
 from mar_tools.recipes import QuantizationRecipe
 from mar_tools.signal_to_noise import score_profile, signal_to_noise_db
-from vision_serving.config import ImageLimits, PreprocessingConfig
+from vision_serving.config import ColourConfig, ImageLimits, PreprocessingConfig
 from vision_serving.errors import ConfigError
 from vision_serving.images import decode_image
 from vision_serving.preprocessing import preprocess_images
@@ -30,12 +30,13 @@ class Calibration:
     count: int
     preprocessing: PreprocessingConfig
     quantization: QuantizationRecipe
+    colours: ColourConfig
 
     @cached_property
     def batches(self) -> list[Tensor]:
         """uint8 (1, H, W, 3) each, as they would be served."""
         encoded = load_encoded_images(self.images, self.count, split="calibration")
-        decoded = (decode_image(data, ImageLimits()) for data in encoded)
+        decoded = (decode_image(data, ImageLimits(), self.colours) for data in encoded)
         return [preprocess_images([image], self.preprocessing).pixels for image in decoded]
 
 

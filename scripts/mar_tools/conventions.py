@@ -2,8 +2,8 @@
 
 from image_classification import ImageClassificationHandler
 from object_detection import ObjectDetectionHandler
-from vision_serving.config import Task
 from vision_serving.handler import VisionHandler
+from vision_serving.options import Task
 
 REFERENCE = "eager-fp32"  # the export that the others of a model are compared with
 ENTRY_FILES: dict[Task, str] = {"classification": "image_classification.py", "detection": "object_detection.py"}

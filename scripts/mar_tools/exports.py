@@ -28,19 +28,13 @@ from mar_tools.exporters.base import Exported, ExportJob
 from mar_tools.pixels import load_pixels
 from mar_tools.recipes import Recipe, VerificationRecipe
 from vision_serving.backends.eager import read_artifact
-from vision_serving.config import (
-    DeviceType,
-    HandlerConfig,
-    Precision,
-    StrictModel,
-    Task,
-    parse_config,
-    read_handler_config,
-)
+from vision_serving.config import DeviceType, HandlerConfig, Precision, read_handler_config
 from vision_serving.errors import BackendError, ConfigError, how_to_install
 from vision_serving.graphs import build_graph
-from vision_serving.handler import read_labels
+from vision_serving.labels import read_labels
+from vision_serving.options import Instances, Task, check_options, find_options
 from vision_serving.resources import cpu_features
+from vision_serving.validation import StrictModel, parse_config
 
 # Which take a model that is an ONNX file, and in what they compute it: autocast does not reach into one.
 ONNX_BACKENDS: dict[str, tuple[Precision, ...]] = {
@@ -78,6 +72,7 @@ def export_model(
     """Write one export folder, whole or not at all. Raises BackendError or ConfigError."""
     exporter = load_exporter(backend, precision, device_type)
     job = _new_job(recipe, checkpoint, backend, precision, device_type)
+    check_model_options(job)
     check_label_count(job)
     target = export_folder(exports, recipe, backend, precision, device_type)
     with replaced_folder(target) as folder:
@@ -111,6 +106,7 @@ def _new_job(
             count=recipe.calibration.count,
             preprocessing=checkpoint.preprocessing,
             quantization=recipe.quantization,
+            colours=recipe.colours,
         ),
         source_file=recipe.path(recipe.model.file) if recipe.model.file else None,
     )
@@ -159,6 +155,19 @@ def check_label_count(job: ExportJob) -> None:
         raise ConfigError(f"`labels`: the model has {count} classes but there are {given} labels{hint}")
 
 
+def find_instances(job: ExportJob) -> Instances | None:
+    """What the graph gives of an object beyond its box."""
+    return getattr(job.graph, "instances", None)
+
+
+def check_model_options(job: ExportJob) -> None:
+    """Raises ConfigError for options that a request to this model cannot have, such as a form of masks it lacks."""
+    try:
+        check_options(find_options(job.task, find_instances(job)), job.checkpoint.options)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
 def write_model_config(
     path: Path, recipe: Recipe, checkpoint: Checkpoint, job: ExportJob, exported: Exported, backend: str
 ) -> None:
@@ -166,6 +175,7 @@ def write_model_config(
     present = cpu_features()
     handler = HandlerConfig(
         task=recipe.task,
+        instances=find_instances(job),
         backend=backend,
         precision=job.precision,
         artifact=exported.artifact,
@@ -175,6 +185,7 @@ def write_model_config(
         candidates_per_class=checkpoint.candidates_per_class,
         options=checkpoint.options,
         limits=recipe.limits,
+        colours=recipe.colours,
         scaled_decoding=recipe.scaled_decoding,
     )
     document = {

@@ -21,10 +21,11 @@ from mar_tools.onnx_files import (
     size_of,
 )
 from mar_tools.pixels import is_fixed_size
-from vision_serving.config import PreprocessingConfig, Task
+from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.outputs import EXPECTED_DIMS, NAMED_VALUES, OutputDecoder, OutputFormat
 from vision_serving.graphs.pixels import Normalize
+from vision_serving.options import Task
 
 NEWEST_OPSET = 23  # of what torch exports
 PIXELS, MODEL, OUTPUTS = "pixel_stage/", "model/", "output_stage/"

@@ -1,21 +1,28 @@
-"""One image -> its answer, from a running server or in process from an archive; both speak the HTTP contract."""
+"""Image files -> their answers, from a running server or in process from an archive; both speak the HTTP contract."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 import requests
+from pydantic import TypeAdapter
 
 from mar_tools.archive import extract_archive
 from mar_tools.torchserve_api import ServerError, TorchServeClient, describe_failure
 from vision_serving.payload import Payload
+from vision_serving.predictions import Prediction
 from vision_serving.responses import encode_response
 
 Answer = dict[str, Any]
 Predict = Callable[[bytes], Answer]
+
+NO_STATUS = 0  # `code` of a file that was never sent
+PREDICTION: TypeAdapter[Prediction] = TypeAdapter(Prediction)
 
 
 def predict_over_http(client: TorchServeClient, model: str, options: Mapping[str, str]) -> Predict:
@@ -49,3 +56,37 @@ def predict_in_process(archive: Path, options: Mapping[str, str]) -> Iterator[Pr
             return answer
 
         yield predict
+
+
+def predict_files(predict: Predict, files: Sequence[Path], concurrency: int) -> Iterator[tuple[Path, Answer]]:
+    """Each file with its answer, in order, of so many requests at a time. Raises what `predict` raises."""
+    pool = ThreadPoolExecutor(concurrency, "predict")
+    waiting: deque[tuple[Path, Future[Answer]]] = deque()
+    try:
+        for file in files:
+            waiting.append((file, pool.submit(predict_file, predict, file)))
+            if len(waiting) > 2 * concurrency:  # enough to go on with while the first of them takes long
+                first, answer = waiting.popleft()
+                yield first, answer.result()
+        for file, answer in waiting:
+            yield file, answer.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def predict_file(predict: Predict, file: Path) -> Answer:
+    """A file that cannot be read has an error of the contract's form as its answer."""
+    try:
+        encoded = file.read_bytes()
+    except OSError as error:
+        return {"code": NO_STATUS, "type": type(error).__name__, "message": error.strerror or str(error)}
+    return predict(encoded)
+
+
+def has_failed(answer: Answer) -> bool:
+    return "code" in answer
+
+
+def read_prediction(answer: Answer) -> Prediction:
+    """The prediction that a good answer is the JSON of, its boxes as corners."""
+    return PREDICTION.validate_python(answer)

@@ -6,19 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from vision_serving.config import (
-    ImageLimits,
-    Precision,
-    PreprocessingConfig,
-    StrictModel,
-    Task,
-    check_options,
-    check_scaled_decoding,
-    parse_config,
-    read_yaml,
-)
+from vision_serving.config import ColourConfig, ImageLimits, Precision, PreprocessingConfig, check_scaled_decoding
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.sources import HOLDS_WEIGHTS, NetworkSource
+from vision_serving.options import WIDEST_OPTIONS, Task, check_options
+from vision_serving.validation import StrictModel, parse_config, read_yaml
 
 WEIGHT_FILES = {".safetensors", ".pth", ".pt"}
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -64,6 +56,8 @@ class VerificationRecipe(StrictModel):
     min_matched_boxes: Share | None = None
     min_iou: Share | None = None
     min_mean_iou: Share | None = None
+    min_mean_mask_iou: Share | None = None
+    max_keypoint_distance: Share | None = None
     max_score_difference: Share | None = None
     min_snr_db: float | None = None
     max_accuracy_drop: Share | None = None
@@ -139,6 +133,7 @@ class Recipe(StrictModel):
     precision: Literal["auto", Precision] = "auto"
     options: dict[str, Any] = Field(default={})
     limits: ImageLimits = ImageLimits()
+    colours: ColourConfig = ColourConfig()
     scaled_decoding: bool = False
     response_timeout_s: Annotated[int, Field(gt=0)] = 60
     startup_timeout_s: Annotated[int, Field(gt=0)] = 300
@@ -150,7 +145,7 @@ class Recipe(StrictModel):
 
     @model_validator(mode="after")
     def _options_are_valid(self) -> "Recipe":
-        check_options(self.task, self.options)
+        check_options(WIDEST_OPTIONS[self.task], self.options)
         check_scaled_decoding(self.task, self.scaled_decoding)
         return self
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import quote
 
@@ -58,6 +59,7 @@ class TorchServeClient:
 
     def __init__(self, address: ServerAddress) -> None:
         self._address = address
+        self._renewing = Lock()
         self._sessions = {"inference": _new_session(["GET", "POST"]), "management": _new_session(["GET"])}
 
     def predict(
@@ -80,6 +82,15 @@ class TorchServeClient:
         """One entry per version (all of them, unless one is asked for)."""
         document: list[dict[str, Any]] = self._manage("GET", f"/models/{quote(model)}/{quote(version or 'all')}")
         return document
+
+    def describe_card(self, model: str, version: str | None = None) -> dict[str, Any]:
+        """The model card, which a worker gives: of one version, the default one unless one is named."""
+        path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
+        [document] = self._manage("GET", path, params={"customized": "true"})
+        if "customizedMetadata" not in document:
+            raise ServerError(f"model {model!r} gave no card; was its archive built by build_model.py?")
+        card: dict[str, Any] = document["customizedMetadata"]
+        return card
 
     def register(self, archive: str, workers: int, batch_size: int, max_batch_delay_ms: int) -> Any:
         """`archive` is a file name in the server's model store. Returns when the workers are ready."""
@@ -130,10 +141,17 @@ class TorchServeClient:
         """Call with the current token, once more with a new one when it has expired."""
         if self._address.key_file is None:
             return self._call(method, url, kind, None, timeout_s, **arguments)
-        response = self._call(method, url, kind, self._read_key(kind), timeout_s, **arguments)
+        token = self._read_key(kind)
+        response = self._call(method, url, kind, token, timeout_s, **arguments)
         if response.status_code == requests.codes.bad_request and b"InvalidKeyException" in response.content:
-            response = self._call(method, url, kind, self.renew_token(kind), timeout_s, **arguments)
+            response = self._call(method, url, kind, self._replace_token(kind, token), timeout_s, **arguments)
         return response
+
+    def _replace_token(self, kind: str, expired: str) -> str:
+        """Renewing makes earlier tokens invalid: of several threads, the first renews it for all."""
+        with self._renewing:
+            current = self._read_key(kind)
+            return current if current != expired else self.renew_token(kind)
 
     def _call(
         self, method: str, url: str, kind: str, token: str | None, timeout_s: float, **arguments: Any

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,10 @@ class Service:
         return sorted(w["pid"] for entry in self.server.client.describe(model) for w in entry["workers"])
 
     @property
+    def grpc_address(self) -> str:
+        return f"127.0.0.1:{self.server.ports()['grpc_inference_port']}"
+
+    @property
     def model_store(self) -> Path:
         return self.folder / "model_store"
 
@@ -55,9 +60,9 @@ def run_script(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.Co
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
-def write_configuration(folder: Path) -> Path:
-    """The shipped config.properties with free ports and a batch delay that a test can rely on."""
-    text = with_values((ROOT / "config.properties").read_text(), free_addresses())
+def write_configuration(folder: Path, **changes: str) -> Path:
+    """The shipped config.properties with free ports, a batch delay that a test can rely on, and `changes`."""
+    text = with_values((ROOT / "config.properties").read_text(), {**free_addresses(), **changes})
     text = re.sub(r'"maxBatchDelay": \d+', f'"maxBatchDelay": {BATCH_DELAY_MS}', text)
     config = folder / "config.properties"
     config.write_text(text)
@@ -78,12 +83,12 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def service(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("service")
-    config = write_configuration(folder)
+@contextmanager
+def serve(archives: list[Path], folder: Path, **changes: str) -> Iterator[Service]:
+    """A server of these archives in a folder of its own. changes: of config.properties."""
+    config = write_configuration(folder, **changes)
     (folder / "model_store").mkdir()
-    for archive in archives.glob("*.mar"):
+    for archive in archives:
         shutil.copy(archive, folder / "model_store")
     server = Server(config)
     server.start(timeout_s=120, announce=lambda step: None)
@@ -91,6 +96,23 @@ def service(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield Service(server, folder, f"http://127.0.0.1:{server.ports()['inference_address']}")
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def service(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serve(sorted(archives.glob("*.mar")), tmp_path_factory.mktemp("service")) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def cloud(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A server as docs/protocols.md configures a container: one model, the platform's access control alone.
+
+    It has TorchServe's own parts of the Open Inference Protocol too.
+    """
+    changes = {"disable_token_authorization": "true", "ts_open_inference_protocol": "true"}
+    with serve([archives / "digits.mar"], tmp_path_factory.mktemp("cloud"), **changes) as service:
+        yield service
 
 
 @pytest.fixture(scope="session")

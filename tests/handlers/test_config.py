@@ -6,18 +6,10 @@ import yaml
 from fakes import EXACT_16
 from pydantic import BaseModel, ValidationError
 
-from vision_serving.config import (
-    ClassificationOptions,
-    DetectionOptions,
-    HandlerConfig,
-    ImageLimits,
-    PreprocessingConfig,
-    ResizeConfig,
-    parse_config,
-    read_handler_config,
-    read_yaml,
-)
+from vision_serving.config import HandlerConfig, ImageLimits, PreprocessingConfig, ResizeConfig, read_handler_config
 from vision_serving.errors import ConfigError
+from vision_serving.options import ClassificationOptions, DetectionOptions
+from vision_serving.validation import parse_config, read_yaml
 
 HANDLER: dict[str, Any] = {"task": "detection", "backend": "eager", "artifact": "model", "preprocessing": EXACT_16}
 
@@ -33,7 +25,7 @@ def test_a_minimal_handler_section_has_the_documented_defaults() -> None:
     assert config.precision == "fp32"
     assert config.labels == "labels.json"
     assert config.limits.max_pixels == 50_000_000
-    assert config.limits.formats == ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+    assert config.limits.formats == ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 
 
 @pytest.mark.parametrize(
@@ -49,9 +41,11 @@ def test_a_minimal_handler_section_has_the_documented_defaults() -> None:
         ({"options": {"score_threshold": 2}}, ["less than or equal to 1"]),
         ({"options": {"top_k": 2}}, ["unknown key 'top_k'", "'score_threshold'"]),
         ({"preprocessing": {"resize": {"mode": "stretch", "size": 5}}}, ["resize.mode", "'letterbox'", "'stretch'"]),
+        ({"colours": {"background": [255, 255, 256]}}, ["'colours.background.2'", "less than or equal to 255"]),
+        ({"colours": {"backgroud": [0, 0, 0]}}, ["unknown key 'colours.backgroud'", "'background'", "'icc_profiles'"]),
     ],
     ids=["unknown", "unknown inside", "unknown deep inside", "task", "precision", "out of range", "option value",
-         "option of another task", "mode"],
+         "option of another task", "mode", "background", "key of colours"],
 )  # fmt: skip
 def test_a_wrong_key_or_value_is_named_with_what_is_allowed(changes: dict[str, Any], words: list[str]) -> None:
     problem = problem_of(HandlerConfig, {**HANDLER, **changes})
@@ -138,6 +132,42 @@ def test_configuration_is_frozen(model: type[BaseModel]) -> None:
 )
 def test_a_class_filter_is_a_list_or_comma_separated_text(text: object, filtered: object) -> None:
     assert DetectionOptions.model_validate({"class_filter": text}).class_filter == filtered
+
+
+@pytest.mark.parametrize(
+    ("given", "thresholds"),
+    [
+        ("person:0.3,dog:0.6", {"person": 0.3, "dog": 0.6}),
+        (" person : 0.3 , ", {"person": 0.3}),
+        ("a:b:0.3", {"a:b": 0.3}),
+        ("", {}),
+        ({"person": 0.3, 17: 1}, {"person": 0.3, 17: 1.0}),
+    ],
+    ids=["pairs", "spaces", "a colon in the label", "empty", "mapping"],
+)
+def test_class_thresholds_are_a_mapping_or_pairs_with_commas(given: object, thresholds: dict[Any, float]) -> None:
+    assert DetectionOptions.model_validate({"class_thresholds": given}).class_thresholds == thresholds
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"class_thresholds": "person"}, ["class_thresholds", "`label:threshold`", "got 'person'"]),
+        ({"class_thresholds": "dog:0.1,dog:0.2"}, ["class_thresholds", "got 'dog' twice"]),
+        ({"class_thresholds": "dog:2"}, ["class_thresholds.dog", "less than or equal to 1"]),
+        ({"class_thresholds": {"dog": None}}, ["class_thresholds.dog", "valid number"]),
+        ({"class_thresholds": ["dog"]}, ["class_thresholds"]),
+        ({"nms": "hard"}, ["'nms'", "'class_wise', 'class_agnostic', 'soft' or 'none'", "got 'hard'"]),
+        ({"box_format": "cxcywh"}, ["'box_format'", "'xyxy', 'xywh', 'xyxyn' or 'xywhn'", "got 'cxcywh'"]),
+        ({"tile_size": 31}, ["'tile_size'", "expected 32 to 16384 pixels, or 0 for no tiles, got 31"]),
+        ({"tile_size": "640.5"}, ["'tile_size'", "valid integer"]),
+        ({"tile_overlap": 0.6}, ["'tile_overlap'", "less than or equal to 0.5"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_option_of_a_detector_is_refused_with_what_is_right(options: dict[str, Any], words: list[str]) -> None:
+    problem = problem_of(DetectionOptions, options)
+    assert [word for word in words if word not in problem] == []
 
 
 def test_options_as_text_are_numbers_after_validation() -> None:

@@ -1,4 +1,5 @@
 import base64
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from fakes import (
     NOT_FINITE,
     POISON,
     RED,
+    Colour,
     ColourBackend,
     encode_image,
     new_context,
     noise_image,
     png,
+    solid_image,
     write_model_dir,
 )
 from hypothesis import HealthCheck, given, settings
@@ -42,6 +45,7 @@ from vision_serving.handler import VisionHandler, choose_device
 from vision_serving.payload import Payload
 from vision_serving.predictions import Classification, Detections
 from vision_serving.responses import ItemResult, Outcome
+from vision_serving.tensor_requests import Pixels
 
 
 def one(*images: bytes | RequestError, **options: Any) -> Payload:
@@ -54,6 +58,7 @@ def summary(item: ItemResult) -> object:
         return type(item)
     if isinstance(item, Classification):
         return item.classes[0].label
+    assert isinstance(item, Detections)
     return [detection.label for detection in item.detections]
 
 
@@ -202,6 +207,23 @@ def test_top_k_is_a_request_option(make_handler: MakeHandler, top_k: int | str) 
     assert len(item.classes) == min(int(top_k), 3)
 
 
+@pytest.mark.parametrize(("background", "label"), [(BLUE, "blue"), (GREEN, "green"), ("none", "red")])
+def test_the_archive_says_what_is_behind_transparent_pixels(
+    make_handler: MakeHandler, background: object, label: str
+) -> None:
+    clear = encode_image(PIL.Image.new("RGBA", (8, 8), (*RED, 0)))
+    handler = make_handler("classification", colours={"background": background})
+    assert summaries(handler.predict([one(clear)])) == [[label]]
+
+
+def test_an_archive_whose_formats_lack_their_decoder_does_not_load(
+    make_handler: MakeHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ConfigError, match="HEIF needs the package 'pillow_heif': pip install"):
+        make_handler("classification", limits={"formats": ["JPEG", "HEIF"]})
+
+
 def test_each_request_of_a_batch_has_its_own_options(make_handler: MakeHandler) -> None:
     outcomes = make_handler("classification").predict([one(png(RED), top_k=k) for k in (3, 1, 2)])
     assert [len(o.items[0].classes) for o in outcomes if isinstance(o.items[0], Classification)] == [3, 1, 2]
@@ -230,6 +252,10 @@ def test_the_archive_sets_the_defaults_that_a_request_overrides(make_handler: Ma
         ("detection", {"class_filter": [-1]}, ["class_filter", "'-1'"]),
         ("detection", {"class_filter": {"a": 1}}, ["class_filter"]),
         ("detection", {"class_filter": "9" * 5000}, ["class_filter"]),
+        ("detection", {"class_thresholds": "cat:0.5"}, ["class_thresholds", "'cat'", "neither a label"]),
+        ("detection", {"class_thresholds": {"red": 0.5, "0": 0.6}}, ["class_thresholds", "'red' is there twice"]),
+        ("detection", {"nms": "hard"}, ["nms", "class_wise", "class_agnostic", "soft", "none"]),
+        ("detection", {"box_format": "yxyx"}, ["box_format", "xyxy", "xywh", "xyxyn", "xywhn"]),
     ],
     ids=lambda value: repr(value)[:40] if isinstance(value, dict) else "",
 )
@@ -261,6 +287,41 @@ def test_class_filter_takes_labels_and_class_ids(make_handler: MakeHandler, want
     item = make_handler("detection").predict([one(png(GRAY), class_filter=wanted)])[0].items[0]
     assert isinstance(item, Detections)
     assert [detection.label for detection in item.detections] == labels
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "labels"),
+    [
+        ("green:0.9", ["red", "blue"]),
+        ("0:1,2:0.6", ["green"]),
+        ({"red": 1, "blue": 0.05}, ["green", "blue", "blue"]),
+        ({}, ["red", "green", "blue"]),
+    ],
+    ids=["label as text", "ids as text", "mapping", "none"],
+)
+def test_class_thresholds_take_labels_and_class_ids(
+    make_handler: MakeHandler, thresholds: object, labels: list[str]
+) -> None:
+    item = make_handler("detection").predict([one(png(GRAY), class_thresholds=thresholds)])[0].items[0]
+    assert isinstance(item, Detections)
+    assert [detection.label for detection in item.detections] == labels
+
+
+@pytest.mark.parametrize(
+    ("box_format", "box"),
+    [
+        ("xyxy", (0, 0, 3.5, 30)),
+        ("xywh", (0, 0, 3.5, 30)),
+        ("xyxyn", (0, 0, 0.5, 1)),
+        ("xywhn", (0, 0, 0.5, 1)),
+    ],
+)
+def test_boxes_come_in_the_format_asked_for(
+    make_handler: MakeHandler, box_format: str, box: tuple[float, float, float, float]
+) -> None:
+    item = make_handler("detection").predict([one(png(RED, (30, 7)), box_format=box_format)])[0].items[0]
+    assert isinstance(item, Detections)
+    assert item.detections[0].box == box
 
 
 def test_the_score_threshold_is_a_request_option(make_handler: MakeHandler) -> None:
@@ -381,6 +442,13 @@ def json_row(*images: bytes, **parameters: Any) -> dict[str, Any]:
     return {"body": orjson.dumps({"instances": instances, "parameters": parameters})}
 
 
+def tensor_row(*colours: Colour, **parameters: Any) -> dict[str, Any]:
+    """One UINT8 tensor of pictures, of Open Inference."""
+    data = np.stack([solid_image(colour) for colour in colours])
+    tensor = {"name": "image", "datatype": "UINT8", "shape": data.shape, "data": data.ravel().tolist()}
+    return {"body": orjson.dumps({"inputs": [tensor], "parameters": parameters})}
+
+
 def test_a_mixed_batch_is_answered_each_in_its_own_form(make_handler: MakeHandler) -> None:
     rows = [
         {"body": png(RED)},
@@ -389,12 +457,14 @@ def test_a_mixed_batch_is_answered_each_in_its_own_form(make_handler: MakeHandle
         {},
         {"first": png(BLUE), "second": png(RED), "top_k": b"1"},
         {"body": png(BLUE)},
+        tensor_row(GREEN, POISON, top_k=1),
+        {"body": b'{"inputs": 5}'},
     ]
     multipart: dict[str, Any] = {"content-type": "multipart/form-data", "first": {"content-type": "image/png"}}
     multipart["second"], multipart["top_k"] = {"content-type": "image/png"}, {"content-type": ""}
-    headers: list[dict[str, Any]] = [{}, {}, JSON, {}, multipart, {"X-Inference-Options": "top_k=1"}]
+    headers: list[dict[str, Any]] = [{}, {}, JSON, {}, multipart, {"X-Inference-Options": "top_k=1"}, JSON, JSON]
     found = answers(make_handler("classification", options={"top_k": 2}), rows, headers)
-    assert [status for status, _ in found] == [200, 400, 200, 400, 200, 200]
+    assert [status for status, _ in found] == [200, 400, 200, 400, 200, 200, 200, 400]
     bodies = [body for _, body in found]
     assert bodies[0]["classes"][0]["label"] == "red"
     assert len(bodies[0]["classes"]) == 2
@@ -403,6 +473,8 @@ def test_a_mixed_batch_is_answered_each_in_its_own_form(make_handler: MakeHandle
     assert bodies[3]["type"] == "MalformedRequestError"
     assert [entry["classes"][0]["label"] for entry in bodies[4]["results"]] == ["blue", "red"]
     assert [entry["label"] for entry in bodies[5]["classes"]] == ["blue"]
+    assert (bodies[6]["model_name"], bodies[6]["outputs"][-1]["data"]) == ("colours", ["green", ""])
+    assert list(bodies[7]) == ["error", "code", "type"]
 
 
 @pytest.mark.parametrize(
@@ -411,16 +483,17 @@ def test_a_mixed_batch_is_answered_each_in_its_own_form(make_handler: MakeHandle
         ({"body": png(RED)}, {"X-Inference-Options": "nonsense=1"}),
         ({"body": png(RED)}, {"x-inference-options": "top_k=0"}),
         (json_row(png(RED), nonsense=1), JSON),
+        (tensor_row(RED, nonsense=1), JSON),
         ({"f": png(RED), "nonsense": b"1"}, {"content-type": "multipart/form-data", "f": {"content-type": "a/b"}}),
     ],
-    ids=["header", "header value", "json", "form field"],
+    ids=["header", "header value", "json", "tensors", "form field"],
 )
 def test_a_wrong_option_is_422_in_every_form(
     make_handler: MakeHandler, row: dict[str, Any], headers: dict[str, Any]
 ) -> None:
     [(status, body)] = answers(make_handler("classification"), [row], [headers])
     assert (status, body["code"], body["type"]) == (422, 422, "InvalidOptionError")
-    assert "top_k" in body["message"]
+    assert "top_k" in body.get("message", body.get("error"))
 
 
 def test_every_answer_carries_the_headers_of_the_contract(make_handler: MakeHandler) -> None:
@@ -497,7 +570,15 @@ def test_a_gpu_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch) -
             st.binary(max_size=30)
             | st.text(max_size=30)
             | st.sampled_from(
-                [png(RED), png(POISON), {"instances": [5]}, ["x"], json_row(png(RED), class_filter=5)["body"]]
+                [
+                    png(RED),
+                    png(POISON),
+                    {"instances": [5]},
+                    ["x"],
+                    json_row(png(RED), class_filter=5)["body"],
+                    tensor_row(RED, POISON)["body"],
+                    {"inputs": [5]},
+                ]
             ),
             max_size=3,
         ),
@@ -521,6 +602,12 @@ def test_any_batch_gets_one_valid_answer_each(
     found = answers(make_handler(task), rows, headers)
     assert len(found) == len(rows)
     assert all((status == 200) == ("code" not in body) for status, body in found)
+
+
+def test_a_picture_sent_as_pixels_is_answered_as_its_file(make_handler: MakeHandler) -> None:
+    handler, picture = make_handler("detection"), noise_image(1, (20, 30))
+    pixels = Payload(images=(Pixels(picture.tobytes(), height=20, width=30),))
+    assert handler.predict([pixels]) == handler.predict([one(encode_image(picture))])
 
 
 def test_random_pictures_in_a_batch_are_answered_as_they_are_alone(make_handler: MakeHandler) -> None:

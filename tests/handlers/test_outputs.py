@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vision_serving.config import PreprocessingConfig, ResizeConfig, Task, parse_config
+from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs import build_graph
 from vision_serving.graphs.outputs import OutputDecoder, OutputFormat
+from vision_serving.options import Task
+from vision_serving.validation import parse_config
 
 HEIGHT, WIDTH = 40, 80
 PREPROCESSING = PreprocessingConfig(resize=ResizeConfig(mode="exact", size=(HEIGHT, WIDTH)))

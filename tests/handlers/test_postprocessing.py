@@ -1,11 +1,13 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torchvision.ops import batched_nms, nms
+from torchvision.ops import batched_nms, box_iou, nms
 
-from vision_serving.config import DetectionOptions
+from vision_serving.options import DetectionOptions
 from vision_serving.postprocessing import (
     NMS_BLOCK,
     Candidates,
@@ -153,13 +155,21 @@ WHOLE_BOXES = st.lists(
 THRESHOLDS = st.sampled_from([0.1, 0.25, 1 / 3, 0.45, 0.5, 0.6, 0.7, 1.0])
 
 
+def drawn(rows: list[tuple[int, int, int, int, float, int]]) -> Candidates:
+    boxes = torch.tensor([[min(x), min(y), max(x), max(y)] for *xy, _, _ in rows for x, y in [(xy[::2], xy[1::2])]])
+    return candidates([row[4] for row in rows], [row[5] for row in rows], boxes.reshape(-1, 4).float())
+
+
+def rows_of(found: Candidates) -> list[list[float]]:
+    return torch.cat((found.boxes, found.scores[:, None], found.class_ids[:, None]), dim=1).tolist()  # type: ignore[no-any-return]
+
+
 @settings(max_examples=300, deadline=None)
 @given(rows=WHOLE_BOXES, iou_threshold=THRESHOLDS, limit=st.integers(1, 50))
 def test_nms_equals_torchvisions_cut_to_the_limit(
     rows: list[tuple[int, int, int, int, float, int]], iou_threshold: float, limit: int
 ) -> None:
-    boxes = torch.tensor([[min(x), min(y), max(x), max(y)] for *xy, _, _ in rows for x, y in [(xy[::2], xy[1::2])]])
-    given_candidates = candidates([row[4] for row in rows], [row[5] for row in rows], boxes.reshape(-1, 4).float())
+    given_candidates = drawn(rows)
     expected = batched_nms(given_candidates.boxes, given_candidates.scores, given_candidates.class_ids, iou_threshold)[
         :limit
     ]
@@ -196,6 +206,123 @@ def test_boxes_that_are_not_finite_reach_the_handler_which_refuses_them(value: f
     boxes = boxes_in_a_row(3)
     boxes[1, 2] = value
     assert sorted(suppress_overlaps(candidates([0.9, 0.8, 0.7], boxes=boxes), 0.5, 10).tolist()) == [0, 1, 2]
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows=WHOLE_BOXES, iou_threshold=THRESHOLDS, limit=st.integers(1, 50))
+def test_class_agnostic_nms_equals_torchvisions_of_boxes_alone(
+    rows: list[tuple[int, int, int, int, float, int]], iou_threshold: float, limit: int
+) -> None:
+    many = drawn(rows)
+    expected = many.take(nms(many.boxes, many.scores, iou_threshold)[:limit])
+    options = DetectionOptions(nms="class_agnostic", iou_threshold=iou_threshold, max_detections=limit)
+    assert rows_of(select_detections(many, options)) == rows_of(expected)
+
+
+def test_without_nms_the_best_are_kept_whatever_they_overlap() -> None:
+    given_candidates = candidates([0.7, 0.9, 0.7, 0.2], [0, 0, 1, 0], boxes_in_a_row(1).repeat(4, 1))
+    kept = select_detections(given_candidates, DetectionOptions(nms="none", max_detections=3))
+    assert kept.scores.tolist() == pytest.approx([0.9, 0.7, 0.7])
+    assert kept.class_ids.tolist() == [0, 0, 1]
+
+
+def soft_nms_of_a_class(boxes: list[list[float]], scores: list[float], least: float) -> list[tuple[int, float]]:
+    """Bodla et al. (2017), figure 2, with the Gaussian of equation 4 and sigma 0.5: (box, new score), best first."""
+    left, chosen = dict(enumerate(scores)), []
+    while left:
+        best = max(left, key=lambda index: left[index])
+        chosen.append((best, left.pop(best)))
+        for index in left:
+            overlap = float(box_iou(torch.tensor([boxes[best]]), torch.tensor([boxes[index]])).nan_to_num())
+            left[index] *= math.exp(-(overlap**2) / 0.5)
+    return [(index, score) for index, score in chosen if score > least]
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=WHOLE_BOXES, least=st.sampled_from([0.0, 0.05, 0.3]), limit=st.integers(1, 50))
+def test_soft_nms_gives_the_scores_of_the_papers_algorithm_within_each_class(
+    rows: list[tuple[int, int, int, int, float, int]], least: float, limit: int
+) -> None:
+    many, expected = drawn(rows), []
+    for class_id in range(3):
+        own = (many.class_ids == class_id).nonzero().squeeze(1)
+        found = soft_nms_of_a_class(many.boxes[own].tolist(), many.scores[own].tolist(), least)
+        expected += [score for _, score in found]
+    options = DetectionOptions(nms="soft", score_threshold=least, max_detections=limit)
+    kept = select_detections(many, options)
+    # float32 here, float64 there: of candidates that are almost equal another may be chosen first, with the same score
+    assert kept.scores.tolist() == pytest.approx(sorted(expected, reverse=True)[:limit], abs=1e-5)
+
+
+def test_soft_nms_lowers_the_score_of_what_overlaps_a_better_one_of_its_class() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 5.0], [0.0, 0.0, 10.0, 5.0], [50.0, 0.0, 60.0, 9.0]])
+    options = DetectionOptions(nms="soft", score_threshold=0.1)
+    kept = select_detections(candidates([0.9, 0.8, 0.8, 0.3], [0, 0, 1, 0], boxes), options)
+    assert kept.class_ids.tolist() == [0, 1, 0, 0]
+    assert kept.scores.tolist() == pytest.approx([0.9, 0.8, 0.8 * math.exp(-(0.5**2) / 0.5), 0.3])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30], ids=["nan", "inf", "areas overflow"])
+@pytest.mark.parametrize("kind", ["class_agnostic", "soft", "none"])
+def test_boxes_that_are_not_finite_pass_every_nms_on_to_the_handler(kind: str, value: float) -> None:
+    boxes = boxes_in_a_row(3)
+    boxes[1, 2] = value
+    kept = select_detections(candidates([0.9, 0.8, 0.7], boxes=boxes), DetectionOptions.model_validate({"nms": kind}))
+    assert kept.scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
+
+
+PADDED = {
+    "boxes": boxes_in_a_row(6)[None],
+    "scores": torch.tensor([[0.9, 0.1, 0.6, 0.8, 0.7, 0.55]]),
+    "class_ids": torch.tensor([[0, 1, 0, 1, 0, 1]]),
+}
+
+
+@pytest.mark.parametrize("outputs", [PADDED, DENSE], ids=["padded", "dense"])
+@pytest.mark.parametrize(
+    ("threshold", "own", "pairs"),
+    [
+        (0.5, {0: 0.65}, [(0, 0.7), (0, 0.9), (1, 0.55), (1, 0.8)]),
+        (0.75, {1: 0.05}, [(0, 0.9), (1, 0.1), (1, 0.55), (1, 0.8)]),
+        (0.0, {0: 1.0, 1: 0.6}, [(1, 0.8)]),
+        (0.85, {1: 0.85}, [(0, 0.9)]),
+    ],
+    ids=["higher", "lower", "all classes", "the same"],
+)
+def test_a_class_has_its_own_threshold_over_that_of_all(
+    outputs: dict[str, Tensor], threshold: float, own: dict[int | str, float], pairs: list[tuple[int, float]]
+) -> None:
+    found = read_candidates(outputs, 0, threshold, None, own)
+    scored = sorted(zip(found.class_ids.tolist(), found.scores.tolist()))
+    assert scored == [(class_id, pytest.approx(score)) for class_id, score in pairs]
+
+
+def test_thresholds_of_classes_join_the_limit_of_candidates_per_class() -> None:
+    found = read_candidates(DENSE, 0, 0.5, 2, {0: 0.8})
+    assert sorted(found.scores.tolist()) == pytest.approx([0.55, 0.8, 0.9])
+
+
+@pytest.mark.parametrize("kind", ["class_wise", "class_agnostic", "soft", "none"])
+def test_padded_and_dense_outputs_of_the_same_candidates_are_selected_alike(kind: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    corners = torch.rand(60, 2, generator=generator) * 40
+    boxes = torch.cat((corners, corners + 5 + torch.rand(60, 2, generator=generator) * 20), dim=1)
+    scores = torch.rand(60, 4, generator=generator)
+    padded = {
+        "boxes": boxes.repeat_interleave(4, dim=0)[None],
+        "scores": scores.reshape(1, -1),
+        "class_ids": torch.arange(4).repeat(60)[None],
+    }
+    options = DetectionOptions.model_validate(
+        {"nms": kind, "score_threshold": 0.4, "class_thresholds": {2: 0.1}, "class_filter": (0, 2)}
+    )
+    found = [
+        select_detections(read_candidates(outputs, 0, 0.4, None, options.class_thresholds), options)
+        for outputs in (padded, {"boxes": boxes[None], "scores": scores[None]})
+    ]
+    assert rows_of(found[0]) == rows_of(found[1])
+    assert set(found[0].class_ids.tolist()) <= {0, 2}
+    assert len(found[0].scores) > 5, "few detections would prove little"
 
 
 def postprocess_like_torchvision_ssd(

@@ -3,15 +3,18 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 from fakes import png
 
-from vision_serving.config import ClassificationOptions, ImageLimits, PreprocessingConfig, ResizeConfig
-from vision_serving.errors import ImageDecodeError, InvalidOptionError
+from vision_serving.config import ImageLimits, PreprocessingConfig, ResizeConfig
+from vision_serving.errors import ImageDecodeError, InvalidOptionError, PayloadTooLargeError
 from vision_serving.images import Image
 from vision_serving.metrics import StageTimings
+from vision_serving.options import ClassificationOptions
 from vision_serving.payload import Payload
 from vision_serving.preparation import PixelBudget, Preparer, Source, list_sources
 from vision_serving.preprocessing import ImageBatch, preprocess_images
+from vision_serving.tensor_requests import Pixels
 
 OPTIONS = ClassificationOptions()
 CONFIG = PreprocessingConfig(resize=ResizeConfig(mode="exact", size=(4, 4)))
@@ -30,7 +33,7 @@ def sources(*encoded: bytes) -> list[Source]:
 def test_images_of_requests_whose_options_are_wrong_are_left_out() -> None:
     payloads = [Payload(images=(RED,)), Payload(images=(RED, GREEN)), Payload(images=(GREEN,))]
     found = list_sources(payloads, [OPTIONS, InvalidOptionError("top_k"), OPTIONS])
-    assert [(source.place, source.encoded) for source in found] == [((0, 0), RED), ((2, 0), GREEN)]
+    assert [(source.place, source.picture) for source in found] == [((0, 0), RED), ((2, 0), GREEN)]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -41,6 +44,15 @@ def test_each_image_is_a_batch_of_its_own_in_order_or_an_error(threads: int) -> 
     assert [item.batch.pixels[0, 0, 0].tolist() for item in items] == [[255, 0, 0], [0, 255, 0], [255, 0, 0]]
     assert {place: type(error) for place, error in failures.items()} == {(0, 1): ImageDecodeError}
     assert list(timings.milliseconds) == ["decode", "preprocess"]
+
+
+def test_pixels_are_an_image_within_the_same_limit() -> None:
+    payload = Payload(images=(Pixels(bytes(range(18)), height=2, width=3), Pixels(bytes(21), height=1, width=7)))
+    found = list_sources([payload], [OPTIONS])
+    preparer = Preparer(lambda images: ImageBatch(torch.tensor(images[0])[None], ()), ImageLimits(max_pixels=6), 1)
+    items, failures = preparer.prepare(found, StageTimings())
+    assert [item.batch.pixels.flatten().tolist() for item in items] == [list(range(18))]
+    assert {place: type(error) for place, error in failures.items()} == {(0, 1): PayloadTooLargeError}
 
 
 def test_an_image_that_cannot_be_preprocessed_fails_alone() -> None:

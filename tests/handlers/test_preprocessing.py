@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 import torch
 from fakes import generate_image, noise_image, solid_image
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms import functional
@@ -206,6 +206,72 @@ def test_the_order_of_the_passes_is_what_the_configuration_says(size_hw: tuple[i
         assert np.abs(found.numpy().astype(int) - np.asarray(expected)).max() <= 2
     if (size_hw[0], interpolation) == (600, "bicubic"):
         assert np.abs(np.asarray(width_first).astype(int) - np.asarray(height_first)).max() > 2
+
+
+EVERY_MODE = {
+    **GEOMETRY_CONFIGS,
+    "shortest edge": PreprocessingConfig(resize=ResizeConfig(mode="shortest_edge", size=200, max_size=300)),
+    "multiple of": PreprocessingConfig(
+        resize=ResizeConfig(mode="shortest_edge", size=200, max_size=300, multiple_of=32)
+    ),
+    "shortest edge, cropped": PreprocessingConfig(resize=ResizeConfig(mode="shortest_edge", size=210), crop=(200, 201)),
+    "cover": PreprocessingConfig(resize=ResizeConfig(mode="cover", size=(200, 180)), crop=(200, 180)),
+}
+
+
+def measure_ends(profile: torch.Tensor) -> tuple[float, float]:
+    """Where the white of a row of pixels begins and ends, to a fraction of a pixel, by its sum to both sides."""
+    white = profile.double() / 255
+    middle = int(white.cumsum(0).searchsorted(white.sum() / 2))
+    return middle - float(white[:middle].sum()), middle + float(white[middle:].sum())
+
+
+# Sides up to 1.9 to 1, of which a square crop leaves the middle half. Up to five times the model's pixels: an edge is
+# seen to a few hundredths of one, since pixels are whole levels.
+@settings(max_examples=80, deadline=None)
+@given(
+    short=st.integers(60, 500), ratio=st.floats(1, 1.9), upright=st.booleans(), shares=st.tuples(*[st.floats(0, 1)] * 4)
+)
+@pytest.mark.parametrize("config", EVERY_MODE.values(), ids=EVERY_MODE.keys())
+def test_a_box_goes_through_model_pixels_and_back_within_half_a_pixel(
+    config: PreprocessingConfig, short: int, ratio: float, upright: bool, shares: tuple[float, float, float, float]
+) -> None:
+    height, width = sorted((short, round(short * ratio)), reverse=upright)
+    # Corners in the middle half, on whole pixels, at least an eighth apart, so that the middle is quite white.
+    x1, y1 = (round(side * (0.26 + 0.1 * share)) for side, share in zip((width, height), shares[:2], strict=True))
+    x2, y2 = (round(side * (0.64 + 0.1 * share)) for side, share in zip((width, height), shares[2:], strict=True))
+    image = solid_image((0, 0, 0), (height, width))
+    image[y1:y2, x1:x2] = 255
+    black_bars = config.model_copy(update={"resize": config.resize.model_copy(update={"pad_value": 0})})
+    batch = preprocess_images([image], black_bars)
+    pixels = batch.pixels[0, ..., 0]
+    middle_y, middle_x = (round(sum(measure_ends(line)) / 2) for line in (pixels.amax(dim=1), pixels.amax(dim=0)))
+    (left, right), (top, bottom) = measure_ends(pixels[middle_y]), measure_ends(pixels[:, middle_x])
+    found = batch.geometries[0].to_source(torch.tensor([[left, top, right, bottom]]))
+    assert (found - torch.tensor([[x1, y1, x2, y2]])).abs().max() <= 0.5
+
+
+@settings(deadline=None)
+@given(height=sides, width=sides, corners=st.tuples(*[st.floats(0, 1)] * 4))
+@pytest.mark.parametrize("config", EVERY_MODE.values(), ids=EVERY_MODE.keys())
+def test_the_geometry_undoes_the_resize_at_any_size(
+    config: PreprocessingConfig, height: int, width: int, corners: tuple[float, float, float, float]
+) -> None:
+    """The corners of the image and any box in it, by the sizes of the resize alone; whole pixels are drawn above."""
+    resized_height, resized_width = resized_hw((height, width), config.resize)
+    (geometry,) = preprocess_images([solid_image((0, 0, 0), (height, width))], config).geometries
+    offset_y, offset_x = geometry.offset_hw
+    (x1, x2), (y1, y2) = sorted(corners[:2]), sorted(corners[2:])
+    shares = torch.tensor([[0, 0, 1, 1], [x1, y1, x2, y2]], dtype=torch.float64)
+    seen = (shares * torch.tensor([resized_width, resized_height] * 2) + torch.tensor([offset_x, offset_y] * 2)).float()
+    expected = shares * torch.tensor([width, height] * 2)
+    assert (geometry.to_source(seen) - expected).abs().max() <= 0.5
+
+
+def test_a_region_lies_at_its_corner_in_the_source_image() -> None:
+    geometry = ImageGeometry((300, 400), (0.5, 0.5), (10, 0), region=(100, 50, 300, 150))
+    found = geometry.to_source(torch.tensor([[0.0, 10.0, 50.0, 30.0], [-5.0, -5.0, 500.0, 500.0]]))
+    assert found.tolist() == [[100, 50, 200, 90], [100, 50, 300, 150]]
 
 
 def test_letterbox_fills_the_border_and_centres_the_picture() -> None:

@@ -9,6 +9,7 @@ from vision_serving.errors import (
     InferenceError,
     InvalidOptionError,
     MalformedRequestError,
+    NotAcceptableError,
     OutOfResourcesError,
     PayloadTooLargeError,
     RequestError,
@@ -16,7 +17,8 @@ from vision_serving.errors import (
 )
 from vision_serving.payload import Form
 from vision_serving.predictions import Classification, ClassScore, Detection, Detections, ImageSize
-from vision_serving.responses import PHRASES, Outcome, describe_error, encode_response
+from vision_serving.responses import PHRASES, Outcome, ServedModel, describe_error, encode_response
+from vision_serving.tensor_requests import AnswerWishes
 
 TABBY = Classification((ClassScore(281, "tabby", 0.83),))
 TABBY_JSON = {"classes": [{"class_id": 281, "label": "tabby", "score": 0.83}]}
@@ -27,6 +29,8 @@ PERSON_JSON = {
 }
 BROKEN = ImageDecodeError("the image is damaged or incomplete")
 BROKEN_JSON = {"code": 400, "type": "ImageDecodeError", "message": "the image is damaged or incomplete"}
+BROKEN_OF_PROTOCOLS = {"error": "the image is damaged or incomplete", "code": 400, "type": "ImageDecodeError"}
+MODEL = ServedModel("cats", "1.5")
 
 
 @pytest.mark.parametrize(
@@ -41,15 +45,72 @@ BROKEN_JSON = {"code": 400, "type": "ImageDecodeError", "message": "the image is
         (Outcome((TABBY,), Form.KSERVE_V1), 200, {"predictions": [TABBY_JSON]}),
         (Outcome((BROKEN, TABBY), Form.KSERVE_V1), 200, {"predictions": [{"error": BROKEN_JSON}, TABBY_JSON]}),
         (Outcome((TABBY, BROKEN), Form.MULTIPART), 200, {"results": [TABBY_JSON, {"error": BROKEN_JSON}]}),
-        (Outcome((BROKEN,), Form.KSERVE_V1), 400, BROKEN_JSON),
+        (Outcome((BROKEN,), Form.MULTIPART), 400, BROKEN_JSON),
+        (Outcome((BROKEN,), Form.KSERVE_V1), 400, BROKEN_OF_PROTOCOLS),
+        (Outcome((BROKEN,), Form.OPEN_INFERENCE), 400, BROKEN_OF_PROTOCOLS),
     ],
     ids=["classes", "detections", "no detections", "error", "one part", "two parts", "one instance",
-         "a failed instance", "a failed part", "only failed"],
+         "a failed instance", "a failed part", "only failed", "only failed, V1", "only failed, V2"],
 )  # fmt: skip
 def test_the_answer_has_the_form_of_the_request(outcome: Outcome, status: int, body: object) -> None:
     response = encode_response(outcome)
     assert response.status == status
     assert orjson.loads(response.body) == body
+
+
+def test_open_inference_gets_its_id_the_model_and_tensors() -> None:
+    response = encode_response(Outcome((TABBY, BROKEN), Form.OPEN_INFERENCE, AnswerWishes("42")), MODEL)
+    answer = orjson.loads(response.body)
+    predictions, class_ids, scores, labels = answer.pop("outputs")
+    assert answer == {"model_name": "cats", "model_version": "1.5", "id": "42"}
+    assert [orjson.loads(text) for text in predictions["data"]] == [TABBY_JSON, {"error": BROKEN_JSON}]
+    assert (class_ids["shape"], class_ids["data"]) == ([2, 1], [281, -1])
+    assert (scores["data"], labels["data"]) == ([0.83, 0.0], ["tabby", ""])
+
+
+def test_open_inference_without_an_id_gets_none() -> None:
+    assert list(orjson.loads(encode_response(Outcome((TABBY,), Form.OPEN_INFERENCE), MODEL).body)) == [
+        "model_name",
+        "model_version",
+        "outputs",
+    ]
+
+
+def test_open_inference_gets_the_outputs_that_it_names_in_their_order() -> None:
+    wishes = AnswerWishes(outputs={"scores": False, "predictions": False})
+    answer = orjson.loads(encode_response(Outcome((PERSON,), Form.OPEN_INFERENCE, wishes), MODEL).body)
+    assert [output["name"] for output in answer["outputs"]] == ["scores", "predictions"]
+
+
+def test_an_output_that_is_not_there_is_refused_with_those_that_are() -> None:
+    wishes = AnswerWishes(outputs={"scores": False, "logits": True})
+    response = encode_response(Outcome((TABBY,), Form.OPEN_INFERENCE, wishes), MODEL)
+    assert response.status == 400
+    assert "unknown output 'logits'; expected one of ['predictions'," in orjson.loads(response.body)["error"]
+
+
+def test_binary_outputs_follow_the_json_whose_length_a_header_says() -> None:
+    wishes = AnswerWishes(outputs={"class_ids": True, "labels": False})
+    response = encode_response(Outcome((TABBY,), Form.OPEN_INFERENCE, wishes), MODEL)
+    length = int(response.headers["Inference-Header-Content-Length"])
+    class_ids, labels = orjson.loads(response.body[:length])["outputs"]
+    assert response.content_type == "application/octet-stream"
+    assert response.body[length:] == (281).to_bytes(8, "little")
+    assert class_ids["parameters"] == {"binary_data_size": 8}
+    assert labels["data"] == ["tabby"]
+
+
+def test_where_there_is_no_status_failed_images_are_entries_of_the_tensors() -> None:
+    wishes = AnswerWishes(id="", has_status=False)
+    response = encode_response(Outcome((BROKEN, BROKEN), Form.OPEN_INFERENCE, wishes), MODEL)
+    (predictions,) = orjson.loads(response.body)["outputs"]
+    assert response.status == 200
+    assert [orjson.loads(text) for text in predictions["data"]] == [{"error": BROKEN_JSON}] * 2
+
+
+def test_an_id_that_utf8_cannot_carry_is_replaced() -> None:
+    response = encode_response(Outcome((TABBY,), Form.OPEN_INFERENCE, AnswerWishes("a\udcff")), MODEL)
+    assert orjson.loads(response.body)["id"] == "a?"
 
 
 def test_keys_come_in_the_order_of_the_contract() -> None:
@@ -70,6 +131,7 @@ def test_when_all_images_fail_the_first_error_decides_and_the_count_is_said() ->
     [
         (MalformedRequestError, 400),
         (ImageDecodeError, 400),
+        (NotAcceptableError, 406),
         (PayloadTooLargeError, 413),
         (UnsupportedFormatError, 415),
         (InvalidOptionError, 422),
@@ -106,8 +168,9 @@ def test_every_error_of_the_tree_has_a_phrase_in_plain_ascii() -> None:
     ],
 )
 @pytest.mark.parametrize("count", [1, 64])
-def test_an_error_body_is_valid_json_under_2_kb(text: str, count: int) -> None:
-    response = encode_response(Outcome((InvalidOptionError(text),) * count, Form.MULTIPART))
+@pytest.mark.parametrize("form", Form)
+def test_an_error_body_is_valid_json_under_2_kb(text: str, count: int, form: Form) -> None:
+    response = encode_response(Outcome((InvalidOptionError(text),) * count, form))
     assert len(response.body) < 2048
     assert orjson.loads(response.body)["code"] == 422
     response.body.decode("utf-8")

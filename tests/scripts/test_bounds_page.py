@@ -12,6 +12,8 @@ ROWS = {
     "matched boxes, at least": "min_matched_boxes",
     "mean IoU, at least": "min_mean_iou",
     "least IoU, at least": "min_iou",
+    "mean mask IoU, at least": "min_mean_mask_iou",
+    "keypoint distance, at most": "max_keypoint_distance",
     "score difference, at most": "max_score_difference",
     "SNR in dB, at least": "min_snr_db",
     "accuracy drop, at most": "max_accuracy_drop",

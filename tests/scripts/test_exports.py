@@ -17,7 +17,7 @@ from mar_tools.exporters.base import Exported, ExportJob
 from mar_tools.exports import export_model, hash_artifact, load_reference, read_manifest, replaced_folder
 from mar_tools.recipes import read_recipe
 from mar_tools.verification import load_handler
-from vision_serving.config import DeviceType, read_handler_config
+from vision_serving.config import ColourConfig, DeviceType, read_handler_config
 from vision_serving.errors import BackendError, ConfigError
 
 
@@ -36,6 +36,16 @@ def test_an_export_holds_all_that_a_worker_and_the_next_steps_need(tiny_classifi
 def test_the_yaml_leaves_workers_and_batching_to_the_server(tiny_classifier: TinyModel, backend: str) -> None:
     document = yaml.safe_load((tiny_classifier.folders[backend] / "model-config.yaml").read_text())
     assert document.keys() == {"responseTimeout", "startupTimeout", "handler"}
+
+
+@pytest.mark.parametrize("background", [(1, 2, 3), "none"])
+def test_the_archive_treats_colours_as_its_recipe_says(
+    tiny_recipe: MakeRecipe, tmp_path: Path, background: object
+) -> None:
+    recipe = read_recipe(tiny_recipe(colours={"background": background, "icc_profiles": "ignore"}))
+    folder = export_model(recipe, load_checkpoint(recipe), "eager", "fp32", tmp_path / "exports")
+    assert read_handler_config(folder / "model-config.yaml").colours == recipe.colours
+    assert recipe.colours == ColourConfig(background=background, icc_profiles="ignore")
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)

@@ -13,8 +13,9 @@ from mar_tools.exports import export_model, load_reference
 from mar_tools.pixels import load_pixels
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.verification import load_handler, verify_export
-from vision_serving.config import DeviceType, Precision, Task
+from vision_serving.config import DeviceType, Precision
 from vision_serving.errors import BackendError, ConfigError
+from vision_serving.options import Task
 
 EXACT_32 = {"resize": {"mode": "exact", "size": [32, 32]}}
 

@@ -19,10 +19,10 @@ from mar_tools.random_weights import settle_batch_norm
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.sources.image_processors import preprocessing_of
 from mar_tools.verification import load_handler
-from vision_serving.config import Task
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.pixels import Normalize
 from vision_serving.images import Image
+from vision_serving.options import Task
 from vision_serving.payload import Payload
 from vision_serving.preprocessing import preprocess_images
 

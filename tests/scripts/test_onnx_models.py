@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from mar_tools.onnx_files import dims_of
 from mar_tools.onnx_models import wrap_onnx
 from mar_tools.pixels import load_pixels
-from vision_serving.config import PreprocessingConfig, ResizeConfig, Task
+from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs import build_graph
 from vision_serving.graphs.outputs import OutputFormat
 from vision_serving.graphs.pixels import Normalize
+from vision_serving.options import Task
 
 HEIGHT, WIDTH = 24, 32
 EXACT = PreprocessingConfig(resize=ResizeConfig(mode="exact", size=(HEIGHT, WIDTH)), std=(0.2, 0.3, 0.4))

@@ -18,7 +18,7 @@ from mar_tools.programs import export_program
 from mar_tools.recipes import QuantizationRecipe, Recipe, read_recipe
 from mar_tools.signal_to_noise import signal_to_noise_db
 from mar_tools.verification import verify_export
-from vision_serving.config import PreprocessingConfig, ResizeConfig
+from vision_serving.config import ColourConfig, PreprocessingConfig, ResizeConfig
 from vision_serving.errors import BackendError, ConfigError
 
 TRAINED_WITH_FAKE_QUANTISATION = '''
@@ -130,7 +130,7 @@ def test_layers_at_both_ends_stay_in_float_more_of_them_each_time(layers: list[s
     ids=["all in int8", "the last one is enough", "the best where none is enough"],
 )
 def test_as_few_layers_as_needed_stay_in_float(snr_db: dict[int, float], kept: list[str], tried: int) -> None:
-    calibration = Calibration(None, 1, PREPROCESSING, QuantizationRecipe())
+    calibration = Calibration(None, 1, PREPROCESSING, QuantizationRecipe(), ColourConfig())
     models: list[list[str]] = []
 
     def quantize(float_layers: list[str]) -> list[str]:
@@ -143,7 +143,7 @@ def test_as_few_layers_as_needed_stay_in_float(snr_db: dict[int, float], kept: l
 
 
 def test_layers_that_the_recipe_names_stay_in_float(tmp_path: Path) -> None:
-    calibration = Calibration(None, 1, PREPROCESSING, QuantizationRecipe(float_layers=("head",)))
+    calibration = Calibration(None, 1, PREPROCESSING, QuantizationRecipe(float_layers=("head",)), ColourConfig())
     assert quantize_with_float_layers(calibration, ["a", "head"], lambda kept: kept, lambda _: 0.0)[1] == ["head"]
 
 

@@ -1,14 +1,15 @@
 """The one thing that varies between runtimes."""
 
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import orjson
 import torch
 from torch import Tensor
 
-from vision_serving.config import BackendConfig, ConfigModel, parse_config
+from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError
+from vision_serving.validation import ConfigModel, parse_config
 
 
 class Backend(Protocol):
@@ -22,6 +23,14 @@ class Backend(Protocol):
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:
         """uint8 (N, H, W, 3) RGB -> named outputs on the CPU, N first."""
+
+
+@runtime_checkable
+class DifferentiableBackend(Protocol):
+    """A backend that can also tell how its outputs depend on the pixels."""
+
+    def differentiate(self, pixels: Tensor) -> dict[str, Tensor]:
+        """float (N, H, W, 3) RGB in 0..255 -> named outputs on the backend's device, a function of the pixels."""
 
 
 def read_document(path: Path, model: type[ConfigModel]) -> ConfigModel:

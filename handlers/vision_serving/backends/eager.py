@@ -11,11 +11,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vision_serving.backends.base import read_document
-from vision_serving.config import BackendConfig, PreprocessingConfig, StrictModel, Task
+from vision_serving.config import BackendConfig, PreprocessingConfig
 from vision_serving.errors import BackendError
 from vision_serving.graphs import build_graph
 from vision_serving.graphs.precisions import in_precision
 from vision_serving.graphs.sources import NetworkSource, build_network, load_state
+from vision_serving.options import Task
+from vision_serving.validation import StrictModel
 
 
 class EagerSource(StrictModel):
@@ -52,6 +54,10 @@ class EagerBackend:
         with torch.inference_mode():
             outputs = self._graph(pixels.to(self._device))
         return {name: values.cpu() for name, values in outputs.items()}
+
+    def differentiate(self, pixels: Tensor) -> dict[str, Tensor]:
+        outputs: dict[str, Tensor] = self._graph(pixels.to(self._device))
+        return outputs
 
 
 def read_artifact(artifact: Path) -> tuple[EagerSource, nn.Module]:

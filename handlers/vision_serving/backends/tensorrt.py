@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from vision_serving.backends.base import read_document
-from vision_serving.config import BackendConfig, StrictModel
+from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError
+from vision_serving.validation import StrictModel
 
 DTYPES = {
     tensorrt.DataType.FLOAT: torch.float32,

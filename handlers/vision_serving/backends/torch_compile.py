@@ -21,8 +21,9 @@ from torch._inductor.exc import InvalidCxxCompiler
 
 from vision_serving.backends.base import read_document
 from vision_serving.backends.eager import EagerBackend
-from vision_serving.config import BackendConfig, SizeHW, StrictModel
+from vision_serving.config import BackendConfig, SizeHW
 from vision_serving.errors import BackendError
+from vision_serving.validation import StrictModel
 
 logger = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 import warnings
 import zipfile
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -18,27 +19,42 @@ class TorchScriptBackend:
 
     device_types = ("cpu", "cuda")
 
-    def __init__(self, graph: nn.Module, device: torch.device) -> None:
+    def __init__(self, artifact: Path, graph: nn.Module, device: torch.device) -> None:
+        self._artifact = artifact
         self._graph = graph
         self._device = device
 
     @classmethod
     def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "TorchScriptBackend":
-        try:
-            import_operators(artifact)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, and works
-                graph = torch.jit.load(artifact, map_location=device).eval()  # type: ignore[no-untyped-call]
-                if device.type == "cpu" and config.precision == "fp32":
-                    graph = torch.jit.optimize_for_inference(graph)
-        except (RuntimeError, OSError, KeyError, zipfile.BadZipFile) as error:
-            raise BackendError(f"TorchScript cannot load {artifact.name}: {last_line(error)}") from error
-        return cls(graph, device)
+        graph = load_graph(artifact, device, optimize=device.type == "cpu" and config.precision == "fp32")
+        return cls(artifact, graph, device)
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:
         with torch.inference_mode():
             outputs = self._graph(pixels.to(self._device))
         return {name: values.cpu() for name, values in outputs.items()}
+
+    @cached_property
+    def _traced(self) -> nn.Module:
+        """As it was exported: what is fused for inference has no gradients. Read when an explanation first asks."""
+        return load_graph(self._artifact, self._device, optimize=False)
+
+    def differentiate(self, pixels: Tensor) -> dict[str, Tensor]:
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]  # else it profiles and compiles: seconds, for a few inferences
+            outputs: dict[str, Tensor] = self._traced(pixels.to(self._device))
+        return outputs
+
+
+def load_graph(artifact: Path, device: torch.device, *, optimize: bool) -> nn.Module:
+    """Raises BackendError."""
+    try:
+        import_operators(artifact)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, and works
+            graph: torch.jit.ScriptModule = torch.jit.load(artifact, map_location=device).eval()  # type: ignore[no-untyped-call]
+            return torch.jit.optimize_for_inference(graph) if optimize else graph
+    except (RuntimeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise BackendError(f"TorchScript cannot load {artifact.name}: {last_line(error)}") from error
 
 
 def import_operators(artifact: Path) -> None:

@@ -11,8 +11,9 @@ from torch import Tensor
 from tvm import relax
 
 from vision_serving.backends.base import read_document
-from vision_serving.config import BackendConfig, StrictModel
+from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError
+from vision_serving.validation import StrictModel
 
 
 class CompiledBy(StrictModel):

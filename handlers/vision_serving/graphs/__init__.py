@@ -7,10 +7,11 @@ from importlib import import_module
 
 from torch import nn
 
-from vision_serving.config import PreprocessingConfig, Task
+from vision_serving.config import PreprocessingConfig
 from vision_serving.graphs.outputs import OutputDecoder, OutputFormat
 from vision_serving.graphs.pixels import Normalize
 from vision_serving.graphs.plain import PlainGraph
+from vision_serving.options import Task
 
 # torchvision detectors, by class name; everything else is decoded according to its output format.
 DETECTOR_GRAPHS = {
@@ -18,13 +19,15 @@ DETECTOR_GRAPHS = {
     "RetinaNet": "vision_serving.graphs.one_stage:RetinaNetGraph",
     "FCOS": "vision_serving.graphs.one_stage:FcosGraph",
     "FasterRCNN": "vision_serving.graphs.two_stage:RcnnGraph",
+    "MaskRCNN": "vision_serving.graphs.instance_heads:MaskRcnnGraph",
+    "KeypointRCNN": "vision_serving.graphs.instance_heads:KeypointRcnnGraph",
 }
 
 
 def build_graph(
     network: nn.Module, task: Task, preprocessing: PreprocessingConfig, output: OutputFormat | None = None
 ) -> nn.Module:
-    """The graph of a network in eval mode; Mask and Keypoint R-CNN are found as the Faster R-CNN they extend."""
+    """The graph of a network in eval mode."""
     normalize = Normalize(preprocessing.mean, preprocessing.std, preprocessing.color_order)
     graph_class = find_detector_graph(network) if task == "detection" else None
     if graph_class is not None:

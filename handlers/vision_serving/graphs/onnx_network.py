@@ -38,7 +38,7 @@ class OnnxNetwork(nn.Module):
         shape = self._input.shape
         if len(shape) == 4 and shape[1] != 3 and shape[3] == 3:
             images = images.permute(0, 2, 3, 1)
-        batch = np.ascontiguousarray(images.cpu().numpy(), dtype=DTYPES[self._input.type])
+        batch = np.ascontiguousarray(images.detach().cpu().numpy(), dtype=DTYPES[self._input.type])
         parts = np.split(batch, len(batch)) if shape[0] == 1 else [batch]
         found = [self._session.run(self._output_names, {self._input.name: part}) for part in parts]
         answers = (torch.from_numpy(np.concatenate(values)) for values in zip(*found, strict=True))

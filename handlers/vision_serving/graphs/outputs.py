@@ -17,8 +17,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vision_serving.config import StrictModel, Task
 from vision_serving.errors import ConfigError
+from vision_serving.options import Task
+from vision_serving.validation import StrictModel
 
 FormatName = Literal["logits", "probabilities", "boxes_scores", "yolo", "detr"]
 # The first is what is meant where a recipe names none.

@@ -15,9 +15,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vision_serving.config import StrictModel
 from vision_serving.errors import ConfigError, how_to_install
 from vision_serving.graphs.outputs import OutputFormat
+from vision_serving.validation import StrictModel
 
 SourceName = Literal["torchvision", "timm", "huggingface", "python", "torchscript", "onnx"]
 # source: (keys that it needs, keys that it may have)

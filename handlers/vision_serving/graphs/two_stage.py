@@ -1,4 +1,4 @@
-"""torchvision's R-CNN detectors (Faster, and the boxes of Mask and Keypoint R-CNN) as a graph with a dynamic batch.
+"""torchvision's R-CNN detectors as a graph with a dynamic batch; `instance_heads.py` adds masks and keypoints.
 
 torchvision loops over the images of a batch; here the batch stays one tensor. Proposals that NMS drops keep their place
 with a score of -1, so that every image has the same number of rows. Thresholds and the final NMS are left to
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.rpn import concat_box_prediction_layers
-from torchvision.ops import nms, roi_align
+from torchvision.ops import MultiScaleRoIAlign, nms, roi_align
 
 from vision_serving.graphs.anchors import AnchorGrid, at_most, cell_anchors_of, clip_boxes
 from vision_serving.graphs.pixels import pad_to_multiple
@@ -34,12 +34,16 @@ class RcnnGraph(nn.Module):
             model([torch.zeros(3, 64, 64)])  # torchvision sets the scales of its RoI pooling at the first image
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        return self.detect(pixels)[1]
+
+    def detect(self, pixels: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The feature maps by name, and the candidates."""
         height, width = pixels.shape[1], pixels.shape[2]
         images = pad_to_multiple(self.normalize(pixels), self.model.transform.size_divisible)
         features = self.model.backbone(images)
         features = {"0": features} if isinstance(features, Tensor) else features
         proposals, objectness = self._propose(list(features.values()), images, height, width)
-        return self._classify(features, proposals, objectness, height, width)
+        return features, self._classify(features, proposals, objectness, height, width)
 
     def _propose(self, features: list[Tensor], images: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """The best proposals (N, P, 4) of all levels, with their objectness (N, P), SUPPRESSED where there is none."""
@@ -75,7 +79,8 @@ class RcnnGraph(nn.Module):
         count, num_proposals = objectness.shape
         image_indices = torch.arange(count, device=proposals.device).to(proposals.dtype)
         rois = torch.cat((image_indices.reshape(-1, 1, 1).expand(-1, num_proposals, 1), proposals), dim=-1)
-        logits, deltas = heads.box_predictor(heads.box_head(self._pool(features, rois.reshape(-1, 5))))
+        pooled = pool_rois(heads.box_roi_pool, features, rois.reshape(-1, 5))
+        logits, deltas = heads.box_predictor(heads.box_head(pooled))
         num_classes = logits.shape[-1]
         boxes = heads.box_coder.decode_single(deltas, proposals.reshape(-1, 4))
         boxes = clip_boxes(boxes.reshape(count, num_proposals, num_classes, 4), height, width)[:, :, 1:]
@@ -89,21 +94,21 @@ class RcnnGraph(nn.Module):
             "class_ids": class_ids.reshape(count, -1),
         }
 
-    def _pool(self, features: dict[str, Tensor], rois: Tensor) -> Tensor:
-        """RoIAlign of rois (M, 5: image index and xyxy), each from the pyramid level that fits its size."""
-        pool = self.model.roi_heads.box_roi_pool
-        maps = [features[name] for name in pool.featmap_names if name in features]
-        aligned = [
-            roi_align(level_map, rois, pool.output_size, scale, pool.sampling_ratio)
-            for level_map, scale in zip(maps, pool.scales, strict=True)
-        ]
-        if len(aligned) == 1:
-            return aligned[0]
-        levels = pool.map_levels([rois[:, 1:]]).reshape(-1, 1, 1, 1)
-        chosen = aligned[0]
-        for level, values in enumerate(aligned[1:], start=1):
-            chosen = torch.where(levels == level, values, chosen)
-        return chosen
+
+def pool_rois(pool: MultiScaleRoIAlign, features: dict[str, Tensor], rois: Tensor) -> Tensor:
+    """RoIAlign of rois (M, 5: image index and xyxy), each from the pyramid level that fits its size."""
+    maps = [features[name] for name in pool.featmap_names if name in features]
+    aligned = [
+        roi_align(level_map, rois, pool.output_size, scale, pool.sampling_ratio)
+        for level_map, scale in zip(maps, pool.scales, strict=True)
+    ]
+    if len(aligned) == 1:
+        return aligned[0]
+    levels = pool.map_levels([rois[:, 1:]]).reshape(-1, 1, 1, 1)
+    chosen = aligned[0]
+    for level, values in enumerate(aligned[1:], start=1):
+        chosen = torch.where(levels == level, values, chosen)
+    return chosen
 
 
 def _larger_than(boxes: Tensor, size: float) -> Tensor:

@@ -19,9 +19,10 @@ import torch
 from mar_tools.archive import extract_archive
 from mar_tools.verification import load_handler
 from vision_serving.backends.eager import read_artifact
-from vision_serving.config import DetectionOptions, read_handler_config
+from vision_serving.config import read_handler_config
 from vision_serving.errors import ConfigError
-from vision_serving.handler import read_labels
+from vision_serving.labels import read_labels
+from vision_serving.options import DetectionOptions
 from vision_serving.payload import Payload
 from vision_serving.resources import ThreadPlan
 from vision_serving.responses import encode_response

@@ -13,12 +13,12 @@ from typing import Any
 
 from mar_tools.building.timing_process import answer, own_output
 from mar_tools.verification import load_handler
-from vision_serving.config import StrictModel
 from vision_serving.handler import VisionHandler
 from vision_serving.metrics import StageTimings
 from vision_serving.payload import Payload
 from vision_serving.resources import plan_threads, usable_cores
 from vision_serving.responses import encode_response
+from vision_serving.validation import StrictModel
 
 
 class LoopJob(StrictModel):

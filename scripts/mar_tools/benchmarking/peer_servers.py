@@ -18,7 +18,8 @@ from mar_tools.conventions import HANDLERS, REFERENCE
 from vision_serving.backends.eager import read_artifact
 from vision_serving.config import PreprocessingConfig, read_handler_config
 from vision_serving.errors import ConfigError
-from vision_serving.handler import VisionHandler, read_labels
+from vision_serving.handler import VisionHandler
+from vision_serving.labels import read_labels
 from vision_serving.payload import Payload
 from vision_serving.resources import plan_threads, usable_cores
 from vision_serving.responses import encode_response

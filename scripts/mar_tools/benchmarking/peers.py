@@ -27,8 +27,8 @@ from mar_tools.command_line import HANDLERS, ROOT
 from mar_tools.conventions import REFERENCE
 from mar_tools.isolation import has_ended, isolated, last_line, run_isolated, session_members
 from mar_tools.ports import LOOPBACK, is_free
-from vision_serving.config import StrictModel, parse_config, read_yaml
 from vision_serving.errors import VisionServingError
+from vision_serving.validation import StrictModel, parse_config, read_yaml
 
 PEERS = ROOT / "benchmarks" / "peers"
 STEP_TIMEOUT_S = 1800.0

@@ -8,7 +8,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from mar_tools.building.candidates import Candidate
-from vision_serving.config import PreprocessingConfig, Task
+from vision_serving.config import PreprocessingConfig
+from vision_serving.options import Task
 
 ORDER = ("chosen", "verified", "reference", "rejected", "failed", "not tried")
 STYLES = {"chosen": "bold green", "rejected": "yellow", "failed": "red", "not tried": "dim"}

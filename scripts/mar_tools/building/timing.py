@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mar_tools.building.timing_worker import TimingWorker, WorkerLostError, start_worker
 from mar_tools.building.trials import log_of
-from vision_serving.config import StrictModel
+from vision_serving.validation import StrictModel
 
 TIMED_IMAGES = 4  # in one pass; more would make the rounds of slow models long
 PROCESS_BYTES = 600e6  # of PyTorch and a runtime, without a model

@@ -11,7 +11,8 @@ from mar_tools.exports import artifact_files, export_folder
 from mar_tools.isolation import python_command, run_isolated
 from mar_tools.recipes import Recipe
 from mar_tools.verification.gate import read_report
-from vision_serving.config import DeviceType, Precision, StrictModel, read_handler_config
+from vision_serving.config import DeviceType, Precision, read_handler_config
+from vision_serving.validation import StrictModel
 
 TRIAL = "trial.json"
 RESULT = "result.json"

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from mar_tools.calibration import Calibration
 from mar_tools.checkpoints import Checkpoint
 from mar_tools.pixels import example_pixels, is_fixed_size
-from vision_serving.config import DeviceType, Precision, Task
+from vision_serving.config import DeviceType, Precision
 from vision_serving.errors import BackendError
 from vision_serving.graphs.precisions import in_precision
+from vision_serving.options import Task
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from mar_tools.random_weights import settle_batch_norm
 from mar_tools.sources.huggingface import output_of
 from mar_tools.sources.image_processors import preprocessing_of
 from mar_tools.verification.observations import Observation
-from vision_serving.config import Task
 from vision_serving.graphs import build_graph
+from vision_serving.options import Task
 
 LABELS = {0: "cat", 1: "dog", 2: "bird", 3: "fish"}
 VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

@@ -7,7 +7,8 @@ import orjson
 
 from mar_tools.fidelity.subjects import Library
 from mar_tools.json_files import read_json
-from vision_serving.config import StrictModel, Task, parse_config
+from vision_serving.options import Task
+from vision_serving.validation import StrictModel, parse_config
 
 
 class PixelDifference(StrictModel):

@@ -13,11 +13,12 @@ from mar_tools.pixels import load_photographs
 from mar_tools.recipes import WEIGHT_FILES, Recipe
 from mar_tools.sources.image_processors import preprocessing_of
 from mar_tools.weights import PRETRAINED, RANDOM, read_state_dict
-from vision_serving.config import PreprocessingConfig, Task
+from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.outputs import OutputFormat
 from vision_serving.graphs.pixels import Normalize
 from vision_serving.graphs.sources import NetworkSource, build_network
+from vision_serving.options import Task
 from vision_serving.preprocessing import preprocess_images
 
 AUTO_CLASSES: dict[Task, str] = {

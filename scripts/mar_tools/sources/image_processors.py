@@ -6,8 +6,9 @@ import PIL.Image
 from pydantic import ValidationError
 
 from mar_tools.sources.pillow import pass_order
-from vision_serving.config import PreprocessingConfig, ResizeConfig, describe_problems
+from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
+from vision_serving.validation import describe_problems
 
 STATE_IT = "state `preprocessing` in the recipe"
 INTERPOLATIONS = {"nearest": "nearest-exact"}

@@ -11,8 +11,9 @@ import orjson
 from pydantic import Field
 
 from mar_tools.sweeping.zoo import GROUPS, Group, ZooModel
-from vision_serving.config import Precision, StrictModel, parse_config
+from vision_serving.config import Precision
 from vision_serving.errors import ConfigError
+from vision_serving.validation import StrictModel, parse_config
 
 Status = Literal["verified", "rejected", "not supported", "failed", "crashed", "timed out"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")

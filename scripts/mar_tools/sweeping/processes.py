@@ -12,7 +12,7 @@ import psutil
 
 from mar_tools.isolation import describe_end, has_ended, isolated
 from mar_tools.sweeping.coverage import Outcome
-from vision_serving.config import parse_config
+from vision_serving.validation import parse_config
 
 POLL_S = 0.1
 GIB = 2**30

@@ -31,7 +31,8 @@ compared with PyTorch's eager fp32. Made, and continued where it was stopped, by
 - Compared are {images} photographs; int8 is calibrated with {calibration} others.
 - torchvision's `quantization` builders are not among them: they are the same networks with eager int8 kernels inside,
   which only eager runs. Segmentation, video and optical flow are no tasks of this project.
-- Mask and Keypoint R-CNN are served as detectors: their boxes count, their masks and keypoints are not computed.
+- Of Mask and Keypoint R-CNN these rows tell about the boxes; their masks and keypoints (instances.md) are not part of
+  the times.
 """
 BOUNDS = """## Bounds
 

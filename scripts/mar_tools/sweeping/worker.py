@@ -20,11 +20,12 @@ from mar_tools.images import choose_images
 from mar_tools.sweeping.coverage import Outcome, write_whole
 from mar_tools.sweeping.zoo import ZooModel
 from mar_tools.verification import load_handler, verify_export
-from vision_serving.config import ImageLimits, Precision, StrictModel, parse_config
+from vision_serving.config import ImageLimits, Precision
 from vision_serving.errors import VisionServingError
 from vision_serving.handler import VisionHandler
 from vision_serving.images import decode_image
 from vision_serving.preprocessing import ImageBatch
+from vision_serving.validation import StrictModel, parse_config
 
 TIMED_S = 0.3  # for one batch size; up to ten times that for three runs
 TIMED_RUNS = 3

@@ -8,8 +8,10 @@ from torchvision import models
 from mar_tools.recipes import CalibrationRecipe, Recipe, VerificationRecipe
 from mar_tools.sources.torchvision import preprocessing_of_preset
 from mar_tools.weights import RANDOM
-from vision_serving.config import PreprocessingConfig, StrictModel, Task, parse_config
+from vision_serving.config import PreprocessingConfig
 from vision_serving.graphs.sources import SourceName
+from vision_serving.options import Task
+from vision_serving.validation import StrictModel, parse_config
 
 Group = Literal["classification", "timm", "detection"]
 

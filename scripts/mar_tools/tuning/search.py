@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mar_tools.tuning.space import Settings, Space
-from vision_serving.config import StrictModel
 from vision_serving.errors import ConfigError, how_to_install
+from vision_serving.validation import StrictModel
 
 if TYPE_CHECKING:
     import optuna

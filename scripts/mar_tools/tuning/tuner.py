@@ -16,8 +16,8 @@ from mar_tools.tuning.probe import find_rate, keeps, measure_capacity, refuse_wr
 from mar_tools.tuning.search import Attempt, Search
 from mar_tools.tuning.space import Settings
 from mar_tools.tuning.trial_server import serve_trial
-from vision_serving.config import StrictModel
 from vision_serving.resources import read_properties
+from vision_serving.validation import StrictModel
 
 ROUNDS = 3
 ROUND_FACTOR = 2  # longer than the trials of the search: p99 is a matter of few requests

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mar_tools.verification.labelled import Truth
 from mar_tools.verification.observations import Observation
-from vision_serving.config import Task
 from vision_serving.errors import ConfigError, how_to_install
+from vision_serving.options import Task
 
 PRIMARY: dict[Task, str] = {"classification": "top1", "detection": "map"}
 

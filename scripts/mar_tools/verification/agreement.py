@@ -11,8 +11,9 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from mar_tools.signal_to_noise import signal_to_noise_db
+from mar_tools.verification.instance_agreement import measure_instances
 from mar_tools.verification.observations import Observation
-from vision_serving.config import Task
+from vision_serving.options import Task
 from vision_serving.postprocessing import Candidates
 
 TIE_SHARE = 0.05  # classes whose scores are within this share of each other ...
@@ -36,6 +37,7 @@ def measure_agreement(
     matched_boxes     share of all boxes clearly above the score threshold, of both, that have a partner of their class
     mean_iou, iou     the mean and the least IoU of the matched pairs
     compared_boxes    how many boxes of the reference took part
+    mean_mask_iou, keypoint_distance   of the matched pairs, see `instance_agreement.measure_instances`
     snr_db            least signal-to-noise ratio of the logits (of a detector: of all its scores in order)
     """
     measure: Callable[..., dict[str, float]]
@@ -86,6 +88,7 @@ def measure_boxes(
         "score_difference": max(differences, default=0.0),
         "snr_db": least_snr_db(profiles[0], profiles[1]),
         "compared_boxes": float(sum(len(image.scores) for image in boxes[0])),
+        **measure_instances(zip(expected, found, [match.pairs for match in matches], strict=True)),
     }
 
 
@@ -106,7 +109,8 @@ def choose_thresholds(scores: Sequence[Tensor], score_threshold: float) -> list[
 
 def boxes_above(image: Observation, threshold: float) -> Candidates:
     """Without the boxes that are thinner than a pixel, whose overlap means nothing; untrained networks give many."""
-    candidates = Candidates(image["boxes"], image["scores"], image["class_ids"])
+    numbers = torch.arange(len(image["scores"]))
+    candidates = Candidates(image["boxes"], image["scores"], image["class_ids"], numbers)
     widths_heights = candidates.boxes[:, 2:] - candidates.boxes[:, :2]
     kept = (candidates.scores > threshold) & (widths_heights >= 1).all(dim=1)
     return candidates.take(kept.nonzero().squeeze(1))
@@ -114,10 +118,14 @@ def boxes_above(image: Observation, threshold: float) -> Candidates:
 
 @dataclass(frozen=True)
 class Match:
-    """Of one image's boxes in both answers: `owed` must have a partner, `paid` of them have. Tuples: of each pair."""
+    """Of one image's boxes in both answers: `owed` must have a partner, `paid` of them have. Tuples: of each pair.
+
+    pairs: the rows of the candidates.
+    """
 
     owed: int
     paid: int
+    pairs: tuple[tuple[int, int], ...]
     ious: tuple[float, ...]
     score_differences: tuple[float, ...]
 
@@ -134,9 +142,11 @@ def match_boxes(expected: Candidates, found: Candidates, score_threshold: float)
         if row not in partners and column not in partners.values():
             partners[row] = column
     owed_expected, owed_found = (_clearly_above(side.scores, score_threshold) for side in (expected, found))
+    numbers = [range(len(side.scores)) if side.rows is None else side.rows.tolist() for side in (expected, found)]
     return Match(
         owed=len(owed_expected) + len(owed_found),
         paid=len(owed_expected & partners.keys()) + len(owed_found & set(partners.values())),
+        pairs=tuple((numbers[0][row], numbers[1][column]) for row, column in partners.items()),
         ious=tuple(float(overlap[pair]) for pair in partners.items()),
         score_differences=tuple(
             abs(float(expected.scores[row] - found.scores[column])) for row, column in partners.items()

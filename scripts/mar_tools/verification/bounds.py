@@ -14,6 +14,7 @@ from vision_serving.errors import ConfigError
 # Trained weights: what counts is the answers. Near ties are no difference (agreement.py), so fp32 must give them all.
 # Half precisions may turn one undecided image in a hundred, int8 three: more speaks of a bad calibration. int8 boxes
 # move by a few pixels, so their mean IoU is bound, and not the worst pair.
+# Masks are thresholded and keypoints are maxima: a little noise moves the rim of a mask, and sometimes a keypoint far.
 # accuracy_drop, where the truth is known: one image in two hundred is chance; two points are what int8 may cost.
 DEFAULT_BOUNDS: dict[Precision, dict[str, float]] = {
     "fp32": {
@@ -22,6 +23,8 @@ DEFAULT_BOUNDS: dict[Precision, dict[str, float]] = {
         "min_matched_boxes": 0.99,
         "min_iou": 0.9,
         "min_mean_iou": 0.99,
+        "min_mean_mask_iou": 0.98,
+        "max_keypoint_distance": 0.01,
         "max_score_difference": 0.01,
         "min_snr_db": 50.0,
         "max_accuracy_drop": 0.005,
@@ -32,6 +35,8 @@ DEFAULT_BOUNDS: dict[Precision, dict[str, float]] = {
         "min_matched_boxes": 0.98,
         "min_iou": 0.85,
         "min_mean_iou": 0.98,
+        "min_mean_mask_iou": 0.97,
+        "max_keypoint_distance": 0.02,
         "max_score_difference": 0.03,
         "min_snr_db": 35.0,
         "max_accuracy_drop": 0.005,
@@ -42,6 +47,8 @@ DEFAULT_BOUNDS: dict[Precision, dict[str, float]] = {
         "min_matched_boxes": 0.95,
         "min_iou": 0.75,
         "min_mean_iou": 0.95,
+        "min_mean_mask_iou": 0.93,
+        "max_keypoint_distance": 0.04,
         "max_score_difference": 0.1,
         "min_snr_db": 20.0,
         "max_accuracy_drop": 0.01,
@@ -51,6 +58,8 @@ DEFAULT_BOUNDS: dict[Precision, dict[str, float]] = {
         "min_top5_agreement": 0.9,
         "min_matched_boxes": 0.9,
         "min_mean_iou": 0.85,
+        "min_mean_mask_iou": 0.8,
+        "max_keypoint_distance": 0.1,
         "max_score_difference": 0.3,
         "min_snr_db": 10.0,
         "max_accuracy_drop": 0.02,

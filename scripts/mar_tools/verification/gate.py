@@ -18,11 +18,14 @@ from mar_tools.verification.agreement import measure_agreement
 from mar_tools.verification.bounds import choose_bounds, choose_precision, find_failures
 from mar_tools.verification.labelled import VerificationImages, read_verification_images
 from mar_tools.verification.observations import hash_config, load_handler, observe, observe_reference
-from vision_serving.config import OPTIONS, DetectionOptions, HandlerConfig, read_handler_config, read_yaml
+from vision_serving.config import HandlerConfig, read_handler_config
 from vision_serving.errors import ConfigError
-from vision_serving.handler import find_shrink, read_labels
+from vision_serving.handler import find_shrink
 from vision_serving.images import open_image
+from vision_serving.labels import read_labels
+from vision_serving.options import DetectionOptions
 from vision_serving.resources import usable_cores
+from vision_serving.validation import read_yaml
 
 PACKAGES = ("torch", "torchvision", "openvino", "numpy", "Pillow")
 
@@ -103,7 +106,7 @@ def require_large_images(config: HandlerConfig, paths: Sequence[Path]) -> None:
 
 def score_threshold(config: HandlerConfig) -> float:
     """The detector's own; 0 for a classifier, which has none."""
-    options = OPTIONS[config.task].model_validate(config.options)
+    options = config.options_model.model_validate(config.options)
     return options.score_threshold if isinstance(options, DetectionOptions) else 0.0
 
 

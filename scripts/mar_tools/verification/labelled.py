@@ -13,8 +13,8 @@ from torch import Tensor
 from mar_tools.images import choose_images, find_images, spread_evenly
 from mar_tools.json_files import read_json
 from mar_tools.recipes import VerificationRecipe
-from vision_serving.config import parse_config
 from vision_serving.errors import ConfigError
+from vision_serving.validation import parse_config
 
 UNLABELLED_COUNT = 16
 LABELLED_COUNT = 1000  # a candidate has minutes, and the slow ones answer few images a second

@@ -17,16 +17,19 @@ from mar_tools.conventions import HANDLERS
 from mar_tools.exports import hash_artifact
 from mar_tools.machine import package_versions
 from mar_tools.signal_to_noise import score_profile
-from vision_serving.config import DetectionOptions, HandlerConfig, ImageLimits, read_handler_config
+from mar_tools.verification.instance_agreement import observe_instances
+from vision_serving.config import HandlerConfig, ImageLimits, read_handler_config
 from vision_serving.errors import BackendError, ConfigError
 from vision_serving.handler import VisionHandler
 from vision_serving.images import Image, Shrink, decode_image
+from vision_serving.options import DetectionOptions
 from vision_serving.postprocessing import read_candidates, select_detections
 from vision_serving.preprocessing import ImageBatch, model_hw
 from vision_serving.resources import ThreadPlan
 
 # Of one image. A classifier's: `logits` (C,). A detector's: after NMS, best first, of any score, `boxes` (K, 4) xyxy in
 # model pixels, `source_boxes` (K, 4) in pixels of the image, `scores` (K,), `class_ids` (K,); and `score_profile` (R,).
+# Where it has them, `masks` or `keypoints` of the first of those, see `instance_agreement.observe_instances`.
 Observation = Mapping[str, Tensor]
 
 REFERENCE_PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnxruntime")  # what a reference runs on
@@ -82,7 +85,8 @@ def _batches(handler: VisionHandler, paths: Sequence[Path], shrink: Shrink | Non
 
     The first one alone: some runtimes compile or plan a batch of one apart from all others.
     """
-    decoded = (decode_image(path.read_bytes(), ImageLimits(), shrink) for path in paths)
+    colours = handler.config.colours
+    decoded = (decode_image(path.read_bytes(), ImageLimits(), colours, shrink) for path in paths)
     limit = 1
     for _, alike in groupby(decoded, lambda image: model_hw(image.shape[:2], handler.config.preprocessing)):
         images: list[Image] = []
@@ -113,6 +117,7 @@ def _observe_boxes(handler: VisionHandler, batch: ImageBatch, outputs: Mapping[s
                 "scores": best.scores,
                 "class_ids": best.class_ids.long(),
                 "score_profile": score_profile(outputs["scores"][index]),
+                **observe_instances(outputs, index, best),
             }
         )
     return observations

@@ -1,0 +1,35 @@
+"""Ask a server of vision models: images in, typed results out. Needs neither PyTorch nor numpy."""
+
+from vision_client.client import Client, Result
+from vision_client.errors import (
+    AuthorizationError,
+    ConnectionLostError,
+    ImageInputError,
+    InvalidOptionError,
+    ModelNotFoundError,
+    PredictionError,
+    ServerBusyError,
+    ServerTimeoutError,
+    ServerUnreachableError,
+)
+from vision_client.results import Classification, ClassScore, Detection, Detections, ImageSize, Prediction
+
+__all__ = [
+    "AuthorizationError",
+    "ClassScore",
+    "Classification",
+    "Client",
+    "ConnectionLostError",
+    "Detection",
+    "Detections",
+    "ImageInputError",
+    "ImageSize",
+    "InvalidOptionError",
+    "ModelNotFoundError",
+    "Prediction",
+    "PredictionError",
+    "Result",
+    "ServerBusyError",
+    "ServerTimeoutError",
+    "ServerUnreachableError",
+]

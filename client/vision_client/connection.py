@@ -1,0 +1,195 @@
+"""One server: kept connections, retries where asking twice changes nothing, tokens, and answers that are errors."""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ReadTimeoutError
+from urllib3.util import Retry
+
+from vision_client.errors import (
+    AuthorizationError,
+    ConnectionLostError,
+    InvalidOptionError,
+    ModelNotFoundError,
+    PredictionError,
+    ServerBusyError,
+    ServerTimeoutError,
+    ServerUnreachableError,
+)
+from vision_client.tokens import Tokens, TokenSource
+
+CONNECT_TIMEOUT_S = 3.0
+BUSY = 503
+INVALID_KEY = "InvalidKeyException"  # TorchServe's answer to a missing, wrong or expired token, with status 400
+
+ErrorType: TypeAlias = type[PredictionError]
+# Status -> the error, and what to do about it.
+STATUSES: dict[int, tuple[ErrorType, str]] = {
+    401: (AuthorizationError, "give Client(..., token=...) the token that this server asks for"),
+    403: (AuthorizationError, "this token is not allowed to predict"),
+    404: (ModelNotFoundError, "on the server's machine `manage_models.py list` shows what it serves"),
+    413: (PredictionError, "send the image in a smaller size"),
+    422: (InvalidOptionError, ""),
+    503: (
+        ServerBusyError,
+        "still so after every retry: send fewer images at a time (concurrency), wait longer (retries), "
+        "or give the model more workers",
+    ),
+}  # fmt: skip
+NO_TOKEN = (
+    "this server asks for a token: Client(..., token=...) with the inference key of its key_file.json, or its path"
+)
+WRONG_TOKEN = (
+    "the token is wrong or has expired; "
+    "on the server's machine `manage_models.py token inference --renew` prints a new one"
+)
+
+
+class PatientRetry(Retry):
+    """Never asks again after a time-out: what hangs one worker must not be sent to the next."""
+
+    def increment(self, *arguments: Any, **keywords: Any) -> "PatientRetry":
+        error = keywords.get("error")
+        if isinstance(error, ReadTimeoutError):
+            raise error
+        return super().increment(*arguments, **keywords)
+
+
+class BearerAuth(requests.auth.AuthBase):
+    """The token as a header; as `auth`, so that no ~/.netrc replaces it."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class Connection:
+    """Safe to use from several threads. Raises a PredictionError for whatever is no answer with status 200."""
+
+    def __init__(self, url: str, token: TokenSource, timeout_s: float, retries: int, concurrency: int) -> None:
+        self.url = url.rstrip("/")
+        self.session = new_session(self.url, retries, concurrency)
+        self._tokens = Tokens(token)
+        self._timeout_s = timeout_s
+
+    def request(self, method: str, path: str, **arguments: Any) -> requests.Response:
+        """The answer, with a new token where the first was refused, and whatever its status."""
+        token = self._tokens.current()
+        response = self._send(method, path, token, **arguments)
+        if _is_refused(response) and self._tokens.renew(refused=token):
+            response = self._send(method, path, self._tokens.current(), **arguments)
+        return response
+
+    def health(self) -> str:
+        """The status of /ping, also of a server that is not well."""
+        response = self.request("GET", "/ping")
+        try:
+            return str(response.json()["status"])
+        except (ValueError, KeyError, TypeError):
+            raise self._describe(response) from None
+
+    def predict(self, path: str, body: bytes, headers: Mapping[str, str | bytes]) -> requests.Response:
+        """An answer with status 200."""
+        response = self.request("POST", path, data=body, headers=headers)
+        if response.status_code != requests.codes.ok:
+            raise self._describe(response)
+        return response
+
+    def _describe(self, response: requests.Response) -> PredictionError:
+        return describe_failure(response, has_token=self._tokens.current() is not None)
+
+    def _send(self, method: str, path: str, token: str | None, **arguments: Any) -> requests.Response:
+        timeouts = (min(CONNECT_TIMEOUT_S, self._timeout_s), self._timeout_s)
+        try:
+            return self.session.request(
+                method, self.url + path, auth=BearerAuth(token), timeout=timeouts, allow_redirects=False, **arguments
+            )
+        except requests.RequestException as error:
+            raise self._translate(error) from error
+
+    def _translate(self, error: requests.RequestException) -> PredictionError:
+        last = _last_cause(error)
+        if isinstance(error, requests.ReadTimeout):
+            return _without_answer(ServerTimeoutError, f"{self.url} did not answer within {self._timeout_s:g} s")
+        if isinstance(last, (NewConnectionError, ConnectTimeoutError)):
+            hint = "start it (python scripts/serve_models.py start), or give Client the address that it listens on"
+            return _without_answer(ServerUnreachableError, f"no server answers at {self.url}; {hint}")
+        if isinstance(error, (requests.exceptions.SSLError, requests.exceptions.ProxyError)):
+            return _without_answer(ServerUnreachableError, f"cannot connect to {self.url}: {last}")
+        return _without_answer(ConnectionLostError, f"{self.url} closed the connection without an answer: {last}")
+
+
+def new_session(url: str, retries: int, concurrency: int) -> requests.Session:
+    """A connection a thread, kept. Environment proxies are for other machines alone: no one else sees a local token."""
+    session = requests.Session()
+    session.trust_env = not _is_loopback(url)
+    retry = PatientRetry(
+        total=retries,
+        read=min(retries, 1),  # what ends a worker must not be sent to one worker after the other
+        status_forcelist=[BUSY],
+        allowed_methods=["GET", "POST"],  # a prediction changes nothing
+        backoff_factor=0.3,
+        backoff_jitter=0.1,
+        respect_retry_after_header=False,  # it would retry 413 and 429 too, and wait for as long as it says
+        raise_on_status=False,
+    )
+    adapter = HTTPAdapter(max_retries=retry, pool_connections=1, pool_maxsize=concurrency)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+def describe_failure(response: requests.Response, has_token: bool) -> PredictionError:
+    """The server's own words where it has some, and what to do."""
+    status = response.status_code
+    type, message = _read_error(response)
+    if type == INVALID_KEY:
+        return AuthorizationError(status, type, WRONG_TOKEN if has_token else NO_TOKEN)
+    if response.is_redirect:
+        return PredictionError(
+            status, type, f"the server moved to {response.headers['location']}; give Client that url"
+        )
+    error, hint = STATUSES.get(status, (PredictionError, ""))
+    return error(status, type, f"{message}; {hint}" if hint else message)
+
+
+def _read_error(response: requests.Response) -> tuple[str, str]:
+    """(type, message); for a body that is none of the HTTP contract's, such as a proxy's page, from the status line."""
+    try:
+        document = response.json()
+        return str(document["type"]), str(document["message"])
+    except (ValueError, KeyError, TypeError):
+        return "HTTPError", response.reason or f"status {response.status_code}"
+
+
+def _is_refused(response: requests.Response) -> bool:
+    status = response.status_code
+    return status == requests.codes.unauthorized or (
+        status == requests.codes.bad_request and _read_error(response)[0] == INVALID_KEY
+    )
+
+
+def _without_answer(error: type[PredictionError], message: str) -> PredictionError:
+    return error(None, error.__name__, message)
+
+
+def _last_cause(error: requests.RequestException) -> object:
+    """urllib3's error inside that of requests."""
+    inner = error.args[0] if error.args else error
+    return getattr(inner, "reason", None) or inner
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,34 @@
+"""The names of the classes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+
+from vision_serving.errors import ConfigError, InvalidOptionError
+
+NAMED = 10  # labels that a message lists
+
+
+def read_labels(path: Path) -> list[str]:
+    """`labels.json`: the label of each class id. Raises ConfigError."""
+    try:
+        labels = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable JSON file ({error})") from error
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ConfigError(f"{path}: expected a list of strings")
+    return labels
+
+
+def find_class_id(wanted: int | str, labels: Sequence[str], option: str) -> int:
+    """The class that an option names by its label or class id. Raises InvalidOptionError."""
+    if wanted in labels:
+        return labels.index(str(wanted))
+    text = str(wanted)[:10]  # int() refuses thousands of digits
+    if text.isdecimal() and int(text) < len(labels):
+        return int(text)
+    known = f"{', '.join(labels[:NAMED])}{', ...' if len(labels) > NAMED else ''}"
+    raise InvalidOptionError(
+        f"{option}: {str(wanted)[:60]!r} is neither a label of this model ({known}) nor a class id"
+    )

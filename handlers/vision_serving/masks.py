@@ -1,0 +1,168 @@
+"""A model's mask, a small grid of probabilities over a box, in the pixels of the source image, as JSON can carry it.
+
+The pixels are those of torchvision.models.detection.roi_heads.paste_masks_in_image at a threshold of 0.5; what lies
+outside of the box and the image is never computed.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from vision_serving.predictions import Polygons, RunLengths
+
+SizeHW = tuple[int, int]
+Crossing = tuple[str, int, int]  # of the outline and the line between two neighbours of the grid
+
+PADDING = 1  # cells of zeros around the grid, so that masks can end before the edge of their box
+THRESHOLD = 0.5
+DIGIT_BITS = 5  # of a number in COCO's text, least significant digit first
+MAX_DIGITS = 7  # 35 bits: more pixels than any image has
+
+# Which sides of a cell the outline passes, from and to, with the inside on its right, by the corners that are inside:
+# 8 top left, 4 top right, 2 bottom right, 1 bottom left.
+PASSAGES: dict[int, tuple[tuple[str, str], ...]] = {
+    1: (("left", "bottom"),),
+    2: (("bottom", "right"),),
+    3: (("left", "right"),),
+    4: (("right", "top"),),
+    5: (("right", "top"), ("left", "bottom")),
+    6: (("bottom", "top"),),
+    7: (("left", "top"),),
+    8: (("top", "left"),),
+    9: (("top", "bottom"),),
+    10: (("top", "left"), ("bottom", "right")),
+    11: (("top", "right"),),
+    12: (("right", "left"),),
+    13: (("right", "bottom"),),
+    14: (("bottom", "left"),),
+}
+
+
+@dataclass(frozen=True)
+class PlacedMask:
+    """Probabilities (G, G) with their margin of zeros, stretched over the pixels [x, x + width) x [y, y + height)."""
+
+    grid: Tensor
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def place_mask(mask: Tensor, box_xyxy: Tensor) -> PlacedMask:
+    """mask: (M, M) probabilities. box_xyxy: (4,) in source pixels; it may reach beyond the image."""
+    scale = (mask.shape[-1] + 2 * PADDING) / mask.shape[-1]
+    centre, half = (box_xyxy[2:] + box_xyxy[:2]) * 0.5, (box_xyxy[2:] - box_xyxy[:2]) * 0.5 * scale
+    x1, y1, x2, y2 = torch.cat((centre - half, centre + half)).long().tolist()
+    return PlacedMask(functional.pad(mask, (PADDING,) * 4), x1, y1, max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1))
+
+
+def encode_rle(placed: PlacedMask, image_hw: SizeHW) -> RunLengths:
+    """COCO's compressed run lengths of the whole image, column by column, as pycocotools writes them."""
+    height, width = image_hw
+    left, right = (min(max(x, 0), width) for x in (placed.x, placed.x + placed.width))
+    top, bottom = (min(max(y, 0), height) for y in (placed.y, placed.y + placed.height))
+    across = _stretch(left - placed.x, right - placed.x, placed.width, len(placed.grid))
+    along = _stretch(top - placed.y, bottom - placed.y, placed.height, len(placed.grid))
+    columns = (across @ placed.grid.T @ along.T >= THRESHOLD).numpy()
+    return RunLengths(size=image_hw, counts=compress_counts(_count_runs(columns, left, top, image_hw)))
+
+
+def _stretch(start: int, stop: int, size: int, cells: int) -> Tensor:
+    """Weights (stop - start, cells) of pixels `start` to `stop` of `size`, bilinear without aligned corners."""
+    centres = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (cells / size) - 0.5
+    distances = centres.clamp(0, cells - 1).unsqueeze(1) - torch.arange(cells)
+    return (1 - distances.abs()).clamp(min=0).float()
+
+
+def _count_runs(columns: NDArray[np.bool_], left: int, top: int, image_hw: SizeHW) -> NDArray[np.int64]:
+    """Lengths of the runs outside, inside, outside ... of the image's columns in a row.
+
+    columns: (w, h), those of a window whose first pixel is (top, left).
+    """
+    height, width = image_hw
+    framed = np.pad(columns, ((0, 0), (1, 1)))
+    x, y = (framed[:, 1:] != framed[:, :-1]).nonzero()
+    changes, times = np.unique((left + x) * height + top + y, return_counts=True)
+    changes = changes[times == 1]  # a run that ends where the next column's begins goes on
+    counts: NDArray[np.int64] = np.diff(changes, prepend=0, append=height * width)
+    return counts[:-1] if counts[-1] == 0 else counts
+
+
+def compress_counts(counts: NDArray[np.int64]) -> str:
+    """COCO's text: from the fourth on the difference to the count two before; 5 bits a character, and 1 for more."""
+    values = counts.copy()
+    values[3:] -= counts[1:-2]
+    shifted = values[:, None] >> (DIGIT_BITS * np.arange(MAX_DIGITS))
+    digits, rest = shifted & 31, shifted >> DIGIT_BITS
+    more = np.where(digits & 16, rest != -1, rest != 0)  # the last digit's highest bit is the sign
+    present = np.ones_like(more)
+    present[:, 1:] = np.logical_and.accumulate(more[:, :-1], axis=1)
+    characters: NDArray[np.uint8] = (digits + 32 * more + 48)[present].astype(np.uint8)
+    return characters.tobytes().decode("ascii")
+
+
+def trace_polygons(placed: PlacedMask, image_hw: SizeHW) -> Polygons:
+    """The outlines [x1, y1, x2, y2, ...] of a mask's parts, clockwise, where its grid crosses the threshold.
+
+    Holes are left out: COCO's polygons have none.
+    """
+    height, width = image_hw
+    grid = placed.grid.double().numpy()
+    cells = len(grid)
+    outlines = []
+    for crossings in _follow(_find_passages(grid >= THRESHOLD)):
+        points = np.array([_locate(crossing, grid) for crossing in crossings])
+        points = (points + 0.5) * (placed.width / cells, placed.height / cells) + (placed.x, placed.y)
+        points = points.clip(0, (width, height)).round(2)
+        if _signed_area(points) > 0:
+            outlines.append(tuple(points.ravel().tolist()))
+    return tuple(outlines)
+
+
+def _find_passages(inside: NDArray[np.bool_]) -> dict[Crossing, Crossing]:
+    """Where the outline goes on from each of its crossings."""
+    corners = 8 * inside[:-1, :-1] + 4 * inside[:-1, 1:] + 2 * inside[1:, 1:] + 1 * inside[1:, :-1]
+    successors = {}
+    for row, column in np.argwhere((corners > 0) & (corners < 15)).tolist():
+        sides = {
+            "top": ("across", row, column),
+            "bottom": ("across", row + 1, column),
+            "left": ("down", row, column),
+            "right": ("down", row, column + 1),
+        }
+        for start, end in PASSAGES[int(corners[row, column])]:
+            successors[sides[start]] = sides[end]
+    return successors
+
+
+def _follow(successors: dict[Crossing, Crossing]) -> list[list[Crossing]]:
+    """The closed rings; empties `successors`."""
+    rings = []
+    while successors:
+        first, crossing = successors.popitem()
+        ring = [first]
+        while crossing != first:
+            ring.append(crossing)
+            crossing = successors.pop(crossing)
+        rings.append(ring)
+    return rings
+
+
+def _locate(crossing: Crossing, grid: NDArray[np.float64]) -> tuple[float, float]:
+    """x and y in cells of the grid, linear between the two neighbours."""
+    direction, row, column = crossing
+    before = grid[row, column]
+    after = grid[row, column + 1] if direction == "across" else grid[row + 1, column]
+    part = float((THRESHOLD - before) / (after - before))
+    return (column + part, row) if direction == "across" else (column, row + part)
+
+
+def _signed_area(points: NDArray[np.float64]) -> float:
+    """Of a ring (P, 2) of x and y; positive for clockwise, as y grows downwards."""
+    x, y = points.T
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)

@@ -1,0 +1,181 @@
+"""Answers as pictures over HTTP, and what predict_images.py writes."""
+
+import csv
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from vision_serving.drawing import MIN_SIDE, class_colour
+
+from .conftest import EXAMPLES, Service, run_script
+from .test_requests import GARBAGE, OCTETS
+
+PNG, JPEG, JSON = "image/png", "image/jpeg", "application/json"
+SCENES = EXAMPLES / "digits_detection" / "samples"
+HELDOUT = EXAMPLES / "digits_detection" / "heldout"
+
+
+def ask_for(media_type: str, **headers: str) -> dict[str, str]:
+    return {**OCTETS, "Accept": media_type, **headers}
+
+
+def enlarged(picture: PIL.Image.Image) -> tuple[int, int]:
+    """The size that a small picture is drawn at."""
+    scale = max(1, MIN_SIDE / min(picture.size))
+    return round(picture.width * scale), round(picture.height * scale)
+
+
+def open_picture(body: bytes) -> PIL.Image.Image:
+    return PIL.Image.open(io.BytesIO(body)).convert("RGB")
+
+
+@pytest.mark.parametrize(("media_type", "tolerance"), [(PNG, 0), (JPEG, 70)])
+def test_boxes_are_drawn_in_the_colour_of_their_class(
+    service: Service, scene: bytes, media_type: str, tolerance: int
+) -> None:
+    best = {"X-Inference-Options": "max_detections=1"}
+    response = service.post("digits_detection", scene, ask_for(media_type, **best))
+    assert (response.status_code, response.headers["Content-Type"]) == (200, media_type)
+    [found] = service.post("digits_detection", scene, {**OCTETS, **best}).json()["detections"]
+    sent, picture = open_picture(scene), open_picture(response.content)
+    assert picture.size == enlarged(sent)
+    scale = picture.width / sent.width
+    x1, y1, x2, y2 = (round(side * scale) for side in found["box"])
+    pixels = np.asarray(picture).astype(int)
+    edges = pixels[[(y1 + y2) // 2] * 2, [x1, x2 - 1]], pixels[[y1, y2 - 1], [(x1 + x2) // 2] * 2]
+    assert np.abs(np.concatenate(edges) - class_colour(found["class_id"])).max() <= tolerance
+
+
+@pytest.mark.parametrize("media_type", [PNG, JPEG])
+def test_classes_are_drawn_below_the_picture(service: Service, seven: bytes, media_type: str) -> None:
+    response = service.post("digits", seven, ask_for(media_type))
+    assert (response.status_code, response.headers["Content-Type"]) == (200, media_type)
+    sent, picture = open_picture(seven), open_picture(response.content)
+    assert picture.width == enlarged(sent)[0]
+    assert picture.height > enlarged(sent)[1]
+    colours = np.abs(np.asarray(picture).astype(int) - class_colour(7)).max(axis=2)
+    assert (colours <= 40).sum(axis=1).max() > 0.9 * 0.9 * picture.width  # the 7 has a score of 0.95
+
+
+def test_pictures_json_and_errors_share_a_batch(service: Service, scene: bytes) -> None:
+    requests = [(scene, PNG), (scene, JSON), (GARBAGE, PNG), (scene, JPEG)]
+    token = {"Authorization": f"Bearer {service.token}"}
+
+    def post(request: tuple[bytes, str]) -> tuple[int, str, int]:
+        response = service.post("digits_detection", request[0], ask_for(request[1], **token))
+        if response.headers["Content-Type"] == JSON:
+            assert ("code" in response.json()) == (response.status_code != 200)
+        else:
+            open_picture(response.content)
+        return response.status_code, response.headers["Content-Type"], int(response.headers["X-Batch-Size"])
+
+    for _ in range(5):
+        with ThreadPoolExecutor(len(requests)) as pool:
+            answers = list(pool.map(post, requests))
+        assert [answer[:2] for answer in answers] == [(200, PNG), (200, JSON), (400, JSON), (200, JPEG)]
+        if all(size == len(requests) for *_, size in answers):
+            return
+    raise AssertionError("no burst shared one batch")
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/html", "image/webp", "nonsense;q=;,"])
+def test_whoever_does_not_ask_for_a_picture_gets_json(service: Service, seven: bytes, accept: str) -> None:
+    response = service.post("digits", seven, ask_for(accept))
+    assert (response.status_code, response.headers["Content-Type"]) == (200, JSON)
+    assert len(response.json()["classes"]) == 5
+
+
+def test_a_picture_of_several_images_is_refused(service: Service, seven: bytes) -> None:
+    files = {name: (f"{name}.png", seven, PNG) for name in "ab"}
+    response = service.request("POST", "/predictions/digits", files=files, headers={"Accept": PNG})
+    assert (response.status_code, response.headers["Content-Type"]) == (406, JSON)
+    assert response.json()["type"] == "NotAcceptableError"
+
+
+def test_the_largest_answer_does_not_end_the_worker(service: Service) -> None:
+    before = service.worker_pids("digits")
+    noise = np.random.default_rng(0).integers(0, 256, (2400, 2400, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(noise).save(buffer, "PNG", compress_level=0)
+    response = service.post("digits", buffer.getvalue(), ask_for(PNG))
+    assert response.status_code == 200
+    assert open_picture(response.content).width == 1414
+    assert service.worker_pids("digits") == before
+
+
+# predict_images.py
+
+
+def predict(service: Service, model: str, *arguments: object) -> Any:
+    return run_script("predict_images.py", model, *arguments, "--config", service.server.config)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_csv_of_a_folder_is_in_order_whatever_is_asked_at_a_time(service: Service, concurrency: int) -> None:
+    finished = predict(service, "digits_detection", HELDOUT, "--format", "csv", "--concurrency", concurrency)
+    assert finished.returncode == 0, finished.stderr
+    rows = list(csv.DictReader(io.StringIO(finished.stdout)))
+    names = list(dict.fromkeys(row["file"] for row in rows))
+    assert names == [str(path) for path in sorted(HELDOUT.glob("*.jpg"))]
+    assert all(float(row["x1"]) <= float(row["x2"]) for row in rows if row["score"])
+
+
+def test_an_image_that_failed_is_a_row_with_the_reason(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(GARBAGE)
+    output = tmp_path / "found.csv"
+    samples = EXAMPLES / "digits_classification" / "samples" / "seven.png"
+    finished = predict(
+        service, "digits", tmp_path, samples, "--format", "csv", "--output", output, "--option", "top_k=1"
+    )
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert "1 of 2 images failed" in finished.stderr
+    failed, good = csv.DictReader(output.open())
+    assert failed["error"].startswith("400 ImageDecodeError: not an image")
+    assert (good["label"], good["error"]) == ("7", "")
+
+
+def test_coco_results_are_measured_by_pycocotools(service: Service, tmp_path: Path) -> None:
+    annotations, output = HELDOUT / "annotations.json", tmp_path / "found.json"
+    finished = predict(
+        service, "digits_detection", HELDOUT, "--format", "coco", "--coco-images", annotations,
+        "--output", output, "--option", "score_threshold=0.05",
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    truth = COCO(str(annotations))
+    evaluation = COCOeval(truth, truth.loadRes(str(output)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] > 0.7  # README: mAP 0.752
+
+
+def test_coco_results_without_annotations_come_with_their_images(service: Service, tmp_path: Path) -> None:
+    output = tmp_path / "found.json"
+    finished = predict(service, "digits_detection", SCENES, "--format", "coco", "--output", output)
+    assert finished.returncode == 0, finished.stderr
+    found = COCO(str(tmp_path / "found.images.json")).loadRes(str(output))
+    assert [image["file_name"] for image in found.dataset["images"]] == [str(p) for p in sorted(SCENES.glob("*.jpg"))]
+    assert len(found.anns) == len(json.loads(output.read_text())) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "coco"], "needs --coco-images, or --output"),
+        (["--coco-images", "a.json"], "belongs to --format coco"),
+        (["--format", "csv", "--option", "box_format=xywh"], "need boxes as xyxy"),
+        (["--format", "xml"], "invalid choice: 'xml'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path: Path, arguments: list[str], message: str) -> None:
+    finished = run_script("predict_images.py", "digits_detection", SCENES, *arguments)
+    assert finished.returncode != 0
+    assert message in finished.stderr

@@ -1,0 +1,94 @@
+"""Picture files that Pillow does not write: made by hand, some of them to do harm."""
+
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GRAY, RGB, GRAY_ALPHA, RGBA = 0, 2, 4, 6  # colour types of PNG
+
+
+def chunk(kind: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def write_png(size: tuple[int, int], bits: int, colour: int, pixels: bytes, chunks: bytes = b"") -> bytes:
+    """size: (width, height). pixels: as stored, a byte before each row for its filter. chunks: before the pixels."""
+    header = struct.pack(">IIBBBBB", *size, bits, colour, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(pixels))
+    return SIGNATURE + chunk(b"IHDR", header) + chunks + data + chunk(b"IEND")
+
+
+def write_black_png(edge: int) -> bytes:
+    """One bit a pixel, as small as it can be."""
+    return write_png((edge, edge), 1, GRAY, bytes((1 + (edge + 7) // 8) * edge))
+
+
+def write_png_header(width: int, height: int) -> bytes:
+    """A PNG that says its size and holds next to nothing."""
+    return write_png((width, height), 8, RGB, b"\0")
+
+
+def write_gif(size: tuple[int, int], frame: tuple[int, int] = (1, 1), count: int = 1) -> bytes:
+    """Frames of which each is one pixel, whatever its size is said to be."""
+    head = b"GIF89a" + struct.pack("<HHBBB", *size, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
+    one = b"," + struct.pack("<HHHHB", 0, 0, *frame, 0) + b"\x02\x02\x44\x01\0"
+    return head + one * count + b";"
+
+
+def write_flat_webp(edge: int) -> bytes:
+    """Lossless, of one colour, in 34 bytes: 0 bits a pixel."""
+    size = (edge - 1) | (edge - 1) << 14
+    data = b"\x2f" + struct.pack("<I", size) + b"\x07\x10\x11\xfd\x0fDD\xff\x03"
+    return b"RIFF" + struct.pack("<I", 12 + len(data)) + b"WEBPVP8L" + struct.pack("<I", len(data)) + data
+
+
+def write_tiled_tiff(size: tuple[int, int], tile: tuple[int, int]) -> bytes:
+    """A corner of one black tile, deflated."""
+    tags = {256: size[0], 257: size[1], 258: 8, 259: 8, 262: 1, 277: 1, 322: tile[0], 323: tile[1]}
+    return write_tiff(tags, zlib.compress(bytes(tile[0] * tile[1])), piece=TILE)
+
+
+STRIP, TILE = (273, 279), (324, 325)  # tags: where the pixels begin, and their length
+
+
+def write_tiff(
+    tags: Mapping[int, int | Sequence[int]], pixels: bytes, order: str = "<", piece: tuple[int, int] = STRIP
+) -> bytes:
+    """One picture in one piece, not compressed unless `tags` says so: a number or several of them each, as SHORTs."""
+    start = 8 + 2 + 12 * (len(tags) + 2) + 4
+    packed = {
+        tag: struct.pack(f"{order}{len(values)}H", *values)
+        for tag, values in ((tag, (value,) if isinstance(value, int) else value) for tag, value in tags.items())
+    }
+    outside = b"".join(value for value in packed.values() if len(value) > 4)
+    rows, place = {}, start
+    for tag, content in packed.items():
+        rows[tag] = struct.pack(order + "HHI", tag, 3, len(content) // 2)
+        rows[tag] += content.ljust(4, b"\0") if len(content) <= 4 else struct.pack(order + "I", place)
+        place += len(content) if len(content) > 4 else 0
+    for tag, value in zip(piece, (place, len(pixels)), strict=True):
+        rows[tag] = struct.pack(order + "HHII", tag, 4, 1, value)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(rows))
+    return head + b"".join(rows[tag] for tag in sorted(rows)) + bytes(4) + outside + pixels
+
+
+def gray_tiff(values: bytes, bits: int, size: tuple[int, int], white_is_zero: bool = False, order: str = "<") -> bytes:
+    tags = {256: size[0], 257: size[1], 258: bits, 259: 1, 262: 0 if white_is_zero else 1, 277: 1, 278: size[1]}
+    return write_tiff(tags, values, order)
+
+
+def rgb_tiff(values: bytes, bits: int, size: tuple[int, int], order: str = "<") -> bytes:
+    tags = {256: size[0], 257: size[1], 258: (bits, bits, bits), 259: 1, 262: 2, 277: 3, 278: size[1]}
+    return write_tiff(tags, values, order)
+
+
+def forge_size(jpeg: bytes, width: int, height: int) -> bytes:
+    """The same JPEG with another size in its header."""
+    frame = min(place for place in (jpeg.find(b"\xff\xc0"), jpeg.find(b"\xff\xc2")) if place >= 0)
+    return jpeg[: frame + 5] + struct.pack(">HH", height, width) + jpeg[frame + 9 :]
+
+
+def repeat_last_scan(jpeg: bytes, count: int) -> bytes:
+    last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    return jpeg[:-2] + last * count + jpeg[-2:]
