@@ -31,15 +31,16 @@ Measured by
   std and colour order from the checkpoint, or refuses to guess: it names the setting that it does not know.
 - No value of any pixel is more than two levels of 255 from the library's, and at most one in 10,000 is more than one
   level away. `tests/scripts/test_fidelity.py` fails where this is not so.
-- The best class is the library's, and the boxes are the library's: what remains are near ties of untrained networks.
+- The best class is the library's, for every picture here. So are the boxes, but for those that tie in an untrained
+  detector: which of two boxes with the same score NMS keeps is decided by its last digit.
 
 {summary}
 """
 EXPLANATIONS = """## Why not every pixel is equal
 
 - **Weights of the resize.** torchvision and timm resize with Pillow, whose integer weights have 22 bits; the server
-  resizes with PyTorch's kernel, twice as fast, whose weights have 15 or 16. About one value in 50 rounds to the next
-  level. Bicubic weights overshoot, and after two passes few values in 100,000 are two levels away.
+  resizes with PyTorch's kernel, which is faster, and whose weights have 16 bits. A few values in 1,000 round to the
+  next level. Bicubic weights overshoot, and after two passes a few values in a million are two levels away.
 - **transformers** resizes with PyTorch itself: the same kernel, the same pixels. Image processors whose names end in
   `Pil` use Pillow.
 - **torchvision's detectors** resize in floats and do not round; ours are pixels of 8 bits, so up to half a level of
