@@ -11,7 +11,7 @@ from openapi_spec_validator import validate
 
 import vision_serving.predictions as predictions
 from vision_serving import errors
-from vision_serving.options import OPTIONS
+from vision_serving.options import WIDEST_OPTIONS, ExplanationOptions
 
 API = ApiDescription()
 GENERATOR = shutil.which("openapi-python-client")  # not in our requirements: it needs other versions
