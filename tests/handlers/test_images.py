@@ -4,6 +4,7 @@ import struct
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import PIL.AvifImagePlugin
@@ -103,8 +104,8 @@ def test_decoders_start_no_threads_of_their_own(heif: None) -> None:
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP", "AVIF"])
 def test_of_an_animation_the_first_frame_is_served(kind: str) -> None:
     red, blue = PIL.Image.new("RGB", (4, 4), (255, 0, 0)), PIL.Image.new("RGB", (4, 4), (0, 0, 255))
-    options = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}}.get(kind, {})
-    encoded = encode_image(red, kind, save_all=True, append_images=[blue] * 3, **options)
+    best: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}}
+    encoded = encode_image(red, kind, save_all=True, append_images=[blue] * 3, **best.get(kind, {}))
     assert np.abs(decode_image(encoded, LIMITS)[0, 0].astype(int) - [255, 0, 0]).max() <= (2 if kind == "AVIF" else 0)
 
 
