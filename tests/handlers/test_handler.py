@@ -177,7 +177,7 @@ def test_too_many_images_fail_their_request_alone(make_handler: MakeHandler) -> 
 def test_a_decoder_that_fails_in_an_unknown_way_fails_its_image_alone(
     make_handler: MakeHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_on_green(image: PIL.Image.Image) -> PIL.Image.Image:
+    def break_on_green(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
         if image.getpixel((0, 0)) == GREEN:
             raise AttributeError("deep inside a decoder")
         return image
