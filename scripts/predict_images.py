@@ -57,6 +57,7 @@ def main() -> None:
     with open_predictor(arguments) as predict, open_output(arguments.output) as stream, new_writer(stream) as write:
         answers = predict_files(predict, files, arguments.concurrency)
         for file, answer in show_progress(answers, len(files), arguments):
+            require_corners(answer, arguments)
             write(file, answer)
             if has_failed(answer):
                 failures.append(f"{file}: {answer['message']}")
@@ -119,7 +120,7 @@ def choose_format(arguments: argparse.Namespace, files: Sequence[Path]) -> NewWr
 
 @contextmanager
 def open_predictor(arguments: argparse.Namespace) -> Iterator[Predict]:
-    options = read_options(arguments)
+    options = parse_options_header(";".join(arguments.option))
     if arguments.archive:
         with predict_in_process(arguments.archive, options) as predict:
             yield predict
@@ -127,12 +128,14 @@ def open_predictor(arguments: argparse.Namespace) -> Iterator[Predict]:
         yield predict_over_http(TorchServeClient(read_address(arguments.config)), arguments.model, options)
 
 
-def read_options(arguments: argparse.Namespace) -> dict[str, str]:
-    options = parse_options_header(";".join(arguments.option))
+def require_corners(answer: Answer, arguments: argparse.Namespace) -> None:
+    """The request, or the model's own options, may ask for boxes in another form."""
     needs_corners = arguments.format in ("csv", COCO) or arguments.save_annotated is not None
-    if needs_corners and options.get("box_format", CORNERS) != CORNERS:
-        raise ConfigError(f"--format csv and coco and --save-annotated need boxes as {CORNERS}: leave out box_format")
-    return options
+    found = answer.get("box_format", CORNERS)
+    if needs_corners and found != CORNERS:
+        raise ConfigError(
+            f"--format csv and coco and --save-annotated need boxes as {CORNERS}, got {found}: --option box_format={CORNERS}"
+        )
 
 
 def open_output(path: Path | None) -> AbstractContextManager[IO[str]]:
