@@ -134,7 +134,8 @@ def require_corners(answer: Answer, arguments: argparse.Namespace) -> None:
     found = answer.get("box_format", CORNERS)
     if needs_corners and found != CORNERS:
         raise ConfigError(
-            f"--format csv and coco and --save-annotated need boxes as {CORNERS}, got {found}: --option box_format={CORNERS}"
+            f"--format csv and coco and --save-annotated need boxes as {CORNERS}, got {found}; "
+            f"give --option box_format={CORNERS}"
         )
 
 
