@@ -463,7 +463,9 @@ def test_a_mixed_batch_is_answered_each_in_its_own_form(make_handler: MakeHandle
     multipart: dict[str, Any] = {"content-type": "multipart/form-data", "first": {"content-type": "image/png"}}
     multipart["second"], multipart["top_k"] = {"content-type": "image/png"}, {"content-type": ""}
     headers: list[dict[str, Any]] = [{}, {}, JSON, {}, multipart, {"X-Inference-Options": "top_k=1"}, JSON, JSON]
-    found = answers(make_handler("classification", options={"top_k": 2}), rows, headers)
+    handler = make_handler("classification", options={"top_k": 2})
+    handler.name = "colours"
+    found = answers(handler, rows, headers)
     assert [status for status, _ in found] == [200, 400, 200, 400, 200, 200, 200, 400]
     bodies = [body for _, body in found]
     assert bodies[0]["classes"][0]["label"] == "red"
