@@ -37,9 +37,10 @@ from mar_tools.predicting import (
 from mar_tools.prediction_formats import COCO, FORMATS, NewWriter, write_coco
 from mar_tools.torchserve_api import TorchServeClient, read_address
 from vision_serving.config import ImageLimits
+from vision_serving.drawing import draw_prediction
 from vision_serving.errors import ConfigError, VisionServingError
 from vision_serving.payload import parse_options_header
-from vision_serving.picture_answers import draw_encoded
+from vision_serving.pictures import open_picture
 
 CORNERS = "xyxy"
 ANY_SIZE = ImageLimits(max_pixels=10**9)  # whoever predicted it has judged it
@@ -160,7 +161,7 @@ def save_annotated(file: Path, answer: Answer, folder: Path) -> None:
     while target.exists():
         number += 1
         target = folder / f"{file.name}.annotated-{number}.png"
-    draw_encoded(file.read_bytes(), read_prediction(answer), ANY_SIZE).save(target)
+    draw_prediction(open_picture(file.read_bytes(), ANY_SIZE), read_prediction(answer)).save(target)
 
 
 if __name__ == "__main__":

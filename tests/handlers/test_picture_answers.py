@@ -13,10 +13,11 @@ from fakes import BLUE, POISON, RED, encode_image, new_context, noise_image, png
 
 from vision_serving import picture_answers
 from vision_serving.config import ImageLimits
-from vision_serving.drawing import class_colour
+from vision_serving.drawing import class_colour, draw_prediction
 from vision_serving.handler import VisionHandler
 from vision_serving.options import ClassificationOptions, DetectionOptions
-from vision_serving.picture_answers import draw_encoded, options_for_drawing
+from vision_serving.picture_answers import options_for_drawing
+from vision_serving.pictures import open_picture
 from vision_serving.predictions import Detections, ImageSize
 
 PNG, JPEG, JSON = "image/png", "image/jpeg", "application/json"
@@ -162,7 +163,7 @@ def test_the_time_of_drawing_is_told(make_handler: MakeHandler) -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
 def test_every_mode_of_pixels_can_be_drawn_on(mode: str) -> None:
     encoded = encode_image(PIL.Image.new(mode, (400, 400)), "TIFF")
-    assert draw_encoded(encoded, Detections((), ImageSize(400, 400)), ImageLimits()).size == (400, 400)
+    assert draw_prediction(open_picture(encoded, ImageLimits()), Detections((), ImageSize(400, 400))).size == (400, 400)
 
 
 def test_boxes_are_drawn_from_corners_whatever_form_is_asked_for() -> None:
