@@ -11,7 +11,7 @@ from openapi_spec_validator import validate
 
 import vision_serving.predictions as predictions
 from vision_serving import errors
-from vision_serving.options import OPTIONS
+from vision_serving.options import WIDEST_OPTIONS, ExplanationOptions
 
 API = ApiDescription()
 GENERATOR = shutil.which("openapi-python-client")  # not in our requirements: it needs other versions
@@ -32,10 +32,15 @@ def test_every_example_is_of_its_schema() -> None:
     assert checked > 10
 
 
-def test_every_option_of_a_model_is_described() -> None:
-    options = {name for model in OPTIONS.values() for name in model.model_fields}
-    assert options <= API.schemas["Options"]["properties"].keys()
+def test_every_option_of_a_prediction_is_described() -> None:
+    options = {name for model in WIDEST_OPTIONS.values() for name in model.model_fields}
+    assert options == API.schemas["Options"]["properties"].keys()
     assert API.schemas["Options"]["properties"] == API.schemas["Form"]["properties"]
+
+
+def test_every_option_of_an_explanation_is_described() -> None:
+    text = API.document["paths"]["/explanations/{model}"]["post"]["description"]
+    assert [name for name in ExplanationOptions.model_fields if f"`{name}`" not in text] == []
 
 
 def test_every_error_of_a_request_is_described() -> None:
@@ -53,8 +58,10 @@ def test_every_error_of_a_request_is_described() -> None:
     ids=lambda result: result.__name__,
 )
 def test_every_part_of_an_answer_is_described(result: type) -> None:
-    schema = API.schemas[result.__name__]
-    assert {field.name for field in dataclasses.fields(result)} == schema["properties"].keys()
+    described = next(kind for kind in result.__mro__ if kind.__name__ in API.schemas)  # detections are one schema
+    schema = API.schemas[described.__name__]
+    assert {field.name for field in dataclasses.fields(result)} <= schema["properties"].keys()
+    assert {field.name for field in dataclasses.fields(described)} == set(schema["required"])
 
 
 @pytest.mark.skipif(GENERATOR is None, reason="pipx install openapi-python-client")

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,7 +152,6 @@ def test_a_healthy_server_says_so(client: Client) -> None:
     assert client.health() == "Healthy"
 
 
-@pytest.mark.skipif(find_spec("vision_serving.media_types") is None, reason="this server draws no pictures yet")
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
 def test_an_annotated_picture_is_the_scene_with_something_drawn_on_it(
     client: Client, kind: Literal["png", "jpeg"]

@@ -1,7 +1,6 @@
 """Real answers are what docs/openapi.yaml says, and its examples are true."""
 
 import io
-from importlib.util import find_spec
 from typing import Any
 
 import PIL.Image
@@ -17,7 +16,6 @@ V2 = "/v2/models/{model}/infer"
 SEVEN = EXAMPLES / "digits_classification" / "samples" / "seven.png"
 SCENE = EXAMPLES / "digits_detection" / "samples" / "scene_3.jpg"
 OCTETS = {"Content-Type": "application/octet-stream"}
-HAS_NO_V2 = pytest.mark.skipif(find_spec("vision_serving.tensor_requests") is None, reason="this server has no V2 yet")
 SCORE_TOLERANCE = 0.02  # between precisions and kinds of CPU
 
 
@@ -91,7 +89,7 @@ def test_the_examples_of_predictions_are_true(service: Service) -> None:
     assert scene.json() == approximate(examples["detection"])
 
 
-@pytest.mark.parametrize("path", [V1, pytest.param(V2, marks=HAS_NO_V2)])
+@pytest.mark.parametrize("path", [V1, V2])
 def test_the_examples_of_a_protocol_are_true(service: Service, path: str) -> None:
     operation = API.document["paths"][path]["post"]
     request = API.examples(operation["requestBody"])["digits"]
@@ -103,7 +101,6 @@ def test_the_examples_of_a_protocol_are_true(service: Service, path: str) -> Non
     assert answer == approximate(expected)
 
 
-@pytest.mark.skipif(find_spec("vision_serving.explanations") is None, reason="this server explains nothing yet")
 @pytest.mark.parametrize("path", ["/explanations/{model}", "/explanations/{model}/{version}"])
 def test_an_explanation_is_as_described(service: Service, path: str) -> None:
     assert "heat_map" in ask(service, path, data=SEVEN.read_bytes(), headers=OCTETS).json()
@@ -114,7 +111,6 @@ def test_an_explanation_is_as_described(service: Service, path: str) -> None:
     assert ask(service, path, "digits_detection", data=SCENE.read_bytes(), headers=OCTETS).status_code == 501
 
 
-@pytest.mark.skipif(find_spec("vision_serving.media_types") is None, reason="this server draws no pictures yet")
 def test_a_picture_is_an_answer_to_one_image_as_described(service: Service) -> None:
     accept = {"Accept": "image/png"}
     assert ask(service, PREDICT, data=SEVEN.read_bytes(), headers={**OCTETS, **accept}).status_code == 200
