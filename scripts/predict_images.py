@@ -37,9 +37,10 @@ from mar_tools.predicting import (
 from mar_tools.prediction_formats import COCO, FORMATS, NewWriter, write_coco
 from mar_tools.torchserve_api import TorchServeClient, read_address
 from vision_serving.config import ImageLimits
+from vision_serving.drawing import draw_prediction
 from vision_serving.errors import ConfigError, VisionServingError
 from vision_serving.payload import parse_options_header
-from vision_serving.picture_answers import draw_encoded
+from vision_serving.pictures import open_picture
 
 CORNERS = "xyxy"
 ANY_SIZE = ImageLimits(max_pixels=10**9)  # whoever predicted it has judged it
@@ -57,6 +58,7 @@ def main() -> None:
     with open_predictor(arguments) as predict, open_output(arguments.output) as stream, new_writer(stream) as write:
         answers = predict_files(predict, files, arguments.concurrency)
         for file, answer in show_progress(answers, len(files), arguments):
+            require_corners(answer, arguments)
             write(file, answer)
             if has_failed(answer):
                 failures.append(f"{file}: {answer['message']}")
@@ -119,7 +121,7 @@ def choose_format(arguments: argparse.Namespace, files: Sequence[Path]) -> NewWr
 
 @contextmanager
 def open_predictor(arguments: argparse.Namespace) -> Iterator[Predict]:
-    options = read_options(arguments)
+    options = parse_options_header(";".join(arguments.option))
     if arguments.archive:
         with predict_in_process(arguments.archive, options) as predict:
             yield predict
@@ -127,12 +129,15 @@ def open_predictor(arguments: argparse.Namespace) -> Iterator[Predict]:
         yield predict_over_http(TorchServeClient(read_address(arguments.config)), arguments.model, options)
 
 
-def read_options(arguments: argparse.Namespace) -> dict[str, str]:
-    options = parse_options_header(";".join(arguments.option))
+def require_corners(answer: Answer, arguments: argparse.Namespace) -> None:
+    """The request, or the model's own options, may ask for boxes in another form."""
     needs_corners = arguments.format in ("csv", COCO) or arguments.save_annotated is not None
-    if needs_corners and options.get("box_format", CORNERS) != CORNERS:
-        raise ConfigError(f"--format csv and coco and --save-annotated need boxes as {CORNERS}: leave out box_format")
-    return options
+    found = answer.get("box_format", CORNERS)
+    if needs_corners and found != CORNERS:
+        raise ConfigError(
+            f"--format csv and coco and --save-annotated need boxes as {CORNERS}, got {found}; "
+            f"give --option box_format={CORNERS}"
+        )
 
 
 def open_output(path: Path | None) -> AbstractContextManager[IO[str]]:
@@ -156,7 +161,7 @@ def save_annotated(file: Path, answer: Answer, folder: Path) -> None:
     while target.exists():
         number += 1
         target = folder / f"{file.name}.annotated-{number}.png"
-    draw_encoded(file.read_bytes(), read_prediction(answer), ANY_SIZE).save(target)
+    draw_prediction(open_picture(file.read_bytes(), ANY_SIZE), read_prediction(answer)).save(target)
 
 
 if __name__ == "__main__":

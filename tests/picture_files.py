@@ -79,9 +79,15 @@ def gray_tiff(values: bytes, bits: int, size: tuple[int, int], white_is_zero: bo
 
 
 def rgb_tiff(values: bytes, bits: int, size: tuple[int, int], order: str = "<") -> bytes:
-    tags: dict[int, int | tuple[int, ...]] = {
-        256: size[0], 257: size[1], 258: (bits, bits, bits), 259: 1, 262: 2, 277: 3, 278: size[1],
-    }  # fmt: skip
+    tags: dict[int, int | Sequence[int]] = {
+        256: size[0],
+        257: size[1],
+        258: (bits, bits, bits),
+        259: 1,
+        262: 2,
+        277: 3,
+        278: size[1],
+    }
     return write_tiff(tags, values, order)
 
 

@@ -50,7 +50,7 @@ LAYERS = (
         "masks",
         "keypoints",
     },
-    {"instances"},
+    {"instances", "pictures"},
     {"attribution"},
     {"heat_maps"},
     {"graphs", "graphs.*", "tiling"},

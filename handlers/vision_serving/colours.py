@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageCms
 from PIL.ImageCms import ImageCmsTransform
+from PIL.PngImagePlugin import PngImageFile
 
 from vision_serving.config import ColourConfig
 from vision_serving.errors import UnsupportedFormatError
@@ -18,7 +19,7 @@ BITS_PER_SAMPLE = 258
 PHOTOMETRIC = 262
 WHITE_IS_ZERO = 0
 
-# Pillow brings pixels of a PNG to 8 bits, but not the value that is transparent in it: by rawmode, how often 255 / 255.
+# Pillow brings the pixels of a PNG to 8 bits, but not the value that is transparent in it. By rawmode.
 KEY_FACTORS = {"L;2": 85.0, "L;4": 17.0, "I;16B": 1 / 256, "RGB;16B": 1 / 256}
 
 # Of a profile's colour space: the mode that its transform takes, and the modes of pictures that it can be meant for.
@@ -35,11 +36,13 @@ ROUNDING = 2  # levels: a profile that changes no colour by more is sRGB by anot
 def scale_colour_key(opened: PIL.Image.Image) -> None:
     """Bring the transparent colour of a PNG to the depth that its pixels will have. Called before it is loaded."""
     key = opened.info.get("transparency")
-    tiles = getattr(opened, "tile", None)  # only pictures from files have them
-    factor = KEY_FACTORS.get(str(tiles[0].args)) if opened.format == "PNG" and tiles else None
-    if factor is None or key is None:
+    if key is None or not isinstance(opened, PngImageFile) or not opened.tile:
         return
-    opened.info["transparency"] = tuple(int(v * factor) for v in key) if isinstance(key, tuple) else int(key * factor)
+    factor = KEY_FACTORS.get(str(opened.tile[0].args), 1.0)
+    if isinstance(key, tuple):
+        opened.info["transparency"] = tuple(int(level * factor) for level in key)
+    elif isinstance(key, int):
+        opened.info["transparency"] = int(key * factor)
 
 
 def to_rgb(image: PIL.Image.Image, config: ColourConfig) -> PIL.Image.Image:

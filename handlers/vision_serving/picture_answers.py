@@ -4,16 +4,17 @@ import io
 
 import PIL.Image
 
-from vision_serving.config import ColourConfig, HandlerConfig, ImageLimits
-from vision_serving.drawing import draw_prediction, picture_scale
+from vision_serving.config import HandlerConfig
+from vision_serving.drawing import draw_prediction
 from vision_serving.errors import RequestError
 from vision_serving.failures import to_request_error
 from vision_serving.heat_maps import draw_explanation
-from vision_serving.images import open_image, read_picture, shrink_jpeg, wrap_pixels
+from vision_serving.images import wrap_pixels
 from vision_serving.media_types import JSON_TYPE, PICTURE_TYPES
 from vision_serving.metrics import StageTimings
 from vision_serving.options import DetectionOptions, Options
 from vision_serving.payload import Payload
+from vision_serving.pictures import open_picture
 from vision_serving.predictions import Explanation, Prediction
 from vision_serving.responses import Outcome, Response, ServedModel, encode_response
 from vision_serving.tensor_requests import Picture, Pixels
@@ -50,25 +51,12 @@ def encode_picture(picture: Picture, item: Prediction | Explanation, media_type:
         pixels = wrap_pixels(picture.data, (picture.height, picture.width), config.limits)
         drawn = draw_item(PIL.Image.fromarray(pixels), item)
     else:
-        drawn = draw_encoded(picture, item, config.limits, config.colours)
+        drawn = draw_item(open_picture(picture, config.limits, config.colours), item)
     drawn.save(buffer, file_format, **ENCODER_OPTIONS[file_format])
     return buffer.getvalue()
-
-
-def draw_encoded(
-    encoded: bytes, item: Prediction | Explanation, limits: ImageLimits, colours: ColourConfig | None = None
-) -> PIL.Image.Image:
-    """The image, upright, with its answer drawn on it. Raises a RequestError as `images.decode_image` does."""
-    with open_image(encoded, limits, shrink_to_canvas) as opened:
-        return draw_item(read_picture(opened, colours or ColourConfig()), item)
 
 
 def draw_item(picture: PIL.Image.Image, item: Prediction | Explanation) -> PIL.Image.Image:
     if isinstance(item, Explanation):
         return draw_explanation(item, picture, HEAT_MAP_SIDE)
     return draw_prediction(picture, item)
-
-
-def shrink_to_canvas(opened: PIL.Image.Image) -> None:
-    """A large JPEG need not be decoded larger than it is drawn."""
-    shrink_jpeg(opened, lambda size_hw: 1 / picture_scale(size_hw[1], size_hw[0]))

@@ -81,6 +81,13 @@ class Detections:
     image: ImageSize
 
 
+@dataclass(frozen=True)
+class ConvertedDetections(Detections):
+    """With boxes in another form than corners in pixels, which the answer then names."""
+
+    box_format: str
+
+
 Prediction = Classification | Detections
 
 
@@ -114,7 +121,8 @@ def convert_boxes(found: Detections, box_format: str) -> Detections:
     if box_format == "xyxy":
         return found
     convert, size = BOX_FORMATS[box_format], found.image
-    return replace(found, detections=tuple(replace(each, box=convert(each.box, size)) for each in found.detections))
+    detections = tuple(replace(each, box=convert(each.box, size)) for each in found.detections)
+    return ConvertedDetections(detections, size, box_format)
 
 
 def _to_xywh(box: Box, _: ImageSize) -> Box:

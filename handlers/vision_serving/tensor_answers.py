@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from vision_serving.predictions import Classification, Detections, Explanation, Prediction
+from vision_serving.predictions import Classification, ConvertedDetections, Detections, Explanation, Prediction
 from vision_serving.tensor_requests import LENGTH_BYTES
 
 
@@ -84,6 +84,7 @@ def _no_numbers(items: Sequence[Any]) -> list[OutputTensor]:
 NUMBERS: dict[type[Any], Callable[[Sequence[Any]], list[OutputTensor]]] = {
     Classification: _tensors_of_classes,
     Detections: _tensors_of_detections,
+    ConvertedDetections: _tensors_of_detections,
 }
 
 

@@ -41,9 +41,8 @@ def words(*values: int, order: str = "big") -> bytes:
 def decode_row(encoded: bytes, colours: ColourConfig | None = None) -> list[list[int]]:
     decoded = decode_image(encoded, LIMITS, colours)
     assert decoded.dtype == np.uint8
-    assert decoded.shape[0] == 1
-    row: list[list[int]] = decoded[0].tolist()
-    return row
+    (row,) = decoded.tolist()
+    return [list(pixel) for pixel in row]
 
 
 def difference(decoded: Image, expected: Any) -> int:
@@ -199,8 +198,8 @@ def through_profile(pixels: Image, primaries: Any, gamma: float) -> Image:
     light = (pixels / 255.0) ** gamma @ np.array(primaries) @ np.linalg.inv(np.array(SRGB_PRIMARIES))
     light = light.clip(0, 1)
     encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    converted: Image = (encoded * 255).round().astype(np.uint8)
-    return converted
+    rounded: Image = (encoded * 255).round().astype(np.uint8)
+    return rounded
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])

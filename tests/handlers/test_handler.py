@@ -177,7 +177,7 @@ def test_too_many_images_fail_their_request_alone(make_handler: MakeHandler) -> 
 def test_a_decoder_that_fails_in_an_unknown_way_fails_its_image_alone(
     make_handler: MakeHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_on_green(image: PIL.Image.Image) -> PIL.Image.Image:
+    def break_on_green(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
         if image.getpixel((0, 0)) == GREEN:
             raise AttributeError("deep inside a decoder")
         return image
@@ -463,7 +463,9 @@ def test_a_mixed_batch_is_answered_each_in_its_own_form(make_handler: MakeHandle
     multipart: dict[str, Any] = {"content-type": "multipart/form-data", "first": {"content-type": "image/png"}}
     multipart["second"], multipart["top_k"] = {"content-type": "image/png"}, {"content-type": ""}
     headers: list[dict[str, Any]] = [{}, {}, JSON, {}, multipart, {"X-Inference-Options": "top_k=1"}, JSON, JSON]
-    found = answers(make_handler("classification", options={"top_k": 2}), rows, headers)
+    handler = make_handler("classification", options={"top_k": 2})
+    handler.name = "colours"
+    found = answers(handler, rows, headers)
     assert [status for status, _ in found] == [200, 400, 200, 400, 200, 200, 200, 400]
     bodies = [body for _, body in found]
     assert bodies[0]["classes"][0]["label"] == "red"

@@ -13,10 +13,11 @@ from fakes import BLUE, POISON, RED, encode_image, new_context, noise_image, png
 
 from vision_serving import picture_answers
 from vision_serving.config import ImageLimits
-from vision_serving.drawing import class_colour
+from vision_serving.drawing import class_colour, draw_prediction
 from vision_serving.handler import VisionHandler
 from vision_serving.options import ClassificationOptions, DetectionOptions
-from vision_serving.picture_answers import draw_encoded, options_for_drawing
+from vision_serving.picture_answers import options_for_drawing
+from vision_serving.pictures import open_picture
 from vision_serving.predictions import Detections, ImageSize
 
 PNG, JPEG, JSON = "image/png", "image/jpeg", "application/json"
@@ -40,7 +41,7 @@ def handle(handler: VisionHandler, requests: list[tuple[dict[str, Any], dict[str
     ]
 
 
-def open_picture(body: bytes) -> PIL.Image.Image:
+def load_picture(body: bytes) -> PIL.Image.Image:
     picture = PIL.Image.open(io.BytesIO(body))
     picture.load()
     return picture
@@ -51,7 +52,7 @@ def open_picture(body: bytes) -> PIL.Image.Image:
 def test_a_picture_is_given_to_who_asks_for_it(make_handler: MakeHandler, task: str, media_type: str) -> None:
     [(status, content_type, body)] = ask(make_handler(task), (png(RED, (400, 600)), media_type))
     assert (status, content_type) == (200, media_type)
-    picture = open_picture(body)
+    picture = load_picture(body)
     assert picture.get_format_mimetype() == media_type  # type: ignore[attr-defined]
     assert (picture.width, picture.mode) == (600, "RGB")
     assert np.asarray(picture)[200, 400] == pytest.approx(RED, abs=6)
@@ -61,7 +62,7 @@ def test_a_picture_is_given_to_who_asks_for_it(make_handler: MakeHandler, task: 
 def test_the_box_has_the_colour_of_its_class(make_handler: MakeHandler, media_type: str, tolerance: int) -> None:
     """The detector finds `red` in the left half. JPEG blurs a line of two pixels."""
     [(_, _, body)] = ask(make_handler("detection"), (png(RED, (400, 600)), media_type))
-    found = np.asarray(open_picture(body)).astype(int)
+    found = np.asarray(load_picture(body)).astype(int)
     assert found[200, 299] == pytest.approx(class_colour(0), abs=tolerance)
 
 
@@ -87,7 +88,7 @@ def test_a_request_without_the_header_is_answered_in_json(make_handler: MakeHand
 def test_options_hold_for_pictures_too(make_handler: MakeHandler) -> None:
     handler = make_handler("classification")
     heights = [
-        open_picture(ask(handler, (png(RED), PNG), **{"X-Inference-Options": f"top_k={count}"})[0][2]).height
+        load_picture(ask(handler, (png(RED), PNG), **{"X-Inference-Options": f"top_k={count}"})[0][2]).height
         for count in (1, 3)
     ]
     assert heights[0] < heights[1]
@@ -118,7 +119,7 @@ def test_the_picture_is_upright(make_handler: MakeHandler) -> None:
     exif[0x0112] = 6
     sideways = encode_image(solid_image(RED, (400, 600)), "JPEG", exif=exif)
     [(_, _, body)] = ask(make_handler("detection"), (sideways, PNG))
-    picture = open_picture(body)
+    picture = load_picture(body)
     assert picture.size == (400, 600)
     assert picture.getpixel((199, 300)) == class_colour(0)
 
@@ -127,7 +128,7 @@ def test_the_picture_is_upright(make_handler: MakeHandler) -> None:
 def test_a_large_picture_is_drawn_smaller_and_its_boxes_with_it(make_handler: MakeHandler, kind: str) -> None:
     large = encode_image(solid_image(RED, (2000, 4000)), kind)
     [(_, _, body)] = ask(make_handler("detection"), (large, PNG))
-    picture = open_picture(body)
+    picture = load_picture(body)
     assert picture.size == (2000, 1000)
     assert picture.getpixel((999, 500)) == class_colour(0)
 
@@ -162,7 +163,7 @@ def test_the_time_of_drawing_is_told(make_handler: MakeHandler) -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
 def test_every_mode_of_pixels_can_be_drawn_on(mode: str) -> None:
     encoded = encode_image(PIL.Image.new(mode, (400, 400)), "TIFF")
-    assert draw_encoded(encoded, Detections((), ImageSize(400, 400)), ImageLimits()).size == (400, 400)
+    assert draw_prediction(open_picture(encoded, ImageLimits()), Detections((), ImageSize(400, 400))).size == (400, 400)
 
 
 def test_boxes_are_drawn_from_corners_whatever_form_is_asked_for() -> None:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torchvision.ops import batched_nms, box_iou, nms
+from torchvision.ops import batched_nms, nms
 
 from vision_serving.options import DetectionOptions
 from vision_serving.postprocessing import (
@@ -226,6 +226,13 @@ def test_without_nms_the_best_are_kept_whatever_they_overlap() -> None:
     assert kept.class_ids.tolist() == [0, 0, 1]
 
 
+def plain_iou(first: list[float], second: list[float]) -> float:
+    width = max(0.0, min(first[2], second[2]) - max(first[0], second[0]))
+    height = max(0.0, min(first[3], second[3]) - max(first[1], second[1]))
+    areas = sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (first, second))
+    return width * height / (areas - width * height) if areas > width * height else 0.0
+
+
 def soft_nms_of_a_class(boxes: list[list[float]], scores: list[float], least: float) -> list[tuple[int, float]]:
     """Bodla et al. (2017), figure 2, with the Gaussian of equation 4 and sigma 0.5: (box, new score), best first."""
     left, chosen = dict(enumerate(scores)), []
@@ -233,8 +240,7 @@ def soft_nms_of_a_class(boxes: list[list[float]], scores: list[float], least: fl
         best = max(left, key=lambda index: left[index])
         chosen.append((best, left.pop(best)))
         for index in left:
-            overlap = float(box_iou(torch.tensor([boxes[best]]), torch.tensor([boxes[index]])).nan_to_num())
-            left[index] *= math.exp(-(overlap**2) / 0.5)
+            left[index] *= math.exp(-(plain_iou(boxes[best], boxes[index]) ** 2) / 0.5)
     return [(index, score) for index, score in chosen if score > least]
 
 

@@ -17,6 +17,7 @@ def test_a_box_in_each_format(box_format: str, expected: Box) -> None:
     converted = convert_boxes(found, box_format)
     assert converted.detections[0].box == expected
     assert (converted.detections[0].label, converted.image) == ("cat", found.image)
+    assert getattr(converted, "box_format", "xyxy") == box_format
 
 
 def test_relative_boxes_of_a_large_image_are_as_exact_as_those_in_pixels() -> None:

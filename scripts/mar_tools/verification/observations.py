@@ -106,6 +106,7 @@ def _observe_classes(handler: VisionHandler, batch: ImageBatch, outputs: Mapping
 def _observe_boxes(handler: VisionHandler, batch: ImageBatch, outputs: Mapping[str, Tensor]) -> list[Observation]:
     options = handler.read_options({})  # with the labels of a class_filter resolved
     assert isinstance(options, DetectionOptions)
+    options = options.model_copy(update={"score_threshold": 0.0, "class_thresholds": {}})  # which Soft-NMS asks for
     observations: list[Observation] = []
     for index, geometry in enumerate(batch.geometries):
         # NMS looks only upwards: what it keeps above any threshold are the first of these.
