@@ -215,7 +215,7 @@ EVERY_MODE = {
         resize=ResizeConfig(mode="shortest_edge", size=200, max_size=300, multiple_of=32)
     ),
     "shortest edge, cropped": PreprocessingConfig(resize=ResizeConfig(mode="shortest_edge", size=210), crop=(200, 201)),
-    "cover": PreprocessingConfig(resize=ResizeConfig(mode="cover", size=(200, 180)), crop=(200, 180)),
+    "cover": PreprocessingConfig(resize=ResizeConfig(mode="cover", size=(200, 200)), crop=(200, 190)),
 }
 
 
@@ -226,11 +226,11 @@ def measure_ends(profile: torch.Tensor) -> tuple[float, float]:
     return middle - float(white[:middle].sum()), middle + float(white[middle:].sum())
 
 
-# Sides up to 1.9 to 1, of which a square crop leaves the middle half. Up to five times the model's pixels: an edge is
+# Sides up to 1.8 to 1, of which a square crop leaves the middle half. Up to five times the model's pixels: an edge is
 # seen to a few hundredths of one, since pixels are whole levels.
 @settings(max_examples=30, deadline=None)
 @given(
-    short=st.integers(60, 500), ratio=st.floats(1, 1.9), upright=st.booleans(), shares=st.tuples(*[st.floats(0, 1)] * 4)
+    short=st.integers(60, 500), ratio=st.floats(1, 1.8), upright=st.booleans(), shares=st.tuples(*[st.floats(0, 1)] * 4)
 )
 @pytest.mark.parametrize("config", EVERY_MODE.values(), ids=EVERY_MODE.keys())
 def test_a_box_goes_through_model_pixels_and_back_within_half_a_pixel(
