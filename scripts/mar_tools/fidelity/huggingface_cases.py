@@ -131,7 +131,6 @@ KINDS: dict[str, Kind] = {
     "poolformer": Kind("PoolFormerConfig", "PoolFormerImageProcessor", {**STAGES, "depths": [1, 1, 1, 1]}),
     "segformer": Kind("SegformerConfig", "SegformerImageProcessor", SEGFORMER),
     "vit, lanczos": Kind("ViTConfig", "ViTImageProcessor", {**VIT, "image_size": 224}, {"resample": 1}),
-    "vit, Pillow": Kind("ViTConfig", "ViTImageProcessorPil", {**VIT, "image_size": 224}, {"resample": 3}),
     "detr": Kind("DetrConfig", "DetrImageProcessor", {"network": detr_network}, task="detection"),
     "conditional_detr": Kind(
         "ConditionalDetrConfig", "ConditionalDetrImageProcessor", {"network": detr_network}, task="detection"
@@ -177,14 +176,14 @@ def open_kind(folder: Path, kind: Kind) -> Subject:
 
 
 def save_detector(folder: Path, config: Any, processor: Any) -> None:
-    """With random weights whose class scores differ, but are not all near 0 or 1: ties have no order.
+    """With random weights whose boxes and class scores differ, but are not all near 0 or 1: ties have no order.
 
     What transformers leaves at 0 tells detections apart, and what lies at the border from nothing at all.
     """
     torch.manual_seed(0)
     network = transformers.AutoModelForObjectDetection.from_config(config)
     for name, layer in network.named_modules():
-        if isinstance(layer, torch.nn.Linear) and ("class" in name or "enc_score_head" in name):
+        if isinstance(layer, torch.nn.Linear) and any(head in name for head in ("class", "enc_score_head", "bbox")):
             torch.nn.init.normal_(layer.weight, std=0.4)
     for name, parameter in network.named_parameters():
         if name.endswith(("position_embeddings", "detection_tokens", "cls_token")):

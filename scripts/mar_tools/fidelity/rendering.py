@@ -46,8 +46,8 @@ EXPLANATIONS = """## Why not every pixel is equal
 - **Weights of the resize.** torchvision and timm resize with Pillow, whose integer weights have 22 bits; the server
   resizes with PyTorch's kernel, which is faster, and whose weights have 16 bits. A few values in 1,000 round to the
   next level, and as there are two passes, a few in a million are two levels away.
-- **transformers** resizes with PyTorch itself: the same kernel, the same pixels. Image processors whose names end in
-  `Pil` use Pillow.
+- **transformers** resizes with PyTorch itself: the same kernel, the same pixels. With Lanczos, box and Hamming weights
+  the server uses Pillow, and transformers PyTorch.
 - **torchvision's detectors** resize in floats and do not round; ours are pixels of 8 bits, so up to half a level of
   rounding is in every value and does not count as another level here.
 - **Padding** of transformers is 0 after normalising: the mean, which lies between two levels. At most half of one.
