@@ -35,7 +35,7 @@ SMALL = (
     "huggingface/vit",
     "huggingface/convnext at 224",
     "huggingface/mobilevit, BGR",
-    "huggingface/rt_detr, padded",
+    "huggingface/conditional_detr",
 )
 
 
