@@ -32,7 +32,7 @@ def test_what_rules_of_merging_give_stands_in_the_page(rule: str) -> None:
 
 @pytest.mark.parametrize("option", DetectionOptions.model_fields)
 def test_every_option_has_its_row(option: str) -> None:
-    (row,) = (line for line in LINES if line.startswith(f"| `{option}` |"))
+    row = next(line for line in LINES if line.startswith(f"| `{option}` |"))
     default = DetectionOptions.model_fields[option].default
     assert {"class_thresholds": "none", "class_filter": "all"}.get(option, str(default)) in row.replace("`", "")
 

@@ -1,11 +1,14 @@
+import base64
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 import torch
 from conftest import MakeHandler
-from fakes import BLUE, GREEN, POISON, RED, encode_image, png, solid_image
+from fakes import BLUE, GREEN, POISON, RED, encode_image, new_context, png, solid_image
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -256,6 +259,31 @@ def test_a_tile_size_out_of_bounds_is_422_that_names_them(handler: VisionHandler
     else:
         assert isinstance(item, InvalidOptionError)
         assert "tile_size" in str(item)
+
+
+def test_options_come_by_header_form_field_and_json(handler: VisionHandler) -> None:
+    picture = encode_image(scene((200, 400), (RED, (100, 50, 120, 60))))
+    wanted = {"tile_size": 128, "box_format": "xywh", "nms": "soft"}
+    text = {**{name: str(value) for name, value in wanted.items()}, "class_thresholds": "red:0.3,1:0.6"}
+    document = {
+        "instances": [{"b64": base64.b64encode(picture).decode()}],
+        "parameters": {**wanted, "class_thresholds": {"red": 0.3, "1": 0.6}},
+    }
+    rows: list[dict[str, Any]] = [
+        {"body": picture},
+        {"image": picture, **{name: value.encode() for name, value in text.items()}},
+        {"body": orjson.dumps(document)},
+    ]
+    fields = {name: {"content-type": ""} for name in text}
+    headers: list[dict[str, Any]] = [
+        {"X-Inference-Options": "; ".join(f"{name}={value}" for name, value in text.items())},
+        {"content-type": "multipart/form-data", "image": {"content-type": "image/png"}, **fields},
+        {"content-type": "application/json"},
+    ]
+    raw, form, by_json = (orjson.loads(body) for body in handler.handle(rows, new_context(Path(), headers)))
+    assert [each["box"] for each in raw["detections"]] == [[100, 50, 20, 10]]
+    assert form == {"results": [raw]}
+    assert by_json == {"predictions": [raw]}
 
 
 # Merging
