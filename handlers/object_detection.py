@@ -45,6 +45,8 @@ class ObjectDetectionHandler(VisionHandler):
     def read_options(self, values: Mapping[str, Any]) -> Options:
         options = super().read_options(values)
         assert isinstance(options, DetectionOptions)
+        if options.tile_size and self.config.instances:
+            raise InvalidOptionError(f"tile_size: of a model with {self.config.instances} only whole images are served")
         updates: dict[str, object] = {}
         if options.class_filter is not None:
             updates["class_filter"] = tuple(

@@ -38,7 +38,7 @@ from mar_tools.prediction_formats import COCO, FORMATS, NewWriter, write_coco
 from mar_tools.torchserve_api import TorchServeClient, read_address
 from vision_serving.config import ImageLimits
 from vision_serving.drawing import draw_prediction
-from vision_serving.errors import ConfigError, VisionServingError
+from vision_serving.errors import ConfigError, RequestError, VisionServingError
 from vision_serving.payload import parse_options_header
 from vision_serving.pictures import open_picture
 
@@ -63,7 +63,7 @@ def main() -> None:
             if has_failed(answer):
                 failures.append(f"{file}: {answer['message']}")
             elif arguments.save_annotated is not None:
-                save_annotated(file, answer, arguments.save_annotated)
+                failures += save_annotated(file, answer, arguments.save_annotated)
     if failures:
         raise PredictionError(f"{len(failures)} of {len(files)} images failed; the first, {failures[0]}")
 
@@ -154,14 +154,22 @@ def show_progress(
     return track(answers, "predicting", total=total, console=console, transient=True, disable=hidden)
 
 
-def save_annotated(file: Path, answer: Answer, folder: Path) -> None:
-    """`folder/<name>.annotated.png`, with a number where there is such a file: nothing is replaced."""
+def save_annotated(file: Path, answer: Answer, folder: Path) -> list[str]:
+    """`folder/<name>.annotated.png`, with a number where there is such a file: nothing is replaced.
+
+    Gives why it could not be drawn: the server may read formats that are not read here.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     target, number = folder / f"{file.name}.annotated.png", 1
     while target.exists():
         number += 1
         target = folder / f"{file.name}.annotated-{number}.png"
-    draw_prediction(open_picture(file.read_bytes(), ANY_SIZE), read_prediction(answer)).save(target)
+    try:
+        picture = open_picture(file.read_bytes(), ANY_SIZE)
+    except RequestError as error:
+        return [f"{file} has a prediction, but cannot be drawn on: {error}"]
+    draw_prediction(picture, read_prediction(answer)).save(target)
+    return []
 
 
 if __name__ == "__main__":

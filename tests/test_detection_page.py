@@ -6,7 +6,8 @@ from typing import Any
 import orjson
 import pytest
 
-from vision_serving.config import DetectionOptions, ImageLimits
+from vision_serving.config import ImageLimits
+from vision_serving.options import DetectionOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES = (ROOT / "docs" / "detection.md").read_text(encoding="utf-8").splitlines()

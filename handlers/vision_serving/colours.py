@@ -30,6 +30,7 @@ MEANT_FOR = {
     "CMYK": {"CMYK"},
 }
 MAX_PROFILE_BYTES = 4_000_000  # those of printing presses have up to 3 MB
+CACHED_PROFILE_BYTES = 65_536
 ROUNDING = 2  # levels: a profile that changes no colour by more is sRGB by another name
 
 
@@ -81,8 +82,12 @@ def _to_srgb(image: PIL.Image.Image, profile: bytes) -> PIL.Image.Image:
     return converted
 
 
-@lru_cache(maxsize=16)
 def find_transform(profile: bytes) -> tuple[str, ImageCmsTransform] | None:
+    """As `build_transform`. What cameras and phones write is small and always the same; what is large is not kept."""
+    return _build_cached(profile) if len(profile) <= CACHED_PROFILE_BYTES else build_transform(profile)
+
+
+def build_transform(profile: bytes) -> tuple[str, ImageCmsTransform] | None:
     """From pixels of a mode to sRGB; None for sRGB itself, and for a broken profile, which browsers ignore, too."""
     srgb = PIL.ImageCms.createProfile("sRGB")
     try:
@@ -94,6 +99,9 @@ def find_transform(profile: bytes) -> tuple[str, ImageCmsTransform] | None:
     except (OSError, TypeError, ValueError, PIL.ImageCms.PyCMSError):
         return None
     return (mode, transform) if mode == "CMYK" or _changes_colours(mode, transform) else None
+
+
+_build_cached = lru_cache(maxsize=16)(build_transform)
 
 
 def _changes_colours(mode: str, transform: ImageCmsTransform) -> bool:

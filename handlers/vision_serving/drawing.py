@@ -1,7 +1,6 @@
 """A prediction drawn onto its picture: boxes with labels, or the best classes with bars below.
 
-`DRAWERS` has a function for each kind of prediction. What else a detection may come to hold is drawn in
-`_draw_detections`: areas before the boxes, points after them, labels last.
+`DRAWERS` has a function for each kind of prediction. Masks and keypoints are not drawn.
 """
 
 import colorsys

@@ -28,8 +28,15 @@ from vision_serving.picture_answers import encode_answer, options_for_drawing
 from vision_serving.predictions import Prediction
 from vision_serving.preparation import Item, Place, Preparer, group_items, list_sources, split_sources
 from vision_serving.preprocessing import ImageBatch, ImageGeometry, join_batches, spare_ratio
-from vision_serving.resources import ThreadPlan, configured_threads, plan_threads, usable_cores
-from vision_serving.responses import ItemResult, Outcome, Response, ServedModel
+from vision_serving.resources import (
+    DEFAULT_ANSWER_BYTES,
+    ThreadPlan,
+    configured_answer_bytes,
+    configured_threads,
+    plan_threads,
+    usable_cores,
+)
+from vision_serving.responses import ItemResult, Outcome, Response, ServedModel, bound
 
 ReadOptions = Callable[[Mapping[str, Any]], Options]
 PartResult = Prediction | RequestError  # of an image, or of one of its tiles
@@ -43,6 +50,7 @@ class VisionHandler(ABC):
     backend: Backend
     name: str = ""
     version: str = ""
+    _max_answer_bytes: int = DEFAULT_ANSWER_BYTES
     _preparer: Preparer
     _explainer: Explainer
     _folder: Path
@@ -186,6 +194,7 @@ class VisionHandler(ABC):
             config = read_handler_config(model_dir / "model-config.yaml")
             device = choose_device(properties.get("gpu_id"), config.backend, config.device_type)
             self.load(model_dir, device, configured_threads(self.name, self.version))
+            self._max_answer_bytes = configured_answer_bytes()
             for batch_size in sorted({1, properties.get("batch_size") or 1}):
                 self.warm_up(batch_size)
         except VisionServingError:
@@ -221,9 +230,9 @@ class VisionHandler(ABC):
         for answer, explains in ((self.predict, False), (self.explain, True)):
             asked = [index for index, head in enumerate(headers) if wants_explanation(head) == explains]
             outcomes.update(zip(asked, answer([payloads[index] for index in asked], timings), strict=True))
-        model = ServedModel(self.name, self.version)
+        model, limit = ServedModel(self.name, self.version), self._max_answer_bytes
         return [
-            encode_answer(payload, outcomes[index], model, self.config, timings)
+            bound(encode_answer(payload, outcomes[index], model, self.config, timings), outcomes[index], limit)
             for index, payload in enumerate(payloads)
         ]
 

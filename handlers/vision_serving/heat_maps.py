@@ -37,8 +37,8 @@ def draw_explanation(explanation: Explanation, picture: PIL.Image.Image, max_sid
 
     picture: RGB, the upright source image, perhaps decoded at a part of its size.
     """
-    canvas = picture.copy()
-    canvas.thumbnail((max_side, max_side))
+    scale = min(1.0, max_side / max(picture.size))
+    canvas = picture.resize([max(1, round(side * scale)) for side in picture.size], reducing_gap=2.0)
     intensity = spread_intensity(explanation, canvas.size)
     colours = np.stack([np.interp(intensity, np.linspace(0, 1, len(INFERNO)), channel) for channel in INFERNO.T], -1)
     return PIL.Image.blend(canvas, PIL.Image.fromarray(colours.astype(np.uint8)), OPACITY)

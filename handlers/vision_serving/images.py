@@ -53,6 +53,7 @@ UPRIGHT = {
     8: PIL.Image.Transpose.ROTATE_90,
 }
 
+FULL_SIZE = "full size"  # in an opened image's `info`: (width, height) as it is stored, however small it is decoded
 TURNED = (5, 6, 7, 8)  # orientations whose height is stored as width
 JPEGS = ("JPEG", "MPO")  # MPO: what Pillow calls a JPEG with more pictures behind it, as many phones write them
 JPEG_FACTORS = (8, 4, 2)
@@ -125,6 +126,7 @@ def open_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None
         raise PayloadTooLargeError(f"the image has more pixels than the limit of {limits.max_pixels:,}") from error
     except Exception as error:
         raise _damaged(error) from error
+    image.info[FULL_SIZE] = image.size
     if shrink is not None:
         shrink(image)
     return image
@@ -160,6 +162,12 @@ def read_picture(opened: PIL.Image.Image, colours: ColourConfig) -> PIL.Image.Im
         raise
     except Exception as error:
         raise _damaged(error) from error
+
+
+def full_size_hw(opened: PIL.Image.Image) -> tuple[int, int]:
+    """Height and width of an opened image, upright, before it was shrunk."""
+    width, height = opened.info[FULL_SIZE]
+    return (width, height) if _read_orientation(opened) in TURNED else (height, width)
 
 
 def wrap_pixels(data: bytes, size_hw: tuple[int, int], limits: ImageLimits) -> Image:

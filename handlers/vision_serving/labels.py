@@ -25,8 +25,8 @@ def find_class_id(wanted: int | str, labels: Sequence[str], option: str) -> int:
     """The class that an option names by its label or class id. Raises InvalidOptionError."""
     if wanted in labels:
         return labels.index(str(wanted))
-    text = str(wanted)[:10]  # int() refuses thousands of digits
-    if text.isdecimal() and int(text) < len(labels):
+    text = str(wanted)
+    if len(text) < 10 and text.isdecimal() and int(text) < len(labels):
         return int(text)
     known = f"{', '.join(labels[:NAMED])}{', ...' if len(labels) > NAMED else ''}"
     raise InvalidOptionError(

@@ -27,7 +27,10 @@ class ClassificationOptions(StrictModel):
 
 
 def _split_commas(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+    """`person, dog` -> ("person", "dog"); an empty text takes a filter away."""
+    if not isinstance(value, str):
+        return value
+    return tuple(filter(None, (part.strip() for part in value.split(",")))) or None
 
 
 def _split_pairs(value: object) -> object:

@@ -101,7 +101,15 @@ def _read_header(http_headers: Mapping[str, str]) -> dict[str, str]:
     coding = http_headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
         raise UnsupportedFormatError(f"the body is compressed (Content-Encoding: {coding[:20]}); send it as it is")
-    return parse_options_header(http_headers.get(OPTIONS_HEADER, ""))
+    return parse_options_header(_from_utf8(http_headers.get(OPTIONS_HEADER, "")))
+
+
+def _from_utf8(header: str) -> str:
+    """Clients send UTF-8, and TorchServe takes each of its bytes for a character of Latin-1."""
+    try:
+        return header.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return header
 
 
 def _read_fields(row: Mapping[str, Any]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from vision_serving.heat_maps import draw_explanation
 from vision_serving.images import wrap_pixels
 from vision_serving.media_types import JSON_TYPE, PICTURE_TYPES
 from vision_serving.metrics import StageTimings
-from vision_serving.options import DetectionOptions, Options
+from vision_serving.options import DetectionOptions, MaskOptions, Options
 from vision_serving.payload import Payload
 from vision_serving.pictures import open_picture
 from vision_serving.predictions import Explanation, Prediction
@@ -25,8 +25,11 @@ ENCODER_OPTIONS = {"PNG": {"compress_level": 1}, "JPEG": {"quality": 90, "subsam
 
 
 def options_for_drawing(options: Options) -> Options:
-    """Boxes are drawn from their corners in pixels, in whatever form the request wants them otherwise."""
-    return options.model_copy(update={"box_format": "xyxy"}) if isinstance(options, DetectionOptions) else options
+    """Boxes are drawn from their corners, in whatever form the request wants them otherwise; masks are not drawn."""
+    if not isinstance(options, DetectionOptions):
+        return options
+    masks = {"mask_format": "none"} if isinstance(options, MaskOptions) else {}
+    return options.model_copy(update={"box_format": "xyxy", **masks})
 
 
 def encode_answer(
@@ -40,7 +43,7 @@ def encode_answer(
         try:
             body = encode_picture(payload.images[0], item, payload.answer_type, config)
         except Exception as error:  # the border: whatever happens to a picture stays with its request
-            return encode_response(Outcome((to_request_error(error),), outcome.form, outcome.wishes), model)
+            return encode_response(Outcome((to_request_error(error, "drawing"),), outcome.form, outcome.wishes), model)
     return Response(200, body, payload.answer_type)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from vision_serving.config import ColourConfig, ImageLimits
 from vision_serving.errors import RequestError
-from vision_serving.images import Image, Shrink, open_image, read_pixels, wrap_pixels
+from vision_serving.images import Image, Shrink, full_size_hw, open_image, read_pixels, wrap_pixels
 from vision_serving.metrics import StageTimings
 from vision_serving.options import Options
 from vision_serving.payload import Payload
@@ -151,7 +151,8 @@ class Preparer:
             with timings.measure("decode"):
                 image = read_pixels(opened, self._colours)
             with timings.measure("preprocess"):
-                return self._cut_and_preprocess(image, source.options)
+                batches = self._cut_and_preprocess(image, source.options)
+                return batches if self._shrink is None else [batch.of_source(full_size_hw(opened)) for batch in batches]
 
     def _cut_and_preprocess(self, image: Image, options: Options) -> list[ImageBatch]:
         """The image, and its tiles where its request asks for them, each a batch of its own."""

@@ -37,6 +37,13 @@ class ImageGeometry:
         """What the model sees of the source image."""
         return self.region or (0, 0, self.source_hw[1], self.source_hw[0])
 
+    def of_source(self, source_hw: SizeHW) -> "ImageGeometry":
+        """The same place of an image that is so large, of which this one is a smaller copy."""
+        scale_y, scale_x = (
+            scale * own / full for scale, own, full in zip(self.scale_hw, self.source_hw, source_hw, strict=True)
+        )
+        return replace(self, source_hw=source_hw, scale_hw=(scale_y, scale_x), region=None)
+
     def to_source(self, boxes_xyxy: Tensor) -> Tensor:
         """Boxes (N, 4) from model pixels to pixels of the source image, clipped to what the model sees of it."""
         (scale_y, scale_x), (offset_y, offset_x) = self.scale_hw, self.offset_hw
@@ -57,6 +64,10 @@ class ImageBatch:
     @property
     def size_hw(self) -> SizeHW:
         return self.pixels.shape[1], self.pixels.shape[2]
+
+    def of_source(self, source_hw: SizeHW) -> "ImageBatch":
+        """The same pixels, of images that were decoded at a part of that size."""
+        return replace(self, geometries=tuple(geometry.of_source(source_hw) for geometry in self.geometries))
 
     def seen_in(self, source_hw: SizeHW, region: Region) -> "ImageBatch":
         """The same pixels, of images that are that region of a larger one."""

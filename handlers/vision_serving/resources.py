@@ -16,6 +16,7 @@ CGROUP_V1_ROOT = Path("/sys/fs/cgroup/cpu")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
 
+DEFAULT_ANSWER_BYTES = 6_553_500  # TorchServe's own, where config.properties says nothing
 MAX_DECODE_THREADS = 8  # a batch has seldom more images
 
 # For the environment of whatever computes. OpenMP's threads sleep while they wait for each other: spinning, they take
@@ -95,6 +96,13 @@ def configured_threads(model_name: str, version: str) -> ThreadPlan:
     """
     path = server_config_path()
     return read_threads("" if path is None else path.read_text(encoding="utf-8"), model_name, version)
+
+
+def configured_answer_bytes() -> int:
+    """The longest answer that the TorchServe that started this process takes; a longer one would end its worker."""
+    path = server_config_path()
+    properties = {} if path is None else read_properties(path.read_text(encoding="utf-8"))
+    return int(properties.get("max_response_size", DEFAULT_ANSWER_BYTES))
 
 
 def read_threads(properties_text: str, model_name: str, version: str) -> ThreadPlan:

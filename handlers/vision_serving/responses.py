@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from vision_serving.errors import MalformedRequestError, RequestError
+from vision_serving.errors import MalformedRequestError, PayloadTooLargeError, RequestError
 from vision_serving.media_types import JSON_TYPE
 from vision_serving.payload import HEADER_LENGTH, Form
 from vision_serving.predictions import Explanation, Prediction
@@ -73,6 +73,17 @@ def encode_response(outcome: Outcome, model: ServedModel = ServedModel()) -> Res
     return ENCODERS[outcome.form](outcome, model)
 
 
+def bound(response: Response, outcome: Outcome, max_bytes: int) -> Response:
+    """The response, or in the place of one that TorchServe would not take an error of its request."""
+    if len(response.body) <= max_bytes:
+        return response
+    error = PayloadTooLargeError(
+        f"the answer has {len(response.body):,} bytes; max_response_size in config.properties is {max_bytes:,}; send "
+        "fewer images at once, or ask for fewer detections"
+    )
+    return _encode_failure(error, outcome.form)
+
+
 def _encode_bare(outcome: Outcome, model: ServedModel) -> Response:
     return Response(200, orjson.dumps(outcome.items[0]))
 
@@ -86,7 +97,9 @@ def _encode_tensors(outcome: Outcome, model: ServedModel) -> Response:
     wishes = outcome.wishes
     entries = [orjson.dumps(_describe(item)).decode() for item in outcome.items]
     tensors = {tensor.name: tensor for tensor in make_tensors(outcome.items, entries)}
-    binary = wishes.outputs or dict.fromkeys(tensors, wishes.binary)
+    binary: Mapping[str, bool] = wishes.outputs or dict.fromkeys(tensors, wishes.binary)
+    if all(isinstance(item, RequestError) for item in outcome.items):  # there are no numbers to be had, only reasons
+        binary = {"predictions": wishes.binary}
     unknown = sorted(binary.keys() - tensors.keys())
     if unknown:
         error = MalformedRequestError(f"unknown output {unknown[0][:60]!r}; expected one of {list(tensors)}")

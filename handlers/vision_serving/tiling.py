@@ -49,7 +49,7 @@ def check_tile_count(source_hw: SizeHW, options: Options, max_tiles: int, images
     if not isinstance(options, DetectionOptions) or options.tile_size == 0:
         return
     tops, lefts = (len(_list_starts(side, options)) for side in source_hw)
-    if tops * lefts > max_tiles // images:
+    if tops * lefts > max(1, max_tiles // images):  # an image that is one tile is not cut
         share = f" in a request, {max_tiles // images} for each of its {images} images" if images > 1 else ""
         raise PayloadTooLargeError(
             f"an image of {source_hw[1]} x {source_hw[0]} pixels has {tops * lefts} tiles of {options.tile_size} with "

@@ -80,6 +80,7 @@ def _to_result(detection: Mapping[str, Any], image_id: int, category_ids: Mappin
         "category_id": detection["class_id"] if category_ids is None else category_ids[label],
         "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
         "score": detection["score"],
+        **({"segmentation": detection["mask"]} if detection.get("mask") else {}),
     }
 
 

@@ -9,7 +9,7 @@ from mar_tools.command_line import ROOT
 from vision_serving.errors import ConfigError
 
 PHOTOGRAPHS = ROOT / "examples" / "photographs"
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif"}
 
 Item = TypeVar("Item")
 Split = Literal["all", "verification", "calibration"]

@@ -20,6 +20,7 @@ CONNECT_TIMEOUT_S = 3.0
 PREDICT_TIMEOUT_S = 60.0
 MANAGE_TIMEOUT_S = 180.0
 BUSY = 503
+CONNECTIONS = 64  # that are kept open, as many as predict_images.py asks through at once
 OPTIONS_HEADER = "X-Inference-Options"
 # What TorchServe says -> what to do.
 REGISTER_HINTS = {
@@ -193,7 +194,7 @@ def _new_session(retried_methods: Sequence[str]) -> requests.Session:
         allowed_methods=retried_methods,
         raise_on_status=False,
     )
-    session.mount("http://", HTTPAdapter(max_retries=retry))
+    session.mount("http://", HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=retry))
     return session
 
 

@@ -287,3 +287,10 @@ def test_what_cannot_be_one_picture_is_json(
     status, kind, body = send(make_handler("classification"), row, headers)
     assert (status, kind) == ({"garbage": 400, "two images": 406, "drawing fails": 500}[fault], "application/json")
     assert orjson.loads(body)
+
+
+def test_of_an_image_that_is_decoded_smaller_the_map_lies_in_its_own_pixels(make_handler: MakeHandler) -> None:
+    large = encode_image(np.full((1200, 1600, 3), RED, dtype=np.uint8), "JPEG")
+    whole = explained(make_handler("classification"), large)
+    shrunk = explained(make_handler("classification", scaled_decoding=True), large)
+    assert (shrunk.image, shrunk.heat_map.box) == (whole.image, pytest.approx(whole.heat_map.box, abs=0.1))

@@ -314,3 +314,8 @@ def test_any_json_with_anything_behind_it_is_a_payload(
     headers = {"Inference-Header-Content-Length": end, "Content-Encoding": coding}
     assert_well_formed(parse_payload({"body": head + binary}, headers))
     assert_well_formed(parse_payload({"body": head}, JSON))
+
+
+@pytest.mark.parametrize("header", ["class_filter=Käse", "class_filter=Käse".encode().decode("latin-1")])
+def test_an_option_in_utf8_is_read_as_it_was_sent(header: str) -> None:
+    assert parse_payload({"body": PICTURE}, {"X-Inference-Options": header}).options == {"class_filter": "Käse"}

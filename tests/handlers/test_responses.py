@@ -17,7 +17,7 @@ from vision_serving.errors import (
 )
 from vision_serving.payload import Form
 from vision_serving.predictions import Classification, ClassScore, Detection, Detections, ImageSize
-from vision_serving.responses import PHRASES, Outcome, ServedModel, describe_error, encode_response
+from vision_serving.responses import PHRASES, Outcome, ServedModel, bound, describe_error, encode_response
 from vision_serving.tensor_requests import AnswerWishes
 
 TABBY = Classification((ClassScore(281, "tabby", 0.83),))
@@ -183,3 +183,19 @@ def test_a_lone_surrogate_in_a_message_is_replaced() -> None:
 def test_a_number_that_is_not_finite_never_makes_invalid_json() -> None:
     body = encode_response(Outcome((Classification((ClassScore(0, "x", math.nan),)),))).body
     assert orjson.loads(body)["classes"][0]["score"] is None
+
+
+def test_an_answer_that_torchserve_would_not_take_is_an_error_of_its_request() -> None:
+    outcome = Outcome((TABBY, TABBY), Form.KSERVE_V1)
+    whole = encode_response(outcome, MODEL)
+    assert bound(whole, outcome, len(whole.body)) is whole
+    refused = bound(whole, outcome, len(whole.body) - 1)
+    assert refused.status == 413
+    assert "max_response_size" in orjson.loads(refused.body)["error"]
+
+
+def test_where_all_images_failed_over_grpc_the_reasons_come_whatever_outputs_are_asked_for() -> None:
+    wishes = AnswerWishes(outputs={"scores": False}, has_status=False)
+    response = encode_response(Outcome((BROKEN,), Form.OPEN_INFERENCE, wishes), MODEL)
+    (output,) = orjson.loads(response.body)["outputs"]
+    assert orjson.loads(output["data"][0]) == {"error": BROKEN_JSON}

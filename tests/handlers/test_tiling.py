@@ -326,3 +326,7 @@ def test_what_two_tiles_see_is_told_once_and_what_a_border_cuts_is_left_to_other
     merged = merge_tiles([part(), part(*left), part(*right)], [WHOLE, LEFT, RIGHT], DetectionOptions(**options))
     assert [each.score for each in merged.detections] == scores
     assert merged.image == ImageSize(width=200, height=100)
+
+
+def test_an_image_that_is_one_tile_is_served_beside_any_number_of_others() -> None:
+    check_tile_count((64, 64), DetectionOptions(tile_size=64), max_tiles=64, images=65)
