@@ -14,6 +14,7 @@ from vision_serving.config import read_handler_config
 from vision_serving.errors import ConfigError
 from vision_serving.handler import VisionHandler
 from vision_serving.model_card import build_card, is_describe_job
+from vision_serving.options import DetectionOptions
 
 DESCRIBE = {"describe": "True"}
 
@@ -64,7 +65,7 @@ def test_options_have_the_defaults_of_the_archive_and_their_bounds(tmp_path: Pat
     card = card_of(write_model_dir(tmp_path, "classification", options={"top_k": 2}))
     assert card["options"] == {"top_k": {"type": "integer", "default": 2, "minimum": 1, "maximum": 1000}}
     detector = card_of(write_model_dir(tmp_path / "detector", "detection"), methods=())
-    assert list(detector["options"]) == ["score_threshold", "iou_threshold", "max_detections", "class_filter"]
+    assert list(detector["options"]) == list(DetectionOptions.model_fields)
     assert "explanations" not in detector
 
 
