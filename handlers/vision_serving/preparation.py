@@ -156,6 +156,8 @@ class Preparer:
 
     def _cut_and_preprocess(self, image: Image, options: Options) -> list[ImageBatch]:
         """The image, and its tiles where its request asks for them, each a batch of its own."""
+        if not is_tiled(options):
+            return [self._preprocess([image])]
         source_hw = (image.shape[0], image.shape[1])
         return [
             self._preprocess([np.ascontiguousarray(image[y1:y2, x1:x2])]).seen_in(source_hw, (x1, y1, x2, y2))
