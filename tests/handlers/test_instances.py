@@ -120,7 +120,9 @@ def test_masks_have_a_format() -> None:
 
 @pytest.mark.parametrize("instances", ["keypoints", None])
 def test_other_detectors_do_not_know_the_option(instances: str | None) -> None:
-    with pytest.raises(InvalidOptionError, match=r"unknown option 'mask_format'; expected one of \['class_filter'"):
+    with pytest.raises(
+        InvalidOptionError, match=r"unknown option 'mask_format'; expected one of \['box_format', 'class_filter'"
+    ):
         handler_with(instances).read_options({"mask_format": "rle"})
 
 
