@@ -107,7 +107,7 @@ def write_coco(stream: IO[str], ids: CocoIds, images_file: Path | None = None) -
         yield write
     finally:
         stream.write("[]\n" if separator == "[" else "]\n")
-        if images_file is not None:
+        if images_file is not None and answers:
             images_file.write_bytes(orjson.dumps(describe_images(answers, ids)))
 
 

@@ -134,7 +134,7 @@ def _reasons(notes: dict[str, int]) -> str:
 def _runs(coverage: Coverage) -> str:
     lines = []
     for run in coverage.runs:
-        versions = ", ".join(f"{name} {number}" for name, number in run.versions.items())
+        versions = ", ".join(f"{name} {number}" for name, number in sorted(run.versions.items()))
         timed = "measured on an idle machine" if run.timed else "measured while the machine did other things"
         lines.append(f"- {run.date}, {run.cpu}, {run.cores} cores, times {timed}: {versions}")
     return "## Made on\n\n" + _lines(lines) if lines else ""
