@@ -47,8 +47,8 @@ class Explainer:
         options = parse_options(ExplanationOptions, values, {})
         if options.method not in self.methods:
             raise NotSupportedError(
-                f"backend {self._config.backend!r} has no method {options.method!r}; it has {list(self.methods)}; archives "
-                "built with --backend eager or torchscript have gradients"
+                f"backend {self._config.backend!r} has no method {options.method!r}; it has {list(self.methods)}; "
+                "an archive built with --backend eager or torchscript has those of gradients"
             )
         if options.target_class is None:
             return options
