@@ -1,6 +1,8 @@
 """Scenes of one to eight digits with their tight boxes, and the square that the detector sees of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -30,11 +32,23 @@ def draw_scene(digits: Digits, rng: np.random.Generator) -> Scene:
     """A scene of any size from 180 to 400 pixels, square or not."""
     size_hw = choose_size(rng)
     canvas = draw_clutter(draw_background(size_hw, rng), int(rng.integers(0, 12)), rng)
+    numbers = rng.integers(0, len(digits), size=rng.integers(1, MAX_DIGITS + 1))
+    return place_digits(canvas, digits, numbers, partial(choose_extent, max(size_hw)), rng)
+
+
+def place_digits(
+    canvas: FloatArray,
+    digits: Digits,
+    numbers: np.ndarray,
+    choose_extent: Callable[[np.random.Generator], int],
+    rng: np.random.Generator,
+) -> Scene:
+    """The canvas, written on, with those of the digits that find room. choose_extent: of a long side in pixels."""
     boxes: list[Box] = []
     class_ids: list[int] = []
-    for number in rng.integers(0, len(digits), size=rng.integers(1, MAX_DIGITS + 1)):
-        ink = draw_ink(digits.masters[number], choose_extent(max(size_hw), rng), rng)
-        box = find_place(ink.shape, size_hw, boxes, rng)
+    for number in numbers:
+        ink = draw_ink(digits.masters[number], choose_extent(rng), rng)
+        box = find_place(ink.shape, (canvas.shape[0], canvas.shape[1]), boxes, rng)
         if box is None:
             continue
         write_ink(canvas, ink, box[0], box[1], rng)

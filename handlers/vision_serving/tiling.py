@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ SAME_OBJECT = 0.5  # IoU above which boxes of two tiles are one object, for dete
 Measure = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 
 
-def is_tiled(options: Options) -> bool:
+def is_tiled(options: Options) -> TypeGuard[DetectionOptions]:
     return isinstance(options, DetectionOptions) and options.tile_size > 0
 
 
@@ -27,7 +28,7 @@ def list_regions(source_hw: SizeHW, options: Options) -> list[Region]:
     """What the model is to see: the whole image, then its tiles, row by row, where it is larger than a tile."""
     height, width = source_hw
     whole = (0, 0, width, height)
-    if not isinstance(options, DetectionOptions) or options.tile_size == 0:
+    if not is_tiled(options):
         return [whole]
     tops, lefts = (_list_starts(side, options) for side in source_hw)
     size = options.tile_size
@@ -46,7 +47,7 @@ def _list_starts(side: int, options: DetectionOptions) -> list[int]:
 
 def check_tile_count(source_hw: SizeHW, options: Options, max_tiles: int, images: int) -> None:
     """Raises PayloadTooLargeError for an image of more tiles than its share of what a request of so many may have."""
-    if not isinstance(options, DetectionOptions) or options.tile_size == 0:
+    if not is_tiled(options):
         return
     tops, lefts = (len(_list_starts(side, options)) for side in source_hw)
     if tops * lefts > max(1, max_tiles // images):  # an image that is one tile is not cut

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from mar_tools.coco_files import CocoCategory, CocoImage
 from mar_tools.json_files import read_json
 from mar_tools.predicting import Answer, has_failed
 from vision_serving.errors import ConfigError
@@ -19,16 +20,6 @@ class CocoIds:
 
     image_ids: Mapping[Path, int]
     category_ids: Mapping[str, int] | None = None
-
-
-class CocoImage(BaseModel):
-    id: int
-    file_name: str
-
-
-class CocoCategory(BaseModel):
-    id: int
-    name: str
 
 
 class CocoImages(BaseModel):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import requests
+import yaml
 
 from mar_tools.ports import free_addresses
 from mar_tools.properties_file import with_values
@@ -58,6 +59,19 @@ def run_script(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.Co
     """One of our commands, as a user runs it."""
     command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def build_digits(folder: Path, **changes: str) -> Path:
+    """The digits classifier in eager fp32, with changes to its recipe: its archive, in the new `folder`."""
+    shutil.copytree(EXAMPLES / "digits_classification", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text()) | changes
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    finished = run_script(
+        "build_model.py", folder / "recipe.yaml", "--backend", "eager", "--precision", "fp32",
+        "--device", "cpu", "--model-store", folder, "--exports", folder / "exports",
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    return folder / f"{recipe['name']}.mar"
 
 
 def write_configuration(folder: Path, **changes: str) -> Path:

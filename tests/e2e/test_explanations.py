@@ -11,11 +11,10 @@ import orjson
 import PIL.Image
 import pytest
 import requests
-import yaml
 
 from mar_tools.torchserve_api import ServerError
 
-from .conftest import BATCH_DELAY_MS, EXAMPLES, Service, run_script
+from .conftest import BATCH_DELAY_MS, Service, build_digits, run_script
 from .test_requests import GARBAGE, OCTETS, best_label, to_v1
 
 MODEL = "digits_eager"
@@ -24,16 +23,7 @@ MODEL = "digits_eager"
 @pytest.fixture(scope="module")
 def explaining(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The server with the digits classifier in eager fp32, which has gradients, as a model of its own."""
-    folder = tmp_path_factory.mktemp("explaining") / "example"
-    shutil.copytree(EXAMPLES / "digits_classification", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    recipe = yaml.safe_load((folder / "recipe.yaml").read_text()) | {"name": MODEL}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    finished = run_script(
-        "build_model.py", folder / "recipe.yaml", "--backend", "eager", "--precision", "fp32",
-        "--device", "cpu", "--model-store", folder, "--exports", folder / "exports",
-    )  # fmt: skip
-    assert finished.returncode == 0, finished.stderr
-    shutil.copy(folder / f"{MODEL}.mar", service.model_store)
+    shutil.copy(build_digits(tmp_path_factory.mktemp("explaining") / "example", name=MODEL), service.model_store)
     service.server.client.register(f"{MODEL}.mar", workers=1, batch_size=8, max_batch_delay_ms=BATCH_DELAY_MS)
     yield service
     service.server.client.unregister(MODEL, None)

@@ -5,9 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
-from .conftest import EXAMPLES, Service, run_script
+from .conftest import Service, build_digits, run_script
 from .test_requests import OCTETS, best_label
 
 
@@ -20,17 +19,8 @@ def manage(service: Service, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def second_version(service: Service, archives: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The digits classifier as version 2.0, in the store under a name of its own."""
-    example = EXAMPLES / "digits_classification"
-    folder = tmp_path_factory.mktemp("second") / "example"
-    shutil.copytree(example, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    recipe = yaml.safe_load((example / "recipe.yaml").read_text()) | {"version": "2.0"}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    finished = run_script(
-        "build_model.py", folder / "recipe.yaml", "--backend", "eager", "--precision", "fp32",
-        "--device", "cpu", "--model-store", folder, "--exports", folder / "exports",
-    )  # fmt: skip
-    assert finished.returncode == 0, finished.stderr
-    shutil.copy(folder / "digits.mar", service.model_store / "digits_2.mar")
+    archive = build_digits(tmp_path_factory.mktemp("second") / "example", version="2.0")
+    shutil.copy(archive, service.model_store / "digits_2.mar")
     return "digits_2.mar"
 
 

@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
+from mar_tools.coco_files import CocoCategory, CocoImage
 from mar_tools.images import choose_images, find_images, spread_evenly
 from mar_tools.json_files import read_json
 from mar_tools.recipes import VerificationRecipe
@@ -83,16 +84,6 @@ def read_class_folders(folder: Path, class_ids: Mapping[str, int], count: int | 
     chosen = spread_evenly(range(len(paths)), count)
     truth = tuple({"class_id": torch.tensor(class_ids[folders[index]])} for index in chosen)
     return VerificationImages(tuple(paths[index] for index in chosen), truth)
-
-
-class CocoImage(BaseModel):
-    id: int
-    file_name: str
-
-
-class CocoCategory(BaseModel):
-    id: int
-    name: str
 
 
 class CocoBox(BaseModel):
