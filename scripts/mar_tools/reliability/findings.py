@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import Field
 
 from mar_tools.json_files import read_json
 from mar_tools.machine import describe_machine
@@ -17,8 +18,8 @@ RESULTS = Path(__file__).resolve().parents[3] / "docs" / "reliability"
 class Finding(StrictModel):
     """One row, measured.
 
-    row: "B1". fault: what was done. must_hold: in words and numbers. measured: figures, shown as they are. held: whether
-    what must hold did, in every repetition. failures: every one that was seen, allowed or not, never averaged away.
+    row: "B1". fault: what was done. must_hold: in words and numbers. measured: figures, shown as they are. held:
+    whether what must hold did, in every repetition. failures: every one that was seen, allowed or not, never averaged away.
     """
 
     row: str
@@ -27,9 +28,9 @@ class Finding(StrictModel):
     held: bool
     repetitions: int
     measured: dict[str, Any]
-    failures: list[str] = []
+    failures: tuple[str, ...] = ()
     command: str
-    machine: dict[str, Any] = {}
+    machine: dict[str, Any] = Field(default={})
     date: str = ""
 
 

@@ -160,7 +160,7 @@ def send_all(
 
 @dataclass(frozen=True)
 class Sender:
-    """Sends one request over a connection of its own: a kept one that the server just closed would look like a fault."""
+    """Sends one request over a connection of its own: one that the server just closed would look like a fault."""
 
     url: str
     headers: Mapping[str, str]
