@@ -18,8 +18,9 @@ RESULTS = Path(__file__).resolve().parents[3] / "docs" / "reliability"
 class Finding(StrictModel):
     """One row, measured.
 
-    row: "B1". fault: what was done. must_hold: in words and numbers. measured: figures, shown as they are. held:
-    whether what must hold did, in every repetition. failures: every one that was seen, allowed or not, never averaged away.
+    row: "B1". fault: what was done. must_hold: in words and numbers. measured: figures, shown as they are.
+    held: whether what must hold did, in every repetition.
+    failures: every one that was seen, allowed or not, never averaged away.
     """
 
     row: str
