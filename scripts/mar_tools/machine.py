@@ -5,13 +5,25 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 
 from vision_serving.config import DeviceType
+from vision_serving.resources import usable_cores
 
 MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def describe_machine() -> dict[str, Any]:
+    """What a measured number means nothing without."""
+    return {
+        "cpu": cpu_name(),
+        "cores": usable_cores(),
+        "architecture": platform.machine(),
+        "memory_gb": round(memory_bytes() / 1e9, 1),
+    }
 
 
 def cpu_name() -> str:

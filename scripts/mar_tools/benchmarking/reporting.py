@@ -13,8 +13,7 @@ from rich.table import Column, Table
 
 from mar_tools.benchmarking.comparison import Ratio
 from mar_tools.benchmarking.load_tests import Result
-from mar_tools.machine import cpu_name, memory_bytes, package_versions
-from vision_serving.resources import usable_cores
+from mar_tools.machine import describe_machine, package_versions
 
 PACKAGES = ("torch", "torchvision", "openvino", "onnxruntime", "torchserve", "aiohttp")
 
@@ -24,12 +23,7 @@ def describe_run(**settings: Any) -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": ["python", *sys.argv],
-        "machine": {
-            "cpu": cpu_name(),
-            "cores": usable_cores(),
-            "architecture": platform.machine(),
-            "memory_gb": round(memory_bytes() / 1e9, 1),
-        },
+        "machine": describe_machine(),
         "versions": find_versions(),
         **settings,
     }

@@ -1,0 +1,202 @@
+"""Continuous traffic whose truth is known: what must come back for each request is said before it is sent.
+
+`Traffic` sends at random times, whether or not the server keeps up, from a thread of its own, so that a test can break
+things meanwhile and mark when it did. `send_all` sends a list over so many connections at a time.
+"""
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import aiohttp
+
+RETRIED = (0, 500, 503, 507)  # what a worker that ended, or a full queue, is answered with; 0: not at all
+Check = Callable[[bytes], str]  # what is wrong with a body, empty where nothing is
+
+
+def anything(body: bytes) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One kind of request, and what must come back. good: it ought to be served, and is nobody's attempt to harm."""
+
+    name: str
+    path: str
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = 200
+    check: Check = anything
+    good: bool = True
+    method: str = "POST"
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request and what came of it. Times by time.perf_counter.
+
+    status: 0 where no answer came. problem: in which way the answer is not the expected one, empty where it is.
+    """
+
+    ask: Ask
+    due: float
+    finished: float
+    status: int
+    problem: str
+    batch_size: int = 0
+    tries: int = 1
+
+    @property
+    def latency_s(self) -> float:
+        """From the moment at which it was due, so that a stall is charged for all who had to wait."""
+        return self.finished - self.due
+
+    @property
+    def is_wrong(self) -> bool:
+        """A success that is not the right one: the worst of all failures."""
+        return bool(self.problem) and self.status == 200
+
+
+class Traffic:
+    """Sends what `asks` yields at a mean rate per second, from `with` until its end, which waits for all answers.
+
+    headers: of every request. tries: how often a request of a good kind is sent at most, where it gets one of RETRIED.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        asks: Iterable[Ask],
+        rate: float,
+        headers: Mapping[str, str] | None = None,
+        seed: int = 0,
+        timeout_s: float = 15.0,
+        tries: int = 1,
+    ) -> None:
+        self.exchanges: list[Exchange] = []
+        self.marks: dict[str, float] = {}
+        self._sender = Sender(url, headers or {}, timeout_s, tries)
+        self._asks = iter(asks)
+        self._rate = rate
+        self._random = random.Random(seed)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._drive()), name="traffic")
+        self._begun = threading.Event()
+
+    def __enter__(self) -> "Traffic":
+        self._thread.start()
+        self._begun.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join()
+
+    def mark(self, name: str) -> float:
+        """Remember this moment, and return it."""
+        self.marks[name] = time.perf_counter()
+        return self.marks[name]
+
+    def between(self, start: float = 0.0, end: float = float("inf")) -> list[Exchange]:
+        """The exchanges that were under way at some time between two moments."""
+        return [entry for entry in list(self.exchanges) if entry.finished >= start and entry.due <= end]
+
+    async def _drive(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        tasks: set[asyncio.Task[None]] = set()
+        async with self._sender.open() as session:
+            due = time.perf_counter()
+            self._begun.set()
+            while not await self._ends_before(due):
+                ask = next(self._asks, None)
+                if ask is None:
+                    break
+                task = asyncio.create_task(self._exchange(session, ask, due))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                due += self._random.expovariate(self._rate)
+            await asyncio.gather(*tasks)
+
+    async def _ends_before(self, moment: float) -> bool:
+        try:
+            await asyncio.wait_for(self._ended.wait(), max(0.0, moment - time.perf_counter()))
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    async def _exchange(self, session: aiohttp.ClientSession, ask: Ask, due: float) -> None:
+        self.exchanges.append(await self._sender.send(session, ask, due))
+
+
+def send_all(
+    url: str,
+    asks: Sequence[Ask],
+    connections: int,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = 15.0,
+) -> list[Exchange]:
+    """One exchange for each, in order; `connections` are under way at a time."""
+    sender = Sender(url, headers or {}, timeout_s)
+
+    async def work(session: aiohttp.ClientSession, left: Iterator[tuple[int, Ask]], found: dict[int, Exchange]) -> None:
+        for number, ask in left:
+            found[number] = await sender.send(session, ask, time.perf_counter())
+
+    async def drive() -> dict[int, Exchange]:
+        found: dict[int, Exchange] = {}
+        left = iter(enumerate(asks))
+        async with sender.open() as session:
+            await asyncio.gather(*(work(session, left, found) for _ in range(connections)))
+        return found
+
+    exchanges = asyncio.run(drive())
+    return [exchanges[number] for number in range(len(asks))]
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Sends one request over a connection of its own: one that the server just closed would look like a fault."""
+
+    url: str
+    headers: Mapping[str, str]
+    timeout_s: float
+    tries: int = 1
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[aiohttp.ClientSession]:
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            timeout=aiohttp.ClientTimeout(total=self.timeout_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        ) as session:
+            yield session
+
+    async def send(self, session: aiohttp.ClientSession, ask: Ask, due: float) -> Exchange:
+        tries = self.tries if ask.good else 1
+        for number in range(1, tries + 1):
+            exchange = await self._send_once(session, ask, due, number)
+            if exchange.status not in RETRIED:
+                break
+        return exchange
+
+    async def _send_once(self, session: aiohttp.ClientSession, ask: Ask, due: float, number: int) -> Exchange:
+        headers = {**self.headers, **ask.headers}
+        try:
+            async with session.request(ask.method, self.url + ask.path, data=ask.body, headers=headers) as response:
+                body = await response.read()
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            return Exchange(ask, due, time.perf_counter(), 0, f"no answer ({type(error).__name__})", tries=number)
+        problem = _judge(ask, response.status, body)
+        batch_size = int(response.headers.get("X-Batch-Size", 0))
+        return Exchange(ask, due, time.perf_counter(), response.status, problem, batch_size, number)
+
+
+def _judge(ask: Ask, status: int, body: bytes) -> str:
+    if status != ask.status:
+        return f"answered {status} instead of {ask.status}: {body[:200].decode(errors='replace')}"
+    return ask.check(body)
