@@ -1,6 +1,5 @@
 """Every backend against eager on tiny models, at several batch sizes."""
 
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from vision_serving.config import BackendConfig, read_handler_config
 MODELS = ["tiny_classifier", "tiny_detector"]
 
 
-@cache
 def load(folder: Path) -> Backend:
     config = read_handler_config(folder / "model-config.yaml")
     return load_backend(config.backend, folder / config.artifact, BackendConfig(threads=2), CPU)
