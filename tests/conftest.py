@@ -148,6 +148,7 @@ class TinyModel:
         self.task = task
         once(folder.name, lambda: write_tiny_recipe(folder / "recipe", task))
         self.recipe: Recipe = read_recipe(folder / "recipe" / "recipe.yaml")
+        torch.set_num_threads(1)  # sums in more have other roundings, and every process is to make the same checkpoint
         self.checkpoint: Checkpoint = load_checkpoint(self.recipe)
         self.folders = MadeWhenAsked(lambda backend: self._export(backend, folder / "exports", once))
         self.reports = MadeWhenAsked(lambda backend: read_report(self.folders[backend]))
