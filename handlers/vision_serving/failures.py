@@ -18,7 +18,7 @@ OUT_OF_MEMORY = (
     "defaultcpuallocator",  # PyTorch
     "bad_alloc",  # C++, as OpenVINO, ONNX Runtime and TVM pass it on
     "bad allocation",
-    "failed to allocate memory",  # ONNX Runtime
+    "failed to allocate",  # OpenVINO, ONNX Runtime
     "could not create a memory object",  # oneDNN
     "cannot allocate memory",  # the C library
     "status_alloc_failed",  # cuBLAS, cuDNN

@@ -18,7 +18,7 @@ SizeHW = tuple[int, int]
 Region = tuple[int, int, int, int]
 
 # Pixels that belong to a request are read, never written to.
-warnings.filterwarnings("ignore", category=UserWarning, message="The given NumPy array is not writ")
+warnings.filterwarnings("ignore", category=UserWarning, message="The given NumPy array is not writable")
 
 MAX_RESIZED_PIXELS = 16_000_000
 PILLOW_FILTERS = {"nearest-exact", "lanczos", "box", "hamming"}  # torch lacks them, or breaks ties in another way
