@@ -1,6 +1,6 @@
 """What a hostile model or request makes of one answer: it stays with that request, and never ends the worker.
 
-Through TorchServe's own Service and the encoder of its replies. HYPOTHESIS_EXAMPLES=2000 is what docs/workers.md tells of.
+Through TorchServe's own Service and the encoder of its replies; with HYPOTHESIS_EXAMPLES=2000 as docs/workers.md tells.
 """
 
 import base64
@@ -8,7 +8,6 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import orjson
