@@ -34,7 +34,8 @@ MEANT_FOR = {
 }
 MAX_PROFILE_BYTES = 4_000_000  # those of printing presses have up to 3 MB
 CACHED_PROFILE_BYTES = 65_536
-STRIP_PIXELS = 2_000_000
+WHOLE_PIXELS = 4_000_000  # that are read at once; of larger pictures STRIP_PIXELS
+STRIP_PIXELS = 500_000
 ROUNDING = 2  # levels: a profile that changes no colour by more is sRGB by another name
 
 
@@ -66,7 +67,7 @@ def to_rgb(image: PIL.Image.Image, config: ColourConfig) -> PIL.Image.Image:
 
 def to_array(picture: PIL.Image.Image) -> NDArray[np.uint8]:
     """uint8 (H, W, 3) of a picture of mode RGB."""
-    if picture.width * picture.height <= STRIP_PIXELS:
+    if picture.width * picture.height <= WHOLE_PIXELS:
         return np.asarray(picture)
     pixels = np.empty((picture.height, picture.width, 3), np.uint8)
     for rows, strip in read_strips(picture):
