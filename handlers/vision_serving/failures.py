@@ -54,7 +54,7 @@ def is_device_lost(error: BaseException) -> bool:
     text = str(error).lower()
     if is_out_of_memory(error) or not any(sign in text for sign in OF_CUDA):
         return False
-    if not torch.cuda.is_initialized():  # nothing to ask: the text decides
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # nothing to ask: the text decides
         return True
     try:
         torch.cuda.synchronize()
@@ -66,5 +66,5 @@ def is_device_lost(error: BaseException) -> bool:
 def release_memory() -> None:
     """Give back what nothing needs any more. To be called when no traceback holds a batch."""
     gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
