@@ -50,7 +50,7 @@ LAYERS = (
         "masks",
         "keypoints",
     },
-    {"instances", "pictures"},
+    {"instances", "pictures", "draining"},
     {"attribution"},
     {"heat_maps"},
     {"graphs", "graphs.*", "tiling"},

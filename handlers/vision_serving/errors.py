@@ -12,6 +12,7 @@
         ├── InvalidOptionError      422
         ├── InferenceError          500
         ├── NotSupportedError       501
+        ├── DrainingError           503
         ├── ExplanationTimeoutError 504
         └── OutOfResourcesError     507
 
@@ -39,6 +40,7 @@ class RequestError(VisionServingError):
     """A fault of one request or image. `status` is its HTTP status; the class name is the `type` of the answer."""
 
     status = 400
+    retry_after_s: int | None = None  # when it is worth asking again
 
 
 class MalformedRequestError(RequestError):
@@ -83,6 +85,13 @@ class NotSupportedError(RequestError):
     """Something that this model, or its backend, cannot do."""
 
     status = 501
+
+
+class DrainingError(RequestError):
+    """The server is about to stop, and takes no more requests."""
+
+    status = 503
+    retry_after_s = 1
 
 
 class ExplanationTimeoutError(RequestError):
