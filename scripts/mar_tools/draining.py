@@ -10,7 +10,7 @@ import ctypes
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from typing import Any
@@ -68,7 +68,7 @@ def answer_all(server: Server, deadline: float, announce: Callable[[str], None])
     return unpassed + _for_each(versions, lambda version: pass_workers(client, version))
 
 
-def _for_each(versions: list[Version], step: Callable[[Version], str | None]) -> list[str]:
+def _for_each(versions: Sequence[Version], step: Callable[[Version], str | None]) -> list[str]:
     """What went wrong, at all at the same time: a model that is slow must not keep the others serving."""
     with ThreadPoolExecutor(max(1, len(versions))) as pool:
         return [problem for problem in pool.map(step, versions) if problem is not None]

@@ -133,12 +133,11 @@ class Upgrade:
             if plan.version in self._versions():
                 self._client.unregister(plan.model, plan.version)
             reason = self._logs().load_failure(plan.model, plan.version)
-            raise ServerError(
-                f"{error}{f': {reason}' if reason else ''}; {plan.old_version} serves as before"
-            ) from error
+            why = f"{error}: {reason}" if reason else str(error)
+            raise ServerError(f"{why}; {plan.model} {plan.old_version} serves as before") from error
 
     def _require_healthy(self) -> str:
-        """Whether the golden prediction is right, or was not checked. Raises ServerError when the version is not healthy."""
+        """What the golden prediction says. Raises ServerError when the version is not healthy."""
         health = self._check()
         if not health.healthy:
             raise ServerError(str(health))
