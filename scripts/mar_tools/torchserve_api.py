@@ -1,6 +1,7 @@
 """A client of TorchServe's APIs: timeouts always, retries where they are safe, tokens handled."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ class ServerAddress:
     inference: str
     management: str
     key_file: Path | None
+    metrics: str = "http://127.0.0.1:8082"
 
 
 def read_address(config: Path) -> ServerAddress:
@@ -53,16 +55,26 @@ def read_address(config: Path) -> ServerAddress:
         inference=values.get("inference_address", "http://127.0.0.1:8080"),
         management=values.get("management_address", "http://127.0.0.1:8081"),
         key_file=config.resolve().parent / "key_file.json" if tokens else None,
+        metrics=values.get("metrics_address", ServerAddress.metrics),
     )
 
 
 class TorchServeClient:
-    """Predictions and GET requests are retried: asking twice changes nothing. Registering and scaling are not."""
+    """Predictions and GET requests are retried: asking twice changes nothing. Registering and scaling are not.
 
-    def __init__(self, address: ServerAddress) -> None:
+    deadline: of time.monotonic, when the last call has to have its answer; nothing is retried then.
+    """
+
+    def __init__(self, address: ServerAddress, deadline: float | None = None) -> None:
         self._address = address
+        self._deadline = deadline
         self._renewing = Lock()
-        self._sessions = {"inference": _new_session(["GET", "POST"]), "management": _new_session(["GET"])}
+        retried = {"inference": ["GET", "POST"], "management": ["GET"]}
+        self._sessions = {kind: _new_session([] if deadline else methods) for kind, methods in retried.items()}
+
+    def with_deadline(self, deadline: float) -> "TorchServeClient":
+        """A client of the same server."""
+        return TorchServeClient(self._address, deadline)
 
     def predict(
         self, model: str, image: bytes, options: Mapping[str, str] | None = None, version: str | None = None
@@ -84,6 +96,12 @@ class TorchServeClient:
         """One entry per version (all of them, unless one is asked for)."""
         document: list[dict[str, Any]] = self._manage("GET", f"/models/{quote(model)}/{quote(version or 'all')}")
         return document
+
+    def describe_default(self, model: str) -> dict[str, Any]:
+        """The version that answers without one in the path."""
+        entry: dict[str, Any]
+        [entry] = self._manage("GET", f"/models/{quote(model)}")
+        return entry
 
     def describe_card(self, model: str, version: str | None = None) -> dict[str, Any]:
         """The model card, which a worker gives: of one version, the default one unless one is named."""
@@ -123,6 +141,11 @@ class TorchServeClient:
 
     def set_default(self, model: str, version: str) -> Any:
         return self._manage("PUT", f"/models/{quote(model)}/{quote(version)}/set-default")
+
+    def read_metrics(self) -> str:
+        """In the text format of Prometheus; empty where the server collects none."""
+        response = self._call("GET", f"{self._address.metrics}/metrics", "management", None, MANAGE_TIMEOUT_S)
+        return response.text if response.ok else ""
 
     def renew_token(self, kind: str) -> str:
         """A new `inference` or `management` token; the server rewrites its key file."""
@@ -166,15 +189,25 @@ class TorchServeClient:
         headers = dict(arguments.pop("headers", {}))
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        timeouts = (CONNECT_TIMEOUT_S, timeout_s)
+        timeout_s = self._bound(timeout_s)
+        timeouts = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s)
         try:
             return self._sessions[kind].request(method, url, headers=headers, timeout=timeouts, **arguments)
         except requests.RequestException as error:
             if _timed_out(error):
-                raise ServerError(f"{url} did not answer within {timeout_s:g} s") from error
+                raise ServerError(f"{url} did not answer within {round(timeout_s, 1):g} s") from error
             base = "/".join(url.split("/")[:3])
             start = "start it with python scripts/serve_models.py start"
             raise ServerError(f"no server answers at {base}; {start}") from error
+
+    def _bound(self, timeout_s: float) -> float:
+        """What is left of it. Raises ServerError when that is nothing."""
+        if self._deadline is None:
+            return timeout_s
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise ServerError("the time is up")
+        return min(timeout_s, left)
 
     def _read_key(self, kind: str) -> str:
         path = self._address.key_file
@@ -189,6 +222,7 @@ class TorchServeClient:
 
 
 def _new_session(retried_methods: Sequence[str]) -> requests.Session:
+    """Without retries where no method is to be retried."""
     session = requests.Session()
     session.trust_env = False  # a proxy of the environment must not see a loopback server's tokens
     retry = Retry(
@@ -200,6 +234,8 @@ def _new_session(retried_methods: Sequence[str]) -> requests.Session:
         allowed_methods=retried_methods,
         raise_on_status=False,
     )
+    if not retried_methods:  # which urllib3 would take for all
+        retry = Retry(total=0, read=False)
     session.mount("http://", HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=retry))
     return session
 

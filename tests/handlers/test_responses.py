@@ -5,6 +5,7 @@ import pytest
 
 from vision_serving import errors
 from vision_serving.errors import (
+    DrainingError,
     ImageDecodeError,
     InferenceError,
     InvalidOptionError,
@@ -136,6 +137,7 @@ def test_when_all_images_fail_the_first_error_decides_and_the_count_is_said() ->
         (UnsupportedFormatError, 415),
         (InvalidOptionError, 422),
         (InferenceError, 500),
+        (DrainingError, 503),
         (OutOfResourcesError, 507),
     ],
 )

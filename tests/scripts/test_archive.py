@@ -69,7 +69,7 @@ def test_handlers_are_the_root_of_an_archive_and_nothing_else_is_packed(archive:
     sources = {
         path.relative_to(HANDLERS).as_posix() for path in HANDLERS.rglob("*.py") if "egg-info" not in path.as_posix()
     }
-    export = {"model.xml", "model.bin", "labels.json", "verification.json"}
+    export = {"model.xml", "model.bin", "labels.json", "verification.json", "golden.json", "golden.png"}
     assert set(names) - {MANIFEST, "model-config.yaml"} == sources | export
 
 
