@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import PIL.Image
 import psutil
 
-from mar_tools.archive import check_archive
+from mar_tools.archive_policy import check_store
 from mar_tools.java import find_java_home
 from mar_tools.ports import ADDRESS_KEYS, PORT_KEYS, is_free
 from mar_tools.server_logs import ServerLogs
@@ -117,8 +117,7 @@ class Server:
         """Raises ConfigError for what TorchServe would leave out or end with, without saying why."""
         read_model(self.config.read_text(encoding="utf-8"), "")  # refuses `models` that is not JSON
         seen: dict[tuple[str, str], Path] = {}
-        for archive in self.archives():
-            identity = check_archive(archive)
+        for archive, identity in check_store(self.config, self.archives()).items():
             if identity in seen:
                 both = f"{seen[identity].name} and {archive.name}"
                 raise ConfigError(
