@@ -27,6 +27,7 @@ from typing import Any
 import orjson
 from rich.console import Console
 
+from mar_tools.archive_policy import check_registered
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.model_cards import card_table
 from mar_tools.torchserve_api import TorchServeClient, read_address
@@ -113,6 +114,7 @@ def show_card(card: dict[str, Any]) -> str:
 
 
 def register(client: TorchServeClient, given: argparse.Namespace) -> Any:
+    check_registered(given.config, given.archive)
     return client.register(given.archive, given.workers, given.batch_size, given.max_batch_delay)
 
 

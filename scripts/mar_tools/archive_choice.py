@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mar_tools.archive import check_archive
+from mar_tools.archive_policy import check_served, read_policy
 from vision_serving.errors import ConfigError
 from vision_serving.resources import read_model, read_properties
 
@@ -30,17 +30,21 @@ def file_name(entry: str) -> str:
     return entry.rpartition("=")[2]
 
 
-def choose_archives(properties: str, store: Path) -> Choice:
-    """Of several versions of a model the one with `defaultVersion` comes first: TorchServe makes the first the default.
+def choose_archives(config: Path) -> Choice:
+    """What a `config.properties` names and its policy allows.
 
-    Raises ConfigError when every archive is left out, or `models` is not JSON.
+    Of several versions of a model the one with `defaultVersion` comes first: TorchServe makes the first the default.
+    Raises ConfigError when every archive is left out, or for settings that cannot be read.
     """
+    properties = config.read_text(encoding="utf-8")
     read_model(properties, "")
+    policy = read_policy(config)
+    store = policy.store
     found: dict[str, Identity] = {}
     left_out: dict[str, str] = {}
     for entry in list_entries(properties, store):
         try:
-            found[entry] = check_archive(store / file_name(entry))
+            found[entry] = check_served(store / file_name(entry), policy).identity
         except ConfigError as error:
             left_out[file_name(entry)] = str(error)
     left_out.update(find_twins(found, store))

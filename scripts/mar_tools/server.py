@@ -64,7 +64,7 @@ class Server:
             raise ServerError(f"the server of {self.config.name} is already running; use restart, or stop it first")
         self.stop()  # what a frontend that was killed has left
         self._require_free_ports()
-        choice = choose_archives(self.config.read_text(encoding="utf-8"), self.model_store())
+        choice = choose_archives(self.config)
         for reason in dict.fromkeys(choice.left_out.values()):
             warn(reason)
         deadline = time.monotonic() + timeout_s
