@@ -94,7 +94,7 @@ function to_option(part) {
     const equals = part.indexOf('=');
     const name = decode(equals < 0 ? part : part.slice(0, equals));
     const value = equals < 0 ? '' : decode(part.slice(equals + 1));
-    if (!/^[\w.-]+$/.test(name)) {
+    if (!name || /[^\w.-]/.test(name)) { // `$` would let a line feed through
         throw refusal(400, 'QueryError', 'the query holds a name that is none of an option; expected ?name=value&name=value');
     }
     if (/[\x00-\x1f\x7f;]/.test(value)) {
