@@ -19,11 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from mar_tools.command_line import new_parser, run
-from mar_tools.reliability.claims import PROOFS
-from mar_tools.reliability.findings import RESULTS, Finding, read_findings, write_finding
-from mar_tools.reliability.page import describe, render_page
+from mar_tools.reliability.findings import RESULTS, Finding, write_finding
+from mar_tools.reliability.page import check_page, describe, write_page
 from mar_tools.reliability.rows import ROWS, choose_rows, run_rows
-from vision_serving.errors import ConfigError, VisionServingError
+from vision_serving.errors import VisionServingError
 
 
 def main() -> None:
@@ -32,14 +31,14 @@ def main() -> None:
         print("\n".join(f"{row.name:12} {row.fault}" for row in ROWS.values()))
         return
     findings = [] if arguments.render or arguments.check else measure(arguments)
-    write_page(arguments.results, arguments.check)
+    page = check_page(arguments.results) if arguments.check else write_page(arguments.results)
     if arguments.json:
         print(orjson.dumps([finding.model_dump(mode="json") for finding in findings]).decode())
     elif findings:
         Console().print(findings_table(findings))
     broken = [finding.row for finding in findings if not finding.held]
     if broken:
-        raise VisionServingError(f"not held: {', '.join(broken)}; see {page_of(arguments.results)}")
+        raise VisionServingError(f"not held: {', '.join(broken)}; see {page}")
 
 
 def parse_arguments() -> Namespace:
@@ -78,19 +77,6 @@ def measure(arguments: Namespace) -> list[Finding]:
                 console.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
             findings.append(finding)
     return findings
-
-
-def page_of(results: Path) -> Path:
-    return results.with_suffix(".md")
-
-
-def write_page(results: Path, check: bool) -> None:
-    """Raises ConfigError where it is to be checked and is not current."""
-    page, text = page_of(results), render_page(read_findings(results), PROOFS)
-    if not check:
-        page.write_text(text, encoding="utf-8")
-    elif not page.is_file() or page.read_text(encoding="utf-8") != text:
-        raise ConfigError(f"{page}: not what {results} gives; run `python scripts/run_chaos.py --render`")
 
 
 def findings_table(findings: list[Finding]) -> Table:

@@ -1,6 +1,7 @@
 """A client of TorchServe's APIs: timeouts always, retries where they are safe, tokens handled."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ CONNECT_TIMEOUT_S = 3.0
 PREDICT_TIMEOUT_S = 60.0
 MANAGE_TIMEOUT_S = 180.0
 BUSY = 503
+POLL_S = 0.25
+# Of calls that start or end workers. TorchServe would wait for them on one of its I/O threads, and all connections of
+# that thread with it: of 16 threads, each holds a 16th of the requests.
+NOT_WAITING = {"synchronous": "false"}
 CONNECTIONS = 64  # that are kept open, as many as predict_images.py asks through at once
 OPTIONS_HEADER = "X-Inference-Options"
 # What TorchServe says -> what to do.
@@ -99,18 +104,39 @@ class TorchServeClient:
             "initial_workers": str(workers),
             "batch_size": str(batch_size),
             "max_batch_delay": str(max_batch_delay_ms),
-            "synchronous": "true",
+            **NOT_WAITING,
         }
+        before = self._list_versions()
         try:
-            return self._manage("POST", "/models", params={"url": archive, **parameters})
+            self._manage("POST", "/models", params={"url": archive, **parameters})
+            [(model, version)] = self._list_versions() - before
+            self._wait_for_workers(model, version, workers)
         except ServerError as error:
             hint = next((hint for said, hint in REGISTER_HINTS.items() if said in str(error)), "")
             raise ServerError(f"cannot register {archive}: {error}{hint}") from error
+        return {"status": f"model {model} {version} is served by {workers} workers"}
 
     def scale(self, model: str, version: str | None, workers: int) -> Any:
+        """Returns when there are as many workers, all of them ready."""
         path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
-        limits = {"min_worker": str(workers), "max_worker": str(workers), "synchronous": "true"}
-        return self._manage("PUT", path, params=limits)
+        limits = {"min_worker": str(workers), "max_worker": str(workers)}
+        self._manage("PUT", path, params={**limits, **NOT_WAITING})
+        self._wait_for_workers(model, version, workers)
+        return {"status": f"model {model} is served by {workers} workers"}
+
+    def _list_versions(self) -> set[tuple[str, str]]:
+        return {(model, entry["modelVersion"]) for model in self.list_models() for entry in self.describe(model)}
+
+    def _wait_for_workers(self, model: str, version: str | None, count: int) -> None:
+        """Raises ServerError where they are not ready in time, or the model goes because they cannot load it."""
+        deadline = time.monotonic() + MANAGE_TIMEOUT_S
+        while time.monotonic() < deadline:
+            entries = self._manage("GET", f"/models/{quote(model)}" + (f"/{quote(version)}" if version else ""))
+            statuses = [worker["status"] for worker in entries[0]["workers"]]
+            if statuses == ["READY"] * count:
+                return
+            time.sleep(POLL_S)
+        raise ServerError(f"{model}: its workers are {statuses} after {MANAGE_TIMEOUT_S:g} s; see logs/model_log.log")
 
     def unregister(self, model: str, version: str | None) -> Any:
         return self._manage("DELETE", f"/models/{quote(model)}" + (f"/{quote(version)}" if version else ""))

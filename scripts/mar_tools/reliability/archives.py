@@ -1,4 +1,4 @@
-"""The archives that faults are tried on: the digits classifier of examples/, with an entry file that fails on demand."""
+"""The archives that faults are tried on: the digits classifier of examples/, and an entry file that fails on demand."""
 
 import io
 import shutil

@@ -9,7 +9,7 @@ from mar_tools.ports import is_free
 from mar_tools.properties_file import with_values
 from mar_tools.reliability.archives import BESIDE, BROKEN, REASON, SERVED
 from mar_tools.reliability.episodes import Episode, Row, describe_failures
-from mar_tools.reliability.traffic import Traffic
+from mar_tools.reliability.traffic import Exchange, Traffic
 from mar_tools.reliability.world import BATCH_DELAY_MS, BATCH_SIZE, WORKERS, World, good_asks
 from mar_tools.server import wait_until_ended
 from mar_tools.torchserve_api import ServerError
@@ -19,7 +19,7 @@ CALM_S = 1.0
 WORKERS_GONE_S = 5.0
 READY_S = 60.0
 TOLD_S = 5.0
-REFUSED = "ClientConnectorError"  # nobody listens any more: no request was taken
+REFUSALS = ("ClientConnectorError", "DrainingError")  # nobody listens, or a 503 says so: a client may ask elsewhere
 ASKED_BESIDE = 20
 
 
@@ -72,11 +72,10 @@ def drain_and_stop(world: World, choose: random.Random) -> Episode:
         world.server.stop()
         stopped_s = traffic.mark("stopped") - fault
         time.sleep(CALM_S)
-    failed = [exchange for exchange in traffic.exchanges if exchange.problem and REFUSED not in exchange.problem]
-    refused = [exchange for exchange in traffic.exchanges if REFUSED in exchange.problem]
-    episode = Episode(
-        patience=world.patience, figures={"requests": len(traffic.exchanges), "refused_after_it": len(refused)}
-    )
+    refused = [entry for entry in traffic.exchanges if entry.due > fault and is_refused(entry)]
+    failed = [entry for entry in traffic.exchanges if entry.problem and entry not in refused]
+    episode = Episode(patience=world.patience)
+    episode.figures.update({"requests": len(traffic.exchanges), "refused_from_then_on": len(refused)})
     episode.failures += describe_failures(failed, fault)
     episode.bound("failed", len(failed), 0)
     episode.figures["stopped_s"] = round(stopped_s, 2)
@@ -86,6 +85,10 @@ def drain_and_stop(world: World, choose: random.Random) -> Episode:
     episode.bound("folders_left", int(temporary.exists()), 0)
     world.restart()
     return episode
+
+
+def is_refused(exchange: Exchange) -> bool:
+    return any(refusal in exchange.problem for refusal in REFUSALS)
 
 
 def temporary_folder(world: World) -> Path:
@@ -160,7 +163,7 @@ ROWS = (
     Row(
         "B10",
         "drain and stop",
-        "no request that was let in fails; no process, port or folder is left",
+        "no request that was sent before fails, later ones are refused at most; no process, port or folder is left",
         drain_and_stop,
     ),
     Row("B11", "register, scale and unregister", AS_BEFORE, manage_models),

@@ -1,6 +1,7 @@
 """HTTP as no client library would send it: cut, endless, slow, and left behind."""
 
 import random
+import re
 import select
 import socket
 import struct
@@ -27,14 +28,14 @@ class RawAnswer:
 
 
 def request_head(path: str, headers: Mapping[str, str], method: str = "POST") -> bytes:
-    """Up to and with the empty line; the server is asked to close the connection after its answer."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close"]
+    """Up to and with the empty line."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def send_raw(port: int, chunks: Iterable[bytes], timeout_s: float, half_close: bool = False) -> RawAnswer:
-    """Send until it is answered or all is sent, then read until the server closes, for at most so long.
+    """Send until it is answered or all is sent, then read a success, or until the server closes.
 
     half_close: say that nothing more will come.
     """
@@ -64,10 +65,20 @@ def send_raw(port: int, chunks: Iterable[bytes], timeout_s: float, half_close: b
             if not data:
                 break
             received += data
+            if is_whole(received):
+                closed = False
+                break
     head, _, body = received.partition(b"\r\n\r\n")
     words = head.split(b" ", 2)
     status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
     return RawAnswer(status, body, sent, closed, time.perf_counter() - started)
+
+
+def is_whole(received: bytes) -> bool:
+    """Whether it is all of a success. TorchServe keeps those connections, even where it was asked to close them."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
+    return head.startswith(b"HTTP/1.1 200") and length is not None and len(body) >= int(length[1])
 
 
 def abandon(port: int, data: bytes) -> None:

@@ -23,8 +23,8 @@ from mar_tools.torchserve_api import ServerError
 from vision_serving.resources import plan_threads, usable_cores
 
 WORKERS, BATCH_SIZE, BATCH_DELAY_MS = 2, 4, 20
-# While one of two workers starts, what is left on two cores is less than half: that shall show as time, not as refusals.
-QUEUE = 1000
+# While one of two workers starts, less than half of two cores is left: that shall show as time, not as refusals.
+QUEUE = 500
 PICTURES = 20
 HELD_OUT = ROOT / "examples" / "digits_classification" / "heldout"
 CLIENT_TIMEOUT_S = RESPONSE_TIMEOUT_S + 3.0  # what the server answers at its own timeout is an answer to its client
