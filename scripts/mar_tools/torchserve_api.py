@@ -128,15 +128,21 @@ class TorchServeClient:
         return {(model, entry["modelVersion"]) for model in self.list_models() for entry in self.describe(model)}
 
     def _wait_for_workers(self, model: str, version: str | None, count: int) -> None:
-        """Raises ServerError where they are not ready in time, or the model goes because they cannot load it."""
-        deadline = time.monotonic() + MANAGE_TIMEOUT_S
+        """Raises ServerError where they are not ready in time, or one ends while it loads; the model has none then."""
+        path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
+        deadline, loading = time.monotonic() + MANAGE_TIMEOUT_S, dict[str, int]()
         while time.monotonic() < deadline:
-            entries = self._manage("GET", f"/models/{quote(model)}" + (f"/{quote(version)}" if version else ""))
-            statuses = [worker["status"] for worker in entries[0]["workers"]]
-            if statuses == ["READY"] * count:
+            workers = self._manage("GET", path)[0]["workers"]
+            if [worker["status"] for worker in workers] == ["READY"] * count:
                 return
+            for worker in workers:
+                if worker["status"] == "READY" or worker["pid"] < 0:
+                    continue
+                if loading.setdefault(worker["id"], worker["pid"]) != worker["pid"]:
+                    self._manage("PUT", path, params={"min_worker": "0", "max_worker": "0", **NOT_WAITING})
+                    raise ServerError(f"the workers of {model} end while they load it; see logs/model_log.log")
             time.sleep(POLL_S)
-        raise ServerError(f"{model}: its workers are {statuses} after {MANAGE_TIMEOUT_S:g} s; see logs/model_log.log")
+        raise ServerError(f"the workers of {model} were not ready within {MANAGE_TIMEOUT_S:g} s")
 
     def unregister(self, model: str, version: str | None) -> Any:
         return self._manage("DELETE", f"/models/{quote(model)}" + (f"/{quote(version)}" if version else ""))

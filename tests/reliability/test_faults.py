@@ -10,15 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from mar_tools.reliability.archives import Archives, build_archives
+from mar_tools.reliability.archives import BROKEN, Archives, build_archives
 from mar_tools.reliability.episodes import make_healthy
 from mar_tools.reliability.malformed import run_malformed
 from mar_tools.reliability.rows import ROWS
 from mar_tools.reliability.soak import soak
 from mar_tools.reliability.world import World, open_world
+from mar_tools.torchserve_api import ServerError
 
 RATE = 25.0  # requests/s: a busy machine has to keep up with one worker
 PATIENCE = 4.0
+NOT_YET = {
+    "B4-deadlock": "needs a watchdog in the worker",
+    "B4-loop": "needs a watchdog in the worker",
+    "B5": "needs a bound of a worker's memory",
+    "B6": "needs a start that serves what can be served",
+    "B10": "needs a drain",
+}
 OpenWorld = Callable[[Mapping[str, str]], World]
 
 
@@ -46,11 +54,29 @@ def world_with(archives: Archives) -> Iterator[OpenWorld]:
         yield find
 
 
-@pytest.mark.parametrize("name", ROWS)
+def mark(name: str) -> object:
+    return pytest.param(name, marks=pytest.mark.xfail(reason=NOT_YET[name], strict=True)) if name in NOT_YET else name
+
+
+@pytest.mark.parametrize("name", [mark(name) for name in ROWS])
 def test_a_fault_costs_what_it_may_and_no_more(name: str, world_with: OpenWorld) -> None:
     row = ROWS[name]
     episode = row.run(world_with(row.settings), random.Random(name))
     assert episode.problems == [], (episode.figures, episode.failures)
+
+
+def test_registering_an_archive_that_cannot_load_fails_soon_and_leaves_no_worker(
+    world_with: OpenWorld, archives: Archives
+) -> None:
+    world = world_with({})
+    link = world.server.model_store() / archives.broken.name
+    link.symlink_to(archives.broken)
+    with pytest.raises(ServerError, match=r"cannot register broken\.mar: the workers of broken end while they load it"):
+        world.server.client.register(link.name, 1, 4, 20)
+    (described,) = world.server.client.describe(BROKEN)
+    assert described["minWorkers"] == 0
+    world.server.client.unregister(BROKEN, None)
+    link.unlink()
 
 
 def test_malformed_requests_harm_nobody(world_with: OpenWorld) -> None:

@@ -65,7 +65,7 @@ def test_failures_of_a_kind_are_told_together_and_none_is_lost() -> None:
     )
     assert lines == [
         "2 answered 500; due +0.00 to +2.00 s, waited 0.50 to 1.00 s",
-        "1 of the fault itself answered 0; due +0.00 s, waited 0.50 s",
+        "1 of the bad requests answered 0; due +0.00 s, waited 0.50 s",
     ]
 
 

@@ -19,7 +19,7 @@ def bad_requests(picture: bytes) -> tuple[Ask, ...]:
         ("no image", b"this is no image", image, 400),
         ("empty", b"", image, 400),
         ("cut", picture[: len(picture) // 2], image, 400),
-        ("not on the list of formats", b"%PDF-1.7 and so on", {"Content-Type": "application/pdf"}, 400),
+        ("not on the list of formats", b"%PDF-1.7 and so on", {"Content-Type": "application/pdf"}, 415),
         ("no JSON", b"{", json, 400),
         ("JSON that is no request", b"[null]", json, 400),
         ("JSON with an image that is none", b'{"instances": [{"b64": "AAAA"}]}', json, 400),
