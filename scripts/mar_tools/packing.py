@@ -29,9 +29,11 @@ NOT_HANDED_OVER = shutil.ignore_patterns("export.json", "model-config.yaml")
 FIXED_CREATION = "01/01/1980 00:00:00"
 
 
-def build_archive(export_folder: Path, handlers: Path, model_store: Path) -> Path:
+def build_archive(export_folder: Path, handlers: Path, model_store: Path, entry_file: str | None = None) -> Path:
     """Write `<model_store>/<name>.mar`, whole or not at all. Raises ConfigError for an export that is not verified,
     and for one that would not pass the checks of archive_checks.py, such as with a key of its own in its yaml.
+
+    entry_file: another one in `handlers` than that of the task.
     """
     manifest = read_manifest(export_folder)
     require_verified(export_folder)
@@ -41,9 +43,9 @@ def build_archive(export_folder: Path, handlers: Path, model_store: Path) -> Pat
         content = Path(temporary) / "content"
         shutil.copytree(handlers, content, ignore=NOT_PACKED)
         shutil.copytree(export_folder, content, ignore=NOT_HANDED_OVER, dirs_exist_ok=True)
-        entry_file = content / ENTRY_FILES[manifest.task]
+        entry = content / (entry_file or ENTRY_FILES[manifest.task])
         config_file = export_folder / "model-config.yaml"
-        packed = _run_archiver(manifest.name, manifest.version, entry_file, config_file, Path(temporary))
+        packed = _run_archiver(manifest.name, manifest.version, entry, config_file, Path(temporary))
         normalise_archive(packed, Path(temporary) / target.name)
         verify_archive(Path(temporary) / target.name)
         os.replace(Path(temporary) / target.name, target)

@@ -21,6 +21,10 @@ CONNECT_TIMEOUT_S = 3.0
 PREDICT_TIMEOUT_S = 60.0
 MANAGE_TIMEOUT_S = 180.0
 BUSY = 503
+POLL_S = 0.25
+# Of calls that start or end workers. TorchServe would wait for them on one of its I/O threads, and all connections of
+# that thread with it: of 16 threads, each holds a 16th of the requests.
+NOT_WAITING = {"synchronous": "false"}
 CONNECTIONS = 64  # that are kept open, as many as predict_images.py asks through at once
 OPTIONS_HEADER = "X-Inference-Options"
 EXPECTED_ARCHIVE = "expected the file name of an archive in the model store, such as resnet50.mar"
@@ -123,18 +127,45 @@ class TorchServeClient:
             "initial_workers": str(workers),
             "batch_size": str(batch_size),
             "max_batch_delay": str(max_batch_delay_ms),
-            "synchronous": "true",
+            **NOT_WAITING,
         }
+        before = self._list_versions()
         try:
-            return self._manage("POST", "/models", params={"url": archive, **parameters})
+            self._manage("POST", "/models", params={"url": archive, **parameters})
+            [(model, version)] = self._list_versions() - before
+            self._wait_for_workers(model, version, workers)
         except ServerError as error:
             hint = next((hint for said, hint in REGISTER_HINTS.items() if said in str(error)), "")
             raise ServerError(f"cannot register {archive}: {error}{hint}") from error
+        return {"status": f"model {model} {version} is served by {workers} workers"}
 
     def scale(self, model: str, version: str | None, workers: int) -> Any:
+        """Returns when there are as many workers, all of them ready."""
         path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
-        limits = {"min_worker": str(workers), "max_worker": str(workers), "synchronous": "true"}
-        return self._manage("PUT", path, params=limits)
+        limits = {"min_worker": str(workers), "max_worker": str(workers)}
+        self._manage("PUT", path, params={**limits, **NOT_WAITING})
+        self._wait_for_workers(model, version, workers)
+        return {"status": f"model {model} is served by {workers} workers"}
+
+    def _list_versions(self) -> set[tuple[str, str]]:
+        return {(model, entry["modelVersion"]) for model in self.list_models() for entry in self.describe(model)}
+
+    def _wait_for_workers(self, model: str, version: str | None, count: int) -> None:
+        """Raises ServerError where they are not ready in time, or one ends while it loads; the model has none then."""
+        path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
+        deadline, loading = time.monotonic() + MANAGE_TIMEOUT_S, dict[str, int]()
+        while time.monotonic() < deadline:
+            workers = self._manage("GET", path)[0]["workers"]
+            if [worker["status"] for worker in workers] == ["READY"] * count:
+                return
+            for worker in workers:
+                if worker["status"] == "READY" or worker["pid"] < 0:
+                    continue
+                if loading.setdefault(worker["id"], worker["pid"]) != worker["pid"]:
+                    self._manage("PUT", path, params={"min_worker": "0", "max_worker": "0", **NOT_WAITING})
+                    raise ServerError(f"the workers of {model} end while they load it; see logs/model_log.log")
+            time.sleep(POLL_S)
+        raise ServerError(f"the workers of {model} were not ready within {MANAGE_TIMEOUT_S:g} s")
 
     def unregister(self, model: str, version: str | None) -> Any:
         return self._manage("DELETE", f"/models/{quote(model)}" + (f"/{quote(version)}" if version else ""))
