@@ -117,6 +117,7 @@ EXTRAS = {
     "matplotlib": "benchmark",
     "optuna": "benchmark",
     "captum": "explanations",
+    "atheris": "fuzz",
 }
 
 

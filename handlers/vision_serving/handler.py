@@ -210,7 +210,7 @@ class VisionHandler(ABC):
         else:
             timings = StageTimings()
             responses = self._respond(data, request_headers, timings)
-            headers = self._headers(len(data), timings)
+            headers = self._headers(responses, timings)
         for index, response in enumerate(responses):
             _set_response(context, index, response, headers)
         return [response.body for response in responses]
@@ -236,12 +236,13 @@ class VisionHandler(ABC):
             for index, payload in enumerate(payloads)
         ]
 
-    def _headers(self, batch_size: int, timings: StageTimings) -> dict[str, str]:
+    def _headers(self, responses: Sequence[Response], timings: StageTimings) -> dict[str, str]:
         return {
             "X-Model-Version": self.version,
             "X-Backend": self.config.backend,
             "X-Precision": self.config.precision,
-            "X-Batch-Size": str(batch_size),
+            "X-Batch-Size": str(len(responses)),
+            "X-Batch-Failed": str(sum(response.status >= 400 for response in responses)),
             "Server-Timing": timings.server_timing(),
         }
 

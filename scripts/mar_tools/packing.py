@@ -23,8 +23,11 @@ FIXED_CREATION = "01/01/1980 00:00:00"
 FIXED_MODE = 0o100644 << 16
 
 
-def build_archive(export_folder: Path, handlers: Path, model_store: Path) -> Path:
-    """Write `<model_store>/<name>.mar`, whole or not at all. Raises ConfigError for an export that is not verified."""
+def build_archive(export_folder: Path, handlers: Path, model_store: Path, entry_file: str | None = None) -> Path:
+    """Write `<model_store>/<name>.mar`, whole or not at all. Raises ConfigError for an export that is not verified.
+
+    entry_file: another one in `handlers` than that of the task.
+    """
     manifest = read_manifest(export_folder)
     require_verified(export_folder)
     model_store.mkdir(parents=True, exist_ok=True)
@@ -33,9 +36,9 @@ def build_archive(export_folder: Path, handlers: Path, model_store: Path) -> Pat
         content = Path(temporary) / "content"
         shutil.copytree(handlers, content, ignore=NOT_PACKED)
         shutil.copytree(export_folder, content, ignore=NOT_HANDED_OVER, dirs_exist_ok=True)
-        entry_file = content / ENTRY_FILES[manifest.task]
+        entry = content / (entry_file or ENTRY_FILES[manifest.task])
         config_file = export_folder / "model-config.yaml"
-        packed = _run_archiver(manifest.name, manifest.version, entry_file, config_file, Path(temporary))
+        packed = _run_archiver(manifest.name, manifest.version, entry, config_file, Path(temporary))
         normalise_archive(packed, Path(temporary) / target.name)
         os.replace(Path(temporary) / target.name, target)
     return target

@@ -41,6 +41,7 @@ class Exchange:
     """A request and what came of it. Times by time.perf_counter.
 
     status: 0 where no answer came. problem: in which way the answer is not the expected one, empty where it is.
+    batch_failed: how many of the requests that shared its batch failed.
     """
 
     ask: Ask
@@ -50,6 +51,7 @@ class Exchange:
     problem: str
     batch_size: int = 0
     tries: int = 1
+    batch_failed: int = 0
 
     @property
     def latency_s(self) -> float:
@@ -193,7 +195,8 @@ class Sender:
             return Exchange(ask, due, time.perf_counter(), 0, f"no answer ({type(error).__name__})", tries=number)
         problem = _judge(ask, response.status, body)
         batch_size = int(response.headers.get("X-Batch-Size", 0))
-        return Exchange(ask, due, time.perf_counter(), response.status, problem, batch_size, number)
+        batch_failed = int(response.headers.get("X-Batch-Failed", 0))
+        return Exchange(ask, due, time.perf_counter(), response.status, problem, batch_size, number, batch_failed)
 
 
 def _judge(ask: Ask, status: int, body: bytes) -> str:
