@@ -128,7 +128,8 @@ step_tune() ( # does the search find what trying everything finds?
   vary ''
   serve "$exports"/mobilenet_v3_large/openvino-int8
   stop
-  tune=(python scripts/tune_model.py mobilenet_v3_large --config "$config" --p99-ms 30 --trial-s "${TRIAL_S:-3}")
+  tune=(python scripts/tune_model.py mobilenet_v3_large --config "$config" --p99-ms "${P99_MS:-60}" --trial-s "${TRIAL_S:-3}")
+  tune+=(--batch-sizes 1 4 8 16 --delays-ms 1 5)
   "${tune[@]}" --exhaustive --json "$results/tuning-exhaustive.json"
   "${tune[@]}" --budget-min "${BUDGET_MIN:-5}" --json "$results/tuning-search.json"
   rm "$results"/tuning-*.journal

@@ -64,7 +64,8 @@ def main() -> None:
         images = load_test_images(IMAGES) if arguments.images is None else load_encoded_images(arguments.images, IMAGES)
         requests = prepare_requests(images, expected=expect_answers(candidate.archive, images))
     tuner = Tuner(candidate, requests, goal, log_settings if log_settings.is_file() else None)
-    space = new_space(usable_cores(), candidate.gpus, goal.p99_ms, current)
+    choices = (arguments.batch_sizes, arguments.delays_ms)
+    space = new_space(usable_cores(), candidate.gpus, goal.p99_ms, current, *choices)
     evidence = arguments.json or arguments.config.resolve().parent / "tuning" / f"{candidate.name}.json"
     mode = "exhaustive" if arguments.exhaustive else "search"
     key = (mode, usable_cores(), *tuner.key())
@@ -96,6 +97,8 @@ def parse_arguments() -> Namespace:
     parser.add_argument("--version", help="of the model, where the store has several")
     parser.add_argument("--images", type=Path, help="a folder; default: cuts of examples/photographs, 640 x 427")
     parser.add_argument("--trial-s", type=float, default=5.0, help="how long a load of a trial lasts")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", metavar="N", help="to choose from; default: 1, 2, 4, ...")
+    parser.add_argument("--delays-ms", type=int, nargs="+", metavar="MS", help="to choose from; default: 1, 2, 5, ...")
     parser.add_argument("--exhaustive", action="store_true", help="try everything, however long; write no settings")
     parser.add_argument("--apply", action="store_true", help="to the running server too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the evidence; default: tuning/MODEL.json")
@@ -104,6 +107,9 @@ def parse_arguments() -> Namespace:
     for name in ("p99_ms", "budget_min", "trial_s"):
         if getattr(arguments, name) <= 0:
             parser.error(f"--{name.replace('_', '-')} has to be more than 0")
+    for name in ("batch_sizes", "delays_ms"):
+        if min(getattr(arguments, name) or [1]) < 1:
+            parser.error(f"--{name.replace('_', '-')} have to be 1 or more")
     return arguments
 
 

@@ -155,6 +155,7 @@ class Server:
                 stderr=output,
                 check=True,
                 start_new_session=True,  # Ctrl-C in this terminal must not reach the server
+                umask=0o077,  # TorchServe makes key_file.json first, and takes it from other users afterwards
             )
 
     def _wait_until_ready(self, deadline: float, announce: Callable[[str], None]) -> list[ModelStatus]:

@@ -22,6 +22,7 @@ MANAGE_TIMEOUT_S = 180.0
 BUSY = 503
 CONNECTIONS = 64  # that are kept open, as many as predict_images.py asks through at once
 OPTIONS_HEADER = "X-Inference-Options"
+EXPECTED_ARCHIVE = "expected the file name of an archive in the model store, such as resnet50.mar"
 # What TorchServe says -> what to do.
 REGISTER_HINTS = {
     "already registered": "; `manage_models.py unregister` it first, or give the recipe another `version`",
@@ -94,7 +95,12 @@ class TorchServeClient:
         return card
 
     def register(self, archive: str, workers: int, batch_size: int, max_batch_delay_ms: int) -> Any:
-        """`archive` is a file name in the server's model store. Returns when the workers are ready."""
+        """`archive` is a file name in the server's model store. Returns when the workers are ready.
+
+        Raises ServerError for a path or a URL too: TorchServe would take the path of a folder anywhere on its machine.
+        """
+        if not archive.endswith(".mar") or archive != Path(archive).name:
+            raise ServerError(f"cannot register {archive!r} by path or URL: {EXPECTED_ARCHIVE}")
         parameters = {
             "initial_workers": str(workers),
             "batch_size": str(batch_size),

@@ -36,6 +36,11 @@ def test_the_plans_of_two_cores_leave_no_core_idle_for_long() -> None:
     assert space.delays_ms == (1, 2, 5, 10, 20, 50)
 
 
+def test_fewer_batch_sizes_and_delays_may_be_asked_for() -> None:
+    space = new_space(2, 0, 100, CURRENT, batch_sizes=(1, 16), delays_ms=(1, 5))
+    assert (space.batch_sizes, space.delays_ms) == ((1, 8, 16), (1, 2, 5))
+
+
 def test_the_current_settings_are_always_a_choice() -> None:
     odd = Settings(workers=3, threads=5, batch_size=12, max_batch_delay_ms=77)
     space = new_space(2, 0, 10, odd)
@@ -88,12 +93,12 @@ def keeps_up_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[float
     return install
 
 
-def test_the_highest_rate_that_keeps_the_latency_is_found_from_above(
+def test_the_highest_rate_that_keeps_the_latency_is_found_by_halves(
     keeps_up_to: Callable[[float], list[float]],
 ) -> None:
     rates = keeps_up_to(82)
     found = find_rate(TARGET, [], CURRENT, 100, capacity=100, to_beat=0, duration_s=1)
-    assert rates == [95, 90, 85, 80]
+    assert rates == [50, 75, 85, 80]
     assert found is not None
     assert (found.rate, found.capacity, found.measured.latency_ms["p99"]) == (80, 100, 50)
 
@@ -101,7 +106,7 @@ def test_the_highest_rate_that_keeps_the_latency_is_found_from_above(
 def test_nobody_looks_closer_at_what_cannot_be_the_best(keeps_up_to: Callable[[float], list[float]]) -> None:
     rates = keeps_up_to(82)
     assert find_rate(TARGET, [], CURRENT, 100, capacity=100, to_beat=87, duration_s=1) is None
-    assert rates == [95, 90]
+    assert rates == [90]
 
 
 def test_a_server_that_is_always_too_slow_has_no_rate(keeps_up_to: Callable[[float], list[float]]) -> None:

@@ -10,7 +10,7 @@ from mar_tools.benchmarking.targets import Request, Target
 from mar_tools.tuning.space import Settings
 from vision_serving.errors import VisionServingError
 
-SHARES = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # of what a closed loop reaches
+SHARES = tuple(number / 20 for number in range(19, 1, -1))  # of what a closed loop reaches: 0.95, 0.9, ... 0.1
 MIN_CONNECTIONS, MAX_CONNECTIONS = 4, 512
 WARM_UP_S = 2.0
 
@@ -45,16 +45,22 @@ def find_rate(
     to_beat: float,
     duration_s: float,
 ) -> Probe | None:
-    """From the capacity downwards; None as soon as no rate is left that beats `to_beat`."""
-    for number, share in enumerate(SHARES):
-        rate = round(share * capacity, 2)
-        if rate <= to_beat:
-            return None
-        measured = run_open_loop(target, requests, rate, duration_s, seed=number)
+    """By halves among SHARES of the capacity; None where none of them that beats `to_beat` keeps the latency."""
+    rates = [round(share * capacity, 2) for share in SHARES]
+    low, high = 0, sum(rate > to_beat for rate in rates)  # the first that keeps it is among rates[low:high + 1]
+    can_be_worst = high == len(rates)
+    best, measured = None, None
+    while low < high:
+        number = (low + high) // 2
+        measured = run_open_loop(target, requests, rates[number], duration_s, seed=number)
         refuse_wrong(measured, settings)
         if keeps(measured, p99_ms):
-            return Probe(rate, capacity, measured)
-    return Probe(0.0, capacity, measured)
+            best, high = Probe(rates[number], capacity, measured), number
+        else:
+            low = number + 1
+    if best is None and can_be_worst and measured is not None:
+        return Probe(0.0, capacity, measured)
+    return best
 
 
 def keeps(measured: Measurement, p99_ms: float) -> bool:

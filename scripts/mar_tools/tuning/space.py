@@ -1,5 +1,6 @@
 """What is tried: how a model can be served on so many cores."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,11 +55,24 @@ class Space:
         ]
 
 
-def new_space(cores: int, gpus: int, p99_ms: float, current: Settings) -> Space:
-    """gpus: that the model runs on, 0 for the CPU. current: always among the choices."""
+def new_space(
+    cores: int,
+    gpus: int,
+    p99_ms: float,
+    current: Settings,
+    batch_sizes: Sequence[int] | None = None,
+    delays_ms: Sequence[int] | None = None,
+) -> Space:
+    """gpus: that the model runs on, 0 for the CPU. current: always among the choices.
+
+    batch_sizes, delays_ms: those to choose from; None: all that make sense.
+    """
     plans = {(current.workers, current.threads), *(_plans_on_gpus(cores, gpus) if gpus else _plans(cores))}
-    sizes = {current.batch_size, *_powers_of_two(MAX_BATCH_SIZE["cuda" if gpus else "cpu"])}
-    delays = {DELAYS_MS[0], current.max_batch_delay_ms, *(d for d in DELAYS_MS if d <= DELAY_SHARE * p99_ms)}
+    if batch_sizes is None:
+        batch_sizes = _powers_of_two(MAX_BATCH_SIZE["cuda" if gpus else "cpu"])
+    if delays_ms is None:
+        delays_ms = [DELAYS_MS[0], *(delay for delay in DELAYS_MS if delay <= DELAY_SHARE * p99_ms)]
+    sizes, delays = {current.batch_size, *batch_sizes}, {current.max_batch_delay_ms, *delays_ms}
     return Space(cores, tuple(sorted(plans)), tuple(sorted(sizes)), tuple(sorted(delays)))
 
 
