@@ -45,6 +45,7 @@ LAYERS = (
         "resources",
         "labels",
         "failures",
+        "protection",
         "model_card",
         "tensor_answers",
         "backends.base",
@@ -58,11 +59,12 @@ LAYERS = (
     {"backends.*"},
     {"backends"},
     {"preparation"},
-    {"explanations"},
+    {"batching", "explanations"},
     {"picture_answers"},
     {"handler"},
 )
 WITHIN_A_LAYER = {
+    ("protection", "failures"),
     ("responses", "payload"),
     ("responses", "tensor_answers"),
     ("preprocessing", "images"),

@@ -11,6 +11,7 @@
         ├── UnsupportedFormatError  415
         ├── InvalidOptionError      422
         ├── InferenceError          500
+        │   └── DeviceLostError
         ├── NotSupportedError       501
         ├── ExplanationTimeoutError 504
         └── OutOfResourcesError     507
@@ -77,6 +78,10 @@ class InferenceError(RequestError):
     """The model failed on this image alone."""
 
     status = 500
+
+
+class DeviceLostError(InferenceError):
+    """A GPU that computes nothing more in this process, whatever it is given."""
 
 
 class NotSupportedError(RequestError):

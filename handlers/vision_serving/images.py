@@ -13,7 +13,7 @@ import PIL.AvifImagePlugin
 import PIL.Image
 from numpy.typing import NDArray
 
-from vision_serving.colours import scale_colour_key, to_rgb
+from vision_serving.colours import scale_colour_key, to_array, to_rgb
 from vision_serving.config import ColourConfig, ImageLimits
 from vision_serving.errors import (
     ConfigError,
@@ -150,21 +150,40 @@ def shrink_jpeg(opened: PIL.Image.Image, spare: Callable[[tuple[int, int]], floa
 
 
 def read_pixels(opened: PIL.Image.Image, colours: ColourConfig) -> Image:
-    """Decode an opened image, upright. Raises ImageDecodeError, UnsupportedFormatError or OutOfResourcesError."""
-    return np.asarray(read_picture(opened, colours))
+    """Decode an opened image, upright; it holds no pixels itself then.
+
+    Raises ImageDecodeError, UnsupportedFormatError or OutOfResourcesError.
+    """
+    picture = read_picture(opened, colours)
+    try:
+        return to_array(picture)
+    except MemoryError as error:
+        raise _damaged(error) from error
+    finally:
+        picture.close()
 
 
 def read_picture(opened: PIL.Image.Image, colours: ColourConfig) -> PIL.Image.Image:
-    """As `read_pixels`, a picture of mode RGB."""
+    """As `read_pixels`, a picture of mode RGB. What was opened holds pixels no more, unless it is that picture."""
     try:
         scale_colour_key(opened)
         opened.load()
+        if hasattr(opened, "_decoder"):  # of WebP and AVIF: it keeps what it decoded
+            opened._decoder = None
         orientation = _read_orientation(opened)
-        return _to_upright(to_rgb(opened, colours), orientation)
+        picture = _instead_of(opened, to_rgb(opened, colours))
+        return _instead_of(picture, _to_upright(picture, orientation))
     except RequestError:
         raise
     except Exception as error:
         raise _damaged(error) from error
+
+
+def _instead_of(former: PIL.Image.Image, picture: PIL.Image.Image) -> PIL.Image.Image:
+    """The picture; the memory of the former one, if it is another, is free."""
+    if picture is not former:
+        former.close()
+    return picture
 
 
 def full_size_hw(opened: PIL.Image.Image) -> tuple[int, int]:

@@ -62,7 +62,7 @@ class Response:
 
     @property
     def phrase(self) -> str:
-        return PHRASES[self.status]
+        return PHRASES.get(self.status, "Error")
 
 
 def encode_response(outcome: Outcome, model: ServedModel = ServedModel()) -> Response:
