@@ -40,7 +40,7 @@ from vision_serving.resources import (
     plan_threads,
     usable_cores,
 )
-from vision_serving.responses import ItemResult, Outcome, Response, ServedModel, bound, encode_response
+from vision_serving.responses import ItemResult, Outcome, Response, ServedModel, bound, encode_response, header_text
 
 ReadOptions = Callable[[Mapping[str, Any]], Options]
 Predict = Callable[[Sequence[Payload], StageTimings], list[Outcome]]
@@ -281,4 +281,4 @@ def _set_response(context: Any, index: int, response: Response, headers: Mapping
     context.set_response_content_type(index, response.content_type)
     context.set_response_status(response.status, response.phrase, index)
     for name, value in {**headers, **response.headers}.items():
-        context.set_response_header(index, name, value)
+        context.set_response_header(index, name, header_text(value))

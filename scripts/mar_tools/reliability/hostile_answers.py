@@ -10,11 +10,12 @@ from mar_tools.reliability.hostile_truth import Truth
 from mar_tools.reliability.traffic import Ask
 
 LARGEST_BYTES = 2048
-# top_k -> status and type of the answer; `null` stands for a number that JSON has not.
+# top_k -> status and type of the answer; `null` stands for a number that JSON has not, and for nothing.
 OUTCOMES: dict[int, tuple[int, str]] = {
     901: (200, ""),
     902: (200, ""),
-    **dict.fromkeys((903, 905, 906, 907, 908, 909), (500, "InferenceError")),
+    909: (200, ""),
+    **dict.fromkeys((903, 905, 906, 907, 908), (500, "InferenceError")),
     904: (413, "PayloadTooLargeError"),
     **dict.fromkeys((910, 911, 912), (500, "InferenceError")),
     913: (400, "RequestError"),
