@@ -35,6 +35,7 @@ LAYERS = (
         "payload",
         "colours",
         "image_headers",
+        "image_structure",
         "images",
         "drawing",
         "preprocessing",
@@ -69,6 +70,7 @@ WITHIN_A_LAYER = {
     ("preprocessing", "images"),
     ("images", "colours"),
     ("images", "image_headers"),
+    ("images", "image_structure"),
     ("backends.torch_compile", "backends.eager"),  # its graph is eager's, and then compiled
 }
 # The packages that only a backend's own files know. The backends of PyTorch itself have none, but for their exporters.

@@ -131,6 +131,7 @@ EXTRAS = {
     "matplotlib": "benchmark",
     "optuna": "benchmark",
     "captum": "explanations",
+    "atheris": "fuzz",
 }
 
 

@@ -42,7 +42,7 @@ from vision_serving.resources import (
     plan_threads,
     usable_cores,
 )
-from vision_serving.responses import ItemResult, Outcome, Response, ServedModel, bound, encode_response
+from vision_serving.responses import ItemResult, Outcome, Response, ServedModel, bound, encode_response, header_text
 
 ReadOptions = Callable[[Mapping[str, Any]], Options]
 Predict = Callable[[Sequence[Payload], StageTimings], list[Outcome]]
@@ -186,7 +186,7 @@ class VisionHandler(ABC):
         else:
             timings = StageTimings()
             responses = self._respond(data, request_headers, timings)
-            headers = self._headers(len(data), timings)
+            headers = self._headers(responses, timings)
         for index, response in enumerate(responses):
             _set_response(context, index, response, headers)
         return [response.body for response in responses]
@@ -222,12 +222,13 @@ class VisionHandler(ABC):
             failure = to_request_error(error, "answer")
             return encode_response(replace(outcome, items=(failure,)), ServedModel())
 
-    def _headers(self, batch_size: int, timings: StageTimings) -> dict[str, str]:
+    def _headers(self, responses: Sequence[Response], timings: StageTimings) -> dict[str, str]:
         return {
             "X-Model-Version": self.version,
             "X-Backend": self.config.backend,
             "X-Precision": self.config.precision,
-            "X-Batch-Size": str(batch_size),
+            "X-Batch-Size": str(len(responses)),
+            "X-Batch-Failed": str(sum(response.status >= 400 for response in responses)),
             "X-Worker-Pid": str(os.getpid()),
             "Server-Timing": timings.server_timing(),
         }
@@ -286,4 +287,4 @@ def _set_response(context: Any, index: int, response: Response, headers: Mapping
     context.set_response_content_type(index, response.content_type)
     context.set_response_status(response.status, response.phrase, index)
     for name, value in {**headers, **response.headers}.items():
-        context.set_response_header(index, name, value)
+        context.set_response_header(index, name, header_text(value))

@@ -24,7 +24,8 @@ from vision_serving.errors import (
     UnsupportedFormatError,
     how_to_install,
 )
-from vision_serving.image_headers import check_chunks, check_header, check_size
+from vision_serving.image_headers import check_header, check_size
+from vision_serving.image_structure import check_exif, check_structure
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,9 @@ UPRIGHT = {
     8: PIL.Image.Transpose.ROTATE_90,
 }
 
-FULL_SIZE = "full size"  # in an opened image's `info`: (width, height) as it is stored, however small it is decoded
+# In an opened image's `info`: (width, height) as it is stored, however small it is decoded. No string, for the texts of
+# a PNG come there under any.
+FULL_SIZE = (0, 0)
 TURNED = (5, 6, 7, 8)  # orientations whose height is stored as width
 JPEGS = ("JPEG", "MPO")  # MPO: what Pillow calls a JPEG with more pictures behind it, as many phones write them
 JPEG_FACTORS = (8, 4, 2)
@@ -114,7 +117,7 @@ def open_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None
     """
     if not encoded:
         raise ImageDecodeError("the image is empty (0 bytes)")
-    check_chunks(encoded)
+    check_structure(encoded)
     try:
         image = PIL.Image.open(io.BytesIO(encoded), formats=limits.formats)
         check_header(image, encoded, limits)
@@ -222,6 +225,7 @@ def _to_upright(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
 def _read_orientation(image: PIL.Image.Image) -> int:
     """1, as it is stored, for a picture whose EXIF block is damaged or says nothing."""
     try:
+        check_exif(image.info)
         orientation = image.getexif().get(EXIF_ORIENTATION)
     except DECODER_ERRORS:
         return 1

@@ -44,6 +44,7 @@ class Exchange:
 
     status: 0 where no answer came. problem: in which way the answer is not the expected one, empty where it is.
     earlier: the tries before this one, each answered with one of RETRIED.
+    batch_failed: how many of the requests that shared its batch failed.
     """
 
     ask: Ask
@@ -53,6 +54,7 @@ class Exchange:
     problem: str
     batch_size: int = 0
     earlier: tuple["Exchange", ...] = ()
+    batch_failed: int = 0
 
     @property
     def latency_s(self) -> float:
@@ -218,7 +220,8 @@ class Sender:
             return Exchange(ask, due, time.perf_counter(), 0, f"no answer ({type(error).__name__})")
         problem = _judge(ask, response.status, body)
         batch_size = int(response.headers.get("X-Batch-Size", 0))
-        return Exchange(ask, due, time.perf_counter(), response.status, problem, batch_size)
+        batch_failed = int(response.headers.get("X-Batch-Failed", 0))
+        return Exchange(ask, due, time.perf_counter(), response.status, problem, batch_size, batch_failed=batch_failed)
 
 
 def _judge(ask: Ask, status: int, body: bytes) -> str:
