@@ -59,6 +59,7 @@ class ApiDescription:
         for name, description in (("X-Precision", headers["Precision"]), ("X-Backend", headers["Backend"])):
             self.check(description["schema"], response.headers[name])
         self.check(headers["BatchSize"]["schema"], int(response.headers["X-Batch-Size"]))
+        self.check(headers["BatchFailed"]["schema"], int(response.headers["X-Batch-Failed"]))
 
     def examples(self, node: Any) -> dict[str, Any]:
         """Name -> value, of a response or a request body."""

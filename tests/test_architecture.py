@@ -35,6 +35,7 @@ LAYERS = (
         "payload",
         "colours",
         "image_headers",
+        "image_structure",
         "images",
         "drawing",
         "preprocessing",
@@ -44,29 +45,32 @@ LAYERS = (
         "resources",
         "labels",
         "failures",
+        "protection",
         "model_card",
         "tensor_answers",
         "backends.base",
         "masks",
         "keypoints",
     },
-    {"instances", "pictures"},
+    {"instances", "pictures", "draining"},
     {"attribution"},
     {"heat_maps"},
     {"graphs", "graphs.*", "tiling"},
     {"backends.*"},
     {"backends"},
     {"preparation"},
-    {"explanations"},
+    {"batching", "explanations"},
     {"picture_answers"},
     {"handler"},
 )
 WITHIN_A_LAYER = {
+    ("protection", "failures"),
     ("responses", "payload"),
     ("responses", "tensor_answers"),
     ("preprocessing", "images"),
     ("images", "colours"),
     ("images", "image_headers"),
+    ("images", "image_structure"),
     ("backends.torch_compile", "backends.eager"),  # its graph is eager's, and then compiled
 }
 # The packages that only a backend's own files know. The backends of PyTorch itself have none, but for their exporters.
@@ -255,7 +259,7 @@ def test_a_classifier_starts_without_torchvision_or_a_runtime() -> None:
     assert finished.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("script", ["serve_models", "manage_models", "predict_images"])
+@pytest.mark.parametrize("script", ["serve_models", "manage_models", "predict_images", "health_probe"])
 def test_a_script_that_talks_to_a_server_does_not_wait_for_pytorch(script: str) -> None:
     code = f"import sys, {script}; print('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "scripts", ROOT / "handlers")))}

@@ -1,11 +1,14 @@
 """Decoded pixels of any colour mode -> RGB as a person sees them: 8 bits, sRGB, on a background."""
 
 import io
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import PIL.ImageCms
+from numpy.typing import NDArray
 from PIL.ImageCms import ImageCmsTransform
 from PIL.PngImagePlugin import PngImageFile
 
@@ -31,6 +34,8 @@ MEANT_FOR = {
 }
 MAX_PROFILE_BYTES = 4_000_000  # those of printing presses have up to 3 MB
 CACHED_PROFILE_BYTES = 65_536
+WHOLE_PIXELS = 4_000_000  # that are read at once; of larger pictures STRIP_PIXELS
+STRIP_PIXELS = 500_000
 ROUNDING = 2  # levels: a profile that changes no colour by more is sRGB by another name
 
 
@@ -60,12 +65,35 @@ def to_rgb(image: PIL.Image.Image, config: ColourConfig) -> PIL.Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def to_array(picture: PIL.Image.Image) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3) of a picture of mode RGB."""
+    if picture.width * picture.height <= WHOLE_PIXELS:
+        return np.asarray(picture)
+    pixels = np.empty((picture.height, picture.width, 3), np.uint8)
+    for rows, strip in read_strips(picture):
+        pixels[rows] = strip
+    return pixels
+
+
+def read_strips(picture: PIL.Image.Image) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Rows and their pixels, some at a time: of all at once Pillow makes two copies."""
+    width, height = picture.size
+    count = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, count):
+        bottom = min(top + count, height)
+        yield slice(top, bottom), np.asarray(picture.crop((0, top, width, bottom)))
+
+
 def _to_8_bits(image: PIL.Image.Image) -> PIL.Image.Image:
     """The high byte of 16-bit gray: Pillow's own conversion clips instead of scaling, and takes no note of tags."""
     tags = getattr(image, "tag_v2", {})
     shift = 4 if tags.get(BITS_PER_SAMPLE) == (12,) else 8
-    levels = (np.asarray(image) >> shift).clip(0, 255).astype(np.uint8)
-    gray = PIL.Image.fromarray(255 - levels if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else levels)
+    levels = np.empty((image.height, image.width), np.uint8)
+    for rows, wide in read_strips(image):
+        levels[rows] = (wide >> shift).clip(0, 255)
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        np.subtract(255, levels, out=levels)
+    gray = PIL.Image.fromarray(levels)
     gray.info = dict(image.info)
     return gray
 

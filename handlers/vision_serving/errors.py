@@ -11,7 +11,9 @@
         ├── UnsupportedFormatError  415
         ├── InvalidOptionError      422
         ├── InferenceError          500
+        │   └── DeviceLostError
         ├── NotSupportedError       501
+        ├── DrainingError           503
         ├── ExplanationTimeoutError 504
         └── OutOfResourcesError     507
 
@@ -39,6 +41,7 @@ class RequestError(VisionServingError):
     """A fault of one request or image. `status` is its HTTP status; the class name is the `type` of the answer."""
 
     status = 400
+    retry_after_s: int | None = None  # when it is worth asking again
 
 
 class MalformedRequestError(RequestError):
@@ -79,10 +82,21 @@ class InferenceError(RequestError):
     status = 500
 
 
+class DeviceLostError(InferenceError):
+    """A GPU that computes nothing more in this process, whatever it is given."""
+
+
 class NotSupportedError(RequestError):
     """Something that this model, or its backend, cannot do."""
 
     status = 501
+
+
+class DrainingError(RequestError):
+    """The server is about to stop, and takes no more requests."""
+
+    status = 503
+    retry_after_s = 1
 
 
 class ExplanationTimeoutError(RequestError):
@@ -117,6 +131,7 @@ EXTRAS = {
     "matplotlib": "benchmark",
     "optuna": "benchmark",
     "captum": "explanations",
+    "atheris": "fuzz",
 }
 
 

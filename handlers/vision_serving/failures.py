@@ -1,21 +1,70 @@
 """The border of one image: whatever a decoder or a model raises becomes the error of its answer."""
 
+import gc
 import logging
+import textwrap
+import traceback
 
 import torch
 
-from vision_serving.errors import InferenceError, OutOfResourcesError, RequestError
+from vision_serving.errors import DeviceLostError, InferenceError, OutOfResourcesError, RequestError
 
 logger = logging.getLogger(__name__)
 
-CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch raises it as a plain RuntimeError
+# What runtimes say in plain RuntimeErrors, and ONNX Runtime in its own, when memory cannot be had; in small letters.
+OUT_OF_MEMORY = (
+    "out of memory",  # CUDA, and TensorRT
+    "out_of_memory",  # oneDNN
+    "defaultcpuallocator",  # PyTorch
+    "bad_alloc",  # C++, as OpenVINO, ONNX Runtime and TVM pass it on
+    "bad allocation",
+    "failed to allocate",  # OpenVINO, ONNX Runtime
+    "could not create a memory object",  # oneDNN
+    "cannot allocate memory",  # the C library
+    "status_alloc_failed",  # cuBLAS, cuDNN
+)
+# How errors of CUDA begin in the texts of PyTorch, ONNX Runtime, TensorRT, cuDNN and cuBLAS.
+OF_CUDA = ("cuda error", "cuda failure", "cuda runtime", "cuda_error", "cudaerror", "cudnn_status", "cublas_status")
 
 
 def to_request_error(error: Exception, stage: str = "inference") -> RequestError:
     """The error as it is, where it is ours; of others the reason goes into the log alone."""
     if isinstance(error, RequestError):
         return error
-    logger.error("%s failed on one image", stage, exc_info=error)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or CPU_OUT_OF_MEMORY in str(error):
+    # Indented: TorchServe takes lines that begin with [METRICS] or [PID] for its own, and the text is anyone's.
+    reason = textwrap.indent("".join(traceback.format_exception(error)), " ")
+    logger.error("%s failed on one image\n%s", stage, reason)
+    if is_out_of_memory(error):
         return OutOfResourcesError(f"there is not enough memory for the {stage} of this image")
+    if is_device_lost(error):
+        return DeviceLostError("the GPU failed, and this worker is replaced; send the request again")
     return InferenceError(f"the {stage} of this image failed; the server's log has the reason")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of the machine or of a GPU, whichever runtime says so."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return any(sign in text for sign in OUT_OF_MEMORY)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether an error of CUDA, such as an illegal access, makes every later call of this process fail as well."""
+    text = str(error).lower()
+    if is_out_of_memory(error) or not any(sign in text for sign in OF_CUDA):
+        return False
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # nothing to ask: the text decides
+        return True
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
+def release_memory() -> None:
+    """Give back what nothing needs any more. To be called when no traceback holds a batch."""
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()

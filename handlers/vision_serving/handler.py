@@ -1,7 +1,9 @@
 """The request flow. `predict` is the whole of it; `initialize` and `handle` are the thin TorchServe side."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from torch import Tensor
 
 from vision_serving.backends import find_backend, load_backend
 from vision_serving.backends.base import Backend
+from vision_serving.batching import Batcher
 from vision_serving.config import BackendConfig, DeviceType, HandlerConfig, ImageLimits, read_handler_config
-from vision_serving.errors import BackendError, PayloadTooLargeError, RequestError, VisionServingError
+from vision_serving.draining import find_refusal, refuse
+from vision_serving.errors import BackendError, DeviceLostError, PayloadTooLargeError, RequestError
 from vision_serving.explanations import Explainer, wants_explanation
 from vision_serving.failures import to_request_error
 from vision_serving.images import Image, Shrink, load_formats, shrink_jpeg
@@ -26,20 +30,22 @@ from vision_serving.options import Options, parse_options
 from vision_serving.payload import Payload, parse_payload
 from vision_serving.picture_answers import encode_answer, options_for_drawing
 from vision_serving.predictions import Prediction
-from vision_serving.preparation import Item, Place, Preparer, group_items, list_sources, split_sources
-from vision_serving.preprocessing import ImageBatch, ImageGeometry, join_batches, spare_ratio
+from vision_serving.preparation import Item, Place, Preparer, list_sources, split_sources
+from vision_serving.preprocessing import ImageBatch, ImageGeometry, spare_ratio
+from vision_serving.protection import WorkerGuard
 from vision_serving.resources import (
     DEFAULT_ANSWER_BYTES,
     ThreadPlan,
     configured_answer_bytes,
+    configured_headroom_mb,
     configured_threads,
     plan_threads,
     usable_cores,
 )
-from vision_serving.responses import ItemResult, Outcome, Response, ServedModel, bound
+from vision_serving.responses import ItemResult, Outcome, Response, ServedModel, bound, encode_response, header_text
 
 ReadOptions = Callable[[Mapping[str, Any]], Options]
-PartResult = Prediction | RequestError  # of an image, or of one of its tiles
+Predict = Callable[[Sequence[Payload], StageTimings], list[Outcome]]
 
 
 class VisionHandler(ABC):
@@ -51,7 +57,9 @@ class VisionHandler(ABC):
     name: str = ""
     version: str = ""
     _max_answer_bytes: int = DEFAULT_ANSWER_BYTES
+    _guard: WorkerGuard = WorkerGuard()
     _preparer: Preparer
+    _batcher: Batcher
     _explainer: Explainer
     _folder: Path
     _device: torch.device
@@ -83,6 +91,8 @@ class VisionHandler(ABC):
             pin_threads=threads.pin,
         )
         self.backend = load_backend(self.config.backend, model_dir / self.config.artifact, backend_config, device)
+        limit = self.config.max_images_per_inference
+        self._batcher = Batcher(self.inference, self.postprocess, self.join, limit, device)
         self._explainer = Explainer(self.backend, self._preparer, self.labels, self.config)
 
     def predict(self, payloads: Sequence[Payload], timings: StageTimings | None = None) -> list[Outcome]:
@@ -93,7 +103,7 @@ class VisionHandler(ABC):
         for sources in split_sources(list_sources(payloads, options), self.config.max_images_per_inference):
             items, failures = self._preparer.prepare(sources, timings)
             results.update({place: to_request_error(error) for place, error in failures.items()})
-            results.update(self._predict_items(items, timings))
+            results.update(self._batcher.predict(items, timings))
         return _collect(payloads, options, results)
 
     def explain(self, payloads: Sequence[Payload], timings: StageTimings | None = None) -> list[Outcome]:
@@ -105,7 +115,9 @@ class VisionHandler(ABC):
     def warm_up(self, batch_size: int) -> None:
         """Run gray images through all stages, so that the first request finds everything allocated and compiled."""
         batch = self.preprocess([np.full((480, 640, 3), 128, dtype=np.uint8)])
-        self._run([Item((index, 0), batch, self.read_options({})) for index in range(batch_size)], StageTimings())
+        self._batcher.run(
+            [Item((index, 0), batch, self.read_options({})) for index in range(batch_size)], StageTimings()
+        )
 
     @abstractmethod
     def preprocess(self, images: Sequence[Image]) -> ImageBatch:
@@ -143,45 +155,6 @@ class VisionHandler(ABC):
             return error
         return options if payload.answer_type == JSON_TYPE else options_for_drawing(options)
 
-    def _predict_items(self, items: Sequence[Item], timings: StageTimings) -> dict[Place, ItemResult]:
-        """Results by place. Items that share a place, tiles of one image, have one result together."""
-        parts: dict[Place, list[tuple[Item, PartResult]]] = {}
-        for group in group_items(items, self.config.max_images_per_inference):
-            for item, result in zip(group, self._predict_group(group, timings), strict=True):
-                parts.setdefault(item.place, []).append((item, result))
-        return {place: self._join(found, timings) for place, found in parts.items()}
-
-    def _predict_group(self, items: Sequence[Item], timings: StageTimings) -> list[PartResult]:
-        """Results in order. A batch that fails is halved until the items that make it fail stand alone."""
-        try:
-            return list(self._run(items, timings))
-        except Exception as error:  # the border: whatever a model raises becomes the answer of the item that caused it
-            if len(items) == 1:
-                return [to_request_error(error)]
-        middle = len(items) // 2
-        return [*self._predict_group(items[:middle], timings), *self._predict_group(items[middle:], timings)]
-
-    def _join(self, found: Sequence[tuple[Item, PartResult]], timings: StageTimings) -> ItemResult:
-        """The result of one image; that of any part that failed, for an answer without it would be a wrong one."""
-        predictions = []
-        for _, result in found:
-            if isinstance(result, RequestError):
-                return result
-            predictions.append(result)
-        geometries = [item.batch.geometries[0] for item, _ in found]
-        try:
-            with timings.measure("postprocess"):
-                return self.join(predictions, geometries, found[0][0].options)
-        except Exception as error:  # the border, as above
-            return to_request_error(error)
-
-    def _run(self, items: Sequence[Item], timings: StageTimings) -> list[Prediction]:
-        batch = join_batches([item.batch for item in items])
-        with timings.measure("inference"):
-            outputs = self.inference(batch)
-        with timings.measure("postprocess"):
-            return self.postprocess(outputs, batch, [item.options for item in items])
-
     # TorchServe
 
     def initialize(self, context: Any) -> None:
@@ -190,27 +163,30 @@ class VisionHandler(ABC):
         model_dir = Path(properties["model_dir"])
         self.name = str(context.model_name)
         self.version = str((context.manifest or {}).get("model", {}).get("modelVersion", ""))
-        try:
+        self._guard = WorkerGuard.of(model_dir)
+        with self._guard.load(model_dir):
             config = read_handler_config(model_dir / "model-config.yaml")
             device = choose_device(properties.get("gpu_id"), config.backend, config.device_type)
             self.load(model_dir, device, configured_threads(self.name, self.version))
             self._max_answer_bytes = configured_answer_bytes()
             for batch_size in sorted({1, properties.get("batch_size") or 1}):
                 self.warm_up(batch_size)
-        except VisionServingError:
-            raise
-        except Exception as error:
-            raise VisionServingError(f"{type(error).__name__}: {error}") from error
+            if device.type == "cpu":  # CUDA reserves far more addresses than it uses
+                self._guard.limit_memory(configured_headroom_mb(self.name, self.version))
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """One body per request; statuses and headers go through the context."""
+        with self._guard.batch():
+            return self._handle(data, context)
+
+    def _handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         request_headers = [context.get_all_request_header(index) for index in range(len(data))]
         if is_describe_job(data, request_headers):
             responses, headers = [Response(200, self.card)], {}
         else:
             timings = StageTimings()
             responses = self._respond(data, request_headers, timings)
-            headers = self._headers(len(data), timings)
+            headers = self._headers(responses, timings)
         for index, response in enumerate(responses):
             _set_response(context, index, response, headers)
         return [response.body for response in responses]
@@ -226,22 +202,34 @@ class VisionHandler(ABC):
     ) -> list[Response]:
         """Predictions run first, in a batch of their own; explanations after them, one by one."""
         payloads = [parse_payload(row, head) for row, head in zip(rows, headers, strict=True)]
+        refusal = find_refusal()
+        if refusal is not None:
+            payloads = [refuse(payload, refusal) for payload in payloads]
         outcomes: dict[int, Outcome] = {}
-        for answer, explains in ((self.predict, False), (self.explain, True)):
+        for predict, explains in ((self.predict, False), (self.explain, True)):
             asked = [index for index, head in enumerate(headers) if wants_explanation(head) == explains]
-            outcomes.update(zip(asked, answer([payloads[index] for index in asked], timings), strict=True))
-        model, limit = ServedModel(self.name, self.version), self._max_answer_bytes
-        return [
-            bound(encode_answer(payload, outcomes[index], model, self.config, timings), outcomes[index], limit)
-            for index, payload in enumerate(payloads)
-        ]
+            found = _predict_each(predict, [payloads[index] for index in asked], timings)
+            outcomes.update(zip(asked, found, strict=True))
+        if any(isinstance(item, DeviceLostError) for outcome in outcomes.values() for item in outcome.items):
+            self._guard.end_after_answer()
+        return [self._encode(payload, outcomes[index], timings) for index, payload in enumerate(payloads)]
 
-    def _headers(self, batch_size: int, timings: StageTimings) -> dict[str, str]:
+    def _encode(self, payload: Payload, outcome: Outcome, timings: StageTimings) -> Response:
+        model, limit = ServedModel(self.name, self.version), self._max_answer_bytes
+        try:
+            return bound(encode_answer(payload, outcome, model, self.config, timings), outcome, limit)
+        except Exception as error:  # the border: an answer that is no JSON, such as of labels that are no UTF-8
+            failure = to_request_error(error, "answer")
+            return encode_response(replace(outcome, items=(failure,)), ServedModel())
+
+    def _headers(self, responses: Sequence[Response], timings: StageTimings) -> dict[str, str]:
         return {
             "X-Model-Version": self.version,
             "X-Backend": self.config.backend,
             "X-Precision": self.config.precision,
-            "X-Batch-Size": str(batch_size),
+            "X-Batch-Size": str(len(responses)),
+            "X-Batch-Failed": str(sum(response.status >= 400 for response in responses)),
+            "X-Worker-Pid": str(os.getpid()),
             "Server-Timing": timings.server_timing(),
         }
 
@@ -269,6 +257,16 @@ def choose_device(gpu_id: int | None, backend: str, device_type: DeviceType | No
     return torch.device(f"cuda:{gpu_id}")
 
 
+def _predict_each(predict: Predict, payloads: Sequence[Payload], timings: StageTimings) -> list[Outcome]:
+    """The border of a request: where a batch fails in a way that no image of it should be able to, each runs alone."""
+    try:
+        return predict(payloads, timings)
+    except Exception as error:
+        if len(payloads) == 1:
+            return [Outcome((to_request_error(error),), payloads[0].form, payloads[0].wishes)]
+    return [outcome for payload in payloads for outcome in _predict_each(predict, [payload], timings)]
+
+
 def _collect(
     payloads: Sequence[Payload], options: Sequence[Options | RequestError], results: Mapping[Place, ItemResult]
 ) -> list[Outcome]:
@@ -289,4 +287,4 @@ def _set_response(context: Any, index: int, response: Response, headers: Mapping
     context.set_response_content_type(index, response.content_type)
     context.set_response_status(response.status, response.phrase, index)
     for name, value in {**headers, **response.headers}.items():
-        context.set_response_header(index, name, value)
+        context.set_response_header(index, name, header_text(value))

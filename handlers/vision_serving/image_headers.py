@@ -12,15 +12,9 @@ FEW_PIXELS = 10_000_000
 # Each scan of a JPEG goes over the whole picture, and ten bytes make one. Encoders write about ten of them.
 MAX_JPEG_SCANS = 100
 FEW_BYTES_TIMES_PIXELS = 50_000_000_000  # if all the bytes were scans, it would still be done within a second
-# A PNG has one profile; Pillow decompresses each that it finds, up to 1 MB from 1 KB.
-MAX_PNG_PROFILES = 4
 TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF tags
-
-
-def check_chunks(encoded: bytes) -> None:
-    """What Pillow would do as soon as it opens a file. Raises ImageDecodeError."""
-    if encoded.startswith(b"\x89PNG") and encoded.count(b"iCCP") > MAX_PNG_PROFILES:
-        raise ImageDecodeError("the PNG has many colour profiles; there can be one")
+# Pillow decodes the run lengths of a BMP in Python: this is done within half a second.
+MAX_RUN_PIXELS, MAX_RUN_BYTES = 4_000_000, 1_000_000
 
 
 def check_size(size: tuple[int, int], limits: ImageLimits) -> None:
@@ -64,10 +58,19 @@ def _check_tiles(opened: PIL.Image.Image, encoded: bytes, limits: ImageLimits) -
     width, length = tags.get(TILE_WIDTH, 0), tags.get(TILE_LENGTH, 0)
     if not isinstance(width, int) or not isinstance(length, int):
         raise ImageDecodeError("the TIFF does not say how large its tiles are")
-    if width * length > limits.max_pixels:
+    most = min(limits.max_pixels, max(FEW_PIXELS, 2 * opened.width * opened.height))
+    if width * length > most:
+        raise PayloadTooLargeError(f"the TIFF has tiles of {width} x {length} pixels; the limit is {most:,}")
+
+
+def _check_runs(opened: PIL.Image.Image, encoded: bytes, limits: ImageLimits) -> None:
+    if not any(getattr(tile, "codec_name", "") == "bmp_rle" for tile in getattr(opened, "tile", ())):
+        return
+    if len(encoded) > MAX_RUN_BYTES or opened.width * opened.height > MAX_RUN_PIXELS:
         raise PayloadTooLargeError(
-            f"the TIFF has tiles of {width} x {length} pixels; the limit is {limits.max_pixels:,}"
+            f"the BMP has {opened.width} x {opened.height} pixels in run lengths of {len(encoded):,} bytes; the limits "
+            f"are {MAX_RUN_PIXELS:,} pixels and {MAX_RUN_BYTES:,} bytes; send it as PNG"
         )
 
 
-CHECKS = {"JPEG": _check_scans, "MPO": _check_scans, "TIFF": _check_tiles}
+CHECKS = {"BMP": _check_runs, "JPEG": _check_scans, "MPO": _check_scans, "TIFF": _check_tiles}

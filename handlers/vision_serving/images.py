@@ -13,7 +13,7 @@ import PIL.AvifImagePlugin
 import PIL.Image
 from numpy.typing import NDArray
 
-from vision_serving.colours import scale_colour_key, to_rgb
+from vision_serving.colours import scale_colour_key, to_array, to_rgb
 from vision_serving.config import ColourConfig, ImageLimits
 from vision_serving.errors import (
     ConfigError,
@@ -24,7 +24,8 @@ from vision_serving.errors import (
     UnsupportedFormatError,
     how_to_install,
 )
-from vision_serving.image_headers import check_chunks, check_header, check_size
+from vision_serving.image_headers import check_header, check_size
+from vision_serving.image_structure import check_exif, check_structure
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,9 @@ UPRIGHT = {
     8: PIL.Image.Transpose.ROTATE_90,
 }
 
-FULL_SIZE = "full size"  # in an opened image's `info`: (width, height) as it is stored, however small it is decoded
+# In an opened image's `info`: (width, height) as it is stored, however small it is decoded. No string, for the texts of
+# a PNG come there under any.
+FULL_SIZE = (0, 0)
 TURNED = (5, 6, 7, 8)  # orientations whose height is stored as width
 JPEGS = ("JPEG", "MPO")  # MPO: what Pillow calls a JPEG with more pictures behind it, as many phones write them
 JPEG_FACTORS = (8, 4, 2)
@@ -114,7 +117,7 @@ def open_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None
     """
     if not encoded:
         raise ImageDecodeError("the image is empty (0 bytes)")
-    check_chunks(encoded)
+    check_structure(encoded)
     try:
         image = PIL.Image.open(io.BytesIO(encoded), formats=limits.formats)
         check_header(image, encoded, limits)
@@ -147,21 +150,40 @@ def shrink_jpeg(opened: PIL.Image.Image, spare: Callable[[tuple[int, int]], floa
 
 
 def read_pixels(opened: PIL.Image.Image, colours: ColourConfig) -> Image:
-    """Decode an opened image, upright. Raises ImageDecodeError, UnsupportedFormatError or OutOfResourcesError."""
-    return np.asarray(read_picture(opened, colours))
+    """Decode an opened image, upright; it holds no pixels itself then.
+
+    Raises ImageDecodeError, UnsupportedFormatError or OutOfResourcesError.
+    """
+    picture = read_picture(opened, colours)
+    try:
+        return to_array(picture)
+    except MemoryError as error:
+        raise _damaged(error) from error
+    finally:
+        picture.close()
 
 
 def read_picture(opened: PIL.Image.Image, colours: ColourConfig) -> PIL.Image.Image:
-    """As `read_pixels`, a picture of mode RGB."""
+    """As `read_pixels`, a picture of mode RGB. What was opened holds pixels no more, unless it is that picture."""
     try:
         scale_colour_key(opened)
         opened.load()
+        if hasattr(opened, "_decoder"):  # of WebP and AVIF: it keeps what it decoded
+            opened._decoder = None
         orientation = _read_orientation(opened)
-        return _to_upright(to_rgb(opened, colours), orientation)
+        picture = _instead_of(opened, to_rgb(opened, colours))
+        return _instead_of(picture, _to_upright(picture, orientation))
     except RequestError:
         raise
     except Exception as error:
         raise _damaged(error) from error
+
+
+def _instead_of(former: PIL.Image.Image, picture: PIL.Image.Image) -> PIL.Image.Image:
+    """The picture; the memory of the former one, if it is another, is free."""
+    if picture is not former:
+        former.close()
+    return picture
 
 
 def full_size_hw(opened: PIL.Image.Image) -> tuple[int, int]:
@@ -203,6 +225,7 @@ def _to_upright(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
 def _read_orientation(image: PIL.Image.Image) -> int:
     """1, as it is stored, for a picture whose EXIF block is damaged or says nothing."""
     try:
+        check_exif(image.info)
         orientation = image.getexif().get(EXIF_ORIENTATION)
     except DECODER_ERRORS:
         return 1

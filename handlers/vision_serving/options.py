@@ -12,8 +12,9 @@ Task = Literal["classification", "detection"]
 Method = Literal["occlusion", "integrated_gradients", "saliency"]
 Instances = Literal["masks", "keypoints"]
 Threshold = Annotated[float, Field(ge=0, le=1)]
-ClassFilter = Annotated[tuple[int | str, ...], Field(max_length=1000)]
-ClassThresholds = Annotated[dict[int | str, Threshold], Field(max_length=1000)]
+MAX_CLASSES = 1000
+ClassFilter = Annotated[tuple[int | str, ...], Field(max_length=MAX_CLASSES)]
+ClassThresholds = Annotated[dict[int | str, Threshold], Field(max_length=MAX_CLASSES)]
 Nms = Literal["class_wise", "class_agnostic", "soft", "none"]
 BoxFormat = Literal["xyxy", "xywh", "xyxyn", "xywhn"]
 
@@ -26,11 +27,18 @@ class ClassificationOptions(StrictModel):
     top_k: Annotated[int, Field(ge=1, le=1000)] = 5
 
 
+def _split(value: str) -> list[str]:
+    """Raises ValueError for more parts than can be meant, before they are made."""
+    if value.count(",") > MAX_CLASSES:
+        raise ValueError(f"expected at most {MAX_CLASSES} classes with commas between")
+    return [part.strip() for part in value.split(",")]
+
+
 def _split_commas(value: object) -> object:
     """`person, dog` -> ("person", "dog"); an empty text takes a filter away."""
     if not isinstance(value, str):
         return value
-    return tuple(filter(None, (part.strip() for part in value.split(",")))) or None
+    return tuple(filter(None, _split(value))) or None
 
 
 def _split_pairs(value: object) -> object:
@@ -38,7 +46,7 @@ def _split_pairs(value: object) -> object:
     if not isinstance(value, str):
         return value
     thresholds: dict[str, str] = {}
-    for pair in filter(None, (part.strip() for part in value.split(","))):
+    for pair in filter(None, _split(value)):
         name, separator, threshold = (part.strip() for part in pair.rpartition(":"))
         if not separator or name in thresholds:
             problem = f"{name[:60]!r} twice" if separator else repr(pair[:60])

@@ -7,7 +7,13 @@ from typing import Any
 
 import orjson
 
-from vision_serving.errors import MalformedRequestError, NotAcceptableError, RequestError, UnsupportedFormatError
+from vision_serving.errors import (
+    MalformedRequestError,
+    NotAcceptableError,
+    PayloadTooLargeError,
+    RequestError,
+    UnsupportedFormatError,
+)
 from vision_serving.media_types import JSON_TYPE, choose_media_type
 from vision_serving.tensor_requests import (
     NO_WISHES,
@@ -25,6 +31,7 @@ FORM_URLENCODED = "application/x-www-form-urlencoded"
 UNTYPED = ("", "application/octet-stream", "text/plain")  # a body that begins like JSON is JSON
 BODY_NAMES = ("body", "data")
 MODEL_NAME = "model_name"  # of /invocations?model_name=..., whose query TorchServe puts into the row
+JSON_PARTS, MAX_JSON_PARTS = (b"[", b"{", b'"'), 1_000_000  # what is not a number takes about 100 bytes of memory
 PROTOCOL_PARAMETERS = ("binary_data_output", "content_type", "headers")  # of V2, which are not options
 
 
@@ -179,6 +186,13 @@ def _read_document(body: object, header_length: str | None) -> tuple[dict[str, A
 
 
 def _load_json(body: bytes) -> object:
+    """Raises MalformedRequestError, or PayloadTooLargeError for one whose objects would take twenty times its bytes."""
+    parts = sum(map(body.count, JSON_PARTS))
+    if parts > MAX_JSON_PARTS:
+        raise PayloadTooLargeError(
+            f"the JSON has {parts:,} lists, objects and quotes; the limit is {MAX_JSON_PARTS:,}; "
+            "send pixels as a flat list, or in binary"
+        )
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -141,7 +141,7 @@ class Preparer:
             size_hw = (source.picture.height, source.picture.width)
             check_tile_count(size_hw, source.options, self._limits.max_tiles, source.images)
             image = wrap_pixels(source.picture.data, size_hw, self._limits)
-            with timings.measure("preprocess"):
+            with self._budget.hold(size_hw[0] * size_hw[1]), timings.measure("preprocess"):
                 return self._cut_and_preprocess(image, source.options)
         with timings.measure("decode"):
             opened = open_image(source.picture, self._limits, self._shrink)

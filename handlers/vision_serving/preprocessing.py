@@ -1,6 +1,7 @@
 """Images of any size -> one uint8 batch of model pixels, and how to map boxes back."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,9 @@ from vision_serving.images import Image
 
 SizeHW = tuple[int, int]
 Region = tuple[int, int, int, int]
+
+# Pixels that belong to a request are read, never written to.
+warnings.filterwarnings("ignore", category=UserWarning, message="The given NumPy array is not writable")
 
 MAX_RESIZED_PIXELS = 16_000_000
 PILLOW_FILTERS = {"nearest-exact", "lanczos", "box", "hamming"}  # torch lacks them, or breaks ties in another way
@@ -208,8 +212,8 @@ def resize_region(
 
 
 def resize_image(image: Image, size_hw: SizeHW, config: PreprocessingConfig) -> Tensor:
-    """uint8 (H, W, 3) -> uint8 (*size_hw, 3), as torchvision's tensor transforms do it."""
-    pixels = torch.from_numpy(image if image.flags.writeable else image.copy())
+    """uint8 (H, W, 3) -> uint8 (*size_hw, 3), as torchvision's tensor transforms do it; itself where it fits."""
+    pixels = torch.from_numpy(image)
     if pixels.shape[:2] == size_hw:
         return pixels
     if config.interpolation in PILLOW_FILTERS:

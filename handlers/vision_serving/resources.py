@@ -17,6 +17,7 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
 
 DEFAULT_ANSWER_BYTES = 6_553_500  # TorchServe's own, where config.properties says nothing
+DEFAULT_HEADROOM_MB = 4096
 MAX_DECODE_THREADS = 8  # a batch has seldom more images
 
 # For the environment of whatever computes. OpenMP's threads sleep while they wait for each other: spinning, they take
@@ -115,6 +116,24 @@ def read_threads(properties_text: str, model_name: str, version: str) -> ThreadP
         place = f"config.properties: `models`, {model_name} {version}"
         raise ConfigError(f"{place}: expected 1 or more `threads`, got {threads!r}; leave it out for a fair share")
     return plan_threads(usable_cores(), read_workers(properties_text, model_name, version), threads)
+
+
+def configured_headroom_mb(model_name: str, version: str) -> int:
+    """As the `config.properties` of the TorchServe that started this process says; elsewhere DEFAULT_HEADROOM_MB."""
+    path = server_config_path()
+    return read_headroom_mb("" if path is None else path.read_text(encoding="utf-8"), model_name, version)
+
+
+def read_headroom_mb(properties_text: str, model_name: str, version: str) -> int:
+    """`memory_headroom_mb` in the `models` JSON, which is ours: MiB that a worker may take beyond what its model needs.
+
+    0: no limit. Raises ConfigError for what is no number from 0.
+    """
+    found = read_model(properties_text, model_name).get(version, {}).get("memory_headroom_mb", DEFAULT_HEADROOM_MB)
+    if type(found) is not int or found < 0:
+        place = f"config.properties: `models`, {model_name} {version}"
+        raise ConfigError(f"{place}: expected `memory_headroom_mb` from 0, which is no limit, got {found!r}")
+    return found
 
 
 def server_config_path() -> Path | None:

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from vision_serving.errors import MalformedRequestError, PayloadTooLargeError, RequestError
+from vision_serving.errors import InferenceError, MalformedRequestError, PayloadTooLargeError, RequestError
 from vision_serving.media_types import JSON_TYPE
 from vision_serving.payload import HEADER_LENGTH, Form
 from vision_serving.predictions import Explanation, Prediction
@@ -23,6 +23,7 @@ PHRASES = {
     422: "Unprocessable Entity",
     500: "Internal Server Error",
     501: "Not Implemented",
+    503: "Service Unavailable",
     504: "Gateway Timeout",
     507: "Insufficient Storage",
 }
@@ -120,10 +121,13 @@ ENCODERS: dict[Form, Callable[[Outcome, ServedModel], Response]] = {
 
 def _encode_failure(error: RequestError, form: Form, failed_images: int = 1) -> Response:
     """Raw and multipart requests get our own form, the two protocols theirs: the message under `error`."""
+    if error.status not in PHRASES:  # of a handler's own error: any other number or type would end the worker
+        error = InferenceError(str(error))
     body = describe_error(error, failed_images)
     if form in (Form.KSERVE_V1, Form.OPEN_INFERENCE):
         body = {"error": body.pop("message"), **body}
-    return Response(error.status, orjson.dumps(body))
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return Response(error.status, orjson.dumps(body), headers=headers)
 
 
 def _identify(outcome: Outcome, model: ServedModel) -> dict[str, str]:
@@ -141,6 +145,11 @@ def describe_error(error: RequestError, failed_images: int = 1) -> dict[str, Any
     message = _to_utf8(str(error)[:MAX_MESSAGE_CHARS]).translate(CONTROL_CHARACTERS)
     prefix = f"all {failed_images} images failed; the first: " if failed_images > 1 else ""
     return {"code": error.status, "type": type(error).__name__, "message": prefix + message}
+
+
+def header_text(value: object) -> str:
+    """A header that TorchServe can send: it ends the worker for what is no string, or no text."""
+    return str(value).encode("ascii", errors="replace").decode("ascii").translate(CONTROL_CHARACTERS)
 
 
 def _to_utf8(text: str) -> str:

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any, TypeAlias
 
 from vision_serving.errors import MalformedRequestError, PayloadTooLargeError, RequestError
+from vision_serving.validation import shorten
 
 MAX_IMAGES = 4096  # of one request: each costs memory before the archive's own limit is looked at
 MAX_AXES = 8
@@ -113,18 +114,18 @@ def _read_or_refuse(tensor: object, section: bytes | None) -> Sequence[Picture]:
     try:
         return _read_tensor(tensor, section)
     except RequestError as error:
-        name = str(tensor.get("name"))[:60] if isinstance(tensor, dict) else type(tensor).__name__
+        name = shorten(tensor.get("name"), 60) if isinstance(tensor, dict) else type(tensor).__name__
         return (type(error)(f"input {name!r}: {error}"),)
 
 
 def _read_tensor(tensor: object, section: bytes | None) -> Sequence[Picture]:
     if not isinstance(tensor, dict):
         raise MalformedRequestError('expected {"name": ..., "datatype": ..., "shape": ..., "data": ...}')
-    datatype, shape = str(tensor.get("datatype")), tensor.get("shape")
+    datatype, shape = shorten(tensor.get("datatype"), 20), tensor.get("shape")
     if datatype not in READERS:
-        raise MalformedRequestError(f"datatype {datatype[:20]!r}; {EXPECTED}")
+        raise MalformedRequestError(f"datatype {datatype!r}; {EXPECTED}")
     if not (isinstance(shape, list) and 0 < len(shape) <= MAX_AXES and all(map(_is_side, shape))):
-        raise MalformedRequestError(f"shape {str(shape)[:60]}; expected a list of numbers above 0")
+        raise MalformedRequestError(f"shape {shorten(shape, 60)}; expected a list of numbers above 0")
     return READERS[datatype](tensor, shape, section)
 
 

@@ -39,6 +39,14 @@ def describe_problems(error: ValidationError, model: type[BaseModel]) -> str:
     return "; ".join(_describe_problem(problem, model) for problem in telling or problems)
 
 
+def shorten(value: object, length: int) -> str:
+    """The beginning of a value as text. JSON may be nested more deeply than Python can print."""
+    try:
+        return str(value)[:length]
+    except RecursionError:
+        return f"a {type(value).__name__} in which others are nested more deeply than can be shown"[:length]
+
+
 def _describe_problem(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(part for part in location if KEY.fullmatch(part))
@@ -49,7 +57,7 @@ def _describe_problem(problem: Mapping[str, Any], model: type[BaseModel]) -> str
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in ("model_type", "dict_type"):
         message = "expected a section of keys"
-    found = f", got {str(problem['input'])[:80]!r}" if location and problem["type"] != "value_error" else ""
+    found = f", got {shorten(problem['input'], 80)!r}" if location and problem["type"] != "value_error" else ""
     return f"'{key}': {message}{found}" if key else message
 
 

@@ -80,6 +80,47 @@ def test_signals_are_handled_after_several_openvino_models(tmp_path: Path, preci
     assert (finished.returncode, finished.stdout) == (0, "handled\n"), finished.stderr
 
 
+# The large batch needs 2 GB a layer. What OpenVINO could not get once, it asks for with every later batch.
+STARVE = """
+import sys
+from pathlib import Path
+import openvino, torch
+from torch import nn
+from vision_serving.backends import load_backend
+from vision_serving.config import BackendConfig
+from vision_serving.failures import is_out_of_memory
+from vision_serving.protection import held_bytes, limit_data
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        first, second = nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1)
+        self.layers = nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
+
+    def forward(self, pixels):
+        return {"logits": self.layers(pixels.permute(0, 3, 1, 2).float()).mean(dim=(2, 3))}
+
+small, large = torch.zeros((1, 64, 64, 3), dtype=torch.uint8), torch.zeros((8, 1024, 1024, 3), dtype=torch.uint8)
+openvino.save_model(openvino.convert_model(Network().eval(), example_input=small), sys.argv[1])
+backend = load_backend("openvino", Path(sys.argv[1]), BackendConfig(), torch.device("cpu"))
+expected = backend.infer(small)["logits"]
+limit_data(held_bytes() + (300 << 20))
+for _ in range(2):
+    try:
+        backend.infer(large)
+    except Exception as error:
+        print("starved" if is_out_of_memory(error) else error)
+    print("right" if torch.equal(backend.infer(small)["logits"], expected) else "wrong")
+"""
+
+
+def test_openvino_goes_on_after_it_got_no_memory(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STARVE, str(tmp_path / "model.xml")]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.split() == ["starved", "right"] * 2
+
+
 def test_openvino_refuses_another_device_than_the_cpu(tmp_path: Path) -> None:
     (tmp_path / "model.xml").write_bytes(b"")
     with pytest.raises(BackendError, match=r"backend 'openvino' runs on \('cpu',\), got device 'cuda:0'"):

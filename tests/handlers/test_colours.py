@@ -8,9 +8,9 @@ import PIL.ImageCms
 import pytest
 from fakes import encode_image, generate_image
 from icc_profiles import P3_PRIMARIES, SRGB_PRIMARIES, SWAPPED, black_ink_profile, gray_profile, rgb_profile
-from picture_files import GRAY_ALPHA, RGBA, chunk, gray_tiff, rgb_tiff, write_png, write_tiff
-from picture_files import RGB as COLOUR
 
+from mar_tools.reliability.picture_files import GRAY_ALPHA, RGBA, chunk, gray_tiff, rgb_tiff, write_png, write_tiff
+from mar_tools.reliability.picture_files import RGB as COLOUR
 from vision_serving.colours import find_transform
 from vision_serving.config import ColourConfig, ImageLimits
 from vision_serving.errors import UnsupportedFormatError

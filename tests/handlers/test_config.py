@@ -7,8 +7,8 @@ from fakes import EXACT_16
 from pydantic import BaseModel, ValidationError
 
 from vision_serving.config import HandlerConfig, ImageLimits, PreprocessingConfig, ResizeConfig, read_handler_config
-from vision_serving.errors import ConfigError
-from vision_serving.options import ClassificationOptions, DetectionOptions
+from vision_serving.errors import ConfigError, InvalidOptionError
+from vision_serving.options import ClassificationOptions, DetectionOptions, parse_options
 from vision_serving.validation import parse_config, read_yaml
 
 HANDLER: dict[str, Any] = {"task": "detection", "backend": "eager", "artifact": "model", "preprocessing": EXACT_16}
@@ -123,6 +123,13 @@ def test_configuration_is_frozen(model: type[BaseModel]) -> None:
     config = model.model_validate(HANDLER if model is HandlerConfig else {})
     with pytest.raises(ValidationError, match="frozen"):
         setattr(config, next(iter(model.model_fields)), None)
+
+
+@pytest.mark.parametrize("text", ["a," * 1001, "a:0.1," * 1001], ids=["filter", "thresholds"])
+def test_more_classes_than_can_be_meant_are_not_taken_apart(text: str) -> None:
+    for name in ("class_filter", "class_thresholds"):
+        with pytest.raises(InvalidOptionError, match="expected at most 1000 classes"):
+            parse_options(DetectionOptions, {name: text}, {})
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -91,3 +92,21 @@ def test_a_budget_lets_in_what_fits_and_one_image_of_any_size() -> None:
             waiting = other.submit(enter, 1000)
             assert not entered.wait(0.2), "1000 pixels beside 60, where 100 are allowed"
         waiting.result(PATIENCE_S)
+
+
+def test_pixels_and_files_share_the_budget() -> None:
+    """Of two pictures that fit one by one, neither is prepared beside the other."""
+    inside, most = 0, 0
+
+    def count(images: Sequence[Image]) -> ImageBatch:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.05)
+        inside -= 1
+        return preprocess(images)
+
+    pictures = (Pixels(bytes(8 * 8 * 3), height=8, width=8), png((255, 0, 0)), Pixels(bytes(8 * 8 * 3), 8, 8))
+    found = list_sources([Payload(images=pictures)], [OPTIONS])
+    items, failures = Preparer(count, ImageLimits(max_pixels=100), 3).prepare(found, StageTimings())
+    assert (len(items), failures, most) == (3, {}, 1)

@@ -12,6 +12,7 @@ from vision_serving.resources import (
     configured_threads,
     plan_threads,
     read_batch_size,
+    read_headroom_mb,
     read_properties,
     read_threads,
     read_workers,
@@ -195,3 +196,19 @@ def test_a_properties_file_is_read(text: str, values: dict[str, str]) -> None:
 
 def test_without_torchserve_a_model_has_one_worker() -> None:
     assert configured_threads("resnet50", "1.0") == plan_threads(usable_cores(), 1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "headroom_mb"), [({}, 4096), ({"memory_headroom_mb": 512}, 512), ({"memory_headroom_mb": 0}, 0)]
+)
+def test_the_memory_headroom_of_a_model_is_as_the_properties_say(setting: dict[str, int], headroom_mb: int) -> None:
+    text = f"models={json.dumps({'digits': {'1.0': setting}})}"
+    assert read_headroom_mb(text, "digits", "1.0") == headroom_mb
+    assert read_headroom_mb(text, "digits", "2.0") == 4096
+
+
+@pytest.mark.parametrize("headroom", [-1, "1 GB", 1.5, True, None])
+def test_a_memory_headroom_that_is_no_number_is_refused(headroom: object) -> None:
+    text = f"models={json.dumps({'digits': {'1.0': {'memory_headroom_mb': headroom}}})}"
+    with pytest.raises(ConfigError, match=r"digits 1\.0: expected `memory_headroom_mb` from 0, which is no limit, got"):
+        read_headroom_mb(text, "digits", "1.0")

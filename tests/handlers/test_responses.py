@@ -1,10 +1,12 @@
 import math
+from typing import Any
 
 import orjson
 import pytest
 
 from vision_serving import errors
 from vision_serving.errors import (
+    DrainingError,
     ImageDecodeError,
     InferenceError,
     InvalidOptionError,
@@ -17,7 +19,7 @@ from vision_serving.errors import (
 )
 from vision_serving.payload import Form
 from vision_serving.predictions import Classification, ClassScore, Detection, Detections, ImageSize
-from vision_serving.responses import PHRASES, Outcome, ServedModel, bound, describe_error, encode_response
+from vision_serving.responses import PHRASES, Outcome, ServedModel, bound, describe_error, encode_response, header_text
 from vision_serving.tensor_requests import AnswerWishes
 
 TABBY = Classification((ClassScore(281, "tabby", 0.83),))
@@ -136,6 +138,7 @@ def test_when_all_images_fail_the_first_error_decides_and_the_count_is_said() ->
         (UnsupportedFormatError, 415),
         (InvalidOptionError, 422),
         (InferenceError, 500),
+        (DrainingError, 503),
         (OutOfResourcesError, 507),
     ],
 )
@@ -143,6 +146,22 @@ def test_every_error_has_the_status_of_the_contract(error: type[RequestError], s
     response = encode_response(Outcome((error("why"),)))
     assert response.status == status
     assert orjson.loads(response.body) == {"code": status, "type": error.__name__, "message": "why"}
+
+
+@pytest.mark.parametrize("status", [299, 99999, "200 OK\r\nX-Injected: yes", None])
+def test_a_status_that_is_none_of_the_contract_is_a_fault_of_the_server(status: Any) -> None:
+    error = RequestError("why")
+    error.status = status
+    response = encode_response(Outcome((error,)))
+    assert (response.status, response.phrase) == (500, "Internal Server Error")
+    assert orjson.loads(response.body) == {"code": 500, "type": "InferenceError", "message": "why"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("2.0", "2.0"), (5, "5"), (None, "None"), ("a\r\nb: c", "a  b: c"), ("\ud800\xe9", "??")]
+)
+def test_a_header_is_text_that_can_be_sent(value: object, text: str) -> None:
+    assert header_text(value) == text
 
 
 def test_every_error_of_the_tree_has_a_phrase_in_plain_ascii() -> None:

@@ -2,8 +2,9 @@
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import openvino
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError, last_line
+from vision_serving.failures import is_out_of_memory
 
 # An int8 graph says itself where it is int8; this is the precision of the rest.
 PRECISIONS = {"fp32": openvino.Type.f32, "int8": openvino.Type.f32, "bf16": openvino.Type.bf16}
@@ -50,9 +52,10 @@ class OpenVinoBackend:
 
     device_types = ("cpu",)
 
-    def __init__(self, request: openvino.InferRequest, output_names: list[str]) -> None:
-        self._request = request
-        self._output_names = output_names
+    def __init__(self, compile_request: Callable[[], tuple[openvino.InferRequest, list[str]]]) -> None:
+        self._compile_request = compile_request
+        self._request: openvino.InferRequest | None
+        self._request, self._output_names = compile_request()
 
     @classmethod
     @keep_signal_stack()
@@ -64,21 +67,34 @@ class OpenVinoBackend:
                 f"this CPU has no {needed} arithmetic, so precision {config.precision!r} would not be what was "
                 "verified; build the model with --precision fp32"
             )
-        try:
-            model = core.read_model(artifact)
-            compiled = core.compile_model(model, "CPU", _compile_properties(config))
-        except RuntimeError as error:
-            raise BackendError(f"OpenVINO cannot load {artifact.name}: {last_line(error)}") from error
-        # The model's own names: compiling fuses nodes and may give an output a second one, which `any_name` then picks.
-        return cls(compiled.create_infer_request(), [output.any_name for output in model.outputs])
+        return cls(partial(_compile, core, artifact, config))
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:
-        self._request.infer([pixels.contiguous().numpy()], share_inputs=True)
+        if self._request is None:
+            self._request, _ = self._compile_request()
+        try:
+            self._request.infer([pixels.contiguous().numpy()], share_inputs=True)
+        except (RuntimeError, MemoryError) as error:
+            # A compiled model keeps the size that it could not get, and fails with every batch after it.
+            if is_out_of_memory(error):
+                self._request = None
+            raise
         # Copied: the request's output buffers belong to the next batch.
         return {
             name: torch.from_numpy(self._request.get_output_tensor(index).data.copy())
             for index, name in enumerate(self._output_names)
         }
+
+
+def _compile(core: openvino.Core, artifact: Path, config: BackendConfig) -> tuple[openvino.InferRequest, list[str]]:
+    """An infer request, and the names of its outputs. Raises BackendError."""
+    try:
+        model = core.read_model(artifact)
+        compiled = core.compile_model(model, "CPU", _compile_properties(config))
+    except RuntimeError as error:
+        raise BackendError(f"OpenVINO cannot load {artifact.name}: {last_line(error)}") from error
+    # The model's own names: compiling fuses nodes and may give an output a second one, which `any_name` then picks.
+    return compiled.create_infer_request(), [output.any_name for output in model.outputs]
 
 
 def _compile_properties(config: BackendConfig) -> dict[str, object]:

@@ -1,11 +1,27 @@
-"""Picture files that Pillow does not write: made by hand, some of them to do harm."""
+"""Picture files, also such as Pillow does not write: made by hand, some of them to do harm."""
 
+import io
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import PIL.Image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GRAY, RGB, GRAY_ALPHA, RGBA = 0, 2, 4, 6  # colour types of PNG
+
+
+def noise_picture(seed: int, size: tuple[int, int]) -> PIL.Image.Image:
+    """size: (width, height)."""
+    return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def encode_picture(picture: PIL.Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def chunk(kind: bytes, data: bytes = b"") -> bytes:
@@ -100,3 +116,41 @@ def forge_size(jpeg: bytes, width: int, height: int) -> bytes:
 def repeat_last_scan(jpeg: bytes, count: int) -> bytes:
     last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
     return jpeg[:-2] + last * count + jpeg[-2:]
+
+
+def insert_into_jpeg(jpeg: bytes, data: bytes) -> bytes:
+    """Behind the marker that a JPEG begins with."""
+    return jpeg[:2] + data + jpeg[2:]
+
+
+def jpeg_segment(marker: int, data: bytes = b"") -> bytes:
+    return bytes((0xFF, marker)) + struct.pack(">H", len(data) + 2) + data
+
+
+def insert_into_gif(gif: bytes, data: bytes) -> bytes:
+    """Before its first frame."""
+    head = 13 + (3 << (gif[10] & 7) + 1 if gif[10] & 0x80 else 0)
+    return gif[:head] + data + gif[gif.index(b",", head) :]
+
+
+def write_run_length_bmp(size: tuple[int, int], runs: bytes) -> bytes:
+    """size: (width, height). runs: as stored, of 8 bits a pixel."""
+    palette = b"".join(bytes((level, 0, level, 0)) for level in range(256))
+    start = 14 + 40 + len(palette)
+    head = struct.pack("<IiiHHIIiiII", 40, *size, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(runs), 0, 0, start) + head + palette + runs
+
+
+def write_tiff_tag(tag: int, kind: int, count: int) -> bytes:
+    """A gray TIFF of 1 x 1, one tag of which has so many values, all of them in the file. kind: 3 SHORT, 4 LONG."""
+    tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 277: 1, 278: 1, 273: 8, 279: 1}
+    start = 8 + 2 + 12 * len(tags | {tag: 0}) + 4
+    rows = {number: struct.pack("<HHII", number, 3, 1, value) for number, value in tags.items()}
+    rows[tag] = struct.pack("<HHII", tag, kind, count, start)
+    head = b"II*\0" + struct.pack("<IH", 8, len(rows))
+    return (
+        head
+        + b"".join(rows[number] for number in sorted(rows))
+        + bytes(4)
+        + struct.pack({3: "<H", 4: "<I"}[kind], 8) * count
+    )

@@ -1,0 +1,44 @@
+"""Hostile requests against a real server: each gets its own answer, and nobody else's changes."""
+
+import random
+from functools import partial
+
+from mar_tools.reliability.hostile_bombs import BOMBS, MAX_RISE_MIB
+from mar_tools.reliability.hostile_memory import measure_in_workers
+from mar_tools.reliability.hostile_requests import BOMB_KINDS, HOSTILE
+from mar_tools.reliability.hostile_rows import observe_a1, observe_a4, observe_a5
+from mar_tools.reliability.hostile_server import Subject
+
+PATIENCE_S = 5.0  # of a busy machine; alone it is a tenth of a second
+
+
+def test_there_are_more_than_a_hundred_kinds() -> None:
+    assert len({**HOSTILE, **BOMB_KINDS}) > 100
+
+
+def test_hostile_requests_among_good_ones(subject: Subject) -> None:
+    """A1 in short."""
+    assert observe_a1(subject, 0, "", hostile=120, good=280).failures == ()
+
+
+def test_every_kind_of_body_form_and_header(subject: Subject) -> None:
+    """A4: each once."""
+    assert observe_a4(subject, 0, "", variants=1).failures == ()
+
+
+def test_answers_that_would_end_a_worker(subject: Subject) -> None:
+    """A5: each twice."""
+    assert observe_a5(subject, 0, "", times=2).failures == ()
+
+
+def test_bombs_cost_a_worker_little(subject: Subject) -> None:
+    """A3 in the workers; tests/handlers/test_image_headers.py has it in process."""
+    pids, choose, problems = subject.worker_pids(), random.Random(0), []
+    for name, kind in BOMB_KINDS.items():
+        ask = kind(subject.truth, choose)
+        cost, exchange = measure_in_workers(pids, partial(subject.send_one, ask))
+        if exchange.problem or cost.rise_mib > MAX_RISE_MIB or cost.seconds > PATIENCE_S:
+            problems.append((name, cost, exchange.problem))
+    assert problems == []
+    assert subject.worker_pids() == pids
+    assert len(BOMBS) == len(BOMB_KINDS)
