@@ -82,7 +82,7 @@ def check_versions(
     if not versions:
         return []
     with ThreadPoolExecutor(len(versions)) as pool:
-        return list(pool.map(lambda version: check_version(client, *version, properties, logs), versions))
+        return list(pool.map(lambda version: check_version(client, version[0], version[1], properties, logs), versions))
 
 
 def check_version(
