@@ -3,6 +3,7 @@
 docs/workers.md has the numbers. In any other process that runs the core, all of it does nothing.
 """
 
+import atexit
 import faulthandler
 import logging
 import os
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 WORKER_SCRIPT = "model_service_worker.py"  # TorchServe's, which a worker runs
 MARGIN, MAX_MARGIN_S = 0.2, 5.0  # of a timeout: what the watchdog leaves to the way from and to the frontend
 IDLE_S = 1.0  # a worker that is to end waits so long for the batch that it would break off unseen
+POLL_S = 0.5
 FAILED_LOAD = ".load_failed"  # in the folder of the archive, which TorchServe makes anew for each registration
 PAUSE_S = 120.0  # before a load fails that has failed before
 MEBI = 1 << 20
@@ -79,6 +81,7 @@ class WorkerGuard:
         deadline = time.monotonic() + patience_s(self._timeouts.startup_s)
         if self._active:
             faulthandler.enable()  # a crash, too, leaves its stacks in the log
+            end_with_server()
         with self._watch(self._timeouts.startup_s):
             try:
                 yield
@@ -130,6 +133,21 @@ class WorkerGuard:
             faulthandler.cancel_dump_traceback_later()
 
 
+def end_with_server() -> None:
+    """Let this process end when the one that started it does, were it killed: a worker without its frontend only takes
+    memory. And let it end at once then: there is nothing to save, and runtimes may hang while they are taken down.
+    """
+    server = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == server:
+            time.sleep(POLL_S)
+        os._exit(1)
+
+    atexit.register(os._exit, 0)
+    threading.Thread(target=watch, name="end_with_server", daemon=True).start()
+
+
 def pause_before_failing_again(marker: Path, deadline: float) -> None:
     """The first time at once, after that not before `deadline` (time.monotonic), unless TorchServe ends."""
     if not marker.exists():
@@ -138,7 +156,7 @@ def pause_before_failing_again(marker: Path, deadline: float) -> None:
         return
     server = os.getppid()
     while time.monotonic() < deadline and os.getppid() == server:
-        time.sleep(0.5)
+        time.sleep(POLL_S)
 
 
 def held_bytes() -> int:

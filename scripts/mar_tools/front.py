@@ -18,7 +18,7 @@ from pydantic import Field
 from mar_tools.client_keys import ClientKeys
 from mar_tools.command_line import ROOT
 from mar_tools.nginx import Nginx, NginxError, find_nginx, first_failure
-from mar_tools.server import wait_until_ended
+from mar_tools.server_processes import wait_until_ended
 from mar_tools.torchserve_api import read_address
 from vision_serving.errors import ConfigError
 from vision_serving.resources import read_properties

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
+import psutil
 import pytest
 import yaml
 from fakes import GREEN, RED, Colour, png, write_model_dir
@@ -197,3 +198,28 @@ def test_a_folder_that_cannot_be_written_to_pauses_nothing(tmp_path: Path) -> No
     marker = tmp_path / "no folder" / ".load_failed"
     for _ in range(2):
         pause_before_failing_again(marker, deadline=float("inf"))
+
+
+SERVER = """
+import subprocess, sys, time
+worker = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
+print(int(worker.stdout.readline()), flush=True)
+time.sleep(60)
+"""
+ORPHAN = """
+import os, threading, time
+from vision_serving.protection import end_with_server
+end_with_server()
+threading.Thread(target=time.sleep, args=[60]).start()  # a worker that is in the middle of something
+print(os.getpid(), flush=True)
+"""
+
+
+def test_a_worker_ends_with_the_server_that_is_killed() -> None:
+    server = subprocess.Popen([sys.executable, "-c", SERVER, ORPHAN], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    orphan = psutil.Process(int(server.stdout.readline()))
+    server.kill()
+    server.wait()
+    psutil.wait_procs([orphan], timeout=30)
+    assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE

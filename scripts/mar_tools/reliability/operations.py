@@ -11,7 +11,7 @@ from mar_tools.reliability.archives import BESIDE, BROKEN, REASON, SERVED
 from mar_tools.reliability.episodes import Episode, Row, describe_failures
 from mar_tools.reliability.traffic import Exchange, Traffic
 from mar_tools.reliability.world import BATCH_DELAY_MS, BATCH_SIZE, WORKERS, World, good_asks
-from mar_tools.server import wait_until_ended
+from mar_tools.server_processes import wait_until_ended
 from mar_tools.torchserve_api import ServerError
 from vision_serving.resources import read_properties
 
