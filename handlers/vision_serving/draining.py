@@ -18,6 +18,8 @@ def find_refusal() -> DrainingError | None:
         os.utime(path)
     except FileNotFoundError:
         return None
+    except PermissionError:
+        pass  # another user's, such as root's, who stops the server: it is there all the same
     return DrainingError("this server is about to stop; ask again, and another one may answer")
 
 

@@ -201,7 +201,7 @@ class VisionHandler(ABC):
         self, rows: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, Any]], timings: StageTimings
     ) -> list[Response]:
         """Predictions run first, in a batch of their own; explanations after them, one by one."""
-        payloads = [parse_payload(row, head) for row, head in zip(rows, headers, strict=True)]
+        payloads = [_read(row, head) for row, head in zip(rows, headers, strict=True)]
         refusal = find_refusal()
         if refusal is not None:
             payloads = [refuse(payload, refusal) for payload in payloads]
@@ -255,6 +255,14 @@ def choose_device(gpu_id: int | None, backend: str, device_type: DeviceType | No
     if not torch.cuda.is_available():
         raise BackendError(f"TorchServe dealt GPU {gpu_id}, which this PyTorch cannot use; set number_of_gpu=0")
     return torch.device(f"cuda:{gpu_id}")
+
+
+def _read(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload:
+    """The border of reading: whatever it raises, for want of memory say, is the answer of that request."""
+    try:
+        return parse_payload(row, headers)
+    except Exception as error:
+        return Payload(images=(to_request_error(error, "reading"),))
 
 
 def _predict_each(predict: Predict, payloads: Sequence[Payload], timings: StageTimings) -> list[Outcome]:

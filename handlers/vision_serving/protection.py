@@ -101,6 +101,10 @@ class WorkerGuard:
             os._exit(1)  # TorchServe answers this batch with 500 at once, and starts another worker
         with self._watch(self._timeouts.response_s):
             yield
+        if self._ends:
+            timer = threading.Timer(IDLE_S, os._exit, [1])
+            timer.daemon = True
+            timer.start()
 
     def end_after_answer(self) -> None:
         """End the worker with the next batch, or when none came for IDLE_S.
@@ -111,9 +115,6 @@ class WorkerGuard:
         if self._active and not self._ends:
             self._ends = True
             logger.error("the GPU is of no more use to this worker, which ends; TorchServe starts another")
-            timer = threading.Timer(IDLE_S, os._exit, [1])
-            timer.daemon = True
-            timer.start()
 
     def limit_memory(self, headroom_mb: int) -> None:
         """From now on let this process take no more than `headroom_mb` beyond what it holds; 0: whatever there is."""

@@ -1,6 +1,7 @@
 """Strict, frozen values from YAML, JSON and requests, and what is wrong with them in one line."""
 
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,11 @@ from vision_serving.errors import ConfigError
 
 # A part of a location that a user wrote; pydantic adds the names of types and validators.
 KEY = re.compile(r"(?!int$|float$|str$)[a-z_][a-z0-9_]*|\d+")
+
+
+BRIEF = reprlib.Repr()
+BRIEF.maxlevel, BRIEF.maxlist, BRIEF.maxtuple, BRIEF.maxdict = 4, 10, 10, 10
+BRIEF.maxstring = BRIEF.maxlong = BRIEF.maxother = 100
 
 
 class StrictModel(BaseModel):
@@ -40,11 +46,8 @@ def describe_problems(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def shorten(value: object, length: int) -> str:
-    """The beginning of a value as text. JSON may be nested more deeply than Python can print."""
-    try:
-        return str(value)[:length]
-    except RecursionError:
-        return f"a {type(value).__name__} in which others are nested more deeply than can be shown"[:length]
+    """The beginning of a value as text. It may be nested more deeply, or be longer, than could be printed whole."""
+    return (value if isinstance(value, str) else BRIEF.repr(value))[:length]
 
 
 def _describe_problem(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
@@ -75,8 +78,16 @@ def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
 def read_yaml(path: Path) -> Any:
     """Raises ConfigError that names the file when it is missing or is not YAML."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return load_yaml(path.read_bytes())
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not a readable YAML file ({' '.join(str(error).split())[:300]})") from error
+
+
+def load_yaml(content: bytes) -> Any:
+    """Raises ValueError, where PyYAML raises what it comes upon: of a date such as 2024-13-45, of `!!bool maybe`."""
+    try:
+        return yaml.safe_load(content)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise ValueError(str(error)) from error

@@ -17,7 +17,7 @@ from mar_tools.pickles import find_pickle
 from mar_tools.zip_form import Stored, directory, local_header
 from vision_serving.config import HandlerConfig
 from vision_serving.errors import ConfigError
-from vision_serving.validation import parse_config
+from vision_serving.validation import load_yaml, parse_config, shorten
 
 CONFIG = "model-config.yaml"
 CONFIG_KEYS = {"handler", "responseTimeout", "startupTimeout"}
@@ -127,8 +127,8 @@ def read_config(archive: Archive) -> HandlerConfig:
     if CONFIG not in archive.entries:
         raise ConfigError(f"{CONFIG} is missing")
     try:
-        document: Any = yaml.safe_load(archive.read(CONFIG))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        document = load_plain_yaml(archive.read(CONFIG))
+    except ValueError as error:
         raise ConfigError(f"{CONFIG} is not YAML ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(document, dict) or "handler" not in document:
         raise ConfigError(f"{CONFIG} has no section 'handler'")
@@ -137,8 +137,16 @@ def read_config(archive: Archive) -> HandlerConfig:
         raise ConfigError(f"{CONFIG}: unknown key {unknown[0]!r}; expected one of {sorted(CONFIG_KEYS)}")
     for key in sorted(CONFIG_KEYS - {"handler"} & document.keys()):
         if isinstance(document[key], bool) or not isinstance(document[key], int) or document[key] < 1:
-            raise ConfigError(f"{CONFIG}: '{key}': expected whole seconds above 0, got {document[key]!r}")
+            raise ConfigError(f"{CONFIG}: '{key}': expected whole seconds above 0, got {shorten(document[key], 80)!r}")
     return parse_config(HandlerConfig, document["handler"], f"{CONFIG} (handler)")
+
+
+def load_plain_yaml(content: bytes) -> Any:
+    """Without aliases, a few lines of which stand for more than memory holds. Raises ValueError."""
+    document = load_yaml(content)
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, yaml.SafeLoader)):
+        raise ValueError("it has an alias, and ours never have")
+    return document
 
 
 def find_bad_labels(archive: Archive) -> str | None:

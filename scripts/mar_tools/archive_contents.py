@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-import yaml
 
 from mar_tools.archive import DIGESTS, MANIFEST, SBOM, Archive
-from mar_tools.archive_checks import CONFIG, VERIFICATION
+from mar_tools.archive_checks import CONFIG, VERIFICATION, load_plain_yaml
 
 Values = dict[str, Any]
 # Files whose values are compared; of verification.json and the bill of materials there is too much to list.
@@ -63,8 +62,8 @@ def _read(archive: Archive, name: str) -> Any:
         return {}
     try:
         content = archive.read(name)
-        return yaml.safe_load(content) if name.endswith(".yaml") else orjson.loads(content)
-    except (ValueError, yaml.YAMLError):
+        return load_plain_yaml(content) if name.endswith(".yaml") else orjson.loads(content)
+    except ValueError:
         return {}  # of another's archive: that the bytes differ is said of the file
 
 

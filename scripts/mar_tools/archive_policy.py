@@ -10,6 +10,7 @@ The keys are ours: TorchServe ignores what it does not know.
 import os
 import stat
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -53,7 +54,7 @@ def _read_keys(config: Path, value: str) -> "Keys":
 
     folder = config.resolve().parent
     patterns = [pattern.strip() for pattern in value.split(",") if pattern.strip()]
-    paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    paths = [Path(path) for pattern in patterns for path in sorted(glob(str(folder / pattern)))]
     if not paths:
         raise ConfigError(f"{config}: {KEYS}={value} names no file in {folder}; so no archive would be served")
     return read_public_keys(paths)
@@ -61,9 +62,6 @@ def _read_keys(config: Path, value: str) -> "Keys":
 
 def check_served(path: Path, policy: ArchivePolicy) -> Archive:
     """What TorchServe may be given. Raises ConfigError for all else, with its reason."""
-    if policy.keys is not None:
-        _check_owner(policy.store)
-        _check_owner(path)
     archive = verify_archive(path) if policy.taken == "ours" else open_archive(path)
     if archive.is_ours and policy.taken != "ours":
         check_ours(archive)
@@ -71,6 +69,8 @@ def check_served(path: Path, policy: ArchivePolicy) -> Archive:
     if policy.keys is not None:
         from mar_tools.signing import check_signature
 
+        _check_owner(policy.store)
+        _check_owner(path)
         check_signature(archive, policy.keys)
     return archive
 

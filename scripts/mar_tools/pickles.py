@@ -6,11 +6,15 @@ names more is refused.
 """
 
 import io
+import lzma
 import pickletools
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import Any
 
 SUFFIXES = {
     ".pkl",
@@ -22,11 +26,16 @@ SUFFIXES = {
     ".npy",
     ".npz",
 }  # which are loaded as pickles, or may be
+OPERATIONS = {operation.code: operation for operation in pickletools.opcodes}
 IMPORTS = {"GLOBAL", "INST", "STACK_GLOBAL"}
 MOST_OPERATIONS = 50_000
 MOST_PICKLES = 8  # of a file: older torch.save writes five, one after the other
 MOST_GROWTH = 4  # of a zip that is looked into; PyTorch's are not compressed
 IMPORT = re.compile(r"[\w.]+ [\w.<>]+")  # as weights that only begin like a pickle hardly have one
+UNREADABLE = (  # what zipfile raises, and those that decompress for it
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError, OSError,
+    ValueError,
+)  # fmt: skip
 COMPUTED = "by a computed name"
 TORCHSCRIPT = re.compile(
     r"__torch__(\.\S+)? \S+|torch\._utils _rebuild_\w*tensor\w*|torch \w+Storage|collections OrderedDict"
@@ -67,7 +76,7 @@ def list_imports(data: bytes) -> list[str] | None:
 def _read_imports(stream: io.BytesIO) -> Iterator[str]:
     """Of one pickle; what it imports comes before what is wrong with the rest of it."""
     strings: list[str] = []
-    for count, (operation, argument, _) in enumerate(pickletools.genops(stream)):
+    for count, (operation, argument) in enumerate(_read_operations(stream)):
         if isinstance(argument, str) and operation.name not in IMPORTS:
             strings.append(argument)
         elif operation.name == "STACK_GLOBAL":
@@ -77,6 +86,23 @@ def _read_imports(stream: io.BytesIO) -> Iterator[str]:
         if count > MOST_OPERATIONS:
             yield "more than can be looked at"
             return
+
+
+def _read_operations(stream: io.BytesIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
+    """Of one pickle. A line that only an unpickler understands, as that of the integer 0x10, is passed over."""
+    while True:
+        place = stream.tell()
+        try:
+            for operation, argument, _ in pickletools.genops(stream):
+                place = stream.tell()
+                yield operation, argument
+            return
+        except ValueError:
+            stream.seek(place)
+            code = OPERATIONS.get(stream.read(1).decode("latin-1"))
+            if code is None or code.arg is None or code.arg.n != pickletools.UP_TO_NEWLINE or not stream.readline():
+                raise
+            yield code, None
 
 
 def _find_in_zip(name: str, data: bytes) -> str | None:
@@ -90,7 +116,7 @@ def _find_in_zip(name: str, data: bytes) -> str | None:
                 fault = _find_in_entry(entry.filename, packed.read(entry), is_torchscript)
                 if fault is not None:
                     return f"{name} holds {fault}"
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         return f"{name} is a zip that cannot be read ({error})"
     return None
 

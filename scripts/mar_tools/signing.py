@@ -4,7 +4,6 @@ What is signed is a statement of its own form, so that no signature made for som
 """
 
 import base64
-import binascii
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
@@ -55,9 +54,11 @@ def key_id(key: Ed25519PublicKey) -> str:
 def write_key_pair(private: Path, passphrase: bytes | None) -> Path:
     """Write a new private key, for its owner alone, and its public key beside it as `.pub`, whose path it returns.
 
-    Raises ConfigError where either is there already: a key that is overwritten is lost.
+    Raises ConfigError where either is there already, or both would be one file: a key that is overwritten is lost.
     """
     public = private.with_suffix(".pub")
+    if public == private:
+        raise ConfigError(f"{private}: the name of the public key; give the private one another ending, such as .key")
     for path in (private, public):
         if path.exists():
             raise ConfigError(f"{path}: exists; a key is never overwritten, so give another name")
@@ -151,7 +152,7 @@ def check_signature(archive: Archive, keys: Keys) -> Signature:
         )
     try:
         keys[found.key_id].verify(base64.b64decode(found.signature, validate=True), found.statement)
-    except (InvalidSignature, binascii.Error) as error:
+    except (InvalidSignature, ValueError) as error:  # ValueError: not base64
         raise ConfigError(f"{archive.path}: its signature is not by {found.key_id}; sign it again") from error
     if found.sha256 != archive.sha256:
         raise ConfigError(

@@ -39,3 +39,16 @@ def test_then_each_is_refused_in_its_own_form_and_the_file_tells_when(
         assert context.get_response_headers(index)["Retry-After"] == "1"
     assert ["error" in body for body in bodies] == [False, True, False]
     assert drain_file.stat().st_mtime > long_ago
+
+
+def test_a_file_of_another_user_refuses_as_well(
+    make_handler: MakeHandler, drain_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_permitted(path: str) -> None:  # as root, whom nothing is forbidden, it cannot be tried
+        raise PermissionError(path)
+
+    drain_file.touch()
+    monkeypatch.setattr(os, "utime", not_permitted)
+    context = new_context(drain_file.parent, [{}])
+    make_handler("classification").handle([{"body": png(RED)}], context)
+    assert context.get_response_status(0)[0] == 503

@@ -96,6 +96,16 @@ FAULTS: dict[str, tuple[bytes | RequestError, dict[str, Any], type[RequestError]
 }
 
 
+def test_a_request_that_cannot_be_read_for_want_of_memory_is_answered_alone(make_handler: MakeHandler) -> None:
+    class Starving(dict[str, bytes]):
+        def get(self, *_: object) -> bytes:
+            raise MemoryError
+
+    context = new_context(Path(), [{}, {}])
+    make_handler("classification").handle([Starving(), {"body": png(RED)}], context)
+    assert [context.get_response_status(index)[0] for index in range(2)] == [507, 200]
+
+
 @pytest.mark.parametrize("position", [0, 1, 3], ids=["first", "middle", "last"])
 @pytest.mark.parametrize(("bad", "options", "error"), FAULTS.values(), ids=FAULTS.keys())
 def test_a_bad_image_gets_its_own_error_and_its_neighbours_their_answers(

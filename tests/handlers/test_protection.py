@@ -162,6 +162,24 @@ def test_outside_of_a_worker_nothing_is_watched_or_limited(tmp_path: Path, monke
         pass
 
 
+def test_a_worker_waits_for_the_next_batch_from_the_end_of_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    class Timer:
+        def __init__(self, seconds: float, *_: object) -> None:
+            self.seconds = seconds
+
+        def start(self) -> None:
+            waits.append(self.seconds)
+
+    monkeypatch.setattr("threading.Timer", Timer)
+    guard = WorkerGuard(active=True)
+    with guard.batch():
+        guard.end_after_answer()
+        assert waits == []
+    assert waits == [protection.IDLE_S]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -170,9 +188,10 @@ def test_outside_of_a_worker_nothing_is_watched_or_limited(tmp_path: Path, monke
         ("responseTimeout: soon\nstartupTimeout: 0\n", Timeouts(120, 120)),
         ("- no mapping\n", Timeouts(120, 120)),
         ("{", Timeouts(120, 120)),
+        ("responseTimeout: 2024-13-45\n", Timeouts(120, 120)),
         (None, Timeouts(120, 120)),
     ],
-    ids=["both", "neither", "no numbers", "a list", "no yaml", "no file"],
+    ids=["both", "neither", "no numbers", "a list", "no yaml", "no date", "no file"],
 )
 def test_timeouts_are_those_of_torchserve(tmp_path: Path, text: str | None, expected: Timeouts) -> None:
     path = tmp_path / "model-config.yaml"

@@ -89,9 +89,12 @@ def test_another_archive_under_the_same_signature_is_refused(
         check(place)
 
 
-@pytest.mark.parametrize("key", ["sha256", "version", "model", "signature"])
-def test_a_signature_that_was_edited_is_refused(place: Path, key: str) -> None:
-    edit_signature(place, **{key: "AAAA"})
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("sha256", "AAAA"), ("version", "AAAA"), ("model", "AAAA"), ("signature", "AAAA"), ("signature", "größe")],
+)
+def test_a_signature_that_was_edited_is_refused(place: Path, key: str, value: str) -> None:
+    edit_signature(place, **{key: value})
     with pytest.raises(ConfigError, match="its signature is not by"):
         check(place)
 
@@ -135,3 +138,22 @@ def test_a_private_key_is_for_its_owner_alone_and_never_overwritten(tmp_path: Pa
     os.chmod(private, 0o644)
     with pytest.raises(ConfigError, match="others may read"):
         read_private_key(private, b"secret")
+
+
+def test_the_public_key_does_not_take_the_place_of_the_private_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the name of the public key"):
+        write_key_pair(tmp_path / "release.pub", None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_may_lie_elsewhere(place: Path) -> None:
+    (place / "config.properties").write_text(f"vision_trusted_keys={place}/keys/*.pub\n")
+    check(place)
+
+
+def test_an_archive_that_is_not_there_leaves_the_signed_ones_served(place: Path) -> None:
+    with (place / "config.properties").open("a") as config:
+        config.write("load_models=gone.mar,tiny.mar\n")
+    choice = choose_archives(place / "config.properties")
+    assert list(choice.served) == ["tiny.mar"]
+    assert "no such archive" in choice.left_out["gone.mar"]

@@ -145,6 +145,8 @@ def _incomplete(contents: Contents) -> Iterator[Case]:
     yield "no yaml", without(CONFIG), f"{CONFIG} is missing"
     yield "empty yaml", with_file(CONFIG, b""), f"{CONFIG} has no section 'handler'"
     yield "broken yaml", with_file(CONFIG, b"handler: ["), f"{CONFIG} is not YAML"
+    yield "date that is none in the yaml", with_file(CONFIG, b"responseTimeout: 2024-13-45"), f"{CONFIG} is not YAML"
+    yield "yaml that swells", with_file(CONFIG, _swelling_yaml()), "it has an alias"
     yield "workers in the yaml", with_file(CONFIG, yaml.safe_dump({**config, "minWorkers": 9}).encode()), "'minWorkers'"
     yield "mistyped key", with_section(precison="fp32"), "unknown key 'precison'"
     yield "key of another type", with_section(task=["classification"]), "'task'"
@@ -168,6 +170,13 @@ def _incomplete(contents: Contents) -> Iterator[Case]:
     yield "no digests", b"".join(encode_archive(left)), f"no {DIGESTS}"
 
 
+def _swelling_yaml() -> bytes:
+    """A timeout that is a list of lists of lists: nine to the power of ten of them."""
+    lines = ["handler: {}", "responseTimeout:", "- &a0 [x]"]
+    lines += [f"- &a{number} [{', '.join([f'*a{number - 1}'] * 9)}]" for number in range(1, 11)]
+    return "\n".join(lines).encode()
+
+
 def _with_pickles(contents: Contents) -> Iterator[Case]:
     """Under names that a loader would take them by, and under others."""
     loud = pickle.dumps(Shout())
@@ -176,8 +185,14 @@ def _with_pickles(contents: Contents) -> Iterator[Case]:
     yield "pickle by name", seal({**contents, "extra.pkl": b"anything"}), "extra.pkl is a pickle by its name"
     yield "pickle by content", seal({**contents, "extra.dat": loud}), "extra.dat is a pickle that imports"
     yield "old pickle", seal({**contents, "extra.dat": pickle.dumps(Shout(), 0)}), "extra.dat is a pickle that imports"
+    yield (
+        "pickle behind a number that pickletools does not read",
+        seal({**contents, "extra.dat": b"I0x10\n0" + loud}),
+        "extra.dat is a pickle that imports",
+    )
     yield "pickle of values", seal({**contents, "extra.dat": pickle.dumps([1.0] * 9)}), "extra.dat is a pickle"
     yield "pickle as weights", seal({**contents, weights: loud}, verified=True), f"{weights} is a pickle"
+    yield "zip that is damaged", seal({**contents, "extra.pt": _damaged_zip()}), "is a zip that cannot be read"
     yield "torch.save", seal({**contents, "extra.pt": _zip({"a/data.pkl": loud})}), "extra.pt holds the pickle"
     torchscript = {"a/data.pkl": loud, "a/constants.pkl": b"", "a/version": b"4"}
     yield "TorchScript that imports", seal({**contents, "extra.pt": _zip(torchscript)}), "as no TorchScript does"
@@ -189,6 +204,15 @@ def _zip(files: Mapping[str, bytes]) -> bytes:
         for name, content in files.items():
             packed.writestr(name, content)
     return buffer.getvalue()
+
+
+def _damaged_zip() -> bytes:
+    """Deflated data that are none."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("a", random.Random(0).randbytes(500))
+    start = 30 + len("a")
+    return buffer.getvalue()[:start] + b"\xff" * 8 + buffer.getvalue()[start + 8 :]
 
 
 def _manifest(contents: Contents, **changes: Any) -> bytes:

@@ -35,10 +35,7 @@ def refusal(status: int, error: str) -> Check:
             answer = orjson.loads(body)
         except ValueError:
             return f"an error that is not JSON: {body[:200]!r}"
-        if not isinstance(answer, dict) or answer.keys() not in (
-            {"code", "type", "message"},
-            {"code", "type", "error"},
-        ):
+        if not isinstance(answer, dict) or answer.keys() not in ERROR_KEYS:
             return f"not the error body of the contract: {body[:200]!r}"
         if (answer["code"], answer["type"]) != (status, error):
             return f"{answer['code']} {answer['type']} instead of {status} {error}: {body[:200]!r}"
