@@ -91,7 +91,7 @@ class OpenVinoBackend:
         return {name: torch.from_numpy(output) for name, output in zip(self._output_names, outputs, strict=True)}
 
     def _mark_outputs(self, request: openvino.InferRequest) -> None:
-        """With one thread, a request that gets no memory is silent, and leaves there what the last batch was answered."""
+        """With one thread, a request that gets no memory is silent, and leaves there the answer of the batch before."""
         for index in range(len(self._output_names)):
             end = _end_of(request.get_output_tensor(index).data)
             end[:] = MARK[: len(end)]
