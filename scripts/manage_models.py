@@ -4,26 +4,35 @@
     python scripts/manage_models.py describe digits
     python scripts/manage_models.py describe digits --card
     python scripts/manage_models.py register resnet50.mar --workers 1 --batch-size 8 --max-batch-delay 2
+    python scripts/manage_models.py upgrade digits_2.mar --watch-s 60 --write
     python scripts/manage_models.py scale digits --workers 2
     python scripts/manage_models.py set-default digits 2.0
     python scripts/manage_models.py unregister resnet50 --version 1.0
     python scripts/manage_models.py token inference
 
-Tokens are read from key_file.json beside config.properties and renewed when they have expired. What `register` and
-`scale` change lasts until the server stops; config.properties is what lasts.
+Tokens are read from key_file.json beside config.properties and renewed when they have expired. What `register`, `scale`
+and `upgrade` change lasts until the server stops; config.properties is what lasts.
+
+`upgrade` puts a new version in the place of the one that is served, without a failed request: beside it at first, with
+its settings; then, when each worker has given the golden prediction, in its place; after --watch-s alone.
+What is no good is taken out again, and the exit status is 1.
 """
 
 import argparse
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import orjson
 from rich.console import Console
 
+from mar_tools.archive_policy import check_registered
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.model_cards import card_table
 from mar_tools.torchserve_api import TorchServeClient, read_address
+from mar_tools.upgrade_properties import advise, lasting_properties
+from mar_tools.upgrading import Upgrade, plan_upgrade
 
 
 def main() -> None:
@@ -56,6 +65,7 @@ def new_command_parser() -> argparse.ArgumentParser:
             action.add_argument("--card", action="store_true", help="what the model's archive says of it")
         if name == "scale":
             action.add_argument("--workers", type=int, choices=range(65), metavar="0..64", required=True)
+    add_upgrade(actions.add_parser("upgrade", help="serve a new version in the place of the old one"))
     register_action = actions.add_parser("register", help="serve an archive of the model store")
     register_action.add_argument("archive", help="its file name in the server's model store")
     for option, default in (("--workers", 1), ("--batch-size", 1), ("--max-batch-delay", 2)):
@@ -70,6 +80,17 @@ def new_command_parser() -> argparse.ArgumentParser:
     for action in actions.choices.values():
         add_common(action, argparse.SUPPRESS, argparse.SUPPRESS)
     return parser
+
+
+def add_upgrade(action: argparse.ArgumentParser) -> None:
+    action.add_argument("archive", help="its file name in the server's model store")
+    action.add_argument("--workers", type=int, choices=range(1, 65), metavar="1..64", help="default: as the old one")
+    action.add_argument("--watch-s", type=float, default=30.0, help="seconds until the old version is taken out")
+    action.add_argument(
+        "--max-failed-share", type=float, default=0.02, help="of the answers, above what was usual (default: 0.02)"
+    )
+    action.add_argument("--keep-old", action="store_true", help="go on serving the old version by its number")
+    action.add_argument("--write", action="store_true", help="make it last: write it into config.properties")
 
 
 def add_common(parser: argparse.ArgumentParser, config: object, as_json: object) -> None:
@@ -93,7 +114,20 @@ def show_card(card: dict[str, Any]) -> str:
 
 
 def register(client: TorchServeClient, given: argparse.Namespace) -> Any:
+    check_registered(given.config, given.archive)
     return client.register(given.archive, given.workers, given.batch_size, given.max_batch_delay)
+
+
+def upgrade(client: TorchServeClient, given: argparse.Namespace) -> Any:
+    plan = plan_upgrade(client, given.config, given.archive, given.workers)
+    console = Console(stderr=True)
+    written = lasting_properties(given.config, plan) if given.write else nullcontext()
+    with console.status("upgrading") as status, written:
+        run = Upgrade(client, given.config, plan, lambda step: status.update(step))
+        done = run.run(given.watch_s, given.max_failed_share, given.keep_old)
+    for advice in advise(given.config, done, given.write):
+        console.print(advice, markup=False, highlight=False, soft_wrap=True)
+    return done.as_document()
 
 
 ACTIONS: dict[str, Callable[[TorchServeClient, argparse.Namespace], Any]] = {
@@ -101,6 +135,7 @@ ACTIONS: dict[str, Callable[[TorchServeClient, argparse.Namespace], Any]] = {
     "describe": describe,
     "register": register,
     "scale": lambda client, given: client.scale(given.model, given.version, given.workers),
+    "upgrade": upgrade,
     "unregister": lambda client, given: client.unregister(given.model, given.version),
     "set-default": lambda client, given: client.set_default(given.model, given.version),
     "token": lambda client, given: client.renew_token(given.kind) if given.renew else client.token(given.kind),

@@ -1,22 +1,32 @@
-"""Fixtures: handlers with colour backends, and tiny models exported once for all tests."""
+"""Fixtures: handlers with colour backends, commands in this process, and tiny models exported once for all tests."""
 
+import os
+import runpy
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+# Before PyTorch is loaded. Threads that wait otherwise spin, and with two processes on two cores cost tenfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
 import yaml
 from fakes import FAKE_BACKENDS, TINY_CLASSIFIER, TINY_DETECTOR, write_model_dir
+from filelock import FileLock
 
 from mar_tools.checkpoints import Checkpoint, load_checkpoint
+from mar_tools.command_line import ROOT
 from mar_tools.conventions import HANDLERS
 from mar_tools.exporters import CANDIDATES
-from mar_tools.exports import export_model
+from mar_tools.exports import export_folder, export_model
 from mar_tools.recipes import Recipe, read_recipe
 from mar_tools.verification import verify_export
+from mar_tools.verification.gate import read_report
 from vision_serving.backends import BACKENDS
 from vision_serving.handler import VisionHandler
 from vision_serving.options import Task
@@ -31,6 +41,16 @@ TVM_IS_MISSING = pytest.mark.skipif("tvm" not in INSTALLED, reason="pip install 
 CPU_BACKENDS = [*(name for name in INSTALLED if name != "tvm"), pytest.param("tvm", marks=TVM_IS_MISSING)]
 MakeHandler = Callable[..., VisionHandler]
 MakeRecipe = Callable[..., Path]
+RunHere = Callable[..., "subprocess.CompletedProcess[str]"]
+OncePerRun = Callable[[str, Callable[[], object]], None]
+Made = TypeVar("Made")
+# So that two processes end at about the same time.
+SLOW_FIRST = ("reliability", "hostile", "contract", "e2e", "tests", "scripts")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folders = [*SLOW_FIRST, *dict.fromkeys(item.path.parent.name for item in items)]
+    items.sort(key=lambda item: folders.index(item.path.parent.name))
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +65,25 @@ def interruptible() -> Iterator[None]:
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, former)
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[RunHere]:
+    """`run_here("verify_model.py", ...)`: a command of ours in this process. A new one imports PyTorch for seconds."""
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}  # which commands set
+
+    def run(script: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+        command = [script, *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
+        said, status = capsys.readouterr(), ended.value.code
+        assert isinstance(status, int)
+        return subprocess.CompletedProcess(command, status, said.out, said.err)
+
+    yield run
+    for number, handler in former.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -91,24 +130,66 @@ def tiny_recipe(tmp_path: Path) -> MakeRecipe:
     return lambda task="classification", **changes: write_tiny_recipe(tmp_path / "recipe", task, **changes)
 
 
+class MadeWhenAsked(dict[str, Made]):
+    """Values by name, each made when it is first asked for."""
+
+    def __init__(self, make: Callable[[str], Made]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, name: str) -> Made:
+        self[name] = self._make(name)
+        return self[name]
+
+
 class TinyModel:
-    """A tiny model with its recipe, checkpoint, and verified exports for every backend."""
+    """A tiny model with its recipe and checkpoint; by backend, verified exports in fp32 and their reports."""
 
-    def __init__(self, folder: Path, task: str) -> None:
+    def __init__(self, folder: Path, task: str, once: OncePerRun) -> None:
         self.task = task
-        self.recipe: Recipe = read_recipe(write_tiny_recipe(folder / "recipe", task))
+        once(folder.name, lambda: write_tiny_recipe(folder / "recipe", task))
+        self.recipe: Recipe = read_recipe(folder / "recipe" / "recipe.yaml")
+        torch.set_num_threads(1)  # sums in more have other roundings, and every process is to make the same checkpoint
         self.checkpoint: Checkpoint = load_checkpoint(self.recipe)
-        self.folders = {
-            name: export_model(self.recipe, self.checkpoint, name, "fp32", folder / "exports") for name in INSTALLED
-        }
-        self.reports = {name: verify_export(path) for name, path in self.folders.items()}
+        self.folders = MadeWhenAsked(lambda backend: self._export(backend, folder / "exports", once))
+        self.reports = MadeWhenAsked(lambda backend: read_report(self.folders[backend]))
+
+    def _export(self, backend: str, exports: Path, once: OncePerRun) -> Path:
+        if backend != "eager":
+            assert self.folders["eager"], "which the others are verified against"
+        once(f"{self.recipe.name}-{backend}", lambda: self._export_and_verify(backend, exports))
+        return export_folder(exports, self.recipe, backend, "fp32")
+
+    def _export_and_verify(self, backend: str, exports: Path) -> None:
+        verify_export(export_model(self.recipe, self.checkpoint, backend, "fp32", exports))
 
 
 @pytest.fixture(scope="session")
-def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return TinyModel(tmp_path_factory.mktemp("tiny_classifier"), "classification")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run, the same in every process of pytest-xdist."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
-def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return TinyModel(tmp_path_factory.mktemp("tiny_detector"), "detection")
+def once_per_run(run_folder: Path) -> OncePerRun:
+    """`once_per_run(name, make)`: does it in the first process of pytest-xdist that comes; the others wait for it."""
+
+    def once(name: str, make: Callable[[], object]) -> None:
+        done = run_folder / f"{name}.done"
+        with FileLock(done.with_suffix(".lock")):
+            if not done.exists():
+                make()
+                done.touch()
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(run_folder: Path, once_per_run: OncePerRun) -> TinyModel:
+    return TinyModel(run_folder / "tiny_classifier", "classification", once_per_run)
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(run_folder: Path, once_per_run: OncePerRun) -> TinyModel:
+    return TinyModel(run_folder / "tiny_detector", "detection", once_per_run)

@@ -52,7 +52,7 @@ LAYERS = (
         "masks",
         "keypoints",
     },
-    {"instances", "pictures"},
+    {"instances", "pictures", "draining"},
     {"attribution"},
     {"heat_maps"},
     {"graphs", "graphs.*", "tiling"},
@@ -259,7 +259,7 @@ def test_a_classifier_starts_without_torchvision_or_a_runtime() -> None:
     assert finished.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("script", ["serve_models", "manage_models", "predict_images"])
+@pytest.mark.parametrize("script", ["serve_models", "manage_models", "predict_images", "health_probe"])
 def test_a_script_that_talks_to_a_server_does_not_wait_for_pytorch(script: str) -> None:
     code = f"import sys, {script}; print('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "scripts", ROOT / "handlers")))}

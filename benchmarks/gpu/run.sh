@@ -11,10 +11,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-device=cuda models=(resnet50 ssdlite320) connections=(1 16 64 128)
+device=cuda models=(resnet50 ssdlite320) loads=(--connections 1 16 64 128)
 case "${1:-}" in
   "") ;;
-  --dry-run) device=cpu models=(nothing) connections=(1 4) ;;
+  --dry-run) device=cpu models=(nothing) loads=(--connections 4 --image-count 20) ;;
   *)
     sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     [ "$1" = --help ] && exit 0
@@ -61,6 +61,5 @@ for model in "${models[@]}"; do
   cp "$exports/$model/candidates.json" "$results/$model-candidates.json"
   export_folder=$(chosen_export "$model")
   serve "$export_folder"
-  measure "$model" "$model" --export "$model=$export_folder" --connections "${connections[@]}" --in-process \
-    --rates 70% --compare stock
+  measure "$model" "$model" --export "$model=$export_folder" "${loads[@]}" --in-process --rates 70% --compare stock
 done

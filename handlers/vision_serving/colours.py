@@ -34,7 +34,7 @@ MEANT_FOR = {
 }
 MAX_PROFILE_BYTES = 4_000_000  # those of printing presses have up to 3 MB
 CACHED_PROFILE_BYTES = 65_536
-WHOLE_PIXELS = 1_000_000  # that are read at once; of larger pictures STRIP_PIXELS
+WHOLE_PIXELS = 4_000_000  # that are read at once; of larger pictures STRIP_PIXELS
 STRIP_PIXELS = 500_000
 ROUNDING = 2  # levels: a profile that changes no colour by more is sRGB by another name
 
@@ -76,7 +76,7 @@ def to_array(picture: PIL.Image.Image) -> NDArray[np.uint8]:
 
 
 def read_strips(picture: PIL.Image.Image) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Rows and their pixels, some at a time: of all at once Pillow makes two copies, which takes longer, too."""
+    """Rows and their pixels, some at a time: of all at once Pillow makes two copies."""
     width, height = picture.size
     count = max(1, STRIP_PIXELS // width)
     for top in range(0, height, count):

@@ -13,6 +13,7 @@
         ├── InferenceError          500
         │   └── DeviceLostError
         ├── NotSupportedError       501
+        ├── DrainingError           503
         ├── ExplanationTimeoutError 504
         └── OutOfResourcesError     507
 
@@ -40,6 +41,7 @@ class RequestError(VisionServingError):
     """A fault of one request or image. `status` is its HTTP status; the class name is the `type` of the answer."""
 
     status = 400
+    retry_after_s: int | None = None  # when it is worth asking again
 
 
 class MalformedRequestError(RequestError):
@@ -88,6 +90,13 @@ class NotSupportedError(RequestError):
     """Something that this model, or its backend, cannot do."""
 
     status = 501
+
+
+class DrainingError(RequestError):
+    """The server is about to stop, and takes no more requests."""
+
+    status = 503
+    retry_after_s = 1
 
 
 class ExplanationTimeoutError(RequestError):

@@ -1,5 +1,6 @@
 """The request flow. `predict` is the whole of it; `initialize` and `handle` are the thin TorchServe side."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from vision_serving.backends import find_backend, load_backend
 from vision_serving.backends.base import Backend
 from vision_serving.batching import Batcher
 from vision_serving.config import BackendConfig, DeviceType, HandlerConfig, ImageLimits, read_handler_config
+from vision_serving.draining import find_refusal, refuse
 from vision_serving.errors import BackendError, DeviceLostError, PayloadTooLargeError, RequestError
 from vision_serving.explanations import Explainer, wants_explanation
 from vision_serving.failures import to_request_error
@@ -200,6 +202,9 @@ class VisionHandler(ABC):
     ) -> list[Response]:
         """Predictions run first, in a batch of their own; explanations after them, one by one."""
         payloads = [parse_payload(row, head) for row, head in zip(rows, headers, strict=True)]
+        refusal = find_refusal()
+        if refusal is not None:
+            payloads = [refuse(payload, refusal) for payload in payloads]
         outcomes: dict[int, Outcome] = {}
         for predict, explains in ((self.predict, False), (self.explain, True)):
             asked = [index for index, head in enumerate(headers) if wants_explanation(head) == explains]
@@ -224,6 +229,7 @@ class VisionHandler(ABC):
             "X-Precision": self.config.precision,
             "X-Batch-Size": str(len(responses)),
             "X-Batch-Failed": str(sum(response.status >= 400 for response in responses)),
+            "X-Worker-Pid": str(os.getpid()),
             "Server-Timing": timings.server_timing(),
         }
 

@@ -23,6 +23,7 @@ PHRASES = {
     422: "Unprocessable Entity",
     500: "Internal Server Error",
     501: "Not Implemented",
+    503: "Service Unavailable",
     504: "Gateway Timeout",
     507: "Insufficient Storage",
 }
@@ -125,7 +126,8 @@ def _encode_failure(error: RequestError, form: Form, failed_images: int = 1) -> 
     body = describe_error(error, failed_images)
     if form in (Form.KSERVE_V1, Form.OPEN_INFERENCE):
         body = {"error": body.pop("message"), **body}
-    return Response(error.status, orjson.dumps(body))
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return Response(error.status, orjson.dumps(body), headers=headers)
 
 
 def _identify(outcome: Outcome, model: ServedModel) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from mar_tools.server import ModelStatus
+from mar_tools.model_status import ModelStatus
 from vision_serving.resources import read_model, read_properties
 
 # What TorchServe takes for what `models` does not say of a model.

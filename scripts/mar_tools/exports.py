@@ -9,7 +9,6 @@
 package_model.py refuses a folder whose verification.json is missing, failed, or of another artifact.
 """
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from mar_tools.calibration import Calibration
 from mar_tools.checkpoints import Checkpoint
 from mar_tools.exporters import load_exporter
 from mar_tools.exporters.base import Exported, ExportJob
+from mar_tools.fingerprints import combine_digests, select_artifact
 from mar_tools.pixels import load_pixels
 from mar_tools.recipes import Recipe, VerificationRecipe
 from vision_serving.backends.eager import read_artifact
@@ -32,6 +32,7 @@ from vision_serving.config import DeviceType, HandlerConfig, Precision, read_han
 from vision_serving.errors import BackendError, ConfigError, how_to_install
 from vision_serving.graphs import build_graph
 from vision_serving.labels import read_labels
+from vision_serving.model_card import digest_file
 from vision_serving.options import Instances, Task, check_options, find_options
 from vision_serving.resources import cpu_features
 from vision_serving.validation import StrictModel, parse_config
@@ -230,18 +231,14 @@ def load_reference(folder: Path) -> Checkpoint:
 
 def artifact_files(folder: Path, artifact: str) -> list[Path]:
     """An artifact's files, sorted: a file with its siblings of the same stem, or all in a folder."""
-    target = folder / artifact
-    found = target.rglob("*") if target.is_dir() else folder.glob(f"{target.stem}.*")
-    return sorted(file for file in found if file.is_file())
+    found = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    return [folder / name for name in select_artifact(found, artifact)]
 
 
 def hash_artifact(folder: Path, artifact: str) -> str:
     """SHA-256 over the names and bytes of an artifact's files."""
-    digest = hashlib.sha256()
-    for file in artifact_files(folder, artifact):
-        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
+    files = artifact_files(folder, artifact)
+    return combine_digests({file.relative_to(folder).as_posix(): digest_file(file) for file in files})
 
 
 @contextmanager

@@ -1,5 +1,10 @@
-"""Pack a verified export with `handlers/` into a `.mar`, byte for byte the same each time."""
+"""Pack a verified export with `handlers/` into a `.mar`, byte for byte the same each time.
 
+torch-model-archiver writes the manifest; what it packed is written anew in the one form that zip_form.py knows, with
+the digests of all files and a bill of materials, and has to pass the checks of every archive of ours.
+"""
+
+import hashlib
 import os
 import shutil
 import subprocess
@@ -10,21 +15,23 @@ from pathlib import Path
 
 import orjson
 
-from mar_tools.archive import MANIFEST
+from mar_tools.archive import DIGESTS, MANIFEST, SBOM
+from mar_tools.archive_checks import verify_archive
 from mar_tools.conventions import ENTRY_FILES
 from mar_tools.exports import read_manifest
+from mar_tools.sbom import describe_environment
 from mar_tools.verification import require_verified
+from mar_tools.zip_form import write_archive
 from vision_serving.errors import ConfigError
 
 NOT_PACKED = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", "*.orig", "*.rej", "*~", ".*")
 NOT_HANDED_OVER = shutil.ignore_patterns("export.json", "model-config.yaml")
-FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can say
 FIXED_CREATION = "01/01/1980 00:00:00"
-FIXED_MODE = 0o100644 << 16
 
 
 def build_archive(export_folder: Path, handlers: Path, model_store: Path, entry_file: str | None = None) -> Path:
-    """Write `<model_store>/<name>.mar`, whole or not at all. Raises ConfigError for an export that is not verified.
+    """Write `<model_store>/<name>.mar`, whole or not at all. Raises ConfigError for an export that is not verified,
+    and for one that would not pass the checks of archive_checks.py, such as with a key of its own in its yaml.
 
     entry_file: another one in `handlers` than that of the task.
     """
@@ -40,6 +47,7 @@ def build_archive(export_folder: Path, handlers: Path, model_store: Path, entry_
         config_file = export_folder / "model-config.yaml"
         packed = _run_archiver(manifest.name, manifest.version, entry, config_file, Path(temporary))
         normalise_archive(packed, Path(temporary) / target.name)
+        verify_archive(Path(temporary) / target.name)
         os.replace(Path(temporary) / target.name, target)
     return target
 
@@ -62,14 +70,16 @@ def _run_archiver(name: str, version: str, entry_file: Path, config_file: Path, 
 
 
 def normalise_archive(source: Path, target: Path) -> None:
-    """Rewrite a zip with sorted names, fixed times and modes, uncompressed."""
-    with zipfile.ZipFile(source) as packed, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as normalised:
-        for name in sorted(entry for entry in packed.namelist() if not entry.endswith("/")):
-            data = packed.read(name)
-            if name == MANIFEST:
-                manifest = orjson.loads(data)
-                manifest["createdOn"] = FIXED_CREATION
-                data = orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
-            entry = zipfile.ZipInfo(name, FIXED_TIME)
-            entry.external_attr = FIXED_MODE
-            normalised.writestr(entry, data)
+    """Rewrite what the archiver wrote in our form, with DIGESTS.json and a bill of materials."""
+    with zipfile.ZipFile(source) as packed:
+        contents = {name: packed.read(name) for name in packed.namelist() if not name.endswith("/")}
+    manifest = {**orjson.loads(contents[MANIFEST]), "createdOn": FIXED_CREATION}
+    contents[MANIFEST] = _encode(manifest)
+    contents[SBOM] = describe_environment()
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    contents[DIGESTS] = _encode({"sha256": digests})
+    write_archive(contents, target)
+
+
+def _encode(document: object) -> bytes:
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)

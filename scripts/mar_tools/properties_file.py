@@ -1,7 +1,10 @@
 """A `config.properties` with other values: comments, order and all other lines stay as they are."""
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from vision_serving.errors import ConfigError
@@ -31,6 +34,27 @@ def with_model(text: str, name: str, version: str, settings: Mapping[str, Any]) 
     versions = models.setdefault(name, {})
     versions[version] = {**versions.get(version, {}), **settings}
     return with_values(text, {"models": format_models(models)})
+
+
+def without_model(text: str, name: str, version: str) -> str:
+    """As it is, but for what `models` says of a version."""
+    models: Models = json.loads(read_properties(text).get("models", "{}"))
+    if version not in models.get(name, {}):
+        return text
+    del models[name][version]
+    return with_values(text, {"models": format_models({key: value for key, value in models.items() if value})})
+
+
+def rewrite(config: Path, change: Callable[[str], str]) -> None:
+    """Into the file as it is now, whole or not at all; its line ends, mode and place stay."""
+    config = config.resolve()
+    with config.open(encoding="utf-8", newline="") as file:
+        text = file.read()
+    line_end = "\r\n" if "\r\n" in text else "\n"
+    written = config.with_name(f".{config.name}.new")
+    written.write_text(change(text.replace("\r\n", "\n")), encoding="utf-8", newline=line_end)
+    shutil.copymode(config, written)
+    os.replace(written, config)
 
 
 def model_section(text: str, name: str, version: str) -> dict[str, Any]:

@@ -1,49 +1,38 @@
 """Start, watch and stop one TorchServe, with the right Java, its own temporary folder, and nothing left behind."""
 
-import hashlib
-import io
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import PIL.Image
 import psutil
 
-from mar_tools.archive import check_archive
+from mar_tools.archive_choice import Choice, choose_archives, file_name, list_entries
+from mar_tools.health import Health, check_server
 from mar_tools.java import find_java_home
+from mar_tools.model_status import ModelStatus, list_versions, read_status
 from mar_tools.ports import ADDRESS_KEYS, PORT_KEYS, is_free
 from mar_tools.server_logs import ServerLogs
-from mar_tools.torchserve_api import ServerError, TorchServeClient, describe_failure, read_address
-from vision_serving.errors import ConfigError
-from vision_serving.resources import WAIT_POLICY, ThreadPlan, read_model, read_properties, read_threads
+from mar_tools.server_processes import (
+    POLL_S,
+    end_processes,
+    find_frontend,
+    find_workers,
+    temporary_folder,
+    wait_until_ended,
+)
+from mar_tools.start_record import StartRecord, read_start_record
+from mar_tools.torchserve_api import ServerError, TorchServeClient, read_address
+from vision_serving.draining import DRAIN_FILE
+from vision_serving.resources import WAIT_POLICY, read_properties
 
 STOP_TIMEOUT_S = 20.0
-POLL_S = 0.25
-
-
-@dataclass(frozen=True)
-class ModelStatus:
-    """One version of one model on a running server. threads: of each worker, as the properties have it."""
-
-    model: str
-    version: str
-    workers_ready: int
-    workers: int
-    threads: ThreadPlan
-    batch_size: int
-    max_batch_delay_ms: int
-    device: str
-
-    @property
-    def ready(self) -> bool:
-        return self.workers_ready == self.workers > 0
+FIRST_ANSWER_S = 60.0  # of a model whose workers are ready
+Announce = Callable[[str], None]
 
 
 class Server:
@@ -57,79 +46,72 @@ class Server:
         self._key_file = self.folder / "key_file.json"
         self._values = read_properties(self.config.read_text(encoding="utf-8"))
         self.client = TorchServeClient(address)
-        # Short, because TorchServe puts Unix sockets there; by folder, so that two checkouts never meet.
-        digest = hashlib.sha256(str(self.config).encode()).hexdigest()[:12]
-        self._temporary = Path(tempfile.gettempdir()) / f"vision-serving-{digest}"
-        self._pid_file = self._temporary / ".model_server.pid"
+        self.temporary = temporary_folder(self.config)
+        self.drain_file = self.temporary / "drain"
         self._logs = ServerLogs(self.folder / "logs")
 
     def process(self) -> psutil.Process | None:
         """The running frontend, None when there is none."""
-        try:
-            process = psutil.Process(int(self._pid_file.read_text()))
-            return process if "org.pytorch.serve.ModelServer" in process.cmdline() else None
-        except (FileNotFoundError, ValueError, psutil.Error):
-            return None
+        return find_frontend(self.temporary)
 
-    def start(self, timeout_s: float, announce: Callable[[str], None]) -> list[ModelStatus]:
-        """Start and wait until every model has answered a prediction. Raises ServerError or ConfigError."""
+    def start(self, timeout_s: float, announce: Announce, warn: Announce = lambda text: None) -> list[Health]:
+        """Start and wait until every model has given its golden prediction, or said why it cannot load.
+
+        What cannot be served is left out and told to `warn` as soon as it is known; the others are served. Raises
+        ServerError or ConfigError when there is nothing to serve, and no server is left running then.
+        """
         if self.process() is not None:
             raise ServerError(f"the server of {self.config.name} is already running; use restart, or stop it first")
+        self.stop()  # what a frontend that was killed has left
         self._require_free_ports()
-        self._check_models()
+        choice = choose_archives(self.config)
+        for reason in dict.fromkeys(choice.left_out.values()):
+            warn(reason)
         deadline = time.monotonic() + timeout_s
         try:
-            self._launch()
-            return self._wait_until_ready(deadline, announce)
+            self._launch(list(choice.served), StartRecord(left_out=choice.left_out, log_sizes=self._logs.measure()))
+            return self._wait_until_ready(choice, deadline, announce, warn)
         except BaseException:  # also when the user interrupts: half a server is of no use
             self.stop()
             raise
 
     def stop(self) -> bool:
-        """Stop the frontend and its workers, and remove what they leave. False when nothing was running."""
-        process = self.process()
-        if process is None:
+        """Stop the frontend and its workers, and remove what they leave. False when nothing was running.
+
+        Of a frontend that was killed, the workers that outlived it.
+        """
+        process, workers = self.process(), find_workers(self.temporary)
+        if process is None and not workers and not self.temporary.exists():
             return False  # a key file here may belong to a server that the plain torchserve command started
-        family = [process, *process.children(recursive=True)]
-        process.terminate()
-        for survivor in wait_until_ended(family, STOP_TIMEOUT_S):
-            survivor.kill()
-        wait_until_ended(family, STOP_TIMEOUT_S)
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        if process is not None:
+            family = [process, *process.children(recursive=True)]
+            process.terminate()
+            for survivor in wait_until_ended(family, STOP_TIMEOUT_S):
+                survivor.kill()
+            wait_until_ended(family, STOP_TIMEOUT_S)
+        end_processes(find_workers(self.temporary))
+        shutil.rmtree(self.temporary, ignore_errors=True)
         self._key_file.unlink(missing_ok=True)
         return True
 
     def status(self) -> list[ModelStatus]:
         """Raises ServerError when the server does not answer."""
-        return [entry for model in self.client.list_models() for entry in self._describe(model)]
+        properties = self.config.read_text(encoding="utf-8")
+        return [read_status(model, entry, properties) for model, entry in list_versions(self.client)]
 
     def archives(self) -> list[Path]:
         """Those that `load_models` names: all of the store, or a list."""
-        store, wanted = self.model_store(), self._values.get("load_models", "all")
-        if wanted.lower() == "all":
-            return sorted(store.glob("*.mar"))
-        return [store / name.strip().rpartition("=")[2] for name in wanted.split(",") if name.strip()]
+        properties, store = self.config.read_text(encoding="utf-8"), self.model_store()
+        return [store / file_name(entry) for entry in list_entries(properties, store)]
 
     def model_store(self) -> Path:
         return self.folder / self._values.get("model_store", "model_store")
 
-    def _check_models(self) -> None:
-        """Raises ConfigError for what TorchServe would leave out or end with, without saying why."""
-        read_model(self.config.read_text(encoding="utf-8"), "")  # refuses `models` that is not JSON
-        seen: dict[tuple[str, str], Path] = {}
-        for archive in self.archives():
-            identity = check_archive(archive)
-            if identity in seen:
-                both = f"{seen[identity].name} and {archive.name}"
-                raise ConfigError(
-                    f"{self.model_store()}: {both} both hold model {identity[0]} {identity[1]}; move one away"
-                )
-            seen[identity] = archive
-
-    def _launch(self) -> None:
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        self._temporary.mkdir(parents=True, mode=0o700)
+    def _launch(self, archives: Sequence[str], record: StartRecord) -> None:
+        self.temporary.mkdir(parents=True, mode=0o700)
         self._key_file.unlink(missing_ok=True)
+        self._logs = ServerLogs(self.folder / "logs", record.log_sizes)
+        record.write(self.temporary)
         for key in ("model_store", "workflow_store"):
             if key in self._values:
                 (self.folder / self._values[key]).mkdir(parents=True, exist_ok=True)
@@ -139,12 +121,14 @@ class Server:
             | environment
             | {
                 "JAVA_HOME": str(find_java_home()),
-                "TMPDIR": str(self._temporary),
-                "TEMP": str(self._temporary),
+                "TMPDIR": str(self.temporary),
+                "TEMP": str(self.temporary),
+                DRAIN_FILE: str(self.drain_file),
             }
         )
         command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs", "--ts-config", self.config.name]
-        self._logs.begin()
+        if archives:
+            command += ["--models", *archives]
         with (self.folder / "logs" / "console.log").open("wb") as output:
             subprocess.run(
                 command,
@@ -158,32 +142,25 @@ class Server:
                 umask=0o077,  # TorchServe makes key_file.json first, and takes it from other users afterwards
             )
 
-    def _wait_until_ready(self, deadline: float, announce: Callable[[str], None]) -> list[ModelStatus]:
+    def _wait_until_ready(self, choice: Choice, deadline: float, announce: Announce, warn: Announce) -> list[Health]:
         announce("waiting for the frontend")
-        self._poll(deadline, self._frontend_answers, "the frontend did not come up")
-        while True:
-            models = self.status()
-            waiting = [entry for entry in models if not entry.ready]
-            if not waiting:
-                break
-            names = ", ".join(f"{entry.model} {entry.workers_ready}/{entry.workers}" for entry in waiting)
-            announce(f"waiting for workers: {names}")
-            self._check_loading()
-            if time.monotonic() > deadline:
-                raise ServerError(f"not ready in time: {names}{self._logs.last_failure()}")
-            time.sleep(POLL_S)
-        for entry in models:
-            announce(f"first prediction of {entry.model}")
-            response = self.client.predict(entry.model, gray_image(), version=entry.version)
-            if not response.ok:
-                raise ServerError(f"{entry.model} cannot predict: {describe_failure(response)}")
-        return models
+        self._wait_for_frontend(deadline)
+        self._note_refused(choice, warn)
+        failed = self._wait_for_workers(deadline, announce, warn)
+        if failed and not any(entry.ready for entry in self.status()):
+            raise ServerError("; ".join(failed))
+        announce("golden predictions")
+        found = check_server(self.config, time.monotonic() + FIRST_ANSWER_S)
+        if not any(model.healthy for model in found) and any(model.status for model in found):
+            raise ServerError("; ".join(map(str, found)))
+        return found
 
-    def _poll(self, deadline: float, condition: Callable[[], bool], failure: str) -> None:
-        while not condition():
-            self._check_loading()
+    def _wait_for_frontend(self, deadline: float) -> None:
+        while not self._frontend_answers():
+            if self.process() is None:
+                raise ServerError(f"TorchServe ended during start{self._logs.last_failure()}")
             if time.monotonic() > deadline:
-                raise ServerError(f"{failure}{self._logs.last_failure()}")
+                raise ServerError(f"the frontend did not come up{self._logs.last_failure()}")
             time.sleep(POLL_S)
 
     def _frontend_answers(self) -> bool:
@@ -195,28 +172,46 @@ class Server:
             return False
         return True
 
-    def _check_loading(self) -> None:
-        """Raises ServerError when the frontend ended, or a worker said why it cannot load its model."""
-        if self.process() is None:
-            raise ServerError(f"TorchServe ended during start{self._logs.last_failure()}")
-        failure = self._logs.load_failure()
-        if failure:
-            raise ServerError(failure)
+    def _note_refused(self, choice: Choice, warn: Announce) -> None:
+        """Add to the record which archives TorchServe itself left out."""
+        served = {(entry.model, entry.version) for entry in self.status()}
+        refused = {}
+        for entry, (model, version) in choice.served.items():
+            name, _, archive = entry.rpartition("=")
+            if (name or model, version) not in served:
+                refused[archive] = f"TorchServe refused {archive}: {self._logs.refusal(archive) or 'see logs/'}"
+                warn(refused[archive])
+        if refused:
+            read_start_record(self.temporary).with_left_out(refused).write(self.temporary)
 
-    def _describe(self, model: str) -> Iterator[ModelStatus]:
-        properties = self.config.read_text(encoding="utf-8")
-        for entry in self.client.describe(model):
-            workers = entry["workers"]
-            yield ModelStatus(
-                model=model,
-                version=entry["modelVersion"],
-                workers_ready=sum(worker["status"] == "READY" for worker in workers),
-                workers=max(len(workers), entry["minWorkers"]),
-                threads=read_threads(properties, model, entry["modelVersion"]),
-                batch_size=entry["batchSize"],
-                max_batch_delay_ms=entry["maxBatchDelay"],
-                device=entry["deviceType"],
-            )
+    def _wait_for_workers(self, deadline: float, announce: Announce, warn: Announce) -> list[str]:
+        """Until each model is ready, has said why it cannot load, or the time is up: the reasons."""
+        failed: dict[tuple[str, str], str] = {}
+        while True:
+            statuses = self.status()
+            waiting = [entry for entry in statuses if not entry.ready and entry.identity not in failed]
+            for entry in waiting:
+                reason = self._logs.load_failure(*entry.identity)
+                if reason is not None and entry.workers_ready == 0:
+                    failed[entry.identity] = f"model {entry.model} cannot load: {reason}"
+                    self._give_up(entry)
+                elif time.monotonic() > deadline:
+                    ready = f"{entry.workers_ready} of {entry.workers} workers"
+                    failed[entry.identity] = f"model {entry.model}: {ready} ready in time{self._logs.last_failure()}"
+                if entry.identity in failed and len(statuses) > 1:  # of a single model the error says it
+                    warn(failed[entry.identity])
+            loading = [entry for entry in waiting if entry.identity not in failed]
+            if not loading:
+                return list(failed.values())
+            if self.process() is None:
+                raise ServerError(f"TorchServe ended during start{self._logs.last_failure()}")
+            names = ", ".join(f"{entry.model} {entry.workers_ready}/{entry.workers}" for entry in loading)
+            announce(f"waiting for workers: {names}")
+            time.sleep(POLL_S)
+
+    def _give_up(self, entry: ModelStatus) -> None:
+        """TorchServe would start the worker again and again, on the cores of the others, and keep requests waiting."""
+        self.client.scale(entry.model, entry.version, 0)
 
     def _require_free_ports(self) -> None:
         for name, port in self.ports().items():
@@ -230,25 +225,3 @@ class Server:
         for key, default in ADDRESS_KEYS.items():
             ports[key] = urlsplit(self._values.get(key, "")).port or default
         return ports
-
-
-def wait_until_ended(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
-    """Those that still run at the end. A zombie has ended, though the init of a container may never reap it."""
-    deadline = time.monotonic() + timeout_s
-    while (alive := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
-        time.sleep(POLL_S)
-    return alive
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def gray_image() -> bytes:
-    """A picture that every vision model can answer."""
-    buffer = io.BytesIO()
-    PIL.Image.new("RGB", (320, 240), (128, 128, 128)).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -1,28 +1,31 @@
-"""What a server's logs say about a start that failed."""
+"""What a server's logs say about a start that failed, or a model that cannot load."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 NAMES = ("model_log.log", "ts_log.log", "console.log")
 FAILURE = re.compile(r"\w(Error|Exception)\b.*: |Invalid configuration")
-LOAD_FAILURES = {
-    "model_log.log": re.compile(r"Failed to load model (\S+), exception (.*)"),  # a worker
-    "ts_log.log": re.compile(r"Failed to load model: (\S+)()"),  # the frontend
-}
+WORKER_LINE = re.compile(r" W-\d+-(\S+)-std(?:out|err) \S+ - (.*)")  # the model with its version, and what it said
+LOAD_FAILURE = re.compile(r"(?:Failed to load|Load) model \S+(?: c\w+ OOM)?, exception (.*)")
+DIED = "Backend worker process died."
+PYTHON_ERROR = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")
+REFUSED = "Failed to load model: "  # by the frontend, which then names the archive
+MAX_REASON_CHARS = 400
 
 
 class ServerLogs:
-    """The logs in one folder, as far as they were written since `begin`."""
+    """The logs in one folder, without what earlier starts wrote: `sizes` bytes of each, by name."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sizes: Mapping[str, int] | None = None) -> None:
         self._folder = folder
-        self._sizes: dict[str, int] = {}
+        self._sizes = sizes or {}
 
-    def begin(self) -> None:
-        """Everything until now belongs to earlier starts."""
+    def measure(self) -> dict[str, int]:
+        """The sizes now."""
         self._folder.mkdir(exist_ok=True)
         logs = [self._folder / name for name in NAMES]
-        self._sizes = {log.name: log.stat().st_size for log in logs if log.is_file()}
+        return {log.name: log.stat().st_size for log in logs if log.is_file()}
 
     def last_failure(self) -> str:
         """The last error, as the end of a message."""
@@ -32,17 +35,35 @@ class ServerLogs:
                 return f"; logs/{name} says: {lines[-1].split(' - ')[-1].strip()[:300]}"
         return "; see logs/"
 
-    def load_failure(self) -> str | None:
-        """Which model cannot load, and why; None where none has failed."""
-        for name, pattern in LOAD_FAILURES.items():
-            for line in self._new_lines(name):
-                found = pattern.search(line)
-                if found:
-                    return f"model {found[1]} cannot load: {found[2][:400] or 'see logs/' + name}"
+    def load_failure(self, model: str, version: str) -> str | None:
+        """Why a worker of it could not load it, the last time; None where none has failed."""
+        reason, died, explained = None, False, False
+        for line in self._new_lines("model_log.log"):
+            worker = WORKER_LINE.search(line)
+            if worker is None or worker[1] != f"{model}_{version}":
+                continue
+            failure = LOAD_FAILURE.search(worker[2])
+            if failure:
+                reason, explained = failure[1], True
+            elif DIED in worker[2]:
+                died = True
+            elif died and PYTHON_ERROR.match(worker[2]):  # the last line of a traceback
+                reason = reason if explained else worker[2]
+                died = explained = False
+        return None if reason is None else reason[:MAX_REASON_CHARS]
+
+    def refusal(self, archive: str) -> str | None:
+        """Why the frontend did not take an archive; None where the log has no word of it."""
+        lines = self._new_lines("ts_log.log")
+        for number, line in enumerate(lines):
+            if REFUSED in line and line.rstrip().endswith(f"/{archive}"):
+                return (lines[number + 1 : number + 2] or ["see logs/ts_log.log"])[0].strip()[:MAX_REASON_CHARS]
         return None
 
     def _new_lines(self, name: str) -> list[str]:
         path = self._folder / name
         if not path.is_file():
             return []
-        return path.read_bytes()[self._sizes.get(name, 0) :].decode(errors="replace").splitlines()
+        content, before = path.read_bytes(), self._sizes.get(name, 0)
+        # A log that is shorter than it was has begun anew.
+        return content[before if before <= len(content) else 0 :].decode(errors="replace").splitlines()

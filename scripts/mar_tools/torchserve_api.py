@@ -1,6 +1,8 @@
 """A client of TorchServe's APIs: timeouts always, retries where they are safe, tokens handled."""
 
 import json
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,10 @@ CONNECT_TIMEOUT_S = 3.0
 PREDICT_TIMEOUT_S = 60.0
 MANAGE_TIMEOUT_S = 180.0
 BUSY = 503
+POLL_S = 0.25
+# Of calls that start or end workers. TorchServe would wait for them on one of its I/O threads, and all connections of
+# that thread with it: of 16 threads, each holds a 16th of the requests.
+NOT_WAITING = {"synchronous": "false"}
 CONNECTIONS = 64  # that are kept open, as many as predict_images.py asks through at once
 OPTIONS_HEADER = "X-Inference-Options"
 EXPECTED_ARCHIVE = "expected the file name of an archive in the model store, such as resnet50.mar"
@@ -41,6 +47,7 @@ class ServerAddress:
     inference: str
     management: str
     key_file: Path | None
+    metrics: str = "http://127.0.0.1:8082"
 
 
 def read_address(config: Path) -> ServerAddress:
@@ -53,16 +60,30 @@ def read_address(config: Path) -> ServerAddress:
         inference=values.get("inference_address", "http://127.0.0.1:8080"),
         management=values.get("management_address", "http://127.0.0.1:8081"),
         key_file=config.resolve().parent / "key_file.json" if tokens else None,
+        metrics=values.get("metrics_address", ServerAddress.metrics),
     )
 
 
 class TorchServeClient:
-    """Predictions and GET requests are retried: asking twice changes nothing. Registering and scaling are not."""
+    """Predictions and GET requests are retried: asking twice changes nothing. Registering and scaling are not.
 
-    def __init__(self, address: ServerAddress) -> None:
+    deadline: of time.monotonic, when the last call has to have its answer; nothing is retried then.
+    """
+
+    def __init__(self, address: ServerAddress, deadline: float | None = None) -> None:
         self._address = address
+        self._deadline = deadline
         self._renewing = Lock()
-        self._sessions = {"inference": _new_session(["GET", "POST"]), "management": _new_session(["GET"])}
+        retried = {"inference": ["GET", "POST"], "management": ["GET"]}
+        self._sessions = {kind: _new_session([] if deadline else methods) for kind, methods in retried.items()}
+
+    def with_deadline(self, deadline: float) -> "TorchServeClient":
+        """A client of the same server."""
+        return TorchServeClient(self._address, deadline)
+
+    def seconds_left(self) -> float:
+        """Until the deadline."""
+        return math.inf if self._deadline is None else self._deadline - time.monotonic()
 
     def predict(
         self, model: str, image: bytes, options: Mapping[str, str] | None = None, version: str | None = None
@@ -85,6 +106,12 @@ class TorchServeClient:
         document: list[dict[str, Any]] = self._manage("GET", f"/models/{quote(model)}/{quote(version or 'all')}")
         return document
 
+    def describe_default(self, model: str) -> dict[str, Any]:
+        """The version that answers without one in the path."""
+        entry: dict[str, Any]
+        [entry] = self._manage("GET", f"/models/{quote(model)}")
+        return entry
+
     def describe_card(self, model: str, version: str | None = None) -> dict[str, Any]:
         """The model card, which a worker gives: of one version, the default one unless one is named."""
         path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
@@ -105,24 +132,56 @@ class TorchServeClient:
             "initial_workers": str(workers),
             "batch_size": str(batch_size),
             "max_batch_delay": str(max_batch_delay_ms),
-            "synchronous": "true",
+            **NOT_WAITING,
         }
+        before = self._list_versions()
         try:
-            return self._manage("POST", "/models", params={"url": archive, **parameters})
+            self._manage("POST", "/models", params={"url": archive, **parameters})
+            [(model, version)] = self._list_versions() - before
+            self._wait_for_workers(model, version, workers)
         except ServerError as error:
             hint = next((hint for said, hint in REGISTER_HINTS.items() if said in str(error)), "")
             raise ServerError(f"cannot register {archive}: {error}{hint}") from error
+        return {"status": f"model {model} {version} is served by {workers} workers"}
 
     def scale(self, model: str, version: str | None, workers: int) -> Any:
+        """Returns when there are as many workers, all of them ready."""
         path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
-        limits = {"min_worker": str(workers), "max_worker": str(workers), "synchronous": "true"}
-        return self._manage("PUT", path, params=limits)
+        limits = {"min_worker": str(workers), "max_worker": str(workers)}
+        self._manage("PUT", path, params={**limits, **NOT_WAITING})
+        self._wait_for_workers(model, version, workers)
+        return {"status": f"model {model} is served by {workers} workers"}
+
+    def _list_versions(self) -> set[tuple[str, str]]:
+        return {(model, entry["modelVersion"]) for model in self.list_models() for entry in self.describe(model)}
+
+    def _wait_for_workers(self, model: str, version: str | None, count: int) -> None:
+        """Raises ServerError where they are not ready in time, or one ends while it loads; the model has none then."""
+        path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
+        deadline, loading = time.monotonic() + MANAGE_TIMEOUT_S, dict[str, int]()
+        while time.monotonic() < deadline:
+            workers = self._manage("GET", path)[0]["workers"]
+            if [worker["status"] for worker in workers] == ["READY"] * count:
+                return
+            for worker in workers:
+                if worker["status"] == "READY" or worker["pid"] < 0:
+                    continue
+                if loading.setdefault(worker["id"], worker["pid"]) != worker["pid"]:
+                    self._manage("PUT", path, params={"min_worker": "0", "max_worker": "0", **NOT_WAITING})
+                    raise ServerError(f"the workers of {model} end while they load it; see logs/model_log.log")
+            time.sleep(POLL_S)
+        raise ServerError(f"the workers of {model} were not ready within {MANAGE_TIMEOUT_S:g} s")
 
     def unregister(self, model: str, version: str | None) -> Any:
         return self._manage("DELETE", f"/models/{quote(model)}" + (f"/{quote(version)}" if version else ""))
 
     def set_default(self, model: str, version: str) -> Any:
         return self._manage("PUT", f"/models/{quote(model)}/{quote(version)}/set-default")
+
+    def read_metrics(self) -> str:
+        """In the text format of Prometheus; empty where the server collects none."""
+        response = self._call("GET", f"{self._address.metrics}/metrics", "management", None, MANAGE_TIMEOUT_S)
+        return response.text if response.ok else ""
 
     def renew_token(self, kind: str) -> str:
         """A new `inference` or `management` token; the server rewrites its key file."""
@@ -166,15 +225,25 @@ class TorchServeClient:
         headers = dict(arguments.pop("headers", {}))
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        timeouts = (CONNECT_TIMEOUT_S, timeout_s)
+        timeout_s = self._bound(timeout_s)
+        timeouts = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s)
         try:
             return self._sessions[kind].request(method, url, headers=headers, timeout=timeouts, **arguments)
         except requests.RequestException as error:
             if _timed_out(error):
-                raise ServerError(f"{url} did not answer within {timeout_s:g} s") from error
+                raise ServerError(f"{url} did not answer within {round(timeout_s, 1):g} s") from error
             base = "/".join(url.split("/")[:3])
             start = "start it with python scripts/serve_models.py start"
             raise ServerError(f"no server answers at {base}; {start}") from error
+
+    def _bound(self, timeout_s: float) -> float:
+        """What is left of it. Raises ServerError when that is nothing."""
+        if self._deadline is None:
+            return timeout_s
+        left = self.seconds_left()
+        if left <= 0:
+            raise ServerError("the time is up")
+        return min(timeout_s, left)
 
     def _read_key(self, kind: str) -> str:
         path = self._address.key_file
@@ -189,17 +258,20 @@ class TorchServeClient:
 
 
 def _new_session(retried_methods: Sequence[str]) -> requests.Session:
+    """Without retries where no method is to be retried."""
     session = requests.Session()
     session.trust_env = False  # a proxy of the environment must not see a loopback server's tokens
-    retry = Retry(
-        total=4,
-        connect=1,
-        read=1,  # what hangs or ends a worker must not be sent to one worker after the other
-        backoff_factor=0.3,
-        status_forcelist=[BUSY],
-        allowed_methods=retried_methods,
-        raise_on_status=False,
-    )
+    retry = Retry(total=0, read=False)
+    if retried_methods:  # urllib3 would take none for all
+        retry = Retry(
+            total=4,
+            connect=1,
+            read=1,  # what hangs or ends a worker must not be sent to one worker after the other
+            backoff_factor=0.3,
+            status_forcelist=[BUSY],
+            allowed_methods=retried_methods,
+            raise_on_status=False,
+        )
     session.mount("http://", HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=retry))
     return session
 

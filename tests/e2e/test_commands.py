@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mar_tools.archive import DIGESTS
 from mar_tools.java import find_java_home
 from mar_tools.server import Server
 from mar_tools.torchserve_api import ServerError
@@ -127,6 +128,8 @@ def test_a_model_that_cannot_load_fails_the_start_with_its_reason(small_service:
         zipfile.ZipFile(small_service.folder / "model_store" / "digits.mar", "w") as broken,
     ):
         for entry in packed.infolist():
+            if entry.filename == DIGESTS:
+                continue  # what is changed is no longer ours, and is served as another's archive is
             broken.writestr(entry, packed.read(entry).replace(b"backend: openvino", b"backend: openvimo"))
     finished = run_script("serve_models.py", "start", "--config", small_service.config)
     assert finished.returncode == 1

@@ -118,13 +118,15 @@ def predict(service: Service, model: str, *arguments: object) -> Any:
     return run_script("predict_images.py", model, *arguments, "--config", service.server.config)
 
 
-@pytest.mark.parametrize("concurrency", [1, 8])
-def test_csv_of_a_folder_is_in_order_whatever_is_asked_at_a_time(service: Service, concurrency: int) -> None:
-    finished = predict(service, "digits_detection", HELDOUT, "--format", "csv", "--concurrency", concurrency)
+@pytest.mark.parametrize(("folder", "concurrency"), [(SCENES, 1), (HELDOUT, 8)], ids=["one", "eight"])
+def test_csv_of_a_folder_is_in_order_whatever_is_asked_at_a_time(
+    service: Service, folder: Path, concurrency: int
+) -> None:
+    finished = predict(service, "digits_detection", folder, "--format", "csv", "--concurrency", concurrency)
     assert finished.returncode == 0, finished.stderr
     rows = list(csv.DictReader(io.StringIO(finished.stdout)))
     names = list(dict.fromkeys(row["file"] for row in rows))
-    assert names == [str(path) for path in sorted(HELDOUT.glob("*.jpg"))]
+    assert names == [str(path) for path in sorted(folder.glob("*.jpg"))]
     assert all(float(row["x1"]) <= float(row["x2"]) for row in rows if row["score"])
 
 

@@ -1,4 +1,5 @@
 import base64
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -512,6 +513,7 @@ def test_every_answer_carries_the_headers_of_the_contract(make_handler: MakeHand
             "X-Backend": "colour_classifier",
             "X-Precision": "fp32",
             "X-Batch-Size": "2",
+            "X-Worker-Pid": str(os.getpid()),
             "X-Batch-Failed": "1",
         }
         assert [part.partition(";")[0] for part in timing.split(", ")] == [

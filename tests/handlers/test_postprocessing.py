@@ -187,7 +187,7 @@ def nms_of_each_class(given: Candidates, iou_threshold: float) -> Tensor:
 
 
 @pytest.mark.parametrize("iou_threshold", [0.3, 0.6])
-@pytest.mark.parametrize("count", [1, 30, NMS_BLOCK, NMS_BLOCK + 1, 1000, 50_000])
+@pytest.mark.parametrize("count", [1, 30, NMS_BLOCK, NMS_BLOCK + 1, 1000, 8000])
 def test_nms_of_any_number_of_boxes_anywhere_equals_torchvisions_within_each_class(
     count: int, iou_threshold: float
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from vision_serving import errors
 from vision_serving.errors import (
+    DrainingError,
     ImageDecodeError,
     InferenceError,
     InvalidOptionError,
@@ -137,6 +138,7 @@ def test_when_all_images_fail_the_first_error_decides_and_the_count_is_said() ->
         (UnsupportedFormatError, 415),
         (InvalidOptionError, 422),
         (InferenceError, 500),
+        (DrainingError, 503),
         (OutOfResourcesError, 507),
     ],
 )

@@ -1,7 +1,7 @@
 import pytest
 
 from mar_tools.drift import find_differences
-from mar_tools.server import ModelStatus
+from mar_tools.model_status import ModelStatus
 from vision_serving.resources import ThreadPlan
 
 PROPERTIES = """

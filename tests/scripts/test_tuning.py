@@ -8,6 +8,8 @@ import pytest
 
 from mar_tools.benchmarking.measurement import Measurement
 from mar_tools.benchmarking.targets import Target
+from mar_tools.properties_file import with_values
+from mar_tools.temporary_server import own_places
 from mar_tools.torchserve_api import ServerError
 from mar_tools.tuning import probe, tuner
 from mar_tools.tuning.deployment import Candidate, write_settings
@@ -308,7 +310,7 @@ def test_nothing_is_decided_where_nothing_keeps_the_latency(
 def test_a_trial_serves_one_archive_elsewhere(tmp_path: Path) -> None:
     text = "inference_address=http://0.0.0.0:8080\nmodel_store=/srv/models\nvmargs=-Xmx1g\nload_models=all\n"
     candidate = Candidate(tmp_path / "m.mar", "m", "1.0", text)
-    values = read_properties(trial_properties(candidate, CURRENT))
+    values = read_properties(with_values(trial_properties(candidate, CURRENT), own_places()))
     assert values["inference_address"].startswith("http://127.0.0.1:")
     addresses = [value for key, value in values.items() if key.endswith(("address", "port"))]
     assert len(set(addresses)) == len(addresses) - 1, "two gRPC addresses, five ports"

@@ -1,6 +1,4 @@
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +7,12 @@ import orjson
 import pytest
 import torch
 import yaml
-from conftest import MakeRecipe, TinyModel
+from conftest import INSTALLED, MakeRecipe, RunHere, TinyModel
 from fakes import encode_image, noise_image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mar_tools.checkpoints import load_checkpoint
-from mar_tools.command_line import ROOT
 from mar_tools.exports import export_model, read_manifest
 from mar_tools.images import PHOTOGRAPHS, choose_images
 from mar_tools.recipes import read_recipe
@@ -55,8 +52,8 @@ def test_a_batch_of_one_is_compared_and_batches_of_several(
 
 
 def test_the_report_is_strict_json(tiny_detector: TinyModel) -> None:
-    for folder in tiny_detector.folders.values():
-        assert orjson.loads((folder / "verification.json").read_bytes())["passed"]
+    for backend in INSTALLED:
+        assert orjson.loads((tiny_detector.folders[backend] / "verification.json").read_bytes())["passed"]
 
 
 @pytest.fixture
@@ -90,7 +87,8 @@ def test_a_detector_with_right_scores_and_wrong_boxes_is_rejected(
     tiny_detector: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score_threshold: float
 ) -> None:
     exports = tmp_path / "exports"
-    shutil.copytree(tiny_detector.folders["eager"].parent, exports)
+    for backend in ("eager", "openvino"):
+        shutil.copytree(tiny_detector.folders[backend], exports / f"{backend}-fp32")
     for config in exports.glob("*/model-config.yaml"):
         document = yaml.safe_load(config.read_text())
         document["handler"]["options"] = {"score_threshold": score_threshold}
@@ -225,16 +223,11 @@ def test_what_was_quantised_and_assumed_of_the_cpu_is_reported(exported: Path) -
 # The command
 
 
-def verify_by_command(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(ROOT / "scripts" / "verify_model.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_the_command_prints_measures_bounds_and_accuracy(exported: Path, tmp_path: Path) -> None:
+def test_the_command_prints_measures_bounds_and_accuracy(run_here: RunHere, exported: Path, tmp_path: Path) -> None:
     for label in ("cat", "dog"):
         shutil.copytree(PHOTOGRAPHS, tmp_path / "images" / label)
     labelled = ("--images", str(tmp_path / "images"), "--labels", "folders", "--count", "6")
-    finished = verify_by_command(str(exported), *labelled)
+    finished = run_here("verify_model.py", exported, *labelled)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == "verified\n"
     for words in ("snr_db", "≥ 60", "accuracy_drop", "top1 of reference", "top5 of candidate", "6 images of images"):
@@ -253,8 +246,10 @@ def test_the_command_prints_measures_bounds_and_accuracy(exported: Path, tmp_pat
     ],
     ids=["labels of nothing", "no images", "truth of another task", "no image"],
 )
-def test_the_command_refuses_what_cannot_be_compared(exported: Path, arguments: list[str], message: str) -> None:
-    finished = verify_by_command(str(exported), *arguments)
+def test_the_command_refuses_what_cannot_be_compared(
+    run_here: RunHere, exported: Path, arguments: list[str], message: str
+) -> None:
+    finished = run_here("verify_model.py", exported, *arguments)
     assert finished.returncode == 1
     assert finished.stderr.startswith("error: ")
     assert message in finished.stderr

@@ -19,7 +19,7 @@ class Finding(StrictModel):
     """One row, measured.
 
     row: "B1". fault: what was done. must_hold: in words and numbers. measured: figures, shown as they are.
-    held: whether what must hold did, in every repetition.
+    held: whether what must hold did, in every repetition. problems: what did not.
     failures: every one that was seen, allowed or not, never averaged away.
     """
 
@@ -29,6 +29,7 @@ class Finding(StrictModel):
     held: bool
     repetitions: int
     measured: dict[str, Any]
+    problems: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
     command: str
     machine: dict[str, Any] = Field(default={})

@@ -8,11 +8,13 @@ import asyncio
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 
 import aiohttp
+from yarl import URL
 
 RETRIED = (0, 500, 503, 507)  # what a worker that ended, or a full queue, is answered with; 0: not at all
 Check = Callable[[bytes], str]  # what is wrong with a body, empty where nothing is
@@ -41,6 +43,7 @@ class Exchange:
     """A request and what came of it. Times by time.perf_counter.
 
     status: 0 where no answer came. problem: in which way the answer is not the expected one, empty where it is.
+    earlier: the tries before this one, each answered with one of RETRIED.
     batch_failed: how many of the requests that shared its batch failed.
     """
 
@@ -50,7 +53,7 @@ class Exchange:
     status: int
     problem: str
     batch_size: int = 0
-    tries: int = 1
+    earlier: tuple["Exchange", ...] = ()
     batch_failed: int = 0
 
     @property
@@ -62,6 +65,11 @@ class Exchange:
     def is_wrong(self) -> bool:
         """A success that is not the right one: the worst of all failures."""
         return bool(self.problem) and self.status == 200
+
+    @property
+    def first(self) -> "Exchange":
+        """What a client that does not try again would have had of it."""
+        return self.earlier[0] if self.earlier else self
 
 
 class Traffic:
@@ -84,10 +92,12 @@ class Traffic:
         self.marks: dict[str, float] = {}
         self._sender = Sender(url, headers or {}, timeout_s, tries)
         self._asks = iter(asks)
+        self._inserted: deque[Ask] = deque()
         self._rate = rate
         self._random = random.Random(seed)
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._drive()), name="traffic")
+        self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
         self._begun = threading.Event()
+        self._failure: BaseException | None = None
 
     def __enter__(self) -> "Traffic":
         self._thread.start()
@@ -95,17 +105,32 @@ class Traffic:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._ended.set)
+        with suppress(RuntimeError):  # its loop is closed: there was nothing left to ask
+            self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join()
+        if self._failure is not None:
+            raise self._failure
 
     def mark(self, name: str) -> float:
         """Remember this moment, and return it."""
         self.marks[name] = time.perf_counter()
         return self.marks[name]
 
+    def insert(self, ask: Ask) -> None:
+        """Send it in place of the next one."""
+        self._inserted.append(ask)
+
     def between(self, start: float = 0.0, end: float = float("inf")) -> list[Exchange]:
         """The exchanges that were under way at some time between two moments."""
         return [entry for entry in list(self.exchanges) if entry.finished >= start and entry.due <= end]
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._drive())
+        except BaseException as error:  # of the driver itself: raised where the traffic ends
+            self._failure = error
+        finally:
+            self._begun.set()
 
     async def _drive(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -115,12 +140,11 @@ class Traffic:
             due = time.perf_counter()
             self._begun.set()
             while not await self._ends_before(due):
-                ask = next(self._asks, None)
+                ask = self._inserted.popleft() if self._inserted else next(self._asks, None)
                 if ask is None:
                     break
-                task = asyncio.create_task(self._exchange(session, ask, due))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+                tasks = {task for task in tasks if not task.done() or task.exception()}
+                tasks.add(asyncio.create_task(self._exchange(session, ask, due)))
                 due += self._random.expovariate(self._rate)
             await asyncio.gather(*tasks)
 
@@ -179,24 +203,25 @@ class Sender:
             yield session
 
     async def send(self, session: aiohttp.ClientSession, ask: Ask, due: float) -> Exchange:
-        tries = self.tries if ask.good else 1
-        for number in range(1, tries + 1):
-            exchange = await self._send_once(session, ask, due, number)
-            if exchange.status not in RETRIED:
-                break
-        return exchange
+        earlier: list[Exchange] = []
+        while True:
+            exchange = await self._send_once(session, ask, due)
+            if not ask.good or exchange.status not in RETRIED or len(earlier) + 1 >= self.tries:
+                return replace(exchange, earlier=tuple(earlier))
+            earlier.append(exchange)
 
-    async def _send_once(self, session: aiohttp.ClientSession, ask: Ask, due: float, number: int) -> Exchange:
+    async def _send_once(self, session: aiohttp.ClientSession, ask: Ask, due: float) -> Exchange:
         headers = {**self.headers, **ask.headers}
+        url = URL(self.url + ask.path, encoded=True)  # as it stands: a client would mend what a hostile path is about
         try:
-            async with session.request(ask.method, self.url + ask.path, data=ask.body, headers=headers) as response:
+            async with session.request(ask.method, url, data=ask.body, headers=headers) as response:
                 body = await response.read()
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            return Exchange(ask, due, time.perf_counter(), 0, f"no answer ({type(error).__name__})", tries=number)
+            return Exchange(ask, due, time.perf_counter(), 0, f"no answer ({type(error).__name__})")
         problem = _judge(ask, response.status, body)
         batch_size = int(response.headers.get("X-Batch-Size", 0))
         batch_failed = int(response.headers.get("X-Batch-Failed", 0))
-        return Exchange(ask, due, time.perf_counter(), response.status, problem, batch_size, number, batch_failed)
+        return Exchange(ask, due, time.perf_counter(), response.status, problem, batch_size, batch_failed=batch_failed)
 
 
 def _judge(ask: Ask, status: int, body: bytes) -> str:

@@ -1,7 +1,5 @@
 """How a model is served: found out, written to config.properties, applied to a running server."""
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import torch
 from mar_tools.archive import check_archive
 from mar_tools.benchmarking.answers import open_export
 from mar_tools.drift import DEFAULTS
-from mar_tools.properties_file import model_section, with_model
+from mar_tools.properties_file import model_section, rewrite, with_model
 from mar_tools.server import Server
 from mar_tools.torchserve_api import ServerError
 from mar_tools.tuning.space import Settings
@@ -74,19 +72,14 @@ def current_settings(candidate: Candidate) -> Settings:
 
 
 def write_settings(config: Path, candidate: Candidate, settings: Settings) -> None:
-    """Into the file as it is now, whole or not at all; its line ends, mode and place stay."""
-    config = config.resolve()
-    with config.open(encoding="utf-8", newline="") as file:
-        text = file.read()
-    line_end = "\r\n" if "\r\n" in text else "\n"
-    text = text.replace("\r\n", "\n")
-    model = {"defaultVersion": True, "marName": candidate.archive.name}
-    section = {**model, **model_section(text, candidate.name, candidate.version), **settings.as_properties()}
-    changed = with_model(text, candidate.name, candidate.version, section)
-    written = config.with_name(f".{config.name}.new")
-    written.write_text(changed, encoding="utf-8", newline=line_end)
-    shutil.copymode(config, written)
-    os.replace(written, config)
+    """Over what `models` says of the version."""
+
+    def change(text: str) -> str:
+        model = {"defaultVersion": True, "marName": candidate.archive.name}
+        section = {**model, **model_section(text, candidate.name, candidate.version), **settings.as_properties()}
+        return with_model(text, candidate.name, candidate.version, section)
+
+    rewrite(config, change)
 
 
 def require_applicable(server: Server, candidate: Candidate) -> None:

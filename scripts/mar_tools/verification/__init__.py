@@ -5,6 +5,7 @@ observations.py  what a handler sees in them; the reference's are kept on disk
 agreement.py     how the answers of two handlers differ
 accuracy.py      how good the answers are, where the truth is known
 bounds.py        how much may differ, for each precision
+golden_making.py the picture and answer by which a served model is known to be right
 gate.py          verify_export writes verification.json, require_verified asks for it
 """
 

@@ -16,11 +16,18 @@ from mar_tools.recipes import VerificationRecipe, check_truth
 from mar_tools.verification.accuracy import accuracy_drop, measure_accuracy
 from mar_tools.verification.agreement import measure_agreement
 from mar_tools.verification.bounds import choose_bounds, choose_precision, find_failures
+from mar_tools.verification.golden_making import remove_golden, write_golden
 from mar_tools.verification.labelled import VerificationImages, read_verification_images
-from mar_tools.verification.observations import hash_config, load_handler, observe, observe_reference
+from mar_tools.verification.observations import (
+    Observation,
+    hash_config,
+    load_handler,
+    observe,
+    observe_reference,
+)
 from vision_serving.config import HandlerConfig, read_handler_config
 from vision_serving.errors import ConfigError
-from vision_serving.handler import find_shrink
+from vision_serving.handler import VisionHandler, find_shrink
 from vision_serving.images import open_image
 from vision_serving.labels import read_labels
 from vision_serving.options import DetectionOptions
@@ -40,7 +47,8 @@ def verify_export(folder: Path, verification: VerificationRecipe | None = None) 
     config = read_handler_config(folder / "model-config.yaml")
     verification = verification or manifest.verification
     images = _read_images(folder, config, verification)
-    measured, accuracy = measure_export(folder, config, images)
+    handler, expected, found = observe_both(folder, config, images.paths)
+    measured, accuracy = measure_export(config, images, expected, found)
     precision = choose_precision(config.precision, scaled_decoding=config.scaled_decoding)
     bounds = choose_bounds(verification, precision, measured, random_weights=manifest.weights == RANDOM)
     failures = find_failures(measured, bounds)
@@ -57,6 +65,9 @@ def verify_export(folder: Path, verification: VerificationRecipe | None = None) 
         "versions": {name: _version(name) for name in PACKAGES},
         "machine": {"architecture": platform.machine(), "cpu": cpu_name(), "cores": usable_cores()},
     }
+    remove_golden(folder)
+    if not failures:
+        write_golden(folder, handler, images.paths, found)
     (folder / "verification.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     return report
 
@@ -69,17 +80,25 @@ def _read_images(folder: Path, config: HandlerConfig, verification: Verification
     return read_verification_images(verification, read_labels(folder / config.labels))
 
 
+def observe_both(
+    folder: Path, config: HandlerConfig, paths: Sequence[Path]
+) -> tuple[VisionHandler, list[Observation], list[Observation]]:
+    """The export's handler, and what the reference and it see in the images."""
+    expected = observe_reference(folder.parent / REFERENCE, paths)
+    if config.scaled_decoding:
+        require_large_images(config, paths)
+    handler = load_handler(folder)
+    is_reference = folder.name == REFERENCE and not config.scaled_decoding
+    return handler, expected, expected if is_reference else observe(handler, paths)
+
+
 def measure_export(
-    folder: Path, config: HandlerConfig, images: VerificationImages
+    config: HandlerConfig,
+    images: VerificationImages,
+    expected: Sequence[Observation],
+    found: Sequence[Observation],
 ) -> tuple[dict[str, float], dict[str, Any] | None]:
     """What is measured, and the accuracy of both where the truth is known."""
-    expected = observe_reference(folder.parent / REFERENCE, images.paths)
-    if config.scaled_decoding:
-        require_large_images(config, images.paths)
-    if folder.name == REFERENCE and not config.scaled_decoding:
-        found = expected
-    else:
-        found = observe(load_handler(folder), images.paths)
     measured = measure_agreement(config.task, expected, found, score_threshold(config))
     if images.truth is None:
         return measured, None

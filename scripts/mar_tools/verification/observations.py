@@ -15,6 +15,7 @@ from torch import Tensor
 from mar_tools.command_line import HANDLERS as HANDLER_SOURCES
 from mar_tools.conventions import HANDLERS
 from mar_tools.exports import hash_artifact
+from mar_tools.fingerprints import digest_config
 from mar_tools.machine import package_versions
 from mar_tools.signal_to_noise import score_profile
 from mar_tools.verification.instance_agreement import observe_instances
@@ -75,9 +76,7 @@ def observe_reference(folder: Path, paths: Sequence[Path]) -> list[Observation]:
 
 def hash_config(folder: Path, config: HandlerConfig) -> str:
     """SHA-256 of what decides, beside the artifact, which answer an archive gives: its `handler` section and labels."""
-    digest = hashlib.sha256(config.model_dump_json().encode())
-    digest.update((folder / config.labels).read_bytes())
-    return digest.hexdigest()
+    return digest_config(config, (folder / config.labels).read_bytes())
 
 
 def _batches(handler: VisionHandler, paths: Sequence[Path], shrink: Shrink | None) -> Iterator[list[Image]]:

@@ -1,0 +1,269 @@
+// What nginx.conf cannot say in its own words, in njs: https://nginx.org/en/docs/njs/. One function a directive of nginx.conf, the
+// rest below them.
+
+import crypto from 'crypto';
+import fs from 'fs';
+
+// js_set: the digest under which clients.map knows the key of this request.
+function key_digest(r) {
+    const bearer = /^Bearer +(\S+)$/i.exec(r.headersIn['Authorization'] || '');
+    const key = bearer ? bearer[1] : r.headersIn['X-Api-Key'];
+    return key ? crypto.createHash('sha256').update(key).digest('hex') : '';
+}
+
+// js_content: runs when the whole body is here.
+async function predict(r) {
+    await pass_on(r, '@predict');
+}
+
+async function explain(r) {
+    await pass_on(r, '@explain');
+}
+
+// js_content: metadata and readiness, for clients with a key.
+async function describe(r) {
+    await answer(r, ROUTES);
+}
+
+// js_content: liveness and readiness, for everybody.
+async function probe(r) {
+    await answer(r, PROBES);
+}
+
+export default {key_digest, predict, explain, describe, probe};
+
+const ROUTES = [
+    [/^\/v2$/, describe_server],
+    [/^\/v2\/models\/([\w.-]+)(?:\/versions\/([\w.-]+))?$/, describe_model],
+    [/^\/v2\/models\/([\w.-]+)(?:\/versions\/([\w.-]+))?\/ready$/, model_readiness],
+    [/^\/v1\/models$/, list_models],
+    [/^\/v1\/models\/([\w.-]+)$/, model_readiness],
+];
+const PROBES = [
+    [/^\/v2\/health\/live$/, liveness],
+    [/^\/v2\/health\/ready$/, readiness],
+    [/^\/ping$/, ping],
+];
+
+// The tensors that our handlers take and give: docs/protocols.md.
+const INPUTS = [{name: 'image', datatype: 'BYTES', shape: [-1]}];
+const CLASSES = [
+    {name: 'predictions', datatype: 'BYTES', shape: [-1]},
+    {name: 'class_ids', datatype: 'INT64', shape: [-1, -1]},
+    {name: 'scores', datatype: 'FP32', shape: [-1, -1]},
+    {name: 'labels', datatype: 'BYTES', shape: [-1, -1]},
+];
+const OUTPUTS = {
+    classification: CLASSES,
+    detection: CLASSES.concat([
+        {name: 'num_detections', datatype: 'INT64', shape: [-1]},
+        {name: 'boxes', datatype: 'FP32', shape: [-1, -1, 4]},
+    ]),
+};
+
+// --- Predictions
+
+async function pass_on(r, location) {
+    try {
+        refuse_forms(r);
+        r.variables.options = query_options(r);
+        r.variables.inference_authorization = await authorization(r, 'inference');
+    } catch (error) {
+        send_error(r, error);
+        return;
+    }
+    r.internalRedirect(location);
+}
+
+// TorchServe would parse the image as a form, and fail with a 500.
+function refuse_forms(r) {
+    if ((r.headersIn['Content-Type'] || '').toLowerCase().startsWith('application/x-www-form-urlencoded')) {
+        throw refusal(415, 'UnsupportedMediaTypeError', 'the body came as application/x-www-form-urlencoded, which is what '
+            + "curl's -d and --data-binary send; send the image with -T FILE, or with -H 'Content-Type: image/jpeg'");
+    }
+}
+
+// The query as X-Inference-Options has it, to stand behind what the client's own header says: of one name the last one counts.
+function query_options(r) {
+    const options = (r.variables.args || '').split('&').filter((part) => part).map(to_option);
+    return options.length && r.headersIn['X-Inference-Options'] ? '; ' + options.join('; ') : options.join('; ');
+}
+
+// `class_filter=traffic%20light` -> `class_filter=traffic light`. What could end the option or the header is refused.
+function to_option(part) {
+    const equals = part.indexOf('=');
+    const name = decode(equals < 0 ? part : part.slice(0, equals));
+    const value = equals < 0 ? '' : decode(part.slice(equals + 1));
+    if (!name || /[^\w.-]/.test(name)) { // `$` would let a line feed through
+        throw refusal(400, 'QueryError', 'the query holds a name that is none of an option; expected ?name=value&name=value');
+    }
+    if (/[\x00-\x1f\x7f;]/.test(value)) {
+        throw refusal(400, 'QueryError', `the query's ${name} holds a semicolon or a control character`);
+    }
+    return `${name}=${value}`;
+}
+
+function decode(text) {
+    try {
+        return decodeURIComponent(text.replace(/\+/g, ' '));
+    } catch (error) {
+        throw refusal(400, 'QueryError', 'the query is not percent-encoded UTF-8');
+    }
+}
+
+// --- Metadata and readiness
+
+async function answer(r, routes) {
+    try {
+        const route = routes.find((row) => row[0].test(r.uri));
+        if (!route) {
+            r.return(404);
+            return;
+        }
+        const result = await route[1](r, route[0].exec(r.uri));
+        send(r, result.status || 200, result.body);
+    } catch (error) {
+        send_error(r, error);
+    }
+}
+
+function describe_server() {
+    return {body: {name: 'torchserve', version: '0.12.0', extensions: ['binary_tensor_data']}};
+}
+
+async function describe_model(r, found) {
+    const path = found[2] ? `${found[1]}/${found[2]}` : found[1];
+    const entry = (await management(r, `/models/${path}`, 'customized=true'))[0];
+    const card = entry.customizedMetadata || {};
+    const every = await management(r, `/models/${found[1]}/all`);
+    return {body: {
+        name: found[1],
+        versions: every.map((version) => version.modelVersion),
+        platform: `torchserve_${card.backend || 'unknown'}`,
+        inputs: INPUTS,
+        outputs: OUTPUTS[card.task] || [],
+    }};
+}
+
+async function model_readiness(r, found) {
+    const path = found[2] ? `${found[1]}/${found[2]}` : found[1];
+    const entries = await management(r, `/models/${path}`);
+    const ready = entries.every(is_ready);
+    return {status: ready ? 200 : 503, body: {name: found[1], ready: ready}};
+}
+
+async function list_models(r) {
+    return {body: {models: await model_names(r)}};
+}
+
+async function liveness(r) {
+    const live = await is_alive(r);
+    return {status: live ? 200 : 503, body: {live: live}};
+}
+
+async function ping(r) {
+    const live = await is_alive(r);
+    return {status: live ? 200 : 503, body: {status: live ? 'Healthy' : 'Unhealthy'}};
+}
+
+// Whether every worker of every version of every model is ready, and there is one.
+async function readiness(r) {
+    let ready = false;
+    try {
+        const names = await model_names(r);
+        ready = names.length > 0;
+        for (let i = 0; ready && i < names.length; i++) {
+            ready = (await management(r, `/models/${names[i]}/all`)).every(is_ready);
+        }
+    } catch (error) {
+        if (!error.code) {
+            throw error;
+        }
+        ready = false; // the management API does not answer, or not with what it should
+    }
+    return {status: ready ? 200 : 503, body: {ready: ready}};
+}
+
+function is_ready(entry) {
+    const ready = entry.workers.filter((worker) => worker.status === 'READY').length;
+    return ready > 0 && ready === Math.max(entry.workers.length, entry.minWorkers);
+}
+
+async function is_alive(r) {
+    try {
+        r.variables.inference_authorization = await authorization(r, 'inference');
+    } catch (error) {
+        return false;
+    }
+    return (await r.subrequest('/torchserve/ping')).status === 200;
+}
+
+async function model_names(r) {
+    return (await management(r, '/models', 'limit=1000')).models.map((model) => model.modelName);
+}
+
+// What the management API answers to a GET.
+async function management(r, path, args) {
+    r.variables.management_authorization = await authorization(r, 'management');
+    const reply = await r.subrequest(`/management${path}`, {args: args || ''});
+    if (reply.status === 404) {
+        throw refusal(404, 'ModelNotFoundError', 'no such model or version is served here');
+    }
+    if (reply.status !== 200) {
+        throw refusal(503, 'UnavailableError', `the model server's management answered ${reply.status}`);
+    }
+    return JSON.parse(reply.responseText);
+}
+
+// --- Tokens and errors
+
+// The header Authorization with TorchServe's own token; empty where it wants none. While TorchServe renews a token, its file is
+// half written for an instant.
+async function authorization(r, kind) {
+    if (!r.variables.key_file) {
+        return '';
+    }
+    let entry = read_key(r.variables.key_file, kind);
+    for (let tries = 0; !entry && tries < 10; tries++) {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        entry = read_key(r.variables.key_file, kind);
+    }
+    if (!entry) {
+        throw refusal(503, 'UnavailableError', 'the model server is not running');
+    }
+    if (Date.parse(entry['expiration time'].slice(0, 19) + 'Z') <= Date.now()) {
+        throw refusal(503, 'TokenExpiredError', `the front's ${kind} token for the model server has expired; whoever runs it renews `
+            + `it with scripts/manage_models.py token ${kind} --renew`);
+    }
+    return `Bearer ${entry.key}`;
+}
+
+function read_key(path, kind) {
+    try {
+        return JSON.parse(fs.readFileSync(path))[kind];
+    } catch (error) {
+        return undefined;
+    }
+}
+
+function refusal(code, type, message) {
+    return {code: code, type: type, message: message};
+}
+
+function send_error(r, error) {
+    if (!error.code) {
+        r.error(`${error.name}: ${error.message}`);
+        r.return(500);
+        return;
+    }
+    const body = {code: error.code, type: error.type, message: error.message};
+    if (/^\/v[12](\/|$)/.test(r.uri)) {
+        body.error = error.message; // where clients of V1 and V2 look
+    }
+    send(r, error.code, body);
+}
+
+function send(r, status, body) {
+    r.headersOut['Content-Type'] = 'application/json';
+    r.return(status, JSON.stringify(body) + '\n');
+}

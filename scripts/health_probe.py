@@ -1,0 +1,42 @@
+"""Whether the server can predict: exit status 0, or 1 with the models that cannot, and why.
+
+    python scripts/health_probe.py
+    python scripts/health_probe.py digits --timeout-s 3
+    python scripts/health_probe.py --json
+
+Every worker has to be ready and to give the golden prediction of its archive. For containers: `HEALTHCHECK CMD python
+scripts/health_probe.py`, or an exec probe of Kubernetes. With names, these models alone.
+"""
+
+import time
+from pathlib import Path
+
+import orjson
+
+from mar_tools.command_line import ROOT, new_parser, run
+from mar_tools.health import check_server
+from mar_tools.torchserve_api import ServerError
+
+
+def main() -> None:
+    parser = new_parser(__doc__)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="these alone; all, and what was left out, without")
+    parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="the server's settings")
+    parser.add_argument("--timeout-s", type=float, default=5.0, help="until then everything has to have answered")
+    parser.add_argument("--json", action="store_true", help="print the models with their workers and problems")
+    arguments = parser.parse_args()
+    found = check_server(arguments.config, time.monotonic() + arguments.timeout_s, arguments.models)
+    bad = [model for model in found if not model.healthy]
+    if arguments.json:
+        document = {"healthy": bool(found) and not bad, "models": [model.as_document() for model in found]}
+        print(orjson.dumps(document).decode())
+    if not found:
+        raise ServerError("the server has no models")
+    if bad:
+        raise ServerError("; ".join(map(str, bad)))
+    if not arguments.json:
+        print("\n".join(f"{model}, golden prediction {model.golden}" for model in found))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,67 @@
+"""The keys of a front's clients: each is shown once, and kept as its SHA-256 in a map that nginx reads."""
+
+import hashlib
+import os
+import re
+import secrets
+from pathlib import Path
+
+from vision_serving.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+LINE = re.compile(rf'"([0-9a-f]{{64}})" "({NAME.pattern})";')
+PRIVATE = 0o600
+
+
+class ClientKeys:
+    """A file with a line `"<SHA-256 of a key>" "<name of the client>";` for each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def names(self) -> list[str]:
+        return sorted(self._read())
+
+    def add(self, name: str) -> str:
+        """A new key. Raises ConfigError for a name that is taken or cannot stand in the file."""
+        digests = self._read()
+        if not NAME.fullmatch(name):
+            raise ConfigError(
+                f"client {name!r}: expected 1 to 64 letters, digits, '_', '.' or '-', and a letter or digit first"
+            )
+        if name in digests:
+            raise ConfigError(f"client {name!r} has a key; give the new one another name, then remove the old one")
+        key = secrets.token_urlsafe(32)
+        self._write({**digests, name: hashlib.sha256(key.encode()).hexdigest()})
+        return key
+
+    def remove(self, name: str) -> None:
+        """Raises ConfigError when there is none of that name."""
+        digests = self._read()
+        if name not in digests:
+            raise ConfigError(f"no client {name!r}; there are {sorted(digests)}")
+        self._write({other: digest for other, digest in digests.items() if other != name})
+
+    def write_missing(self) -> None:
+        """An empty file where there is none: nginx wants one."""
+        if not self._path.is_file():
+            self._write({})
+
+    def _read(self) -> dict[str, str]:
+        """Digests by name."""
+        if not self._path.is_file():
+            return {}
+        digests = {}
+        for number, line in enumerate(self._path.read_text(encoding="ascii").splitlines(), 1):
+            found = LINE.fullmatch(line)
+            if not found:
+                raise ConfigError(f'{self._path}: line {number}: expected "<SHA-256>" "<name>";')
+            digests[found[2]] = found[1]
+        return digests
+
+    def _write(self, digests: dict[str, str]) -> None:
+        """Whole or not at all, and for the owner's eyes only."""
+        temporary = self._path.with_suffix(".new")
+        temporary.touch(mode=PRIVATE)
+        temporary.write_text("".join(f'"{digest}" "{name}";\n' for name, digest in digests.items()), encoding="ascii")
+        os.replace(temporary, self._path)

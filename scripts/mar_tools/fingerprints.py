@@ -1,0 +1,32 @@
+"""What a verification is of: SHA-256 over an artifact, and over the configuration. Nothing here needs PyTorch."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+
+from vision_serving.config import HandlerConfig
+
+
+def select_artifact(names: Iterable[str], artifact: str) -> list[str]:
+    """Those of the artifact among all files, sorted: a file with its siblings of the same stem, or all in a folder."""
+    known = [PurePosixPath(name) for name in names]
+    inside = [path for path in known if PurePosixPath(artifact) in path.parents]
+    stem = f"{PurePosixPath(artifact).stem}."
+    found = inside or [path for path in known if len(path.parts) == 1 and path.name.startswith(stem)]
+    return [path.as_posix() for path in sorted(found)]
+
+
+def combine_digests(digests: Mapping[str, str]) -> str:
+    """Of files by their names, in this order. digests: SHA-256, in hexadecimal."""
+    combined = hashlib.sha256()
+    for name, digest in digests.items():
+        combined.update(name.encode() + b"\0")
+        combined.update(bytes.fromhex(digest))
+    return combined.hexdigest()
+
+
+def digest_config(config: HandlerConfig, labels: bytes) -> str:
+    """Of what decides, beside the artifact, which answer an archive gives: its `handler` section and labels file."""
+    digest = hashlib.sha256(config.model_dump_json().encode())
+    digest.update(labels)
+    return digest.hexdigest()

@@ -1,0 +1,125 @@
+"""The golden prediction of an archive: a picture, the answer that it must get, and by how much an answer may differ.
+
+    golden.png    the picture; lossless, so that every machine decodes it to the same pixels
+    golden.json   options, answer and tolerances
+
+Nothing here needs PyTorch: health_probe.py compares with it. `verification/golden_making.py` makes it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from vision_serving.errors import ConfigError
+from vision_serving.validation import StrictModel, parse_config
+
+GOLDEN = "golden.json"
+PICTURE = "golden.png"
+
+# By how much a score may differ on another machine: half of what the verification allows between a precision and fp32
+# (verification/bounds.py), for here both sides have the same artifact and differ by the rounding of their kernels
+# alone. In fp32, where that is little, as much. A wrong artifact, preprocessing or class order is off by far more: the
+# picture is one whose answer is clear.
+SCORE_TOLERANCES = {"fp32": 0.01, "fp16": 0.015, "bf16": 0.05, "int8": 0.15}
+# Least overlap with its partner of a box, which moves by rounding too.
+LEAST_IOUS = {"fp32": 0.9, "fp16": 0.85, "bf16": 0.75, "int8": 0.7}
+
+Box = tuple[float, float, float, float]
+
+
+class Found(StrictModel):
+    """One class or one box of an answer; `box` is xyxy in pixels of the picture."""
+
+    class_id: int
+    score: float
+    box: Box | None = None
+
+
+class Golden(StrictModel):
+    """The content of golden.json. found: best first; score_threshold: of the boxes, None for classes."""
+
+    options: dict[str, str]
+    found: tuple[Found, ...]
+    score_threshold: float | None = None
+    score_tolerance: float
+    least_iou: float
+
+    def find_differences(self, answer: Mapping[str, Any]) -> list[str]:
+        """What is wrong with the JSON body of an answer, nothing where it is right."""
+        try:
+            if self.score_threshold is None:
+                found = [Found(class_id=each["class_id"], score=each["score"]) for each in answer["classes"]]
+                return list(self._compare_classes(found))
+            found = [
+                Found(class_id=each["class_id"], score=each["score"], box=each["box"]) for each in answer["detections"]
+            ]
+            return list(self._compare_boxes(found))
+        except (KeyError, TypeError, ValueError):
+            return [f"expected {'classes' if self.score_threshold is None else 'detections'}, got {str(answer)[:200]}"]
+
+    def _compare_classes(self, found: Sequence[Found]) -> Iterator[str]:
+        """A class that only one side names scores on the other at most what the last one there does."""
+        sides = [{each.class_id: each.score for each in side} for side in (self.found, found)]
+        least = [min(side.values(), default=0.0) for side in sides]
+        for class_id in sorted(sides[0].keys() | sides[1].keys()):
+            expected, got = (side.get(class_id) for side in sides)
+            if expected is None or got is None:
+                known, bound = (expected, least[1]) if got is None else (got, least[0])
+                off = (known or 0.0) - bound
+            else:
+                off = abs(expected - got)
+            if off > self.score_tolerance:
+                yield f"class {class_id}: expected a score of {_show(expected, least[0])}, got {_show(got, least[1])}"
+
+    def _compare_boxes(self, found: Sequence[Found]) -> Iterator[str]:
+        """Boxes that rounding cannot take below the threshold must have a partner on the other side."""
+        yield from (f"expected {_describe(box)}, got none such" for box in self._unpaired(self.found, found))
+        yield from (f"got {_describe(box)}, which was not expected" for box in self._unpaired(found, self.found))
+
+    def _unpaired(self, boxes: Sequence[Found], others: Sequence[Found]) -> Iterator[Found]:
+        assert self.score_threshold is not None
+        for box in boxes:
+            if box.score >= self.score_threshold + self.score_tolerance and not any(
+                self._are_partners(box, other) for other in others
+            ):
+                yield box
+
+    def _are_partners(self, one: Found, other: Found) -> bool:
+        return (
+            one.class_id == other.class_id
+            and abs(one.score - other.score) <= self.score_tolerance
+            and intersection_over_union(one.box, other.box) >= self.least_iou
+        )
+
+
+def read_golden(folder: Path) -> tuple[bytes, Golden] | None:
+    """The picture of an extracted archive with its answer, None where it has none. Raises ConfigError."""
+    path = folder / GOLDEN
+    if not path.is_file():
+        return None
+    try:
+        document, picture = orjson.loads(path.read_bytes()), (folder / PICTURE).read_bytes()
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable golden prediction ({error})") from error
+    return picture, parse_config(Golden, document, str(path))
+
+
+def intersection_over_union(one: Box | None, other: Box | None) -> float:
+    if one is None or other is None:
+        return 0.0
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(width, 0.0) * max(height, 0.0)
+    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - shared
+    return shared / union if union > 0 else 0.0
+
+
+def _show(score: float | None, least: float) -> str:
+    return f"at most {least:.3f}" if score is None else f"{score:.3f}"
+
+
+def _describe(box: Found) -> str:
+    corners = ", ".join(f"{value:.0f}" for value in box.box or ())
+    return f"a box of class {box.class_id} at ({corners}) with a score of {box.score:.3f}"

@@ -1,0 +1,84 @@
+"""Debian's nginx with its JavaScript module: where it is, and how it is run by an ordinary user."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mar_tools.command_line import ROOT
+from vision_serving.errors import VisionServingError
+
+FETCHED = ROOT / ".nginx"  # where deploy/nginx/fetch.sh unpacks it
+JS_MODULE = "ngx_http_js_module.so"
+SYSTEM_PATHS = ("/usr/sbin", "/usr/local/sbin")  # often not on the PATH of an ordinary user
+HOW_TO_INSTALL = "apt install nginx libnginx-mod-http-js; without root: bash deploy/nginx/fetch.sh"
+COMMAND_TIMEOUT_S = 30.0
+
+
+class NginxError(VisionServingError):
+    """nginx is missing, refuses its configuration, or does not do as it was told."""
+
+
+@dataclass(frozen=True)
+class Nginx:
+    """An nginx that can run our configuration. library_path: of the shared libraries that came with it."""
+
+    binary: Path
+    js_module: Path
+    library_path: str = ""
+
+    def run(self, *arguments: str) -> str:
+        """What it printed. Raises NginxError with what it says is wrong."""
+        environment = {**os.environ, "LD_LIBRARY_PATH": self.library_path} if self.library_path else None
+        finished = subprocess.run(
+            [str(self.binary), *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+        )
+        if finished.returncode != 0:
+            raise NginxError(f"nginx: {first_failure(finished.stderr)}")
+        return finished.stderr
+
+    def version(self) -> str:
+        return self.run("-v").strip().rpartition("/")[2]
+
+
+def find_nginx() -> Nginx:
+    """The machine's own, or the one that fetch.sh unpacked. Raises NginxError with how to install it."""
+    lacking = []
+    for binary, root in _candidates():
+        module = root / _modules_folder(binary).relative_to("/") / JS_MODULE
+        if module.is_file():
+            libraries = ":".join(map(str, sorted(root.glob("**/*-linux-gnu")))) if root == FETCHED else ""
+            return Nginx(binary, module, libraries)
+        lacking.append(binary)
+    found = f"{lacking[0]} has no {JS_MODULE}" if lacking else "nginx is not installed"
+    raise NginxError(f"{found}; {HOW_TO_INSTALL}")
+
+
+def _candidates() -> Iterator[tuple[Path, Path]]:
+    """Programs, and the folders that are the root of their files."""
+    installed = shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", ""), *SYSTEM_PATHS)))
+    if installed:
+        yield Path(installed), Path("/")
+    fetched = FETCHED / "usr" / "sbin" / "nginx"
+    if fetched.is_file():
+        yield fetched, FETCHED
+
+
+def _modules_folder(binary: Path) -> Path:
+    configured = Nginx(binary, Path()).run("-V")
+    found = re.search(r"--modules-path=(\S+)", configured)
+    return Path(found[1]) if found else Path("/usr/lib/nginx/modules")
+
+
+def first_failure(text: str) -> str:
+    """The line of nginx's output that says why, without its date and process."""
+    lines = [line for line in text.splitlines() if "[emerg]" in line or "[alert]" in line] or text.splitlines()[-1:]
+    return lines[0].rpartition("[emerg] ")[2].strip() if lines else "it failed, and did not say why"

@@ -1,0 +1,176 @@
+"""B6 and B10 to B12: models that come, go and cannot load, a drained server, and a frontend that is killed."""
+
+import random
+import time
+from pathlib import Path
+
+from mar_tools.benchmarking.processes import find_processes
+from mar_tools.ports import is_free
+from mar_tools.properties_file import with_values
+from mar_tools.reliability.archives import BESIDE, BROKEN, REASON, SERVED
+from mar_tools.reliability.episodes import Episode, Row, describe_failures
+from mar_tools.reliability.traffic import Exchange, Traffic
+from mar_tools.reliability.world import BATCH_DELAY_MS, BATCH_SIZE, WORKERS, World, good_asks
+from mar_tools.server import wait_until_ended
+from mar_tools.torchserve_api import ServerError
+from vision_serving.resources import read_properties
+
+CALM_S = 1.0
+WORKERS_GONE_S = 5.0
+READY_S = 60.0
+TOLD_S = 5.0
+REFUSALS = ("ClientConnectorError", "DrainingError")  # nobody listens, or a 503 says so: a client may ask elsewhere
+ASKED_BESIDE = 20
+
+
+def start_beside_broken(world: World, choose: random.Random) -> Episode:
+    """Start again with an archive that cannot load beside the one that can."""
+    episode = Episode(patience=world.patience)
+    link = world.server.model_store() / world.archives.broken.name
+    former = world.server.config.read_text(encoding="utf-8")
+    loaded = read_properties(former)["load_models"]
+    world.server.stop()
+    try:
+        link.symlink_to(world.archives.broken)
+        both = with_values(former, {"load_models": f"{loaded},{link.name}"})
+        world.server.config.write_text(both, encoding="utf-8")
+        said = ""
+        try:
+            world.restart()
+        except ServerError as error:
+            said = str(error)
+        episode.require(BROKEN in said and REASON in said, f"the start does not say which cannot load, and why: {said}")
+        started = time.perf_counter()
+        healthy_s = world.wait_until_ready(started, TOLD_S)
+        episode.bound_time("healthy_one_ready_s", healthy_s, TOLD_S)
+        if healthy_s is not None:
+            with world.traffic(choose.randrange(1 << 32)) as traffic:
+                time.sleep(3 * CALM_S)
+            note_failures(episode, traffic, traffic.mark("end"))
+    finally:
+        world.server.stop()
+        link.unlink(missing_ok=True)
+        world.server.config.write_text(former, encoding="utf-8")
+        world.restart()
+    return episode
+
+
+def note_failures(episode: Episode, traffic: Traffic, fault: float) -> None:
+    failed = [exchange for exchange in traffic.exchanges if exchange.problem]
+    episode.figures["requests"] = len(traffic.exchanges)
+    episode.failures += describe_failures(failed, fault)
+    episode.bound("failed", len(failed), 0)
+
+
+def drain_and_stop(world: World, choose: random.Random) -> Episode:
+    """Whoever was let in is answered; after it nobody is, and nothing is left."""
+    family, temporary = find_processes([world.frontend().pid]), temporary_folder(world)
+    ports = world.server.ports()
+    with world.traffic(choose.randrange(1 << 32)) as traffic:
+        time.sleep(CALM_S)
+        fault = traffic.mark("stop")
+        world.server.stop()
+        stopped_s = traffic.mark("stopped") - fault
+        time.sleep(CALM_S)
+    refused = [entry for entry in traffic.exchanges if entry.due > fault and is_refused(entry)]
+    failed = [entry for entry in traffic.exchanges if entry.problem and entry not in refused]
+    episode = Episode(patience=world.patience)
+    episode.figures.update({"requests": len(traffic.exchanges), "refused_from_then_on": len(refused)})
+    episode.failures += describe_failures(failed, fault)
+    episode.bound("failed", len(failed), 0)
+    episode.figures["stopped_s"] = round(stopped_s, 2)
+    orphans = wait_until_ended(family, 1.0)
+    episode.bound("orphans", len(orphans), 0)
+    episode.bound("ports_taken", sum(not is_free(port) for port in ports.values()), 0)
+    episode.bound("folders_left", int(temporary.exists()), 0)
+    world.restart()
+    return episode
+
+
+def is_refused(exchange: Exchange) -> bool:
+    return any(refusal in exchange.problem for refusal in REFUSALS)
+
+
+def temporary_folder(world: World) -> Path:
+    return Path(world.frontend().environ()["TMPDIR"])
+
+
+def manage_models(world: World, choose: random.Random) -> Episode:
+    """Another model comes, is asked, scaled and goes; the one that is asked all the time is scaled too."""
+    client = world.server.client
+    beside = good_asks(world.archives.export, BESIDE)
+    with world.traffic(choose.randrange(1 << 32)) as traffic:
+        time.sleep(CALM_S)
+        fault = traffic.mark("register")
+        client.register(world.archives.beside.name, 1, BATCH_SIZE, BATCH_DELAY_MS)
+        for ask in beside:
+            traffic.insert(ask)
+        client.scale(BESIDE, None, 2)
+        client.scale(SERVED, None, WORKERS + 1)
+        client.scale(SERVED, None, WORKERS)
+        client.scale(BESIDE, None, 1)
+        time.sleep(CALM_S)
+        client.unregister(BESIDE, None)
+        time.sleep(CALM_S)
+    episode = Episode(patience=world.patience, figures={"seconds": round(time.perf_counter() - fault, 1)})
+    asked = [exchange for exchange in traffic.exchanges if exchange.ask.path.endswith(BESIDE)]
+    episode.require(len(asked) == len(beside), f"{len(asked)} requests went to the other model, not {len(beside)}")
+    note_failures(episode, traffic, fault)
+    return episode
+
+
+def kill_the_frontend(world: World, choose: random.Random) -> Episode:
+    """And start it again as an operator would. The new server has new tokens, and so the traffic after it its own."""
+    frontend, temporary = world.frontend(), temporary_folder(world)
+    workers = frontend.children(recursive=True)
+    episode = Episode(patience=world.patience, figures={"workers": len(workers)})
+    with world.traffic(choose.randrange(1 << 32)) as traffic:
+        time.sleep(CALM_S + choose.random())
+        fault = traffic.mark("fault")
+        frontend.kill()
+        left = wait_until_ended(workers, 3 * WORKERS_GONE_S)
+        episode.bound_time("workers_gone_s", None if left else time.perf_counter() - fault, WORKERS_GONE_S)
+    begun, started = time.time(), time.perf_counter()
+    world.server.start(2 * READY_S, lambda step: None)
+    episode.bound_time("ready_s", time.perf_counter() - started, READY_S)
+    episode.bound("left_over", count_older(temporary, begun), 0)
+    with world.traffic(choose.randrange(1 << 32)) as afterwards:
+        time.sleep(2 * CALM_S)
+    failed = [exchange for exchange in traffic.exchanges if exchange.problem]
+    failed_later = [exchange for exchange in afterwards.exchanges if exchange.problem]
+    episode.failures += describe_failures(failed, fault)
+    episode.failures += [f"after the start: {line}" for line in describe_failures(failed_later, started)]
+    episode.figures["failed_while_it_was_gone"] = len(failed)
+    episode.bound("wrong", sum(exchange.is_wrong for exchange in failed), 0)
+    episode.bound("failed_after_the_start", len(failed_later), 0)
+    return episode
+
+
+def count_older(folder: Path, moment: float) -> int:
+    """Files and sockets that were there before a moment of time.time."""
+    return sum(path.lstat().st_mtime < moment for path in folder.rglob("*") if not path.is_dir())
+
+
+AS_BEFORE = "no request fails"
+
+ROWS = (
+    Row(
+        "B6",
+        "an archive that cannot load beside one that can",
+        f"it is named, with the reason, within {TOLD_S:g} s; the other one answers all",
+        start_beside_broken,
+    ),
+    Row(
+        "B10",
+        "drain and stop",
+        "no request that was sent before fails, later ones are refused at most; no process, port or folder is left",
+        drain_and_stop,
+    ),
+    Row("B11", "register, scale and unregister", AS_BEFORE, manage_models),
+    Row(
+        "B12",
+        "`kill -9` of the frontend, and a new start",
+        f"its workers gone in {WORKERS_GONE_S:g} s, ready {READY_S:g} s after the start, nothing left of before",
+        kill_the_frontend,
+    ),
+)

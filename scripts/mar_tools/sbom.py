@@ -1,0 +1,51 @@
+"""A bill of materials, CycloneDX 1.6: the packages of the environment that packed an archive.
+
+Without a time and a serial number, which the format leaves open: the same environment gives the same bytes.
+"""
+
+import platform
+import re
+import site
+from functools import cache
+from importlib.metadata import Distribution, distributions
+from typing import Any
+
+import orjson
+
+SEPARATORS = re.compile(r"[-_.]+")
+
+
+@cache
+def describe_environment() -> bytes:
+    """JSON, of all packages that are installed here, and of Python."""
+    # Not of sys.path, which setuptools extends by its own copies of packages as soon as something imports it.
+    parts = distributions(path=site.getsitepackages())
+    found = {_normal(part.metadata["Name"]): part for part in parts if part.metadata["Name"]}
+    document = {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {"component": _python()},
+        "components": [_component(name, found[name]) for name in sorted(found)],
+    }
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2)
+
+
+def _python() -> dict[str, Any]:
+    version = platform.python_version()
+    return {
+        "type": "platform",
+        "bom-ref": f"python@{version}",
+        "name": platform.python_implementation(),
+        "version": version,
+    }
+
+
+def _component(name: str, part: Distribution) -> dict[str, Any]:
+    place = f"pkg:pypi/{name}@{part.version.replace('+', '%2B')}"
+    return {"type": "library", "bom-ref": place, "name": name, "version": part.version, "purl": place}
+
+
+def _normal(name: str) -> str:
+    return SEPARATORS.sub("-", name).lower()

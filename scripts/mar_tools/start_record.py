@@ -1,0 +1,37 @@
+"""What a start leaves for the commands that come later: which archives it left out, and where its logs begin."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import orjson
+from pydantic import Field
+
+from vision_serving.errors import ConfigError
+from vision_serving.validation import StrictModel, parse_config
+
+RECORD = "start.json"  # in the server's temporary folder
+
+
+class StartRecord(StrictModel):
+    """left_out: why, by the name of the archive. log_sizes: bytes of each log that earlier starts wrote."""
+
+    left_out: dict[str, str] = Field(default={})
+    log_sizes: dict[str, int] = Field(default={})
+
+    def with_left_out(self, reasons: Mapping[str, str]) -> "StartRecord":
+        return self.model_copy(update={"left_out": {**self.left_out, **reasons}})
+
+    def write(self, temporary: Path) -> None:
+        (temporary / RECORD).write_bytes(orjson.dumps(self.model_dump()))
+
+
+def read_start_record(temporary: Path) -> StartRecord:
+    """Empty for a server that another command started."""
+    path = temporary / RECORD
+    try:
+        document = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return StartRecord()
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(f"{path}: not readable ({error}); restart the server") from error
+    return parse_config(StartRecord, document, str(path))

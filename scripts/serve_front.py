@@ -1,0 +1,98 @@
+"""A front for others: nginx with HTTPS, client keys and limits before the TorchServe of config.properties.
+
+    python scripts/serve_front.py start                     prints the first client's key, once
+    python scripts/serve_front.py add-client camera-7       prints its key, once
+    python scripts/serve_front.py remove-client camera-7
+    python scripts/serve_front.py reload                    after a change of front.yaml, nginx.conf or a certificate
+    python scripts/serve_front.py status --json
+    python scripts/serve_front.py stop                      when all that is under way is answered
+
+It runs as you, without root, and keeps all it writes in front/ (`--folder`). deploy/nginx/front.yaml has its settings,
+docs/front.md what it does.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import orjson
+
+from mar_tools.command_line import ROOT, new_parser, run
+from mar_tools.front import FOLDER, SETTINGS, Front
+
+
+def main() -> None:
+    given = new_command_parser().parse_args()
+    ACTIONS[given.action](Front(given.folder, given.settings, given.config), given)
+
+
+def new_command_parser() -> argparse.ArgumentParser:
+    parser = new_parser(__doc__)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name in ACTIONS:
+        action = actions.add_parser(name)
+        if name in ("add-client", "remove-client"):
+            action.add_argument("name", help="as the log has it; the limits are of each name")
+        action.add_argument("--folder", type=Path, default=FOLDER, help="keys, certificate, logs, configuration")
+        action.add_argument("--settings", type=Path, default=SETTINGS)
+        action.add_argument("--config", type=Path, default=ROOT / "config.properties", help="TorchServe's settings")
+        action.add_argument("--json", action="store_true")
+    return parser
+
+
+def start(front: Front, given: argparse.Namespace) -> None:
+    key = front.start()
+    if os.geteuid() == 0:
+        print("note: you are root, so nginx's workers are too; start it as an ordinary user", file=sys.stderr)
+    if given.json:
+        print(orjson.dumps({**asdict(front.status()), "key": key}).decode())
+        return
+    print(f"listens at {front.url}")
+    if key:
+        print(f"key of the client 'first', which is kept nowhere: {key}")
+
+
+def add_client(front: Front, given: argparse.Namespace) -> None:
+    key = front.clients.add(given.name)
+    reload_if_running(front)
+    print(orjson.dumps({"name": given.name, "key": key}).decode() if given.json else key)
+
+
+def remove_client(front: Front, given: argparse.Namespace) -> None:
+    front.clients.remove(given.name)
+    reload_if_running(front)
+
+
+def reload_if_running(front: Front) -> None:
+    if front.process() is not None:
+        front.reload()
+
+
+def stop(front: Front, given: argparse.Namespace) -> None:
+    print("stopped" if front.stop() else "nothing was running")
+
+
+def show_status(front: Front, given: argparse.Namespace) -> None:
+    status = front.status()
+    if given.json:
+        print(orjson.dumps(asdict(status)).decode())
+        return
+    print(f"nginx {status.nginx}, {f'pid {status.pid}, {status.url}' if status.pid else 'not running'}")
+    print(f"clients: {', '.join(status.clients) or 'none'}")
+
+
+ACTIONS: dict[str, Callable[[Front, argparse.Namespace], None]] = {
+    "start": start,
+    "stop": stop,
+    "reload": lambda front, _: front.reload(),
+    "status": show_status,
+    "add-client": add_client,
+    "remove-client": remove_client,
+}
+
+
+if __name__ == "__main__":
+    run(main)
