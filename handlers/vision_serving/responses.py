@@ -63,7 +63,7 @@ class Response:
 
     @property
     def phrase(self) -> str:
-        return PHRASES[self.status]
+        return PHRASES.get(self.status, "Error")
 
 
 def encode_response(outcome: Outcome, model: ServedModel = ServedModel()) -> Response:
@@ -121,7 +121,7 @@ ENCODERS: dict[Form, Callable[[Outcome, ServedModel], Response]] = {
 
 def _encode_failure(error: RequestError, form: Form, failed_images: int = 1) -> Response:
     """Raw and multipart requests get our own form, the two protocols theirs: the message under `error`."""
-    if error.status not in PHRASES:  # of a handler's own error: any other number or type would end the worker
+    if not (type(error.status) is int and 400 <= error.status <= 599):  # of a handler's own: it would end the worker
         error = InferenceError(str(error))
     body = describe_error(error, failed_images)
     if form in (Form.KSERVE_V1, Form.OPEN_INFERENCE):
