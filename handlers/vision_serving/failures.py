@@ -27,6 +27,9 @@ OUT_OF_MEMORY = (
 OF_CUDA = ("cuda error", "cuda failure", "cuda runtime", "cuda_error", "cudaerror", "cudnn_status", "cublas_status")
 
 
+READ_CHARS = 20_000
+
+
 def to_request_error(error: Exception, stage: str = "inference") -> RequestError:
     """The error as it is, where it is ours; of others the reason goes into the log alone."""
     if isinstance(error, RequestError):
@@ -45,13 +48,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Of the machine or of a GPU, whichever runtime says so."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    text = str(error).lower()
+    text = _beginning_of(error)
     return any(sign in text for sign in OUT_OF_MEMORY)
 
 
 def is_device_lost(error: BaseException) -> bool:
     """Whether an error of CUDA, such as an illegal access, makes every later call of this process fail as well."""
-    text = str(error).lower()
+    text = _beginning_of(error)
     if is_out_of_memory(error) or not any(sign in text for sign in OF_CUDA):
         return False
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # nothing to ask: the text decides
@@ -61,6 +64,11 @@ def is_device_lost(error: BaseException) -> bool:
     except RuntimeError:
         return True
     return False
+
+
+def _beginning_of(error: BaseException) -> str:
+    """In small letters. A text may be as long as what a client sent, and is searched many times."""
+    return str(error)[:READ_CHARS].lower()
 
 
 def release_memory() -> None:
