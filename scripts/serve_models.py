@@ -63,7 +63,11 @@ def parse_arguments() -> argparse.Namespace:
 def start(server: Server, timeout_s: float) -> list[Health]:
     console = Console(stderr=True)
     with console.status("starting TorchServe") as status:
-        return server.start(timeout_s, lambda step: status.update(step), lambda text: console.print(text, markup=False))
+        return server.start(
+            timeout_s,
+            lambda step: status.update(step),
+            lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
+        )
 
 
 def stop(server: Server, arguments: argparse.Namespace) -> bool:

@@ -12,12 +12,12 @@ function key_digest(r) {
 }
 
 // js_content: runs when the whole body is here.
-function predict(r) {
-    pass_on(r, '@predict');
+async function predict(r) {
+    await pass_on(r, '@predict');
 }
 
-function explain(r) {
-    pass_on(r, '@explain');
+async function explain(r) {
+    await pass_on(r, '@explain');
 }
 
 // js_content: metadata and readiness, for clients with a key.
@@ -63,11 +63,11 @@ const OUTPUTS = {
 
 // --- Predictions
 
-function pass_on(r, location) {
+async function pass_on(r, location) {
     try {
         refuse_forms(r);
         r.variables.options = query_options(r);
-        r.variables.inference_authorization = authorization(r, 'inference');
+        r.variables.inference_authorization = await authorization(r, 'inference');
     } catch (error) {
         send_error(r, error);
         return;
@@ -191,7 +191,7 @@ function is_ready(entry) {
 
 async function is_alive(r) {
     try {
-        r.variables.inference_authorization = authorization(r, 'inference');
+        r.variables.inference_authorization = await authorization(r, 'inference');
     } catch (error) {
         return false;
     }
@@ -204,7 +204,7 @@ async function model_names(r) {
 
 // What the management API answers to a GET.
 async function management(r, path, args) {
-    r.variables.management_authorization = authorization(r, 'management');
+    r.variables.management_authorization = await authorization(r, 'management');
     const reply = await r.subrequest(`/management${path}`, {args: args || ''});
     if (reply.status === 404) {
         throw refusal(404, 'ModelNotFoundError', 'no such model or version is served here');
@@ -217,22 +217,33 @@ async function management(r, path, args) {
 
 // --- Tokens and errors
 
-// The header Authorization with TorchServe's own token; empty where it wants none.
-function authorization(r, kind) {
+// The header Authorization with TorchServe's own token; empty where it wants none. While TorchServe renews a token, its file is
+// half written for an instant.
+async function authorization(r, kind) {
     if (!r.variables.key_file) {
         return '';
     }
-    let entry;
-    try {
-        entry = JSON.parse(fs.readFileSync(r.variables.key_file))[kind];
-    } catch (error) { // there is no such file while TorchServe starts, or half of one while it renews a token
-        throw refusal(503, 'UnavailableError', 'the model server is not running, or is just renewing its token');
+    let entry = read_key(r.variables.key_file, kind);
+    for (let tries = 0; !entry && tries < 10; tries++) {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        entry = read_key(r.variables.key_file, kind);
+    }
+    if (!entry) {
+        throw refusal(503, 'UnavailableError', 'the model server is not running');
     }
     if (Date.parse(entry['expiration time'].slice(0, 19) + 'Z') <= Date.now()) {
         throw refusal(503, 'TokenExpiredError', `the front's ${kind} token for the model server has expired; whoever runs it renews `
             + `it with scripts/manage_models.py token ${kind} --renew`);
     }
     return `Bearer ${entry.key}`;
+}
+
+function read_key(path, kind) {
+    try {
+        return JSON.parse(fs.readFileSync(path))[kind];
+    } catch (error) {
+        return undefined;
+    }
 }
 
 function refusal(code, type, message) {

@@ -23,6 +23,7 @@ from vision_serving.errors import ConfigError
 WORKER_HEADER = "X-Worker-Pid"
 DRAINING = "DrainingError"
 BUSY_PAUSE_S = 0.05
+LEAST_PATIENCE_S = 0.2
 
 Verdict = Literal["right", "wrong", "not checked"]
 
@@ -81,7 +82,7 @@ def check_versions(
     if not versions:
         return []
     with ThreadPoolExecutor(len(versions)) as pool:
-        return list(pool.map(lambda version: check_version(client, *version, properties, logs), versions))
+        return list(pool.map(lambda version: check_version(client, version[0], version[1], properties, logs), versions))
 
 
 def check_version(
@@ -108,7 +109,16 @@ def check_golden(client: TorchServeClient, model: str, entry: Mapping[str, Any])
     prepared = find_golden(waiting)
     picture, golden = prepared or (gray_picture(), None)
     while waiting:
-        response = ask(client, model, version, picture, waiting, golden.options if golden else None)
+        # A worker that hangs keeps what it took; the next request reaches another one.
+        limit = time.monotonic() + client.seconds_left() / (len(waiting) + 1)
+        try:
+            response = ask(
+                client.with_deadline(limit), model, version, picture, waiting, golden.options if golden else None
+            )
+        except ServerError:
+            if time.monotonic() < limit or client.seconds_left() < LEAST_PATIENCE_S:
+                raise
+            continue
         pid = response.headers.get(WORKER_HEADER)
         differences = judge(response, golden)
         if differences:

@@ -188,7 +188,8 @@ class Server:
         """Until each model is ready, has said why it cannot load, or the time is up: the reasons."""
         failed: dict[tuple[str, str], str] = {}
         while True:
-            waiting = [entry for entry in self.status() if not entry.ready and entry.identity not in failed]
+            statuses = self.status()
+            waiting = [entry for entry in statuses if not entry.ready and entry.identity not in failed]
             for entry in waiting:
                 reason = self._logs.load_failure(*entry.identity)
                 if reason is not None and entry.workers_ready == 0:
@@ -197,7 +198,7 @@ class Server:
                 elif time.monotonic() > deadline:
                     ready = f"{entry.workers_ready} of {entry.workers} workers"
                     failed[entry.identity] = f"model {entry.model}: {ready} ready in time{self._logs.last_failure()}"
-                if entry.identity in failed:
+                if entry.identity in failed and len(statuses) > 1:  # of a single model the error says it
                     warn(failed[entry.identity])
             loading = [entry for entry in waiting if entry.identity not in failed]
             if not loading:

@@ -1,6 +1,7 @@
 """A client of TorchServe's APIs: timeouts always, retries where they are safe, tokens handled."""
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,10 @@ class TorchServeClient:
     def with_deadline(self, deadline: float) -> "TorchServeClient":
         """A client of the same server."""
         return TorchServeClient(self._address, deadline)
+
+    def seconds_left(self) -> float:
+        """Until the deadline."""
+        return math.inf if self._deadline is None else self._deadline - time.monotonic()
 
     def predict(
         self, model: str, image: bytes, options: Mapping[str, str] | None = None, version: str | None = None
@@ -235,7 +240,7 @@ class TorchServeClient:
         """What is left of it. Raises ServerError when that is nothing."""
         if self._deadline is None:
             return timeout_s
-        left = self._deadline - time.monotonic()
+        left = self.seconds_left()
         if left <= 0:
             raise ServerError("the time is up")
         return min(timeout_s, left)
@@ -256,17 +261,17 @@ def _new_session(retried_methods: Sequence[str]) -> requests.Session:
     """Without retries where no method is to be retried."""
     session = requests.Session()
     session.trust_env = False  # a proxy of the environment must not see a loopback server's tokens
-    retry = Retry(
-        total=4,
-        connect=1,
-        read=1,  # what hangs or ends a worker must not be sent to one worker after the other
-        backoff_factor=0.3,
-        status_forcelist=[BUSY],
-        allowed_methods=retried_methods,
-        raise_on_status=False,
-    )
-    if not retried_methods:  # which urllib3 would take for all
-        retry = Retry(total=0, read=False)
+    retry = Retry(total=0, read=False)
+    if retried_methods:  # urllib3 would take none for all
+        retry = Retry(
+            total=4,
+            connect=1,
+            read=1,  # what hangs or ends a worker must not be sent to one worker after the other
+            backoff_factor=0.3,
+            status_forcelist=[BUSY],
+            allowed_methods=retried_methods,
+            raise_on_status=False,
+        )
     session.mount("http://", HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=retry))
     return session
 

@@ -54,7 +54,7 @@ def test_an_export_holds_no_pickle(tiny_classifier: TinyModel, backend: str) -> 
     # Inductor's cache is PyTorch's own: programs, and the graphs that call them, which it does read with pickle.
     files = [path for path in tiny_classifier.folders[backend].rglob("*") if path.is_file()]
     suffixes = {path.suffix for path in files if "inductor" not in path.parts}
-    allowed = {".json", ".yaml", ".safetensors", ".xml", ".bin", ".py", ".onnx", ".data", ".pt2", ".so"}
+    allowed = {".json", ".yaml", ".safetensors", ".xml", ".bin", ".py", ".onnx", ".data", ".pt2", ".so", ".png"}
     assert suffixes - allowed <= ({".pt"} if backend == "torchscript" else set())
 
 
