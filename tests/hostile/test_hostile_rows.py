@@ -1,27 +1,15 @@
-"""Hostile requests against a real server, one for all: each gets its own answer, and nobody else's changes.
-
-The rows of section A of docs/reliability.md in a short form.
-"""
+"""Hostile requests against a real server: each gets its own answer, and nobody else's changes."""
 
 import random
-from collections.abc import Iterator
 from functools import partial
-
-import pytest
 
 from mar_tools.reliability.hostile_bombs import BOMBS, MAX_RISE_MIB
 from mar_tools.reliability.hostile_memory import measure_in_workers
 from mar_tools.reliability.hostile_requests import BOMB_KINDS, HOSTILE
 from mar_tools.reliability.hostile_rows import observe_a1, observe_a4, observe_a5
-from mar_tools.reliability.hostile_server import Subject, build_hostile_archive, open_subject
+from mar_tools.reliability.hostile_server import Subject
 
 PATIENCE_S = 5.0  # of a busy machine; alone it is a tenth of a second
-
-
-@pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
-    with open_subject(build_hostile_archive(tmp_path_factory.mktemp("hostile"))) as subject:
-        yield subject
 
 
 def test_there_are_more_than_a_hundred_kinds() -> None:
