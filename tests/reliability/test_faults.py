@@ -20,13 +20,6 @@ from mar_tools.torchserve_api import ServerError
 
 RATE = 25.0  # requests/s: a busy machine has to keep up with one worker
 PATIENCE = 4.0
-NOT_YET = {
-    "B4-deadlock": "needs a watchdog in the worker",
-    "B4-loop": "needs a watchdog in the worker",
-    "B5": "needs a bound of a worker's memory",
-    "B6": "needs a start that serves what can be served",
-    "B10": "needs a drain",
-}
 OpenWorld = Callable[[Mapping[str, str]], World]
 
 
@@ -84,11 +77,7 @@ def test_a_soak_tells_what_every_process_took(world_with: OpenWorld, tmp_path: P
     assert measured["aborted"] > 0
 
 
-def mark(name: str) -> object:
-    return pytest.param(name, marks=pytest.mark.xfail(reason=NOT_YET[name], strict=True)) if name in NOT_YET else name
-
-
-@pytest.mark.parametrize("name", [mark(row.name) for row in sorted(ROWS.values(), key=lambda row: len(row.settings))])
+@pytest.mark.parametrize("name", [row.name for row in sorted(ROWS.values(), key=lambda row: len(row.settings))])
 def test_a_fault_costs_what_it_may_and_no_more(name: str, world_with: OpenWorld) -> None:
     row = ROWS[name]
     episode = row.run(world_with(row.settings), random.Random(name))

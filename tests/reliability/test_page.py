@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mar_tools.reliability.claims import CLAIMS, PROOFS, SECTIONS, Proof
+from mar_tools.reliability.claims import BY_TESTS_ALONE, CLAIMS, PROOFS, SECTIONS, Proof
 from mar_tools.reliability.findings import RESULTS, Finding, read_findings, write_finding
 from mar_tools.reliability.page import check_page, describe, order_of, render_page, write_page
-from mar_tools.reliability.rows import ROWS, choose_rows
+from mar_tools.reliability.rows import NAMES, choose_rows
 from vision_serving.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +45,7 @@ def test_the_page_shows_every_figure_failure_and_what_is_not_measured(tmp_path: 
     assert r"- 2: 3 answered 507: \<b\>\*bad\*\</b\>" in text
     assert "![D-10-memory](reliability/D-10-memory.svg)" in text
     assert f"Not measured yet: B1 ({CLAIMS['B1']}); B3" in text
+    assert f"D-10 ({CLAIMS['D-10']}); D-60" in text
 
 
 def test_a_page_of_other_findings_is_not_current(tmp_path: Path) -> None:
@@ -83,19 +84,22 @@ def test_rows_are_in_the_order_of_their_numbers() -> None:
     ]  # fmt: skip
 
 
-def test_every_row_of_the_command_is_a_claim_of_its_section() -> None:
-    assert {name.partition("-")[0] for name in ROWS} == {name for name in CLAIMS if name.startswith("B")}
+def test_every_claim_is_measured_by_a_command_or_shown_by_a_test() -> None:
+    by_chaos = {name for name in CLAIMS if name[0] != "D"} - set(BY_TESTS_ALONE) - {"C7"}
+    assert set(NAMES) == by_chaos
+    assert set(BY_TESTS_ALONE) <= {proof.row for proof in PROOFS}
     assert {name[0] for name in CLAIMS} == set(SECTIONS)
 
 
-def test_a_row_is_chosen_by_its_name_or_by_the_one_that_it_is_part_of() -> None:
-    assert [row.name for row in choose_rows(["b4", "B1"])] == ["B1", "B4-deadlock", "B4-loop", "B4-exit", "B4-segfault"]
-    assert len(choose_rows([])) == len(ROWS)
-    with pytest.raises(ConfigError, match="no row 'B99'; there are B1, "):
+def test_a_row_is_chosen_by_its_name_or_by_what_it_is_part_of() -> None:
+    assert choose_rows(["b4", "B1"]) == ["B1", "B4-deadlock", "B4-loop", "B4-exit", "B4-segfault"]
+    assert choose_rows(["c"]) == ["C1", "C2"]
+    assert choose_rows([]) == list(NAMES)
+    with pytest.raises(ConfigError, match="no row 'B99'; there are A1, "):
         choose_rows(["B99"])
 
 
-@pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.test)
+@pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: f"{proof.row} {proof.test}")
 def test_a_test_that_proves_a_row_is_there(proof: Proof) -> None:
     tree = ast.parse((ROOT / proof.file).read_text(encoding="utf-8"))
     assert proof.test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}

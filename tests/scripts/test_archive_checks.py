@@ -4,7 +4,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from mar_tools.archive_policy import check_registered, check_served, read_policy
 from mar_tools.command_line import HANDLERS, ROOT
 from mar_tools.packing import build_archive
 from mar_tools.pickles import find_pickle
+from mar_tools.reliability.archive_rows import observe_c1, observe_c2
 from mar_tools.reliability.hostile_archives import HostileArchive, make_hostile_archives, seal
 from vision_serving.errors import ConfigError
 
@@ -53,23 +53,10 @@ def stock(archive: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_more_than_thirty_hostile_archives_are_each_refused_for_their_own_reason_within_2_s(
-    hostile: dict[str, HostileArchive], tmp_path: Path
-) -> None:
-    assert len(hostile) >= 30
-    path = tmp_path / "x.mar"
-    wrong = {}
-    for name, case in hostile.items():
-        path.write_bytes(case.data)
-        begun = time.process_time()
-        try:
-            verify_archive(path)
-            wrong[name] = "accepted"
-        except ConfigError as error:
-            if case.reason not in str(error) or not str(error).startswith(str(path)):
-                wrong[name] = str(error)
-        assert time.process_time() - begun < 2, name
-    assert wrong == {}
+def test_more_than_thirty_hostile_archives_are_each_refused_for_their_own_reason_within_2_s(archive: Path) -> None:
+    found = observe_c1(archive, "")
+    assert found.problems == ()
+    assert found.measured["archives"] >= 30
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
@@ -78,30 +65,10 @@ def test_an_archive_of_every_backend_is_accepted(backend: str, tiny_classifier: 
     assert verify_archive(built).identity == ("tiny_classification", "1.0")
 
 
-def test_a_flip_of_one_byte_anywhere_is_refused(archive: Path, tmp_path: Path) -> None:
-    good = archive.read_bytes()
-    generator = random.Random(2)
-    path = tmp_path / "x.mar"
-    path.write_bytes(good)
-    accepted = []
-    entries = open_archive(archive).entries.values()
-    headers = [entry.start - 1 - generator.randrange(30) for entry in entries]
-    places = [*headers, *range(len(good) - 150, len(good)), *(generator.randrange(len(good)) for _ in range(1000))]
-    with path.open("r+b") as file:
-        for place in places:
-            file.seek(place)
-            file.write(bytes([good[place] ^ 1 << generator.randrange(8)]))
-            file.flush()
-            try:
-                verify_archive(path)
-                accepted.append(place)
-            except ConfigError:
-                pass
-            file.seek(place)
-            file.write(good[place : place + 1])
-            file.flush()
-    assert accepted == []
-    verify_archive(path)
+def test_a_flip_of_one_byte_anywhere_is_refused(archive: Path) -> None:
+    found = observe_c2(archive, 2, "")
+    assert found.problems == ()
+    assert found.measured["flips"] > 1000
 
 
 def test_a_stock_archive_is_served_unless_only_ours_are(stock: Path, tmp_path: Path) -> None:

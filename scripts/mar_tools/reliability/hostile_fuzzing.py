@@ -35,8 +35,7 @@ def fuzz(seconds: float, seed: int, keep: Path | None = None) -> Fuzzed:
 
     Raises MissingPackageError where atheris is not installed.
     """
-    if find_spec("atheris") is None:
-        raise MissingPackageError(f"fuzzing needs {how_to_install(ModuleNotFoundError(name='atheris'))}")
+    require_atheris()
     with tempfile.TemporaryDirectory(prefix="fuzzing-") as temporary:
         folder = keep or Path(temporary)
         corpus = folder / "corpus"
@@ -51,6 +50,12 @@ def fuzz(seconds: float, seed: int, keep: Path | None = None) -> Fuzzed:
             timeout=seconds + SLACK_S,
         )  # fmt: skip
     return read_output(finished.stderr, finished.returncode)
+
+
+def require_atheris() -> None:
+    """Raises MissingPackageError."""
+    if find_spec("atheris") is None:
+        raise MissingPackageError(f"fuzzing needs {how_to_install(ModuleNotFoundError(name='atheris'))}")
 
 
 def write_corpus(folder: Path) -> None:

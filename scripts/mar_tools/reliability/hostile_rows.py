@@ -10,7 +10,7 @@ from pathlib import Path
 from mar_tools.reliability.findings import Finding
 from mar_tools.reliability.hostile_answers import odd_answer_asks
 from mar_tools.reliability.hostile_bombs import BOMBS, MAX_CPU_S, MAX_RISE_MIB
-from mar_tools.reliability.hostile_fuzzing import fuzz
+from mar_tools.reliability.hostile_fuzzing import fuzz, require_atheris
 from mar_tools.reliability.hostile_memory import Cost, measure_in_process, measure_in_workers
 from mar_tools.reliability.hostile_requests import BOMB_KINDS, HARMLESS, HOSTILE, hostile_asks
 from mar_tools.reliability.hostile_server import Subject, build_hostile_archive, open_subject
@@ -21,20 +21,26 @@ CONNECTIONS = 16
 ROWS = ("A1", "A3", "A4", "A5", "A6")
 
 
-def observe_rows(wanted: Sequence[str], seed: int, fuzz_s: float, command: str) -> Iterator[Finding]:
-    """Each row as soon as it is finished; all but A6 on one server. Raises ServerError."""
+def observe_rows(wanted: Sequence[str], seed: int, fuzz_s: int, announce: Callable[[str], None]) -> Iterator[Finding]:
+    """Each row as soon as it is finished; all but A6 on one server. Raises ServerError, MissingPackageError."""
+    if "A6" in wanted:
+        require_atheris()
+    command = "python scripts/run_chaos.py {row} --seed " + str(seed)
     on_server: dict[str, Callable[[Subject, int, str], Finding]] = {
         "A1": observe_a1, "A3": observe_a3, "A4": observe_a4, "A5": observe_a5,
     }  # fmt: skip
     if on_server.keys() & set(wanted):
+        announce("building the archive and starting the server of section A")
         with (
             tempfile.TemporaryDirectory(prefix="reliability-") as folder,
             open_subject(build_hostile_archive(Path(folder))) as subject,
         ):
             for row in (row for row in on_server if row in wanted):
-                yield on_server[row](subject, seed, command)
+                announce(row)
+                yield on_server[row](subject, seed, command.format(row=row))
     if "A6" in wanted:
-        yield observe_a6(fuzz_s, seed, command)
+        announce("A6")
+        yield observe_a6(fuzz_s, seed, f"{command.format(row='A6')} --fuzz-s {fuzz_s}")
 
 
 def observe_a1(subject: Subject, seed: int, command: str, hostile: int = 1200, good: int = 2800) -> Finding:
@@ -151,11 +157,11 @@ def observe_a5(subject: Subject, seed: int, command: str, times: int = 10) -> Fi
     )
 
 
-def observe_a6(seconds: float, seed: int, command: str) -> Finding:
+def observe_a6(seconds: int, seed: int, command: str) -> Finding:
     found = fuzz(seconds, seed)
     return Finding(
         row="A6",
-        fault=f"fuzzing of payload parsing and decoding, guided by coverage (atheris), {seconds:g} s",
+        fault=f"fuzzing of payload parsing and decoding, guided by coverage (atheris), {seconds} s",
         must_hold="only errors of our own types, nothing over 2 s",
         held=not found.failures,
         repetitions=1,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mar_tools.reliability.claims import CLAIMS, PROOFS, SECTIONS, Proof
+from mar_tools.reliability.claims import BY_TESTS_ALONE, CLAIMS, PROOFS, SECTIONS, Proof
 from mar_tools.reliability.findings import Finding, read_findings
 from mar_tools.reliability.page_texts import INTRODUCTION, LIMITS
 from vision_serving.errors import ConfigError
@@ -54,9 +54,9 @@ def render_section(
         lines += [line for finding in findings for line in render_details(finding)]
     lines += [line for plot in plots for line in (f"![{Path(plot).stem}]({plot})", "")]
     if proofs:
-        lines += ["| row | what holds | test |", "| --- | --- | --- |"]
+        lines += ["Shown by tests", "", "| row | what holds | test |", "| --- | --- | --- |"]
         lines += [f"| {proof.row} | {proof.claim} | [`{proof.test}`](../{proof.file}) |" for proof in proofs] + [""]
-    told = {row.partition("-")[0] for row in [entry.row for entry in findings] + [entry.row for entry in proofs]}
+    told = {finding.row for finding in findings}.union(BY_TESTS_ALONE)
     missing = [f"{row} ({text})" for row, text in CLAIMS.items() if row.startswith(letter) and row not in told]
     if missing:
         lines += [f"Not measured yet: {'; '.join(missing)}.", ""]

@@ -6,7 +6,8 @@ INTRODUCTION = """# Reliability
 
 What the server does when requests are hostile, processes die, archives are broken, and hours go by. Each row was
 measured by a command, which wrote a file of `docs/reliability/`; this page is rendered from those files
-(`python scripts/run_chaos.py --render`), and a test fails where it is not. Rows that a plain test proves name it.
+(`python scripts/run_chaos.py --render`), and a test fails where it is not. Tests that show a row, or a part of
+it, stand below each table.
 
 ## Set-up
 
@@ -14,7 +15,10 @@ measured by a command, which wrote a file of `docs/reliability/`; this page is r
 - **Server**: the shipped `config.properties` on free ports, with 2 workers, batches of 4, a delay of 20 ms; archives
   with a `responseTimeout` of 5 s. It serves the digits classifier of `examples/` in eager fp32, with an entry file
   ([`faulty_classification.py`](../scripts/mar_tools/reliability/faulty_classification.py)) that does, on a picture of
-  one of seven colours, what a broken model would do.
+  one of seven colours, what a broken model would do. `job_queue_size` is 500, not the shipped 100: while one of two
+  workers starts again, the other has less than half of two cores, and what has to wait then shall show as time, not as
+  503; B7 tests refusals, with a queue of 8. Section A has a server and an entry file of its own
+  ([`hostile_handler.py`](../scripts/mar_tools/reliability/hostile_handler.py)), with the shipped queue.
 - **Traffic**: an open loop ([`traffic.py`](../scripts/mar_tools/reliability/traffic.py)) asks at random times, at half
   of the rate at which the server is saturated, whether or not it keeps up, each time over a new connection. Of every
   request it knows the status and the answer that must come back: 20 pictures that the model never saw, with its own

@@ -1,11 +1,11 @@
-"""The rows of section B, and their run: those that need the same server share one."""
+"""The rows that run_chaos.py measures, and their run: those that need the same server share one."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from mar_tools.reliability import operations, overload, worker_faults
+from mar_tools.reliability import archive_rows, hostile_rows, operations, overload, worker_faults
 from mar_tools.reliability.archives import build_archives
 from mar_tools.reliability.episodes import Row, observe
 from mar_tools.reliability.findings import Finding
@@ -13,26 +13,49 @@ from mar_tools.reliability.world import open_world
 from vision_serving.errors import ConfigError
 
 ROWS = {row.name: row for row in (*worker_faults.ROWS, *overload.ROWS, *operations.ROWS)}
+NAMES = (*hostile_rows.ROWS, *ROWS, *archive_rows.ROWS)
 
 
-def choose_rows(wanted: Sequence[str]) -> list[Row]:
-    """By their names; `B4` is every row whose name begins with `B4-`; all where none is named. Raises ConfigError."""
+def choose_rows(wanted: Sequence[str]) -> list[str]:
+    """Their names; `B4` is every row that begins with `B4-`, `B` the section; all where none is named.
+
+    Raises ConfigError.
+    """
     for name in wanted:
-        if not any(_is_meant(row, name) for row in ROWS.values()):
-            raise ConfigError(f"no row {name!r}; there are {', '.join(ROWS)}")
-    return [row for row in ROWS.values() if not wanted or any(_is_meant(row, name) for name in wanted)]
+        if not any(_is_meant(row, name) for row in NAMES):
+            raise ConfigError(f"no row {name!r}; there are {', '.join(NAMES)}")
+    return [row for row in NAMES if not wanted or any(_is_meant(row, name) for name in wanted)]
 
 
-def _is_meant(row: Row, name: str) -> bool:
-    return name.upper() in (row.name.upper(), row.name.upper().partition("-")[0])
+def _is_meant(row: str, name: str) -> bool:
+    return name.upper() in (row.upper(), row.upper().partition("-")[0], row[0])
 
 
 def run_rows(
-    rows: Sequence[Row], repetitions: int, seed: int, announce: Callable[[str], None], rate: float | None = None
+    names: Sequence[str],
+    repetitions: int,
+    seed: int,
+    announce: Callable[[str], None],
+    rate: float | None = None,
+    fuzz_s: int = 60,
 ) -> Iterator[Finding]:
-    """Each row as soon as it is finished. rate: of the traffic; by default half of saturation. Raises ServerError."""
+    """Each row as soon as it is finished.
+
+    repetitions, rate: of section B; the rate of its traffic is half of saturation by default. fuzz_s: of A6.
+    Raises ServerError.
+    """
+    yield from hostile_rows.observe_rows(names, seed, fuzz_s, announce)
+    yield from observe_faults([ROWS[name] for name in names if name in ROWS], repetitions, seed, announce, rate)
+    yield from archive_rows.observe_rows(names, seed, announce)
+
+
+def observe_faults(
+    rows: Sequence[Row], repetitions: int, seed: int, announce: Callable[[str], None], rate: float | None
+) -> Iterator[Finding]:
+    if not rows:
+        return
     with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
-        announce("building the archives")
+        announce("building the archives of section B")
         archives = build_archives(Path(folder))
         for settings, group in groupby(sorted(rows, key=_settings_of), _settings_of):
             announce("starting a server")

@@ -7,16 +7,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mar_tools.reliability.bad_requests import bad_requests
+from mar_tools.reliability.archives import SERVED
 from mar_tools.reliability.episodes import Episode, describe_failures
 from mar_tools.reliability.findings import Finding
+from mar_tools.reliability.hostile_requests import hostile_asks
+from mar_tools.reliability.hostile_truth import open_truth
 from mar_tools.reliability.overload import whole_request
 from mar_tools.reliability.raw_http import abandon
 from mar_tools.reliability.sampling import SAMPLE_S, Curve, ProcessSampler, percentile_ms
 from mar_tools.reliability.traffic import Ask, Exchange
-from mar_tools.reliability.world import World
+from mar_tools.reliability.world import WORKERS, World
 
 HOSTILE_SHARE = 0.05
+HOSTILE_REQUESTS = 500  # of all kinds, each several times; made before, since that takes the client's time
 WARM_UP_SHARE, LONGEST_WARM_UP_S = 0.2, 600.0
 WINDOW_S = 600.0  # of the first and last latencies; a third of a shorter run
 MOST_GROWTH_MB_PER_H = 10.0
@@ -40,9 +43,11 @@ class Soak:
 
 def soak(world: World, minutes: float, seed: int, command: str, announce: Callable[[str], None]) -> Soak:
     before, seconds = world.worker_pids(), 60 * minutes
+    announce("making the hostile requests")
+    asks = mixed_asks(world, seed)
     aborts = Aborts(world, seed)
     sampler = ProcessSampler(world.frontend().pid, min(SAMPLE_S, seconds / 60))
-    with aborts, sampler, world.traffic(seed, asks=mixed_asks(world, seed)) as traffic:
+    with aborts, sampler, world.traffic(seed, asks=asks) as traffic:
         begin = time.perf_counter()
         while (left := begin + seconds - time.perf_counter()) > 0:
             announce(f"{(seconds - left) / 60:.1f} of {minutes:g} min, {len(traffic.exchanges)} requests")
@@ -69,7 +74,8 @@ def soak(world: World, minutes: float, seed: int, command: str, announce: Callab
 
 def mixed_asks(world: World, seed: int) -> Iterator[Ask]:
     choose = random.Random(seed)
-    bad = bad_requests(world.good[0].body)
+    with open_truth(world.archives.export, SERVED, WORKERS) as truth:
+        bad = list(itertools.islice(hostile_asks(truth, seed), HOSTILE_REQUESTS))
     return (choose.choice(bad if choose.random() < HOSTILE_SHARE else world.good) for _ in itertools.count())
 
 
