@@ -59,7 +59,7 @@ LAYERS = (
     {"backends.*"},
     {"backends"},
     {"preparation"},
-    {"batching", "explanations"},
+    {"batching", "explanations", "outcomes"},
     {"picture_answers"},
     {"handler"},
 )

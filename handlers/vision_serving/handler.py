@@ -18,15 +18,22 @@ from vision_serving.backends.base import Backend
 from vision_serving.batching import Batcher
 from vision_serving.config import BackendConfig, DeviceType, HandlerConfig, ImageLimits, read_handler_config
 from vision_serving.draining import find_refusal, refuse
-from vision_serving.errors import BackendError, DeviceLostError, PayloadTooLargeError, RequestError
+from vision_serving.errors import (
+    BackendError,
+    DeviceLostError,
+    OutOfResourcesError,
+    PayloadTooLargeError,
+    RequestError,
+)
 from vision_serving.explanations import Explainer, wants_explanation
-from vision_serving.failures import to_request_error
+from vision_serving.failures import is_out_of_memory, to_request_error
 from vision_serving.images import Image, Shrink, load_formats, shrink_jpeg
 from vision_serving.labels import read_labels
 from vision_serving.media_types import JSON_TYPE
 from vision_serving.metrics import StageTimings
 from vision_serving.model_card import build_card, is_describe_job
 from vision_serving.options import Options, parse_options
+from vision_serving.outcomes import collect, predict_each
 from vision_serving.payload import Payload, parse_payload
 from vision_serving.picture_answers import encode_answer, options_for_drawing
 from vision_serving.predictions import Prediction
@@ -45,7 +52,6 @@ from vision_serving.resources import (
 from vision_serving.responses import ItemResult, Outcome, Response, ServedModel, bound, encode_response, header_text
 
 ReadOptions = Callable[[Mapping[str, Any]], Options]
-Predict = Callable[[Sequence[Payload], StageTimings], list[Outcome]]
 
 
 class VisionHandler(ABC):
@@ -104,13 +110,13 @@ class VisionHandler(ABC):
             items, failures = self._preparer.prepare(sources, timings)
             results.update({place: to_request_error(error) for place, error in failures.items()})
             results.update(self._batcher.predict(items, timings))
-        return _collect(payloads, options, results)
+        return collect(payloads, options, results)
 
     def explain(self, payloads: Sequence[Payload], timings: StageTimings | None = None) -> list[Outcome]:
         """As `predict`, but what speaks for a class in each image, at the price of tens of inferences."""
         options = [self._check_payload(payload, self._explainer.read_options) for payload in payloads]
         results = self._explainer.explain(list_sources(payloads, options), timings or StageTimings())
-        return _collect(payloads, options, results)
+        return collect(payloads, options, results)
 
     def warm_up(self, batch_size: int) -> None:
         """Run gray images through all stages, so that the first request finds everything allocated and compiled."""
@@ -208,11 +214,22 @@ class VisionHandler(ABC):
         outcomes: dict[int, Outcome] = {}
         for predict, explains in ((self.predict, False), (self.explain, True)):
             asked = [index for index, head in enumerate(headers) if wants_explanation(head) == explains]
-            found = _predict_each(predict, [payloads[index] for index in asked], timings)
+            found = predict_each(predict, [payloads[index] for index in asked], timings)
             outcomes.update(zip(asked, found, strict=True))
-        if any(isinstance(item, DeviceLostError) for outcome in outcomes.values() for item in outcome.items):
-            self._guard.end_after_answer()
+        items = [item for outcome in outcomes.values() for item in outcome.items]
+        if any(isinstance(item, DeviceLostError) for item in items):
+            self._guard.end_after_answer("the GPU failed")
+        if items and all(isinstance(item, OutOfResourcesError) for item in items) and self._is_starved():
+            self._guard.end_after_answer("there is no memory left for any image")
         return [self._encode(payload, outcomes[index], timings) for index, payload in enumerate(payloads)]
+
+    def _is_starved(self) -> bool:
+        """Whether memory is lacking for the smallest batch too: then it leaked, and only a new process has it again."""
+        try:
+            self.warm_up(1)
+        except Exception as error:
+            return is_out_of_memory(error)
+        return False
 
     def _encode(self, payload: Payload, outcome: Outcome, timings: StageTimings) -> Response:
         model, limit = ServedModel(self.name, self.version), self._max_answer_bytes
@@ -263,32 +280,6 @@ def _read(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload:
         return parse_payload(row, headers)
     except Exception as error:
         return Payload(images=(to_request_error(error, "reading"),))
-
-
-def _predict_each(predict: Predict, payloads: Sequence[Payload], timings: StageTimings) -> list[Outcome]:
-    """The border of a request: where a batch fails in a way that no image of it should be able to, each runs alone."""
-    try:
-        return predict(payloads, timings)
-    except Exception as error:
-        if len(payloads) == 1:
-            return [Outcome((to_request_error(error),), payloads[0].form, payloads[0].wishes)]
-    return [outcome for payload in payloads for outcome in _predict_each(predict, [payload], timings)]
-
-
-def _collect(
-    payloads: Sequence[Payload], options: Sequence[Options | RequestError], results: Mapping[Place, ItemResult]
-) -> list[Outcome]:
-    """One outcome per request. The images of one that cannot be served share its error."""
-    return [
-        Outcome(
-            (chosen,) * len(payload.images)
-            if isinstance(chosen, RequestError)
-            else tuple(results[request, number] for number in range(len(payload.images))),
-            payload.form,
-            payload.wishes,
-        )
-        for request, (payload, chosen) in enumerate(zip(payloads, options, strict=True))
-    ]
 
 
 def _set_response(context: Any, index: int, response: Response, headers: Mapping[str, str]) -> None:

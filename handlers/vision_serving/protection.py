@@ -106,7 +106,7 @@ class WorkerGuard:
             timer.daemon = True
             timer.start()
 
-    def end_after_answer(self) -> None:
+    def end_after_answer(self, reason: str) -> None:
         """End the worker with the next batch, or when none came for IDLE_S.
 
         Not between the two, as soon as the answer is sent: TorchServe is filling the next batch then, and forgets what
@@ -114,7 +114,7 @@ class WorkerGuard:
         """
         if self._active and not self._ends:
             self._ends = True
-            logger.error("the GPU is of no more use to this worker, which ends; TorchServe starts another")
+            logger.error("%s; this worker ends, and TorchServe starts another", reason)
 
     def limit_memory(self, headroom_mb: int) -> None:
         """From now on let this process take no more than `headroom_mb` beyond what it holds; 0: whatever there is."""

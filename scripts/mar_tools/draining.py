@@ -59,6 +59,7 @@ def answer_all(server: Server, deadline: float, announce: Callable[[str], None])
     try:
         versions = [(model, entry) for model, entry in list_versions(client) if _ready_workers(entry)]
     except ServerError as error:
+        server.drain_file.touch()
         return [str(error)]
     announce("answering what was asked until now")
     unpassed = _for_each(versions, lambda version: pass_queue(client, version))

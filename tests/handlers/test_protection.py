@@ -26,9 +26,9 @@ from vision_serving.protection import (
 
 IMPORT_PATHS = (Path(__file__).resolve().parents[2] / "handlers", Path(__file__).resolve().parents[1])
 RESPONSE_TIMEOUT_S = 5
-GREEDY, LOST, STUCK = (11, 0, 0), (12, 0, 0), (13, 0, 0)
+GREEDY, LOST, STUCK, LEAKY = (11, 0, 0), (12, 0, 0), (13, 0, 0), (14, 0, 0)
 
-# An entry file as an archive has one, on the colour backend; the model is well until it sees one of three colours.
+# An entry file as an archive has one, on the colour backend; the model is well until it sees one of four colours.
 WILD = """
 import ctypes
 import numpy as np
@@ -38,6 +38,8 @@ from vision_serving.backends import BACKENDS
 BACKENDS["colour_classifier"] = "fakes:ColourClassifier"
 
 class WildHandler(ImageClassificationHandler):
+    leaks = False
+
     def inference(self, batch):
         colours = [tuple(image[0, 0].tolist()) for image in batch.pixels]
         if (11, 0, 0) in colours:
@@ -46,6 +48,9 @@ class WildHandler(ImageClassificationHandler):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if (13, 0, 0) in colours:
             ctypes.PyDLL(None).sleep(600)  # with the GIL
+        self.leaks |= (14, 0, 0) in colours
+        if self.leaks:
+            raise MemoryError
         return super().inference(batch)
 """
 
@@ -77,6 +82,12 @@ def statuses(worker: Worker, *colours: Colour) -> list[int]:
 def test_eight_gigabytes_that_a_model_wants_are_a_507_of_that_image(worker: Worker) -> None:
     assert statuses(worker, RED, GREEDY, GREEN) == [200, 507, 200]
     assert statuses(worker, GREEN) == [200]
+
+
+def test_a_worker_whose_memory_is_gone_for_good_is_replaced(worker: Worker) -> None:
+    assert statuses(worker, LEAKY) == [507]
+    assert worker.is_replaced()
+    assert "no memory left" in worker.log()
 
 
 def test_a_batch_that_hangs_ends_the_worker_in_time_with_all_stacks_in_the_log(worker: Worker) -> None:
@@ -157,7 +168,7 @@ def test_outside_of_a_worker_nothing_is_watched_or_limited(tmp_path: Path, monke
     guard = WorkerGuard.of(tmp_path)
     with guard.load(tmp_path), guard.batch():
         guard.limit_memory(1)
-        guard.end_after_answer()
+        guard.end_after_answer("the GPU failed")
     with guard.batch():
         pass
 
@@ -175,7 +186,7 @@ def test_a_worker_waits_for_the_next_batch_from_the_end_of_the_last_one(monkeypa
     monkeypatch.setattr("threading.Timer", Timer)
     guard = WorkerGuard(active=True)
     with guard.batch():
-        guard.end_after_answer()
+        guard.end_after_answer("the GPU failed")
         assert waits == []
     assert waits == [protection.IDLE_S]
 
