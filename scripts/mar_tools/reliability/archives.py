@@ -38,17 +38,29 @@ class Archives:
 
 
 def build_archives(folder: Path) -> Archives:
-    """Export the model in eager fp32, which every CPU runs, verify it and pack it three times."""
+    """The model, packed three times."""
+    export = export_served(folder)
+    handlers = copy_handlers(folder, Path(faulty_classification.__file__))
+    served, beside = (_pack(export, handlers, folder, name) for name in (SERVED, BESIDE))
+    (handlers / faulty_classification.CANNOT_LOAD).write_text(REASON, encoding="utf-8")
+    return Archives(export, served, beside, _pack(export, handlers, folder, BROKEN))
+
+
+def export_served(folder: Path) -> Path:
+    """In eager fp32, which every CPU runs, and verified."""
     recipe = read_recipe(RECIPE, backend="eager", precision="fp32")
     recipe = recipe.model_copy(update={"response_timeout_s": RESPONSE_TIMEOUT_S})
     export = export_model(recipe, load_checkpoint(recipe), "eager", "fp32", folder / "exports")
     verify_export(export)
+    return export
+
+
+def copy_handlers(folder: Path, entry_file: Path) -> Path:
+    """What an archive holds, with one more entry file."""
     handlers = folder / "handlers"
     shutil.copytree(HANDLERS, handlers, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(Path(faulty_classification.__file__), handlers)
-    served, beside = (_pack(export, handlers, folder, name) for name in (SERVED, BESIDE))
-    (handlers / faulty_classification.CANNOT_LOAD).write_text(REASON, encoding="utf-8")
-    return Archives(export, served, beside, _pack(export, handlers, folder, BROKEN))
+    shutil.copy(entry_file, handlers)
+    return handlers
 
 
 def _pack(export: Path, handlers: Path, folder: Path, name: str) -> Path:

@@ -1,34 +1,26 @@
-"""The server of the rows of section A: the digits classifier, two workers, batches of four, a delay of 20 ms."""
+"""The server of the rows of section A: a model that gives odd answers when it is asked to."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mar_tools.checkpoints import load_checkpoint
-from mar_tools.command_line import HANDLERS, ROOT
-from mar_tools.exports import export_model
+from mar_tools.command_line import ROOT
 from mar_tools.packing import build_archive
-from mar_tools.properties_file import format_models, with_values
-from mar_tools.recipes import read_recipe
 from mar_tools.reliability import hostile_handler
+from mar_tools.reliability.archives import SERVED, copy_handlers, export_served
 from mar_tools.reliability.hostile_truth import Truth, open_truth
 from mar_tools.reliability.traffic import Ask, Exchange, send_all
+from mar_tools.reliability.world import WORKERS, world_properties
 from mar_tools.server import Server
 from mar_tools.temporary_server import temporary_server
-from mar_tools.verification import verify_export
 
-RECIPE = ROOT / "examples" / "digits_classification" / "recipe.yaml"
-MODEL, VERSION = "digits", "1.0"
-WORKERS, BATCH_SIZE, BATCH_DELAY_MS = 2, 4, 20
-RESPONSE_TIMEOUT_S = 5
 CLIENT_TIMEOUT_S = 30.0  # what the server does not answer in time, it answers with a failure
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A running server, and what is right of its MODEL."""
+    """A running server, and what is right of its model."""
 
     server: Server
     truth: Truth
@@ -53,29 +45,16 @@ class Subject:
 
 
 def build_hostile_archive(folder: Path) -> Path:
-    """The classifier in eager fp32, which every CPU runs, with `hostile_handler.py` for its entry file."""
-    recipe = read_recipe(RECIPE, backend="eager", precision="fp32")
-    recipe = recipe.model_copy(update={"response_timeout_s": RESPONSE_TIMEOUT_S})
-    export = export_model(recipe, load_checkpoint(recipe), "eager", "fp32", folder / "exports")
-    verify_export(export)
-    handlers = folder / "handlers"
-    shutil.copytree(HANDLERS, handlers, ignore=shutil.ignore_patterns("__pycache__"))
+    """The model of all rows, with `hostile_handler.py` for its entry file."""
     entry_file = Path(hostile_handler.__file__)
-    shutil.copy(entry_file, handlers)
-    return build_archive(export, handlers, folder, entry_file.name)
+    return build_archive(export_served(folder), copy_handlers(folder, entry_file), folder, entry_file.name)
 
 
 @contextmanager
 def open_subject(archive: Path) -> Iterator[Subject]:
     """Raises ServerError where it does not come up."""
-    model = {
-        "defaultVersion": True, "marName": archive.name, "minWorkers": WORKERS, "maxWorkers": WORKERS,
-        "batchSize": BATCH_SIZE, "maxBatchDelay": BATCH_DELAY_MS,
-    }  # fmt: skip
-    values = {"load_models": archive.name, "models": format_models({MODEL: {VERSION: model}})}
-    properties = with_values((ROOT / "config.properties").read_text(encoding="utf-8"), values)
     with (
-        open_truth(archive, MODEL, WORKERS) as truth,
-        temporary_server([archive], properties, ROOT / "log4j2.xml") as server,
+        open_truth(archive, SERVED, WORKERS) as truth,
+        temporary_server([archive], world_properties({}), ROOT / "log4j2.xml") as server,
     ):
         yield Subject(server, truth)
