@@ -44,7 +44,7 @@ MakeRecipe = Callable[..., Path]
 RunHere = Callable[..., "subprocess.CompletedProcess[str]"]
 OncePerRun = Callable[[str, Callable[[], object]], None]
 Made = TypeVar("Made")
-SLOW_FIRST = ("reliability", "hostile", "contract", "e2e", "tests", "scripts")  # two processes end at about the same time
+SLOW_FIRST = ("reliability", "hostile", "contract", "e2e", "tests", "scripts")  # so that two processes end together
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
