@@ -33,7 +33,7 @@ def serve_http(answer: Callable[[bytes, Mapping[str, str]], Answer]) -> Iterator
 
 @contextmanager
 def serve_requests(answer: Callable[[Request], Answer]) -> Iterator[str]:
-    """The URL of a server of this process that answers each GET and POST."""
+    """The URL of a server of this process that answers each GET, PUT and POST."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -52,6 +52,9 @@ def serve_requests(answer: Callable[[Request], Answer]) -> Iterator[str]:
             self.wfile.write(found.body)
 
         def do_GET(self) -> None:
+            self.do_POST()
+
+        def do_PUT(self) -> None:
             self.do_POST()
 
         def log_message(self, format: str, *arguments: object) -> None:

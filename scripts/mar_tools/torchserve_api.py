@@ -42,12 +42,12 @@ class ServerError(VisionServingError):
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """Where a server listens and where it wrote its tokens (None: it asks for none)."""
+    """Where a server listens (metrics: None for nowhere), and where it wrote its tokens (None: it asks for none)."""
 
     inference: str
     management: str
     key_file: Path | None
-    metrics: str = "http://127.0.0.1:8082"
+    metrics: str | None = "http://127.0.0.1:8082"
 
 
 def read_address(config: Path) -> ServerAddress:
@@ -56,11 +56,12 @@ def read_address(config: Path) -> ServerAddress:
         raise ConfigError(f"{config}: no such file; give --config with the server's config.properties")
     values = read_properties(config.read_text(encoding="utf-8"))
     tokens = values.get("disable_token_authorization", "false").lower() != "true"
+    metrics = values.get("enable_metrics_api", "true").lower() != "false"
     return ServerAddress(
         inference=values.get("inference_address", "http://127.0.0.1:8080"),
         management=values.get("management_address", "http://127.0.0.1:8081"),
         key_file=config.resolve().parent / "key_file.json" if tokens else None,
-        metrics=values.get("metrics_address", ServerAddress.metrics),
+        metrics=values.get("metrics_address", ServerAddress.metrics) if metrics else None,
     )
 
 
@@ -89,12 +90,11 @@ class TorchServeClient:
         self, model: str, image: bytes, options: Mapping[str, str] | None = None, version: str | None = None
     ) -> requests.Response:
         """One encoded image; the response as it came, whatever its status. Retried while the server is busy."""
-        path = f"/predictions/{quote(model)}" + (f"/{quote(version)}" if version else "")
+        url = f"{self._address.inference}/predictions/{quote(model)}" + (f"/{quote(version)}" if version else "")
         headers = {"Content-Type": "application/octet-stream"}
         if options:
             text = "; ".join(f"{name}={value}" for name, value in options.items())
             headers[OPTIONS_HEADER] = text.encode("utf-8", errors="replace").decode("latin-1")  # as UTF-8 on the wire
-        url = self._address.inference + path
         return self._authorized("POST", url, "inference", PREDICT_TIMEOUT_S, data=image, headers=headers)
 
     def list_models(self) -> list[str]:
@@ -103,19 +103,17 @@ class TorchServeClient:
 
     def describe(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
         """One entry per version (all of them, unless one is asked for)."""
-        document: list[dict[str, Any]] = self._manage("GET", f"/models/{quote(model)}/{quote(version or 'all')}")
+        document: list[dict[str, Any]] = self._manage("GET", _model_path(model, version or "all"))
         return document
 
     def describe_default(self, model: str) -> dict[str, Any]:
         """The version that answers without one in the path."""
-        entry: dict[str, Any]
-        [entry] = self._manage("GET", f"/models/{quote(model)}")
+        entry: dict[str, Any] = self._manage("GET", _model_path(model, None))[0]
         return entry
 
     def describe_card(self, model: str, version: str | None = None) -> dict[str, Any]:
         """The model card, which a worker gives: of one version, the default one unless one is named."""
-        path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
-        [document] = self._manage("GET", path, params={"customized": "true"})
+        [document] = self._manage("GET", _model_path(model, version), params={"customized": "true"})
         if "customizedMetadata" not in document:
             raise ServerError(f"model {model!r} gave no card; was its archive built by build_model.py?")
         card: dict[str, Any] = document["customizedMetadata"]
@@ -138,26 +136,33 @@ class TorchServeClient:
         try:
             self._manage("POST", "/models", params={"url": archive, **parameters})
             [(model, version)] = self._list_versions() - before
-            self._wait_for_workers(model, version, workers)
+            self._wait_for_workers(model, version, workers, (0, 0))
         except ServerError as error:
             hint = next((hint for said, hint in REGISTER_HINTS.items() if said in str(error)), "")
             raise ServerError(f"cannot register {archive}: {error}{hint}") from error
         return {"status": f"model {model} {version} is served by {workers} workers"}
 
     def scale(self, model: str, version: str | None, workers: int) -> Any:
-        """Returns when there are as many workers, all of them ready."""
-        path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
-        limits = {"min_worker": str(workers), "max_worker": str(workers)}
-        self._manage("PUT", path, params={**limits, **NOT_WAITING})
-        self._wait_for_workers(model, version, workers)
+        """Returns when there are as many workers, all ready. Where one cannot load, there are as many as before."""
+        path = _model_path(model, version)
+        [before] = self._manage("GET", path)
+        self._limit_workers(path, workers, workers)
+        self._wait_for_workers(model, version, workers, (before["minWorkers"], before["maxWorkers"]))
         return {"status": f"model {model} is served by {workers} workers"}
 
     def _list_versions(self) -> set[tuple[str, str]]:
         return {(model, entry["modelVersion"]) for model in self.list_models() for entry in self.describe(model)}
 
-    def _wait_for_workers(self, model: str, version: str | None, count: int) -> None:
-        """Raises ServerError where they are not ready in time, or one ends while it loads; the model has none then."""
-        path = f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
+    def _limit_workers(self, path: str, least: int, most: int) -> None:
+        """TorchServe starts what is lacking, and ends the youngest of what is too much."""
+        self._manage("PUT", path, params={"min_worker": str(least), "max_worker": str(most), **NOT_WAITING})
+
+    def _wait_for_workers(self, model: str, version: str | None, count: int, before: tuple[int, int]) -> None:
+        """Raises ServerError where they are not ready in time, or one ends while it loads.
+
+        TorchServe would start it again and again, so then the model gets the limits of `before`: least, most.
+        """
+        path = _model_path(model, version)
         deadline, loading = time.monotonic() + MANAGE_TIMEOUT_S, dict[str, int]()
         while time.monotonic() < deadline:
             workers = self._manage("GET", path)[0]["workers"]
@@ -167,38 +172,35 @@ class TorchServeClient:
                 if worker["status"] == "READY" or worker["pid"] < 0:
                     continue
                 if loading.setdefault(worker["id"], worker["pid"]) != worker["pid"]:
-                    self._manage("PUT", path, params={"min_worker": "0", "max_worker": "0", **NOT_WAITING})
+                    self._limit_workers(path, *before)
                     raise ServerError(f"the workers of {model} end while they load it; see logs/model_log.log")
             time.sleep(POLL_S)
         raise ServerError(f"the workers of {model} were not ready within {MANAGE_TIMEOUT_S:g} s")
 
     def unregister(self, model: str, version: str | None) -> Any:
-        return self._manage("DELETE", f"/models/{quote(model)}" + (f"/{quote(version)}" if version else ""))
+        return self._manage("DELETE", _model_path(model, version))
 
     def set_default(self, model: str, version: str) -> Any:
-        return self._manage("PUT", f"/models/{quote(model)}/{quote(version)}/set-default")
+        return self._manage("PUT", f"{_model_path(model, version)}/set-default")
 
     def read_metrics(self) -> str:
-        """In the text format of Prometheus; empty where the server collects none."""
+        """In the text format of Prometheus; empty where the server collects none, or shows them to nobody."""
+        if self._address.metrics is None:
+            return ""
         response = self._call("GET", f"{self._address.metrics}/metrics", "management", None, MANAGE_TIMEOUT_S)
         return response.text if response.ok else ""
 
     def renew_token(self, kind: str) -> str:
         """A new `inference` or `management` token; the server rewrites its key file."""
         url = f"{self._address.management}/token"
-        response = self._call("GET", url, "management", self._read_key("API"), MANAGE_TIMEOUT_S, params={"type": kind})
+        response = self._call("GET", url, "management", self.token("API"), MANAGE_TIMEOUT_S, params={"type": kind})
         if not response.ok:
             raise ServerError(f"the server gave no new {kind} token: {describe_failure(response)}")
-        return self._read_key(kind)
-
-    def token(self, kind: str) -> str:
-        """The current token: `inference`, `management` or `API`."""
-        return self._read_key(kind)
+        return self.token(kind)
 
     def _manage(self, method: str, path: str, **arguments: Any) -> Any:
-        response = self._authorized(
-            method, self._address.management + path, "management", MANAGE_TIMEOUT_S, **arguments
-        )
+        url = self._address.management + path
+        response = self._authorized(method, url, "management", MANAGE_TIMEOUT_S, **arguments)
         if not response.ok:
             raise ServerError(describe_failure(response))
         return response.json()
@@ -207,7 +209,7 @@ class TorchServeClient:
         """Call with the current token, once more with a new one when it has expired."""
         if self._address.key_file is None:
             return self._call(method, url, kind, None, timeout_s, **arguments)
-        token = self._read_key(kind)
+        token = self.token(kind)
         response = self._call(method, url, kind, token, timeout_s, **arguments)
         if response.status_code == requests.codes.bad_request and b"InvalidKeyException" in response.content:
             response = self._call(method, url, kind, self._replace_token(kind, token), timeout_s, **arguments)
@@ -216,7 +218,7 @@ class TorchServeClient:
     def _replace_token(self, kind: str, expired: str) -> str:
         """Renewing makes earlier tokens invalid: of several threads, the first renews it for all."""
         with self._renewing:
-            current = self._read_key(kind)
+            current = self.token(kind)
             return current if current != expired else self.renew_token(kind)
 
     def _call(
@@ -245,7 +247,8 @@ class TorchServeClient:
             raise ServerError("the time is up")
         return min(timeout_s, left)
 
-    def _read_key(self, kind: str) -> str:
+    def token(self, kind: str) -> str:
+        """The current token, `inference`, `management` or `API`, from the server's key file."""
         path = self._address.key_file
         try:
             return str(json.loads(path.read_text(encoding="utf-8"))[kind]["key"]) if path else ""
@@ -255,6 +258,11 @@ class TorchServeClient:
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise ServerError(f"{path}: no {kind} token in it; restart the server to have it written again") from error
+
+
+def _model_path(model: str, version: str | None) -> str:
+    """Of the management API; without a version, of the default one."""
+    return f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
 
 
 def _new_session(retried_methods: Sequence[str]) -> requests.Session:

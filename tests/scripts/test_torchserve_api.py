@@ -6,10 +6,10 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from http_fakes import Answer, serve_http
+from http_fakes import Answer, Request, serve_http, serve_requests
 
 from mar_tools import torchserve_api
-from mar_tools.torchserve_api import ServerAddress, ServerError, TorchServeClient
+from mar_tools.torchserve_api import ServerAddress, ServerError, TorchServeClient, read_address
 
 
 def test_a_server_that_hangs_is_asked_twice_and_called_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,3 +54,27 @@ def test_a_token_that_has_expired_is_renewed_once_for_all_threads(
         responses = list(pool.map(lambda _: client.predict("digits", b"image"), range(4)))
     assert [response.status_code for response in responses] == [200] * 4
     assert renewals == ["inference"]
+
+
+def test_a_worker_that_cannot_load_leaves_a_model_with_those_it_had() -> None:
+    """Scaled from one to two, of which the second ends while it loads: TorchServe starts it again, with another pid."""
+    limits: list[str] = []
+
+    def answer(request: Request) -> Answer:
+        if request.method == "PUT":
+            limits.append(request.path.partition("?")[2].removesuffix("&synchronous=false"))
+            return Answer(202)
+        pids.append(pids[-1] + 1)
+        workers = [{"id": "9000", "pid": 1, "status": "READY"}, {"id": "9001", "pid": pids[-1], "status": "UNLOADING"}]
+        return Answer(200, json.dumps([{"minWorkers": 1, "maxWorkers": 4, "workers": workers}]).encode())
+
+    pids = [100]
+    with serve_requests(answer) as url, pytest.raises(ServerError, match="end while they load"):
+        TorchServeClient(ServerAddress(url, url, None)).scale("digits", None, 2)
+    assert limits == ["min_worker=2&max_worker=2", "min_worker=1&max_worker=4"]
+
+
+def test_metrics_that_the_server_does_not_show_are_none(tmp_path: Path) -> None:
+    config = tmp_path / "config.properties"
+    config.write_text("enable_metrics_api=false\ndisable_token_authorization=true\n")
+    assert TorchServeClient(read_address(config)).read_metrics() == ""
