@@ -59,7 +59,8 @@ def parse_arguments() -> Namespace:
 
 def measure(arguments: Namespace, announce: Callable[[str], None]) -> Finding:
     what = f"--malformed --count {arguments.count}" if arguments.malformed else f"--minutes {arguments.minutes:g}"
-    command = f"python scripts/run_soak.py {what} --seed {arguments.seed}"
+    rate = f" --rate {arguments.rate:g}" if arguments.rate else ""
+    command = f"python scripts/run_soak.py {what} --seed {arguments.seed}{rate}"
     with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
         archives = build_archives(Path(folder))
         announce("starting a server")

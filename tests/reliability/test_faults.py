@@ -1,4 +1,4 @@
-"""Rows B1 to B12 in a quick form: each fault once, the times that are allowed multiplied, for this machine may be busy.
+"""Rows B1 to B12 in a quick form: a fault once, the times that are allowed multiplied, for this machine may be busy.
 
 docs/reliability.md has what 20 repetitions showed; `python scripts/run_chaos.py` measures them.
 """
@@ -20,6 +20,7 @@ from mar_tools.torchserve_api import ServerError
 
 RATE = 25.0  # requests/s: a busy machine has to keep up with one worker
 PATIENCE = 4.0
+LIKE_ANOTHER = {"B4-deadlock", "B4-exit"}  # of B4-loop and B4-segfault
 OpenWorld = Callable[[Mapping[str, str]], World]
 
 
@@ -77,7 +78,10 @@ def test_a_soak_tells_what_every_process_took(world_with: OpenWorld, tmp_path: P
     assert measured["aborted"] > 0
 
 
-@pytest.mark.parametrize("name", [row.name for row in sorted(ROWS.values(), key=lambda row: len(row.settings))])
+@pytest.mark.parametrize(
+    "name",
+    [row.name for row in sorted(ROWS.values(), key=lambda row: len(row.settings)) if row.name not in LIKE_ANOTHER],
+)
 def test_a_fault_costs_what_it_may_and_no_more(name: str, world_with: OpenWorld) -> None:
     row = ROWS[name]
     episode = row.run(world_with(row.settings), random.Random(name))

@@ -36,7 +36,7 @@ CLAIMS = {
     "C4": "listening addresses",
     "C5": "access without a token",
     "C6": "signed archives",
-    "C7": "known vulnerabilities",
+    "C7": "known vulnerabilities: docs/audit.md",
     "D-10": "10 minutes of half load, with hostile requests and clients that leave",
     "D-60": "60 minutes of it",
     "D-malformed": "requests that are hardly HTTP",
@@ -218,6 +218,12 @@ PROOFS = (
         "a signature whose digest, version, model or bytes were edited: refused",
         "tests/scripts/test_signing.py",
         "test_a_signature_that_was_edited_is_refused",
+    ),
+    Proof(
+        "C6",
+        "a real server that asks for signatures serves what is signed, and nothing else",
+        "tests/e2e/test_signed_archives.py",
+        "test_what_is_signed_is_served_and_nothing_else",
     ),
     Proof(
         "C7",

@@ -39,11 +39,10 @@ def start_beside_broken(world: World, choose: random.Random) -> Episode:
         both = with_values(former, {"load_models": f"{loaded},{link.name}"})
         world.server.config.write_text(both, encoding="utf-8")
         watch_broken(episode, world, choose)
+        world.server.client.unregister(BROKEN, None)
     finally:
-        world.server.stop()
         link.unlink(missing_ok=True)
         world.server.config.write_text(former, encoding="utf-8")
-        world.restart()
     return episode
 
 

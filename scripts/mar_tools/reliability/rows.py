@@ -61,7 +61,8 @@ def observe_faults(
             announce("starting a server")
             with open_world(archives, dict(settings), rate=rate) as world:
                 for row in group:
-                    command = f"python scripts/run_chaos.py {row.name} --repetitions {repetitions} --seed {seed}"
+                    options = f"--repetitions {repetitions} --seed {seed}" + (f" --rate {rate:g}" if rate else "")
+                    command = f"python scripts/run_chaos.py {row.name} {options}"
                     yield observe(row, world, repetitions, seed, command, announce)
 
 

@@ -1,6 +1,7 @@
 """D: hours of half load, with hostile requests and clients that leave, and what grows meanwhile."""
 
 import itertools
+import math
 import random
 import threading
 import time
@@ -19,7 +20,7 @@ from mar_tools.reliability.traffic import Ask, Exchange
 from mar_tools.reliability.world import WORKERS, World
 
 HOSTILE_SHARE = 0.05
-HOSTILE_REQUESTS = 500  # of all kinds, each several times; made before, since that takes the client's time
+MOST_HOSTILE = 500  # of all kinds, each several times; made before, since that takes the client's time
 WARM_UP_SHARE, LONGEST_WARM_UP_S = 0.2, 600.0
 WINDOW_S = 600.0  # of the first and last latencies; a third of a shorter run
 MOST_GROWTH_MB_PER_H = 10.0
@@ -44,7 +45,7 @@ class Soak:
 def soak(world: World, minutes: float, seed: int, command: str, announce: Callable[[str], None]) -> Soak:
     before, seconds = world.worker_pids(), 60 * minutes
     announce("making the hostile requests")
-    asks = mixed_asks(world, seed)
+    asks = mixed_asks(world, seed, math.ceil(HOSTILE_SHARE * world.rate * seconds))
     aborts = Aborts(world, seed)
     sampler = ProcessSampler(world.frontend().pid, min(SAMPLE_S, seconds / 60))
     with aborts, sampler, world.traffic(seed, asks=asks) as traffic:
@@ -72,10 +73,11 @@ def soak(world: World, minutes: float, seed: int, command: str, announce: Callab
     return Soak(finding, list(sampler.curves.values()), latencies)
 
 
-def mixed_asks(world: World, seed: int) -> Iterator[Ask]:
+def mixed_asks(world: World, seed: int, hostile: int) -> Iterator[Ask]:
+    """hostile: how many will be asked for."""
     choose = random.Random(seed)
     with open_truth(world.archives.export, SERVED, WORKERS) as truth:
-        bad = list(itertools.islice(hostile_asks(truth, seed), HOSTILE_REQUESTS))
+        bad = list(itertools.islice(hostile_asks(truth, seed), min(hostile, MOST_HOSTILE)))
     return (choose.choice(bad if choose.random() < HOSTILE_SHARE else world.good) for _ in itertools.count())
 
 

@@ -138,7 +138,7 @@ AS_KILLED = (
     "ready again within 15 s; at most 4 requests in flight fail (500 or 507) and at most 4 get no answer; all others "
     "right; with one retry of the client no failure is seen"
 )
-AS_STOPPED = "at most 4 requests fail, at responseTimeout (5 s); replaced within 20 s"
+AS_STOPPED = "at most 4 requests fail, at responseTimeout (5 s) at the latest; replaced within 20 s"
 
 ROWS = (
     Row("B1", "`kill -9` of one of two workers (simulated OOM)", AS_KILLED, kill_one),
