@@ -59,12 +59,12 @@ def answer_all(server: Server, deadline: float, announce: Callable[[str], None])
     try:
         versions = [(model, entry) for model, entry in list_versions(client) if _ready_workers(entry)]
     except ServerError as error:
-        server.drain_file.touch()
+        server.drain_file.touch(mode=0o600)
         return [str(error)]
     announce("answering what was asked until now")
     unpassed = _for_each(versions, lambda version: pass_queue(client, version))
     time.sleep(SETTLE_S)
-    server.drain_file.touch()
+    server.drain_file.touch(mode=0o600)
     announce("refusing what is asked from now on")
     return unpassed + _for_each(versions, lambda version: pass_workers(client, version))
 

@@ -22,7 +22,9 @@ class StartRecord(StrictModel):
         return self.model_copy(update={"left_out": {**self.left_out, **reasons}})
 
     def write(self, temporary: Path) -> None:
-        (temporary / RECORD).write_bytes(orjson.dumps(self.model_dump()))
+        path = temporary / RECORD
+        path.touch(mode=0o600)  # as all there is in this folder
+        path.write_bytes(orjson.dumps(self.model_dump()))
 
 
 def read_start_record(temporary: Path) -> StartRecord:
