@@ -19,6 +19,7 @@ from image_classification import ImageClassificationHandler
 from mar_tools.sources.torchvision import default_options, preprocessing_of_detector, preprocessing_of_preset
 from mar_tools.weights import load_weights
 from object_detection import ObjectDetectionHandler
+from vision_serving.batching import Batcher
 from vision_serving.config import HandlerConfig, PreprocessingConfig
 from vision_serving.graphs import build_graph
 from vision_serving.graphs.sources import NetworkSource, build_network
@@ -47,6 +48,7 @@ class GraphBackend:
 def handler_of(handler: VisionHandler, network: nn.Module, config: HandlerConfig) -> VisionHandler:
     handler.config = config
     handler._preparer = Preparer(handler.preprocess, config.limits, threads=1)
+    handler._batcher = Batcher(handler.inference, handler.postprocess, handler.join, 32, torch.device("cpu"))
     handler.labels = [str(index) for index in range(NUM_CLASSES)]
     handler.backend = GraphBackend(build_graph(network, config.task, config.preprocessing))  # type: ignore[assignment]
     return handler
