@@ -92,7 +92,7 @@ from vision_serving.protection import held_bytes, limit_data
 
 first, second = nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1)
 network = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
-small, large = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 4096, 4096)
+small, large = torch.rand(4, 3, 64, 64), torch.rand(4, 3, 1024, 1024)
 model, core = openvino.convert_model(network.eval(), example_input=small), openvino.Core()
 
 def compile_request():

@@ -79,15 +79,15 @@ class OpenVinoBackend:
         self._mark_outputs(self._request)
         try:
             self._request.infer([pixels.contiguous().numpy()], share_inputs=True)
-            # Copied: the request's output buffers belong to the next batch.
-            outputs = [self._request.get_output_tensor(index).data.copy() for index in range(len(self._output_names))]
-            if any(len(output) != len(pixels) or _is_marked(output) for output in outputs):
-                raise MemoryError("OpenVINO computed nothing and raised nothing, as it does where it gets no memory")
         except (RuntimeError, MemoryError) as error:
             # A compiled model keeps the size that it could not get, and fails with every batch after it.
             if is_out_of_memory(error):
                 self._request = None
             raise
+        # Copied: the request's output buffers belong to the next batch.
+        outputs = [self._request.get_output_tensor(index).data.copy() for index in range(len(self._output_names))]
+        if any(len(output) != len(pixels) or _is_marked(output) for output in outputs):
+            raise MemoryError("OpenVINO computed nothing and raised nothing, as it does where it gets no memory")
         return {name: torch.from_numpy(output) for name, output in zip(self._output_names, outputs, strict=True)}
 
     def _mark_outputs(self, request: openvino.InferRequest) -> None:
