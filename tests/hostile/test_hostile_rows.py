@@ -7,10 +7,12 @@ from functools import partial
 import pytest
 
 from mar_tools.reliability.hostile_bombs import BOMBS, MAX_RISE_MIB
+from mar_tools.reliability.hostile_forms import OF_THE_FRONTEND
 from mar_tools.reliability.hostile_memory import measure_in_workers
-from mar_tools.reliability.hostile_requests import BOMB_KINDS, HOSTILE
-from mar_tools.reliability.hostile_rows import observe_a1, observe_a4, observe_a5
+from mar_tools.reliability.hostile_requests import BOMB_KINDS, HOSTILE, refusal
+from mar_tools.reliability.hostile_rows import describe, observe_a1, observe_a4, observe_a5
 from mar_tools.reliability.hostile_server import Subject, build_hostile_archive, open_subject
+from mar_tools.reliability.traffic import Ask
 
 PATIENCE_S = 5.0  # of a busy machine; alone it is a tenth of a second
 
@@ -33,6 +35,19 @@ def test_hostile_requests_among_good_ones(subject: Subject) -> None:
 def test_every_kind_of_body_form_and_header(subject: Subject) -> None:
     """A4: each once."""
     assert observe_a4(subject, 0, "", variants=1).failures == ()
+
+
+def test_what_the_frontend_cannot_parse_reaches_no_worker(subject: Subject) -> None:
+    """It says 500 of its own; docs/reliability.md counts the answers of workers."""
+    before, path = subject.worker_pids(), subject.truth.path
+    asks = [
+        Ask(name, path, entry.body, entry.headers, 500, refusal(500, "ErrorDataDecoderException"), good=False)
+        for name, entry in OF_THE_FRONTEND.items()
+    ]
+    exchanges = subject.send([*asks, *subject.truth.good_asks()], 4)
+    assert describe(exchanges) == []
+    assert not any(exchange.batch_failed for exchange in exchanges)
+    assert subject.worker_pids() == before
 
 
 def test_answers_that_would_end_a_worker(subject: Subject) -> None:

@@ -32,7 +32,14 @@ def part(name: bytes, data: bytes, content_type: bytes | None = b"image/png", he
     return b"--limit\r\n" + disposition + kind + head + b"\r\n" + data + b"\r\n"
 
 
-def form(*parts: bytes, error: str = MALFORMED, end: bytes = b"--limit--\r\n") -> Posted:
+def typed(content_type: str) -> dict[str, str]:
+    return {"Content-Type": content_type}
+
+
+PICTURE_PART, END = part(b"a", PICTURE), b"--limit--\r\n"
+
+
+def form(*parts: bytes, error: str = MALFORMED, end: bytes = END) -> Posted:
     return Posted(b"".join(parts) + end, error, FORM)
 
 
@@ -50,6 +57,15 @@ def options(text: str, error: str = OPTION) -> Posted:
 
 
 FORMS: dict[str, Posted] = {
+    "form of no parts": form(),
+    "form of no bytes": form(end=b""),
+    "form with another boundary": Posted(PICTURE_PART + END, MALFORMED, typed("multipart/form-data; boundary=other")),
+    "form with a boundary of 5,000 bytes": Posted(
+        PICTURE_PART + END, MALFORMED, typed("multipart/form-data; boundary=" + "b" * 5000)
+    ),
+    "form that is cut off": form(PICTURE_PART, end=b""),
+    "form that is cut off in a part": form(PICTURE_PART[:80], end=b""),
+    "form with a line break in a name": form(part(b"a\r\nX: y", PICTURE)),
     "form with fields alone": form(part(b"top_k", b"3", None), part(b"a", b"b", None)),
     "form of 65 pictures": form(*numbered(65), error=TOO_LARGE),
     "form of 1,000 parts": form(*numbered(1000), error=TOO_LARGE),
@@ -65,6 +81,15 @@ FORMS: dict[str, Posted] = {
     "form with a form in it": form(
         part(b"a", b"--inner\r\n\r\nx\r\n--inner--", b"multipart/form-data; boundary=inner"), error="ImageDecodeError"
     ),
+}
+FORM_TYPE = "application/x-www-form-urlencoded"
+# What TorchServe's frontend cannot parse it answers itself, with a 500 that no handler can change; no worker sees it.
+OF_THE_FRONTEND: dict[str, Posted] = {
+    "picture as a form": Posted(PICTURE, headers=typed(FORM_TYPE)),
+    "form with a broken escape": Posted(b"a=%zz", headers=typed(FORM_TYPE)),
+    "part without a name": form(b"--limit\r\nContent-Type: image/png\r\n\r\n" + PICTURE + b"\r\n"),
+    "part of an unknown encoding": form(part(b"a", PICTURE, head=b"Content-Transfer-Encoding: nonsense\r\n")),
+    "part of an unknown character set": form(part(b"a", b"x", b"text/plain; charset=nonsense")),
 }
 REFUSED: dict[str, Posted] = {
     "options without a value": options("top_k", MALFORMED),
