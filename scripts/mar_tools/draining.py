@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from mar_tools.health import WORKER_HEADER, ask, find_picture, is_draining
+from mar_tools.health import WORKER_HEADER, ask, find_picture, is_draining, tick_off
 from mar_tools.model_status import READY, list_versions
 from mar_tools.server import Server
 from mar_tools.server_processes import POLL_S
@@ -54,7 +54,10 @@ def stop_drained(server: Server, timeout_s: float, announce: Callable[[str], Non
 
 
 def answer_all(server: Server, deadline: float, announce: Callable[[str], None]) -> list[str]:
-    """Until every worker refuses, and so has answered what it had. Returns what was not reached, and why."""
+    """Until every worker refuses, and so has answered what it had. Returns what was not reached, and why.
+
+    The workers refuse afterwards in any case.
+    """
     client = server.client.with_deadline(deadline)
     try:
         versions = [(model, entry) for model, entry in list_versions(client) if _ready_workers(entry)]
@@ -97,7 +100,7 @@ def pass_workers(client: TorchServeClient, version: Version) -> str | None:
             if WORKER_HEADER not in response.headers:
                 return None
             if is_draining(response):
-                waiting.discard(int(response.headers[WORKER_HEADER]))
+                tick_off(waiting, int(response.headers[WORKER_HEADER]))
     except ServerError as error:
         return f"{model} {entry['modelVersion']}: {error}"
     return None

@@ -40,7 +40,7 @@ TORCHSERVE_MAX_REQUEST = "6553500"  # its own default
 class FrontSettings(StrictModel):
     """front.yaml."""
 
-    listen: str = Field(pattern=r"[\w.:\[\]-]+")
+    listen: str = Field(pattern=r"^([\w.-]+|\*|\[[\da-fA-F:.]+\]):\d+$")
     certificate: Path | None
     certificate_key: Path | None
     names: tuple[str, ...] = Field(min_length=1)
@@ -108,7 +108,12 @@ class Front:
         self._prepare_certificate()
         self._write_configuration(nginx)
         key = None if self.clients.names() else self.clients.add(FIRST_CLIENT)
-        nginx.run(*self._arguments(self._conf))
+        try:
+            nginx.run(*self._arguments(self._conf))
+        except NginxError:
+            if key is not None:  # nobody would ever see it
+                self.clients.remove(FIRST_CLIENT)
+            raise
         return key
 
     def reload(self) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -84,11 +85,10 @@ class Server:
         if process is None and not workers and not self.temporary.exists():
             return False  # a key file here may belong to a server that the plain torchserve command started
         if process is not None:
-            family = [process, *process.children(recursive=True)]
-            process.terminate()
-            for survivor in wait_until_ended(family, STOP_TIMEOUT_S):
-                survivor.kill()
-            wait_until_ended(family, STOP_TIMEOUT_S)
+            with suppress(psutil.NoSuchProcess):  # it may end by itself
+                family = [process, *process.children(recursive=True)]
+                process.terminate()
+                end_processes(wait_until_ended(family, STOP_TIMEOUT_S))
         end_processes(find_workers(self.temporary))
         shutil.rmtree(self.temporary, ignore_errors=True)
         self._key_file.unlink(missing_ok=True)
@@ -127,8 +127,7 @@ class Server:
             }
         )
         command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs", "--ts-config", self.config.name]
-        if archives:
-            command += ["--models", *archives]
+        command += ["--models", *(archives or [""])]  # "": none; TorchServe must not go by its own `load_models`
         with (self.folder / "logs" / "console.log").open("wb") as output:
             subprocess.run(
                 command,

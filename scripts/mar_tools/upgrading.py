@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mar_tools.archive import check_archive
-from mar_tools.health import WORKER_HEADER, Health, ask, check_version, find_picture
+from mar_tools.archive_policy import check_served, read_policy
+from mar_tools.health import WORKER_HEADER, Health, ask, check_version, find_picture, tick_off
 from mar_tools.server_logs import ServerLogs
 from mar_tools.server_metrics import Counts, read_counts
 from mar_tools.server_processes import temporary_folder
 from mar_tools.start_record import read_start_record
 from mar_tools.torchserve_api import ServerError, TorchServeClient
-from vision_serving.resources import read_properties
 
 ANSWER_S = 60.0  # until every worker has answered one request
 LAST_ANSWERS_S = 10.0  # the same, of a version that is no good
@@ -82,10 +81,10 @@ class Upgraded:
 
 
 def plan_upgrade(client: TorchServeClient, config: Path, archive_name: str, workers: int | None) -> Plan:
-    """Raises ConfigError for an archive that cannot be used, ServerError where it does not fit what is served."""
-    values = read_properties(config.read_text(encoding="utf-8"))
-    archive = config.resolve().parent / values.get("model_store", "model_store") / archive_name
-    model, version = check_archive(archive)
+    """Raises ConfigError for an archive that may not be served, ServerError where it does not fit what is served."""
+    policy = read_policy(config)
+    archive = policy.store / archive_name
+    model, version = check_served(archive, policy).identity
     if model not in client.list_models():
         raise ServerError(f"{archive_name} holds {model} {version}, and no {model} is served; register it instead")
     old = client.describe_default(model)
@@ -125,13 +124,15 @@ class Upgrade:
         return Upgraded(plan, golden, kept)
 
     def _register(self) -> None:
-        """Raises ServerError with the reason of the worker. TorchServe takes a version that does not load out again."""
+        """Raises ServerError with the reason of the worker. What did not load is taken out again."""
         plan = self._plan
         try:
             self._client.register(plan.archive.name, plan.workers, plan.old["batchSize"], plan.old["maxBatchDelay"])
-        except ServerError as error:
+        except BaseException as error:  # also when the user interrupts
             if plan.version in self._versions():
                 self._client.unregister(plan.model, plan.version)
+            if not isinstance(error, ServerError):
+                raise
             reason = self._logs().load_failure(plan.model, plan.version)
             why = f"{error}: {reason}" if reason else str(error)
             raise ServerError(f"{why}; {plan.model} {plan.old_version} serves as before") from error
@@ -188,7 +189,7 @@ class Upgrade:
                 pid = response.headers.get(WORKER_HEADER)
                 if pid is None:  # not our archive: its workers cannot be told apart
                     return bool(entry["jobQueueStatus"]["pendingRequests"] == 0)
-                waiting.discard(int(pid))
+                tick_off(waiting, int(pid))
         except ServerError:
             return False
         return True

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from http_fakes import Answer, Request, serve_requests
 
 Address = tuple[str, int]
 
@@ -25,9 +26,10 @@ def connect(address: Address, timeout_s: float = 5.0) -> ssl.SSLSocket:
 
 def exchange(address: Address, request: bytes, timeout_s: float = 5.0) -> bytes:
     """All that is answered until the other side closes or is silent for `timeout_s`."""
-    with connect(address, timeout_s) as connection:
+    with connect(address) as connection:
         answer = b""
         try:
+            connection.settimeout(timeout_s)
             connection.sendall(request)
             while piece := connection.recv(65536):
                 answer += piece
@@ -82,31 +84,15 @@ class Upstream:
 
 @contextmanager
 def upstream() -> Iterator[Upstream]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(request: Request) -> Answer:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        told.requests.append((request.path, headers, request.body))
+        time.sleep(told.delay_s)
+        return Answer(told.status, b"its own say")
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            told.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
-            time.sleep(told.delay_s)
-            self.send_response(told.status)
-            self.send_header("Content-Length", "11")
-            self.end_headers()
-            self.wfile.write(b"its own say")
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    told = Upstream(f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serve_requests(answer) as url:
+        told = Upstream(url)
         yield told
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class SlowSenders:

@@ -91,6 +91,16 @@ class Running:
         lines = (self.front.logs / "access.log").read_text().splitlines()
         return [json.loads(line) for line in lines]
 
+    def line_of(self, response: requests.Response) -> dict[str, Any]:
+        """Of the log, which nginx writes when it has sent the answer."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            for line in self.log():
+                if line["id"] == response.headers["X-Request-Id"]:
+                    return line
+            assert time.monotonic() < deadline, "the answer is not in the log"
+            time.sleep(0.05)
+
 
 @pytest.fixture(scope="session")
 def nginx() -> None:
@@ -148,7 +158,7 @@ def told(nginx: None) -> Iterator[Upstream]:
 @pytest.fixture(scope="module")
 def before_upstream(told: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A front before an upstream that fails as it is told, with tokens that a test can let expire."""
-    folder = tmp_path_factory.mktemp("before-upstream")
+    folder = tmp_path_factory.mktemp("before upstream")  # a path may have spaces
     [closed] = find_free_ports(1)
     config = folder / "config.properties"
     config.write_text(f"inference_address={told.address}\nmanagement_address=http://127.0.0.1:{closed}\n")
@@ -214,8 +224,9 @@ def test_predictions_need_a_key(running: Running, seven: bytes, headers: dict[st
 def test_a_client_comes_and_goes_by_command(running: Running, seven: bytes) -> None:
     added = running.command("add-client", "visitor")
     key = added.stdout.strip()
-    assert (added.returncode, running.predict(seven, **{"X-Api-Key": key}).status_code) == (0, 200)
-    assert running.log()[-1]["client"] == "visitor"
+    answer = running.predict(seven, **{"X-Api-Key": key})
+    assert (added.returncode, answer.status_code) == (0, 200)
+    assert running.line_of(answer)["client"] == "visitor"
     assert running.command("remove-client", "visitor").returncode == 0
     assert running.predict(seven, **{"X-Api-Key": key}).status_code == 401
     again = running.command("remove-client", "visitor")
@@ -233,7 +244,7 @@ def test_secrets_are_for_the_owner_and_in_no_file(running: Running) -> None:
 def test_a_certificate_of_the_client_can_be_asked_for(before_upstream: Running, told: Upstream) -> None:
     front, own = before_upstream.front, before_upstream.front.certificate
     local = front.folder / "local" / "clients.conf"
-    local.write_text(f"ssl_client_certificate {own};\nssl_verify_client on;\n")
+    local.write_text(f'ssl_client_certificate "{own}";\nssl_verify_client on;\n')
     try:
         front.reload()
         without = before_upstream.predict(b"x")
@@ -611,7 +622,7 @@ def test_a_server_that_is_gone_is_a_502(nginx: None, tmp_path: Path) -> None:
     with run_front(tmp_path, config) as running:
         response = running.predict(b"x")
         assert (response.status_code, response.json()["type"]) == (502, "UpstreamError")
-        assert running.log()[-1]["tries"] == "502 : 502"
+        assert running.line_of(response)["tries"] == "502 : 502"
         assert running.request("GET", "/v2/health/live").json() == {"live": False}
 
 
@@ -645,8 +656,7 @@ def test_a_reload_under_traffic_fails_nothing(running: Running, seven: bytes) ->
 
 def test_the_log_has_who_and_what_but_no_secrets(running: Running, seven: bytes) -> None:
     running.predict(seven, "?top_k=1&note=secret")
-    running.predict(seven)
-    line = running.log()[-1]
+    line = running.line_of(running.predict(seven))
     assert {name: line[name] for name in ("client", "method", "path", "status", "tries", "tls", "model_version")} == {
         "client": "first", "method": "POST", "path": "/predictions/digits", "status": 200, "tries": "200",
         "tls": "TLSv1.3", "model_version": "1.0",
@@ -672,6 +682,21 @@ def test_a_broken_change_is_refused_and_the_front_goes_on(running: Running, seve
     finally:
         local.unlink()
     assert running.predict(seven).status_code == 200
+
+
+def test_a_start_that_fails_makes_no_key_that_nobody_saw(before_upstream: Running, tmp_path: Path) -> None:
+    front = Front(tmp_path, before_upstream.settings, before_upstream.config)  # its port is taken
+    with pytest.raises(NginxError, match="Address already in use"):
+        front.start()
+    assert front.clients.names() == []
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8443; autoindex on", "8443", "127.0.0.1", "[::1]"])
+def test_where_it_listens_is_an_address_with_a_port(tmp_path: Path, listen: str) -> None:
+    settings = tmp_path / "front.yaml"
+    settings.write_text(yaml.safe_dump({**yaml.safe_load(SETTINGS.read_text()), "listen": listen}))
+    with pytest.raises(ConfigError, match="listen"):
+        Front(tmp_path, settings, tmp_path / "config.properties")
 
 
 def test_settings_are_strict(tmp_path: Path) -> None:

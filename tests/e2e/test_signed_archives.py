@@ -9,6 +9,7 @@ import pytest
 
 from mar_tools.server import Server
 
+from .canaries import build_canaries
 from .conftest import run_script, write_configuration
 
 
@@ -46,3 +47,16 @@ def test_what_is_signed_is_served_and_nothing_else(signed_service: Server) -> No
     refused = run_script("serve_models.py", "start", "--config", config)
     assert (refused.returncode, "something follows its end" in refused.stderr) == (1, True)
     assert signed_service.process() is None
+
+
+def test_a_store_without_an_archive_serves_nothing_that_was_not_checked(tmp_path: Path) -> None:
+    """TorchServe's own `load_models=all` would take the folder."""
+    canaries = build_canaries(tmp_path / "canaries")
+    server = Server(write_configuration(tmp_path))
+    shutil.copytree(canaries.unpacked, tmp_path / "model_store" / "canary")
+    try:
+        assert server.start(timeout_s=120, announce=lambda step: None) == []
+        assert server.client.list_models() == []
+    finally:
+        server.stop()
+    assert not canaries.witness.exists()

@@ -1,10 +1,15 @@
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mar_tools.archive import MANIFEST
 from mar_tools.server_metrics import Counts, read_counts
+from mar_tools.torchserve_api import ServerAddress, TorchServeClient
 from mar_tools.upgrade_properties import advise, name_version
-from mar_tools.upgrading import Plan, Upgraded, find_too_many_failures
+from mar_tools.upgrading import Plan, Upgrade, Upgraded, find_too_many_failures, plan_upgrade
+from vision_serving.errors import ConfigError
 from vision_serving.resources import read_model, read_properties
 
 METRICS = """# HELP Requests2XX Torchserve prometheus counter metric with unit: Count
@@ -93,3 +98,41 @@ def test_what_is_left_to_do_is_told(tmp_path: Path, properties: str, written: bo
     advice = list(advise(config, Upgraded(PLAN, "right", None), written))
     assert len(advice) == len(expected)
     assert all(part in line for part, line in zip(expected, advice, strict=True))
+
+
+def test_an_archive_that_the_policy_refuses_is_refused_before_the_server_is_asked(tmp_path: Path) -> None:
+    config = tmp_path / "config.properties"
+    config.write_text("model_store=.\nvision_archives=ours\n")
+    with zipfile.ZipFile(tmp_path / "other.mar", "w") as packed:
+        packed.writestr(MANIFEST, '{"model": {"modelName": "digits", "modelVersion": "2.0"}}')
+    nowhere = TorchServeClient(ServerAddress("http://127.0.0.1:1", "http://127.0.0.1:1", None))
+    with pytest.raises(ConfigError, match=r"other\.mar"):
+        plan_upgrade(nowhere, config, "other.mar", None)
+
+
+class InterruptedServer(TorchServeClient):
+    """Somebody presses Ctrl-C while it loads the new version."""
+
+    def __init__(self) -> None:
+        super().__init__(ServerAddress("http://127.0.0.1:1", "http://127.0.0.1:1", None))
+        self.versions = ["1.0"]
+
+    def describe(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
+        return [{"modelVersion": each} for each in self.versions]
+
+    def read_metrics(self) -> str:
+        return METRICS
+
+    def register(self, archive: str, workers: int, batch_size: int, max_batch_delay_ms: int) -> Any:
+        self.versions.append("2.0")
+        raise KeyboardInterrupt
+
+    def unregister(self, model: str, version: str | None) -> Any:
+        self.versions.remove(str(version))
+
+
+def test_an_upgrade_that_is_interrupted_while_it_loads_leaves_nothing_behind(tmp_path: Path) -> None:
+    client = InterruptedServer()
+    with pytest.raises(KeyboardInterrupt):
+        Upgrade(client, tmp_path / "config.properties", PLAN, lambda step: None).run(0, 0.02, keep_old=False)
+    assert client.versions == ["1.0"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from mar_tools.archive import check_archive
+from mar_tools.archive_policy import check_registered
 from mar_tools.benchmarking.answers import open_export
 from mar_tools.drift import DEFAULTS
 from mar_tools.properties_file import model_section, rewrite, with_model
@@ -83,7 +84,8 @@ def write_settings(config: Path, candidate: Candidate, settings: Settings) -> No
 
 
 def require_applicable(server: Server, candidate: Candidate) -> None:
-    """Raises ServerError where `apply_settings` could not work."""
+    """Raises ServerError where `apply_settings` could not work, ConfigError where the archive may not be served."""
+    check_registered(server.config, candidate.archive.name)
     versions = [entry.version for entry in server.status() if entry.model == candidate.name]
     if candidate.version not in versions:
         raise ServerError(
