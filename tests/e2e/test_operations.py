@@ -16,7 +16,7 @@ import pytest
 import requests
 import yaml
 
-from mar_tools.archive import MANIFEST
+from mar_tools.archive import DIGESTS, MANIFEST
 from mar_tools.golden import GOLDEN
 from mar_tools.server import Server
 from mar_tools.server_processes import find_workers, wait_until_ended
@@ -31,9 +31,9 @@ SLOW = {"X-Inference-Options": "method=occlusion; cells=16"}  # 289 inferences
 
 
 def derive(archive: Path, target: Path, model: str, version: str, **changes: Change) -> Path:
-    """The archive as another model or version; changes: of its `golden` or its `config`."""
+    """The archive as another model or version, without its digests; changes: of its `golden` or its `config`."""
     with zipfile.ZipFile(archive) as packed, zipfile.ZipFile(target, "w") as derived:
-        for entry in packed.infolist():
+        for entry in (entry for entry in packed.infolist() if entry.filename != DIGESTS):
             content = packed.read(entry)
             if entry.filename == MANIFEST:
                 document = orjson.loads(content)
