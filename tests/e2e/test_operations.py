@@ -127,15 +127,15 @@ def test_a_halted_worker_is_named_within_the_time(operated: Service) -> None:
 
 
 def test_after_a_killed_frontend_a_start_ends_the_workers_that_are_left(operated: Service) -> None:
-    """One worker is halted, so that it cannot end by itself; whether others do in time is not certain."""
+    """One worker is halted, so that it cannot end by itself."""
     frontend, workers = operated.server.process(), find_workers(operated.server.temporary)
     assert frontend is not None
-    assert len(workers) == 2
-    workers[0].suspend()
+    halted = psutil.Process(operated.worker_pids("digits")[0])
+    assert halted in workers
+    halted.suspend()
     frontend.kill()
-    started = time.monotonic()
-    assert run_on(operated, "serve_models.py", "start").returncode == 1  # for the bad archives
-    assert time.monotonic() - started < 60
+    started = run_on(operated, "serve_models.py", "start")
+    assert started.returncode == 1, started.stderr  # for the bad archives
     assert wait_until_ended(workers, 0) == []
     assert run_on(operated, "health_probe.py", "digits").returncode == 0
 
