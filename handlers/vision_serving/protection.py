@@ -107,7 +107,9 @@ class WorkerGuard:
         """
         if self._active and not self._ends:
             self._ends = True
-            logger.error("the GPU is of no more use to this worker, which ends; TorchServe starts another")
+            logger.error(
+                "the model's device or runtime is of no more use to this worker, which ends; TorchServe starts another"
+            )
             timer = threading.Timer(IDLE_S, os._exit, [1])
             timer.daemon = True
             timer.start()
