@@ -83,7 +83,10 @@ class InferenceError(RequestError):
 
 
 class DeviceLostError(InferenceError):
-    """A GPU that computes nothing more in this process, whatever it is given."""
+    """A GPU, or a runtime, that is of no more use in this process, whatever it is given."""
+
+    def __init__(self) -> None:
+        super().__init__("the model's device or runtime failed, and this worker is replaced; send the request again")
 
 
 class NotSupportedError(RequestError):

@@ -40,7 +40,7 @@ def to_request_error(error: Exception, stage: str = "inference") -> RequestError
     if is_out_of_memory(error):
         return OutOfResourcesError(f"there is not enough memory for the {stage} of this image")
     if is_device_lost(error):
-        return DeviceLostError("the GPU failed, and this worker is replaced; send the request again")
+        return DeviceLostError()
     return InferenceError(f"the {stage} of this image failed; the server's log has the reason")
 
 
@@ -53,7 +53,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether an error of CUDA, such as an illegal access, makes every later call of this process fail as well."""
+    """Whether a runtime is of no more use: after an error of CUDA, such as an illegal access, every later call fails."""
+    if isinstance(error, DeviceLostError):
+        return True
     text = _beginning_of(error)
     if is_out_of_memory(error) or not any(sign in text for sign in OF_CUDA):
         return False

@@ -218,7 +218,7 @@ class VisionHandler(ABC):
             outcomes.update(zip(asked, found, strict=True))
         items = [item for outcome in outcomes.values() for item in outcome.items]
         if any(isinstance(item, DeviceLostError) for item in items):
-            self._guard.end_after_answer("the GPU failed")
+            self._guard.end_after_answer("the model's device or runtime failed")
         if items and all(isinstance(item, OutOfResourcesError) for item in items) and self._is_starved():
             self._guard.end_after_answer("there is no memory left for any image")
         return [self._encode(payload, outcomes[index], timings) for index, payload in enumerate(payloads)]

@@ -22,7 +22,7 @@ large = torch.zeros((60_000, 32, 32, 3), dtype=torch.uint8)
 loaded, found = {}, {}
 for folder in map(Path, sys.argv[1:]):
     config = read_handler_config(folder / "model-config.yaml")
-    backend = load_backend(config.backend, folder / config.artifact, BackendConfig(), torch.device("cpu"))
+    backend = load_backend(config.backend, folder / config.artifact, BackendConfig(threads=2), torch.device("cpu"))
     loaded[config.backend] = backend, backend.infer(small)["logits"]
 unlimited = resource.getrlimit(resource.RLIMIT_DATA)
 for name, (backend, expected) in loaded.items():

@@ -150,6 +150,12 @@ def test_an_error_of_cuda_is_a_lost_gpu(text: str) -> None:
     assert to_request_error(RuntimeError(text)).status == 500
 
 
+def test_a_runtime_that_says_that_it_is_lost_is_not_asked_again() -> None:
+    infer = Failing(DeviceLostError(), culprit=0)
+    assert run(infer, 4, CPU) == [DeviceLostError] * 4
+    assert infer.sizes == [4]
+
+
 def test_a_gpu_that_still_answers_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)

@@ -1,6 +1,7 @@
 """OpenVINO on CPUs. Artifact: an OpenVINO IR, `model.xml` with `model.bin` beside it."""
 
 import ctypes
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +19,10 @@ from openvino.properties.device import capabilities
 from torch import Tensor
 
 from vision_serving.config import BackendConfig
-from vision_serving.errors import BackendError, last_line
+from vision_serving.errors import BackendError, DeviceLostError, last_line
 from vision_serving.failures import is_out_of_memory
+
+logger = logging.getLogger(__name__)
 
 # An int8 graph says itself where it is int8; this is the precision of the rest.
 PRECISIONS = {"fp32": openvino.Type.f32, "int8": openvino.Type.f32, "bf16": openvino.Type.bf16}
@@ -60,6 +63,7 @@ class OpenVinoBackend:
         self._compile_request = compile_request
         self._request: openvino.InferRequest | None
         self._request, self._output_names = compile_request()
+        self._lost = False
 
     @classmethod
     @keep_signal_stack()
@@ -74,6 +78,8 @@ class OpenVinoBackend:
         return cls(partial(_compile, core, artifact, config))
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:
+        if self._lost:
+            raise DeviceLostError
         if self._request is None:
             self._request, _ = self._compile_request()
         self._mark_outputs(self._request)
@@ -87,7 +93,11 @@ class OpenVinoBackend:
         # Copied: the request's output buffers belong to the next batch.
         outputs = [self._request.get_output_tensor(index).data.copy() for index in range(len(self._output_names))]
         if any(len(output) != len(pixels) or _is_marked(output) for output in outputs):
-            raise MemoryError("OpenVINO computed nothing and raised nothing, as it does where it gets no memory")
+            logger.error(
+                "OpenVINO computed nothing and raised nothing, as it does with one thread where it gets no memory"
+            )
+            self._lost = True  # the next batch could be a crash
+            raise DeviceLostError
         return {name: torch.from_numpy(output) for name, output in zip(self._output_names, outputs, strict=True)}
 
     def _mark_outputs(self, request: openvino.InferRequest) -> None:
