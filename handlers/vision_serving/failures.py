@@ -53,7 +53,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether a runtime is of no more use: after an error of CUDA, such as an illegal access, every later call fails."""
+    """Whether a runtime is of no more use: after an error of CUDA, such as an illegal access, all later calls fail."""
     if isinstance(error, DeviceLostError):
         return True
     text = _beginning_of(error)

@@ -80,8 +80,8 @@ def test_signals_are_handled_after_several_openvino_models(tmp_path: Path, preci
     assert (finished.returncode, finished.stdout) == (0, "handled\n"), finished.stderr
 
 
-# The large batch needs gigabytes. What OpenVINO could not get once, it asks for with every later batch; with one thread it
-# raises nothing, leaves the answer of the batch before, and may crash with the next.
+# The large batch needs gigabytes. What OpenVINO could not get once, it asks for with every later batch; with one thread
+# it raises nothing, leaves the answer of the batch before, and may crash with the next.
 STARVE = """
 import sys
 import openvino, torch
