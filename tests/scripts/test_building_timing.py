@@ -78,7 +78,7 @@ def test_an_answer_that_is_no_prediction_is_not_timed(
     handler = load_handler(tiny_classifier.folders["eager"])
     with pytest.raises(VisionServingError, match="answered 400 to an image"):
         answer_batch(handler, [Payload(images=(b"not an image",))])
-    monkeypatch.setattr(handler, "inference", lambda batch: 1 / 0)
+    monkeypatch.setattr(handler.backend, "infer", lambda pixels: 1 / 0)
     with pytest.raises(VisionServingError, match="answered 500 to an image"):
         answer_batch(handler, [Payload(images=(choose_images(None, 1)[0].read_bytes(),))])
 
