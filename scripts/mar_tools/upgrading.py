@@ -22,6 +22,7 @@ from mar_tools.torchserve_api import ServerError, TorchServeClient
 ANSWER_S = 60.0  # until every worker has answered one request
 LAST_ANSWERS_S = 10.0  # the same, of a version that is no good
 POLL_S = 0.5
+LOG_S = 5.0  # for the reason of a failed load to be in the log
 FAILURES = 3  # fewer are chance
 SETTLE_S = 0.3  # for a request that found the old version to be in its queue
 
@@ -133,9 +134,18 @@ class Upgrade:
                 self._client.unregister(plan.model, plan.version)
             if not isinstance(error, ServerError):
                 raise
-            reason = self._logs().load_failure(plan.model, plan.version)
+            reason = self._load_failure()
             why = f"{error}: {reason}" if reason else str(error)
             raise ServerError(f"{why}; {plan.model} {plan.old_version} serves as before") from error
+
+    def _load_failure(self) -> str | None:
+        """What a worker said of the new version: into a log that TorchServe may be late with."""
+        until = time.monotonic() + LOG_S
+        while True:
+            reason = self._logs().load_failure(self._plan.model, self._plan.version)
+            if reason is not None or time.monotonic() > until:
+                return reason
+            time.sleep(POLL_S)
 
     def _require_healthy(self) -> str:
         """What the golden prediction says. Raises ServerError when the version is not healthy."""
