@@ -15,7 +15,7 @@ from mar_tools.reliability.episodes import make_healthy
 from mar_tools.reliability.malformed import run_malformed
 from mar_tools.reliability.rows import ROWS
 from mar_tools.reliability.soak import soak
-from mar_tools.reliability.world import World, open_world
+from mar_tools.reliability.world import BATCH_SIZE, World, open_world
 from mar_tools.torchserve_api import ServerError
 
 RATE = 25.0  # requests/s: a busy machine has to keep up with one worker
@@ -78,9 +78,9 @@ def test_a_soak_tells_what_every_process_took(world_with: OpenWorld, tmp_path: P
     assert measured["aborted"] > 0
 
 
-# Now and then TorchServe forgets the request that waits with a worker which it scales away: docs/reliability.md counts
-# them, and nothing outside of TorchServe could help. A suite that fails by chance would help nobody either.
-LOST_BY_SCALING = 2
+# TorchServe ends a worker that it scales away in the middle of its batch, and forgets the one that is filling:
+# docs/reliability.md counts them. A suite that fails by chance would help nobody either.
+LOST_BY_SCALING = 2 * BATCH_SIZE
 
 
 @pytest.mark.parametrize(
