@@ -26,7 +26,7 @@ from vision_serving.errors import (
     RequestError,
 )
 from vision_serving.explanations import Explainer, wants_explanation
-from vision_serving.failures import is_out_of_memory, to_request_error
+from vision_serving.failures import to_request_error
 from vision_serving.images import Image, Shrink, load_formats, shrink_jpeg
 from vision_serving.labels import read_labels
 from vision_serving.media_types import JSON_TYPE
@@ -227,8 +227,8 @@ class VisionHandler(ABC):
         """Whether memory is lacking for the smallest batch too: then it leaked, and only a new process has it again."""
         try:
             self.warm_up(1)
-        except Exception as error:
-            return is_out_of_memory(error)
+        except Exception as error:  # logged, and told apart, as that of an image is
+            return isinstance(to_request_error(error, "warm-up"), OutOfResourcesError)
         return False
 
     def _encode(self, payload: Payload, outcome: Outcome, timings: StageTimings) -> Response:

@@ -145,7 +145,12 @@ def end_with_server() -> None:
             time.sleep(POLL_S)
         os._exit(1)
 
-    atexit.register(os._exit, 0)
+    def end() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # what was printed last, such as why a load failed, is on its way to the log
+        os._exit(0)
+
+    atexit.register(end)
     threading.Thread(target=watch, name="end_with_server", daemon=True).start()
 
 

@@ -48,7 +48,6 @@ class GraphBackend:
 def handler_of(handler: VisionHandler, network: nn.Module, config: HandlerConfig) -> VisionHandler:
     handler.config = config
     handler._preparer = Preparer(handler.preprocess, config.limits, threads=1)
-    handler._batcher = Batcher(handler.inference, handler.postprocess, handler.join, 32, torch.device("cpu"))
     handler.labels = [str(index) for index in range(NUM_CLASSES)]
     handler.backend = GraphBackend(build_graph(network, config.task, config.preprocessing))  # type: ignore[assignment]
     limit = config.max_images_per_inference

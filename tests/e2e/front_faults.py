@@ -3,13 +3,11 @@
 import random
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from http_fakes import Answer, Request, serve_requests
 
@@ -36,40 +34,6 @@ def exchange(address: Address, request: bytes, timeout_s: float = 5.0) -> bytes:
         except OSError:  # closed in the middle, or silent
             pass
         return answer
-
-
-class Traffic:
-    """Threads that ask again and again, until the end of a `with`: how many were right, and what was not."""
-
-    def __init__(self, ask: Callable[[], Any], expected: Any, threads: int = 4, pause_s: float = 0.02) -> None:
-        self.right = 0
-        self.wrong: list[Any] = []
-        self._ask, self._expected, self._pause_s = ask, expected, pause_s
-        self._ended = threading.Event()
-        self._count = threading.Lock()
-        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
-
-    def __enter__(self) -> "Traffic":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self) -> None:
-        while not self._ended.wait(self._pause_s):
-            try:
-                answer = self._ask()
-            except Exception as error:  # whatever goes wrong is counted, and shown by the test
-                answer = error
-            with self._count:
-                if answer == self._expected:
-                    self.right += 1
-                else:
-                    self.wrong.append(answer)
 
 
 @dataclass

@@ -32,13 +32,13 @@ from .conftest import Service, run_script, serve
 from .front_faults import (
     Address,
     SlowSenders,
-    Traffic,
     Upstream,
     exchange,
     malformed_requests,
     upstream,
 )
 from .test_requests import GARBAGE, OCTETS, best_label, to_v1
+from .traffic import keep_comparing
 
 ROOT = Path(__file__).resolve().parents[2]
 JSON = {"Content-Type": "application/json"}
@@ -336,7 +336,7 @@ def test_a_client_that_asks_too_often_is_told_to_wait_and_others_are_served(runn
 def test_slow_senders_are_cut_and_do_not_slow_others(running: Running, seven: bytes) -> None:
     expected = running.predict(seven).json()
     key = running.add_client("slow")
-    with Traffic(lambda: running.predict(seven).json(), expected) as traffic:
+    with keep_comparing(lambda: running.predict(seven).json(), expected) as traffic:
         left = SlowSenders(running.address, key, 200).wait_until_cut(timeout_s=20)
     assert left == 0
     assert len(traffic.wrong) <= 0.001 * traffic.right, traffic.wrong[:3]
@@ -548,7 +548,7 @@ def test_killed_workers_are_no_failure_of_a_client_and_readiness_tells_them(
 
     expected, since = ask(), len(running.log())
     seen_not_ready = False
-    with Traffic(ask, expected) as traffic:
+    with keep_comparing(ask, expected) as traffic:
         for kill in range(6):
             os.kill(torchserve.worker_pids("digits")[kill % 2], signal.SIGKILL)
             time.sleep(0.5)  # TorchServe notices at once, nearly
@@ -628,7 +628,7 @@ def test_a_server_that_is_gone_is_a_502(nginx: None, tmp_path: Path) -> None:
 
 def test_a_renewed_token_needs_no_reload(running: Running, torchserve: Service, seven: bytes) -> None:
     expected = running.predict(seven).json()
-    with Traffic(lambda: running.predict(seven).json(), expected) as traffic:
+    with keep_comparing(lambda: running.predict(seven).json(), expected) as traffic:
         for _ in range(8):
             torchserve.server.client.renew_token("inference")
             time.sleep(0.1)
@@ -643,7 +643,7 @@ def test_a_renewed_token_needs_no_reload(running: Running, torchserve: Service, 
 
 def test_a_reload_under_traffic_fails_nothing(running: Running, seven: bytes) -> None:
     expected = running.predict(seven).json()
-    with Traffic(lambda: running.predict(seven).json(), expected) as traffic:
+    with keep_comparing(lambda: running.predict(seven).json(), expected) as traffic:
         for _ in range(4):
             running.front.reload()
             time.sleep(0.3)

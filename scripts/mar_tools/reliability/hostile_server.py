@@ -11,27 +11,17 @@ from mar_tools.reliability import hostile_handler
 from mar_tools.reliability.archives import SERVED, copy_handlers, export_served
 from mar_tools.reliability.hostile_truth import Truth, open_truth
 from mar_tools.reliability.traffic import Ask, Exchange, send_all
-from mar_tools.reliability.world import WORKERS, world_properties
-from mar_tools.server import Server
+from mar_tools.reliability.world import WORKERS, Running, world_properties
 from mar_tools.temporary_server import temporary_server
 
 CLIENT_TIMEOUT_S = 30.0  # what the server does not answer in time, it answers with a failure
 
 
-@dataclass(frozen=True)
-class Subject:
+@dataclass
+class Subject(Running):
     """A running server, and what is right of its model."""
 
-    server: Server
     truth: Truth
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.ports()['inference_address']}"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.server.client.token('inference')}"}
 
     def send(self, asks: list[Ask], connections: int) -> list[Exchange]:
         return send_all(self.url, asks, connections, self.headers, CLIENT_TIMEOUT_S)

@@ -24,7 +24,6 @@ READY_S = 60.0
 TOLD_S = 5.0
 DRAIN_S, STOP_S = 10.0, 10.0  # how long it may refuse, and how much longer it may take to end
 REFUSALS = ("ClientConnectorError", "DrainingError")  # nobody listens, or a 503 says so: a client may ask elsewhere
-ASKED_BESIDE = 20
 
 
 def start_beside_broken(world: World, choose: random.Random) -> Episode:

@@ -35,17 +35,10 @@ MB = 1e6
 
 
 @dataclass
-class World:
-    """A running server of SERVED. good: requests with known answers. rate: of the traffic, in requests/s.
-
-    patience: times that bounds in seconds are multiplied with, on a machine that is busy with other things.
-    """
+class Running:
+    """A server, and how it is asked."""
 
     server: Server
-    archives: Archives
-    good: tuple[Ask, ...]
-    rate: float
-    patience: float = 1.0
 
     @property
     def url(self) -> str:
@@ -54,6 +47,19 @@ class World:
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.server.client.token('inference')}"}
+
+
+@dataclass
+class World(Running):
+    """A running server of SERVED. good: requests with known answers. rate: of the traffic, in requests/s.
+
+    patience: times that bounds in seconds are multiplied with, on a machine that is busy with other things.
+    """
+
+    archives: Archives
+    good: tuple[Ask, ...]
+    rate: float
+    patience: float = 1.0
 
     def traffic(self, seed: int, tries: int = 1, asks: Iterable[Ask] | None = None) -> Traffic:
         """Good requests at the rate of this world, in random order. tries: of a client for each of them."""
