@@ -3,6 +3,7 @@
 python benchmarks/render.py
 """
 
+import statistics
 from pathlib import Path
 
 from goals import list_goals
@@ -48,6 +49,7 @@ def render_page(results: ResultFiles) -> str:
     )
     environment.filters["g"] = lambda value: "" if value is None else f"{value:.4g}"
     environment.filters["g2"] = lambda value: f"{value:.2g}"
+    environment.filters["median"] = statistics.median
     environment.filters["spread"] = describe_spread
     return environment.get_template(TEMPLATE).render(
         results=results,

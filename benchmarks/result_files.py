@@ -1,5 +1,6 @@
 """The results that run.sh left, and the ratios that are drawn from them."""
 
+import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -67,14 +68,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What tune_model.py chose of all settings. share: of the best rate, both as the exhaustive run measured them.
+    """What tune_model.py chose, beside the best of all settings: both as confirm_tuning.py measured them.
 
-    best, found: settings. trials, seconds: of the exhaustive run and of the search.
+    share: of the best rate. candidates: settings and their rates, requests/s in each round, the best first.
+    trials, seconds: of the run over all settings and of the search.
     """
 
-    best: dict[str, int]
-    found: dict[str, int]
-    share: float
+    candidates: tuple[dict[str, Any], ...]
+    share: Spread
     trials: tuple[int, int]
     seconds: tuple[float, float]
 
@@ -138,20 +139,18 @@ class ResultFiles:
     def tuning(self) -> "Tuning":
         """Raises MissingResultsError."""
         everything, search = self.document("tuning-exhaustive"), self.document("tuning-search")
-        rates = {orjson.dumps(trial["settings"]): trial["rate"] or 0.0 for trial in everything["trials"]}
-        best, found = (max(run["trials"], key=lambda trial: trial["rate"] or 0.0) for run in (everything, search))
+        candidates = self.document("tuning-confirmed")["candidates"]
+        candidates.sort(key=lambda entry: statistics.median(entry["rates"]), reverse=True)
+        (found,) = (entry for entry in candidates if entry["found"])
         return Tuning(
-            best=best["settings"],
-            found=found["settings"],
-            share=rates[orjson.dumps(found["settings"])] / best["rate"],
+            candidates=tuple(candidates),
+            share=divide_rounds(found["rates"], candidates[0]["rates"]),
             trials=(len(everything["trials"]), len(search["trials"])),
             seconds=(everything["seconds"], search["seconds"]),
         )
 
     def found_of_best(self) -> Spread:
-        """Both measured once, by the run that tried everything."""
-        share = self.tuning().share
-        return Spread(share, share, share)
+        return self.tuning().share
 
     @cached_property
     def worker_shares(self) -> dict[str, float]:

@@ -30,6 +30,7 @@ from rich.console import Console
 from mar_tools.archive_policy import check_registered
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.model_cards import card_table
+from mar_tools.scaling import scale
 from mar_tools.torchserve_api import TorchServeClient, read_address
 from mar_tools.upgrade_properties import advise, lasting_properties
 from mar_tools.upgrading import Upgrade, plan_upgrade
@@ -134,7 +135,7 @@ ACTIONS: dict[str, Callable[[TorchServeClient, argparse.Namespace], Any]] = {
     "list": lambda client, _: client.list_models(),
     "describe": describe,
     "register": register,
-    "scale": lambda client, given: client.scale(given.model, given.version, given.workers),
+    "scale": lambda client, given: scale(client, given.config, given.model, given.version, given.workers),
     "upgrade": upgrade,
     "unregister": lambda client, given: client.unregister(given.model, given.version),
     "set-default": lambda client, given: client.set_default(given.model, given.version),

@@ -43,6 +43,8 @@ def main() -> None:
     else:
         found = start(server, arguments.timeout_s)
     show(found, arguments)
+    if not found:
+        raise ServerError("the server has no models")
     bad = [model for model in found if not model.healthy]
     if bad:
         raise ServerError("; ".join(map(str, bad)))
@@ -93,7 +95,7 @@ def show(found: Sequence[Health], arguments: argparse.Namespace) -> None:
 
 def health_table(found: Sequence[Health]) -> Table:
     columns = ("version", "workers ready", "golden", "threads each", "batch", "delay ms", "device")
-    table = Table(Column("model", overflow="fold"), *columns)
+    table = Table(Column("model", overflow="fold", min_width=18), *columns)
     for model in found:
         status = model.status
         if status is None:

@@ -115,6 +115,7 @@ class ImageLimits(StrictModel):
     """What one request may cost.
 
     max_pixels_per_byte   of an image of over 10 million pixels: more is a forged header or an all but empty picture
+    max_request_pixels    of all its images together, by their headers: what they are worth in time
     max_tiles             of all its images together, beside the images themselves
     max_explanation_s     seconds for all explanations of a batch together, which its predictions wait for; 0: none
     formats               HEIF needs requirements-heif.txt, the others are Pillow's own
@@ -123,6 +124,7 @@ class ImageLimits(StrictModel):
     max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
     max_pixels_per_byte: Annotated[int, Field(gt=0)] = 2000
     max_images: Annotated[int, Field(gt=0)] = 64
+    max_request_pixels: Annotated[int, Field(gt=0)] = 200_000_000
     max_tiles: Annotated[int, Field(gt=0)] = 64
     max_explanation_s: Annotated[float, Field(ge=0)] = 20.0
     formats: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")

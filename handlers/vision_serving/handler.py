@@ -17,12 +17,11 @@ from vision_serving.backends import find_backend, load_backend
 from vision_serving.backends.base import Backend
 from vision_serving.batching import Batcher
 from vision_serving.config import BackendConfig, DeviceType, HandlerConfig, ImageLimits, read_handler_config
-from vision_serving.draining import find_refusal, refuse
+from vision_serving.draining import find_refusal, hold_still_to_leave, refuse
 from vision_serving.errors import (
     BackendError,
     DeviceLostError,
     OutOfResourcesError,
-    PayloadTooLargeError,
     RequestError,
 )
 from vision_serving.explanations import Explainer, wants_explanation
@@ -37,7 +36,7 @@ from vision_serving.outcomes import collect, predict_each
 from vision_serving.payload import Payload, parse_payload
 from vision_serving.picture_answers import encode_answer, options_for_drawing
 from vision_serving.predictions import Prediction
-from vision_serving.preparation import Item, Place, Preparer, list_sources, split_sources
+from vision_serving.preparation import Item, Place, Preparer, check_cost, list_sources, split_sources
 from vision_serving.preprocessing import ImageBatch, ImageGeometry, spare_ratio
 from vision_serving.protection import WorkerGuard
 from vision_serving.resources import (
@@ -152,10 +151,8 @@ class VisionHandler(ABC):
 
     def _check_payload(self, payload: Payload, read_options: ReadOptions) -> Options | RequestError:
         """The options of a request, or why none of its images is served."""
-        count, limit = len(payload.images), self.config.limits.max_images
-        if count > limit:
-            return PayloadTooLargeError(f"the request holds {count} images; the limit is {limit}")
         try:
+            check_cost(payload.images, self.config.limits)
             options = read_options(payload.options)
         except RequestError as error:
             return error
@@ -188,6 +185,7 @@ class VisionHandler(ABC):
     def _handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         request_headers = [context.get_all_request_header(index) for index in range(len(data))]
         if is_describe_job(data, request_headers):
+            hold_still_to_leave()
             responses, headers = [Response(200, self.card)], {}
         else:
             timings = StageTimings()

@@ -14,7 +14,7 @@ from threading import Condition
 import numpy as np
 
 from vision_serving.config import ColourConfig, ImageLimits
-from vision_serving.errors import RequestError
+from vision_serving.errors import PayloadTooLargeError, RequestError
 from vision_serving.images import Image, Shrink, full_size_hw, open_image, read_pixels, wrap_pixels
 from vision_serving.metrics import StageTimings
 from vision_serving.options import Options
@@ -44,6 +44,34 @@ class Item:
     place: Place
     batch: ImageBatch
     options: Options
+
+
+def check_cost(pictures: Sequence[Picture], limits: ImageLimits) -> None:
+    """What one request may ask for. Raises PayloadTooLargeError."""
+    count = len(pictures)
+    if count > limits.max_images:
+        raise PayloadTooLargeError(f"the request holds {count} images; the limit is {limits.max_images}")
+    if count * limits.max_pixels <= limits.max_request_pixels:
+        return
+    pixels = sum(_count_pixels(picture, limits) for picture in pictures)
+    if pixels > limits.max_request_pixels:
+        raise PayloadTooLargeError(
+            f"the request's {count} images have {pixels:,} pixels together; the limit is "
+            f"{limits.max_request_pixels:,}: send them in several requests"
+        )
+
+
+def _count_pixels(picture: Picture, limits: ImageLimits) -> int:
+    """As the header says; 0 of one that gets an error of its own."""
+    if isinstance(picture, Pixels):
+        return picture.height * picture.width
+    try:
+        if isinstance(picture, RequestError):
+            return 0
+        with open_image(picture, limits) as opened:
+            return opened.width * opened.height
+    except RequestError:
+        return 0
 
 
 def list_sources(payloads: Sequence[Payload], options: Sequence[Options | RequestError]) -> list[Source]:

@@ -23,6 +23,10 @@ def list_entries(properties: str, store: Path) -> list[str]:
     wanted = read_properties(properties).get("load_models", "all")
     if wanted.lower() == "all":
         return sorted(archive.name for archive in store.glob("*.mar"))
+    return split_entries(wanted)
+
+
+def split_entries(wanted: str) -> list[str]:
     return [name.strip() for name in wanted.split(",") if name.strip()]
 
 

@@ -6,6 +6,8 @@ import re
 import secrets
 from pathlib import Path
 
+from filelock import FileLock
+
 from vision_serving.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -18,29 +20,32 @@ class ClientKeys:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = FileLock(path.with_suffix(".lock"))  # of two that change it, neither loses what the other wrote
 
     def names(self) -> list[str]:
         return sorted(self._read())
 
     def add(self, name: str) -> str:
         """A new key. Raises ConfigError for a name that is taken or cannot stand in the file."""
-        digests = self._read()
         if not NAME.fullmatch(name):
             raise ConfigError(
                 f"client {name!r}: expected 1 to 64 letters, digits, '_', '.' or '-', and a letter or digit first"
             )
-        if name in digests:
-            raise ConfigError(f"client {name!r} has a key; give the new one another name, then remove the old one")
         key = secrets.token_urlsafe(32)
-        self._write({**digests, name: hashlib.sha256(key.encode()).hexdigest()})
+        with self._lock:
+            digests = self._read()
+            if name in digests:
+                raise ConfigError(f"client {name!r} has a key; give the new one another name, then remove the old one")
+            self._write({**digests, name: hashlib.sha256(key.encode()).hexdigest()})
         return key
 
     def remove(self, name: str) -> None:
         """Raises ConfigError when there is none of that name."""
-        digests = self._read()
-        if name not in digests:
-            raise ConfigError(f"no client {name!r}; there are {sorted(digests)}")
-        self._write({other: digest for other, digest in digests.items() if other != name})
+        with self._lock:
+            digests = self._read()
+            if name not in digests:
+                raise ConfigError(f"no client {name!r}; there are {sorted(digests)}")
+            self._write({other: digest for other, digest in digests.items() if other != name})
 
     def write_missing(self) -> None:
         """An empty file where there is none: nginx wants one."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from mar_tools.health import WORKER_HEADER, ask, find_picture, is_draining, tick_off
+from mar_tools.health import ask, ask_each, find_picture, is_draining
 from mar_tools.model_status import READY, list_versions
 from mar_tools.server import Server
 from mar_tools.server_processes import POLL_S
@@ -92,15 +92,8 @@ def pass_queue(client: TorchServeClient, version: Version) -> str | None:
 def pass_workers(client: TorchServeClient, version: Version) -> str | None:
     """Returns when each worker has refused a request, or an archive that is not ours has answered one."""
     model, entry = version
-    waiting = _ready_workers(entry)
-    picture = find_picture(waiting)
     try:
-        while waiting:
-            response = ask(client, model, entry["modelVersion"], picture, waiting)
-            if WORKER_HEADER not in response.headers:
-                return None
-            if is_draining(response):
-                tick_off(waiting, int(response.headers[WORKER_HEADER]))
+        ask_each(client, model, entry["modelVersion"], _ready_workers(entry), is_draining)
     except ServerError as error:
         return f"{model} {entry['modelVersion']}: {error}"
     return None

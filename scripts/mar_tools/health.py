@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -157,6 +157,30 @@ def ask(
         if response.status_code != requests.codes.unavailable or is_draining(response):
             return response
         time.sleep(BUSY_PAUSE_S)
+
+
+def ask_each(
+    client: TorchServeClient,
+    model: str,
+    version: str,
+    workers: set[int],
+    counts: Callable[[requests.Response], bool] = lambda response: True,
+) -> bool:
+    """Ask until each of these workers has given an answer that counts, or has ended.
+
+    False: the archive is another's, and its workers cannot be told apart. Raises ServerError when one is late.
+    """
+    waiting, picture = set(workers), find_picture(workers)
+    while waiting := {pid for pid in waiting if psutil.pid_exists(pid)}:
+        response = ask(client, model, version, picture, waiting)
+        pid = response.headers.get(WORKER_HEADER)
+        if pid is None and response.ok:
+            return False
+        if pid is None:  # TorchServe's own error, of a worker that ended just now
+            time.sleep(BUSY_PAUSE_S)
+        elif counts(response):
+            tick_off(waiting, int(pid))
+    return True
 
 
 def judge(response: requests.Response, golden: Golden | None) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
+from filelock import FileLock
 
 from mar_tools.archive_choice import Choice, choose_archives, file_name, list_entries
 from mar_tools.health import Health, check_server
@@ -20,6 +21,7 @@ from mar_tools.ports import ADDRESS_KEYS, PORT_KEYS, is_free
 from mar_tools.server_logs import ServerLogs
 from mar_tools.server_processes import (
     POLL_S,
+    drain_file,
     end_processes,
     find_frontend,
     find_workers,
@@ -48,7 +50,7 @@ class Server:
         self._values = read_properties(self.config.read_text(encoding="utf-8"))
         self.client = TorchServeClient(address)
         self.temporary = temporary_folder(self.config)
-        self.drain_file = self.temporary / "drain"
+        self.drain_file = drain_file(self.config)
         self._logs = ServerLogs(self.folder / "logs")
 
     def process(self) -> psutil.Process | None:
@@ -61,6 +63,11 @@ class Server:
         What cannot be served is left out and told to `warn` as soon as it is known; the others are served. Raises
         ServerError or ConfigError when there is nothing to serve, and no server is left running then.
         """
+        (self.folder / "logs").mkdir(exist_ok=True)
+        with FileLock(self.folder / "logs" / f"{self.config.name}.lock"):  # of two starts, the second finds the first
+            return self._start(timeout_s, announce, warn)
+
+    def _start(self, timeout_s: float, announce: Announce, warn: Announce) -> list[Health]:
         if self.process() is not None:
             raise ServerError(f"the server of {self.config.name} is already running; use restart, or stop it first")
         self.stop()  # what a frontend that was killed has left

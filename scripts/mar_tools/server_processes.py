@@ -21,6 +21,11 @@ def temporary_folder(config: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"vision-serving-{digest}"
 
 
+def drain_file(config: Path) -> Path:
+    """It exists while the server drains."""
+    return temporary_folder(config) / "drain"
+
+
 def find_frontend(temporary: Path) -> psutil.Process | None:
     """The running frontend, None when there is none, or the process of its number is another's by now."""
     try:

@@ -135,7 +135,10 @@ class TorchServeClient:
         before = self._list_versions()
         try:
             self._manage("POST", "/models", params={"url": archive, **parameters})
-            [(model, version)] = self._list_versions() - before
+            found = sorted(self._list_versions() - before)
+            if len(found) != 1:
+                raise ServerError(f"others came or went at the same time: {found}; `manage_models.py list` shows them")
+            [(model, version)] = found
             self._wait_for_workers(model, version, workers, (0, 0))
         except ServerError as error:
             hint = next((hint for said, hint in REGISTER_HINTS.items() if said in str(error)), "")
@@ -240,8 +243,6 @@ class TorchServeClient:
 
     def _bound(self, timeout_s: float) -> float:
         """What is left of it. Raises ServerError when that is nothing."""
-        if self._deadline is None:
-            return timeout_s
         left = self.seconds_left()
         if left <= 0:
             raise ServerError("the time is up")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mar_tools.archive_choice import file_name, split_entries
 from mar_tools.properties_file import model_section, rewrite, with_model, with_values, without_model
 from mar_tools.upgrading import Plan, Upgraded
 from vision_serving.resources import read_properties
@@ -28,7 +29,7 @@ def name_version(text: str, plan: Plan) -> str:
     section = {**{key: former[key] for key in ("threads",) if key in former}, **plan.section}
     text = without_model(with_model(text, plan.model, plan.version, section), plan.model, plan.old_version)
     wanted = read_properties(text).get("load_models", "all")
-    names = [plan.archive.name if name.strip() == plan.old_archive else name.strip() for name in wanted.split(",")]
+    names = [plan.archive.name if file_name(name) == plan.old_archive else name for name in split_entries(wanted)]
     return text if wanted.lower() == "all" else with_values(text, {"load_models": ",".join(names)})
 
 

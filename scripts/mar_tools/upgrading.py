@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mar_tools.archive_policy import check_served, read_policy
-from mar_tools.health import WORKER_HEADER, Health, ask, check_version, find_picture, tick_off
+from mar_tools.health import Health, ask_each, check_version
 from mar_tools.server_logs import ServerLogs
 from mar_tools.server_metrics import Counts, read_counts
 from mar_tools.server_processes import temporary_folder
@@ -191,18 +191,13 @@ class Upgrade:
         time.sleep(SETTLE_S)
         client = self._client.with_deadline(time.monotonic() + timeout_s)
         [entry] = client.describe(self._plan.model, version)
-        waiting = {worker["pid"] for worker in entry["workers"]}
-        picture = find_picture(waiting)
         try:
-            while waiting:
-                response = ask(client, self._plan.model, version, picture, waiting)
-                pid = response.headers.get(WORKER_HEADER)
-                if pid is None:  # not our archive: its workers cannot be told apart
-                    return bool(entry["jobQueueStatus"]["pendingRequests"] == 0)
-                tick_off(waiting, int(pid))
+            all_answered = ask_each(
+                client, self._plan.model, version, {worker["pid"] for worker in entry["workers"]}
+            )
         except ServerError:
             return False
-        return True
+        return all_answered or bool(entry["jobQueueStatus"]["pendingRequests"] == 0)
 
     def _roll_back(self) -> None:
         plan = self._plan

@@ -1,4 +1,5 @@
 import os
+import time
 from pathlib import Path
 
 import orjson
@@ -6,7 +7,8 @@ import pytest
 from conftest import MakeHandler
 from fakes import RED, new_context, png
 
-from vision_serving.draining import DRAIN_FILE
+from vision_serving import draining
+from vision_serving.draining import DRAIN_FILE, leaving_file
 
 JSON = {"content-type": "application/json"}
 
@@ -52,3 +54,26 @@ def test_a_file_of_another_user_refuses_as_well(
     context = new_context(drain_file.parent, [{}])
     make_handler("classification").handle([{"body": png(RED)}], context)
     assert context.get_response_status(0)[0] == 503
+
+
+def test_a_worker_that_is_to_leave_holds_still_with_a_description_and_with_nothing_else(
+    make_handler: MakeHandler, drain_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draining, "HOLD_S", 0.5)
+    handler, mark = make_handler("classification"), leaving_file(drain_file, os.getpid())
+    mark.touch()
+    handler.handle([{"body": png(RED)}], new_context(drain_file.parent, [{}]))
+    assert mark.exists()
+    context = new_context(drain_file.parent, [{"describe": "True"}])
+    started = time.monotonic()
+    handler.handle([{}], context)
+    assert time.monotonic() - started >= 0.5
+    assert not mark.exists()  # so that whoever scales knows it
+    assert context.get_response_status(0)[0] == 200
+
+
+def test_a_worker_that_another_is_told_of_goes_on(make_handler: MakeHandler, drain_file: Path) -> None:
+    mark = leaving_file(drain_file, os.getppid())
+    mark.touch()
+    make_handler("classification").handle([{}], new_context(drain_file.parent, [{"describe": "True"}]))
+    assert mark.exists()

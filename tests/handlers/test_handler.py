@@ -1,4 +1,5 @@
 import base64
+import io
 import os
 import sys
 from pathlib import Path
@@ -183,6 +184,19 @@ def test_too_many_images_fail_their_request_alone(make_handler: MakeHandler) -> 
     outcomes = handler.predict([one(*[png(RED)] * 3), one(png(GREEN), png(BLUE))])
     assert summaries(outcomes) == [[PayloadTooLargeError] * 3, ["green", "blue"]]
     assert str(outcomes[0].items[0]) == "the request holds 3 images; the limit is 2"
+
+
+def test_more_pixels_than_a_request_may_have_fail_it_alone(make_handler: MakeHandler) -> None:
+    """Its own sum: not that of the batch. A file that is no image counts nothing, and the limit itself is allowed."""
+    width, height = PIL.Image.open(io.BytesIO(png(RED))).size
+    limits = {"max_pixels": width * height, "max_request_pixels": 2 * width * height}
+    handler = make_handler("classification", limits=limits)
+    outcomes = handler.predict([one(*[png(RED)] * 3), one(png(GREEN), png(BLUE)), one(png(RED), b"torn", png(RED))])
+    assert summaries(outcomes) == [
+        [PayloadTooLargeError] * 3, ["green", "blue"], ["red", ImageDecodeError, "red"]
+    ]  # fmt: skip
+    assert "3 images have" in str(outcomes[0].items[0])
+    assert "send them in several requests" in str(outcomes[0].items[0])
 
 
 def test_a_decoder_that_fails_in_an_unknown_way_fails_its_image_alone(

@@ -13,6 +13,7 @@ from mar_tools.reliability.archives import BESIDE, BROKEN, REASON, SERVED
 from mar_tools.reliability.episodes import Episode, Row, describe_failures
 from mar_tools.reliability.traffic import Exchange, Traffic
 from mar_tools.reliability.world import BATCH_DELAY_MS, BATCH_SIZE, WORKERS, World, good_asks
+from mar_tools.scaling import scale
 from mar_tools.server_processes import wait_until_ended
 from mar_tools.temporary_server import START_TIMEOUT_S
 from mar_tools.torchserve_api import ServerError
@@ -118,10 +119,8 @@ def manage_models(world: World, choose: random.Random) -> Episode:
         client.register(world.archives.beside.name, 1, BATCH_SIZE, BATCH_DELAY_MS)
         for ask in beside:
             traffic.insert(ask)
-        client.scale(BESIDE, None, 2)
-        client.scale(SERVED, None, WORKERS + 1)
-        client.scale(SERVED, None, WORKERS)
-        client.scale(BESIDE, None, 1)
+        for model, workers in ((BESIDE, 2), (SERVED, WORKERS + 1), (SERVED, WORKERS), (BESIDE, 1)):
+            scale(client, world.server.config, model, None, workers)
         time.sleep(CALM_S)
         client.unregister(BESIDE, None)
         time.sleep(CALM_S)
