@@ -31,9 +31,7 @@ def scale(client: TorchServeClient, config: Path, model: str, version: str | Non
 
 
 @contextmanager
-def _held_still(
-    client: TorchServeClient, drain: Path, model: str, version: str, pids: Sequence[int]
-) -> Iterator[None]:
+def _held_still(client: TorchServeClient, drain: Path, model: str, version: str, pids: Sequence[int]) -> Iterator[None]:
     """Within it these workers have no request in hand, where they came to that in time."""
     if not pids:
         yield

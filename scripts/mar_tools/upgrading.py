@@ -192,9 +192,7 @@ class Upgrade:
         client = self._client.with_deadline(time.monotonic() + timeout_s)
         [entry] = client.describe(self._plan.model, version)
         try:
-            all_answered = ask_each(
-                client, self._plan.model, version, {worker["pid"] for worker in entry["workers"]}
-            )
+            all_answered = ask_each(client, self._plan.model, version, {worker["pid"] for worker in entry["workers"]})
         except ServerError:
             return False
         return all_answered or bool(entry["jobQueueStatus"]["pendingRequests"] == 0)
