@@ -27,6 +27,7 @@ POLL_S = 0.25
 # that thread with it: of 16 threads, each holds a 16th of the requests.
 NOT_WAITING = {"synchronous": "false"}
 CONNECTIONS = 64  # that are kept open, as many as predict_images.py asks through at once
+START_IT = "start it with python scripts/serve_models.py start"
 OPTIONS_HEADER = "X-Inference-Options"
 EXPECTED_ARCHIVE = "expected the file name of an archive in the model store, such as resnet50.mar"
 # What TorchServe says -> what to do.
@@ -204,6 +205,9 @@ class TorchServeClient:
     def _manage(self, method: str, path: str, **arguments: Any) -> Any:
         url = self._address.management + path
         response = self._authorized(method, url, "management", MANAGE_TIMEOUT_S, **arguments)
+        if method == "PUT" and response.status_code == requests.codes.server_error:
+            # TorchServe stumbles over a worker that ends while it scales, and asking again changes nothing.
+            response = self._authorized(method, url, "management", MANAGE_TIMEOUT_S, **arguments)
         if not response.ok:
             raise ServerError(describe_failure(response))
         return response.json()
@@ -238,8 +242,7 @@ class TorchServeClient:
             if _timed_out(error):
                 raise ServerError(f"{url} did not answer within {round(timeout_s, 1):g} s") from error
             base = "/".join(url.split("/")[:3])
-            start = "start it with python scripts/serve_models.py start"
-            raise ServerError(f"no server answers at {base}; {start}") from error
+            raise ServerError(f"no server answers at {base}; {START_IT}") from error
 
     def _bound(self, timeout_s: float) -> float:
         """What is left of it. Raises ServerError when that is nothing."""
@@ -254,9 +257,7 @@ class TorchServeClient:
         try:
             return str(json.loads(path.read_text(encoding="utf-8"))[kind]["key"]) if path else ""
         except FileNotFoundError as error:
-            raise ServerError(
-                f"no server runs here ({path} is missing); start it with python scripts/serve_models.py start"
-            ) from error
+            raise ServerError(f"no server runs here ({path} is missing); {START_IT}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ServerError(f"{path}: no {kind} token in it; restart the server to have it written again") from error
 
