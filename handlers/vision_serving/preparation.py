@@ -69,7 +69,7 @@ def _count_pixels(picture: Picture, limits: ImageLimits) -> int:
         if isinstance(picture, RequestError):
             return 0
         with open_image(picture, limits) as opened:
-            return opened.width * opened.height
+            return int(opened.width * opened.height)
     except RequestError:
         return 0
 
