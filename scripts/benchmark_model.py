@@ -33,6 +33,7 @@ from mar_tools.benchmarking.client_check import start_trivial_server
 from mar_tools.benchmarking.closed_loop import choose_client
 from mar_tools.benchmarking.comparison import compare_results
 from mar_tools.benchmarking.contest import Contestant, start_contestants
+from mar_tools.benchmarking.http_client import require_aiohttp
 from mar_tools.benchmarking.images import load_test_images
 from mar_tools.benchmarking.load_tests import Rate, Result, best_rate, run_in_turns
 from mar_tools.benchmarking.peers import ServerSettings
@@ -55,6 +56,8 @@ class LoadTestError(VisionServingError):
 
 def main() -> None:
     arguments = parse_arguments()
+    if arguments.check_client or arguments.rates or arguments.client == "bundled":
+        require_aiohttp()  # now, and not after minutes
     if arguments.check_client:
         results, document, unchecked = check_clients(arguments)
     else:

@@ -90,7 +90,8 @@ def summary(found: dict[str, Any]) -> str:
 
 
 def contents_table(found: dict[str, Any]) -> Table:
-    table = Table(Column("file", overflow="fold"), Column("bytes", justify="right"), "SHA-256", box=box.SIMPLE)
+    digest = Column("SHA-256", overflow="fold", min_width=32)  # whole: it is there to be compared
+    table = Table(Column("file", overflow="fold"), Column("bytes", justify="right"), digest, box=box.SIMPLE)
     for file in found["files"]:
         table.add_row(file["name"], f"{file['bytes']:,}", file["sha256"])
     table.caption = f"archive: SHA-256 {found['sha256']}; signature: {found['signature']['state']}"

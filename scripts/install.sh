@@ -35,7 +35,11 @@ install_requirements() {
   stamp=".venv/installed-$(echo "$*" | tr ' /' '--')"
   wanted=$(cat constraints.txt pyproject.toml requirements*.txt | cksum)
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    echo "== packages: about 3 GB to download (most of it PyTorch with CUDA), 6 GB installed; some minutes"
+    if compgen -G ".venv/installed-*" >/dev/null; then
+      echo "== packages: what is missing; a minute or more"
+    else
+      echo "== packages: about 3 GB to download (most of it PyTorch with CUDA), 6 GB installed; some minutes"
+    fi
     python -m pip install --quiet --disable-pip-version-check "${arguments[@]}" || return 1
     python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . || return 1
     echo "$wanted" >"$stamp"

@@ -35,6 +35,8 @@ from mar_tools.torchserve_api import TorchServeClient, read_address
 from mar_tools.upgrade_properties import advise, lasting_properties
 from mar_tools.upgrading import Upgrade, plan_upgrade
 
+MOST_WORKERS = 64
+
 
 def main() -> None:
     arguments = new_command_parser().parse_args()
@@ -55,7 +57,7 @@ def new_command_parser() -> argparse.ArgumentParser:
     models = {
         "describe": "what the server says of a model",
         "unregister": "take a model out of the server",
-        "scale": "set the number of workers",
+        "scale": "set the number of workers; the threads of each stay as config.properties says",
         "set-default": "choose the version that answers without one in the path",
     }
     for name, text in models.items():
@@ -65,7 +67,7 @@ def new_command_parser() -> argparse.ArgumentParser:
         if name == "describe":
             action.add_argument("--card", action="store_true", help="what the model's archive says of it")
         if name == "scale":
-            action.add_argument("--workers", type=int, choices=range(65), metavar="0..64", required=True)
+            action.add_argument("--workers", type=worker_count(0), metavar="0..64", required=True)
     add_upgrade(actions.add_parser("upgrade", help="serve a new version in the place of the old one"))
     register_action = actions.add_parser("register", help="serve an archive of the model store")
     register_action.add_argument("archive", help="its file name in the server's model store")
@@ -85,13 +87,24 @@ def new_command_parser() -> argparse.ArgumentParser:
 
 def add_upgrade(action: argparse.ArgumentParser) -> None:
     action.add_argument("archive", help="its file name in the server's model store")
-    action.add_argument("--workers", type=int, choices=range(1, 65), metavar="1..64", help="default: as the old one")
+    action.add_argument("--workers", type=worker_count(1), metavar="1..64", help="default: as the old one")
     action.add_argument("--watch-s", type=float, default=30.0, help="seconds until the old version is taken out")
     action.add_argument(
         "--max-failed-share", type=float, default=0.02, help="of the answers, above what was usual (default: 0.02)"
     )
     action.add_argument("--keep-old", action="store_true", help="go on serving the old version by its number")
     action.add_argument("--write", action="store_true", help="make it last: write it into config.properties")
+
+
+def worker_count(least: int) -> Callable[[str], int]:
+    """The type of an argument."""
+
+    def workers(text: str) -> int:
+        if not text.isdigit() or not least <= int(text) <= MOST_WORKERS:
+            raise argparse.ArgumentTypeError(f"expected {least} to {MOST_WORKERS}, got {text!r}")
+        return int(text)
+
+    return workers
 
 
 def add_common(parser: argparse.ArgumentParser, config: object, as_json: object) -> None:

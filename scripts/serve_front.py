@@ -22,6 +22,7 @@ import orjson
 
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.front import FOLDER, SETTINGS, Front
+from mar_tools.server import Server
 
 
 def main() -> None:
@@ -51,6 +52,8 @@ def start(front: Front, given: argparse.Namespace) -> None:
         print(orjson.dumps({**asdict(front.status()), "key": key}).decode())
         return
     print(f"listens at {front.url}")
+    if Server(given.config).process() is None:
+        print("TorchServe does not run yet: until it does, predictions are 503; python scripts/serve_models.py start")
     if key:
         print(f"key of the client 'first', which is kept nowhere: {key}")
 
@@ -64,11 +67,17 @@ def add_client(front: Front, given: argparse.Namespace) -> None:
 def remove_client(front: Front, given: argparse.Namespace) -> None:
     front.clients.remove(given.name)
     reload_if_running(front)
+    print(f"the key of {given.name} is valid no more")
 
 
 def reload_if_running(front: Front) -> None:
     if front.process() is not None:
         front.reload()
+
+
+def reload(front: Front, given: argparse.Namespace) -> None:
+    front.reload()
+    print(f"reloaded; listens at {front.url}")
 
 
 def stop(front: Front, given: argparse.Namespace) -> None:
@@ -87,7 +96,7 @@ def show_status(front: Front, given: argparse.Namespace) -> None:
 ACTIONS: dict[str, Callable[[Front, argparse.Namespace], None]] = {
     "start": start,
     "stop": stop,
-    "reload": lambda front, _: front.reload(),
+    "reload": reload,
     "status": show_status,
     "add-client": add_client,
     "remove-client": remove_client,

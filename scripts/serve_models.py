@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
+from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -95,7 +96,7 @@ def show(found: Sequence[Health], arguments: argparse.Namespace) -> None:
 
 def health_table(found: Sequence[Health]) -> Table:
     columns = ("version", "workers ready", "golden", "threads each", "batch", "delay ms", "device")
-    table = Table(Column("model", overflow="fold", min_width=18), *columns)
+    table = Table(Column("model", overflow="fold", min_width=14), *columns, box=box.SIMPLE, pad_edge=False)
     for model in found:
         status = model.status
         if status is None:

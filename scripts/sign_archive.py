@@ -31,6 +31,7 @@ from mar_tools.signing import (
     sign_archive,
     write_key_pair,
 )
+from vision_serving.errors import ConfigError
 
 PASSPHRASE = "VISION_SIGNING_PASSPHRASE"
 
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def keygen(given: argparse.Namespace) -> dict[str, str]:
-    public = write_key_pair(given.key, ask_passphrase("passphrase of the new key: ") if given.passphrase else None)
+    public = write_key_pair(given.key, choose_passphrase() if given.passphrase else None)
     return {"private key": str(given.key), "public key": str(public), "key id": key_id(read_public_key(public))}
 
 
@@ -73,8 +74,22 @@ def verify(given: argparse.Namespace) -> dict[str, str]:
     return {"model": f"{found.model} {found.version}", "signed by": found.key_id, "sha256": found.sha256}
 
 
+def choose_passphrase() -> bytes:
+    """Asked for twice: nobody can use a key whose passphrase was mistyped."""
+    passphrase = ask_passphrase("passphrase of the new key: ")
+    if not passphrase:
+        raise ConfigError("the passphrase is empty; leave out --passphrase for a key that is not encrypted")
+    if ask_passphrase("the same again: ") != passphrase:
+        raise ConfigError("that was not the same passphrase; nothing was written")
+    return passphrase
+
+
 def ask_passphrase(prompt: str) -> bytes:
-    return (os.environ.get(PASSPHRASE) or getpass(prompt)).encode()
+    """Raises ConfigError where nobody can be asked."""
+    try:
+        return (os.environ.get(PASSPHRASE) or getpass(prompt)).encode()
+    except EOFError as error:
+        raise ConfigError(f"no terminal to ask for the passphrase; give it in {PASSPHRASE}") from error
 
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], dict[str, str]]] = {"keygen": keygen, "sign": sign, "verify": verify}

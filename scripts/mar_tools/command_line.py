@@ -1,6 +1,7 @@
 """What every script shares: its docstring is its help, and a failure is one line and exit status 1."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -28,6 +29,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     except VisionServingError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor shall the last flush fail
+        sys.exit(0)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror or error}", file=sys.stderr)

@@ -144,7 +144,7 @@ class TorchServeClient:
         except ServerError as error:
             hint = next((hint for said, hint in REGISTER_HINTS.items() if said in str(error)), "")
             raise ServerError(f"cannot register {archive}: {error}{hint}") from error
-        return {"status": f"model {model} {version} is served by {workers} workers"}
+        return {"status": f"model {model} {version} is served by {workers} worker{'s' * (workers != 1)}"}
 
     def scale(self, model: str, version: str | None, workers: int) -> Any:
         """Returns when there are as many workers, all ready. Where one cannot load, there are as many as before."""
@@ -152,7 +152,7 @@ class TorchServeClient:
         [before] = self._manage("GET", path)
         self._limit_workers(path, workers, workers)
         self._wait_for_workers(model, version, workers, (before["minWorkers"], before["maxWorkers"]))
-        return {"status": f"model {model} is served by {workers} workers"}
+        return {"status": f"model {model} is served by {workers} worker{'s' * (workers != 1)}"}
 
     def _list_versions(self) -> set[tuple[str, str]]:
         return {(model, entry["modelVersion"]) for model in self.list_models() for entry in self.describe(model)}

@@ -56,16 +56,23 @@ class HttpClient:
         )
 
 
+def require_aiohttp() -> None:
+    """Raises ConfigError."""
+    try:
+        import aiohttp  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the bundled client needs {how_to_install(error)}") from error
+
+
 @asynccontextmanager
 async def open_client(target: Target, requests: Sequence[Request], connections: int) -> AsyncIterator[HttpClient]:
     """A client with at most so many connections; further requests wait for a free one.
 
     Raises ConfigError without aiohttp.
     """
-    try:
-        import aiohttp
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"the bundled client needs {how_to_install(error)}") from error
+    require_aiohttp()
+    import aiohttp
+
     failures = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections),
