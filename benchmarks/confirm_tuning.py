@@ -77,7 +77,8 @@ def new_tuner(arguments: Namespace, model: str) -> Tuner:
     images = load_test_images(IMAGES)
     requests = prepare_requests(images, expected=expect_answers(candidate.archive, images))
     log_settings = arguments.config.resolve().parent / "log4j2.xml"
-    return Tuner(candidate, requests, Goal(arguments.p99_ms, arguments.load_s), log_settings)
+    goal = Goal(arguments.p99_ms, arguments.load_s)
+    return Tuner(candidate, requests, goal, log_settings if log_settings.is_file() else None)
 
 
 if __name__ == "__main__":
