@@ -43,6 +43,14 @@ class RequestError(VisionServingError):
     status = 400
     retry_after_s: int | None = None  # when it is worth asking again
 
+    def without_frames(self) -> "RequestError":
+        """Itself, to be kept as a result: the frames that it was raised through hold the batch that will hold it.
+
+        Python's collector of such cycles comes by once in an hour; by then they are hundreds of megabytes.
+        """
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+        return self
+
 
 class MalformedRequestError(RequestError):
     """A body that holds no image where the contract expects one."""

@@ -63,7 +63,7 @@ class Explainer:
     def _attempt(self, source: Source, deadline: float, timings: StageTimings) -> ItemResult:
         items, failures = self._preparer.prepare([source], timings)
         if failures:
-            return to_request_error(failures[source.place])
+            return failures[source.place]
         try:
             with timings.measure("explanation"):
                 return self._explain(items[0], deadline)

@@ -33,7 +33,7 @@ READ_CHARS = 20_000
 def to_request_error(error: Exception, stage: str = "inference") -> RequestError:
     """The error as it is, where it is ours; of others the reason goes into the log alone."""
     if isinstance(error, RequestError):
-        return error
+        return error.without_frames()
     # Indented: TorchServe takes lines that begin with [METRICS] or [PID] for its own, and the text is anyone's.
     reason = textwrap.indent("".join(traceback.format_exception(error)), " ")
     logger.error("%s failed on one image\n%s", stage, reason)

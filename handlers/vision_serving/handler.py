@@ -107,7 +107,7 @@ class VisionHandler(ABC):
         results: dict[Place, ItemResult] = {}
         for sources in split_sources(list_sources(payloads, options), self.config.max_images_per_inference):
             items, failures = self._preparer.prepare(sources, timings)
-            results.update({place: to_request_error(error) for place, error in failures.items()})
+            results.update(failures)
             results.update(self._batcher.predict(items, timings))
         return collect(payloads, options, results)
 
@@ -155,7 +155,7 @@ class VisionHandler(ABC):
             check_cost(payload.images, self.config.limits)
             options = read_options(payload.options)
         except RequestError as error:
-            return error
+            return error.without_frames()
         return options if payload.answer_type == JSON_TYPE else options_for_drawing(options)
 
     # TorchServe
@@ -174,6 +174,7 @@ class VisionHandler(ABC):
             self._max_answer_bytes = configured_answer_bytes()
             for batch_size in sorted({1, properties.get("batch_size") or 1}):
                 self.warm_up(batch_size)
+            self._guard.freeze_objects()
             if device.type == "cpu":  # CUDA reserves far more addresses than it uses
                 self._guard.limit_memory(configured_headroom_mb(self.name, self.version))
 

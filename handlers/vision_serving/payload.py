@@ -89,7 +89,7 @@ def _parse_body(row: Mapping[str, Any], headers: Mapping[str, Any], http_headers
             raise MalformedRequestError(_describe_missing_image(row, content_type))
         return Payload(images=(_to_bytes(body),), options={**_read_fields(row), **options})
     except RequestError as error:
-        return Payload(images=(error,))
+        return Payload(images=(error.without_frames(),))
 
 
 def parse_options_header(text: str) -> dict[str, str]:
@@ -167,7 +167,7 @@ def _parse_json(body: object, http_headers: Mapping[str, str]) -> Payload:
         options = {**header_options, **_read_parameters(document, form)}
         return Payload(IMAGES[form](document, binary), options, form, wishes)
     except RequestError as error:
-        return Payload(images=(error,), form=form, wishes=wishes)
+        return Payload(images=(error.without_frames(),), form=form, wishes=wishes)
 
 
 def _read_document(body: object, header_length: str | None) -> tuple[dict[str, Any], bytes]:
@@ -231,7 +231,7 @@ def _decode_instance(instance: object) -> Picture:
     try:
         return decode_base64(_find_base64(instance))
     except MalformedRequestError as error:
-        return error
+        return error.without_frames()
 
 
 def _find_base64(instance: object) -> object:

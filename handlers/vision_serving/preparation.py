@@ -15,6 +15,7 @@ import numpy as np
 
 from vision_serving.config import ColourConfig, ImageLimits
 from vision_serving.errors import PayloadTooLargeError, RequestError
+from vision_serving.failures import to_request_error
 from vision_serving.images import Image, Shrink, full_size_hw, open_image, read_pixels, wrap_pixels
 from vision_serving.metrics import StageTimings
 from vision_serving.options import Options
@@ -141,7 +142,7 @@ class Preparer:
         self._budget = PixelBudget(limits.max_pixels)
         self._map = ThreadPoolExecutor(threads, "decode").map if threads > 1 else map
 
-    def prepare(self, sources: Sequence[Source], timings: StageTimings) -> tuple[list[Item], dict[Place, Exception]]:
+    def prepare(self, sources: Sequence[Source], timings: StageTimings) -> tuple[list[Item], dict[Place, RequestError]]:
         """The images that could be prepared, in order, and why the others could not. Never raises for one of them."""
         own_timings = [StageTimings() for _ in sources]
         started = time.perf_counter()
@@ -151,16 +152,16 @@ class Preparer:
         items = [
             Item(source.place, batch, source.options)
             for source, found in pairs
-            if not isinstance(found, Exception)
+            if not isinstance(found, RequestError)
             for batch in found
         ]
-        return items, {source.place: error for source, error in pairs if isinstance(error, Exception)}
+        return items, {source.place: error for source, error in pairs if isinstance(error, RequestError)}
 
-    def _attempt(self, source: Source, timings: StageTimings) -> list[ImageBatch] | Exception:
+    def _attempt(self, source: Source, timings: StageTimings) -> list[ImageBatch] | RequestError:
         try:
             return self._decode_and_preprocess(source, timings)
         except Exception as error:  # the border: whatever happens to an image stays with it
-            return error
+            return to_request_error(error)
 
     def _decode_and_preprocess(self, source: Source, timings: StageTimings) -> list[ImageBatch]:
         if isinstance(source.picture, RequestError):

@@ -203,7 +203,7 @@ def _decode_or_refuse(text: object) -> Picture:
     try:
         return decode_base64(text)
     except MalformedRequestError as error:
-        return error
+        return error.without_frames()
 
 
 def _read_parameter(holder: object, name: str, default: object = None) -> Any:

@@ -1,7 +1,9 @@
 import base64
+import gc
 import io
 import os
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ from vision_serving.errors import (
     VisionServingError,
 )
 from vision_serving.handler import VisionHandler, choose_device
-from vision_serving.payload import Payload
+from vision_serving.payload import Payload, parse_payload
 from vision_serving.predictions import Classification, Detections
 from vision_serving.responses import ItemResult, Outcome
 from vision_serving.tensor_requests import Pixels
@@ -197,6 +199,35 @@ def test_more_pixels_than_a_request_may_have_fail_it_alone(make_handler: MakeHan
     ]  # fmt: skip
     assert "3 images have" in str(outcomes[0].items[0])
     assert "send them in several requests" in str(outcomes[0].items[0])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"body": b"torn"},
+        {"body": b""},
+        {"body": png(RED)[:-20]},
+        {"body": png(RED), "top_k": b"none"},
+        {"body": {"instances": [{"b64": "?"}, {"b64": "AAAA"}]}},
+        {"body": {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": ["?", "AAAA"]}]}},
+        {"body": {"instances": 7}},
+        {},
+    ],
+)
+def test_a_request_that_fails_is_gone_with_its_answer(make_handler: MakeHandler, row: dict[str, Any]) -> None:
+    """An error that kept its frames would keep the batch until a collection of cycles, which comes once in an hour."""
+    handler = make_handler("classification")
+    gc.collect()
+    gc.disable()
+    try:
+        payload = parse_payload(row, {})
+        outcomes = handler.predict([payload, one(png(GREEN))])
+        assert any(isinstance(item, RequestError) for item in outcomes[0].items)
+        left = weakref.ref(payload)
+        del payload, outcomes
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_a_decoder_that_fails_in_an_unknown_way_fails_its_image_alone(
