@@ -36,8 +36,10 @@ install_requirements() {
   wanted=$(cat constraints.txt pyproject.toml requirements*.txt | cksum)
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "== packages: about 3 GB to download (most of it PyTorch with CUDA), 6 GB installed; some minutes"
-    python -m pip install --quiet --disable-pip-version-check "${arguments[@]}" || return 1
-    python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . || return 1
+    # Python compiles what it imports when it first does so; pip would compile all of the 19,000 files, on one core.
+    local install=(python -m pip install --quiet --disable-pip-version-check --no-compile)
+    "${install[@]}" "${arguments[@]}" || return 1
+    "${install[@]}" --no-deps --no-build-isolation -e . || return 1
     echo "$wanted" >"$stamp"
   fi
 }
