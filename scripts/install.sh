@@ -40,8 +40,11 @@ install_requirements() {
     else
       echo "== packages: about 3 GB to download (most of it PyTorch with CUDA), 6 GB installed; some minutes"
     fi
-    python -m pip install --quiet --disable-pip-version-check "${arguments[@]}" || return 1
-    python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . || return 1
+    # pip would compile all of the 19,000 files on one core.
+    local install=(python -m pip install --quiet --disable-pip-version-check --no-compile)
+    "${install[@]}" "${arguments[@]}" || return 1
+    "${install[@]}" --no-deps --no-build-isolation -e . || return 1
+    python -m compileall -q -j 0 .venv/lib >/dev/null || true  # some files of packages are for other Pythons
     echo "$wanted" >"$stamp"
   fi
 }

@@ -176,6 +176,15 @@ def test_torchvision_is_a_module_level_import_of_the_detector_graphs_alone(path:
     assert path in allowed or "torchvision" not in packages(module_level_imports_of(path))
 
 
+def test_the_tools_that_every_process_of_a_build_imports_do_not_wait_for_torchvision() -> None:
+    found = {
+        path.relative_to(TOOLS).as_posix()
+        for path in TOOL_FILES
+        if "torchvision" in packages(module_level_imports_of(path))
+    }
+    assert found == {"fidelity/torchvision_cases.py", "sources/torchvision.py", "sweeping/zoo.py"}
+
+
 @pytest.mark.parametrize("path", [*CORE_FILES, *ENTRY_FILES], ids=file_id)
 def test_libraries_of_models_are_no_module_level_import_of_packed_code(path: Path) -> None:
     assert packages(module_level_imports_of(path)) & {"timm", "transformers", "onnx"} == set()

@@ -1,24 +1,37 @@
 """Every backend against eager on tiny models, at several batch sizes."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, CPU_BACKENDS, TinyModel
+from conftest import CPU_BACKENDS, TinyModel
 from fakes import generate_image
 from torch import Tensor
 
 from mar_tools.verification import load_handler
-from vision_serving.backends import load_backend
 from vision_serving.backends.base import Backend
-from vision_serving.config import BackendConfig, read_handler_config
+from vision_serving.handler import VisionHandler
+from vision_serving.resources import ThreadPlan
 
 MODELS = ["tiny_classifier", "tiny_detector"]
+THREADS = ThreadPlan(engine=2, decode=1, pin=False)
+
+
+@cache
+def handler(folder: Path) -> VisionHandler:
+    """One for all tests of an export: torch_compile traces its graph for seconds whenever it is loaded."""
+    return load_handler(folder, THREADS)
 
 
 def load(folder: Path) -> Backend:
-    config = read_handler_config(folder / "model-config.yaml")
-    return load_backend(config.backend, folder / config.artifact, BackendConfig(threads=2), CPU)
+    return handler(folder).backend
+
+
+@pytest.fixture(autouse=True)
+def threads_of_pytorch(one_thread: None) -> None:
+    """The same in every test, whichever of them loads a backend: the process has one number for all of PyTorch's."""
+    torch.set_num_threads(THREADS.engine)
 
 
 def pixels(count: int) -> Tensor:
@@ -70,10 +83,10 @@ def test_a_backend_leaves_its_input_alone(model: TinyModel, backend: str) -> Non
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_predictions_of_a_batch_are_those_of_its_images_alone(model: TinyModel, backend: str) -> None:
-    handler = load_handler(model.folders[backend])
+    loaded = handler(model.folders[backend])
     images = [generate_image(seed, (40 + seed, 50)) for seed in range(3)]
-    together = handler.inference(handler.preprocess(images))
+    together = loaded.inference(loaded.preprocess(images))
     for index, image in enumerate(images):
-        alone = handler.inference(handler.preprocess([image]))
+        alone = loaded.inference(loaded.preprocess([image]))
         for name in alone:
             torch.testing.assert_close(together[name][index], alone[name][0], rtol=1e-4, atol=1e-4)

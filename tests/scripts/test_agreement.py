@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from mar_tools.recipes import VerificationRecipe
 from mar_tools.signal_to_noise import score_profile, signal_to_noise_db
@@ -9,6 +10,7 @@ from mar_tools.verification.agreement import (
     match_boxes,
     measure_boxes,
     measure_classes,
+    measure_overlaps,
     top_k_agreement,
 )
 from mar_tools.verification.bounds import DEFAULT_BOUNDS, RANDOM_BOUNDS, choose_bounds, find_failures
@@ -62,6 +64,15 @@ def test_boxes_are_paired_one_to_one_by_class_and_overlap(
     assert match.paid == pytest.approx(matched * match.owed, abs=1e-6)
     assert min(match.ious, default=1.0) == pytest.approx(iou, abs=1e-6)
     assert max(match.score_differences, default=0.0) == pytest.approx(difference, abs=1e-6)
+
+
+def test_overlaps_are_torchvisions_and_nothing_where_there_is_no_area() -> None:
+    corners = torch.randint(0, 8, (2, 60, 2, 2), generator=torch.Generator().manual_seed(0)).float().sort(dim=2).values
+    first, second = corners.flatten(2)
+    expected = box_iou(first, second)
+    assert expected.isnan().any(), "some pairs are to have no area"
+    assert torch.equal(measure_overlaps(first, second), expected.nan_to_num())
+    assert measure_overlaps(first[:0], second).shape == (0, 60)
 
 
 SCORES = torch.tensor([[0.5, 0.3, 0.1, 0.06, 0.04]])

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from mar_tools.signal_to_noise import signal_to_noise_db
 from mar_tools.verification.instance_agreement import measure_instances
 from mar_tools.verification.observations import Observation
 from vision_serving.options import Task
-from vision_serving.postprocessing import Candidates
+from vision_serving.postprocessing import Candidates, measure_iou
 
 TIE_SHARE = 0.05  # classes whose scores are within this share of each other ...
 TIE_SCORE = 0.001  # ... or this near, are tied
@@ -132,7 +131,7 @@ class Match:
 
 def match_boxes(expected: Candidates, found: Candidates, score_threshold: float) -> Match:
     """Pair boxes of one class one to one, the best overlap first. Those clearly above the threshold owe a partner."""
-    overlap = box_iou(expected.boxes, found.boxes).nan_to_num()  # boxes without area have none
+    overlap = measure_overlaps(expected.boxes, found.boxes)
     overlap[expected.class_ids[:, None] != found.class_ids[None, :]] = 0.0
     partners: dict[int, int] = {}
     for flat in overlap.flatten().argsort(descending=True).tolist():
@@ -152,6 +151,14 @@ def match_boxes(expected: Candidates, found: Candidates, score_threshold: float)
             abs(float(expected.scores[row] - found.scores[column])) for row, column in partners.items()
         ),
     )
+
+
+def measure_overlaps(first: Tensor, second: Tensor) -> Tensor:
+    """(N, M) IoUs of boxes (N, 4) and (M, 4) xyxy; 0 where neither has an area.
+
+    Equals torchvision.ops.box_iou, which every process of a build would take seconds to import.
+    """
+    return torch.from_numpy(measure_iou(first.numpy()[:, None], second.numpy()[None])).nan_to_num()
 
 
 def _clearly_above(scores: Tensor, threshold: float) -> set[int]:

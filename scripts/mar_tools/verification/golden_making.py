@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import PIL.Image
 import torch
-from torchvision.ops import box_iou
 
 from mar_tools.golden import GOLDEN, LEAST_IOUS, PICTURE, SCORE_TOLERANCES, Found, Golden
+from mar_tools.verification.agreement import measure_overlaps
 from mar_tools.verification.observations import Observation
 from vision_serving.config import ImageLimits
 from vision_serving.errors import RequestError
@@ -82,7 +82,7 @@ def _clearness_of_boxes(seen: Observation, threshold: float, tolerance: float) -
     if not clear.any():
         return (0.0, 0.0, 0.0)
     alike = class_ids[:, None] == class_ids[None, :]
-    crowded = (box_iou(boxes, boxes).nan_to_num() > NEIGHBOUR_IOU) & alike & ~torch.eye(len(boxes), dtype=torch.bool)
+    crowded = (measure_overlaps(boxes, boxes) > NEIGHBOUR_IOU) & alike & ~torch.eye(len(boxes), dtype=torch.bool)
     doubtful = (~clear | crowded.any(dim=1)).sum()
     return (1.0, -float(doubtful), float(scores[clear].min()))
 
