@@ -79,6 +79,28 @@ def make_peer(tmp_path: Path) -> MakePeer:
 
 
 @pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for a peer without requirements."""
+    folder = tmp_path_factory.mktemp("installed")
+    (folder / "requirements.txt").touch()
+    peer = Peer(folder, peers.PeerFile(title="Small", documentation="https://example.org", path="/predict"))
+    install_peer(peer)
+    return peer.environment
+
+
+@pytest.fixture
+def make_installed_peer(make_peer: MakePeer, environment: Path) -> MakePeer:
+    """As make_peer, with an environment that it need not make for seconds."""
+
+    def make(server: str = SERVER, **keys: object) -> Peer:
+        peer = make_peer(server, **keys)
+        peer.environment.symlink_to(environment)
+        return peer
+
+    return make
+
+
+@pytest.fixture(scope="module")
 def picture() -> bytes:
     buffer = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8)
@@ -147,17 +169,17 @@ def test_arguments_reach_the_processes_that_a_framework_starts(export: Path, mon
     assert ServerArguments.from_environment() == arguments
 
 
-def test_a_wrong_answer_is_no_readiness(make_peer: MakePeer, export: Path, known: KnownAnswer) -> None:
+def test_a_wrong_answer_is_no_readiness(make_installed_peer: MakePeer, export: Path, known: KnownAnswer) -> None:
     other = KnownAnswer(known.body, known.headers, b"{}")
     with (
         pytest.raises(PeerError, match=r'Small: a wrong answer: {"classes"'),
-        run_peer(make_peer(), "artifact", export, free_port(), ServerSettings(workers=1), other),
+        run_peer(make_installed_peer(), "artifact", export, free_port(), ServerSettings(workers=1), other),
     ):
         pytest.fail("the server was taken for ready")
 
 
-def test_a_server_that_ends_says_why(make_peer: MakePeer, export: Path, known: KnownAnswer) -> None:
-    peer = make_peer("import sys; sys.exit('no licence')")
+def test_a_server_that_ends_says_why(make_installed_peer: MakePeer, export: Path, known: KnownAnswer) -> None:
+    peer = make_installed_peer("import sys; sys.exit('no licence')")
     with (
         pytest.raises(PeerError, match=r"Small ended during start: no licence; see .*serve-artifact.log"),
         run_peer(peer, "artifact", export, free_port(), ServerSettings(), known),
@@ -166,24 +188,28 @@ def test_a_server_that_ends_says_why(make_peer: MakePeer, export: Path, known: K
 
 
 def test_a_server_that_never_answers_is_given_up(
-    make_peer: MakePeer, export: Path, known: KnownAnswer, monkeypatch: pytest.MonkeyPatch
+    make_installed_peer: MakePeer, export: Path, known: KnownAnswer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peers, "READY_TIMEOUT_S", 0.3)
     with (
         pytest.raises(PeerError, match=r"Small was not ready in 0\.3 s: no answer"),
-        run_peer(make_peer("import time; time.sleep(60)"), "artifact", export, free_port(), ServerSettings(), known),
+        run_peer(
+            make_installed_peer("import time; time.sleep(60)"), "artifact", export, free_port(), ServerSettings(), known
+        ),
     ):
         pytest.fail("the server was taken for ready")
 
 
-def test_a_taken_port_is_refused_before_the_start(make_peer: MakePeer, export: Path, known: KnownAnswer) -> None:
+def test_a_taken_port_is_refused_before_the_start(
+    make_installed_peer: MakePeer, export: Path, known: KnownAnswer
+) -> None:
     with socket.socket() as occupant:
         occupant.bind(("127.0.0.1", 0))
         occupant.listen()
         port = occupant.getsockname()[1]
         with (
             pytest.raises(PeerError, match=f"port {port} is taken"),
-            run_peer(make_peer(), "artifact", export, port, ServerSettings(), known),
+            run_peer(make_installed_peer(), "artifact", export, port, ServerSettings(), known),
         ):
             pytest.fail("two servers on one port")
 
@@ -219,8 +245,8 @@ def test_a_peer_that_cannot_run_here_says_so(make_peer: MakePeer) -> None:
         install_peer(make_peer(unavailable="libx.so: not found"))
 
 
-def test_a_preparation_that_fails_says_why(make_peer: MakePeer, export: Path, known: KnownAnswer) -> None:
-    peer = make_peer(prepare=["pack.py", "{reference}", "{folder}/x.mar"])
+def test_a_preparation_that_fails_says_why(make_installed_peer: MakePeer, export: Path, known: KnownAnswer) -> None:
+    peer = make_installed_peer(prepare=["pack.py", "{reference}", "{folder}/x.mar"])
     (peer.folder / "pack.py").write_text("import sys; sys.exit(f'cannot pack {sys.argv[1]} into {sys.argv[2]}')")
     with (
         pytest.raises(

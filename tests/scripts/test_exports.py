@@ -65,6 +65,17 @@ def test_exporting_twice_gives_the_same_artifact(tiny_classifier: TinyModel, tmp
     assert hash_artifact(again, artifact) == hash_artifact(tiny_classifier.folders[backend], artifact)
 
 
+def test_nobody_is_told_of_a_conversion(
+    tiny_classifier: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO's telemetry is on by default, but in CI."""
+    for name in ("CI", "TF_BUILD", "JENKINS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("openvino_telemetry.utils.sender.TelemetrySender.send", lambda *_: pytest.fail("told"))
+    export_model(tiny_classifier.recipe, tiny_classifier.checkpoint, "openvino", "fp32", tmp_path)
+    assert "CI" not in os.environ
+
+
 def listing(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
