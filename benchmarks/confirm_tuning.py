@@ -26,7 +26,7 @@ from mar_tools.tuning.tuner import Goal, Tuner
 from vision_serving.errors import ConfigError
 
 IMAGES = 100
-BEST = 3  # of all settings
+BEST = 2  # of all settings
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def parse_arguments() -> Namespace:
     parser.add_argument("--exhaustive", type=Path, required=True, help="evidence of tune_model.py --exhaustive")
     parser.add_argument("--search", type=Path, required=True, help="evidence of the search")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--load-s", type=float, default=6.0, help="how long each load lasts")
+    parser.add_argument("--load-s", type=float, default=4.0, help="how long each load lasts")
     parser.add_argument("--json", type=Path, required=True)
     return parser.parse_args()
 
