@@ -82,8 +82,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--coco-images belongs to --format coco")
     if arguments.format == COCO and not (arguments.coco_images or arguments.output):
         parser.error(
-            "--format coco, for the boxes of a detector, needs --coco-images, or --output, beside which the list of images "
-            "is written"
+            "--format coco, for the boxes of a detector, needs --coco-images, or --output, beside which the list of "
+            "images is written"
         )
     if arguments.archive:
         arguments.concurrency = 1  # in process, one image has all cores

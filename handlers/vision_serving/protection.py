@@ -120,8 +120,8 @@ class WorkerGuard:
     def freeze_objects(self) -> None:
         """What is there now stays: collections of cycles need not look at it again.
 
-        All of PyTorch is some 400,000 objects. A look at them takes 200 ms, in the middle of a batch, and Python puts it
-        off until a quarter as many new ones have gathered.
+        All of PyTorch is some 400,000 objects. A look at them takes 200 ms, in the middle of a batch, and Python puts
+        it off until a quarter as many new ones have gathered.
         """
         if self._active:
             gc.collect()

@@ -206,7 +206,7 @@ def test_more_pixels_than_a_request_may_have_fail_it_alone(make_handler: MakeHan
     [
         {"body": b"torn"},
         {"body": b""},
-        {"body": png(RED)[:-20]},
+        {"body": png(RED)[:45]},
         {"body": png(RED), "top_k": b"none"},
         {"body": {"instances": [{"b64": "?"}, {"b64": "AAAA"}]}},
         {"body": {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": ["?", "AAAA"]}]}},
