@@ -33,7 +33,9 @@ def main() -> None:
     arguments = parse_arguments()
     everything, search = (orjson.loads(path.read_bytes()) for path in (arguments.exhaustive, arguments.search))
     if search["decision"] is None:
-        raise ConfigError(f"{arguments.search}: the search found nothing better than the settings of before")
+        raise ConfigError(
+            f"{arguments.search}: the search found nothing better than the settings of before; try another bound"
+        )
     found = Settings(**search["decision"]["chosen"]["settings"])
     candidates = list(dict.fromkeys([found, *best_settings(everything)]))
     tuner = new_tuner(arguments, everything["model"])
@@ -41,7 +43,10 @@ def main() -> None:
     for number in range(arguments.rounds):
         for settings in candidates:
             Console(stderr=True).print(f"round {number + 1} of {arguments.rounds}: {settings}", highlight=False)
-            rates[settings].append(tuner.evaluate(settings, to_beat=0.0).rate or 0.0)
+            attempt = tuner.evaluate(settings, to_beat=0.0)
+            if not attempt.rate:
+                raise ConfigError(f"{settings}: {attempt.problem or 'no rate keeps the latency'}")
+            rates[settings].append(attempt.rate)
     document = describe_run(
         model=everything["model"],
         p99_ms=arguments.p99_ms,

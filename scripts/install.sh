@@ -36,7 +36,7 @@ install_requirements() {
   wanted=$(cat constraints.txt pyproject.toml requirements*.txt | cksum)
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     if compgen -G ".venv/installed-*" >/dev/null; then
-      echo "== packages: what is missing; a minute or more"
+      echo "== packages: what is missing or of another version; a minute or more"
     else
       echo "== packages: about 3 GB to download (most of it PyTorch with CUDA), 6 GB installed; some minutes"
     fi

@@ -52,10 +52,10 @@ def start(front: Front, given: argparse.Namespace) -> None:
         print(orjson.dumps({**asdict(front.status()), "key": key}).decode())
         return
     print(f"listens at {front.url}")
-    if Server(given.config).process() is None:
-        print("TorchServe does not run yet: until it does, predictions are 503; python scripts/serve_models.py start")
     if key:
         print(f"key of the client 'first', which is kept nowhere: {key}")
+    if Server(given.config).process() is None:
+        print("TorchServe does not run yet: until it does, predictions are 503; python scripts/serve_models.py start")
 
 
 def add_client(front: Front, given: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ config.properties says whose signatures a server asks for: vision_trusted_keys=k
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from getpass import getpass
 from pathlib import Path
@@ -79,7 +80,7 @@ def choose_passphrase() -> bytes:
     passphrase = ask_passphrase("passphrase of the new key: ")
     if not passphrase:
         raise ConfigError("the passphrase is empty; leave out --passphrase for a key that is not encrypted")
-    if ask_passphrase("the same again: ") != passphrase:
+    if sys.stdin.isatty() and ask_passphrase("the same again: ") != passphrase:
         raise ConfigError("that was not the same passphrase; nothing was written")
     return passphrase
 

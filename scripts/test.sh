@@ -15,8 +15,8 @@ ruff check "${sources[@]}"
 ruff format --check --quiet "${sources[@]}"
 echo "== pytest; mypy beside it, which takes one core for half a minute, and is told at the end"
 types=$(mktemp)
-trap 'rm -f "$types"' EXIT
-mypy "${sources[@]}" >"$types" 2>&1 &
+trap 'kill "${checked:-}" 2>/dev/null || true; rm -f "$types"' EXIT
+nice mypy "${sources[@]}" >"$types" 2>&1 &
 checked=$!
 status=0
 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@" || status=$?

@@ -115,7 +115,7 @@ class ImageLimits(StrictModel):
     """What one request may cost.
 
     max_pixels_per_byte   of an image of over 10 million pixels: more is a forged header or an all but empty picture
-    max_request_pixels    of all its images together, by their headers: what they are worth in time
+    max_request_pixels    of its images together, where it has several, by their headers
     max_tiles             of all its images together, beside the images themselves
     max_explanation_s     seconds for all explanations of a batch together, which its predictions wait for; 0: none
     formats               HEIF needs requirements-heif.txt, the others are Pillow's own

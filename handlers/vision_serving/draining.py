@@ -9,7 +9,8 @@ from vision_serving.errors import DrainingError
 from vision_serving.payload import Payload
 
 DRAIN_FILE = "VISION_SERVING_DRAIN_FILE"  # of the environment: the path of a file that exists while the server drains
-HOLD_S = 3.0  # a worker that nobody ends goes on then; shorter than any watchdog
+STILL_S = 10.0  # whoever asked for it is gone then
+POLL_S = 0.02
 
 
 def find_refusal() -> DrainingError | None:
@@ -31,21 +32,24 @@ def refuse(payload: Payload, refusal: DrainingError) -> Payload:
     return replace(payload, images=(refusal,), options={})
 
 
-def leaving_file(drain_file: Path, pid: int) -> Path:
-    """It exists from when this worker is to be ended until it holds still for that."""
-    return drain_file.with_name(f"leaving-{pid}")
+def leaving_files(drain_file: Path, pid: int) -> tuple[Path, Path]:
+    """The first is there from when this worker is asked to keep still; it becomes the second when it does."""
+    return drain_file.with_name(f"leaving-{pid}"), drain_file.with_name(f"still-{pid}")
 
 
-def hold_still_to_leave() -> None:
-    """Of a worker that is to be scaled away: wait to be ended, with nothing of a client's in hand.
+def keep_still_if_leaving() -> None:
+    """Of a worker that is to be scaled away: wait to be ended, as long as the second file is there.
 
     TorchServe ends it in the middle of its batch. Called in the job of a description, which is a batch of its own.
     """
     path = os.environ.get(DRAIN_FILE)
     if path is None:
         return
+    asked, still = leaving_files(Path(path), os.getpid())
     try:
-        leaving_file(Path(path), os.getpid()).unlink()
-    except FileNotFoundError:
+        asked.rename(still)
+    except OSError:  # nobody asked
         return
-    time.sleep(HOLD_S)
+    deadline = time.monotonic() + STILL_S
+    while still.exists() and time.monotonic() < deadline:
+        time.sleep(POLL_S)

@@ -17,7 +17,7 @@ from vision_serving.backends import find_backend, load_backend
 from vision_serving.backends.base import Backend
 from vision_serving.batching import Batcher
 from vision_serving.config import BackendConfig, DeviceType, HandlerConfig, ImageLimits, read_handler_config
-from vision_serving.draining import find_refusal, hold_still_to_leave, refuse
+from vision_serving.draining import find_refusal, keep_still_if_leaving, refuse
 from vision_serving.errors import (
     BackendError,
     DeviceLostError,
@@ -186,7 +186,7 @@ class VisionHandler(ABC):
     def _handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         request_headers = [context.get_all_request_header(index) for index in range(len(data))]
         if is_describe_job(data, request_headers):
-            hold_still_to_leave()
+            keep_still_if_leaving()
             responses, headers = [Response(200, self.card)], {}
         else:
             timings = StageTimings()

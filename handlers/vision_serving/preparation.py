@@ -52,7 +52,7 @@ def check_cost(pictures: Sequence[Picture], limits: ImageLimits) -> None:
     count = len(pictures)
     if count > limits.max_images:
         raise PayloadTooLargeError(f"the request holds {count} images; the limit is {limits.max_images}")
-    if count * limits.max_pixels <= limits.max_request_pixels:
+    if count < 2 or count * limits.max_pixels <= limits.max_request_pixels:
         return
     pixels = sum(_count_pixels(picture, limits) for picture in pictures)
     if pixels > limits.max_request_pixels:

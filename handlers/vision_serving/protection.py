@@ -126,6 +126,7 @@ class WorkerGuard:
         if self._active:
             gc.collect()
             gc.freeze()
+            gc.collect()  # of nothing: by what this one finds, Python decides when to do the next one
 
     def limit_memory(self, headroom_mb: int) -> None:
         """From now on let this process take no more than `headroom_mb` beyond what it holds; 0: whatever there is."""

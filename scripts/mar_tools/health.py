@@ -22,6 +22,7 @@ from vision_serving.errors import ConfigError
 
 WORKER_HEADER = "X-Worker-Pid"
 DRAINING = "DrainingError"
+WORKER_ENDED = (500, 507)  # what TorchServe itself answers then
 BUSY_PAUSE_S = 0.05
 LEAST_PATIENCE_S = 0.2
 
@@ -174,12 +175,13 @@ def ask_each(
     while waiting := {pid for pid in waiting if psutil.pid_exists(pid)}:
         response = ask(client, model, version, picture, waiting)
         pid = response.headers.get(WORKER_HEADER)
-        if pid is None and response.ok:
-            return False
-        if pid is None:  # TorchServe's own error, of a worker that ended just now
+        if pid is not None:
+            if counts(response):
+                tick_off(waiting, int(pid))
+        elif response.status_code in WORKER_ENDED:
             time.sleep(BUSY_PAUSE_S)
-        elif counts(response):
-            tick_off(waiting, int(pid))
+        else:
+            return False
     return True
 
 

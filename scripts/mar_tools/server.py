@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from mar_tools.archive_choice import Choice, choose_archives, file_name, list_entries
 from mar_tools.health import Health, check_server
@@ -64,8 +64,11 @@ class Server:
         ServerError or ConfigError when there is nothing to serve, and no server is left running then.
         """
         (self.folder / "logs").mkdir(exist_ok=True)
-        with FileLock(self.folder / "logs" / f"{self.config.name}.lock"):  # of two starts, the second finds the first
-            return self._start(timeout_s, announce, warn)
+        try:
+            with FileLock(self.folder / "logs" / f"{self.config.name}.lock", timeout=0):
+                return self._start(timeout_s, announce, warn)
+        except Timeout as error:
+            raise ServerError(f"the server of {self.config.name} is being started by another command") from error
 
     def _start(self, timeout_s: float, announce: Announce, warn: Announce) -> list[Health]:
         if self.process() is not None:

@@ -31,7 +31,7 @@ def find_frontend(temporary: Path) -> psutil.Process | None:
     try:
         process = psutil.Process(int((temporary / ".model_server.pid").read_text()))
         command = process.cmdline()
-    except (FileNotFoundError, ValueError, psutil.Error):
+    except (FileNotFoundError, PermissionError, ValueError, psutil.Error):  # not permitted: another user's
         return None
     return process if FRONTEND in command and f"-Djava.io.tmpdir={temporary}" in command else None
 

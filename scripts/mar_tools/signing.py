@@ -76,7 +76,7 @@ def write_key_pair(private: Path, passphrase: bytes | None) -> Path:
 
 def read_private_key(path: Path, passphrase: bytes | None) -> Ed25519PrivateKey:
     """Raises ConfigError for another kind of key, a wrong passphrase, and a file that others may read."""
-    if b"PRIVATE KEY" not in _read_small(path).partition(b"\n")[0]:
+    if b"PRIVATE KEY" not in _read_small(path):
         raise ConfigError(f"{path}: no private key; sign_archive.py keygen writes one, and its public key as .pub")
     if path.stat().st_mode & 0o077:
         raise ConfigError(f"{path}: others may read this private key; chmod 600 it, or make a new one")

@@ -67,7 +67,7 @@ def read_address(config: Path) -> ServerAddress:
 
 
 class TorchServeClient:
-    """Predictions and GET requests are retried: asking twice changes nothing. Registering and scaling are not.
+    """Predictions and GET requests are retried, scaling once: asking twice changes nothing. Registering is not.
 
     deadline: of time.monotonic, when the last call has to have its answer; nothing is retried then.
     """
@@ -138,7 +138,9 @@ class TorchServeClient:
             self._manage("POST", "/models", params={"url": archive, **parameters})
             found = sorted(self._list_versions() - before)
             if len(found) != 1:
-                raise ServerError(f"others came or went at the same time: {found}; `manage_models.py list` shows them")
+                raise ServerError(
+                    f"it is registered, but so were others at the same time, so nobody waits for it: {found}"
+                )
             [(model, version)] = found
             self._wait_for_workers(model, version, workers, (0, 0))
         except ServerError as error:

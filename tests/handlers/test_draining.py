@@ -1,4 +1,5 @@
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -7,8 +8,7 @@ import pytest
 from conftest import MakeHandler
 from fakes import RED, new_context, png
 
-from vision_serving import draining
-from vision_serving.draining import DRAIN_FILE, leaving_file
+from vision_serving.draining import DRAIN_FILE, leaving_files
 
 JSON = {"content-type": "application/json"}
 
@@ -56,24 +56,29 @@ def test_a_file_of_another_user_refuses_as_well(
     assert context.get_response_status(0)[0] == 503
 
 
-def test_a_worker_that_is_to_leave_holds_still_with_a_description_and_with_nothing_else(
-    make_handler: MakeHandler, drain_file: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_worker_that_is_to_leave_keeps_still_with_a_description_and_with_nothing_else(
+    make_handler: MakeHandler, drain_file: Path
 ) -> None:
-    monkeypatch.setattr(draining, "HOLD_S", 0.5)
-    handler, mark = make_handler("classification"), leaving_file(drain_file, os.getpid())
-    mark.touch()
+    handler, (asked, still) = make_handler("classification"), leaving_files(drain_file, os.getpid())
+    asked.touch()
     handler.handle([{"body": png(RED)}], new_context(drain_file.parent, [{}]))
-    assert mark.exists()
+    assert asked.exists()
     context = new_context(drain_file.parent, [{"describe": "True"}])
-    started = time.monotonic()
-    handler.handle([{}], context)
-    assert time.monotonic() - started >= 0.5
-    assert not mark.exists()  # so that whoever scales knows it
+    describing = threading.Thread(target=handler.handle, args=([{}], context))
+    describing.start()
+    while not still.exists():
+        assert describing.is_alive()
+        time.sleep(0.01)
+    assert not asked.exists()  # so that whoever scales knows
+    assert describing.is_alive()
+    still.unlink()
+    describing.join()
     assert context.get_response_status(0)[0] == 200
 
 
-def test_a_worker_that_another_is_told_of_goes_on(make_handler: MakeHandler, drain_file: Path) -> None:
-    mark = leaving_file(drain_file, os.getppid())
-    mark.touch()
+def test_a_worker_goes_on_that_nobody_asked(make_handler: MakeHandler, drain_file: Path) -> None:
+    asked, still = leaving_files(drain_file, os.getppid())
+    asked.touch()
     make_handler("classification").handle([{}], new_context(drain_file.parent, [{"describe": "True"}]))
-    assert mark.exists()
+    assert asked.exists()
+    assert not still.exists()

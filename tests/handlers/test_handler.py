@@ -193,6 +193,8 @@ def test_more_pixels_than_a_request_may_have_fail_it_alone(make_handler: MakeHan
     width, height = PIL.Image.open(io.BytesIO(png(RED))).size
     limits = {"max_pixels": width * height, "max_request_pixels": 2 * width * height}
     handler = make_handler("classification", limits=limits)
+    (alone,) = make_handler("classification", limits={"max_request_pixels": 1}).predict([one(png(RED))])
+    assert summaries([alone]) == [["red"]]  # of one picture `max_pixels` is the limit
     outcomes = handler.predict([one(*[png(RED)] * 3), one(png(GREEN), png(BLUE)), one(png(RED), b"torn", png(RED))])
     assert summaries(outcomes) == [
         [PayloadTooLargeError] * 3, ["green", "blue"], ["red", ImageDecodeError, "red"]

@@ -39,11 +39,11 @@ def test_while_one_worker_is_busy_the_others_are_not_asked_all_the_time() -> Non
     workers = [{"pid": pid, "status": "READY"} for pid in (1, os.getpid())]  # processes that live
     entry: dict[str, Any] = {"modelVersion": "1.0", "workers": workers}
     with serve_requests(answer) as url:
-        client = TorchServeClient(ServerAddress(url, url, None), time.monotonic() + 1)
+        client = TorchServeClient(ServerAddress(url, url, None), time.monotonic() + 3)
         problem = pass_workers(client, ("digits", entry))
     assert problem is not None
     assert f"worker {os.getpid()}" in problem
-    assert 2 <= len(asked) <= 25
+    assert 2 <= len(asked) <= 70
 
 
 def test_an_error_of_the_frontend_itself_ends_no_waiting_for_the_other_workers() -> None:

@@ -1,5 +1,6 @@
 """The backends by name. A new one is a file beside this one and a line in BACKENDS."""
 
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -9,6 +10,10 @@ from vision_serving.backends.base import Backend
 from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError, MissingPackageError, how_to_install
 from vision_serving.resources import cpu_features
+
+# OpenVINO and NNCF tell Google Analytics, in forks of this process, that they are imported and what they convert.
+# Without this package they tell nobody.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 BACKENDS = {
     "eager": "vision_serving.backends.eager:EagerBackend",

@@ -1,11 +1,8 @@
 """OpenVINO IR with fp32 weights, where bf16 is how the same graph is computed; or quantised to int8 by NNCF."""
 
-import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,26 +46,11 @@ def export(job: ExportJob, folder: Path) -> Exported:
 
 def convert(job: ExportJob) -> openvino.Model:
     """With a dynamic batch, and dynamic height and width where the model takes any."""
-    with unreported():
-        model = convert_onnx(job) if job.onnx_file is not None else convert_graph(job)
+    model = convert_onnx(job) if job.onnx_file is not None else convert_graph(job)
     model.inputs[0].set_names({"pixels"})
     for output, name in zip(model.outputs, job.output_names, strict=True):
         output.set_names({name})
     return model
-
-
-@contextmanager
-def unreported() -> Iterator[None]:
-    """OpenVINO's converter tells Google Analytics what it converts, by dozens of forks of this process; not in CI."""
-    former = os.environ.get("CI")
-    os.environ["CI"] = "true"
-    try:
-        yield
-    finally:
-        if former is None:
-            del os.environ["CI"]
-        else:
-            os.environ["CI"] = former
 
 
 def convert_onnx(job: ExportJob) -> openvino.Model:
