@@ -14,18 +14,21 @@ ROOT = Path(__file__).resolve().parents[2]
 HANDLERS = ROOT / "handlers"
 MODEL_STORE = ROOT / "model_store"
 EXPORTS = ROOT / "exports"
+UNREAD = 128 + signal.SIGPIPE  # the status of a command that nobody reads to its end
 
 
 def new_parser(docstring: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def flush_output() -> None:
-    """Where the reader has seen enough, as `| head` has, the rest goes nowhere, and nothing failed."""
+def reader_is_gone() -> bool:
+    """Whether nobody reads this command's output any more, as behind `| head`; the rest of it goes nowhere then."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -34,11 +37,14 @@ def run(main: Callable[[], None]) -> NoReturn:
         signal.signal(number, lambda received, _: sys.exit(128 + received))  # so that `finally` and `with` clean up
     try:
         main()
-        flush_output()
+        if reader_is_gone():
+            sys.exit(UNREAD)
     except VisionServingError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and reader_is_gone():
+            sys.exit(UNREAD)
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)
