@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import psutil
 
-from mar_tools.benchmarking.processes import MB, find_processes, read_pss, read_rss
+from mar_tools.benchmarking.processes import MB, find_processes
 
 SAMPLE_S = 5.0
 
 
 @dataclass
 class Curve:
-    """Of one process. moments: seconds since the begin. memory_mb: PSS where the system tells it, else RSS."""
+    """Of one process. moments: seconds since the begin. memory_mb: USS, its own pages alone: those that it shares with
+    others are divided among however many these are (PSS), and so change when a process elsewhere begins or ends.
+    """
 
     name: str
     pid: int
@@ -64,7 +66,7 @@ class ProcessSampler:
 
     def _note(self, process: psutil.Process) -> None:
         try:
-            memory, descriptors = read_pss(process) or read_rss(process), process.num_fds()
+            memory, descriptors = process.memory_full_info().uss, process.num_fds()
         except psutil.Error:  # it has just ended; whether one did is not judged here
             return
         name = "frontend" if process.pid == self._root else f"worker {len(self.curves)}"

@@ -30,7 +30,7 @@ def plot_memory(soak: Soak) -> Figure:
     axes = figure.add_subplot()
     for curve, colour in zip(soak.curves, COLOURS):
         axes.plot([moment / 60 for moment in curve.moments], curve.memory_mb, color=colour, label=curve.name)
-    axes.set(xlabel="minutes", ylabel="memory (PSS), MB", ylim=(0, None))
+    axes.set(xlabel="minutes", ylabel="memory of its own (USS), MB", ylim=(0, None))
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     return figure
