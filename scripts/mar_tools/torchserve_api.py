@@ -138,9 +138,7 @@ class TorchServeClient:
             self._manage("POST", "/models", params={"url": archive, **parameters})
             found = sorted(self._list_versions() - before)
             if len(found) != 1:
-                raise ServerError(
-                    f"it is registered, but so were others at the same time, so nobody waits for it: {found}"
-                )
+                raise ServerError(f"it is registered, but nobody waits for it: others came at the same time, {found}")
             [(model, version)] = found
             self._wait_for_workers(model, version, workers, (0, 0))
         except ServerError as error:
