@@ -1,4 +1,4 @@
-"""One build of a model at a time: two in one folder would remove each other's unfinished exports."""
+"""One process at a time: two builds in one folder would remove each other's unfinished exports, two starts a server."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vision_serving.errors import ConfigError
+from vision_serving.errors import ConfigError, VisionServingError
 
 LOCK = ".lock"
 
@@ -16,13 +16,19 @@ def building(exports: Path, name: str) -> Iterator[None]:
     """Raises ConfigError while another process builds the same model."""
     folder = exports / name
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
+    busy = f"{folder}: another build works there; wait until it has ended, or give another folder with --exports"
+    with locked(folder / LOCK, ConfigError(busy)):
+        yield
+
+
+@contextmanager
+def locked(file: Path, otherwise: VisionServingError) -> Iterator[None]:
+    """Raises `otherwise` while another process holds it."""
+    lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ConfigError(
-            f"{folder}: another build works there; wait until it has ended, or give another folder with --exports"
-        ) from error
+        raise otherwise from error
     try:
         yield
     finally:

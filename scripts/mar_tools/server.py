@@ -11,11 +11,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
-from filelock import FileLock, Timeout
 
 from mar_tools.archive_choice import Choice, choose_archives, file_name, list_entries
 from mar_tools.health import Health, check_server
 from mar_tools.java import find_java_home
+from mar_tools.locking import locked
 from mar_tools.model_status import ModelStatus, list_versions, read_status
 from mar_tools.ports import ADDRESS_KEYS, PORT_KEYS, is_free
 from mar_tools.server_logs import ServerLogs
@@ -64,11 +64,9 @@ class Server:
         ServerError or ConfigError when there is nothing to serve, and no server is left running then.
         """
         (self.folder / "logs").mkdir(exist_ok=True)
-        try:
-            with FileLock(self.folder / "logs" / f"{self.config.name}.lock", timeout=0):
-                return self._start(timeout_s, announce, warn)
-        except Timeout as error:
-            raise ServerError(f"the server of {self.config.name} is being started by another command") from error
+        busy = ServerError(f"the server of {self.config.name} is being started by another command")
+        with locked(self.folder / "logs" / f"{self.config.name}.lock", busy):
+            return self._start(timeout_s, announce, warn)
 
     def _start(self, timeout_s: float, announce: Announce, warn: Announce) -> list[Health]:
         if self.process() is not None:
