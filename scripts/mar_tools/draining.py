@@ -4,15 +4,20 @@ TorchServe stops at once: it resets every connection. So, first, the queues are 
 and when it is answered, all that was sent before has been taken by a worker. Then the workers are told by a file
 (`vision_serving.draining`) to refuse what else they take; each that refuses has answered what it had. When nobody asks
 any more, or the time is up, the listening sockets are closed, and the server is stopped.
+
+A listening socket that is closed resets the connections that nobody has accepted yet. So, before, it answers no SYN for
+a moment: the client's system sends it again after a second, and is refused.
 """
 
 import ctypes
 import os
 import socket
+import struct
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import psutil
@@ -27,6 +32,15 @@ SETTLE_S = 0.3  # for a batch that was handed to a worker to have reached it, on
 QUIET_S = 1.0  # without a request, nobody asks any more
 LAST_ANSWERS_S = 2.0  # for what came before the sockets were closed
 PIDFD_GETFD = 438  # number of the system call, the same on all architectures
+SO_ATTACH_FILTER = 26  # <asm-generic/socket.h>
+UNACKED = slice(24, 28)  # of tcp_info, <linux/tcp.h>: of a listening socket, how many connections nobody has accepted
+WITHOUT_SYN = (  # classic BPF over a TCP segment: opcode, jump if true, jump if false, operand
+    (0x30, 0, 0, 13),  # load the byte of the flags
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone opens a connection
+    (0x06, 0, 0, 0),  # drop it
+    (0x06, 0, 0, 0xFFFFFFFF),  # take anything else, such as the end of a handshake
+)
 
 Version = tuple[str, Mapping[str, Any]]
 
@@ -116,13 +130,36 @@ def close_listeners(process: psutil.Process, ports: set[int]) -> bool:
     CAP_SYS_PTRACE, or as the same user where kernel.yama.ptrace_scope is 0.
     """
     closed = False
-    with suppress(AttributeError, OSError, psutil.Error):  # not on Linux; not allowed; ended by itself
-        for connection in process.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port in ports:
-                with closing(_copy_socket(process.pid, connection.fd)) as listener:
-                    listener.shutdown(socket.SHUT_RD)
-                    closed = True
+    with suppress(AttributeError, OSError, psutil.Error), ExitStack() as stack:  # not Linux; not allowed; just ended
+        listeners = [
+            stack.enter_context(_copy_socket(process.pid, connection.fd))
+            for connection in process.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port in ports
+        ]
+        for listener in listeners:
+            _answer_no_syn(listener)
+        time.sleep(SETTLE_S)  # for handshakes to end
+        deadline = time.monotonic() + LAST_ANSWERS_S
+        while any(map(_count_waiting, listeners)) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        for listener in listeners:
+            listener.shutdown(socket.SHUT_RD)
+            closed = True
     return closed
+
+
+def _answer_no_syn(listener: socket.socket) -> None:
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in WITHOUT_SYN)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    listener.setsockopt(
+        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(WITHOUT_SYN), ctypes.addressof(buffer))
+    )
+
+
+def _count_waiting(listener: socket.socket) -> int:
+    """Connections that stand, and that the server has not accepted."""
+    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, UNACKED.stop)
+    return int.from_bytes(info[UNACKED], sys.byteorder)
 
 
 def _copy_socket(pid: int, descriptor: int) -> socket.socket:

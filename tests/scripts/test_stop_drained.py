@@ -1,16 +1,32 @@
 import os
+import socket
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+import pytest
 from http_fakes import Answer, Request, serve_requests
 
-from mar_tools.draining import answer_all, pass_workers
+from mar_tools.draining import answer_all, close_listeners, pass_workers
 from mar_tools.ports import find_free_ports
 from mar_tools.server import Server
 from mar_tools.torchserve_api import ServerAddress, TorchServeClient
 
 GONE = 2**31 - 1  # no process has this number
+SLOW_SERVER = """
+import socket, time
+listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+print(listener.getsockname()[1], flush=True)
+while True:
+    time.sleep(0.005)
+    with listener.accept()[0] as connection:
+        connection.recv(1)
+        connection.sendall(b"answer")
+"""
 REFUSED = b'{"code": 503, "type": "DrainingError", "message": "this server is about to stop"}'
 
 
@@ -61,3 +77,40 @@ def test_an_answer_without_the_number_of_a_worker_is_of_an_archive_that_is_not_o
     with serve_requests(lambda request: Answer(200, b"[]")) as url:
         client = TorchServeClient(ServerAddress(url, url, None), time.monotonic() + 10)
         assert pass_workers(client, ("digits", entry)) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another process's sockets are closed on Linux alone")
+def test_while_the_listeners_are_closed_a_client_is_answered_or_refused_and_never_cut_off() -> None:
+    """Connections wait to be accepted all the time: closing the socket alone would reset them."""
+    outcomes: list[str] = []
+
+    def ask_until_refused(port: int) -> None:
+        while True:
+            try:
+                client = socket.create_connection(("127.0.0.1", port), timeout=20)
+            except ConnectionRefusedError:
+                return
+            with client:
+                try:
+                    client.sendall(b"?")
+                    outcomes.append(client.recv(6).decode())
+                except OSError as error:
+                    outcomes.append(repr(error))
+
+    with subprocess.Popen([sys.executable, "-c", SLOW_SERVER], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        clients = [threading.Thread(target=ask_until_refused, args=(port,)) for _ in range(20)]
+        for client in clients:
+            client.start()
+        while len(outcomes) < 50:
+            time.sleep(0.01)
+        closed = close_listeners(psutil.Process(server.pid), {port})
+        if not closed:
+            server.kill()
+        for client in clients:
+            client.join()
+        server.kill()
+    if not closed:
+        pytest.skip("this kernel does not let a process use another's socket")
+    assert set(outcomes) == {"answer"}
