@@ -133,13 +133,10 @@ step_tune() ( # does the search find what trying everything finds?
   "${tune[@]}" --exhaustive --json "$results/tuning-exhaustive.json"
   "${tune[@]}" --budget-min "${BUDGET_MIN:-5}" --json "$results/tuning-search.json"
   rm "$results"/tuning-*.journal
-  step_confirm
-)
-
-step_confirm() { # the search's choice and the best of all settings, in turns
+  # The search's choice and the best of all settings, in turns.
   python benchmarks/confirm_tuning.py --config "$config" --p99-ms "${P99_MS:-60}" --exhaustive "$results/tuning-exhaustive.json" \
     --search "$results/tuning-search.json" --json "$results/tuning-confirmed.json"
-}
+)
 
 step_render() {
   python benchmarks/render.py

@@ -71,8 +71,9 @@ def test_pictures_of_the_same_results_are_the_same(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
-def test_without_stages_or_answers_there_is_less_to_draw(tmp_path: Path) -> None:
-    assert len(plot_results(RESULTS[-1:], tmp_path)) == 2
+def test_without_stages_several_loads_or_answers_there_is_less_to_draw(tmp_path: Path) -> None:
+    assert [path.stem for path in plot_results(RESULTS[:1], tmp_path)] == ["stages", "stages"]
+    assert plot_results(RESULTS[-1:], tmp_path) == []
     nothing = Measurement(5, 5, 0, 1.0, 0.0, {})
     assert plot_results([Result("down", Load("closed", 1), (nothing,))], tmp_path) == []
 

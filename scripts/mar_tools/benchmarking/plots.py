@@ -1,5 +1,6 @@
 """Pictures of results, each as PNG and SVG: throughput against latency, servers side by side, a request's stages."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -38,9 +39,12 @@ def plot_results(results: Sequence[Result], folder: Path) -> list[Path]:
 
 
 def plot_throughput_latency(results: Sequence[Result]) -> Figure | None:
-    """p50 (solid) and p99 (dashed) over requests/s: circles are closed loops, squares open ones, dotted lines P."""
+    """p50 (solid) and p99 (dashed) over requests/s: circles are closed loops, squares open ones, dotted lines P.
+
+    None where no model or server was under several loads: there is no curve.
+    """
     served = [entry for entry in results if entry.load.kind != "in_process" and entry.median.latency_ms]
-    if not served:
+    if max(Counter(entry.target for entry in served).values(), default=0) < 2:
         return None
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
