@@ -217,32 +217,49 @@ async function management(r, path, args) {
 
 // --- Tokens and errors
 
-// The header Authorization with TorchServe's own token; empty where it wants none. While TorchServe renews a token, its file is
-// half written for an instant.
+// The header Authorization with TorchServe's own token, which is renewed when it has ended; empty where it wants none.
 async function authorization(r, kind) {
     if (!r.variables.key_file) {
         return '';
     }
-    let entry = read_key(r.variables.key_file, kind);
-    for (let tries = 0; !entry && tries < 10; tries++) {
-        await new Promise((resolve) => setTimeout(resolve, 20));
-        entry = read_key(r.variables.key_file, kind);
+    let keys = await read_keys(r, kind);
+    if (has_ended(keys[kind])) {
+        await renew(r, kind, keys);
+        keys = await read_keys(r, kind);
     }
-    if (!entry) {
-        throw refusal(503, 'UnavailableError', 'the model server is not running');
+    if (has_ended(keys[kind])) {
+        throw refusal(503, 'TokenExpiredError', `the front's ${kind} token for the model server has expired, and its management API `
+            + `renews none; whoever runs it looks there, or renews it with scripts/manage_models.py token ${kind} --renew`);
     }
-    if (Date.parse(entry['expiration time'].slice(0, 19) + 'Z') <= Date.now()) {
-        throw refusal(503, 'TokenExpiredError', `the front's ${kind} token for the model server has expired; whoever runs it renews `
-            + `it with scripts/manage_models.py token ${kind} --renew`);
-    }
-    return `Bearer ${entry.key}`;
+    return `Bearer ${keys[kind].key}`;
 }
 
-function read_key(path, kind) {
-    try {
-        return JSON.parse(fs.readFileSync(path))[kind];
-    } catch (error) {
-        return undefined;
+// Of the key file, with the token of this kind. While TorchServe renews one, the file is half written for an instant.
+async function read_keys(r, kind) {
+    for (let tries = 0; tries < 10; tries++) {
+        try {
+            const keys = JSON.parse(fs.readFileSync(r.variables.key_file));
+            if (keys[kind]) {
+                return keys;
+            }
+        } catch (error) {
+            // no file, or half of one
+        }
+        await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    throw refusal(503, 'UnavailableError', 'the model server is not running');
+}
+
+function has_ended(entry) {
+    return Date.parse(entry['expiration time'].replace(/(\.\d{3})\d+Z$/, '$1Z')) <= Date.now(); // it has nanoseconds
+}
+
+// TorchServe writes the new token to the key file. A renewal ends the one before, so that of many requests at a time one alone may
+// ask: the lock of the cache in nginx.conf sees to it.
+async function renew(r, kind, keys) {
+    if (keys.API) {
+        r.variables.management_authorization = `Bearer ${keys.API.key}`;
+        await r.subrequest('/management/token', {args: `type=${kind}`});
     }
 }
 

@@ -169,7 +169,8 @@ def before_upstream(told: Upstream, tmp_path_factory: pytest.TempPathFactory) ->
 
 def write_tokens(folder: Path, year: int = 2999) -> None:
     entry = {"key": "token-of-torchserve", "expiration time": f"{year}-01-01T00:00:00.123456Z"}
-    (folder / "key_file.json").write_text(json.dumps({"inference": entry, "management": entry}))
+    keys = {"inference": entry, "management": entry, "API": {"key": "key-of-the-api"}}
+    (folder / "key_file.json").write_text(json.dumps(keys))
 
 
 # TLS
@@ -639,6 +640,35 @@ def test_a_renewed_token_needs_no_reload(running: Running, torchserve: Service, 
     torchserve.server.client.renew_token("management")
     time.sleep(REMEMBERED_S)
     assert running.request("GET", "/v2/health/ready").status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["inference", "management"])
+def test_a_token_that_has_ended_is_renewed_by_the_requests_that_find_it_so(
+    kind: str, running: Running, torchserve: Service, seven: bytes
+) -> None:
+    expected = running.predict(seven).json()
+    time.sleep(REMEMBERED_S)
+    key_file = torchserve.folder / "key_file.json"
+    before = json.loads(key_file.read_text())
+    before[kind]["expiration time"] = "2020-01-01T00:00:00.123456789Z"
+    key_file.write_text(json.dumps(before))
+    with ThreadPoolExecutor(CONCURRENT) as pool:
+        if kind == "inference":
+            answers = [answer.json() for answer in pool.map(lambda _: running.predict(seven), range(CONCURRENT))]
+            assert answers == [expected] * CONCURRENT
+        else:
+            statuses = pool.map(lambda _: running.request("GET", "/v2/health/ready").status_code, range(CONCURRENT))
+            assert set(statuses) == {200}
+    after = json.loads(key_file.read_text())
+    assert after[kind]["key"] != before[kind]["key"]
+    assert after[kind]["expiration time"] > "2020-01-02"
+
+
+def test_a_probe_with_a_body_is_a_probe(running: Running) -> None:
+    """What TorchServe is told of a body that it does not get, it waits for."""
+    for path in ("/ping", "/v2/health/live", "/v2/health/ready"):
+        time.sleep(REMEMBERED_S)
+        assert running.request("GET", path, data=b"a body").status_code == 200
 
 
 def test_a_reload_under_traffic_fails_nothing(running: Running, seven: bytes) -> None:
