@@ -34,8 +34,8 @@ LIMITS = """## What this machine cannot show
 
 - **Absolute tails.** On two cores that clients and server share, latencies are those of this machine; the bounds above
   are about correctness and about times of seconds.
-- **Stalls of the client itself.** The spikes of p99 in D-60, each later and higher than the one before, are the client's
-  own: Python's collector going through all that it had asked until then. It has been kept from that since (D-10).
+- **Stalls of the client itself.** The growing spikes of p99 in D-60 are the client's own: Python's collector goes
+  through all that it has asked until then. It has been kept from that since (D-10).
 - **Growth in an hour, from ten minutes.** D-10 leaves out two minutes and extrapolates from eight, in which processes
   still warm up: 1 MB more is 7.5 MB/h. D-60 leaves out ten minutes; its slope is that of a server which has run.
 - **Faults of GPUs.** None is here: a poisoned CUDA context, or memory of a GPU that runs out.

@@ -53,7 +53,7 @@ def soak(world: World, minutes: float, seed: int, command: str, announce: Callab
         begin = time.perf_counter()
         while (left := begin + seconds - time.perf_counter()) > 0:
             announce(f"{(seconds - left) / 60:.1f} of {minutes:g} min, {len(traffic.exchanges)} requests")
-            gc.freeze()  # this client's collector would go through all that was asked, and make it late by half a second
+            gc.freeze()  # the client's collector would go through all that was asked, and make it half a second late
             time.sleep(min(left, 10.0))
     gc.unfreeze()
     episode = Episode(figures={"requests": len(traffic.exchanges), "aborted": aborts.count})
