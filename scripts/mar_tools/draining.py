@@ -129,23 +129,25 @@ def close_listeners(process: psutil.Process, ports: set[int]) -> bool:
     TorchServe cannot close them alone. Linux lets a process use another's socket if it may trace it: as root, or with
     CAP_SYS_PTRACE, or as the same user where kernel.yama.ptrace_scope is 0.
     """
-    closed = False
-    with suppress(AttributeError, OSError, psutil.Error), ExitStack() as stack:  # not Linux; not allowed; just ended
-        listeners = [
-            stack.enter_context(_copy_socket(process.pid, connection.fd))
-            for connection in process.net_connections("tcp")
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port in ports
-        ]
+    with ExitStack() as stack:
+        try:
+            listeners = [
+                stack.enter_context(_copy_socket(process.pid, connection.fd))
+                for connection in process.net_connections("tcp")
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.port in ports
+            ]
+        except (AttributeError, OSError, psutil.Error):  # not on Linux; not allowed; ended by itself
+            return False
         for listener in listeners:
-            _answer_no_syn(listener)
+            with suppress(OSError):  # where filters are not allowed, those that wait to be accepted are reset
+                _answer_no_syn(listener)
         time.sleep(SETTLE_S)  # for handshakes to end
         deadline = time.monotonic() + LAST_ANSWERS_S
         while any(map(_count_waiting, listeners)) and time.monotonic() < deadline:
             time.sleep(POLL_S)
         for listener in listeners:
             listener.shutdown(socket.SHUT_RD)
-            closed = True
-    return closed
+        return bool(listeners)
 
 
 def _answer_no_syn(listener: socket.socket) -> None:

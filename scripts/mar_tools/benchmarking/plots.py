@@ -41,7 +41,7 @@ def plot_results(results: Sequence[Result], folder: Path) -> list[Path]:
 def plot_throughput_latency(results: Sequence[Result]) -> Figure | None:
     """p50 (solid) and p99 (dashed) over requests/s: circles are closed loops, squares open ones, dotted lines P.
 
-    None where no model or server was under several loads: there is no curve.
+    None where no model or server was under several loads.
     """
     served = [entry for entry in results if entry.load.kind != "in_process" and entry.median.latency_ms]
     if max(Counter(entry.target for entry in served).values(), default=0) < 2:

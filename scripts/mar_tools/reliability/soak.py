@@ -51,11 +51,13 @@ def soak(world: World, minutes: float, seed: int, command: str, announce: Callab
     sampler = ProcessSampler(world.frontend().pid, min(SAMPLE_S, seconds / 60))
     with aborts, sampler, world.traffic(seed, asks=asks) as traffic:
         begin = time.perf_counter()
-        while (left := begin + seconds - time.perf_counter()) > 0:
-            announce(f"{(seconds - left) / 60:.1f} of {minutes:g} min, {len(traffic.exchanges)} requests")
-            gc.freeze()  # the client's collector would go through all that was asked, and make it half a second late
-            time.sleep(min(left, 10.0))
-    gc.unfreeze()
+        try:
+            while (left := begin + seconds - time.perf_counter()) > 0:
+                announce(f"{(seconds - left) / 60:.1f} of {minutes:g} min, {len(traffic.exchanges)} requests")
+                gc.freeze()  # the collector would go through all that was asked, and make this client late
+                time.sleep(min(left, 10.0))
+        finally:
+            gc.unfreeze()
     episode = Episode(figures={"requests": len(traffic.exchanges), "aborted": aborts.count})
     judge_requests(episode, traffic.exchanges, begin)
     episode.bound("restarts", len(set(world.worker_pids()) ^ set(before)), 0)
