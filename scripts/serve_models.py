@@ -23,6 +23,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
+from mar_tools.archive_choice import choose_archives
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.drift import find_differences
 from mar_tools.health import Health, check_server
@@ -34,6 +35,8 @@ from vision_serving.resources import WAIT_POLICY
 def main() -> None:
     arguments = parse_arguments()
     server = Server(arguments.config)
+    if arguments.action == "restart":
+        choose_archives(server.config)  # what cannot be started again is not stopped
     if arguments.action in ("stop", "restart"):
         was_running = stop(server, arguments)
         if arguments.action == "stop":

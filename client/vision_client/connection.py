@@ -122,7 +122,10 @@ class Connection:
         if isinstance(last, (NewConnectionError, ConnectTimeoutError)):
             hint = "start it (python scripts/serve_models.py start), or give Client the address that it listens on"
             return _without_answer(ServerUnreachableError, f"no server answers at {self.url}; {hint}")
-        if isinstance(error, (requests.exceptions.SSLError, requests.exceptions.ProxyError)):
+        if isinstance(error, requests.exceptions.SSLError):
+            hint = "before a front that signed its own certificate: client.session.verify = 'front/certificate.pem'"
+            return _without_answer(ServerUnreachableError, f"cannot connect to {self.url}: {last}; {hint}")
+        if isinstance(error, requests.exceptions.ProxyError):
             return _without_answer(ServerUnreachableError, f"cannot connect to {self.url}: {last}")
         return _without_answer(ConnectionLostError, f"{self.url} closed the connection without an answer: {last}")
 

@@ -1,5 +1,6 @@
 """Which archives a server is given: those that it can take. What is wrong with the others is known before it starts."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from vision_serving.errors import ConfigError
 from vision_serving.resources import read_model, read_properties
 
 Identity = tuple[str, str]  # model and version
+# Of `models`: TorchServe ends at its start over one that is no number, and does not say which.
+COUNTS = ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def choose_archives(config: Path) -> Choice:
     Raises ConfigError when every archive is left out, or for settings that cannot be read.
     """
     properties = config.read_text(encoding="utf-8")
-    read_model(properties, "")
+    check_models(properties)
     policy = read_policy(config)
     store = policy.store
     found: dict[str, Identity] = {}
@@ -57,6 +60,24 @@ def choose_archives(config: Path) -> Choice:
         raise ConfigError("; ".join(dict.fromkeys(left_out.values())))
     defaults_first = sorted(served, key=lambda entry: not is_default(properties, served[entry]))
     return Choice({entry: served[entry] for entry in defaults_first}, left_out)
+
+
+def check_models(properties: str) -> None:
+    """Raises ConfigError for `models` that are not JSON of models, versions and their settings."""
+    try:
+        read_model(properties, "")
+        models = json.loads(read_properties(properties).get("models", "{}"))
+        counts = {
+            f"{model} {version}: {key}": settings.get(key, 0)
+            for model, versions in models.items()
+            for version, settings in versions.items()
+            for key in COUNTS
+        }
+    except AttributeError as error:
+        raise ConfigError('config.properties: `models`: expected {"<model>": {"<version>": {...}}}') from error
+    for place, count in counts.items():
+        if type(count) is not int:
+            raise ConfigError(f"config.properties: `models`: {place}: expected a whole number, got {count!r}")
 
 
 def find_twins(found: dict[str, Identity], store: Path) -> dict[str, str]:

@@ -17,13 +17,20 @@ VERIFYING_SCENES = {"chelsea", "flower", "rocket"}  # of the photographs; all vi
 
 
 def find_images(path: Path) -> list[Path]:
-    """An image file, or the images in a folder and its subfolders, sorted. Raises ConfigError where there are none."""
+    """An image file, or the images in a folder and its subfolders, sorted. Raises ConfigError where there are none.
+
+    Hidden files and folders are left out, such as the packages in `.venv`.
+    """
     if path.is_file():
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and not is_hidden(file, path))
     if not found:
         raise ConfigError(f"{path}: " + ("no images in this folder" if path.is_dir() else "no such file or folder"))
     return found
+
+
+def is_hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def choose_images(folder: Path | None, count: int, split: Split = "all") -> list[Path]:

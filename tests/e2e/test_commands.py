@@ -16,6 +16,7 @@ import pytest
 
 from mar_tools.archive import DIGESTS
 from mar_tools.java import find_java_home
+from mar_tools.properties_file import with_values
 from mar_tools.server import Server
 from mar_tools.torchserve_api import ServerError
 
@@ -88,6 +89,12 @@ def test_start_restart_status_stop_leave_nothing_behind(small_service: Server) -
 
     again = run_script("serve_models.py", "start", "--config", config)
     assert (again.returncode, "already running" in again.stderr) == (1, True)
+    settings = config.read_text()
+    config.write_text(with_values(settings, {"models": '{"digits": {"1.0": {"batchSize": "x"}}}'}))
+    refused = run_script("serve_models.py", "restart", "--config", config)
+    assert (refused.returncode, "digits 1.0: batchSize: expected a whole number" in refused.stderr) == (1, True)
+    assert process.is_running(), "what cannot be started again is not stopped"
+    config.write_text(settings)
     assert run_script("serve_models.py", "restart", "--config", config).returncode == 0
     assert json.loads(run_script("serve_models.py", "status", "--json", "--config", config).stdout)[0]["ready"]
 

@@ -61,6 +61,15 @@ def test_a_store_without_archives_is_no_fault_but_one_of_bad_ones_is(tmp_path: P
         choose("", tmp_path)
 
 
-def test_models_that_are_not_json_are_refused(store: Path) -> None:
-    with pytest.raises(ConfigError, match="`models` is not valid JSON"):
-        choose("models={", store)
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ("{", "`models` is not valid JSON"),
+        ("[]", r"`models`: expected \{"),
+        ('{"digits": {"batchSize": 8}}', r"`models`: expected \{"),
+        ('{"digits": {"1.0": {"batchSize": "x"}}}', "digits 1.0: batchSize: expected a whole number, got 'x'"),
+    ],
+)
+def test_models_that_torchserve_could_not_read_are_refused(models: str, message: str, store: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        choose(f"models={models}", store)

@@ -62,8 +62,9 @@ def test_the_script_makes_the_photographs_that_are_there(tmp_path: Path) -> None
 
 
 def test_images_are_found_in_subfolders_in_order(tmp_path: Path) -> None:
-    (tmp_path / "b").mkdir()
-    for name in ("c.PNG", "b/a.jpg", "a.webp", "notes.txt"):
+    for folder in ("b", ".venv"):
+        (tmp_path / folder).mkdir()
+    for name in ("c.PNG", "b/a.jpg", "a.webp", "notes.txt", ".hidden.png", ".venv/icon.png"):
         (tmp_path / name).write_bytes(png(RED))
     assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == ["a.webp", "b/a.jpg", "c.PNG"]
     assert find_images(tmp_path / "c.PNG") == [tmp_path / "c.PNG"]
