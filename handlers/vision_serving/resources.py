@@ -11,6 +11,8 @@ import psutil
 
 from vision_serving.errors import ConfigError
 
+Models = dict[str, dict[str, dict[str, Any]]]  # settings by name and version
+
 CGROUP_V2_ROOT = Path("/sys/fs/cgroup")
 CGROUP_V1_ROOT = Path("/sys/fs/cgroup/cpu")
 OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -161,12 +163,16 @@ def read_batch_size(properties_text: str, model_name: str) -> int | None:
 
 def read_model(properties_text: str, model_name: str) -> dict[str, dict[str, Any]]:
     """What the `models` JSON says of a model, by version. Raises ConfigError where it is no JSON."""
+    return read_models(properties_text).get(model_name, {})
+
+
+def read_models(properties_text: str) -> Models:
+    """All of the `models` JSON. Raises ConfigError where it is no JSON."""
     try:
-        models = json.loads(read_properties(properties_text).get("models", "{}"))
+        models: Models = json.loads(read_properties(properties_text).get("models", "{}"))
     except json.JSONDecodeError as error:
         raise ConfigError(f"config.properties: `models` is not valid JSON: {error}") from error
-    settings: dict[str, dict[str, Any]] = models.get(model_name, {})
-    return settings
+    return models
 
 
 def read_properties(text: str) -> dict[str, str]:

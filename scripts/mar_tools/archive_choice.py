@@ -1,12 +1,11 @@
 """Which archives a server is given: those that it can take. What is wrong with the others is known before it starts."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from mar_tools.archive_policy import check_served, read_policy
 from vision_serving.errors import ConfigError
-from vision_serving.resources import read_model, read_properties
+from vision_serving.resources import read_model, read_models, read_properties
 
 Identity = tuple[str, str]  # model and version
 # Of `models`: TorchServe ends at its start over one that is no number, and does not say which.
@@ -65,11 +64,9 @@ def choose_archives(config: Path) -> Choice:
 def check_models(properties: str) -> None:
     """Raises ConfigError for `models` that are not JSON of models, versions and their settings."""
     try:
-        read_model(properties, "")
-        models = json.loads(read_properties(properties).get("models", "{}"))
         counts = {
             f"{model} {version}: {key}": settings.get(key, 0)
-            for model, versions in models.items()
+            for model, versions in read_models(properties).items()
             for version, settings in versions.items()
             for key in COUNTS
         }

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vision_serving.errors import ConfigError
-from vision_serving.resources import read_model, read_properties
-
-Models = dict[str, dict[str, dict[str, Any]]]  # settings by name and version
+from vision_serving.resources import Models, read_model, read_models
 
 
 def with_values(text: str, values: Mapping[str, str]) -> str:
@@ -29,8 +27,7 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
 
 def with_model(text: str, name: str, version: str, settings: Mapping[str, Any]) -> str:
     """These settings over those that `models` has of a version. Raises ConfigError where `models` is not JSON."""
-    read_model(text, name)
-    models: Models = json.loads(read_properties(text).get("models", "{}"))
+    models = read_models(text)
     versions = models.setdefault(name, {})
     versions[version] = {**versions.get(version, {}), **settings}
     return with_values(text, {"models": format_models(models)})
@@ -38,7 +35,7 @@ def with_model(text: str, name: str, version: str, settings: Mapping[str, Any]) 
 
 def without_model(text: str, name: str, version: str) -> str:
     """As it is, but for what `models` says of a version."""
-    models: Models = json.loads(read_properties(text).get("models", "{}"))
+    models = read_models(text)
     if version not in models.get(name, {}):
         return text
     del models[name][version]
