@@ -1,5 +1,5 @@
 # Shortcuts; each is one command of the README.
-SOURCES = handlers scripts client examples benchmarks tests
+SOURCES = handlers scripts client examples lab tests
 
 .PHONY: quickstart stop check test
 

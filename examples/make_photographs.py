@@ -57,7 +57,7 @@ def draw_photographs() -> Iterator[tuple[str, Image.Image]]:
 def open_scene(package: str, path: str) -> Image.Image:
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise SystemExit(f"{package} is not installed: pip install -r requirements-dev.txt")
+        raise SystemExit(f"{package} is not installed: pip install -r requirements/dev.txt")
     return Image.open(Path(spec.origin).parent / path).convert("RGB")
 
 

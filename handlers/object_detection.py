@@ -7,15 +7,16 @@ import torch
 from torch import Tensor
 
 from vision_serving.errors import InferenceError, InvalidOptionError
+from vision_serving.geometry import ImageGeometry
 from vision_serving.handler import VisionHandler
-from vision_serving.images import Image
-from vision_serving.instances import add_instances
 from vision_serving.labels import find_class_id
 from vision_serving.options import DetectionOptions, Options
-from vision_serving.postprocessing import read_candidates, select_detections
+from vision_serving.pictures.decoding import Image
+from vision_serving.pictures.resizing import ImageBatch, preprocess_images
 from vision_serving.predictions import Detection, Detections, ImageSize, Prediction, convert_boxes
-from vision_serving.preprocessing import ImageBatch, ImageGeometry, preprocess_images
-from vision_serving.tiling import merge_tiles
+from vision_serving.results.instances import add_instances
+from vision_serving.results.postprocessing import read_candidates, select_detections
+from vision_serving.results.tile_merging import merge_tiles
 
 
 class ObjectDetectionHandler(VisionHandler):

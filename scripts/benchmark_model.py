@@ -9,7 +9,7 @@
 A closed loop (--connections) keeps each connection busy and shows throughput. An open loop (--rates, requests/s or a
 share of the best closed loop) sends at random times and shows what users wait. --in-process adds P: the same archive,
 threads and cores without a server. --compare starts other servers with the first model's artifact and our code, and as
-their documentation shows them, with the eager network (benchmarks/peers). All of it takes turns; medians over the
+their documentation shows them, with the eager network (lab/peers/servers). All of it takes turns; medians over the
 rounds are printed.
 
 The expected answers come from the archive in the model store, or from --export MODEL=FOLDER. CPU time and memory are
@@ -29,21 +29,21 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mar_tools.benchmarking.client_check import start_trivial_server
-from mar_tools.benchmarking.closed_loop import choose_client
-from mar_tools.benchmarking.comparison import compare_results
-from mar_tools.benchmarking.contest import Contestant, start_contestants
-from mar_tools.benchmarking.http_client import require_aiohttp
-from mar_tools.benchmarking.images import load_test_images
-from mar_tools.benchmarking.load_tests import Rate, Result, best_rate, run_in_turns
-from mar_tools.benchmarking.peers import ServerSettings
-from mar_tools.benchmarking.reporting import describe_run, ratio_table, result_table, stage_table
-from mar_tools.benchmarking.served import ServedModel, find_served_models, prepare_checked_requests
-from mar_tools.benchmarking.targets import Request, prepare_requests
-from mar_tools.benchmarking.trials import Trial, closed_trial, in_process_trial, open_trial
+from lab.peers.client_check import start_trivial_server
+from lab.peers.contest import Contestant, start_contestants
+from lab.peers.peers import ServerSettings
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.images import load_encoded_images
-from mar_tools.server import Server
+from mar_tools.load_testing.closed_loop import choose_client
+from mar_tools.load_testing.comparison import compare_results
+from mar_tools.load_testing.http_client import require_aiohttp
+from mar_tools.load_testing.images import load_test_images
+from mar_tools.load_testing.load_tests import Rate, Result, best_rate, run_in_turns
+from mar_tools.load_testing.reporting import describe_run, ratio_table, result_table, stage_table
+from mar_tools.load_testing.served import ServedModel, find_served_models, prepare_checked_requests
+from mar_tools.load_testing.targets import Request, prepare_requests
+from mar_tools.load_testing.trials import Trial, closed_trial, in_process_trial, open_trial
+from mar_tools.serving.server import Server
 from vision_serving.errors import ConfigError, VisionServingError, how_to_install
 
 IMAGES = 200
@@ -248,7 +248,7 @@ def show(results: Sequence[Result], unchecked: Sequence[str], baseline: Sequence
 
 def draw_plots(results: Sequence[Result], folder: Path) -> None:
     try:
-        from mar_tools.benchmarking.plots import plot_results
+        from mar_tools.load_testing.plots import plot_results
     except ModuleNotFoundError as error:
         raise ConfigError(f"--plots needs {how_to_install(error)}") from error
     for path in plot_results(results, folder):

@@ -9,13 +9,13 @@ are for a GPU where there is one, and their folders end in -cuda then, or for th
 
 from pathlib import Path
 
-from mar_tools.checkpoints import load_checkpoint
 from mar_tools.command_line import EXPORTS, new_parser, run
-from mar_tools.exporters import load_exporter
-from mar_tools.exports import export_model
+from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.exporters import load_exporter
 from mar_tools.locking import building
 from mar_tools.machine import default_device
-from mar_tools.recipes import read_recipe
+from mar_tools.models.checkpoints import load_checkpoint
+from mar_tools.models.recipes import read_recipe
 
 
 def main() -> None:

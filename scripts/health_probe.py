@@ -14,8 +14,8 @@ from pathlib import Path
 import orjson
 
 from mar_tools.command_line import ROOT, new_parser, run
-from mar_tools.health import check_server
-from mar_tools.torchserve_api import ServerError
+from mar_tools.serving.health import check_server
+from mar_tools.serving.torchserve_api import ServerError
 
 
 def main() -> None:

@@ -6,7 +6,7 @@
     python scripts/inspect_archive.py model_store/digits.mar --verify      exit status 0 if whole, unchanged and ours
     python scripts/inspect_archive.py model_store/digits.mar --diff before/digits.mar
 
-docs/archives.md says what --verify checks. A running model shows its card, and its device:
+docs/operate/archives.md says what --verify checks. A running model shows its card, and its device:
 python scripts/manage_models.py describe digits --card
 """
 
@@ -19,11 +19,11 @@ from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Column, Table
 
-from mar_tools.archive import Archive, open_archive
-from mar_tools.archive_checks import verify_archive
-from mar_tools.archive_contents import Difference, find_changes, list_contents
+from mar_tools.archives.archive import Archive, open_archive
+from mar_tools.archives.checks import verify_archive
+from mar_tools.archives.contents import Difference, find_changes, list_contents
+from mar_tools.archives.model_cards import card_table, read_card
 from mar_tools.command_line import MODEL_STORE, new_parser, run
-from mar_tools.model_cards import card_table, read_card
 from vision_serving.errors import ConfigError
 
 
@@ -71,7 +71,7 @@ def describe(archive: Archive) -> dict[str, Any]:
 
 def describe_signature(archive: Archive) -> dict[str, Any]:
     """Of which key, and whether it is of these bytes. Whether the key is to be trusted, sign_archive.py verify says."""
-    from mar_tools.signing import read_signature, signature_path
+    from mar_tools.archives.signing import read_signature, signature_path
 
     if not signature_path(archive.path).is_file():
         return {"state": "unsigned"}

@@ -33,7 +33,7 @@ install_requirements() {
   source .venv/bin/activate
   unset PYTHONPATH
   stamp=".venv/installed-$(echo "$*" | tr ' /' '--')"
-  wanted=$(cat constraints.txt pyproject.toml requirements*.txt | cksum)
+  wanted=$(cat constraints.txt pyproject.toml requirements.txt requirements/*.txt | cksum)
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     if compgen -G ".venv/installed-*" >/dev/null; then
       echo "== packages: what is missing or of another version; a minute or more"
@@ -43,7 +43,7 @@ install_requirements() {
     # pip would compile all of the 19,000 files on one core.
     local install=(python -m pip install --quiet --disable-pip-version-check --no-compile)
     "${install[@]}" "${arguments[@]}" || return 1
-    "${install[@]}" --no-deps --no-build-isolation -e . || return 1
+    "${install[@]}" --no-deps --no-build-isolation -e . -e lab || return 1
     python -m compileall -q -j 0 .venv/lib >/dev/null || true  # some files of packages are for other Pythons
     echo "$wanted" >"$stamp"
   fi

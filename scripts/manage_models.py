@@ -27,13 +27,13 @@ from typing import Any
 import orjson
 from rich.console import Console
 
-from mar_tools.archive_policy import check_registered
+from mar_tools.archives.model_cards import card_table
+from mar_tools.archives.policy import check_registered
 from mar_tools.command_line import ROOT, new_parser, run
-from mar_tools.model_cards import card_table
-from mar_tools.scaling import scale
-from mar_tools.torchserve_api import TorchServeClient, read_address
-from mar_tools.upgrade_properties import advise, lasting_properties
-from mar_tools.upgrading import Upgrade, plan_upgrade
+from mar_tools.serving.scaling import scale
+from mar_tools.serving.torchserve_api import TorchServeClient, read_address
+from mar_tools.serving.upgrade_properties import advise, lasting_properties
+from mar_tools.serving.upgrading import Upgrade, plan_upgrade
 
 MOST_WORKERS = 64
 

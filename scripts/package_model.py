@@ -7,8 +7,8 @@ The folder must have a verification.json that passed, of the artifact as it is.
 
 from pathlib import Path
 
+from mar_tools.building.packing import build_archive
 from mar_tools.command_line import HANDLERS, MODEL_STORE, new_parser, run
-from mar_tools.packing import build_archive
 
 
 def main() -> None:

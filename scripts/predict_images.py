@@ -8,7 +8,7 @@
     python scripts/predict_images.py detector val2017/ --format coco --coco-images val2017.json --output found.json
 
 With --archive no server is needed. Answers come in order and are written as they come; an image that failed is a row
-with the reason, and makes the exit status 1. docs/outputs.md describes the formats.
+with the reason, and makes the exit status 1. docs/use/outputs.md describes the formats.
 """
 
 import argparse
@@ -22,10 +22,11 @@ from typing import IO
 from rich.console import Console
 from rich.progress import track
 
-from mar_tools.coco_results import match_images, number_images
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.images import find_images
-from mar_tools.predicting import (
+from mar_tools.predicting.coco_results import match_images, number_images
+from mar_tools.predicting.formats import COCO, FORMATS, NewWriter, write_coco
+from mar_tools.predicting.predicting import (
     Answer,
     Predict,
     has_failed,
@@ -34,13 +35,12 @@ from mar_tools.predicting import (
     predict_over_http,
     read_prediction,
 )
-from mar_tools.prediction_formats import COCO, FORMATS, NewWriter, write_coco
-from mar_tools.torchserve_api import TorchServeClient, read_address
+from mar_tools.serving.torchserve_api import TorchServeClient, read_address
+from vision_serving.answers.drawing import draw_prediction
+from vision_serving.answers.reopening import open_picture
 from vision_serving.config import ImageLimits
-from vision_serving.drawing import draw_prediction
 from vision_serving.errors import ConfigError, RequestError, VisionServingError
-from vision_serving.payload import parse_options_header
-from vision_serving.pictures import open_picture
+from vision_serving.requests.payload import parse_options_header
 
 CORNERS = "xyxy"
 ANY_SIZE = ImageLimits(max_pixels=10**9)  # whoever predicted it has judged it

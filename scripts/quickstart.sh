@@ -24,7 +24,7 @@ case "${1:-}" in
     ;;
 esac
 
-install_requirements requirements.txt requirements-evaluation.txt
+install_requirements requirements.txt requirements/evaluation.txt
 
 # An archive is built when it is missing, or older than what goes into it.
 needs_build() {

@@ -8,7 +8,7 @@
     python scripts/serve_front.py stop                      when all that is under way is answered
 
 It runs as you, without root, and keeps all it writes in front/ (`--folder`). deploy/nginx/front.yaml has its settings,
-docs/front.md what it does.
+docs/operate/front.md what it does.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from pathlib import Path
 import orjson
 
 from mar_tools.command_line import ROOT, new_parser, run
-from mar_tools.front import FOLDER, SETTINGS, Front
-from mar_tools.server import Server
+from mar_tools.front.front import FOLDER, SETTINGS, Front
+from mar_tools.serving.server import Server
 
 
 def main() -> None:

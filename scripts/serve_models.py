@@ -23,13 +23,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-from mar_tools.archive_choice import choose_archives
 from mar_tools.command_line import ROOT, new_parser, run
-from mar_tools.drift import find_differences
-from mar_tools.health import Health, check_server
-from mar_tools.server import Server
-from mar_tools.torchserve_api import ServerError
-from vision_serving.resources import WAIT_POLICY
+from mar_tools.serving.archive_choice import choose_archives
+from mar_tools.serving.config_drift import find_differences
+from mar_tools.serving.health import Health, check_server
+from mar_tools.serving.server import Server
+from mar_tools.serving.torchserve_api import ServerError
+from vision_serving.cores import WAIT_POLICY
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def start(server: Server, timeout_s: float) -> list[Health]:
 def stop(server: Server, arguments: argparse.Namespace) -> bool:
     if not arguments.drain:
         return server.stop()
-    from mar_tools.draining import stop_drained
+    from mar_tools.serving.draining import stop_drained
 
     with Console(stderr=True).status("draining") as status:
         return stop_drained(server, arguments.drain_timeout_s, lambda step: status.update(step))

@@ -19,10 +19,9 @@ from pathlib import Path
 
 import orjson
 
-from mar_tools.archive import open_archive
-from mar_tools.archive_checks import verify_archive
-from mar_tools.command_line import new_parser, run
-from mar_tools.signing import (
+from mar_tools.archives.archive import open_archive
+from mar_tools.archives.checks import verify_archive
+from mar_tools.archives.signing import (
     check_signature,
     is_encrypted,
     key_id,
@@ -32,6 +31,7 @@ from mar_tools.signing import (
     sign_archive,
     write_key_pair,
 )
+from mar_tools.command_line import new_parser, run
 from vision_serving.errors import ConfigError
 
 PASSPHRASE = "VISION_SIGNING_PASSPHRASE"

@@ -8,8 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/install.sh
 source scripts/install.sh
 
-install_requirements requirements-dev.txt
-sources=(handlers scripts client examples benchmarks tests)
+install_requirements requirements/dev.txt
+sources=(handlers scripts client examples lab tests)
 echo "== ruff"
 ruff check "${sources[@]}"
 ruff format --check --quiet "${sources[@]}"

@@ -23,13 +23,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mar_tools.benchmarking.answers import expect_answers
-from mar_tools.benchmarking.images import load_test_images
-from mar_tools.benchmarking.reporting import describe_run
-from mar_tools.benchmarking.targets import prepare_requests
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.images import load_encoded_images
-from mar_tools.server import Server
+from mar_tools.load_testing.answers import expect_answers
+from mar_tools.load_testing.images import load_test_images
+from mar_tools.load_testing.reporting import describe_run
+from mar_tools.load_testing.targets import prepare_requests
+from mar_tools.serving.server import Server
 from mar_tools.tuning.deployment import (
     Candidate,
     apply_settings,
@@ -41,8 +41,8 @@ from mar_tools.tuning.deployment import (
 from mar_tools.tuning.search import Attempt, Search
 from mar_tools.tuning.space import Settings, first_guesses, new_space
 from mar_tools.tuning.tuner import Announce, Decision, Goal, Tuner
+from vision_serving.cores import usable_cores
 from vision_serving.errors import ConfigError
-from vision_serving.resources import usable_cores
 
 IMAGES = 100
 SHOWN = 8

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from mar_tools.command_line import new_parser, run
-from mar_tools.exports import read_manifest
-from mar_tools.recipes import VerificationRecipe
-from mar_tools.verification import verify_export
+from mar_tools.exporting.export_folders import read_manifest
+from mar_tools.models.recipes import VerificationRecipe
+from mar_tools.verification.gate import verify_export
 from vision_serving.errors import ConfigError
 from vision_serving.validation import parse_config
 

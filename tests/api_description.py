@@ -1,4 +1,4 @@
-"""docs/openapi.yaml, and what it says of an answer."""
+"""docs/use/openapi.yaml, and what it says of an answer."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ import requests
 import yaml
 from openapi_schema_validator import OAS30Validator
 
-PATH = Path(__file__).resolve().parents[1] / "docs" / "openapi.yaml"
+PATH = Path(__file__).resolve().parents[1] / "docs" / "use" / "openapi.yaml"
 JSON_TYPE = "application/json"
 
 

@@ -19,14 +19,13 @@ import yaml
 from fakes import FAKE_BACKENDS, TINY_CLASSIFIER, TINY_DETECTOR, write_model_dir
 from filelock import FileLock
 
-from mar_tools.checkpoints import Checkpoint, load_checkpoint
 from mar_tools.command_line import ROOT
-from mar_tools.conventions import HANDLERS
-from mar_tools.exporters import CANDIDATES
-from mar_tools.exports import export_folder, export_model
-from mar_tools.recipes import Recipe, read_recipe
-from mar_tools.verification import verify_export
-from mar_tools.verification.gate import read_report
+from mar_tools.exporting.export_folders import export_folder, export_model
+from mar_tools.exporting.exporters import CANDIDATES
+from mar_tools.models.checkpoints import Checkpoint, load_checkpoint
+from mar_tools.models.handlers_by_task import HANDLERS
+from mar_tools.models.recipes import Recipe, read_recipe
+from mar_tools.verification.gate import read_report, verify_export
 from vision_serving.backends import BACKENDS
 from vision_serving.handler import VisionHandler
 from vision_serving.options import Task
@@ -37,7 +36,7 @@ INSTALLED = [
     for name in BACKENDS
     if name in {backend for backend, _ in CANDIDATES["cpu"]} and (name != "tvm" or find_spec("tvm"))
 ]
-TVM_IS_MISSING = pytest.mark.skipif("tvm" not in INSTALLED, reason="pip install -r requirements-tvm.txt")
+TVM_IS_MISSING = pytest.mark.skipif("tvm" not in INSTALLED, reason="pip install -r requirements/tvm.txt")
 CPU_BACKENDS = [*(name for name in INSTALLED if name != "tvm"), pytest.param("tvm", marks=TVM_IS_MISSING)]
 MakeHandler = Callable[..., VisionHandler]
 MakeRecipe = Callable[..., Path]

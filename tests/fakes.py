@@ -14,7 +14,7 @@ from torch import Tensor
 from ts.context import Context, RequestProcessor
 
 from vision_serving.config import BackendConfig
-from vision_serving.images import Image
+from vision_serving.pictures.decoding import Image
 
 Colour = tuple[int, int, int]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import TinyModel
 
-from mar_tools.exporters import EXPORTERS
-from mar_tools.sources import SOURCES as SOURCES_OF_MODELS
+from mar_tools.exporting.exporters import EXPORTERS
+from mar_tools.models.sources import SOURCES as SOURCES_OF_MODELS
 from vision_serving.backends import BACKENDS
 from vision_serving.graphs.sources import BUILDERS, SOURCE_KEYS
 
@@ -25,54 +25,27 @@ TOOL_FILES = sorted(TOOLS.rglob("*.py"))
 SCRIPT_FILES = sorted((ROOT / "scripts").glob("*.py"))
 SOURCES = [*ENTRY_FILES, *CORE_FILES, *TOOL_FILES, *SCRIPT_FILES]
 
-# A module imports from layers below its own; `x.*` is every module in the package x.
+# Ground files, and packages in the order of a request: each imports from those of lower layers.
 LAYERS = (
-    {"errors"},
-    {"validation"},
-    {"options"},
-    {"config", "predictions", "media_types", "lettering", "tensor_requests"},
-    {
-        "payload",
-        "colours",
-        "image_headers",
-        "image_structure",
-        "images",
-        "drawing",
-        "preprocessing",
-        "postprocessing",
+    (
+        "errors",
+        "validation",
+        "options",
+        "config",
+        "predictions",
         "metrics",
-        "responses",
-        "resources",
         "labels",
-        "failures",
-        "protection",
-        "model_card",
-        "tensor_answers",
-        "backends.base",
-        "masks",
-        "keypoints",
-    },
-    {"instances", "pictures", "draining"},
-    {"attribution"},
-    {"heat_maps"},
-    {"graphs", "graphs.*", "tiling"},
-    {"backends.*"},
-    {"backends"},
-    {"preparation"},
-    {"batching", "explanations", "outcomes"},
-    {"picture_answers"},
-    {"handler"},
+        "cores",
+        "geometry",
+        "foreign_errors",
+    ),
+    ("requests", "graphs"),
+    ("pictures", "backends"),
+    ("results", "explaining"),
+    ("answers",),
+    ("worker", "batching"),
+    ("handler",),
 )
-WITHIN_A_LAYER = {
-    ("protection", "failures"),
-    ("responses", "payload"),
-    ("responses", "tensor_answers"),
-    ("preprocessing", "images"),
-    ("images", "colours"),
-    ("images", "image_headers"),
-    ("images", "image_structure"),
-    ("backends.torch_compile", "backends.eager"),  # its graph is eager's, and then compiled
-}
 # The packages that only a backend's own files know. The backends of PyTorch itself have none, but for their exporters.
 RUNTIMES = {
     "eager": set[str](),
@@ -118,28 +91,24 @@ def packages(imports: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in imports}
 
 
-def core_name(path: Path) -> str:
-    """`graphs/pixels.py` -> `graphs.pixels`, `graphs/__init__.py` -> `graphs`."""
-    return ".".join(path.relative_to(CORE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
-
-
-def layer_of(name: str) -> int:
-    exact = [number for number, layer in enumerate(LAYERS) if name in layer]
-    package = [number for number, layer in enumerate(LAYERS) if f"{name.partition('.')[0]}.*" in layer]
-    assert exact or package, f"{name} has no layer: say in LAYERS and in the design where it belongs"
-    return (exact or package)[0]
-
-
-def may_import(importer: str, imported: str) -> bool:
-    same_package = importer.partition(".")[0] == imported.partition(".")[0] == "graphs"
-    return layer_of(imported) < layer_of(importer) or (importer, imported) in WITHIN_A_LAYER or same_package
+def layer_of(module: str) -> int:
+    """Of `vision_serving.pictures.tiles`: that of `pictures`."""
+    name = module.split(".")[1]
+    assert any(name in layer for layer in LAYERS), (
+        f"{name} has no layer: say in LAYERS and in the design where it belongs"
+    )
+    return next(number for number, layer in enumerate(LAYERS) if name in layer)
 
 
 @pytest.mark.parametrize("path", CORE_FILES, ids=file_id)
 def test_a_core_module_imports_only_from_lower_layers(path: Path) -> None:
-    importer = core_name(path)
-    imported = {name.removeprefix("vision_serving.") for name in imports_of(path) if name.startswith("vision_serving.")}
-    assert [name for name in sorted(imported) if not may_import(importer, name)] == []
+    importer = "vision_serving." + path.relative_to(CORE).parts[0].removesuffix(".py")
+    imported = sorted(name for name in imports_of(path) if name.startswith("vision_serving."))
+    assert [
+        name
+        for name in imported
+        if name.split(".")[1] != importer.split(".")[1] and layer_of(name) > layer_of(importer)
+    ] == []
 
 
 @pytest.mark.parametrize("path", [*CORE_FILES, *ENTRY_FILES], ids=file_id)
@@ -164,7 +133,7 @@ def test_nobody_writes_a_second_spelling_of_a_module(path: Path) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_runtime_is_imported_only_by_its_own_backend_and_exporter(backend: str) -> None:
-    own = {CORE / "backends" / f"{backend}.py", TOOLS / "exporters" / f"{backend}.py"}
+    own = {CORE / "backends" / f"{backend}.py", TOOLS / "exporting" / "exporters" / f"{backend}.py"}
     if backend == "onnxruntime":
         own.add(CORE / "graphs" / "onnx_network.py")  # a model that is an ONNX file has no other reference
     assert {path for path in SOURCES if RUNTIMES[backend] & packages(imports_of(path))} <= own
@@ -182,7 +151,7 @@ def test_the_tools_that_every_process_of_a_build_imports_do_not_wait_for_torchvi
         for path in TOOL_FILES
         if "torchvision" in packages(module_level_imports_of(path))
     }
-    assert found == {"fidelity/torchvision_cases.py", "sources/torchvision.py", "sweeping/zoo.py"}
+    assert found == {"models/sources/torchvision.py"}
 
 
 @pytest.mark.parametrize("path", [*CORE_FILES, *ENTRY_FILES], ids=file_id)
@@ -198,19 +167,19 @@ def test_every_source_of_a_recipe_has_its_builder_and_its_tools() -> None:
 
 @pytest.mark.parametrize("path", sorted((CORE / "backends").glob("*.py")), ids=file_id)
 def test_a_backend_knows_nothing_of_images_labels_or_http(path: Path) -> None:
-    foreign = {"images", "preprocessing", "postprocessing", "predictions", "payload", "responses", "handler"}
-    assert imports_of(path) & {f"vision_serving.{name}" for name in foreign} == set()
+    foreign = {"pictures", "results", "predictions", "requests", "answers", "labels", "handler"}
+    assert {name.split(".")[1] for name in imports_of(path) if name.startswith("vision_serving.")} & foreign == set()
 
 
 def test_every_backend_has_its_exporter_and_file_names_are_the_keys() -> None:
     assert BACKENDS.keys() == EXPORTERS.keys()
     for key in BACKENDS:
         assert BACKENDS[key].partition(":")[0] == f"vision_serving.backends.{key}"
-        assert EXPORTERS[key] == f"mar_tools.exporters.{key}"
+        assert EXPORTERS[key] == f"mar_tools.exporting.exporters.{key}"
 
 
 def test_every_backend_and_exporter_file_is_in_its_table() -> None:
-    for folder in (CORE / "backends", TOOLS / "exporters"):
+    for folder in (CORE / "backends", TOOLS / "exporting" / "exporters"):
         assert {path.stem for path in folder.glob("*.py")} - {"__init__", "base"} == BACKENDS.keys()
 
 
@@ -282,7 +251,7 @@ from pathlib import Path
 import PIL.Image, torch
 from image_classification import ImageClassificationHandler
 from object_detection import ObjectDetectionHandler
-from vision_serving.payload import Payload
+from vision_serving.requests.payload import Payload
 from vision_serving.predictions import Classification, Detections
 
 picture = io.BytesIO()

@@ -10,7 +10,7 @@ import pytest
 from mar_tools.command_line import ROOT
 from mar_tools.images import find_images
 from vision_serving.config import ImageLimits
-from vision_serving.images import decode_image
+from vision_serving.pictures.decoding import decode_image
 
 EXAMPLES = ROOT / "examples"
 ANNOTATIONS = Path("digits_detection") / "heldout" / "annotations.json"

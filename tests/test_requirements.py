@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mar_tools.exporters import EXPORTERS
+from mar_tools.exporting.exporters import EXPORTERS
 from vision_serving.backends import BACKENDS
 from vision_serving.errors import EXTRAS, how_to_install
 
@@ -20,11 +20,11 @@ WITHOUT_EXTRAS = f"import sys; sys.modules.update(dict.fromkeys({sorted(EXTRAS)}
 
 def test_a_missing_package_is_in_the_requirements_that_its_message_names() -> None:
     for module, extra in EXTRAS.items():
-        lines = (ROOT / f"requirements-{extra}.txt").read_text(encoding="utf-8").splitlines()
+        lines = (ROOT / "requirements" / f"{extra}.txt").read_text(encoding="utf-8").splitlines()
         names = {re.split(r"[<>=~]", line)[0] for line in lines}
         assert DISTRIBUTIONS.get(module, module) in names
     error = ModuleNotFoundError(name="onnx.helper")
-    assert how_to_install(error) == "the package 'onnx': pip install -c constraints.txt -r requirements-onnx.txt"
+    assert how_to_install(error) == "the package 'onnx': pip install -c constraints.txt -r requirements/onnx.txt"
 
 
 @pytest.mark.parametrize("modules", [EXPORTERS, BACKENDS], ids=["exporters", "backends"])

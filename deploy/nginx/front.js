@@ -45,7 +45,7 @@ const PROBES = [
     [/^\/ping$/, ping],
 ];
 
-// The tensors that our handlers take and give: docs/protocols.md.
+// The tensors that our handlers take and give: docs/use/protocols.md.
 const INPUTS = [{name: 'image', datatype: 'BYTES', shape: [-1]}];
 const CLASSES = [
     {name: 'predictions', datatype: 'BYTES', shape: [-1]},

@@ -30,17 +30,17 @@ from examples.digits import load_digit_split
 from examples.digits_detection.large_scenes import DIGITS, SIZE_HW, draw_large_scene
 from examples.digits_detection.scenes import Scene
 from examples.training import describe_environment, write_json
-from mar_tools.archive import extract_archive
-from mar_tools.verification import load_handler
+from mar_tools.archives.archive import extract_archive
+from mar_tools.verification.observations import load_handler
 from vision_serving.config import ImageLimits
+from vision_serving.cores import ThreadPlan
+from vision_serving.geometry import ImageGeometry, Region
 from vision_serving.handler import VisionHandler
 from vision_serving.options import DetectionOptions, Options
-from vision_serving.payload import Payload
-from vision_serving.postprocessing import intersect, measure_areas, measure_iou
 from vision_serving.predictions import Detections, Prediction
-from vision_serving.preprocessing import ImageGeometry, Region
-from vision_serving.resources import ThreadPlan
-from vision_serving.tiling import BORDER, merge_tiles
+from vision_serving.requests.payload import Payload
+from vision_serving.results.postprocessing import intersect, measure_areas, measure_iou
+from vision_serving.results.tile_merging import BORDER, merge_tiles
 
 RESULTS = Path(__file__).resolve().parent / "tiling_results.json"
 SEED = 2_000_003  # far from those of the training and its test

@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 from vision_serving.errors import RequestError
-from vision_serving.failures import is_device_lost, is_out_of_memory, release_memory, to_request_error
+from vision_serving.foreign_errors import is_device_lost, is_out_of_memory, release_memory, to_request_error
+from vision_serving.geometry import ImageGeometry
 from vision_serving.metrics import StageTimings
 from vision_serving.options import Options
+from vision_serving.pictures.preparation import Item, group_items
+from vision_serving.pictures.resizing import ImageBatch, join_batches
 from vision_serving.predictions import Prediction
-from vision_serving.preparation import Item, Place, group_items
-from vision_serving.preprocessing import ImageBatch, ImageGeometry, join_batches
-from vision_serving.responses import ItemResult
+from vision_serving.requests.contents import Place
+from vision_serving.results.outcome import ItemResult
 
 Infer: TypeAlias = Callable[[ImageBatch], dict[str, Tensor]]
 Postprocess: TypeAlias = Callable[[Mapping[str, Tensor], ImageBatch, Sequence[Options]], list[Prediction]]

@@ -118,7 +118,7 @@ class ImageLimits(StrictModel):
     max_request_pixels    of its images together, where it has several, by their headers
     max_tiles             of all its images together, beside the images themselves
     max_explanation_s     seconds for all explanations of a batch together, which its predictions wait for; 0: none
-    formats               HEIF needs requirements-heif.txt, the others are Pillow's own
+    formats               HEIF needs requirements/heif.txt, the others are Pillow's own
     """
 
     max_pixels: Annotated[int, Field(gt=0)] = 50_000_000

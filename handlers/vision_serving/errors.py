@@ -127,7 +127,7 @@ def last_line(error: Exception) -> str:
     return next(reversed(str(error).strip().splitlines()), type(error).__name__)
 
 
-# Packages beyond requirements.txt, by the name they are imported by -> requirements-<that>.txt.
+# Packages beyond requirements.txt, by the name they are imported by -> requirements/<that>.txt.
 EXTRAS = {
     "onnx": "onnx",
     "onnxscript": "onnx",
@@ -149,5 +149,5 @@ EXTRAS = {
 def how_to_install(error: ModuleNotFoundError) -> str:
     """What is missing, and the command that brings it."""
     name = str(error.name).partition(".")[0]
-    what = f"-c constraints.txt -r requirements-{EXTRAS[name]}.txt" if name in EXTRAS else name
+    what = f"-c constraints.txt -r requirements/{EXTRAS[name]}.txt" if name in EXTRAS else name
     return f"the package {name!r}: pip install {what}"

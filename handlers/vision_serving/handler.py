@@ -13,42 +13,43 @@ import orjson
 import torch
 from torch import Tensor
 
+from vision_serving.answers.annotated import encode_answer, options_for_drawing
+from vision_serving.answers.outcomes import collect, predict_each
+from vision_serving.answers.responses import Response, ServedModel, bound, encode_response, header_text
 from vision_serving.backends import find_backend, load_backend
 from vision_serving.backends.base import Backend
 from vision_serving.batching import Batcher
 from vision_serving.config import BackendConfig, DeviceType, HandlerConfig, ImageLimits, read_handler_config
-from vision_serving.draining import find_refusal, keep_still_if_leaving, refuse
+from vision_serving.cores import ThreadPlan, plan_threads, usable_cores
 from vision_serving.errors import (
     BackendError,
     DeviceLostError,
     OutOfResourcesError,
     RequestError,
 )
-from vision_serving.explanations import Explainer, wants_explanation
-from vision_serving.failures import to_request_error
-from vision_serving.images import Image, Shrink, load_formats, shrink_jpeg
+from vision_serving.explaining.explanations import Explainer, wants_explanation
+from vision_serving.foreign_errors import to_request_error
+from vision_serving.geometry import ImageGeometry
 from vision_serving.labels import read_labels
-from vision_serving.media_types import JSON_TYPE
 from vision_serving.metrics import StageTimings
-from vision_serving.model_card import build_card, is_describe_job
 from vision_serving.options import Options, parse_options
-from vision_serving.outcomes import collect, predict_each
-from vision_serving.payload import Payload, parse_payload
-from vision_serving.picture_answers import encode_answer, options_for_drawing
+from vision_serving.pictures.decoding import Image, Shrink, load_formats, shrink_jpeg
+from vision_serving.pictures.preparation import Item, Preparer, check_cost, list_sources, split_sources
+from vision_serving.pictures.resizing import ImageBatch, spare_ratio
 from vision_serving.predictions import Prediction
-from vision_serving.preparation import Item, Place, Preparer, check_cost, list_sources, split_sources
-from vision_serving.preprocessing import ImageBatch, ImageGeometry, spare_ratio
-from vision_serving.protection import WorkerGuard
-from vision_serving.resources import (
+from vision_serving.requests.accept import JSON_TYPE
+from vision_serving.requests.contents import Place
+from vision_serving.requests.payload import Payload, parse_payload
+from vision_serving.results.outcome import ItemResult, Outcome
+from vision_serving.worker.draining import find_refusal, keep_still_if_leaving, refuse
+from vision_serving.worker.guard import WorkerGuard
+from vision_serving.worker.model_card import build_card, is_describe_job
+from vision_serving.worker.server_settings import (
     DEFAULT_ANSWER_BYTES,
-    ThreadPlan,
     configured_answer_bytes,
     configured_headroom_mb,
     configured_threads,
-    plan_threads,
-    usable_cores,
 )
-from vision_serving.responses import ItemResult, Outcome, Response, ServedModel, bound, encode_response, header_text
 
 ReadOptions = Callable[[Mapping[str, Any]], Options]
 

@@ -62,7 +62,7 @@ def _check_tile_size(value: int) -> int:
 
 
 class DetectionOptions(StrictModel):
-    """What a detection request may choose; docs/detection.md tells what each does.
+    """What a detection request may choose; docs/use/detection.md tells what each does.
 
     class_filter, class_thresholds   name classes by label or class id
     tile_size                        pixels of the upright image, 0 for no tiles; tile_overlap: share of a tile

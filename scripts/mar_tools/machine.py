@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from vision_serving.config import DeviceType
-from vision_serving.resources import usable_cores
+from vision_serving.cores import usable_cores
 
 MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 

@@ -1,4 +1,4 @@
-"""docs/openapi.yaml is valid, complete, and accepted by a generator of clients."""
+"""docs/use/openapi.yaml is valid, complete, and accepted by a generator of clients."""
 
 import dataclasses
 import shutil

@@ -9,10 +9,10 @@ from conftest import CPU_BACKENDS, TinyModel
 from fakes import generate_image
 from torch import Tensor
 
-from mar_tools.verification import load_handler
+from mar_tools.verification.observations import load_handler
 from vision_serving.backends.base import Backend
+from vision_serving.cores import ThreadPlan
 from vision_serving.handler import VisionHandler
-from vision_serving.resources import ThreadPlan
 
 MODELS = ["tiny_classifier", "tiny_detector"]
 THREADS = ThreadPlan(engine=2, decode=1, pin=False)

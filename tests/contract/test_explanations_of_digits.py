@@ -4,20 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from examples.digits import draw_ink, load_digit_split
 from fakes import encode_image
 from numpy.typing import NDArray
 
-from mar_tools.checkpoints import load_checkpoint
+from examples.digits import draw_ink, load_digit_split
 from mar_tools.command_line import ROOT
-from mar_tools.exports import export_model
-from mar_tools.recipes import read_recipe
-from mar_tools.verification import load_handler
+from mar_tools.exporting.export_folders import export_model
+from mar_tools.models.checkpoints import load_checkpoint
+from mar_tools.models.recipes import read_recipe
+from mar_tools.verification.observations import load_handler
+from vision_serving.cores import ThreadPlan
 from vision_serving.handler import VisionHandler
-from vision_serving.images import Image
-from vision_serving.payload import Payload
+from vision_serving.pictures.decoding import Image
 from vision_serving.predictions import Explanation
-from vision_serving.resources import ThreadPlan
+from vision_serving.requests.payload import Payload
 
 SIDE = 96
 DIGITS = 5

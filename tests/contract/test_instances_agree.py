@@ -19,18 +19,19 @@ from safetensors.torch import save_file
 from test_torchvision_agrees import ROUNDED_PX, assert_same_detections, handler_of, predict, to_float
 from torch import Tensor
 
-from mar_tools.checkpoints import load_checkpoint
-from mar_tools.exports import export_model
-from mar_tools.recipes import read_recipe
-from mar_tools.sources.torchvision import default_options, preprocessing_of_detector
-from mar_tools.verification import load_handler, verify_export
+from mar_tools.exporting.export_folders import export_model
+from mar_tools.models.checkpoints import load_checkpoint
+from mar_tools.models.recipes import read_recipe
+from mar_tools.models.sources.torchvision import default_options, preprocessing_of_detector
+from mar_tools.verification.gate import verify_export
+from mar_tools.verification.observations import load_handler
 from object_detection import ObjectDetectionHandler
 from vision_serving.config import HandlerConfig
 from vision_serving.errors import BackendError, ConfigError, ImageDecodeError
 from vision_serving.handler import VisionHandler
-from vision_serving.images import Image
-from vision_serving.payload import Payload
+from vision_serving.pictures.decoding import Image
 from vision_serving.predictions import Detections, KeypointDetection, MaskDetection
+from vision_serving.requests.payload import Payload
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in pycocotools
 NETWORKS: dict[str, Callable[[], Any]] = {"masks": tiny_mask_rcnn, "keypoints": tiny_keypoint_rcnn}

@@ -13,8 +13,8 @@ from pathlib import Path
 import orjson, torch
 from vision_serving.backends import load_backend
 from vision_serving.config import BackendConfig, read_handler_config
-from vision_serving.failures import is_out_of_memory
-from vision_serving.protection import held_bytes, limit_data
+from vision_serving.foreign_errors import is_out_of_memory
+from vision_serving.worker.guard import held_bytes, limit_data
 
 torch.set_num_threads(1)
 small = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)

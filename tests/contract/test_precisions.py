@@ -5,9 +5,10 @@ import torch
 from conftest import INSTALLED, TinyModel
 from fakes import generate_image
 
-from mar_tools.exporters import CANDIDATES
-from mar_tools.exports import export_model
-from mar_tools.verification import load_handler, verify_export
+from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.exporters import CANDIDATES
+from mar_tools.verification.gate import verify_export
+from mar_tools.verification.observations import load_handler
 from vision_serving.config import DeviceType, Precision
 
 LOWER = [("cpu", *pair) for pair in CANDIDATES["cpu"] if pair[1] != "fp32"]

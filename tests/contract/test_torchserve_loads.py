@@ -12,9 +12,9 @@ import pytest
 from conftest import TinyModel
 from fakes import encode_image, generate_image
 
-from mar_tools.archive import extract_archive
+from mar_tools.archives.archive import extract_archive
+from mar_tools.building.packing import build_archive
 from mar_tools.command_line import HANDLERS
-from mar_tools.packing import build_archive
 
 # Runs as a worker does: the extracted archive first on the path, nothing else of the project, TorchServe's loader.
 WORKER = """

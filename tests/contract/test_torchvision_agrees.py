@@ -16,18 +16,18 @@ from torchvision import models
 from torchvision.transforms import functional
 
 from image_classification import ImageClassificationHandler
-from mar_tools.sources.torchvision import default_options, preprocessing_of_detector, preprocessing_of_preset
-from mar_tools.weights import load_weights
+from mar_tools.models.sources.torchvision import default_options, preprocessing_of_detector, preprocessing_of_preset
+from mar_tools.models.weights import load_weights
 from object_detection import ObjectDetectionHandler
 from vision_serving.batching import Batcher
 from vision_serving.config import HandlerConfig, PreprocessingConfig
 from vision_serving.graphs import build_graph
 from vision_serving.graphs.sources import NetworkSource, build_network
 from vision_serving.handler import VisionHandler
-from vision_serving.images import Image
-from vision_serving.payload import Payload
+from vision_serving.pictures.decoding import Image
+from vision_serving.pictures.preparation import Preparer
 from vision_serving.predictions import Classification, Detections
-from vision_serving.preparation import Preparer
+from vision_serving.requests.payload import Payload
 
 NUM_CLASSES = 5
 NO_FOLDER = Path()  # torchvision's builders need none

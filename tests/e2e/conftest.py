@@ -17,15 +17,15 @@ import requests
 import yaml
 from conftest import OncePerRun
 
-from mar_tools.checkpoints import load_checkpoint
+from mar_tools.building.packing import build_archive
 from mar_tools.command_line import HANDLERS
-from mar_tools.exports import export_model
-from mar_tools.packing import build_archive
-from mar_tools.ports import free_addresses
-from mar_tools.properties_file import with_values
-from mar_tools.recipes import read_recipe
-from mar_tools.server import Server
-from mar_tools.verification import verify_export
+from mar_tools.exporting.export_folders import export_model
+from mar_tools.models.checkpoints import load_checkpoint
+from mar_tools.models.recipes import read_recipe
+from mar_tools.serving.config_file import with_values
+from mar_tools.serving.ports import free_addresses
+from mar_tools.serving.server import Server
+from mar_tools.verification.gate import verify_export
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -131,7 +131,7 @@ def service(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="session")
 def cloud(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A server as docs/protocols.md configures a container: one model, the platform's access control alone.
+    """A server as docs/use/protocols.md configures a container: one model, the platform's access control alone.
 
     It has TorchServe's own parts of the Open Inference Protocol too.
     """

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from http.client import HTTPException, HTTPResponse
 from typing import NamedTuple
 
-from mar_tools.ports import LOOPBACK
+from mar_tools.serving.ports import LOOPBACK
 
 TIMEOUT_S = 30.0
 Headers = Iterable[tuple[str, str]]

@@ -1,6 +1,6 @@
 """Closed by default: who may ask what of a server with the shipped configuration. Canaries prove that nothing runs.
 
-docs/routes.md lists the routes; its table is what is asked here.
+docs/operate/routes.md lists the routes; its table is what is asked here.
 """
 
 import re
@@ -18,14 +18,14 @@ import psutil
 import pytest
 from http_fakes import Answer, Request, serve_requests
 
-from mar_tools.ports import LOOPBACK
-from mar_tools.torchserve_api import ServerError
+from mar_tools.serving.ports import LOOPBACK
+from mar_tools.serving.torchserve_api import ServerError
 
 from .canaries import Canaries, build_canaries
 from .conftest import ROOT, Service, run_script, serve
 from .raw_http import Headers, ask, bearer
 
-PAGE = ROOT / "docs" / "routes.md"
+PAGE = ROOT / "docs" / "operate" / "routes.md"
 KINDS = ("inference", "management", "API")
 ROW = re.compile(r"\| (inference|management|metrics) \| `([A-Z]+) (\S+)` \| (inference|management|API|none) \|")
 GRPC_ROW = re.compile(r"\| gRPC (inference|management) \| `(\S+)` \| (inference|management) \|")

@@ -1,4 +1,4 @@
-"""What the platforms ask of a container, from the server that docs/protocols.md configures for them."""
+"""What the platforms ask of a container, from the server that docs/use/protocols.md configures for them."""
 
 import base64
 import json

@@ -14,11 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mar_tools.archive import DIGESTS
-from mar_tools.java import find_java_home
-from mar_tools.properties_file import with_values
-from mar_tools.server import Server
-from mar_tools.torchserve_api import ServerError
+from mar_tools.archives.archive import DIGESTS
+from mar_tools.serving.config_file import with_values
+from mar_tools.serving.java import find_java_home
+from mar_tools.serving.server import Server
+from mar_tools.serving.torchserve_api import ServerError
 
 from .conftest import EXAMPLES, Service, run_script, scene_path, write_configuration
 

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 import requests
 
-from mar_tools.torchserve_api import ServerError
+from mar_tools.serving.torchserve_api import ServerError
 
 from .conftest import BATCH_DELAY_MS, Service, build_digits, run_script
 from .test_requests import GARBAGE, OCTETS, best_label, to_v1

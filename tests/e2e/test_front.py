@@ -22,10 +22,10 @@ import requests
 import yaml
 from tritonclient import http as triton
 
-from mar_tools import nginx as nginx_module
-from mar_tools.front import SETTINGS, Front
-from mar_tools.nginx import NginxError, find_nginx
-from mar_tools.ports import find_free_ports
+from mar_tools.front import nginx as nginx_module
+from mar_tools.front.front import SETTINGS, Front
+from mar_tools.front.nginx import NginxError, find_nginx
+from mar_tools.serving.ports import find_free_ports
 from vision_serving.errors import ConfigError
 
 from .conftest import Service, run_script, serve

@@ -1,4 +1,4 @@
-"""Real answers are what docs/openapi.yaml says, and its examples are true."""
+"""Real answers are what docs/use/openapi.yaml says, and its examples are true."""
 
 import io
 from typing import Any

@@ -16,11 +16,11 @@ import pytest
 import requests
 import yaml
 
-from mar_tools.archive import DIGESTS, MANIFEST
-from mar_tools.golden import GOLDEN
-from mar_tools.server import Server
-from mar_tools.server_processes import find_workers, wait_until_ended
-from vision_serving.resources import read_model
+from mar_tools.archives.archive import DIGESTS, MANIFEST
+from mar_tools.archives.golden_prediction import GOLDEN
+from mar_tools.serving.processes import find_workers, wait_until_ended
+from mar_tools.serving.server import Server
+from vision_serving.worker.server_settings import read_model
 
 from .conftest import Service, run_script, write_configuration
 from .test_commands import listening

@@ -13,7 +13,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from vision_serving.drawing import MIN_SIDE, class_colour
+from vision_serving.answers.drawing import MIN_SIDE, class_colour
 
 from .conftest import EXAMPLES, Service, run_script
 from .test_requests import GARBAGE, OCTETS

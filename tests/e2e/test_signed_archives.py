@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mar_tools.server import Server
+from mar_tools.serving.server import Server
 
 from .canaries import build_canaries
 from .conftest import run_script, write_configuration

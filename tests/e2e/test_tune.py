@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import RunHere
 
-from mar_tools.drift import find_differences
-from mar_tools.properties_file import model_section
-from mar_tools.server import Server
+from mar_tools.serving.config_drift import find_differences
+from mar_tools.serving.config_file import model_section
+from mar_tools.serving.server import Server
 from mar_tools.tuning.deployment import Candidate, apply_settings, current_settings
 
 from .conftest import ROOT, Service, run_script

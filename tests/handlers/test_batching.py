@@ -7,12 +7,13 @@ from torch import Tensor
 
 from vision_serving.batching import Batcher
 from vision_serving.errors import DeviceLostError, InferenceError, OutOfResourcesError, RequestError
-from vision_serving.failures import is_device_lost, is_out_of_memory, to_request_error
+from vision_serving.foreign_errors import is_device_lost, is_out_of_memory, to_request_error
+from vision_serving.geometry import ImageGeometry
 from vision_serving.metrics import StageTimings
 from vision_serving.options import ClassificationOptions, Options
+from vision_serving.pictures.preparation import Item
+from vision_serving.pictures.resizing import ImageBatch
 from vision_serving.predictions import Classification, ClassScore, Prediction
-from vision_serving.preparation import Item
-from vision_serving.preprocessing import ImageBatch, ImageGeometry
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 ILLEGAL = "CUDA error: an illegal memory access was encountered"

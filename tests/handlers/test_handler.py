@@ -46,10 +46,10 @@ from vision_serving.errors import (
     VisionServingError,
 )
 from vision_serving.handler import VisionHandler, choose_device
-from vision_serving.payload import Payload, parse_payload
 from vision_serving.predictions import Classification, Detections
-from vision_serving.responses import ItemResult, Outcome
-from vision_serving.tensor_requests import Pixels
+from vision_serving.requests.contents import Pixels
+from vision_serving.requests.payload import Payload, parse_payload
+from vision_serving.results.outcome import ItemResult, Outcome
 
 
 def one(*images: bytes | RequestError, **options: Any) -> Payload:
@@ -240,7 +240,7 @@ def test_a_decoder_that_fails_in_an_unknown_way_fails_its_image_alone(
             raise AttributeError("deep inside a decoder")
         return image
 
-    monkeypatch.setattr("vision_serving.images._to_upright", break_on_green)
+    monkeypatch.setattr("vision_serving.pictures.decoding._to_upright", break_on_green)
     outcomes = make_handler("classification").predict([one(png(RED)), one(png(GREEN)), one(png(BLUE))])
     assert summaries(outcomes) == [["red"], [ImageDecodeError], ["blue"]]
 

@@ -8,8 +8,8 @@ import torch
 
 from vision_serving.backends.base import Backend
 from vision_serving.config import BackendConfig
+from vision_serving.cores import cpu_features
 from vision_serving.errors import BackendError, MissingPackageError, how_to_install
-from vision_serving.resources import cpu_features
 
 # OpenVINO and NNCF tell Google Analytics, in forks of this process, that they are imported and what they convert.
 # Without this package they tell nobody.

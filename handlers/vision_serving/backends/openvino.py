@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError, DeviceLostError, last_line
-from vision_serving.failures import is_out_of_memory
+from vision_serving.foreign_errors import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from mar_tools.building.candidates import Candidate, mark_fastest, record_candidates, write_candidates
 from mar_tools.building.timing import TIMED_IMAGES, Timing, TimingPlan, time_exports
 from mar_tools.building.trials import MB, NOT_POSSIBLE, new_trial, run_trial
-from mar_tools.exporters import find_candidates
-from mar_tools.exports import ONNX_BACKENDS, export_folder
+from mar_tools.exporting.export_folders import ONNX_BACKENDS, export_folder
+from mar_tools.exporting.exporters import find_candidates
 from mar_tools.images import choose_images
 from mar_tools.machine import memory_bytes
-from mar_tools.recipes import Recipe
+from mar_tools.models.recipes import Recipe
 from vision_serving.config import DeviceType, Precision
 from vision_serving.errors import ConfigError
 

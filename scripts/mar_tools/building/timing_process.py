@@ -16,12 +16,12 @@ from typing import Any, TextIO
 import orjson
 
 from mar_tools.building.timing import Round, TimingJob
-from mar_tools.verification import load_handler
+from mar_tools.verification.observations import load_handler
+from vision_serving.answers.responses import encode_response
 from vision_serving.config import ImageLimits
 from vision_serving.errors import VisionServingError
 from vision_serving.handler import VisionHandler
-from vision_serving.payload import Payload
-from vision_serving.responses import encode_response
+from vision_serving.requests.payload import Payload
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from mar_tools.isolation import describe_end, has_ended, isolated, kill_session, python_command
+from mar_tools.child_processes import describe_end, has_ended, isolated, kill_session, python_command
 
 CHUNK_BYTES = 65536
 END_PATIENCE_S = 10.0  # a crash writes a core dump or a stack before the process is gone

@@ -8,11 +8,11 @@ import traceback
 from pathlib import Path
 
 from mar_tools.building.trials import NOT_POSSIBLE, RESULT, TRIAL, Trial, TrialResult
-from mar_tools.checkpoints import load_checkpoint
 from mar_tools.command_line import run
-from mar_tools.conventions import REFERENCE
-from mar_tools.exports import export_model, load_reference
-from mar_tools.verification import verify_export
+from mar_tools.exporting.export_folders import export_model, load_reference
+from mar_tools.models.checkpoints import load_checkpoint
+from mar_tools.models.handlers_by_task import REFERENCE
+from mar_tools.verification.gate import verify_export
 from vision_serving.errors import MissingPackageError, VisionServingError
 
 MESSAGE_CHARS = 300

@@ -7,9 +7,9 @@ from pathlib import Path
 import orjson
 
 from mar_tools.building.candidates import Candidate, Verdict
-from mar_tools.exports import artifact_files, export_folder
-from mar_tools.isolation import python_command, run_isolated
-from mar_tools.recipes import Recipe
+from mar_tools.child_processes import python_command, run_isolated
+from mar_tools.exporting.export_folders import artifact_files, export_folder
+from mar_tools.models.recipes import Recipe
 from mar_tools.verification.gate import read_report
 from vision_serving.config import DeviceType, Precision, read_handler_config
 from vision_serving.validation import StrictModel

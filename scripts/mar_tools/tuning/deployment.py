@@ -5,18 +5,18 @@ from pathlib import Path
 
 import torch
 
-from mar_tools.archive import check_archive
-from mar_tools.archive_policy import check_registered
-from mar_tools.benchmarking.answers import open_export
-from mar_tools.drift import DEFAULTS
-from mar_tools.properties_file import model_section, rewrite, with_model
-from mar_tools.server import Server
-from mar_tools.torchserve_api import ServerError
+from mar_tools.archives.archive import check_archive
+from mar_tools.archives.policy import check_registered
+from mar_tools.load_testing.answers import open_export
+from mar_tools.serving.config_drift import DEFAULTS
+from mar_tools.serving.config_file import model_section, rewrite, with_model
+from mar_tools.serving.server import Server
+from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.tuning.space import Settings
 from vision_serving.config import read_handler_config
 from vision_serving.errors import ConfigError
 from vision_serving.handler import choose_device
-from vision_serving.resources import read_properties, read_threads, read_workers
+from vision_serving.worker.server_settings import read_properties, read_threads, read_workers
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mar_tools.benchmarking.closed_loop import run_closed_loop
-from mar_tools.benchmarking.measurement import Measurement
-from mar_tools.benchmarking.open_loop import run_open_loop
-from mar_tools.benchmarking.targets import Request, Target
+from mar_tools.load_testing.closed_loop import run_closed_loop
+from mar_tools.load_testing.measurement import Measurement
+from mar_tools.load_testing.open_loop import run_open_loop
+from mar_tools.load_testing.targets import Request, Target
 from mar_tools.tuning.space import Settings
 from vision_serving.errors import VisionServingError
 

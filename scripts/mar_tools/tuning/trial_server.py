@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mar_tools.benchmarking.served import find_served_models
-from mar_tools.benchmarking.targets import Target
-from mar_tools.properties_file import with_model, with_values
-from mar_tools.temporary_server import temporary_server
+from mar_tools.load_testing.served import find_served_models
+from mar_tools.load_testing.targets import Target
+from mar_tools.serving.config_file import with_model, with_values
+from mar_tools.serving.temporary_server import temporary_server
 from mar_tools.tuning.deployment import Candidate
 from mar_tools.tuning.space import Settings
 

@@ -7,17 +7,17 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mar_tools.benchmarking.measurement import Measurement
-from mar_tools.benchmarking.open_loop import run_open_loop
-from mar_tools.benchmarking.targets import Request, Target
-from mar_tools.torchserve_api import ServerError
+from mar_tools.load_testing.measurement import Measurement
+from mar_tools.load_testing.open_loop import run_open_loop
+from mar_tools.load_testing.targets import Request, Target
+from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.tuning.deployment import Candidate
 from mar_tools.tuning.probe import find_rate, keeps, measure_capacity, refuse_wrong
 from mar_tools.tuning.search import Attempt, Search
 from mar_tools.tuning.space import Settings
 from mar_tools.tuning.trial_server import serve_trial
-from vision_serving.resources import read_properties
 from vision_serving.validation import StrictModel
+from vision_serving.worker.server_settings import read_properties
 
 ROUNDS = 3
 ROUND_FACTOR = 2  # longer than the trials of the search: p99 is a matter of few requests

@@ -8,8 +8,3 @@ bounds.py        how much may differ, for each precision
 golden_making.py the picture and answer by which a served model is known to be right
 gate.py          verify_export writes verification.json, require_verified asks for it
 """
-
-from mar_tools.verification.gate import require_verified, verify_export
-from mar_tools.verification.observations import hash_config, load_handler
-
-__all__ = ["hash_config", "load_handler", "require_verified", "verify_export"]

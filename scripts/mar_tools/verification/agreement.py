@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mar_tools.signal_to_noise import signal_to_noise_db
+from mar_tools.exporting.signal_to_noise import signal_to_noise_db
 from mar_tools.verification.instance_agreement import measure_instances
 from mar_tools.verification.observations import Observation
 from vision_serving.options import Task
-from vision_serving.postprocessing import Candidates, measure_iou
+from vision_serving.results.postprocessing import Candidates, measure_iou
 
 TIE_SHARE = 0.05  # classes whose scores are within this share of each other ...
 TIE_SCORE = 0.001  # ... or this near, are tied

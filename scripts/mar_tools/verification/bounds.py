@@ -7,7 +7,7 @@ value is a fraction of the largest. The bounds on the signal-to-noise ratio keep
 
 from collections.abc import Mapping
 
-from mar_tools.recipes import VerificationRecipe
+from mar_tools.models.recipes import VerificationRecipe
 from vision_serving.config import Precision
 from vision_serving.errors import ConfigError
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
-from mar_tools.checkpoints import RANDOM
-from mar_tools.conventions import REFERENCE
-from mar_tools.exports import ExportManifest, hash_artifact, read_manifest
+from mar_tools.exporting.export_folders import ExportManifest, hash_artifact, read_manifest
 from mar_tools.machine import cpu_name
-from mar_tools.recipes import VerificationRecipe, check_truth
+from mar_tools.models.checkpoints import RANDOM
+from mar_tools.models.handlers_by_task import REFERENCE
+from mar_tools.models.recipes import VerificationRecipe, check_truth
 from mar_tools.verification.accuracy import accuracy_drop, measure_accuracy
 from mar_tools.verification.agreement import measure_agreement
 from mar_tools.verification.bounds import choose_bounds, choose_precision, find_failures
@@ -26,12 +26,12 @@ from mar_tools.verification.observations import (
     observe_reference,
 )
 from vision_serving.config import HandlerConfig, read_handler_config
+from vision_serving.cores import usable_cores
 from vision_serving.errors import ConfigError
 from vision_serving.handler import VisionHandler, find_shrink
-from vision_serving.images import open_image
 from vision_serving.labels import read_labels
 from vision_serving.options import DetectionOptions
-from vision_serving.resources import usable_cores
+from vision_serving.pictures.decoding import open_image
 from vision_serving.validation import read_yaml
 
 PACKAGES = ("torch", "torchvision", "openvino", "numpy", "Pillow")

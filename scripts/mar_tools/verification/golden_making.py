@@ -9,16 +9,16 @@ import orjson
 import PIL.Image
 import torch
 
-from mar_tools.golden import GOLDEN, LEAST_IOUS, PICTURE, SCORE_TOLERANCES, Found, Golden
+from mar_tools.archives.golden_prediction import GOLDEN, LEAST_IOUS, PICTURE, SCORE_TOLERANCES, Found, Golden
 from mar_tools.verification.agreement import measure_overlaps
 from mar_tools.verification.observations import Observation
+from vision_serving.answers.responses import encode_response
 from vision_serving.config import ImageLimits
 from vision_serving.errors import RequestError
 from vision_serving.handler import VisionHandler
-from vision_serving.images import decode_image
 from vision_serving.options import DetectionOptions
-from vision_serving.payload import Payload
-from vision_serving.responses import encode_response
+from vision_serving.pictures.decoding import decode_image
+from vision_serving.requests.payload import Payload
 
 LONGEST_SIDE = 512  # pixels; enough to know what is on it, and a few hundred kilobytes
 PICTURE_FORMAT = "PNG"

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from vision_serving.instances import take_values
-from vision_serving.keypoints import locate_keypoints
-from vision_serving.masks import THRESHOLD
-from vision_serving.postprocessing import Candidates
+from vision_serving.results.instances import take_values
+from vision_serving.results.keypoints import locate_keypoints
+from vision_serving.results.masks import THRESHOLD
+from vision_serving.results.postprocessing import Candidates
 
 OBSERVED = 20  # best boxes of an image: enough to compare, and to enlarge the heatmaps of hundreds takes minutes
 

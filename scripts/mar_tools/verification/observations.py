@@ -12,21 +12,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mar_tools.archives.digests import digest_config
 from mar_tools.command_line import HANDLERS as HANDLER_SOURCES
-from mar_tools.conventions import HANDLERS
-from mar_tools.exports import hash_artifact
-from mar_tools.fingerprints import digest_config
+from mar_tools.exporting.export_folders import hash_artifact
+from mar_tools.exporting.signal_to_noise import score_profile
 from mar_tools.machine import package_versions
-from mar_tools.signal_to_noise import score_profile
+from mar_tools.models.handlers_by_task import HANDLERS
 from mar_tools.verification.instance_agreement import observe_instances
 from vision_serving.config import HandlerConfig, ImageLimits, read_handler_config
+from vision_serving.cores import ThreadPlan
 from vision_serving.errors import BackendError, ConfigError
 from vision_serving.handler import VisionHandler
-from vision_serving.images import Image, Shrink, decode_image
 from vision_serving.options import DetectionOptions
-from vision_serving.postprocessing import read_candidates, select_detections
-from vision_serving.preprocessing import ImageBatch, model_hw
-from vision_serving.resources import ThreadPlan
+from vision_serving.pictures.decoding import Image, Shrink, decode_image
+from vision_serving.pictures.resizing import ImageBatch, model_hw
+from vision_serving.results.postprocessing import read_candidates, select_detections
 
 # Of one image. A classifier's: `logits` (C,). A detector's: after NMS, best first, of any score, `boxes` (K, 4) xyxy in
 # model pixels, `source_boxes` (K, 4) in pixels of the image, `scores` (K,), `class_ids` (K,); and `score_profile` (R,).

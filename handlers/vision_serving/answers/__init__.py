@@ -1,0 +1,1 @@
+"""Predictions become the bytes of an answer."""

@@ -1,0 +1,114 @@
+"""Predictions -> output tensors of the Open Inference Protocol (V2), in JSON or as binary data."""
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import orjson
+
+from vision_serving.predictions import Classification, ConvertedDetections, Detections, Explanation, Prediction
+from vision_serving.requests.open_inference import LENGTH_BYTES
+
+
+@dataclass(frozen=True)
+class OutputTensor:
+    """One output; values row by row."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    values: Sequence[Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "datatype": self.datatype, "shape": self.shape, "data": self.values}
+
+    def to_binary(self) -> tuple[dict[str, Any], bytes]:
+        """What the JSON says of it, and its data."""
+        data = PACKERS[self.datatype](self.values)
+        parameters = {"binary_data_size": len(data)}
+        return {"name": self.name, "datatype": self.datatype, "shape": self.shape, "parameters": parameters}, data
+
+
+@dataclass(frozen=True)
+class Column:
+    """A tensor (images, entries, *shape): one attribute of each class or object, padded to the longest answer."""
+
+    name: str
+    datatype: str
+    attribute: str
+    padding: Any
+    shape: tuple[int, ...] = ()
+
+    def to_tensor(self, answers: Sequence[Sequence[Any]]) -> OutputTensor:
+        width, read = max(map(len, answers)), attrgetter(self.attribute)
+        cells = [value for answer in answers for value in [*map(read, answer), *[self.padding] * (width - len(answer))]]
+        values = [number for cell in cells for number in cell] if self.shape else cells
+        return OutputTensor(self.name, self.datatype, (len(answers), width, *self.shape), values)
+
+
+CLASS_COLUMNS = (
+    Column("class_ids", "INT64", "class_id", -1),
+    Column("scores", "FP32", "score", 0.0),
+    Column("labels", "BYTES", "label", ""),
+)
+BOXES = Column("boxes", "FP32", "box", (0.0, 0.0, 0.0, 0.0), shape=(4,))
+
+
+def make_tensors(items: Sequence[Prediction | Explanation | Exception], entries: Sequence[str]) -> list[OutputTensor]:
+    """`predictions`, one JSON text an image, and tensors of numbers for the kinds of prediction that have some.
+
+    entries: of each item, what the other protocols would show.
+    """
+    predictions = OutputTensor("predictions", "BYTES", (len(entries),), entries)
+    kind = next((type(item) for item in items if not isinstance(item, Exception)), Exception)
+    return [predictions, *NUMBERS.get(kind, _no_numbers)(items)]
+
+
+def _tensors_of_classes(items: Sequence[Any]) -> list[OutputTensor]:
+    answers = [item.classes if isinstance(item, Classification) else () for item in items]
+    return [column.to_tensor(answers) for column in CLASS_COLUMNS]
+
+
+def _tensors_of_detections(items: Sequence[Any]) -> list[OutputTensor]:
+    answers = [item.detections if isinstance(item, Detections) else () for item in items]
+    counts = OutputTensor("num_detections", "INT64", (len(answers),), [len(answer) for answer in answers])
+    return [counts, *(column.to_tensor(answers) for column in (BOXES, *CLASS_COLUMNS))]
+
+
+def _no_numbers(items: Sequence[Any]) -> list[OutputTensor]:
+    return []
+
+
+NUMBERS: dict[type[Any], Callable[[Sequence[Any]], list[OutputTensor]]] = {
+    Classification: _tensors_of_classes,
+    Detections: _tensors_of_detections,
+    ConvertedDetections: _tensors_of_detections,
+}
+
+
+def encode_tensors(tensors: Sequence[OutputTensor], binary: Mapping[str, bool], top: Mapping[str, Any]) -> list[bytes]:
+    """The JSON, then the data of each tensor that `binary` names. top: what stands beside the outputs."""
+    outputs: list[dict[str, Any]] = []
+    sections: list[bytes] = []
+    for tensor in tensors:
+        if binary[tensor.name]:
+            output, section = tensor.to_binary()
+            sections.append(section)
+        else:
+            output = tensor.to_json()
+        outputs.append(output)
+    return [orjson.dumps({**top, "outputs": outputs}), *sections]
+
+
+def _pack_texts(texts: Sequence[str]) -> bytes:
+    encoded = [text.encode("utf-8") for text in texts]
+    return b"".join(len(text).to_bytes(LENGTH_BYTES, "little") + text for text in encoded)
+
+
+PACKERS: dict[str, Callable[[Sequence[Any]], bytes]] = {
+    "BYTES": _pack_texts,
+    "INT64": lambda values: struct.pack(f"<{len(values)}q", *values),
+    "FP32": lambda values: struct.pack(f"<{len(values)}f", *values),
+}

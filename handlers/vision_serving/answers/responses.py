@@ -1,0 +1,144 @@
+"""The outcome of one request -> HTTP status, headers and body."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from vision_serving.answers.open_inference import encode_tensors, make_tensors
+from vision_serving.errors import InferenceError, MalformedRequestError, PayloadTooLargeError, RequestError
+from vision_serving.requests.accept import JSON_TYPE
+from vision_serving.requests.payload import HEADER_LENGTH, Form
+from vision_serving.results.outcome import ItemResult, Outcome
+
+# Fixed ASCII: a phrase with a line break from a client's text would end the worker.
+PHRASES = {
+    200: "OK",
+    400: "Bad Request",
+    406: "Not Acceptable",
+    413: "Payload Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Entity",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+    507: "Insufficient Storage",
+}
+BINARY_TYPE = "application/octet-stream"
+MAX_MESSAGE_CHARS = 400
+CONTROL_CHARACTERS = dict.fromkeys(range(32), " ")  # six bytes each in JSON
+RESULT_KEYS = {Form.MULTIPART: "results", Form.KSERVE_V1: "predictions"}
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What an answer of the Open Inference Protocol says of the model."""
+
+    name: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What goes back over HTTP."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON_TYPE
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def phrase(self) -> str:
+        return PHRASES.get(self.status, "Error")
+
+
+def encode_response(outcome: Outcome, model: ServedModel = ServedModel()) -> Response:
+    """A raw body gets its answer bare, the other forms a list; 200 when any image succeeded, else the first error."""
+    errors = [item for item in outcome.items if isinstance(item, RequestError)]
+    if len(errors) == len(outcome.items) and outcome.wishes.has_status:
+        return _encode_failure(errors[0], outcome.form, failed_images=len(errors))
+    return ENCODERS[outcome.form](outcome, model)
+
+
+def bound(response: Response, outcome: Outcome, max_bytes: int) -> Response:
+    """The response, or in the place of one that TorchServe would not take an error of its request."""
+    if len(response.body) <= max_bytes:
+        return response
+    error = PayloadTooLargeError(
+        f"the answer has {len(response.body):,} bytes; max_response_size in config.properties is {max_bytes:,}; send "
+        "fewer images at once, or ask for fewer detections"
+    )
+    return _encode_failure(error, outcome.form)
+
+
+def _encode_bare(outcome: Outcome, model: ServedModel) -> Response:
+    return Response(200, orjson.dumps(outcome.items[0]))
+
+
+def _encode_list(outcome: Outcome, model: ServedModel) -> Response:
+    return Response(200, orjson.dumps({RESULT_KEYS[outcome.form]: [_describe(item) for item in outcome.items]}))
+
+
+def _encode_tensors(outcome: Outcome, model: ServedModel) -> Response:
+    """The outputs that the request names, in JSON or as binary data; all without names."""
+    wishes = outcome.wishes
+    entries = [orjson.dumps(_describe(item)).decode() for item in outcome.items]
+    tensors = {tensor.name: tensor for tensor in make_tensors(outcome.items, entries)}
+    binary: Mapping[str, bool] = wishes.outputs or dict.fromkeys(tensors, wishes.binary)
+    if all(isinstance(item, RequestError) for item in outcome.items):  # there are no numbers to be had, only reasons
+        binary = {"predictions": wishes.binary}
+    unknown = sorted(binary.keys() - tensors.keys())
+    if unknown:
+        error = MalformedRequestError(f"unknown output {unknown[0][:60]!r}; expected one of {list(tensors)}")
+        return _encode_failure(error, outcome.form)
+    head, *sections = encode_tensors([tensors[name] for name in binary], binary, _identify(outcome, model))
+    if not sections:
+        return Response(200, head)
+    return Response(200, head + b"".join(sections), BINARY_TYPE, {HEADER_LENGTH: str(len(head))})
+
+
+ENCODERS: dict[Form, Callable[[Outcome, ServedModel], Response]] = {
+    Form.RAW: _encode_bare,
+    Form.MULTIPART: _encode_list,
+    Form.KSERVE_V1: _encode_list,
+    Form.OPEN_INFERENCE: _encode_tensors,
+}
+
+
+def _encode_failure(error: RequestError, form: Form, failed_images: int = 1) -> Response:
+    """Raw and multipart requests get our own form, the two protocols theirs: the message under `error`."""
+    if not (type(error.status) is int and 400 <= error.status <= 599):  # of a handler's own: it would end the worker
+        error = InferenceError(str(error))
+    body = describe_error(error, failed_images)
+    if form in (Form.KSERVE_V1, Form.OPEN_INFERENCE):
+        body = {"error": body.pop("message"), **body}
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return Response(error.status, orjson.dumps(body), headers=headers)
+
+
+def _identify(outcome: Outcome, model: ServedModel) -> dict[str, str]:
+    """What stands beside the outputs of the Open Inference Protocol."""
+    named = {"model_name": model.name, "model_version": model.version}
+    return named if outcome.wishes.id is None else {**named, "id": _to_utf8(outcome.wishes.id)}
+
+
+def _describe(item: ItemResult) -> object:
+    return {"error": describe_error(item)} if isinstance(item, RequestError) else item
+
+
+def describe_error(error: RequestError, failed_images: int = 1) -> dict[str, Any]:
+    """The error body of the HTTP contract; text that UTF-8 cannot carry is replaced."""
+    message = _to_utf8(str(error)[:MAX_MESSAGE_CHARS]).translate(CONTROL_CHARACTERS)
+    prefix = f"all {failed_images} images failed; the first: " if failed_images > 1 else ""
+    return {"code": error.status, "type": type(error).__name__, "message": prefix + message}
+
+
+def header_text(value: object) -> str:
+    """A header that TorchServe can send: it ends the worker for what is no string, or no text."""
+    return str(value).encode("ascii", errors="replace").decode("ascii").translate(CONTROL_CHARACTERS)
+
+
+def _to_utf8(text: str) -> str:
+    return text.encode("utf-8", errors="replace").decode("utf-8")

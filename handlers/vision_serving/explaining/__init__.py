@@ -1,0 +1,1 @@
+"""Heat maps of what speaks for a class."""

@@ -1,0 +1,142 @@
+"""What speaks for a class in the images of a batch: a heat map for each of them, or an error of its own."""
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vision_serving.backends.base import Backend, DifferentiableBackend
+from vision_serving.config import HandlerConfig
+from vision_serving.errors import ExplanationTimeoutError, InferenceError, NotSupportedError
+from vision_serving.explaining.attribution import Attribution, Subject, attribute
+from vision_serving.explaining.heat_maps import to_heat_map
+from vision_serving.foreign_errors import to_request_error
+from vision_serving.labels import find_class_id
+from vision_serving.metrics import StageTimings
+from vision_serving.options import ExplanationOptions, Method, parse_options
+from vision_serving.pictures.preparation import Item, Preparer, Source
+from vision_serving.predictions import Explanation, ImageSize
+from vision_serving.requests.contents import Place
+from vision_serving.results.outcome import ItemResult
+
+
+class Explainer:
+    """Explains images one after the other: each costs tens of inferences, which run in batches of their own."""
+
+    def __init__(self, backend: Backend, preparer: Preparer, labels: Sequence[str], config: HandlerConfig) -> None:
+        self._backend = backend
+        self._preparer = preparer
+        self._labels = labels
+        self._config = config
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """Those that this model and backend have; whether Captum is there turns out when it is asked for."""
+        if self._config.task != "classification" or self._config.limits.max_explanation_s == 0:
+            return ()
+        if isinstance(self._backend, DifferentiableBackend):
+            return ("occlusion", "integrated_gradients", "saliency")
+        return ("occlusion",)
+
+    def read_options(self, values: Mapping[str, Any]) -> ExplanationOptions:
+        """A request's options, its class as a class id. Raises InvalidOptionError or NotSupportedError."""
+        if not self.methods:
+            raise NotSupportedError(f"this {self._config.task} model gives no explanations")
+        options = parse_options(ExplanationOptions, values, {})
+        if options.method not in self.methods:
+            raise NotSupportedError(
+                f"backend {self._config.backend!r} has no method {options.method!r}; it has {list(self.methods)}; "
+                "an archive built with --backend eager or torchscript has those of gradients"
+            )
+        if options.target_class is None:
+            return options
+        class_id = find_class_id(options.target_class, self._labels, "target_class")
+        return options.model_copy(update={"target_class": class_id})
+
+    def explain(self, sources: Sequence[Source], timings: StageTimings) -> dict[Place, ItemResult]:
+        """Results by place. Never raises for one of them."""
+        shares = TimeShares(self._config.limits.max_explanation_s, len(sources))
+        return {source.place: self._attempt(source, shares.next_deadline(), timings) for source in sources}
+
+    def _attempt(self, source: Source, deadline: float, timings: StageTimings) -> ItemResult:
+        items, failures = self._preparer.prepare([source], timings)
+        if failures:
+            return failures[source.place]
+        try:
+            with timings.measure("explanation"):
+                return self._explain(items[0], deadline)
+        except Exception as error:  # the border: whatever a model raises becomes the answer of this image
+            return to_request_error(error)
+
+    def _explain(self, item: Item, deadline: float) -> Explanation:
+        options, (geometry,) = item.options, item.batch.geometries
+        assert isinstance(options, ExplanationOptions)
+        scores = self._infer(item.batch.pixels, deadline)[0].float().softmax(dim=-1)
+        class_id = int(scores.argmax()) if options.target_class is None else int(options.target_class)
+        red, green, blue = item.batch.pixels.float().mean(dim=(0, 1, 2)).tolist()
+        subject = Subject(
+            pixels=item.batch.pixels,
+            class_id=class_id,
+            baseline=(red, green, blue),
+            infer=partial(self._infer, deadline=deadline),
+            differentiate=partial(self._differentiate, deadline=deadline),
+        )
+        attribution = attribute(subject, options)
+        require_finite(scores, attribution)
+        return Explanation(
+            class_id=class_id,
+            label=self._labels[class_id],
+            score=round(float(scores[class_id]), 6),
+            method=options.method,
+            heat_map=to_heat_map(attribution, geometry),
+            image=ImageSize(width=geometry.source_hw[1], height=geometry.source_hw[0]),
+        )
+
+    def _infer(self, pixels: Tensor, deadline: float) -> Tensor:
+        check_time(deadline)
+        return self._backend.infer(pixels)["logits"]
+
+    def _differentiate(self, pixels: Tensor, deadline: float) -> Tensor:
+        check_time(deadline)
+        assert isinstance(self._backend, DifferentiableBackend)
+        logits = self._backend.differentiate(pixels)["logits"]
+        if not logits.requires_grad:
+            raise NotSupportedError("this model's network gives no gradients; use method=occlusion")
+        return logits
+
+
+class TimeShares:
+    """The seconds of a batch, divided among its explanations: what one leaves over, the others have."""
+
+    def __init__(self, seconds: float, count: int) -> None:
+        self._end = time.monotonic() + seconds
+        self._left = count
+
+    def next_deadline(self) -> float:
+        now = time.monotonic()
+        share = (self._end - now) / self._left
+        self._left -= 1
+        return now + share
+
+
+def check_time(deadline: float) -> None:
+    """Raises ExplanationTimeoutError."""
+    if time.monotonic() > deadline:
+        raise ExplanationTimeoutError(
+            "the explanation took more than its share of the time that the archive allows (max_explanation_s); ask "
+            "for fewer cells or steps, or again when the server is less busy"
+        )
+
+
+def require_finite(scores: Tensor, attribution: Attribution) -> None:
+    """Raises InferenceError."""
+    if not (torch.isfinite(scores).all() and torch.isfinite(attribution.values).all()):
+        raise InferenceError("the model gave scores or gradients that are not finite for this image")
+
+
+def wants_explanation(headers: Mapping[str, Any]) -> bool:
+    """Whether a request came by `/explanations`: TorchServe says so in a header. One who sends it asks for the same."""
+    return headers.get("explain") == "True"

@@ -1,0 +1,1 @@
+"""Encoded pictures become pixels at model size."""

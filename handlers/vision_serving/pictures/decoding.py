@@ -1,0 +1,232 @@
+"""Encoded bytes to uint8 RGB (H, W, 3): upright, within limits, or a RequestError that says why not."""
+
+import io
+import logging
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import PIL.AvifImagePlugin
+import PIL.Image
+from numpy.typing import NDArray
+
+from vision_serving.config import ColourConfig, ImageLimits
+from vision_serving.errors import (
+    ConfigError,
+    ImageDecodeError,
+    OutOfResourcesError,
+    PayloadTooLargeError,
+    RequestError,
+    UnsupportedFormatError,
+    how_to_install,
+)
+from vision_serving.pictures.colours import scale_colour_key, to_array, to_rgb
+from vision_serving.pictures.header_limits import check_header, check_size
+from vision_serving.pictures.structure_limits import check_exif, check_structure
+
+logger = logging.getLogger(__name__)
+
+# Our own limit is checked as soon as a header is read. (Not by `catch_warnings`, which is not safe with threads.)
+warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
+# What Pillow remarks on odd files: a sender could fill the log with it.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+Image: TypeAlias = NDArray[np.uint8]
+Shrink: TypeAlias = Callable[[PIL.Image.Image], None]
+
+# What decoders raise on broken input.
+DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, LookupError, EOFError, ArithmeticError, struct.error, zlib.error, TypeError,
+    RuntimeError,
+)  # fmt: skip
+
+EXIF_ORIENTATION = 0x0112
+UPRIGHT = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+
+# In an opened image's `info`: (width, height) as it is stored, however small it is decoded. No string, for the texts of
+# a PNG come there under any.
+FULL_SIZE = (0, 0)
+TURNED = (5, 6, 7, 8)  # orientations whose height is stored as width
+JPEGS = ("JPEG", "MPO")  # MPO: what Pillow calls a JPEG with more pictures behind it, as many phones write them
+JPEG_FACTORS = (8, 4, 2)
+
+# (offset, signature, name) of files that people send, the first that fits counts; a name on the allow-list is a damaged
+# file of that format.
+KNOWN_SIGNATURES = (
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG", "PNG"),
+    (8, b"WEBP", "WEBP"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\x00", "TIFF"),
+    (0, b"MM\x00*", "TIFF"),
+    (0, b"GIF8", "GIF"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"\x00\x00\x01\x00", "ICO"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "XML or SVG"),
+    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    *((4, b"ftyp" + brand, "AVIF") for brand in (b"avif", b"avis")),
+    *((4, b"ftyp" + brand, "HEIF") for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")),
+    (4, b"ftyp", "MP4"),
+    (0, b"PK\x03\x04", "ZIP"),
+)
+
+
+def load_formats(formats: Sequence[str]) -> None:
+    """Make Pillow ready for these formats, so that the first image need not wait. Raises ConfigError.
+
+    Decoders that would start threads of their own are told not to: images are decoded in as many as there are to be.
+    """
+    PIL.Image.init()
+    PIL.AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    if "HEIF" not in formats:
+        return
+    try:
+        import pillow_heif
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"limits.formats: HEIF needs {how_to_install(error)}") from error
+    pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
+
+
+def decode_image(
+    encoded: bytes, limits: ImageLimits, colours: ColourConfig | None = None, shrink: Shrink | None = None
+) -> Image:
+    """Decode one image. Raises a RequestError: of decoding, size, format or memory."""
+    with open_image(encoded, limits, shrink) as opened:
+        return read_pixels(opened, colours or ColourConfig())
+
+
+def open_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None) -> PIL.Image.Image:
+    """Read the header of an image and check it. shrink: what is done to it before it is decoded.
+
+    Raises as `decode_image`.
+    """
+    if not encoded:
+        raise ImageDecodeError("the image is empty (0 bytes)")
+    check_structure(encoded)
+    try:
+        image = PIL.Image.open(io.BytesIO(encoded), formats=limits.formats)
+        check_header(image, encoded, limits)
+    except RequestError:
+        raise
+    except PIL.UnidentifiedImageError as error:
+        raise _unidentified(encoded, limits) from error
+    except PIL.Image.DecompressionBombError as error:
+        raise PayloadTooLargeError(f"the image has more pixels than the limit of {limits.max_pixels:,}") from error
+    except Exception as error:
+        raise _damaged(error) from error
+    image.info[FULL_SIZE] = image.size
+    if shrink is not None:
+        shrink(image)
+    return image
+
+
+def shrink_jpeg(opened: PIL.Image.Image, spare: Callable[[tuple[int, int]], float]) -> None:
+    """Let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, which libjpeg does in a fraction of the time.
+
+    spare: by how much an image of an upright size (height, width) may shrink.
+    """
+    if opened.format not in JPEGS:
+        return
+    turned = _read_orientation(opened) in TURNED
+    most = spare((opened.width, opened.height) if turned else (opened.height, opened.width))
+    factor = next((factor for factor in JPEG_FACTORS if factor <= most), 1)
+    if factor > 1:
+        opened.draft(None, (opened.width // factor, opened.height // factor))
+
+
+def read_pixels(opened: PIL.Image.Image, colours: ColourConfig) -> Image:
+    """Decode an opened image, upright; it holds no pixels itself then.
+
+    Raises ImageDecodeError, UnsupportedFormatError or OutOfResourcesError.
+    """
+    picture = read_picture(opened, colours)
+    try:
+        return to_array(picture)
+    except MemoryError as error:
+        raise _damaged(error) from error
+    finally:
+        picture.close()
+
+
+def read_picture(opened: PIL.Image.Image, colours: ColourConfig) -> PIL.Image.Image:
+    """As `read_pixels`, a picture of mode RGB. What was opened holds pixels no more, unless it is that picture."""
+    try:
+        scale_colour_key(opened)
+        opened.load()
+        if hasattr(opened, "_decoder"):  # of WebP and AVIF: it keeps what it decoded
+            opened._decoder = None
+        orientation = _read_orientation(opened)
+        picture = _instead_of(opened, to_rgb(opened, colours))
+        return _instead_of(picture, _to_upright(picture, orientation))
+    except RequestError:
+        raise
+    except Exception as error:
+        raise _damaged(error) from error
+
+
+def _instead_of(former: PIL.Image.Image, picture: PIL.Image.Image) -> PIL.Image.Image:
+    """The picture; the memory of the former one, if it is another, is free."""
+    if picture is not former:
+        former.close()
+    return picture
+
+
+def full_size_hw(opened: PIL.Image.Image) -> tuple[int, int]:
+    """Height and width of an opened image, upright, before it was shrunk."""
+    width, height = opened.info[FULL_SIZE]
+    return (width, height) if _read_orientation(opened) in TURNED else (height, width)
+
+
+def wrap_pixels(data: bytes, size_hw: tuple[int, int], limits: ImageLimits) -> Image:
+    """An image that came decoded, row by row. Raises PayloadTooLargeError."""
+    height, width = size_hw
+    check_size((width, height), limits)
+    return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
+
+
+def _damaged(error: Exception) -> RequestError:
+    """The border: whatever a decoder raises is the image's fault, and only the unusual is worth a line in the log."""
+    if isinstance(error, MemoryError):
+        return OutOfResourcesError("there is not enough memory to decode this image")
+    if not isinstance(error, DECODER_ERRORS):
+        logger.error("decoding one image failed in an unknown way", exc_info=error)
+    return ImageDecodeError("the image is damaged or incomplete")
+
+
+def _unidentified(encoded: bytes, limits: ImageLimits) -> RequestError:
+    allowed = ", ".join(limits.formats)
+    named = (name for offset, signature, name in KNOWN_SIGNATURES if encoded.startswith(signature, offset))
+    name = next(named, None)
+    if name is None or name in limits.formats:
+        return ImageDecodeError(f"not an image this server can read; send one of {allowed}")
+    return UnsupportedFormatError(f"this looks like {name}, which is not served; send one of {allowed}")
+
+
+def _to_upright(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
+    method = UPRIGHT.get(orientation)
+    return image if method is None else image.transpose(method)
+
+
+def _read_orientation(image: PIL.Image.Image) -> int:
+    """1, as it is stored, for a picture whose EXIF block is damaged or says nothing."""
+    try:
+        check_exif(image.info)
+        orientation = image.getexif().get(EXIF_ORIENTATION)
+    except DECODER_ERRORS:
+        return 1
+    return orientation if isinstance(orientation, int) else 1

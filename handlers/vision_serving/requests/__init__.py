@@ -1,0 +1,1 @@
+"""What a client sent: pictures, options and wishes, whatever protocol brought them."""

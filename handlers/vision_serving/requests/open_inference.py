@@ -1,0 +1,183 @@
+"""What a request of the Open Inference Protocol (V2) holds: pictures in input tensors, and wishes for the answer."""
+
+import base64
+import binascii
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from vision_serving.errors import MalformedRequestError, PayloadTooLargeError, RequestError
+from vision_serving.requests.contents import AnswerWishes, Picture, Pixels
+from vision_serving.validation import shorten
+
+MAX_IMAGES = 4096  # of one request: each costs memory before the archive's own limit is looked at
+MAX_AXES = 8
+LENGTH_BYTES = 4  # little-endian, before each element of a BYTES tensor in binary
+EXPECTED = (
+    "expected datatype BYTES (encoded images, in base64 where they are JSON), "
+    "or UINT8 of shape [height, width, 3] or [n, height, width, 3] (RGB)"
+)
+
+
+def read_wishes(document: Mapping[str, Any], has_status: bool = True) -> AnswerWishes:
+    """`id`, `outputs` and `binary_data_output` of a request. Raises MalformedRequestError."""
+    request_id, outputs = document.get("id"), document.get("outputs") or []
+    if not isinstance(request_id, str | None):
+        raise MalformedRequestError(f'expected "id" to be a string, got {type(request_id).__name__}')
+    if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
+        raise MalformedRequestError('expected "outputs" of the form [{"name": "predictions"}, ...]')
+    if not all(isinstance(output.get("name"), str) for output in outputs):
+        raise MalformedRequestError('each of "outputs" needs a "name"')
+    binary = _read_parameter(document, "binary_data_output") is True
+    wanted = {output["name"]: _read_parameter(output, "binary_data", binary) is True for output in outputs}
+    return AnswerWishes(request_id, wanted, binary, has_status)
+
+
+def read_pictures(inputs: Sequence[object], binary: bytes) -> tuple[Picture, ...]:
+    """The pictures of all tensors, in order; a tensor that cannot be read is one error in the place of its pictures.
+
+    binary: what follows the JSON, the tensors with a `binary_data_size` one after the other.
+    Raises MalformedRequestError where the sizes are not those of `binary`, PayloadTooLargeError for too many pictures.
+    """
+    pictures: list[Picture] = []
+    for tensor, section in zip(inputs, _cut(inputs, binary), strict=True):
+        pictures += _read_or_refuse(tensor, section)
+        check_number(len(pictures))
+    return tuple(pictures)
+
+
+def check_number(images: int) -> None:
+    """Raises PayloadTooLargeError."""
+    if images > MAX_IMAGES:
+        raise PayloadTooLargeError(f"{str(images)[:30]} images; no request may hold more than {MAX_IMAGES}")
+
+
+def decode_base64(text: object) -> bytes:
+    """Raises MalformedRequestError."""
+    if not isinstance(text, str):
+        raise MalformedRequestError(f"expected an image as a string of base64, got {type(text).__name__}")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MalformedRequestError("the image is not valid base64") from error
+
+
+def _cut(inputs: Sequence[object], binary: bytes) -> list[bytes | None]:
+    """The binary data of each tensor, None where its data are JSON."""
+    sections: list[bytes | None] = []
+    start = 0
+    for tensor in inputs:
+        size = _read_parameter(tensor, "binary_data_size")
+        if size is not None and not (type(size) is int and size >= 0):
+            raise MalformedRequestError("expected binary_data_size to be a number of bytes")
+        sections.append(None if size is None else binary[start : start + size])
+        start += size or 0
+    if start != len(binary):
+        raise MalformedRequestError(
+            f"the inputs' binary_data_size add up to {start} bytes; {len(binary)} follow the JSON "
+            "(Inference-Header-Content-Length says where it ends)"
+        )
+    return sections
+
+
+def _read_or_refuse(tensor: object, section: bytes | None) -> Sequence[Picture]:
+    try:
+        return _read_tensor(tensor, section)
+    except RequestError as error:
+        name = shorten(tensor.get("name"), 60) if isinstance(tensor, dict) else type(tensor).__name__
+        return (type(error)(f"input {name!r}: {error}"),)
+
+
+def _read_tensor(tensor: object, section: bytes | None) -> Sequence[Picture]:
+    if not isinstance(tensor, dict):
+        raise MalformedRequestError('expected {"name": ..., "datatype": ..., "shape": ..., "data": ...}')
+    datatype, shape = shorten(tensor.get("datatype"), 20), tensor.get("shape")
+    if datatype not in READERS:
+        raise MalformedRequestError(f"datatype {datatype!r}; {EXPECTED}")
+    if not (isinstance(shape, list) and 0 < len(shape) <= MAX_AXES and all(map(_is_side, shape))):
+        raise MalformedRequestError(f"shape {shorten(shape, 60)}; expected a list of numbers above 0")
+    return READERS[datatype](tensor, shape, section)
+
+
+def _is_side(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def _read_encoded(tensor: dict[str, Any], shape: list[int], section: bytes | None) -> Sequence[Picture]:
+    """BYTES, one element an encoded image. In JSON an element is text, so it is base64; in binary it is the file, or
+    base64 where the parameter `content_type` says so, as MLServer's clients do."""
+    check_number(math.prod(shape))
+    if section is None:
+        return [_decode_or_refuse(text) for text in _flatten(tensor.get("data"), shape)]
+    files = list(_split_elements(section))
+    _check_count(len(files), shape)
+    if _read_parameter(tensor, "content_type") == "base64":
+        return [_decode_or_refuse(file.decode("ascii", errors="replace")) for file in files]
+    return files
+
+
+def _read_pixels(tensor: dict[str, Any], shape: list[int], section: bytes | None) -> Sequence[Picture]:
+    """UINT8, decoded RGB pictures of one size."""
+    if len(shape) not in (3, 4) or shape[-1] != 3:
+        raise MalformedRequestError(f"shape {str(shape)[:60]}; {EXPECTED}")
+    check_number(math.prod(shape[:-3]))
+    try:
+        data = bytes(_flatten(tensor.get("data"), shape)) if section is None else section
+    except (TypeError, ValueError) as error:
+        raise MalformedRequestError("expected whole numbers from 0 to 255") from error
+    _check_count(len(data), shape)
+    height, width, channels = shape[-3:]
+    size = height * width * channels
+    return [Pixels(data[start : start + size], height, width) for start in range(0, len(data), size)]
+
+
+READERS: dict[str, Callable[[dict[str, Any], list[int], bytes | None], Sequence[Picture]]] = {
+    "BYTES": _read_encoded,
+    "UINT8": _read_pixels,
+}
+
+
+def _flatten(data: object, shape: list[int]) -> list[Any]:
+    """The elements of a flat or nested list, row by row. Raises MalformedRequestError when it has not the shape."""
+    if not isinstance(data, list):
+        raise MalformedRequestError(f'expected "data" to be a list, got {type(data).__name__}')
+    if data and isinstance(data[0], list):
+        _check_count(len(data), shape[:1])
+        for length in shape[1:]:
+            if not all(isinstance(row, list) and len(row) == length for row in data):
+                raise MalformedRequestError(f"the nested lists of data have not the shape {str(shape)[:60]}")
+            data = list(chain.from_iterable(data))
+    _check_count(len(data), shape)
+    return data
+
+
+def _check_count(count: int, shape: list[int]) -> None:
+    expected = math.prod(shape)
+    if count != expected:
+        raise MalformedRequestError(f"{count} elements; the shape {str(shape)[:60]} needs {str(expected)[:30]}")
+
+
+def _split_elements(section: bytes) -> Iterator[bytes]:
+    """The elements of a BYTES tensor in binary: a length of four bytes before each."""
+    start = 0
+    while start < len(section):
+        begin = start + LENGTH_BYTES
+        start = begin + int.from_bytes(section[start:begin], "little")
+        if start > len(section):
+            raise MalformedRequestError("an element of the binary data is cut off")
+        yield section[begin:start]
+
+
+def _decode_or_refuse(text: object) -> Picture:
+    """An image that is no base64 is an error of its own."""
+    try:
+        return decode_base64(text)
+    except MalformedRequestError as error:
+        return error.without_frames()
+
+
+def _read_parameter(holder: object, name: str, default: object = None) -> Any:
+    """Of a request, an input or an output."""
+    parameters = holder.get("parameters") if isinstance(holder, dict) else None
+    return parameters.get(name, default) if isinstance(parameters, dict) else default

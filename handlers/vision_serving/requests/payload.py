@@ -1,0 +1,263 @@
+"""One request as TorchServe hands it over -> pictures and options, whatever form the client chose."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+import orjson
+
+from vision_serving.errors import (
+    MalformedRequestError,
+    NotAcceptableError,
+    PayloadTooLargeError,
+    RequestError,
+    UnsupportedFormatError,
+)
+from vision_serving.requests.accept import JSON_TYPE, choose_media_type
+from vision_serving.requests.contents import NO_WISHES, AnswerWishes, Picture
+from vision_serving.requests.open_inference import check_number, decode_base64, read_pictures, read_wishes
+
+OPTIONS_HEADER = "x-inference-options"
+HEADER_LENGTH = "Inference-Header-Content-Length"  # of V2 with binary data: where the JSON ends
+FORM_URLENCODED = "application/x-www-form-urlencoded"
+UNTYPED = ("", "application/octet-stream", "text/plain")  # a body that begins like JSON is JSON
+BODY_NAMES = ("body", "data")
+MODEL_NAME = "model_name"  # of /invocations?model_name=..., whose query TorchServe puts into the row
+JSON_PARTS, MAX_JSON_PARTS = (b"[", b"{", b'"'), 1_000_000  # what is not a number takes about 100 bytes of memory
+PROTOCOL_PARAMETERS = ("binary_data_output", "content_type", "headers")  # of V2, which are not options
+
+
+class Form(Enum):
+    """The form of a request decides the form of its answer."""
+
+    RAW = "raw"
+    MULTIPART = "multipart"
+    KSERVE_V1 = "kserve v1"
+    OPEN_INFERENCE = "open inference v2"
+
+
+@dataclass(frozen=True)
+class Payload:
+    """Pictures in order (or why one could not be read), the raw options, and what decides the form of the answer.
+
+    answer_type: the media type that a good answer shall have.
+    """
+
+    images: tuple[Picture, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    form: Form = Form.RAW
+    wishes: AnswerWishes = NO_WISHES
+    answer_type: str = JSON_TYPE
+
+
+def parse_payload(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload:
+    """Read one row of a TorchServe batch. Never raises: a request that cannot be read is a payload of its error.
+
+    row: parameter name -> bytes (or str / parsed JSON where TorchServe decodes). headers: as `get_all_request_header`
+    gives them: HTTP headers, and for each parameter `{"content-type": ...}`, which is empty for a form field.
+    """
+    http_headers = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    payload = _parse_body(row, headers, http_headers)
+    answer_type = choose_media_type(http_headers.get("accept", ""))
+    if answer_type != JSON_TYPE and len(payload.images) > 1:
+        refusal = NotAcceptableError(
+            f"{answer_type} is an answer to one image, and the request holds {len(payload.images)}; send them one by "
+            f"one, or accept {JSON_TYPE}"
+        )
+        return replace(payload, images=(refusal,))
+    return replace(payload, answer_type=answer_type)
+
+
+def _parse_body(row: Mapping[str, Any], headers: Mapping[str, Any], http_headers: Mapping[str, str]) -> Payload:
+    content_type = http_headers.get("content-type", "").partition(";")[0].strip().lower()
+    body = row.get("body", row.get("data"))
+    if content_type != "multipart/form-data" and _is_json(body, content_type, http_headers):
+        return _parse_json(body, http_headers)
+    try:
+        options = _read_header(http_headers)
+        if content_type == "multipart/form-data":
+            return _parse_multipart(row, headers, options)
+        if body is None or content_type == FORM_URLENCODED:
+            raise MalformedRequestError(_describe_missing_image(row, content_type))
+        return Payload(images=(_to_bytes(body),), options={**_read_fields(row), **options})
+    except RequestError as error:
+        return Payload(images=(error.without_frames(),))
+
+
+def parse_options_header(text: str) -> dict[str, str]:
+    """`top_k=3; score_threshold=0.4` -> {"top_k": "3", "score_threshold": "0.4"}. Raises MalformedRequestError."""
+    options = {}
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        name, separator, value = part.partition("=")
+        if not separator:
+            raise MalformedRequestError(f"X-Inference-Options: expected name=value; name=value, got {part[:60]!r}")
+        options[name.strip()] = value.strip()
+    return options
+
+
+def _read_header(http_headers: Mapping[str, str]) -> dict[str, str]:
+    """The options of the header. Raises UnsupportedFormatError for a compressed body: TorchServe does not unpack it."""
+    coding = http_headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise UnsupportedFormatError(f"the body is compressed (Content-Encoding: {coding[:20]}); send it as it is")
+    return parse_options_header(_from_utf8(http_headers.get(OPTIONS_HEADER, "")))
+
+
+def _from_utf8(header: str) -> str:
+    """Clients send UTF-8, and TorchServe takes each of its bytes for a character of Latin-1."""
+    try:
+        return header.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return header
+
+
+def _read_fields(row: Mapping[str, Any]) -> dict[str, str]:
+    """Options beside a raw body: the query of /invocations, further entries of a gRPC request."""
+    return {name: _to_text(value) for name, value in row.items() if name not in (*BODY_NAMES, MODEL_NAME)}
+
+
+def _describe_missing_image(row: Mapping[str, Any], content_type: str) -> str:
+    if content_type == FORM_URLENCODED:
+        return (
+            f"the body came as {FORM_URLENCODED}, curl's default for -d and --data-binary, which TorchServe parses as "
+            "a form; send the image with -T FILE, or with -H 'Content-Type: image/jpeg'"
+        )
+    if row:
+        return f"expected the image under the name 'data' or 'body', got {sorted(map(str, row))[:5]}"
+    return "the request holds no image"
+
+
+def _parse_multipart(row: Mapping[str, Any], headers: Mapping[str, Any], options: dict[str, str]) -> Payload:
+    images = []
+    for name, value in row.items():
+        part_headers = headers.get(name)
+        if isinstance(part_headers, dict) and part_headers.get("content-type"):  # a file; a form field has no type
+            images.append(_to_bytes(value))
+        elif name != MODEL_NAME:
+            options[name] = _to_text(value)
+    if not images:
+        raise MalformedRequestError("the multipart request has no file part; send one with -F image=@photo.jpg")
+    return Payload(images=tuple(images), options=options, form=Form.MULTIPART)
+
+
+def _is_json(body: object, content_type: str, http_headers: Mapping[str, str]) -> bool:
+    if content_type == "application/json" or HEADER_LENGTH.lower() in http_headers or isinstance(body, (dict, list)):
+        return True
+    start = body[:20] if isinstance(body, (str, bytes, bytearray, memoryview)) else b""
+    return content_type in UNTYPED and _to_bytes(start).lstrip().startswith(b"{")
+
+
+def _parse_json(body: object, http_headers: Mapping[str, str]) -> Payload:
+    """A document that cannot be read is a payload of its error, to be answered in the form that it shows."""
+    form, wishes = Form.KSERVE_V1, NO_WISHES
+    try:
+        header_options = _read_header(http_headers)
+        document, binary = _read_document(body, http_headers.get(HEADER_LENGTH.lower()))
+        if "instances" not in document:
+            form = Form.OPEN_INFERENCE
+            wishes = read_wishes(document, has_status=bool(http_headers))  # a gRPC request has no HTTP headers
+        options = {**header_options, **_read_parameters(document, form)}
+        return Payload(IMAGES[form](document, binary), options, form, wishes)
+    except RequestError as error:
+        return Payload(images=(error.without_frames(),), form=form, wishes=wishes)
+
+
+def _read_document(body: object, header_length: str | None) -> tuple[dict[str, Any], bytes]:
+    """The JSON object of a body, and the binary data that follow it."""
+    binary = b""
+    if not isinstance(body, (dict, list)):
+        content = _to_bytes(body)
+        end = len(content) if header_length is None else _to_count(header_length)
+        body, binary = _load_json(content[:end]), content[end:]
+    if not isinstance(body, dict) or not body.keys() & IMAGE_KEYS:
+        raise MalformedRequestError(
+            'expected JSON of the form {"instances": [{"b64": "<base64 of an image>"}, ...]} (KServe V1), '
+            'or {"inputs": [{"name": ..., "datatype": ..., "shape": ..., "data": ...}, ...]} (Open Inference, V2)'
+        )
+    return body, binary
+
+
+def _load_json(body: bytes) -> object:
+    """Raises MalformedRequestError, or PayloadTooLargeError for one whose objects would take twenty times its bytes."""
+    parts = sum(map(body.count, JSON_PARTS))
+    if parts > MAX_JSON_PARTS:
+        raise PayloadTooLargeError(
+            f"the JSON has {parts:,} lists, objects and quotes; the limit is {MAX_JSON_PARTS:,}; "
+            "send pixels as a flat list, or in binary"
+        )
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedRequestError(f"the body is not valid JSON: {str(error)[:100]}") from error
+
+
+def _to_count(header_length: str) -> int:
+    text = header_length.strip()[:20]
+    if not (text.isascii() and text.isdigit()):
+        raise MalformedRequestError(f"{HEADER_LENGTH}: expected a number, got {text!r}")
+    return int(text)
+
+
+def _read_parameters(document: Mapping[str, Any], form: Form) -> dict[str, Any]:
+    parameters = document.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise MalformedRequestError(f'expected "parameters" to be an object, got {type(parameters).__name__}')
+    protocol = PROTOCOL_PARAMETERS if form is Form.OPEN_INFERENCE else ()
+    return {name: value for name, value in parameters.items() if name not in protocol}
+
+
+def _read_instances(document: Mapping[str, Any], binary: bytes) -> tuple[Picture, ...]:
+    instances = document["instances"]
+    if not isinstance(instances, list) or not instances:
+        raise MalformedRequestError('expected "instances" to be a list of at least one {"b64": "<base64 of an image>"}')
+    check_number(len(instances))
+    if binary:
+        raise MalformedRequestError("binary data follow the JSON; only the inputs of Open Inference (V2) have them")
+    return tuple(_decode_instance(instance) for instance in instances)
+
+
+def _decode_instance(instance: object) -> Picture:
+    """A broken instance is an error of its own; its neighbours are served."""
+    try:
+        return decode_base64(_find_base64(instance))
+    except MalformedRequestError as error:
+        return error.without_frames()
+
+
+def _find_base64(instance: object) -> object:
+    """`{"b64": text}`; the same under one name, as TensorFlow Serving and Vertex AI have it; or `{"data": text}`, as
+    TorchServe's own KServe examples have it."""
+    if isinstance(instance, dict):
+        named = [value for value in instance.values() if isinstance(value, dict) and "b64" in value]
+        holder = named[0] if len(named) == 1 else instance
+        for name in ("b64", "data"):
+            if name in holder:
+                return holder[name]
+    raise MalformedRequestError('expected an instance of the form {"b64": "<base64 of an image>"}')
+
+
+def _read_inputs(document: Mapping[str, Any], binary: bytes) -> tuple[Picture, ...]:
+    inputs = document["inputs"]
+    if not isinstance(inputs, list) or not inputs:
+        raise MalformedRequestError('expected "inputs" to be a list of at least one tensor')
+    return read_pictures(inputs, binary)
+
+
+IMAGES: dict[Form, Callable[[Mapping[str, Any], bytes], tuple[Picture, ...]]] = {
+    Form.KSERVE_V1: _read_instances,
+    Form.OPEN_INFERENCE: _read_inputs,
+}
+IMAGE_KEYS = {"instances", "inputs"}
+
+
+def _to_text(value: object) -> str:
+    return _to_bytes(value).decode("utf-8", errors="replace")
+
+
+def _to_bytes(value: object) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", errors="replace")
+    return bytes(value) if isinstance(value, (bytes, bytearray, memoryview)) else b""

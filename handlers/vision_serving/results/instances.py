@@ -1,0 +1,109 @@
+"""What a detector says of an object beyond its box: the outputs `masks` or `heatmaps` -> the fields of a detection."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from vision_serving.errors import InferenceError
+from vision_serving.geometry import ImageGeometry
+from vision_serving.options import DetectionOptions, MaskOptions
+from vision_serving.predictions import Detection, Keypoint, KeypointDetection, MaskDetection, PolygonDetection
+from vision_serving.results.keypoints import locate_keypoints
+from vision_serving.results.masks import PlacedMask, SizeHW, encode_rle, place_mask, trace_polygons
+from vision_serving.results.postprocessing import Candidates
+
+Values = Sequence[Tensor | None]  # of each detection; None where the model itself would not answer its box
+
+
+def add_instances(
+    detections: tuple[Detection, ...],
+    candidates: Candidates,
+    outputs: Mapping[str, Tensor],
+    index: int,
+    geometry: ImageGeometry,
+    options: DetectionOptions,
+) -> tuple[Detection, ...]:
+    """Image `index`'s detections with their masks or keypoints; as they are where the model has none.
+
+    candidates: of the detections, in their order. Raises InferenceError for values that are not finite.
+    """
+    name = next((name for name in FIELDS if name in outputs), None)
+    if name is None or not detections:
+        return detections
+    rows = torch.full_like(candidates.class_ids, -1) if candidates.rows is None else candidates.rows
+    values = take_values(outputs[name][index], outputs["instances"][index], rows)
+    return FIELDS[name](detections, values, candidates.boxes, geometry, options)
+
+
+def take_values(values: Tensor, instances: Tensor, rows: Tensor) -> Values:
+    """values: (D, ...). instances: (D,) the candidate that each belongs to, or -1. rows: the candidates asked for."""
+    slots = {row: slot for slot, row in enumerate(instances.tolist()) if row >= 0}
+    wanted = [slots.get(row) for row in rows.tolist()]
+    found = [None if slot is None else values[slot].float() for slot in wanted]
+    if not all(torch.isfinite(value).all() for value in found if value is not None):
+        raise InferenceError("the model gave masks or keypoints that are not finite for this image")
+    return found
+
+
+def add_masks(
+    detections: tuple[Detection, ...],
+    masks: Values,
+    boxes: Tensor,
+    geometry: ImageGeometry,
+    options: DetectionOptions,
+) -> tuple[Detection, ...]:
+    """Each in the form that the request asks for."""
+    assert isinstance(options, MaskOptions)
+    if options.mask_format == "none":
+        return detections
+    encode = MASK_DETECTIONS[options.mask_format]
+    source_boxes = to_source_points(boxes.reshape(-1, 2), geometry).reshape(-1, 4)
+    return tuple(
+        encode(detection, None if mask is None else place_mask(mask, box), geometry.source_hw)
+        for detection, mask, box in zip(detections, masks, source_boxes, strict=True)
+    )
+
+
+def with_run_lengths(detection: Detection, mask: PlacedMask | None, image_hw: SizeHW) -> MaskDetection:
+    return MaskDetection(**vars(detection), mask=None if mask is None else encode_rle(mask, image_hw))
+
+
+def with_polygons(detection: Detection, mask: PlacedMask | None, image_hw: SizeHW) -> PolygonDetection:
+    return PolygonDetection(**vars(detection), polygons=None if mask is None else trace_polygons(mask, image_hw))
+
+
+def add_keypoints(
+    detections: tuple[Detection, ...],
+    heatmaps: Values,
+    boxes: Tensor,
+    geometry: ImageGeometry,
+    options: DetectionOptions,
+) -> tuple[Detection, ...]:
+    return tuple(
+        KeypointDetection(
+            **vars(detection), keypoints=None if values is None else read_keypoints(values, box, geometry)
+        )
+        for detection, values, box in zip(detections, heatmaps, boxes, strict=True)
+    )
+
+
+def read_keypoints(heatmaps: Tensor, box_xyxy: Tensor, geometry: ImageGeometry) -> tuple[Keypoint, ...]:
+    """x and y in source pixels, to a hundredth, and the score. box_xyxy: in model pixels."""
+    found = locate_keypoints(heatmaps, box_xyxy)
+    points = to_source_points(found[:, :2], geometry).double().round(decimals=2).tolist()
+    scores = found[:, 2].double().round(decimals=4).tolist()
+    return tuple((x, y, score) for (x, y), score in zip(points, scores, strict=True))
+
+
+def to_source_points(points_xy: Tensor, geometry: ImageGeometry) -> Tensor:
+    """Points (P, 2) from model pixels to pixels of the source image, beyond it where they are: a mask keeps its box."""
+    offset, scale = (points_xy.new_tensor(pair[::-1]) for pair in (geometry.offset_hw, geometry.scale_hw))
+    return (points_xy - offset) / scale + points_xy.new_tensor(geometry.seen[:2])
+
+
+MASK_DETECTIONS: dict[str, Callable[[Detection, PlacedMask | None, SizeHW], Detection]] = {
+    "rle": with_run_lengths,
+    "polygons": with_polygons,
+}
+FIELDS: dict[str, Callable[..., tuple[Detection, ...]]] = {"masks": add_masks, "heatmaps": add_keypoints}

@@ -1,0 +1,1 @@
+"""TorchServe's side: what a worker process does around the request flow."""

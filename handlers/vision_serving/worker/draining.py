@@ -1,0 +1,55 @@
+"""A server, or one of its workers, that is about to end: what it has taken is answered first."""
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from vision_serving.errors import DrainingError
+from vision_serving.requests.payload import Payload
+
+DRAIN_FILE = "VISION_SERVING_DRAIN_FILE"  # of the environment: the path of a file that exists while the server drains
+STILL_S = 10.0  # whoever asked for it is gone then
+POLL_S = 0.02
+
+
+def find_refusal() -> DrainingError | None:
+    """Why no request is served, None where they are. It dates the file, which says when a request came last."""
+    path = os.environ.get(DRAIN_FILE)
+    if path is None:
+        return None
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        pass  # another user's, such as root's, who stops the server: it is there all the same
+    return DrainingError("this server is about to stop; ask again, and another one may answer")
+
+
+def refuse(payload: Payload, refusal: DrainingError) -> Payload:
+    """The request with its error in the place of its pictures, to be answered in its own form."""
+    return replace(payload, images=(refusal,), options={})
+
+
+def leaving_files(drain_file: Path, pid: int) -> tuple[Path, Path]:
+    """The first is there from when this worker is asked to keep still; it becomes the second when it does."""
+    return drain_file.with_name(f"leaving-{pid}"), drain_file.with_name(f"still-{pid}")
+
+
+def keep_still_if_leaving() -> None:
+    """Of a worker that is to be scaled away: wait to be ended, as long as the second file is there.
+
+    TorchServe ends it in the middle of its batch. Called in the job of a description, which is a batch of its own.
+    """
+    path = os.environ.get(DRAIN_FILE)
+    if path is None:
+        return
+    asked, still = leaving_files(Path(path), os.getpid())
+    try:
+        asked.rename(still)
+    except OSError:  # nobody asked
+        return
+    deadline = time.monotonic() + STILL_S
+    while still.exists() and time.monotonic() < deadline:
+        time.sleep(POLL_S)

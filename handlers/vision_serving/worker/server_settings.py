@@ -1,0 +1,110 @@
+"""What this machine gives to a worker: cores, shared with how many others, and the arithmetic of its CPU."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from vision_serving.cores import ThreadPlan, plan_threads, usable_cores
+from vision_serving.errors import ConfigError
+
+Models = dict[str, dict[str, dict[str, Any]]]  # settings by name and version
+
+
+DEFAULT_ANSWER_BYTES = 6_553_500  # TorchServe's own, where config.properties says nothing
+DEFAULT_HEADROOM_MB = 4096
+
+
+def configured_threads(model_name: str, version: str) -> ThreadPlan:
+    """As the `config.properties` of the TorchServe that started this process says; elsewhere those of one worker.
+
+    TorchServe tells a worker neither their count nor the file, but the file is on the command line of its parent.
+    """
+    path = server_config_path()
+    return read_threads("" if path is None else path.read_text(encoding="utf-8"), model_name, version)
+
+
+def configured_answer_bytes() -> int:
+    """The longest answer that the TorchServe that started this process takes; a longer one would end its worker."""
+    path = server_config_path()
+    properties = {} if path is None else read_properties(path.read_text(encoding="utf-8"))
+    return int(properties.get("max_response_size", DEFAULT_ANSWER_BYTES))
+
+
+def read_threads(properties_text: str, model_name: str, version: str) -> ThreadPlan:
+    """Of each worker of a model, on this machine: `threads` in the `models` JSON, which is ours; else a fair share.
+
+    Raises ConfigError for `threads` that is not a number above 0.
+    """
+    threads = read_model(properties_text, model_name).get(version, {}).get("threads")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        place = f"config.properties: `models`, {model_name} {version}"
+        raise ConfigError(f"{place}: expected 1 or more `threads`, got {threads!r}; leave it out for a fair share")
+    return plan_threads(usable_cores(), read_workers(properties_text, model_name, version), threads)
+
+
+def configured_headroom_mb(model_name: str, version: str) -> int:
+    """As the `config.properties` of the TorchServe that started this process says; elsewhere DEFAULT_HEADROOM_MB."""
+    path = server_config_path()
+    return read_headroom_mb("" if path is None else path.read_text(encoding="utf-8"), model_name, version)
+
+
+def read_headroom_mb(properties_text: str, model_name: str, version: str) -> int:
+    """`memory_headroom_mb` in the `models` JSON, which is ours: MiB that a worker may take beyond what its model needs.
+
+    0: no limit. Raises ConfigError for what is no number from 0.
+    """
+    found = read_model(properties_text, model_name).get(version, {}).get("memory_headroom_mb", DEFAULT_HEADROOM_MB)
+    if type(found) is not int or found < 0:
+        place = f"config.properties: `models`, {model_name} {version}"
+        raise ConfigError(f"{place}: expected `memory_headroom_mb` from 0, which is no limit, got {found!r}")
+    return found
+
+
+def server_config_path() -> Path | None:
+    """The `--ts-config` file of the TorchServe frontend that is this process's parent."""
+    parent = psutil.Process().parent()
+    command: list[str] = [] if parent is None else parent.cmdline()
+    if parent is None or "org.pytorch.serve.ModelServer" not in command or "-f" not in command:
+        return None
+    return Path(str(parent.cwd()), command[command.index("-f") + 1])
+
+
+def read_workers(properties_text: str, model_name: str, version: str) -> int:
+    """`minWorkers` in the `models` JSON, 1 where it names only the version; else `default_workers_per_model`, or 1."""
+    found = read_model(properties_text, model_name).get(version)
+    if found is None:
+        return int(read_properties(properties_text).get("default_workers_per_model", 1))
+    return int(found.get("minWorkers", 1))
+
+
+def read_batch_size(properties_text: str, model_name: str) -> int | None:
+    """`batchSize` of a model (its largest version) in the `models` JSON, None where it names none."""
+    found = read_model(properties_text, model_name).values()
+    return max((int(version["batchSize"]) for version in found if "batchSize" in version), default=None)
+
+
+def read_model(properties_text: str, model_name: str) -> dict[str, dict[str, Any]]:
+    """What the `models` JSON says of a model, by version. Raises ConfigError where it is no JSON."""
+    return read_models(properties_text).get(model_name, {})
+
+
+def read_models(properties_text: str) -> Models:
+    """All of the `models` JSON. Raises ConfigError where it is no JSON."""
+    try:
+        models: Models = json.loads(read_properties(properties_text).get("models", "{}"))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"config.properties: `models` is not valid JSON: {error}") from error
+    return models
+
+
+def read_properties(text: str) -> dict[str, str]:
+    """A Java properties file: comments, `key=value`, lines continued with a backslash."""
+    values: dict[str, str] = {}
+    lines = [line for line in text.split("\n") if not line.lstrip().startswith(("#", "!"))]
+    for line in "\n".join(lines).replace("\\\n", "").split("\n"):
+        key, separator, value = line.strip().partition("=")
+        if separator:
+            values[key.strip()] = value.strip()
+    return values

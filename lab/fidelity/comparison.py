@@ -1,0 +1,126 @@
+"""How the pixels and the answers of a library differ from ours."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from lab.fidelity.pictures import Picture
+from lab.fidelity.results import AnswerDifference, PixelDifference, Row
+from lab.fidelity.subjects import Case, Subject
+from mar_tools.building.table import describe_preprocessing
+from mar_tools.exporting.signal_to_noise import score_profile
+from mar_tools.verification.agreement import measure_boxes, measure_classes
+from mar_tools.verification.observations import Observation
+from vision_serving.errors import ConfigError
+from vision_serving.graphs.pixels import Normalize
+from vision_serving.pictures.resizing import preprocess_images
+from vision_serving.predictions import Detections
+from vision_serving.requests.payload import Payload
+
+SAME_LEVEL = 0.51  # levels: half of one where the library does not round, and the noise of float32
+ONE_LEVEL = 1.01
+
+
+def measure_case(case: Case, pictures: Sequence[Picture]) -> Row:
+    started = time.monotonic()
+    with TemporaryDirectory(prefix="fidelity-") as folder, torch.inference_mode():
+        subject = case.open(Path(folder))
+        pixels = compare_pixels(subject, pictures)
+        answers = compare_answers(subject, pictures[: case.answered]) if case.answered else None
+    return Row(
+        library=case.library,
+        model=case.name,
+        task=subject.handler.config.task,
+        settings=describe_preprocessing(subject.preprocessing).removeprefix("preprocessing: "),
+        network=case.network,
+        pixels=pixels,
+        answers=answers,
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def compare_pixels(subject: Subject, pictures: Sequence[Picture]) -> PixelDifference:
+    differences = [difference_in_levels(subject, picture) for picture in pictures]
+    jpegs = [levels for levels, picture in zip(differences, pictures, strict=True) if picture.name.endswith("JPEG")]
+    count = sum(levels.numel() for levels in differences)
+    return PixelDifference(
+        pictures=len(pictures),
+        other_level=sum(int((levels > SAME_LEVEL).sum()) for levels in differences) / count,
+        beyond_one=sum(int((levels > ONE_LEVEL).sum()) for levels in differences) / count,
+        largest=largest(differences),
+        jpeg_largest=largest(jpegs),
+    )
+
+
+def largest(differences: Sequence[Tensor]) -> float:
+    return round(max((float(levels.max()) for levels in differences), default=0.0), 2)
+
+
+def difference_in_levels(subject: Subject, picture: Picture) -> Tensor:
+    """(3, H, W) >= 0: of what the network is given, in levels of its 8-bit pixels. Raises ConfigError for two sizes."""
+    config = subject.preprocessing
+    pixels = preprocess_images([picture.decoded], config).pixels
+    found = Normalize(config.mean, config.std, config.color_order)(pixels)[0]
+    expected = subject.prepare(picture.opened)
+    if found.shape != expected.shape:
+        raise ConfigError(f"{picture.name}: the library makes {tuple(expected.shape)} of it, we {tuple(found.shape)}")
+    levels: Tensor = (found - expected).abs() * 255 * torch.tensor(config.std).view(3, 1, 1)
+    return levels
+
+
+def compare_answers(subject: Subject, pictures: Sequence[Picture]) -> AnswerDifference:
+    expected = [subject.answer(picture.opened) for picture in pictures]
+    if subject.handler.config.task == "classification":
+        return compare_classes(expected, [our_logits(subject, picture) for picture in pictures])
+    return compare_boxes(expected, [our_boxes(subject, picture) for picture in pictures], subject)
+
+
+def our_logits(subject: Subject, picture: Picture) -> Observation:
+    batch = subject.handler.preprocess([picture.decoded])
+    return {"logits": subject.handler.inference(batch)["logits"][0]}
+
+
+def our_boxes(subject: Subject, picture: Picture) -> Observation:
+    """What a client gets, with all the handler's defaults. Raises the error of a picture."""
+    [outcome] = subject.handler.predict([Payload(images=(picture.encoded,), options={})])
+    [item] = outcome.items
+    if not isinstance(item, Detections):
+        raise ConfigError(f"{picture.name}: {item}")
+    found = item.detections
+    return {
+        "boxes": torch.tensor([entry.box for entry in found]).reshape(-1, 4),
+        "scores": torch.tensor([entry.score for entry in found]),
+        "class_ids": torch.tensor([entry.class_id for entry in found], dtype=torch.int64),
+    }
+
+
+def compare_classes(expected: Sequence[Observation], found: Sequence[Observation]) -> AnswerDifference:
+    best = [[int(image["logits"].argmax()) for image in side] for side in (expected, found)]
+    measured = measure_classes(expected, found)
+    return AnswerDifference(
+        pictures=len(expected),
+        same_best=sum(ours == theirs for ours, theirs in zip(*best, strict=True)) / len(expected),
+        snr_db=round(measured["snr_db"], 1),
+        difference=round(measured["score_difference"], 6),
+    )
+
+
+def compare_boxes(expected: Sequence[Observation], found: Sequence[Observation], subject: Subject) -> AnswerDifference:
+    """Above the threshold of both; boxes near it may be on either side."""
+    threshold = float(subject.handler.config.options["score_threshold"])
+    measured = measure_boxes(add_profiles(expected), add_profiles(found), threshold)
+    return AnswerDifference(
+        pictures=len(expected),
+        matched_boxes=round(measured["matched_boxes"], 4),
+        compared_boxes=int(measured["compared_boxes"]),
+        least_iou=round(measured["iou"], 4),
+        difference=round(measured["score_difference"], 6),
+    )
+
+
+def add_profiles(images: Sequence[Observation]) -> list[Observation]:
+    return [{**image, "score_profile": score_profile(image["scores"])} for image in images]

@@ -1,0 +1,1 @@
+"""Requests, pictures and archives that mean harm, and how they are sent."""

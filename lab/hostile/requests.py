@@ -1,0 +1,113 @@
+"""The corpus: every kind of hostile request as an `Ask`, with the status and the answer that must come back.
+
+A kind is made anew from a seed each time; what is known of its answer beforehand stands beside it, and of damaged
+pictures, which may decode or not, the core says in process what is right.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+
+import orjson
+
+from lab.hostile import documents as hostile_documents
+from lab.hostile import forms as hostile_forms
+from lab.hostile.bombs import BOMBS
+from lab.hostile.pictures import DAMAGED, FOREIGN, ODD, TYPES
+from lab.hostile.truth import Truth
+from lab.testbed.traffic import Ask, Check
+
+RAW = hostile_forms.RAW
+MAX_ERROR_BYTES = 2048
+ERROR_KEYS = ({"code", "type", "message"}, {"code", "type", "error"})  # ours, and that of V1 and V2
+EVERYDAY_BYTES = 2_000_000  # a bomb above it is sent alone, and not among others by the thousand
+Body = Callable[[random.Random], bytes]
+Kind = Callable[[Truth, random.Random], Ask]
+
+
+def refusal(status: int, error: str) -> Check:
+    """The error body of the contract, of either form, and nothing of the server's inside."""
+
+    def check(body: bytes) -> str:
+        if len(body) >= MAX_ERROR_BYTES:
+            return f"an error of {len(body):,} bytes"
+        try:
+            answer = orjson.loads(body)
+        except ValueError:
+            return f"an error that is not JSON: {body[:200]!r}"
+        if not isinstance(answer, dict) or answer.keys() not in ERROR_KEYS:
+            return f"not the error body of the contract: {body[:200]!r}"
+        if (answer["code"], answer["type"]) != (status, error):
+            return f"{answer['code']} {answer['type']} instead of {status} {error}: {body[:200]!r}"
+        return "a traceback in the answer" if b"Traceback" in body else ""
+
+    return check
+
+
+def known(name: str, body: Callable[[], bytes], headers: Mapping[str, str], status: int, error: str) -> Kind:
+    def make(truth: Truth, choose: random.Random) -> Ask:
+        return Ask(name, truth.path, body(), headers, status, refusal(status, error), good=False)
+
+    return make
+
+
+def told(name: str, body: Body, headers: Mapping[str, str] = RAW, good: bool = False) -> Kind:
+    """What the core says in process of that very body is right."""
+
+    def make(truth: Truth, choose: random.Random) -> Ask:
+        data = body(choose)
+        status, check = truth.expect(data)
+        return Ask(name, truth.path, data, headers, status, check, good)
+
+    return make
+
+
+def _always(body: Callable[[], bytes]) -> Callable[[random.Random], bytes]:
+    made = cache(body)
+    return lambda choose: made()
+
+
+def _fixed(body: bytes) -> Callable[[], bytes]:
+    return lambda: body
+
+
+BOMB_KINDS: dict[str, Kind] = {
+    name: known(name, cache(bomb.make), RAW, bomb.status, TYPES[bomb.status])
+    if bomb.status != 200
+    else told(name, _always(bomb.make))
+    for name, bomb in BOMBS.items()
+}
+# What is refused, or may be.
+HOSTILE: dict[str, Kind] = {
+    **{name: told(name, make) for name, make in DAMAGED.items()},
+    **{name: known(name, _fixed(body), RAW, status, TYPES[status]) for name, (body, status) in FOREIGN.items()},
+    **{
+        name: known(name, _fixed(entry.body), entry.headers, hostile_documents.STATUSES[entry.error], entry.error)
+        for name, entry in hostile_documents.DOCUMENTS.items()
+    },
+    **{
+        name: known(name, _fixed(entry.body), entry.headers, hostile_forms.STATUSES[entry.error], entry.error)
+        for name, entry in {**hostile_forms.FORMS, **hostile_forms.REFUSED}.items()
+    },
+}
+# What is served, however odd it is.
+HARMLESS: dict[str, Kind] = {
+    **{name: told(name, _always(make), good=True) for name, make in ODD.items()},
+    **{
+        name: told(name, _always(_fixed(entry.body)), entry.headers, good=True)
+        for name, entry in hostile_forms.SERVED.items()
+    },
+}
+
+
+def everyday_bombs() -> dict[str, Kind]:
+    """Those that are small enough to be sent by the hundred."""
+    return {name: kind for name, kind in BOMB_KINDS.items() if len(BOMBS[name].make()) <= EVERYDAY_BYTES}
+
+
+def hostile_asks(truth: Truth, seed: int) -> Iterator[Ask]:
+    """Without end: all kinds in turn, each time others of those that are random."""
+    choose = random.Random(seed)
+    kinds = {**HOSTILE, **everyday_bombs()}
+    return (kinds[name](truth, choose) for name in itertools.cycle(kinds))

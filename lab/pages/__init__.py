@@ -1,0 +1,1 @@
+"""The pages of docs/evidence: templates, and what renders them."""

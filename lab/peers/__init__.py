@@ -1,0 +1,1 @@
+"""Other servers beside ours: started with the same model, asked the same pictures."""

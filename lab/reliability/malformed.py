@@ -1,0 +1,178 @@
+"""D-malformed: bytes that are hardly HTTP, straight at TorchServe, and a prediction that must be right now and then."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from lab.reliability.episodes import Episode, describe_failures
+from lab.testbed.archives import SERVED
+from lab.testbed.findings import Finding
+from lab.testbed.raw_http import send_raw
+from lab.testbed.world import World
+
+COUNT, GOLDEN_EVERY = 5000, 100
+AT_A_TIME = 8
+TIMEOUT_S = 3.0
+PATH = f"/predictions/{SERVED}"
+METHODS = ("POST", "GET", "PUT", "OPTIONS", "TRACE", "CONNECT", "post", "P\0ST", "", "X" * 300)
+VERSIONS = ("HTTP/1.1", "HTTP/1.0", "HTTP/9.9", "HTTP/2", "HTTP", "", "http/1.1", "HTTP/1.1 HTTP/1.1")
+PATHS = (
+    PATH,
+    "/",
+    "*",
+    "//",
+    "/%zz",
+    "/%00",
+    "/../../etc/passwd",
+    "http://[::1",
+    "/predictions/",
+    PATH + "?" + "a" * 9000,
+)
+LENGTHS = ("-1", "+5", "0x10", "99999999999999999999", "5, 6", "", "many", "1e3", " 7 ", "5\0")
+CHUNK_SIZES = ("zz", "-1", "ffffffffffffffff", "", "5;" + "x" * 5000, "1\0", "0x5")
+TYPES = (
+    "multipart/form-data",
+    "multipart/form-data; boundary=",
+    'multipart/form-data; boundary="',
+    ";",
+    "\xff/\xff",
+    "a" * 9000,
+)
+PREFACES = (
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"\r\n" * 200,
+    b"\0" * 100,
+)
+
+
+def run_malformed(world: World, count: int, seed: int, command: str, announce: Callable[[str], None]) -> Finding:
+    before, frontend = world.worker_pids(), world.frontend().pid
+    port, choose = world.server.ports()["inference_address"], random.Random(seed)
+    stream = malformed_requests(choose, world.headers["Authorization"])
+    statuses: Counter[int] = Counter()
+    episode = Episode()
+    golden = []
+    with ThreadPoolExecutor(AT_A_TIME) as clients:
+        for done in range(0, count, GOLDEN_EVERY):
+            announce(f"{done} of {count}")
+            requests = [next(stream) for _ in range(min(GOLDEN_EVERY, count - done))]
+            answers = clients.map(lambda data: send_raw(port, [data], TIMEOUT_S, half_close=True), requests)
+            statuses.update(answer.status for answer in answers)
+            golden += world.send([world.good[done // GOLDEN_EVERY % len(world.good)]])
+    failed = [exchange for exchange in golden if exchange.problem]
+    episode.failures += describe_failures(failed, golden[0].due)
+    episode.figures.update({"requests": count, "golden": len(golden)})
+    episode.figures.update({f"answered_{status}" if status else "closed": n for status, n in sorted(statuses.items())})
+    episode.bound("golden_failed", len(failed), 0)
+    episode.bound("workers_replaced", len(set(world.worker_pids()) ^ set(before)), 0)
+    episode.require(world.frontend().pid == frontend, "the frontend is another one")
+    return Finding(
+        row="D-malformed",
+        fault=f"{count} requests that are hardly HTTP, straight at TorchServe, {AT_A_TIME} at a time",
+        must_hold=f"server and workers live on; a prediction after every {GOLDEN_EVERY} is right",
+        held=not episode.problems,
+        repetitions=1,
+        measured=episode.figures,
+        problems=tuple(episode.problems),
+        failures=tuple(episode.failures),
+        command=command,
+    )
+
+
+def malformed_requests(choose: random.Random, authorization: str) -> Iterator[bytes]:
+    """Without end; some of them let in by the server's token, so that they come further."""
+    while True:
+        yield choose.choice(KINDS)(choose, authorization)
+
+
+def _request(authorization: str, body: bytes = b"", line: str = f"POST {PATH} HTTP/1.1", **headers: str) -> bytes:
+    """A request with these headers over those of a good one; `_` in a name stands for `-`."""
+    fields = {"Host": "localhost", "Authorization": authorization, "Content-Length": str(len(body))}
+    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [line, *(f"{name}: {value}" for name, value in fields.items() if value is not None)]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
+
+
+def _random_bytes(choose: random.Random, _: str) -> bytes:
+    return choose.randbytes(choose.randrange(1, 2000))
+
+
+def _preface(choose: random.Random, _: str) -> bytes:
+    return choose.choice(PREFACES) + choose.randbytes(choose.randrange(50))
+
+
+def _odd_line(choose: random.Random, authorization: str) -> bytes:
+    line = " ".join((choose.choice(METHODS), choose.choice(PATHS), choose.choice(VERSIONS)))
+    return _request(authorization, b"x", line)
+
+
+def _odd_length(choose: random.Random, authorization: str) -> bytes:
+    return _request(authorization, b"abc", Content_Length=choose.choice(LENGTHS))
+
+
+def _two_lengths(choose: random.Random, authorization: str) -> bytes:
+    line = f"POST {PATH} HTTP/1.1\r\nContent-Length: {choose.randrange(9)}"
+    return _request(
+        authorization, b"abcdef", line, Transfer_Encoding=choose.choice(("chunked", "identity", "chunked, x"))
+    )
+
+
+def _odd_chunks(choose: random.Random, authorization: str) -> bytes:
+    size = choose.choice(CHUNK_SIZES).encode()
+    chunked = _request(authorization, Content_Length="", Transfer_Encoding="chunked").replace(
+        b"Content-Length: \r\n", b""
+    )
+    return chunked + size + choose.choice((b"\r\n", b"\n", b"")) + b"hello\r\n0\r\n"
+
+
+def _odd_type(choose: random.Random, authorization: str) -> bytes:
+    body = choose.choice((b"--\r\n\r\n--", b"--x\r\nContent-Disposition: form-data\r\n\r\n", choose.randbytes(200)))
+    return _request(authorization, body, Content_Type=choose.choice(TYPES))
+
+
+def _odd_headers(choose: random.Random, authorization: str) -> bytes:
+    odd = choose.choice(
+        ("no colon", ": no name", "A" * 9000 + ": x", "X: " + "y" * 70_000, " folded: x", "a\0b: c\0", "X: \r")
+    )
+    many = [f"X-{number}: y" for number in range(choose.choice((0, 1, 2000)))]
+    line = "\r\n".join((f"POST {PATH} HTTP/1.1", odd, *many))
+    return _request(authorization, b"x", line)
+
+
+def _flipped(choose: random.Random, authorization: str) -> bytes:
+    whole = bytearray(_request(authorization, b"{}", Content_Type="application/json"))
+    for _ in range(choose.randrange(1, 6)):
+        whole[choose.randrange(len(whole))] = choose.randrange(256)
+    return bytes(whole)
+
+
+def _cut(choose: random.Random, authorization: str) -> bytes:
+    whole = _request(authorization, b"x" * 100)
+    return whole[: choose.randrange(1, len(whole))]
+
+
+def _trailing(choose: random.Random, authorization: str) -> bytes:
+    return _request(authorization, b"x") + choose.randbytes(choose.randrange(1, 200))
+
+
+def _expecting(choose: random.Random, authorization: str) -> bytes:
+    return _request(authorization, b"x", Expect=choose.choice(("100-continue", "200-ok", "", "\xff")))
+
+
+Kind = Callable[[random.Random, str], bytes]
+KINDS: tuple[Kind, ...] = (
+    _random_bytes,
+    _preface,
+    _odd_line,
+    _odd_length,
+    _two_lengths,
+    _odd_chunks,
+    _odd_type,
+    _odd_headers,
+    _flipped,
+    _cut,
+    _trailing,
+    _expecting,
+)

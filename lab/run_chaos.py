@@ -1,0 +1,97 @@
+"""Hurt a server and its archives; write what was seen to lab/results/reliability and docs/evidence/reliability.md.
+
+    python lab/run_chaos.py                          # all rows, those of section B 20 times each: some hours
+    python lab/run_chaos.py A C                      # hostile requests and archives: minutes
+    python lab/run_chaos.py B1 B4 --repetitions 2    # some; B4 is B4-deadlock, B4-loop, ...
+    python lab/run_chaos.py --list
+    python lab/run_chaos.py --render                 # only the page, from all files of lab/results/reliability
+    python lab/run_chaos.py --check                  # fail where the page is not what the files give
+
+It starts servers of its own, on free ports. The file of a row is written when the row has finished: what is
+interrupted keeps its former file, and the rows that are missing can be run later. Exit status 1 where a row does not
+hold. Stop other work on the machine first: the rate of the traffic is half of what the server can do alone. A6 needs
+requirements/fuzz.txt.
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from lab.reliability.page import check_page, describe, write_page
+from lab.reliability.rows import NAMES, choose_rows, run_rows
+from lab.testbed.claims import CLAIMS
+from lab.testbed.findings import RESULTS, Finding, write_finding
+from mar_tools.command_line import new_parser, run
+from vision_serving.errors import VisionServingError
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.list:
+        print("\n".join(f"{name:12} {CLAIMS[name]}" for name in NAMES))
+        return
+    findings = [] if arguments.render or arguments.check else measure(arguments)
+    page = check_page(arguments.results) if arguments.check else write_page(arguments.results)
+    if arguments.json:
+        print(orjson.dumps([finding.model_dump(mode="json") for finding in findings]).decode())
+    elif findings:
+        Console().print(findings_table(findings))
+    broken = [finding.row for finding in findings if not finding.held]
+    if broken:
+        raise VisionServingError(f"not held: {', '.join(broken)}; see {page}")
+
+
+def parse_arguments() -> Namespace:
+    parser = new_parser(__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="default: all")
+    parser.add_argument("--repetitions", type=int, default=20, help="of each row of section B (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of traffic and faults (default: 0)")
+    parser.add_argument("--rate", type=float, help="of the traffic, in requests/s; default: half of saturation")
+    parser.add_argument("--fuzz-s", type=int, default=60, help="seconds of A6 (default: 60)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder; the page lies beside it")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--list", action="store_true", help="show the rows")
+    parser.add_argument("--render", action="store_true", help="measure nothing")
+    parser.add_argument("--check", action="store_true", help="measure and write nothing")
+    arguments = parser.parse_args()
+    if arguments.repetitions < 1 or arguments.fuzz_s < 1:
+        parser.error("--repetitions and --fuzz-s have to be at least 1")
+    return arguments
+
+
+def measure(arguments: Namespace) -> list[Finding]:
+    """Write each finding when it is there."""
+    names = choose_rows(arguments.rows)
+    console = Console(stderr=True)
+    findings = []
+    with console.status("") as status:
+
+        def announce(step: str) -> None:
+            status.update(step)
+            if not console.is_terminal:
+                console.print(step)
+
+        for finding in run_rows(
+            names, arguments.repetitions, arguments.seed, announce, arguments.rate, arguments.fuzz_s
+        ):
+            write_finding(finding, arguments.results)
+            console.print(f"{finding.row}: {'held' if finding.held else 'NOT held'}", highlight=False)
+            for problem in finding.problems or (() if finding.held else finding.failures):
+                console.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
+            findings.append(finding)
+    return findings
+
+
+def findings_table(findings: list[Finding]) -> Table:
+    table = Table("row", "held", "times", "measured")
+    for finding in findings:
+        figures = ", ".join(f"{name} {describe(value)}" for name, value in finding.measured.items())
+        table.add_row(finding.row, "held" if finding.held else "[red]NOT held[/]", str(finding.repetitions), figures)
+    return table
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,145 @@
+"""What is known so far: one row a line of `lab/results/compatibility.json`, in a fixed order for git."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import orjson
+from pydantic import Field
+
+from lab.sweeping.zoo import GROUPS, Group, ZooModel
+from vision_serving.config import Precision
+from vision_serving.errors import ConfigError
+from vision_serving.validation import StrictModel, parse_config
+
+Status = Literal["verified", "rejected", "not supported", "failed", "crashed", "timed out"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+RowKey = tuple[Group, str, str, Precision]  # group, model, backend, precision
+
+
+class Outcome(StrictModel):
+    """What became of one model on one backend in one precision.
+
+    verified       within every bound
+    rejected       it runs, and its answers differ too much: `reason` names the broken bounds
+    not supported  an exporter or backend refused it: `reason` is its message
+    failed         an exception that a library raised, with its name
+    crashed        the end of the process, or as much memory as was allowed
+    timed out      stopped after as long as was allowed
+
+    ms: of one image, from pixels to outputs. ms_of_4: of one image in a batch of four; None where that would take long.
+    scheme, float_layers: of int8, how it came about, and how many layers had to stay in float.
+    """
+
+    status: Status
+    reason: str | None = None
+    snr_db: float | None = None
+    matched_boxes: float | None = None
+    ms: float | None = None
+    ms_of_4: float | None = None
+    scheme: str | None = None
+    float_layers: int | None = None
+
+
+class Row(Outcome):
+    """seconds: what it took in all. peak_gib: the most memory that its process had. run: the `id` of its Run."""
+
+    group: Group
+    model: str
+    backend: str
+    precision: Precision
+    seconds: float
+    peak_gib: float
+    run: int
+
+    @property
+    def key(self) -> RowKey:
+        return self.group, self.model, self.backend, self.precision
+
+
+class Run(StrictModel):
+    """Where rows come from. timed: whether the machine did nothing else, so that times mean something."""
+
+    id: int
+    date: str
+    cpu: str
+    cores: int
+    timed: bool
+    versions: Mapping[str, str]
+
+
+class Coverage(StrictModel):
+    runs: tuple[Run, ...] = ()
+    rows: tuple[Row, ...] = Field(default=())
+
+    def find(self, model: ZooModel, backend: str, precision: Precision) -> Row | None:
+        return self.by_key.get((model.group, model.name, backend, precision))
+
+    @property
+    def by_key(self) -> dict[RowKey, Row]:
+        return {row.key: row for row in self.rows}
+
+    def with_row(self, row: Row, run: Run) -> "Coverage":
+        """In place of an older one, with a run of the same content used again; runs without rows are left out."""
+        same = next((known.id for known in self.runs if known == run.model_copy(update={"id": known.id})), None)
+        new_id = max((known.id for known in self.runs), default=0) + 1 if same is None else same
+        rows = {**self.by_key, row.key: row.model_copy(update={"run": new_id})}
+        runs = {known.id: known for known in (*self.runs, run.model_copy(update={"id": new_id}))}
+        used = {kept.run for kept in rows.values()}
+        return Coverage(
+            runs=tuple(runs[number] for number in sorted(used)),
+            rows=tuple(sorted(rows.values(), key=_position)),
+        )
+
+
+def read_coverage(path: Path) -> Coverage:
+    """Empty where there is no such file. Raises ConfigError for a damaged one."""
+    if not path.is_file():
+        return Coverage()
+    try:
+        document = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(f"{path}: damaged ({error}); restore it from git, or delete it to begin again") from error
+    return parse_config(Coverage, document, str(path))
+
+
+def write_coverage(coverage: Coverage, path: Path) -> None:
+    """All of it or, where we are interrupted, nothing."""
+    lines = {
+        "runs": [run.model_dump(mode="json") for run in coverage.runs],
+        "rows": [row.model_dump(mode="json", exclude_none=True) for row in coverage.rows],
+    }
+    parts = [f'"{name}": [\n{_one_a_line(entries)}]' for name, entries in lines.items()]
+    write_whole(path, "{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Several sweeps of other models may share one file: each reads it anew before it adds a row."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _one_a_line(entries: list[dict[str, object]]) -> str:
+    return "".join(
+        f"{orjson.dumps(entry, option=orjson.OPT_SORT_KEYS).decode()}{',' if entry is not entries[-1] else ''}\n"
+        for entry in entries
+    )
+
+
+def _position(row: Row) -> tuple[int, str, str, int]:
+    return list(GROUPS).index(row.group), row.model, row.backend, PRECISIONS.index(row.precision)

@@ -1,0 +1,119 @@
+"""HTTP as no client library would send it: cut, endless, slow, and left behind."""
+
+import random
+import re
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mar_tools.serving.ports import LOOPBACK
+
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)
+READ_BYTES = 65536
+CONNECT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class RawAnswer:
+    """status: 0 where none came. sent: bytes until the server answered or closed. closed: by the server, in time."""
+
+    status: int
+    body: bytes
+    sent: int
+    closed: bool
+    seconds: float
+
+
+def request_head(path: str, headers: Mapping[str, str], method: str = "POST") -> bytes:
+    """Up to and with the empty line."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def send_raw(port: int, chunks: Iterable[bytes], timeout_s: float, half_close: bool = False) -> RawAnswer:
+    """Send until it is answered or all is sent, then read an answer, or until the server closes.
+
+    half_close: say that nothing more will come.
+    """
+    started, sent, received, closed = time.perf_counter(), 0, b"", True
+    with socket.create_connection((LOOPBACK, port), CONNECT_TIMEOUT_S) as connection:
+        connection.settimeout(timeout_s)
+        try:
+            for chunk in chunks:
+                connection.sendall(chunk)
+                sent += len(chunk)
+                if select.select([connection], [], [], 0)[0]:
+                    break
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+        except TimeoutError:
+            closed = False
+        except OSError:
+            pass  # the server closed; its answer may be there all the same
+        while closed:
+            try:
+                data = connection.recv(READ_BYTES)
+            except TimeoutError:
+                closed = False
+                break
+            except OSError:
+                break
+            if not data:
+                break
+            received += data
+            if is_whole(received):
+                closed = False
+                break
+    head, _, body = received.partition(b"\r\n\r\n")
+    words = head.split(b" ", 2)
+    status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+    return RawAnswer(status, body, sent, closed, time.perf_counter() - started)
+
+
+def is_whole(received: bytes) -> bool:
+    """Whether it is all of an answer. TorchServe keeps connections, some even where it was asked to close them."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
+    return length is not None and len(body) >= int(length[1])
+
+
+def abandon(port: int, data: bytes) -> None:
+    """Send something, and reset the connection."""
+    with socket.create_connection((LOOPBACK, port), CONNECT_TIMEOUT_S) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+        connection.sendall(data)
+
+
+def send_slowly(port: int, count: int, head: bytes, seconds: float, pause_s: float = 0.1) -> int:
+    """So many connections, each of which sends a byte of a body at a time. How many the server kept until the end."""
+    connections: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            connections.append(socket.create_connection((LOOPBACK, port), CONNECT_TIMEOUT_S))
+            connections[-1].sendall(head)
+        kept = set(connections)
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            kept = {connection for connection in kept if _sends_a_byte(connection)}
+            time.sleep(pause_s)
+        return len(kept)
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def _sends_a_byte(connection: socket.socket) -> bool:
+    try:
+        connection.sendall(b"x")
+    except OSError:
+        return False
+    return True
+
+
+def cut_places(count: int, length: int, choose: random.Random) -> Sequence[int]:
+    """Where to leave `count` requests of a length: the first half of them when all is sent, the others before."""
+    return [length] * (count // 2) + [choose.randrange(1, length) for _ in range(count - count // 2)]

@@ -1,0 +1,1 @@
+"""A .mar archive: read, check, sign and describe it."""

@@ -1,0 +1,142 @@
+"""Commands in a session of their own: what crashes, hangs or eats the memory there ends there, with all it started."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from mar_tools.command_line import HANDLERS, ROOT
+from vision_serving.cores import WAIT_POLICY
+
+POLL_S = 0.02
+KILL_PATIENCE_S = 10.0  # a killed process that waits for a disk or a driver takes a moment to go
+FIRST_TO_DIE = "1000"  # of the kernel, where memory runs out: better this process than whoever waits for it
+TAIL_BYTES = 4096
+REASON_CHARS = 300
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended. `problem`: empty where its exit status is 0, else why it is not, in a few words."""
+
+    problem: str
+    seconds: float
+
+    @property
+    def succeeded(self) -> bool:
+        return not self.problem
+
+
+def run_isolated(command: Sequence[str], timeout_s: float, log: Path) -> Finished:
+    """Run a command to its end, or to the timeout; its whole output goes into `log`. Nothing of it runs on.
+
+    The problem of a command that fails is the last line that it wrote.
+    """
+    started = time.monotonic()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output, isolated(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process:
+        while not has_ended(process):
+            if time.monotonic() - started > timeout_s:
+                return Finished(f"gave up after {timeout_s:g} s", time.monotonic() - started)
+            time.sleep(POLL_S)
+    return Finished(describe_end(process.returncode, log), time.monotonic() - started)
+
+
+@contextmanager
+def isolated(command: Sequence[str], **streams: Any) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that leads a session and has a temporary folder of its own. At the end all three are gone.
+
+    streams: `stdin`, `stdout`, `stderr` of subprocess.Popen.
+    """
+    with tempfile.TemporaryDirectory(prefix="isolated-", ignore_cleanup_errors=True) as scratch:
+        environment = isolated_environment(os.environ, scratch)
+        process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
+        try:
+            with suppress(OSError):  # a courtesy, which not every system allows
+                Path(f"/proc/{process.pid}/oom_score_adj").write_text(FIRST_TO_DIE)
+            yield process
+        finally:
+            kill_session(process)
+
+
+def isolated_environment(environment: Mapping[str, str], scratch: str) -> dict[str, str]:
+    """Python finds this checkout's code; what is written to TMPDIR goes with it; a crash leaves a stack in the log.
+
+    And OpenMP's threads wait as WAIT_POLICY says, unless the user says otherwise.
+    """
+    own = [str(HANDLERS), str(ROOT / "scripts"), environment.get("PYTHONPATH", "")]
+    path = os.pathsep.join(entry for entry in own if entry)
+    own_values = {"PYTHONPATH": path, "PYTHONFAULTHANDLER": "1", "TMPDIR": scratch}
+    return {**WAIT_POLICY, **environment, **own_values}
+
+
+def python_command(module: str, *arguments: object) -> list[str]:
+    """`python -m module ...` with this interpreter. `-P`: the folder that we stand in holds no modules of ours."""
+    flags = ["-P"] if sys.version_info >= (3, 11) else []
+    return [sys.executable, *flags, "-m", module, *map(str, arguments)]
+
+
+def has_ended(process: "subprocess.Popen[bytes]") -> bool:
+    """Without collecting its status: until that is done, nothing else can get the number of its session."""
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def kill_session(process: "subprocess.Popen[bytes]") -> None:
+    """Kill what is left of a process, its session and its descendants, and collect its status."""
+    if process.returncode is not None:
+        return
+    deadline = time.monotonic() + KILL_PATIENCE_S
+    while (members := session_members(process.pid)) and time.monotonic() < deadline:
+        for member in members:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        time.sleep(POLL_S)
+    process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        _close(stream)
+
+
+def session_members(leader: int) -> list[psutil.Process]:
+    """Of the session that `leader` leads, and its descendants in others; zombies, which are dead, left out."""
+    found = {}
+    for candidate in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            is_own = os.getsid(candidate.pid) == leader or leader in (p.pid for p in candidate.parents())
+            if is_own and candidate.status() != psutil.STATUS_ZOMBIE:
+                found[candidate.pid] = candidate
+    return list(found.values())
+
+
+def _close(stream: IO[bytes] | None) -> None:
+    if stream is not None:
+        with suppress(BrokenPipeError):
+            stream.close()
+
+
+def describe_end(status: int, log: Path) -> str:
+    """status: as subprocess gives it, negative for a signal. Empty for 0."""
+    if status == 0:
+        return ""
+    if status < 0:
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
+        hint = " (memory ran out?)" if name == "SIGKILL" else ""
+        return f"crashed: signal {name}{hint}"
+    return f"failed: {last_line(log) or f'exit status {status}'}"
+
+
+def last_line(log: Path) -> str:
+    """The last line that says something, shortened, without the `error: ` of our own commands."""
+    with log.open("rb") as content:
+        content.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        lines = content.read().decode(errors="replace").splitlines()
+    said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return said.removeprefix("error: ")[:REASON_CHARS]

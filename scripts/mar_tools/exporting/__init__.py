@@ -1,0 +1,1 @@
+"""A network becomes an artifact in an export folder."""

@@ -1,0 +1,86 @@
+"""What every exporter is given, and what it tells about its artifact."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mar_tools.exporting.calibration import Calibration
+from mar_tools.models.checkpoints import Checkpoint
+from mar_tools.models.pixels import example_pixels, is_fixed_size
+from vision_serving.config import DeviceType, Precision
+from vision_serving.errors import BackendError
+from vision_serving.graphs.precisions import in_precision
+from vision_serving.options import Task
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """A fp32 graph in eval mode on the device, the checkpoint that it was built from, and what to export it to."""
+
+    graph: nn.Module
+    checkpoint: Checkpoint
+    task: Task
+    precision: Precision
+    device_type: DeviceType
+    calibration: Calibration
+    source_file: Path | None = None
+
+    @property
+    def onnx_file(self) -> Path | None:
+        """The user's model where it is an ONNX file; the graph then only runs it, and cannot be traced."""
+        return self.source_file if self.checkpoint.source.source == "onnx" else None
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """Two images uint8 (2, H, W, 3) on the device, to trace with."""
+        return example_pixels(self.checkpoint.preprocessing).to(self.device_type)
+
+    @cached_property
+    def output_names(self) -> list[str]:
+        return list(self.graph(self.pixels))
+
+    @property
+    def float_layers(self) -> tuple[str, ...]:
+        """Modules of our own graphs that int8 would always spoil."""
+        return getattr(self.graph, "float_layers", ())
+
+    @property
+    def has_fixed_size(self) -> bool:
+        """Whether all batches share one height and width; else both are dynamic in the artifact."""
+        return is_fixed_size(self.checkpoint.preprocessing)
+
+    @property
+    def is_quantized_already(self) -> bool:
+        """Whether int8 is to be what fake quantisation in the network says, with the scales of its training."""
+        return self.precision == "int8" and self.calibration.quantization.scheme == "checkpoint"
+
+    def float_graph(self) -> nn.Module:
+        """The graph computing in the precision that was asked for; in fp32 for int8, to be quantised."""
+        return in_precision(self.graph, self.precision, self.device_type)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """`artifact`: the file or folder in the export folder. `quantization`: how int8 came about, for the report.
+
+    `cpu_features`: what the verified answers depend on. `portable`: whether it runs on other devices too.
+    """
+
+    artifact: str
+    quantization: Mapping[str, Any] = field(default_factory=dict)
+    cpu_features: tuple[str, ...] = ()
+    portable: bool = False
+
+
+def report_own_scales(operators: Iterable[str], wanted: str) -> dict[str, Any]:
+    """The report of a network that was trained with fake quantisation. Raises BackendError where none of it arrived."""
+    if wanted not in operators:
+        raise BackendError(
+            "quantization scheme 'checkpoint' needs a network with fake quantisation (torch.fake_quantize_per_...); "
+            "this one has none: use scheme static"
+        )
+    return {"scheme": "checkpoint"}

@@ -1,0 +1,129 @@
+"""What a user's ONNX file holds: one image input, a batch of any size, an opset that our own stages have, too."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import shape_inference, version_converter
+
+from mar_tools.models.pixels import is_fixed_size
+from vision_serving.config import PreprocessingConfig
+from vision_serving.errors import ConfigError
+
+OLDEST_OPSET = 18  # of what torch exports without a conversion
+FLOATS = {onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.FLOAT16: torch.float16}
+UNLIKELY_BATCH = 7  # a number that no other dimension has by chance
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """The one image input of a model. height, width: None where it takes any."""
+
+    name: str
+    dtype: torch.dtype
+    channels_last: bool
+    height: int | None
+    width: int | None
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """The model with its external weights, in an opset that our stages have, too."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; `file` is looked up beside the recipe")
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+        if opset_of(model) < OLDEST_OPSET:
+            model = version_converter.convert_version(model, OLDEST_OPSET)
+    except Exception as error:  # protobuf, the checker and the converter each have errors of their own
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{path}: no ONNX model that can be used ({type(error).__name__}: {reason})") from error
+    return model
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def read_input(model: onnx.ModelProto, path: Path) -> ModelInput:
+    weights = {weight.name for weight in model.graph.initializer}  # old exporters list them among the inputs
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) != 1:
+        raise ConfigError(f"{path}: expected one input, an image; it has {[value.name for value in inputs]}")
+    tensor = inputs[0].type.tensor_type
+    shape = dims_of(inputs[0])
+    if tensor.elem_type not in FLOATS or shape is None or len(shape) != 4:
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        raise ConfigError(f"{path}: input {inputs[0].name!r} is {kind} {shape}; expected FLOAT or FLOAT16 (N, 3, H, W)")
+    channels_last = shape[1] != 3 and shape[3] == 3
+    if not channels_last and shape[1] not in (3, None):
+        raise ConfigError(f"{path}: input {inputs[0].name!r} {shape} has no 3 channels; expected RGB images")
+    height, width = shape[1:3] if channels_last else shape[2:4]
+    return ModelInput(inputs[0].name, FLOATS[tensor.elem_type], channels_last, height, width)
+
+
+def dims_of(value: onnx.ValueInfoProto) -> list[int | None] | None:
+    """The sizes of a value, None where one is open; None when not even their number is known."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+
+
+def size_of(preprocessing: PreprocessingConfig) -> tuple[int, int]:
+    size = preprocessing.crop or preprocessing.resize.canvas or preprocessing.resize.size
+    assert isinstance(size, tuple)
+    return size
+
+
+def check_size(model_input: ModelInput, preprocessing: PreprocessingConfig, path: Path) -> None:
+    wanted = (model_input.height, model_input.width)
+    if wanted == (None, None):
+        return
+    made = size_of(preprocessing) if is_fixed_size(preprocessing) else ("any", "any")
+    if any(want is not None and want != size for want, size in zip(wanted, made, strict=True)):
+        raise ConfigError(
+            f"{path}: the model takes images of {wanted[0]} x {wanted[1]} (height x width), `preprocessing` makes "
+            f"{made[0]} x {made[1]}"
+        )
+
+
+def make_batch_dynamic(model: onnx.ModelProto, path: Path) -> None:
+    """Open the first dimension of input and outputs. Raises ConfigError when a node inside the graph fixes it."""
+    del model.graph.value_info[:]  # shapes that an exporter noted for its own batch
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    weights = {weight.name for weight in model.graph.initializer}
+    [image] = [value for value in model.graph.input if value.name not in weights]
+    batch = image.type.tensor_type.shape.dim[0]
+    batch.dim_value = UNLIKELY_BATCH
+    try:
+        inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except Exception as error:  # InferenceError is a RuntimeError, a model above 2 GB a ValueError
+        raise ConfigError(
+            f"{path}: the graph does not take a batch of any size ({' '.join(str(error).split())[:200]}); export it "
+            "with a dynamic batch"
+        ) from error
+    for output, found in zip(model.graph.output, inferred.graph.output, strict=True):
+        shape = dims_of(found)
+        if shape and shape[0] not in (UNLIKELY_BATCH, None):
+            raise ConfigError(
+                f"{path}: output {output.name!r} is {tuple(shape)} for a batch of {UNLIKELY_BATCH}: the graph fixes "
+                "its batch; export it with a dynamic batch"
+            )
+        if shape is not None:
+            output.type.tensor_type.shape.CopyFrom(found.type.tensor_type.shape)
+            output.type.tensor_type.shape.dim[0].dim_param = "N"
+    batch.dim_param = "N"
+
+
+def find_external_weights(path: Path) -> list[Path]:
+    """The files with weights that an ONNX file refers to, all beside it. Raises ConfigError where they are not."""
+    model = onnx.load(path, load_external_data=False)
+    entries = (entry for weight in model.graph.initializer for entry in weight.external_data)
+    locations = {entry.value for entry in entries if entry.key == "location"}
+    elsewhere = [location for location in locations if Path(location).name != location]
+    if elsewhere:
+        raise ConfigError(f"{path}: its weights are in {elsewhere[0]!r}; save it with its weights beside it")
+    return sorted(path.with_name(location) for location in locations)

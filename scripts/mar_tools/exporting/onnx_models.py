@@ -1,0 +1,207 @@
+"""A user's ONNX model with our pixel stage in front and our named outputs behind it: like an exported one."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx import compose, version_converter
+from torch import Tensor, nn
+
+from mar_tools.exporting.onnx_files import (
+    FLOATS,
+    ModelInput,
+    check_size,
+    dims_of,
+    make_batch_dynamic,
+    opset_of,
+    read_input,
+    read_onnx,
+    size_of,
+)
+from mar_tools.models.pixels import is_fixed_size
+from vision_serving.config import PreprocessingConfig
+from vision_serving.errors import ConfigError
+from vision_serving.graphs.outputs import EXPECTED_DIMS, NAMED_VALUES, OutputDecoder, OutputFormat
+from vision_serving.graphs.pixels import Normalize
+from vision_serving.options import Task
+
+NEWEST_OPSET = 23  # of what torch exports
+PIXELS, MODEL, OUTPUTS = "pixel_stage/", "model/", "output_stage/"
+EXAMPLE_SIZE = 12  # of dimensions that a model leaves open; above every index that a decoder slices at
+
+
+def wrap_onnx(
+    onnx_file: Path, preprocessing: PreprocessingConfig, task: Task, output_format: OutputFormat
+) -> onnx.ModelProto:
+    """`pixels` uint8 (N, H, W, 3) -> `logits` (N, C), or `boxes` (N, Q, 4) and `scores` (N, Q, C); N is dynamic.
+
+    Raises ConfigError for a file that is no model, an input that is no float RGB image or of another size than
+    `preprocessing` makes, a batch that the graph itself fixes, and outputs that are not of `output_format`.
+    """
+    model = read_onnx(onnx_file)
+    model_input = read_input(model, onnx_file)
+    check_size(model_input, preprocessing, onnx_file)
+    make_batch_dynamic(model, onnx_file)
+    decoder = OutputDecoder(task, output_format)
+    value_names = find_values(model, decoder, onnx_file)
+    stages = (
+        export_pixel_stage(preprocessing, model_input, opset_of(model)),
+        compose.add_prefix(model, MODEL),
+        export_output_stage(model, value_names, decoder, model_input, opset_of(model)),
+    )
+    wrapped = merge_stages(stages, model_input.name, value_names)
+    if is_fixed_size(preprocessing):
+        height, width = size_of(preprocessing)
+        shape = wrapped.graph.input[0].type.tensor_type.shape
+        shape.dim[1].dim_value, shape.dim[2].dim_value = height, width
+    return wrapped
+
+
+def find_values(model: onnx.ModelProto, decoder: OutputDecoder, path: Path) -> list[str]:
+    """The names of the model's outputs that the decoder reads, as `OutputDecoder.read_values` finds them."""
+    outputs = [output.name for output in model.graph.output]
+    names, index = NAMED_VALUES.get(decoder.format), decoder.output.index
+    found: list[str] = []
+    if names is not None:
+        found = list(names) if set(names) <= set(outputs) else outputs if len(outputs) == len(names) else []
+    elif index is not None:
+        found = outputs[index : index + 1]
+    elif len(outputs) == 1 or "logits" in outputs:
+        found = outputs if len(outputs) == 1 else ["logits"]
+    if not found:
+        wanted = f"named {list(names)}" if names else "picked by `output: index:`"
+        raise ConfigError(f"{path}: output format {decoder.format!r} needs outputs {wanted}; the model has {outputs}")
+    shapes = {output.name: dims_of(output) for output in model.graph.output}
+    for name, dims in zip(found, EXPECTED_DIMS[decoder.format], strict=True):
+        shape = shapes[name]
+        if shape is not None and len(shape) != dims:
+            raise ConfigError(f"{path}: output {name!r} is {shape}; {decoder.format!r} expects {dims} dimensions")
+    return found
+
+
+class PixelStage(nn.Module):
+    """uint8 (N, H, W, 3) -> what the model takes: its layout, its float type."""
+
+    def __init__(self, preprocessing: PreprocessingConfig, model_input: ModelInput) -> None:
+        super().__init__()
+        self.normalize = Normalize(preprocessing.mean, preprocessing.std, preprocessing.color_order)
+        self.model_input = model_input
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        images: Tensor = self.normalize(pixels)
+        if self.model_input.channels_last:
+            images = images.permute(0, 2, 3, 1)
+        return images.to(self.model_input.dtype)
+
+
+class OutputStage(nn.Module):
+    """The model's images and values -> our named outputs, in fp32."""
+
+    def __init__(self, decoder: OutputDecoder, channels_last: bool) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.channels_last = channels_last
+
+    def forward(self, images: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self._decode(images, values).values())
+
+    def names_of(self, images: Tensor, *values: Tensor) -> list[str]:
+        """The names of the outputs, in order. Raises ConfigError when the decoder refuses the shapes."""
+        return list(self._decode(images, values))
+
+    def _decode(self, images: Tensor, values: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        if self.channels_last:
+            images = images.permute(0, 3, 1, 2)
+        outputs: dict[str, Tensor] = self.decoder(tuple(value.float() for value in values), images)
+        return outputs
+
+
+def export_pixel_stage(preprocessing: PreprocessingConfig, model_input: ModelInput, opset: int) -> onnx.ModelProto:
+    pixels = torch.zeros((2, EXAMPLE_SIZE, EXAMPLE_SIZE, 3), dtype=torch.uint8)
+    dynamic = torch.export.Dim.DYNAMIC
+    stage = PixelStage(preprocessing, model_input).eval()
+    exported = _export(stage, (pixels,), ({0: dynamic, 1: dynamic, 2: dynamic},), opset, ["pixels"], ["images"])
+    return compose.add_prefix(exported, PIXELS)
+
+
+def export_output_stage(
+    model: onnx.ModelProto, value_names: list[str], decoder: OutputDecoder, model_input: ModelInput, opset: int
+) -> onnx.ModelProto:
+    """`images` and `value_0`, `value_1` -> outputs; dimensions that the model leaves open stay open."""
+    outputs = {output.name: output for output in model.graph.output}
+    shapes = [
+        dims_of(outputs[name]) or [None] * dims
+        for name, dims in zip(value_names, EXPECTED_DIMS[decoder.format], strict=True)
+    ]
+    shape = (2, EXAMPLE_SIZE, EXAMPLE_SIZE, 3) if model_input.channels_last else (2, 3, EXAMPLE_SIZE, EXAMPLE_SIZE)
+    examples = [torch.zeros(shape, dtype=model_input.dtype)]
+    for name, sizes in zip(value_names, shapes, strict=True):
+        dtype = FLOATS.get(outputs[name].type.tensor_type.elem_type, torch.float32)
+        examples.append(torch.zeros([2, *(size or EXAMPLE_SIZE for size in sizes[1:])], dtype=dtype))
+    dynamic = torch.export.Dim.DYNAMIC
+    open_images = {axis: dynamic for axis, size in enumerate(shape) if size != 3}
+    open_values = tuple(
+        {axis: dynamic for axis, size in enumerate(sizes) if axis == 0 or size is None} for sizes in shapes
+    )
+    stage = OutputStage(decoder, model_input.channels_last).eval()
+    output_names = stage.names_of(*examples)
+    input_names = ["images", *(f"value_{index}" for index in range(len(value_names)))]
+    exported = _export(stage, tuple(examples), (open_images, open_values), opset, input_names, output_names)
+    return compose.add_prefix(exported, OUTPUTS)
+
+
+def _export(
+    stage: nn.Module, examples: tuple[Tensor, ...], shapes: Any, opset: int, inputs: list[str], outputs: list[str]
+) -> onnx.ModelProto:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own insides
+        program = torch.onnx.export(
+            stage,
+            examples,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=shapes,
+            opset_version=min(opset, NEWEST_OPSET),
+            verbose=False,
+        )
+    assert program is not None
+    exported = program.model_proto
+    return version_converter.convert_version(exported, opset) if opset > NEWEST_OPSET else exported
+
+
+def merge_stages(
+    stages: tuple[onnx.ModelProto, onnx.ModelProto, onnx.ModelProto], input_name: str, value_names: list[str]
+) -> onnx.ModelProto:
+    """Three models as one; only the last one's outputs stay, under their own names."""
+    for stage in stages:
+        stage.ir_version = max(stage.ir_version for stage in stages)
+        del stage.metadata_props[:]  # two stages may say different things under one key
+    pixels, model, outputs = stages
+    images = onnx.ValueInfoProto()
+    images.CopyFrom(pixels.graph.output[0])
+    merged = compose.merge_models(pixels, model, [(images.name, MODEL + input_name)])
+    merged.graph.output.append(images)
+    connections = [(MODEL + name, f"{OUTPUTS}value_{index}") for index, name in enumerate(value_names)]
+    if any(value.name == OUTPUTS + "images" for value in outputs.graph.input):
+        connections.append((images.name, OUTPUTS + "images"))
+    merged = compose.merge_models(merged, outputs, connections)
+    named = [output for output in merged.graph.output if output.name.startswith(OUTPUTS)]
+    del merged.graph.output[:]
+    merged.graph.output.extend(named)
+    for value, prefix in ((merged.graph.input[0], PIXELS), *((output, OUTPUTS) for output in named)):
+        rename_value(merged.graph, value.name, value.name.removeprefix(prefix))
+    onnx.checker.check_model(merged)
+    return merged
+
+
+def rename_value(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """An input or output of the graph; our stages, which alone use these, have no subgraphs."""
+    for value in (*graph.input, *graph.output):
+        value.name = new if value.name == old else value.name
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name == old:
+                    names[index] = new

@@ -1,0 +1,1 @@
+"""nginx in front of TorchServe, for clients of other machines."""

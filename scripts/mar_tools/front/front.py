@@ -1,0 +1,234 @@
+"""The front of one TorchServe: nginx with the configuration of deploy/nginx, run by the current user."""
+
+import getpass
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+from pydantic import Field
+
+from mar_tools.command_line import ROOT
+from mar_tools.front.client_keys import ClientKeys
+from mar_tools.front.nginx import Nginx, NginxError, find_nginx, first_failure
+from mar_tools.serving.processes import wait_until_ended
+from mar_tools.serving.torchserve_api import read_address
+from vision_serving.errors import ConfigError
+from vision_serving.validation import StrictModel, parse_config, read_yaml
+from vision_serving.worker.server_settings import read_properties
+
+SOURCE = ROOT / "deploy" / "nginx"
+SETTINGS = SOURCE / "front.yaml"
+FOLDER = ROOT / "front"
+FIRST_CLIENT = "first"
+CERTIFICATE_DAYS = 365
+STOP_TIMEOUT_S = 200.0  # longer than worker_shutdown_timeout
+RELOAD_TIMEOUT_S = 20.0
+POLL_S = 0.05
+OPEN_FILES = 16384
+PLACEHOLDER = re.compile(r"@\{(\w+)\}")
+TORCHSERVE_MAX_REQUEST = "6553500"  # its own default
+
+
+class FrontSettings(StrictModel):
+    """front.yaml."""
+
+    listen: str = Field(pattern=r"^([\w.-]+|\*|\[[\da-fA-F:.]+\]):\d+$")
+    certificate: Path | None
+    certificate_key: Path | None
+    names: tuple[str, ...] = Field(min_length=1)
+    requests_per_s: int = Field(gt=0)
+    burst: int = Field(ge=0)
+    concurrent_requests: int = Field(gt=0)
+    header_timeout_s: int = Field(gt=0)
+    body_timeout_s: int = Field(gt=0)
+    answer_timeout_s: int = Field(gt=0)
+
+
+@dataclass(frozen=True)
+class FrontStatus:
+    """pid: of nginx's master process, None when it does not run."""
+
+    pid: int | None
+    url: str
+    nginx: str
+    clients: list[str]
+
+
+class Front:
+    """settings: a front.yaml; config: TorchServe's config.properties. Raises ConfigError for what it cannot read."""
+
+    def __init__(self, folder: Path, settings: Path, config: Path) -> None:
+        self.folder = folder.resolve()
+        self.clients = ClientKeys(self.folder / "clients.map")
+        self.logs = self.folder / "logs"
+        self._settings_file = settings.resolve()
+        self._settings = parse_config(FrontSettings, read_yaml(settings), str(settings))
+        self._config = config
+        self._conf = self.folder / "nginx.conf"
+        self._error_log = self.logs / "error.log"
+
+    @property
+    def url(self) -> str:
+        """Where this machine reaches it."""
+        host, _, port = self._settings.listen.rpartition(":")
+        return f"https://{'127.0.0.1' if host in ('', '0.0.0.0', '*') else host}:{port}"
+
+    @property
+    def certificate(self) -> Path:
+        given = self._settings.certificate
+        return self._settings_file.parent / given if given else self.folder / "certificate.pem"
+
+    @property
+    def certificate_key(self) -> Path:
+        given = self._settings.certificate_key
+        return self._settings_file.parent / given if given else self.folder / "certificate.key"
+
+    def process(self) -> psutil.Process | None:
+        """nginx's master process, None when there is none."""
+        try:
+            process = psutil.Process(int((self.folder / "nginx.pid").read_text()))
+            return process if str(self._conf) in " ".join(process.cmdline()) else None
+        except (FileNotFoundError, ValueError, psutil.Error):
+            return None
+
+    def start(self) -> str | None:
+        """Returns the key of the first client, where there was none yet. Raises NginxError or ConfigError."""
+        if self.process() is not None:
+            raise NginxError(f"the front of {self.folder} is already running; use reload, or stop it first")
+        nginx = find_nginx()
+        self._prepare_folder()
+        self._prepare_certificate()
+        self._write_configuration(nginx)
+        key = None if self.clients.names() else self.clients.add(FIRST_CLIENT)
+        try:
+            nginx.run(*self._arguments(self._conf))
+        except NginxError:
+            if key is not None:  # nobody would ever see it
+                self.clients.remove(FIRST_CLIENT)
+            raise
+        return key
+
+    def reload(self) -> None:
+        """Read settings, keys and certificates again; what is under way ends undisturbed.
+
+        Raises NginxError when nginx refuses them, and goes on with the old ones.
+        """
+        master = self.process()
+        if master is None:
+            raise NginxError(f"no front runs in {self.folder}; start it with python scripts/serve_front.py start")
+        self._write_configuration(find_nginx())
+        earlier, log_size = set(master.children()), self._error_log.stat().st_size
+        master.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + RELOAD_TIMEOUT_S
+        while not _replaced(earlier, master):
+            if time.monotonic() > deadline:
+                said = self._error_log.read_bytes()[log_size:].decode(errors="replace")
+                raise NginxError(f"nginx goes on with its old configuration: {first_failure(said)}")
+            time.sleep(POLL_S)
+
+    def stop(self) -> bool:
+        """Answer what is under way, then end. False when nothing was running."""
+        master = self.process()
+        if master is None:
+            return False
+        family = [master, *master.children()]
+        master.send_signal(signal.SIGQUIT)
+        for survivor in wait_until_ended(family, STOP_TIMEOUT_S):
+            survivor.kill()
+        return True
+
+    def status(self) -> FrontStatus:
+        master = self.process()
+        return FrontStatus(master.pid if master else None, self.url, find_nginx().version(), self.clients.names())
+
+    def _arguments(self, conf: Path) -> list[str]:
+        return ["-e", str(self._error_log), "-p", str(self.folder), "-c", str(conf)]
+
+    def _prepare_folder(self) -> None:
+        for name in ("", "logs", "temporary", "local"):
+            (self.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.clients.write_missing()
+
+    def _prepare_certificate(self) -> None:
+        given = (self._settings.certificate, self._settings.certificate_key)
+        if any(given) and not all(given):
+            raise ConfigError(f"{self._settings_file}: give both of certificate and certificate_key, or neither")
+        if not any(given) and not (self.certificate.is_file() and self.certificate_key.is_file()):
+            make_certificate(self.certificate, self.certificate_key, self._settings.names)
+
+    def _write_configuration(self, nginx: Nginx) -> None:
+        """Only one that nginx takes."""
+        candidate = self.folder / "nginx.conf.new"
+        candidate.touch(mode=0o600)
+        candidate.write_text(self._render(nginx), encoding="utf-8")
+        nginx.run("-t", "-q", *self._arguments(candidate))
+        os.replace(candidate, self._conf)
+
+    def _render(self, nginx: Nginx) -> str:
+        address = read_address(self._config)
+        properties = read_properties(self._config.read_text(encoding="utf-8"))
+        root = os.geteuid() == 0  # then nginx's workers would be `nobody`, who may not read TorchServe's tokens
+        values = self._settings.model_dump() | {
+            "folder": self.folder,
+            "source": SOURCE,
+            "js_module": nginx.js_module,
+            "user": f"user {getpass.getuser()};" if root else "",
+            "open_files": min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
+            "key_file": address.key_file or "",
+            "inference": _host_and_port(address.inference),
+            "management": _host_and_port(address.management),
+            "max_body": properties.get("max_request_size", TORCHSERVE_MAX_REQUEST),
+            "certificate": self.certificate,
+            "certificate_key": self.certificate_key,
+        }
+        template = (SOURCE / "nginx.conf").read_text(encoding="utf-8")
+        return PLACEHOLDER.sub(lambda found: str(values[found[1]]), template)
+
+
+def _host_and_port(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.port is None:
+        raise ConfigError(f"expected TorchServe at http://HOST:PORT, which the front makes HTTPS of; got {url!r}")
+    return parts.netloc
+
+
+def _replaced(earlier: set[psutil.Process], master: psutil.Process) -> bool:
+    """Whether other workers have come, and the earlier ones take no more connections."""
+    now = set(master.children())
+    return bool(now - earlier) and all(map(_shuts_down, now & earlier))
+
+
+def _shuts_down(worker: psutil.Process) -> bool:
+    try:
+        return "shutting down" in " ".join(worker.cmdline())
+    except psutil.NoSuchProcess:
+        return True
+
+
+def make_certificate(certificate: Path, key: Path, names: tuple[str, ...]) -> None:
+    """One that is signed by itself, for a first try. Raises NginxError."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise NginxError("no certificate is given, and openssl, which would make one, is missing: apt install openssl")
+    alternatives = ",".join(f"{'IP' if _is_address(name) else 'DNS'}:{name}" for name in names)
+    command = [
+        openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+        "-days", str(CERTIFICATE_DAYS), "-subj", f"/CN={names[0]}", "-addext", f"subjectAltName={alternatives}",
+        "-keyout", str(key), "-out", str(certificate),
+    ]  # fmt: skip
+    key.touch(mode=0o600)
+    finished = subprocess.run(command, capture_output=True, text=True)
+    if finished.returncode != 0:
+        raise NginxError(f"openssl makes no certificate for {list(names)}: {finished.stderr.strip()[-300:]}")
+
+
+def _is_address(name: str) -> bool:
+    return ":" in name or name.replace(".", "").isdigit()

@@ -1,0 +1,1 @@
+"""A recipe becomes a network with its weights, labels and preprocessing."""

@@ -1,0 +1,58 @@
+"""Trained weights -> a network with its labels and preprocessing, all from the checkpoint's own metadata."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from mar_tools.models.labels import read_labels_file
+from mar_tools.models.random_weights import settle_batch_norm, spread_class_scores
+from mar_tools.models.recipes import Recipe
+from mar_tools.models.sources import load_source
+from mar_tools.models.weights import RANDOM as RANDOM
+from vision_serving.config import PreprocessingConfig
+from vision_serving.graphs import build_graph
+from vision_serving.graphs.sources import NetworkSource
+
+RANDOM_SEED = 0
+DENSE_CANDIDATES = 1000  # per class, for detectors that state none; more are never boxes of one picture
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network in eval mode, and what is needed to rebuild and use it."""
+
+    network: nn.Module
+    source: NetworkSource
+    labels: list[str]
+    preprocessing: PreprocessingConfig
+    options: dict[str, Any]
+    candidates_per_class: int | None
+
+
+def load_checkpoint(recipe: Recipe) -> Checkpoint:
+    """Raises ConfigError when the weights, labels or preprocessing cannot be had or do not fit."""
+    torch.manual_seed(RANDOM_SEED)
+    origin = load_source(recipe.model.source)
+    network, source = origin.load_network(recipe)
+    preprocessing = recipe.preprocessing
+    if not isinstance(preprocessing, PreprocessingConfig):
+        preprocessing = origin.find_preprocessing(recipe, network)
+    if recipe.model.weights == RANDOM:
+        spread_class_scores(network)
+        settle_batch_norm(network, build_graph(network, recipe.task, preprocessing, source.output), preprocessing)
+    auto_labels = recipe.labels == "auto"
+    return Checkpoint(
+        network=network,
+        source=source,
+        labels=origin.find_labels(recipe, network) if auto_labels else read_labels_file(recipe.path(recipe.labels)),
+        preprocessing=preprocessing,
+        options={**origin.default_options(network), **recipe.options},
+        candidates_per_class=candidates_per_class(recipe, network),
+    )
+
+
+def candidates_per_class(recipe: Recipe, network: nn.Module) -> int | None:
+    """How many boxes of a class reach NMS: what a torchvision detector was built with; nothing for a classifier."""
+    return getattr(network, "topk_candidates", DENSE_CANDIDATES) if recipe.task == "detection" else None

@@ -1,0 +1,190 @@
+"""transformers' image classifiers and detectors, from a folder or the hub: configuration, weights, image processor."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import torch
+import transformers
+from torch import nn
+
+from mar_tools.models.pixels import load_photographs
+from mar_tools.models.recipes import WEIGHT_FILES, Recipe
+from mar_tools.models.sources.image_processors import preprocessing_of
+from mar_tools.models.weights import PRETRAINED, RANDOM, read_state_dict
+from vision_serving.config import PreprocessingConfig
+from vision_serving.errors import ConfigError
+from vision_serving.graphs.outputs import OutputFormat
+from vision_serving.graphs.pixels import Normalize
+from vision_serving.graphs.sources import NetworkSource, build_network
+from vision_serving.options import Task
+from vision_serving.pictures.resizing import preprocess_images
+
+AUTO_CLASSES: dict[Task, str] = {
+    "classification": "AutoModelForImageClassification",
+    "detection": "AutoModelForObjectDetection",
+}
+# How the image processor of a detector makes scores: by model type.
+ACTIVATIONS = {
+    "detr": "softmax",
+    "table-transformer": "softmax",
+    "yolos": "softmax",
+    "conditional_detr": "sigmoid",
+    "d_fine": "sigmoid",
+    "dab-detr": "sigmoid",
+    "deformable_detr": "sigmoid",
+    "lw_detr": "sigmoid",
+    "rf_detr": "sigmoid",
+    "rt_detr": "sigmoid",
+    "rt_detr_v2": "sigmoid",
+}
+# Types whose networks look at the mask of the padding, and which need it: none of it reaches an archive.
+MASKED = {"detr", "table-transformer", "conditional_detr", "dab-detr", "deformable_detr", "lw_detr", "rf_detr"}
+BEST_OF_ALL = {"conditional_detr", "dab-detr", "deformable_detr", "lw_detr", "rf_detr"}
+BEST_OF_ALL_COUNT = 100  # `top_k` of their post_process_object_detection
+MOST_DETECTIONS = 1000  # what the option `max_detections` allows
+# In units of the normalised image; resizing alone differs by a level or two of 255 in a few pixels.
+LARGEST_MEAN_DIFFERENCE = 0.02
+
+
+def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
+    weights, asked = recipe.model.weights, recipe.model.network_source()
+    if asked.output != OutputFormat():
+        raise ConfigError("source 'huggingface' does not take 'output' in a recipe: config.json tells it")
+    config = read_config(recipe)
+    source = asked.model_copy(
+        update={
+            "class_name": asked.class_name or AUTO_CLASSES[recipe.task],
+            "arguments": json.loads(config.to_json_string(use_diff=False)),
+            "output": output_of(config, recipe.task),
+        }
+    )
+    if weights == RANDOM:
+        return build_network(source, recipe.folder), source
+    if weights == PRETRAINED:
+        auto_class = getattr(transformers, str(source.class_name))
+        return load_weights(recipe, auto_class, config, find_location(recipe)), source
+    if Path(weights).suffix not in WEIGHT_FILES:
+        expected = f"{PRETRAINED!r}, a file ({', '.join(sorted(WEIGHT_FILES))}) or {RANDOM!r}"
+        raise ConfigError(f"weights {weights!r}: expected {expected}")
+    model_class = type(build_network(source, recipe.folder))  # an Auto class wants a folder
+    state = read_state_dict(recipe.path(weights))
+    return load_weights(recipe, model_class, config, None, state_dict=state), source
+
+
+def find_location(recipe: Recipe) -> str:
+    """A folder beside the recipe, else an id of the hub."""
+    folder = recipe.path(str(recipe.model.name))
+    return str(folder) if folder.is_dir() else str(recipe.model.name)
+
+
+def read_config(recipe: Recipe) -> transformers.PretrainedConfig:
+    """`config.json`, with the recipe's `arguments` in the place of its entries. Raises ConfigError for others."""
+    location = find_location(recipe)
+    arguments = {**recipe.model.arguments, "return_unused_kwargs": True}
+    try:
+        config: transformers.PretrainedConfig
+        config, unknown = transformers.AutoConfig.from_pretrained(location, **arguments)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(_cannot_read(recipe, "config.json", error)) from error
+    if unknown:
+        raise ConfigError(
+            f"config.json of huggingface model {recipe.model.name!r} has no {sorted(unknown)} (`arguments`)"
+        )
+    return config
+
+
+def load_weights(
+    recipe: Recipe, model_class: Any, config: transformers.PretrainedConfig, location: str | None, **options: Any
+) -> nn.Module:
+    """The network in fp32 with the weights of a folder, the hub or a `state_dict`; every weight must be there and fit.
+
+    By transformers' own loader, which knows under which names older releases saved a weight.
+    """
+    options.update(config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True)
+    try:
+        network, loaded = model_class.from_pretrained(location, **options)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise ConfigError(_cannot_read(recipe, "weights", error)) from error
+    # transformers gives what is missing random values, and only warns.
+    problems = sorted([*loaded["missing_keys"], *(str(entry[0]) for entry in loaded["mismatched_keys"])])
+    if problems:
+        raise ConfigError(
+            f"the weights of {recipe.model.name!r} do not fit {type(network).__name__}: {len(problems)} are missing or "
+            f"of another shape, the first {problems[0]!r}"
+        )
+    trained: nn.Module = network.eval()
+    return trained
+
+
+def _cannot_read(recipe: Recipe, what: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return (
+        f"cannot read {what} of huggingface model {recipe.model.name!r}: it is no folder beside the recipe that holds "
+        f"them, and the hub did not give them ({type(error).__name__}: {reason}); download the model elsewhere "
+        f"(config.json, preprocessor_config.json, model.safetensors) and name its folder"
+    )
+
+
+def output_of(config: transformers.PretrainedConfig, task: Task) -> OutputFormat:
+    """Raises ConfigError for a detector whose scores are not known here."""
+    if task == "classification":
+        return OutputFormat()
+    if config.model_type not in ACTIVATIONS:
+        raise ConfigError(
+            f"huggingface detectors of type {config.model_type!r} are not supported; expected {sorted(ACTIVATIONS)}"
+        )
+    return OutputFormat.model_validate({"format": "detr", "activation": ACTIVATIONS[config.model_type]})
+
+
+def find_preprocessing(recipe: Recipe, network: Any) -> PreprocessingConfig:
+    """What the image processor does, checked against the processor itself on a picture."""
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(find_location(recipe))
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(_cannot_read(recipe, "preprocessor_config.json", error)) from error
+    preprocessing = preprocessing_of(processor)
+    if preprocessing.resize.canvas is not None and network.config.model_type in MASKED:
+        raise ConfigError(
+            f"{type(processor).__name__} pads pictures to pad_size {preprocessing.resize.canvas}, and models of type "
+            f"{network.config.model_type!r} need a mask of that padding, which is not served; set do_pad to false in "
+            "preprocessor_config.json: a picture alone needs no padding"
+        )
+    check_preprocessing(processor, preprocessing)
+    return preprocessing
+
+
+def check_preprocessing(processor: Any, preprocessing: PreprocessingConfig) -> None:
+    """Raises ConfigError when the processor prepares a picture in another way: it has steps of its own."""
+    [image] = load_photographs(1)
+    expected = processor(images=PIL.Image.fromarray(image), return_tensors="pt")["pixel_values"]
+    pixels = preprocess_images([image], preprocessing).pixels
+    found = Normalize(preprocessing.mean, preprocessing.std, preprocessing.color_order)(pixels)
+    if found.shape != expected.shape:
+        difference = f"a picture becomes {tuple(expected.shape)}, ours {tuple(found.shape)}"
+    else:
+        mean_difference = float((found - expected).abs().mean())
+        if mean_difference <= LARGEST_MEAN_DIFFERENCE:
+            return
+        difference = f"its normalised pixels differ by {mean_difference:.3f} on average"
+    raise ConfigError(
+        f"{type(processor).__name__} prepares pictures in a way that its settings do not tell ({difference}); "
+        "state `preprocessing` in the recipe"
+    )
+
+
+def find_labels(_: Recipe, network: Any) -> list[str]:
+    """The configuration's `id2label`."""
+    labels = network.config.id2label
+    return [str(labels[class_id]) for class_id in sorted(labels)]
+
+
+def default_options(network: Any) -> dict[str, Any]:
+    """These detectors need no NMS (no IoU is above 1), and their processors keep so many boxes of a picture."""
+    model_type = network.config.model_type
+    if model_type not in ACTIVATIONS:
+        return {}
+    boxes = getattr(network.config, "num_queries", None) or getattr(network.config, "num_detection_tokens", None)
+    most = BEST_OF_ALL_COUNT if model_type in BEST_OF_ALL or boxes is None else boxes
+    return {"iou_threshold": 1.0, "max_detections": min(most, MOST_DETECTIONS)}

@@ -1,0 +1,108 @@
+"""timm's models: published weights or a file; labels and preprocessing from the data configuration of the model."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import timm
+import timm.data
+from torch import nn
+
+from mar_tools.models.recipes import WEIGHT_FILES, Recipe
+from mar_tools.models.sources.pillow import pass_order
+from mar_tools.models.weights import PRETRAINED, RANDOM, load_weights
+from vision_serving.config import PreprocessingConfig, ResizeConfig
+from vision_serving.errors import ConfigError
+from vision_serving.graphs.sources import NetworkSource, build_network
+
+INTERPOLATIONS = {"nearest": "nearest-exact"}  # timm resizes with Pillow; torch's `nearest` takes other pixels
+
+
+def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
+    weights, source = recipe.model.weights, recipe.model.network_source()
+    network = build_network(source, recipe.folder)
+    if weights == PRETRAINED:
+        network = download(source)
+    elif Path(weights).suffix in WEIGHT_FILES:
+        load_weights(network, recipe.path(weights))
+    elif weights != RANDOM:
+        expected = f"{PRETRAINED!r}, a file ({', '.join(sorted(WEIGHT_FILES))}) or {RANDOM!r}"
+        raise ConfigError(f"weights {weights!r}: expected {expected}; a tag goes into the name, as in resnet50.a1_in1k")
+    return network.eval(), source
+
+
+def download(source: NetworkSource) -> nn.Module:
+    """The network with timm's published weights, from the cache of the hub where they are there."""
+    try:
+        network: nn.Module = timm.create_model(str(source.name), pretrained=True, **source.arguments)
+    except Exception as error:  # the hub's client raises its own errors, those of requests, and OSError
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ConfigError(
+            f"cannot get the published weights of timm model {source.name!r} ({reason}); fetch its model.safetensors "
+            f"elsewhere and give --weights FILE, or --weights {RANDOM}"
+        ) from error
+    return network
+
+
+def find_preprocessing(recipe: Recipe, network: nn.Module) -> PreprocessingConfig:
+    """As `timm.data.create_transform(**data_config, is_training=False)` does it."""
+    img_size = recipe.model.arguments.get("img_size")
+    if img_size is None:
+        return preprocessing_of(timm.data.resolve_model_data_config(network))
+    height, width = img_size if isinstance(img_size, (list, tuple)) else (img_size, img_size)
+    return preprocessing_of(timm.data.resolve_model_data_config(network, args={"input_size": (3, height, width)}))
+
+
+def preprocessing_of(data_config: dict[str, Any]) -> PreprocessingConfig:
+    """data_config: timm's own, resolved. Raises ConfigError for pictures that are not RGB, and for an unknown mode."""
+    channels, height, width = data_config["input_size"]
+    if channels != 3:
+        raise ConfigError(f"this timm model takes {channels} channels; only RGB pictures are served")
+    crop_mode = data_config["crop_mode"] or "center"
+    if crop_mode not in RESIZES:
+        raise ConfigError(f"unknown crop_mode {crop_mode!r} of a timm model; expected one of {sorted(RESIZES)}")
+    crop_pct = data_config["crop_pct"]
+    scaled_hw = (math.floor(height / crop_pct), math.floor(width / crop_pct))
+    interpolation = data_config["interpolation"]
+    section = {
+        "resize": RESIZES[crop_mode](scaled_hw, data_config["mean"]),
+        "crop": (height, width),
+        "interpolation": INTERPOLATIONS.get(interpolation, interpolation),
+        "pass_order": pass_order(),
+        "mean": data_config["mean"],
+        "std": data_config["std"],
+    }
+    return PreprocessingConfig.model_validate(section)
+
+
+def _center(scaled_hw: tuple[int, int], _: tuple[float, ...]) -> ResizeConfig:
+    if scaled_hw[0] == scaled_hw[1]:
+        return ResizeConfig(mode="shortest_edge", size=scaled_hw[0])
+    return ResizeConfig(mode="cover", size=scaled_hw)
+
+
+def _squash(scaled_hw: tuple[int, int], _: tuple[float, ...]) -> ResizeConfig:
+    return ResizeConfig(mode="exact", size=scaled_hw)
+
+
+def _border(scaled_hw: tuple[int, int], mean: tuple[float, ...]) -> ResizeConfig:
+    red, green, blue = (round(255 * value) for value in mean)
+    return ResizeConfig(mode="letterbox", size=scaled_hw, pad_value=(red, green, blue))
+
+
+RESIZES = {"center": _center, "squash": _squash, "border": _border}
+
+
+def find_labels(_: Recipe, network: nn.Module) -> list[str]:
+    """The descriptions of ImageNet's classes, for the numbers of classes that its subsets have."""
+    subset = timm.data.infer_imagenet_subset(network)
+    if subset is None:
+        raise ConfigError(
+            f"labels: auto knows ImageNet's classes, this model has {getattr(network, 'num_classes', '?')}; "
+            "give a JSON file with the labels"
+        )
+    return list(timm.data.ImageNetInfo(subset).label_descriptions())
+
+
+def default_options(_: nn.Module) -> dict[str, Any]:
+    return {}

@@ -1,0 +1,1 @@
+"""Image files become answers, and answers become tables, CSV, JSON lines and COCO results."""

@@ -1,0 +1,119 @@
+"""Forms in which the answers for many files are written, as they come: what was written stays if the work is cut short.
+
+Each function gives, as a context, the function that writes the answer for one file.
+"""
+
+import csv
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import orjson
+from rich.console import Console
+from rich.table import Column, Table
+
+from mar_tools.predicting.coco_results import CocoIds, describe_images, to_results
+from mar_tools.predicting.predicting import Answer, has_failed
+
+Write: TypeAlias = Callable[[Path, Answer], None]
+NewWriter: TypeAlias = Callable[[IO[str]], AbstractContextManager[Write]]
+
+CSV_COLUMNS = ("file", "class_id", "label", "score", "x1", "y1", "x2", "y2", "error")
+
+
+def list_entries(answer: Answer) -> list[dict[str, Any]]:
+    """The classes or detections of an answer; none of an error."""
+    entries: list[dict[str, Any]] = answer.get("classes", []) + answer.get("detections", [])
+    return entries
+
+
+def describe_error(answer: Answer) -> str:
+    return f"{answer['code']} {answer['type']}: {answer['message']}"
+
+
+@contextmanager
+def write_table(stream: IO[str]) -> Iterator[Write]:
+    """For people; printed when the last answer is there, as the columns are then known."""
+    answers: list[tuple[Path, Answer]] = []
+    try:
+        yield lambda file, answer: answers.append((file, answer))
+    finally:
+        if answers:
+            Console(file=stream).print(_answer_table(answers))
+
+
+def _answer_table(answers: list[tuple[Path, Answer]]) -> Table:
+    boxes = any("detections" in answer for _, answer in answers)
+    table = Table(Column("image", overflow="fold"), "label", "score", *(["box"] if boxes else []))
+    for file, answer in answers:
+        entries = list_entries(answer)
+        if not entries:
+            table.add_row(file.name, describe_error(answer) if has_failed(answer) else "nothing found")
+        for index, entry in enumerate(entries):
+            box = ", ".join(f"{side:g}" for side in entry.get("box", []))
+            cells = [file.name if index == 0 else "", entry["label"], f"{entry['score']:.3f}"]
+            table.add_row(*cells, *([box] if boxes else []))
+    return table
+
+
+@contextmanager
+def write_json_lines(stream: IO[str]) -> Iterator[Write]:
+    """A line of JSON for each file: its name and the answer, or the error."""
+
+    def write(file: Path, answer: Answer) -> None:
+        stream.write(orjson.dumps({"file": str(file), **answer}, option=orjson.OPT_APPEND_NEWLINE).decode())
+        stream.flush()
+
+    yield write
+
+
+@contextmanager
+def write_csv(stream: IO[str]) -> Iterator[Write]:
+    """A row for each class or box; one without them for an image with nothing in it, or with an error."""
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+
+    def write(file: Path, answer: Answer) -> None:
+        for entry in list_entries(answer):
+            box = entry.get("box", ("", "", "", ""))
+            writer.writerow((str(file), entry["class_id"], entry["label"], entry["score"], *box, ""))
+        if not list_entries(answer):
+            nothing = [""] * (len(CSV_COLUMNS) - 2)
+            writer.writerow((str(file), *nothing, describe_error(answer) if has_failed(answer) else ""))
+        stream.flush()
+
+    yield write
+
+
+@contextmanager
+def write_coco(stream: IO[str], ids: CocoIds, images_file: Path | None = None) -> Iterator[Write]:
+    """A COCO results file, with errors on standard error. images_file: where the ids are written to."""
+    answers: list[tuple[Path, Answer]] = []
+    separator = "["
+
+    def write(file: Path, answer: Answer) -> None:
+        nonlocal separator
+        if has_failed(answer):
+            print(f"{file}: {describe_error(answer)}", file=sys.stderr)
+        for result in to_results(file, answer, ids):
+            stream.write(separator + orjson.dumps(result).decode())
+            separator = ",\n"
+        stream.flush()
+        answers.append((file, answer))
+
+    try:
+        yield write
+    finally:
+        stream.write("[]\n" if separator == "[" else "]\n")
+        if images_file is not None and answers:
+            images_file.write_bytes(orjson.dumps(describe_images(answers, ids)))
+
+
+FORMATS: dict[str, NewWriter] = {
+    "table": write_table,
+    "json-lines": write_json_lines,
+    "csv": write_csv,
+}
+COCO = "coco"

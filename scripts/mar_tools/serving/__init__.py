@@ -1,0 +1,1 @@
+"""One TorchServe: its settings, processes, API, health, drains and upgrades."""

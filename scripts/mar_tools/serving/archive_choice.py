@@ -1,0 +1,93 @@
+"""Which archives a server is given: those that it can take. What is wrong with the others is known before it starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mar_tools.archives.policy import check_served, read_policy
+from vision_serving.errors import ConfigError
+from vision_serving.worker.server_settings import read_model, read_models, read_properties
+
+Identity = tuple[str, str]  # model and version
+# Of `models`: TorchServe ends at its start over one that is no number, and does not say which.
+COUNTS = ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """served: what each entry of `--models` holds, in order. left_out: why, by the name of the archive."""
+
+    served: dict[str, Identity]
+    left_out: dict[str, str]
+
+
+def list_entries(properties: str, store: Path) -> list[str]:
+    """What `load_models` names, as TorchServe's `--models` takes it: `file` or `name=file`."""
+    wanted = read_properties(properties).get("load_models", "all")
+    if wanted.lower() == "all":
+        return sorted(archive.name for archive in store.glob("*.mar"))
+    return split_entries(wanted)
+
+
+def split_entries(wanted: str) -> list[str]:
+    return [name.strip() for name in wanted.split(",") if name.strip()]
+
+
+def file_name(entry: str) -> str:
+    return entry.rpartition("=")[2]
+
+
+def choose_archives(config: Path) -> Choice:
+    """What a `config.properties` names and its policy allows.
+
+    Of several versions of a model the one with `defaultVersion` comes first: TorchServe makes the first the default.
+    Raises ConfigError when every archive is left out, or for settings that cannot be read.
+    """
+    properties = config.read_text(encoding="utf-8")
+    check_models(properties)
+    policy = read_policy(config)
+    store = policy.store
+    found: dict[str, Identity] = {}
+    left_out: dict[str, str] = {}
+    for entry in list_entries(properties, store):
+        try:
+            found[entry] = check_served(store / file_name(entry), policy).identity
+        except ConfigError as error:
+            left_out[file_name(entry)] = str(error)
+    left_out.update(find_twins(found, store))
+    served = {entry: identity for entry, identity in found.items() if file_name(entry) not in left_out}
+    if left_out and not served:
+        raise ConfigError("; ".join(dict.fromkeys(left_out.values())))
+    defaults_first = sorted(served, key=lambda entry: not is_default(properties, served[entry]))
+    return Choice({entry: served[entry] for entry in defaults_first}, left_out)
+
+
+def check_models(properties: str) -> None:
+    """Raises ConfigError for `models` that are not JSON of models, versions and their settings."""
+    try:
+        counts = {
+            f"{model} {version}: {key}": settings.get(key, 0)
+            for model, versions in read_models(properties).items()
+            for version, settings in versions.items()
+            for key in COUNTS
+        }
+    except AttributeError as error:
+        raise ConfigError('config.properties: `models`: expected {"<model>": {"<version>": {...}}}') from error
+    for place, count in counts.items():
+        if type(count) is not int:
+            raise ConfigError(f"config.properties: `models`: {place}: expected a whole number, got {count!r}")
+
+
+def find_twins(found: dict[str, Identity], store: Path) -> dict[str, str]:
+    """Archives of one model and version: nobody but their owner knows which is meant."""
+    reasons = {}
+    for entry, (model, version) in found.items():
+        twins = [file_name(other) for other, identity in found.items() if identity == (model, version)]
+        if len(twins) > 1:
+            names = " and ".join(twins)
+            reasons[file_name(entry)] = f"{store}: {names} both hold model {model} {version}; move one away"
+    return reasons
+
+
+def is_default(properties: str, identity: Identity) -> bool:
+    model, version = identity
+    return bool(read_model(properties, model).get(version, {}).get("defaultVersion"))

@@ -1,0 +1,225 @@
+"""Whether a server can predict: every worker is ready, and gives the golden prediction of its archive."""
+
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+import psutil
+import requests
+
+from mar_tools.archives.golden_prediction import Golden, read_golden
+from mar_tools.serving.logs import ServerLogs
+from mar_tools.serving.model_status import ModelStatus, list_versions, read_status
+from mar_tools.serving.processes import temporary_folder
+from mar_tools.serving.start_record import StartRecord, read_start_record
+from mar_tools.serving.torchserve_api import ServerError, TorchServeClient, describe_failure, read_address
+from vision_serving.errors import ConfigError
+
+WORKER_HEADER = "X-Worker-Pid"
+DRAINING = "DrainingError"
+WORKER_ENDED = (500, 507)  # what TorchServe itself answers then
+BUSY_PAUSE_S = 0.05
+LEAST_PATIENCE_S = 0.2
+
+Verdict = Literal["right", "wrong", "not checked"]
+
+
+@dataclass(frozen=True)
+class Health:
+    """Of one version of a model, or of an archive that is not served. problem: None where all is well.
+
+    golden: `not checked` of an archive without a golden prediction, which then has answered some picture, or of one
+    whose workers are not ready.
+    """
+
+    model: str
+    version: str
+    status: ModelStatus | None
+    golden: Verdict
+    problem: str | None
+
+    @property
+    def healthy(self) -> bool:
+        return self.problem is None
+
+    def as_document(self) -> dict[str, Any]:
+        told = {} if self.status is None else {**asdict(self.status), "ready": self.status.ready}
+        named = {"model": self.model, "version": self.version}
+        return {**named, **told, "golden": self.golden, "healthy": self.healthy, "problem": self.problem}
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.version}".rstrip() + f": {self.problem or 'healthy'}"
+
+
+def check_server(config: Path, deadline: float, names: Sequence[str] = ()) -> list[Health]:
+    """Of all models, or of these. deadline: of time.monotonic, by when all is told.
+
+    Raises ServerError when the server does not answer, or has no model of a name.
+    """
+    client = TorchServeClient(read_address(config), deadline)
+    temporary = temporary_folder(config)
+    record = read_start_record(temporary)
+    found = [] if names else left_out(record)
+    versions = [(model, entry) for model, entry in list_versions(client) if not names or model in names]
+    missing = sorted(set(names) - {model for model, _ in versions})
+    found += [Health(name, "", None, "not checked", "the server has no such model") for name in missing]
+    logs = ServerLogs(config.resolve().parent / "logs", record.log_sizes)
+    return found + check_versions(client, versions, config.read_text(encoding="utf-8"), logs)
+
+
+def left_out(record: StartRecord) -> list[Health]:
+    return [Health(name, "", None, "not checked", f"is not served: {why}") for name, why in record.left_out.items()]
+
+
+def check_versions(
+    client: TorchServeClient, versions: Sequence[tuple[str, Mapping[str, Any]]], properties: str, logs: ServerLogs
+) -> list[Health]:
+    """At the same time, for one that hangs must not hide what the others are like. client: with a deadline."""
+    if not versions:
+        return []
+    with ThreadPoolExecutor(len(versions)) as pool:
+        return list(pool.map(lambda version: check_version(client, version[0], version[1], properties, logs), versions))
+
+
+def check_version(
+    client: TorchServeClient, model: str, entry: Mapping[str, Any], properties: str, logs: ServerLogs
+) -> Health:
+    status = read_status(model, entry, properties)
+    if not status.ready:
+        reason = logs.load_failure(model, status.version)
+        ready = f"{status.workers_ready} of {status.workers} workers are ready"
+        return Health(model, status.version, status, "not checked", f"cannot load: {reason}" if reason else ready)
+    try:
+        verdict, problem = check_golden(client, model, entry)
+    except (ServerError, ConfigError) as error:
+        verdict, problem = "wrong", str(error)
+    return Health(model, status.version, status, verdict, problem)
+
+
+def check_golden(client: TorchServeClient, model: str, entry: Mapping[str, Any]) -> tuple[Verdict, str | None]:
+    """Ask until every worker has answered. TorchServe deals requests out; the answer says which worker gave it.
+
+    Raises ServerError when one does not answer in time.
+    """
+    version, waiting = entry["modelVersion"], {worker["pid"] for worker in entry["workers"]}
+    prepared = find_golden(waiting)
+    picture, golden = prepared or (gray_picture(), None)
+    while waiting:
+        # A worker that hangs keeps what it took; the next request reaches another one.
+        limit = time.monotonic() + client.seconds_left() / (len(waiting) + 1)
+        try:
+            response = ask(
+                client.with_deadline(limit), model, version, picture, waiting, golden.options if golden else None
+            )
+        except ServerError:
+            if time.monotonic() < limit or client.seconds_left() < LEAST_PATIENCE_S:
+                raise
+            continue
+        pid = response.headers.get(WORKER_HEADER)
+        differences = judge(response, golden)
+        if differences:
+            return "wrong", (f"worker {pid}: " if pid else "") + "; ".join(differences[:3])
+        if golden is None or pid is None:
+            return "not checked", None
+        tick_off(waiting, int(pid))
+    return "right", None
+
+
+def tick_off(waiting: set[int], pid: int) -> None:
+    """A worker that has answered. One that did so before is given a rest: the one that is waited for is busy."""
+    if pid not in waiting:
+        time.sleep(BUSY_PAUSE_S)
+    waiting.discard(pid)
+
+
+def ask(
+    client: TorchServeClient,
+    model: str,
+    version: str,
+    picture: bytes,
+    waiting: set[int],
+    options: Mapping[str, str] | None = None,
+) -> requests.Response:
+    """One answer of whichever worker is free; while the queue is full, again. Raises ServerError.
+
+    waiting: the workers whose answer is wanted, to be named when there is none.
+    """
+    while True:
+        try:
+            response = client.predict(model, picture, options, version)
+        except ServerError as error:
+            late = ", ".join(str(pid) for pid in sorted(waiting))
+            raise ServerError(f"no answer from worker {late} in time ({error})") from error
+        if response.status_code != requests.codes.unavailable or is_draining(response):
+            return response
+        time.sleep(BUSY_PAUSE_S)
+
+
+def ask_each(
+    client: TorchServeClient,
+    model: str,
+    version: str,
+    workers: set[int],
+    counts: Callable[[requests.Response], bool] = lambda response: True,
+) -> bool:
+    """Ask until each of these workers has given an answer that counts, or has ended.
+
+    False: the archive is another's, and its workers cannot be told apart. Raises ServerError when one is late.
+    """
+    waiting, picture = set(workers), find_picture(workers)
+    while waiting := {pid for pid in waiting if psutil.pid_exists(pid)}:
+        response = ask(client, model, version, picture, waiting)
+        pid = response.headers.get(WORKER_HEADER)
+        if pid is not None:
+            if counts(response):
+                tick_off(waiting, int(pid))
+        elif response.status_code in WORKER_ENDED:
+            time.sleep(BUSY_PAUSE_S)
+        else:
+            return False
+    return True
+
+
+def judge(response: requests.Response, golden: Golden | None) -> list[str]:
+    """What is wrong with an answer."""
+    if not response.ok:
+        return [f"cannot predict: {describe_failure(response)}"]
+    try:
+        return [] if golden is None else golden.find_differences(orjson.loads(response.content))
+    except orjson.JSONDecodeError:
+        return ["the answer is not JSON"]
+
+
+def is_draining(response: requests.Response) -> bool:
+    return response.status_code == requests.codes.unavailable and DRAINING.encode() in response.content
+
+
+def find_golden(workers: set[int]) -> tuple[bytes, Golden] | None:
+    """Of the archive that is loaded, which need not be the one in the store: workers run in the folder it is in."""
+    for pid in workers:
+        try:
+            folder = Path(psutil.Process(pid).cwd())
+        except psutil.Error:  # just replaced, or another user's
+            continue
+        return read_golden(folder)
+    return None
+
+
+def find_picture(workers: set[int]) -> bytes:
+    """One that the model answers, whatever it says."""
+    prepared = find_golden(workers)
+    return gray_picture() if prepared is None else prepared[0]
+
+
+def gray_picture() -> bytes:
+    """What an archive without a golden prediction is asked."""
+    import PIL.Image  # the probe of a server whose archives have one does not wait for it
+
+    buffer = io.BytesIO()
+    PIL.Image.new("RGB", (320, 240), (128, 128, 128)).save(buffer, "PNG")
+    return buffer.getvalue()

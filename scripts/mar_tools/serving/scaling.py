@@ -1,0 +1,65 @@
+"""Another number of workers of a model, without a failed request.
+
+TorchServe ends workers that are too many at once, with what they have in hand. But it hands out the job of describing a
+model (`GET /models/{model}?customized=true`) as a batch of its own: so a worker that is to go is asked, by a file, to
+keep still with the next such job (`vision_serving.worker.draining`), and is ended with no prediction in hand.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mar_tools.serving.model_status import READY
+from mar_tools.serving.processes import drain_file
+from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
+from vision_serving.worker.draining import leaving_files
+
+# Until all that shall go keep still. One that hangs never does, nor one of another's archive, or of ours from before.
+PATIENCE_S = 5.0
+POLL_S = 0.02
+
+
+def scale(client: TorchServeClient, config: Path, model: str, version: str | None, workers: int) -> Any:
+    """As `client.scale`. Raises ServerError as it does."""
+    entry = client.describe(model, version)[0] if version else client.describe_default(model)
+    # In the order of their age: TorchServe ends the youngest.
+    leaving = [worker["pid"] for worker in entry["workers"][workers:] if worker["status"] == READY]
+    with _keeping_still(client, drain_file(config), model, entry["modelVersion"], leaving):
+        return client.scale(model, version, workers)
+
+
+@contextmanager
+def _keeping_still(
+    client: TorchServeClient, drain: Path, model: str, version: str, pids: Sequence[int]
+) -> Iterator[None]:
+    """Within it these workers have no prediction in hand, where they came to that in time."""
+    files = [leaving_files(drain, pid) for pid in pids]
+    deadline = time.monotonic() + PATIENCE_S
+    asking = client.with_deadline(deadline)
+
+    def waiting() -> bool:
+        return any(asked.exists() for asked, _ in files) and time.monotonic() < deadline
+
+    def ask_until_still() -> None:
+        """The one answer that does not come is that of a worker that keeps still."""
+        while waiting():
+            with suppress(ServerError, ValueError, LookupError):  # a full queue; another's archive; it was ended
+                asking.describe_card(model, version)
+            time.sleep(POLL_S)
+
+    try:
+        with suppress(OSError):  # a server that another user or the plain `torchserve` command started
+            for asked, _ in files:
+                asked.touch(mode=0o600)
+        for _ in files:
+            threading.Thread(target=ask_until_still, daemon=True).start()
+        while waiting():
+            time.sleep(POLL_S)
+        yield
+    finally:
+        for file in (file for both in files for file in both):
+            with suppress(OSError):
+                file.unlink()

@@ -1,0 +1,235 @@
+"""Start, watch and stop one TorchServe, with the right Java, its own temporary folder, and nothing left behind."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from mar_tools.locking import locked
+from mar_tools.serving.archive_choice import Choice, choose_archives, file_name, list_entries
+from mar_tools.serving.health import Health, check_server
+from mar_tools.serving.java import find_java_home
+from mar_tools.serving.logs import ServerLogs
+from mar_tools.serving.model_status import ModelStatus, list_versions, read_status
+from mar_tools.serving.ports import ADDRESS_KEYS, PORT_KEYS, is_free
+from mar_tools.serving.processes import (
+    POLL_S,
+    drain_file,
+    end_processes,
+    find_frontend,
+    find_workers,
+    temporary_folder,
+    wait_until_ended,
+)
+from mar_tools.serving.start_record import StartRecord, read_start_record
+from mar_tools.serving.torchserve_api import ServerError, TorchServeClient, read_address
+from vision_serving.cores import WAIT_POLICY
+from vision_serving.worker.draining import DRAIN_FILE
+from vision_serving.worker.server_settings import read_properties
+
+STOP_TIMEOUT_S = 20.0
+FIRST_ANSWER_S = 60.0  # of a model whose workers are ready
+Announce = Callable[[str], None]
+
+
+class Server:
+    """The TorchServe of one `config.properties`."""
+
+    def __init__(self, config: Path) -> None:
+        self.config = config.resolve()
+        self.folder = self.config.parent
+        address = read_address(self.config)
+        self._tokens_on = address.key_file is not None
+        self._key_file = self.folder / "key_file.json"
+        self._values = read_properties(self.config.read_text(encoding="utf-8"))
+        self.client = TorchServeClient(address)
+        self.temporary = temporary_folder(self.config)
+        self.drain_file = drain_file(self.config)
+        self._logs = ServerLogs(self.folder / "logs")
+
+    def process(self) -> psutil.Process | None:
+        """The running frontend, None when there is none."""
+        return find_frontend(self.temporary)
+
+    def start(self, timeout_s: float, announce: Announce, warn: Announce = lambda text: None) -> list[Health]:
+        """Start and wait until every model has given its golden prediction, or said why it cannot load.
+
+        What cannot be served is left out and told to `warn` as soon as it is known; the others are served. Raises
+        ServerError or ConfigError when there is nothing to serve, and no server is left running then.
+        """
+        (self.folder / "logs").mkdir(exist_ok=True)
+        busy = ServerError(f"the server of {self.config.name} is being started by another command")
+        with locked(self.folder / "logs" / f"{self.config.name}.lock", busy):
+            return self._start(timeout_s, announce, warn)
+
+    def _start(self, timeout_s: float, announce: Announce, warn: Announce) -> list[Health]:
+        if self.process() is not None:
+            raise ServerError(f"the server of {self.config.name} is already running; use restart, or stop it first")
+        self.stop()  # what a frontend that was killed has left
+        self._require_free_ports()
+        choice = choose_archives(self.config)
+        for reason in dict.fromkeys(choice.left_out.values()):
+            warn(reason)
+        deadline = time.monotonic() + timeout_s
+        try:
+            self._launch(list(choice.served), StartRecord(left_out=choice.left_out, log_sizes=self._logs.measure()))
+            return self._wait_until_ready(choice, deadline, announce, warn)
+        except BaseException:  # also when the user interrupts: half a server is of no use
+            self.stop()
+            raise
+
+    def stop(self) -> bool:
+        """Stop the frontend and its workers, and remove what they leave. False when nothing was running.
+
+        Of a frontend that was killed, the workers that outlived it.
+        """
+        process, workers = self.process(), find_workers(self.temporary)
+        if process is None and not workers and not self.temporary.exists():
+            return False  # a key file here may belong to a server that the plain torchserve command started
+        if process is not None:
+            with suppress(psutil.NoSuchProcess):  # it may end by itself
+                family = [process, *process.children(recursive=True)]
+                process.terminate()
+                end_processes(wait_until_ended(family, STOP_TIMEOUT_S))
+        end_processes(find_workers(self.temporary))
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        self._key_file.unlink(missing_ok=True)
+        return True
+
+    def status(self) -> list[ModelStatus]:
+        """Raises ServerError when the server does not answer."""
+        properties = self.config.read_text(encoding="utf-8")
+        return [read_status(model, entry, properties) for model, entry in list_versions(self.client)]
+
+    def archives(self) -> list[Path]:
+        """Those that `load_models` names: all of the store, or a list."""
+        properties, store = self.config.read_text(encoding="utf-8"), self.model_store()
+        return [store / file_name(entry) for entry in list_entries(properties, store)]
+
+    def model_store(self) -> Path:
+        return self.folder / self._values.get("model_store", "model_store")
+
+    def _launch(self, archives: Sequence[str], record: StartRecord) -> None:
+        self.temporary.mkdir(parents=True, mode=0o700)
+        self._key_file.unlink(missing_ok=True)
+        self._logs = ServerLogs(self.folder / "logs", record.log_sizes)
+        record.write(self.temporary)
+        for key in ("model_store", "workflow_store"):
+            if key in self._values:
+                (self.folder / self._values[key]).mkdir(parents=True, exist_ok=True)
+        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "TS_CONFIG_FILE")}
+        environment = (
+            WAIT_POLICY
+            | environment
+            | {
+                "JAVA_HOME": str(find_java_home()),
+                "TMPDIR": str(self.temporary),
+                "TEMP": str(self.temporary),
+                DRAIN_FILE: str(self.drain_file),
+            }
+        )
+        command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs", "--ts-config", self.config.name]
+        command += ["--models", *(archives or [""])]  # "": none; TorchServe must not go by its own `load_models`
+        with (self.folder / "logs" / "console.log").open("wb") as output:
+            subprocess.run(
+                command,
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                check=True,
+                start_new_session=True,  # Ctrl-C in this terminal must not reach the server
+                umask=0o077,  # TorchServe makes key_file.json first, and takes it from other users afterwards
+            )
+
+    def _wait_until_ready(self, choice: Choice, deadline: float, announce: Announce, warn: Announce) -> list[Health]:
+        announce("waiting for the frontend")
+        self._wait_for_frontend(deadline)
+        self._note_refused(choice, warn)
+        failed = self._wait_for_workers(deadline, announce, warn)
+        if failed and not any(entry.ready for entry in self.status()):
+            raise ServerError("; ".join(failed))
+        announce("golden predictions")
+        found = check_server(self.config, time.monotonic() + FIRST_ANSWER_S)
+        if not any(model.healthy for model in found) and any(model.status for model in found):
+            raise ServerError("; ".join(map(str, found)))
+        return found
+
+    def _wait_for_frontend(self, deadline: float) -> None:
+        while not self._frontend_answers():
+            if self.process() is None:
+                raise ServerError(f"TorchServe ended during start{self._logs.last_failure()}")
+            if time.monotonic() > deadline:
+                raise ServerError(f"the frontend did not come up{self._logs.last_failure()}")
+            time.sleep(POLL_S)
+
+    def _frontend_answers(self) -> bool:
+        if self._tokens_on and not self._key_file.is_file():
+            return False
+        try:
+            self.client.list_models()
+        except ServerError:
+            return False
+        return True
+
+    def _note_refused(self, choice: Choice, warn: Announce) -> None:
+        """Add to the record which archives TorchServe itself left out."""
+        served = {(entry.model, entry.version) for entry in self.status()}
+        refused = {}
+        for entry, (model, version) in choice.served.items():
+            name, _, archive = entry.rpartition("=")
+            if (name or model, version) not in served:
+                refused[archive] = f"TorchServe refused {archive}: {self._logs.refusal(archive) or 'see logs/'}"
+                warn(refused[archive])
+        if refused:
+            read_start_record(self.temporary).with_left_out(refused).write(self.temporary)
+
+    def _wait_for_workers(self, deadline: float, announce: Announce, warn: Announce) -> list[str]:
+        """Until each model is ready, has said why it cannot load, or the time is up: the reasons."""
+        failed: dict[tuple[str, str], str] = {}
+        while True:
+            statuses = self.status()
+            waiting = [entry for entry in statuses if not entry.ready and entry.identity not in failed]
+            for entry in waiting:
+                reason = self._logs.load_failure(*entry.identity)
+                if reason is not None and entry.workers_ready == 0:
+                    failed[entry.identity] = f"model {entry.model} cannot load: {reason}"
+                    self._give_up(entry)
+                elif time.monotonic() > deadline:
+                    ready = f"{entry.workers_ready} of {entry.workers} workers"
+                    failed[entry.identity] = f"model {entry.model}: {ready} ready in time{self._logs.last_failure()}"
+                if entry.identity in failed and len(statuses) > 1:  # of a single model the error says it
+                    warn(failed[entry.identity])
+            loading = [entry for entry in waiting if entry.identity not in failed]
+            if not loading:
+                return list(failed.values())
+            if self.process() is None:
+                raise ServerError(f"TorchServe ended during start{self._logs.last_failure()}")
+            names = ", ".join(f"{entry.model} {entry.workers_ready}/{entry.workers}" for entry in loading)
+            announce(f"waiting for workers: {names}")
+            time.sleep(POLL_S)
+
+    def _give_up(self, entry: ModelStatus) -> None:
+        """TorchServe would start the worker again and again, on the cores of the others, and keep requests waiting."""
+        self.client.scale(entry.model, entry.version, 0)
+
+    def _require_free_ports(self) -> None:
+        for name, port in self.ports().items():
+            if not is_free(port):
+                taken = f"port {port} ({name} in {self.config.name}) is taken by another process"
+                raise ServerError(f"{taken}; stop it or change the port")
+
+    def ports(self) -> dict[str, int]:
+        """The five listening ports by their key."""
+        ports = {key: int(self._values.get(key, default)) for key, default in PORT_KEYS.items()}
+        for key, default in ADDRESS_KEYS.items():
+            ports[key] = urlsplit(self._values.get(key, "")).port or default
+        return ports

@@ -1,0 +1,48 @@
+"""A TorchServe of its own, on free ports and in a temporary folder; all of it gone at the end."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mar_tools.serving.config_file import with_values
+from mar_tools.serving.ports import LOOPBACK, free_addresses
+from mar_tools.serving.server import Server
+
+START_TIMEOUT_S = 300.0
+
+
+@contextmanager
+def temporary_server(archives: Sequence[Path], properties: str, log_settings: Path | None) -> Iterator[Server]:
+    """Serves these archives; started, and stopped at the end.
+
+    properties: the text of a config.properties; its addresses and folders are replaced. log_settings: the log4j2.xml
+    that `vmargs` names. Raises ServerError where a model does not come up.
+    """
+    with tempfile.TemporaryDirectory(prefix="server-") as temporary:
+        folder = Path(temporary)
+        (folder / "model_store").mkdir()
+        for archive in archives:
+            (folder / "model_store" / archive.name).symlink_to(archive.resolve())
+        if log_settings is not None:
+            shutil.copy(log_settings, folder)
+        config = folder / "config.properties"
+        config.write_text(with_values(properties, own_places()), encoding="utf-8")
+        server = Server(config)
+        server.start(START_TIMEOUT_S, lambda step: None)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def own_places() -> dict[str, str]:
+    """Lines of config.properties: addresses that nobody has, and folders beside the file."""
+    return {
+        **free_addresses(),
+        "grpc_inference_address": LOOPBACK,
+        "grpc_management_address": LOOPBACK,
+        "model_store": "model_store",
+        "workflow_store": "workflow_store",
+    }

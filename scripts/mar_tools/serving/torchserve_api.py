@@ -1,0 +1,300 @@
+"""A client of TorchServe's APIs: timeouts always, retries where they are safe, tokens handled."""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from urllib.parse import quote
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ReadTimeoutError
+from urllib3.util import Retry
+
+from vision_serving.errors import ConfigError, VisionServingError
+from vision_serving.worker.server_settings import read_properties
+
+CONNECT_TIMEOUT_S = 3.0
+PREDICT_TIMEOUT_S = 60.0
+MANAGE_TIMEOUT_S = 180.0
+BUSY = 503
+POLL_S = 0.25
+# Of calls that start or end workers. TorchServe would wait for them on one of its I/O threads, and all connections of
+# that thread with it: of 16 threads, each holds a 16th of the requests.
+NOT_WAITING = {"synchronous": "false"}
+CONNECTIONS = 64  # that are kept open, as many as predict_images.py asks through at once
+START_IT = "start it with python scripts/serve_models.py start"
+OPTIONS_HEADER = "X-Inference-Options"
+EXPECTED_ARCHIVE = "expected the file name of an archive in the model store, such as resnet50.mar"
+# What TorchServe says -> what to do.
+REGISTER_HINTS = {
+    "already registered": "; `manage_models.py unregister` it first, or give the recipe another `version`",
+    "not found": " (archives are looked up in the model store)",
+}
+
+
+class ServerError(VisionServingError):
+    """The server cannot be reached, or refused; the message says which, and what to do."""
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """Where a server listens (metrics: None for nowhere), and where it wrote its tokens (None: it asks for none)."""
+
+    inference: str
+    management: str
+    key_file: Path | None
+    metrics: str | None = "http://127.0.0.1:8082"
+
+
+def read_address(config: Path) -> ServerAddress:
+    """From a `config.properties`. Raises ConfigError when there is none."""
+    if not config.is_file():
+        raise ConfigError(f"{config}: no such file; give --config with the server's config.properties")
+    values = read_properties(config.read_text(encoding="utf-8"))
+    tokens = values.get("disable_token_authorization", "false").lower() != "true"
+    metrics = values.get("enable_metrics_api", "true").lower() != "false"
+    return ServerAddress(
+        inference=values.get("inference_address", "http://127.0.0.1:8080"),
+        management=values.get("management_address", "http://127.0.0.1:8081"),
+        key_file=config.resolve().parent / "key_file.json" if tokens else None,
+        metrics=values.get("metrics_address", ServerAddress.metrics) if metrics else None,
+    )
+
+
+class TorchServeClient:
+    """Predictions and GET requests are retried, scaling once: asking twice changes nothing. Registering is not.
+
+    deadline: of time.monotonic, when the last call has to have its answer; nothing is retried then.
+    """
+
+    def __init__(self, address: ServerAddress, deadline: float | None = None) -> None:
+        self._address = address
+        self._deadline = deadline
+        self._renewing = Lock()
+        retried = {"inference": ["GET", "POST"], "management": ["GET"]}
+        self._sessions = {kind: _new_session([] if deadline else methods) for kind, methods in retried.items()}
+
+    def with_deadline(self, deadline: float) -> "TorchServeClient":
+        """A client of the same server."""
+        return TorchServeClient(self._address, deadline)
+
+    def seconds_left(self) -> float:
+        """Until the deadline."""
+        return math.inf if self._deadline is None else self._deadline - time.monotonic()
+
+    def predict(
+        self, model: str, image: bytes, options: Mapping[str, str] | None = None, version: str | None = None
+    ) -> requests.Response:
+        """One encoded image; the response as it came, whatever its status. Retried while the server is busy."""
+        url = f"{self._address.inference}/predictions/{quote(model)}" + (f"/{quote(version)}" if version else "")
+        headers = {"Content-Type": "application/octet-stream"}
+        if options:
+            text = "; ".join(f"{name}={value}" for name, value in options.items())
+            headers[OPTIONS_HEADER] = text.encode("utf-8", errors="replace").decode("latin-1")  # as UTF-8 on the wire
+        return self._authorized("POST", url, "inference", PREDICT_TIMEOUT_S, data=image, headers=headers)
+
+    def list_models(self) -> list[str]:
+        document = self._manage("GET", "/models?limit=1000")
+        return [model["modelName"] for model in document["models"]]
+
+    def describe(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
+        """One entry per version (all of them, unless one is asked for)."""
+        document: list[dict[str, Any]] = self._manage("GET", _model_path(model, version or "all"))
+        return document
+
+    def describe_default(self, model: str) -> dict[str, Any]:
+        """The version that answers without one in the path."""
+        entry: dict[str, Any] = self._manage("GET", _model_path(model, None))[0]
+        return entry
+
+    def describe_card(self, model: str, version: str | None = None) -> dict[str, Any]:
+        """The model card, which a worker gives: of one version, the default one unless one is named."""
+        [document] = self._manage("GET", _model_path(model, version), params={"customized": "true"})
+        if "customizedMetadata" not in document:
+            raise ServerError(f"model {model!r} gave no card; was its archive built by build_model.py?")
+        card: dict[str, Any] = document["customizedMetadata"]
+        return card
+
+    def register(self, archive: str, workers: int, batch_size: int, max_batch_delay_ms: int) -> Any:
+        """`archive` is a file name in the server's model store. Returns when the workers are ready.
+
+        Raises ServerError for a path or a URL too: TorchServe would take the path of a folder anywhere on its machine.
+        """
+        if not archive.endswith(".mar") or archive != Path(archive).name:
+            raise ServerError(f"cannot register {archive!r} by path or URL: {EXPECTED_ARCHIVE}")
+        parameters = {
+            "initial_workers": str(workers),
+            "batch_size": str(batch_size),
+            "max_batch_delay": str(max_batch_delay_ms),
+            **NOT_WAITING,
+        }
+        before = self._list_versions()
+        try:
+            self._manage("POST", "/models", params={"url": archive, **parameters})
+            found = sorted(self._list_versions() - before)
+            if len(found) != 1:
+                raise ServerError(f"it is registered, but nobody waits for it: others came at the same time, {found}")
+            [(model, version)] = found
+            self._wait_for_workers(model, version, workers, (0, 0))
+        except ServerError as error:
+            hint = next((hint for said, hint in REGISTER_HINTS.items() if said in str(error)), "")
+            raise ServerError(f"cannot register {archive}: {error}{hint}") from error
+        return {"status": f"model {model} {version} is served by {workers} worker{'s' * (workers != 1)}"}
+
+    def scale(self, model: str, version: str | None, workers: int) -> Any:
+        """Returns when there are as many workers, all ready. Where one cannot load, there are as many as before."""
+        path = _model_path(model, version)
+        [before] = self._manage("GET", path)
+        self._limit_workers(path, workers, workers)
+        self._wait_for_workers(model, version, workers, (before["minWorkers"], before["maxWorkers"]))
+        return {"status": f"model {model} is served by {workers} worker{'s' * (workers != 1)}"}
+
+    def _list_versions(self) -> set[tuple[str, str]]:
+        return {(model, entry["modelVersion"]) for model in self.list_models() for entry in self.describe(model)}
+
+    def _limit_workers(self, path: str, least: int, most: int) -> None:
+        """TorchServe starts what is lacking, and ends the youngest of what is too much."""
+        self._manage("PUT", path, params={"min_worker": str(least), "max_worker": str(most), **NOT_WAITING})
+
+    def _wait_for_workers(self, model: str, version: str | None, count: int, before: tuple[int, int]) -> None:
+        """Raises ServerError where they are not ready in time, or one ends while it loads.
+
+        TorchServe would start it again and again, so then the model gets the limits of `before`: least, most.
+        """
+        path = _model_path(model, version)
+        deadline, loading = time.monotonic() + MANAGE_TIMEOUT_S, dict[str, int]()
+        while time.monotonic() < deadline:
+            workers = self._manage("GET", path)[0]["workers"]
+            if [worker["status"] for worker in workers] == ["READY"] * count:
+                return
+            for worker in workers:
+                if worker["status"] == "READY" or worker["pid"] < 0:
+                    continue
+                if loading.setdefault(worker["id"], worker["pid"]) != worker["pid"]:
+                    self._limit_workers(path, *before)
+                    raise ServerError(f"the workers of {model} end while they load it; see logs/model_log.log")
+            time.sleep(POLL_S)
+        raise ServerError(f"the workers of {model} were not ready within {MANAGE_TIMEOUT_S:g} s")
+
+    def unregister(self, model: str, version: str | None) -> Any:
+        return self._manage("DELETE", _model_path(model, version))
+
+    def set_default(self, model: str, version: str) -> Any:
+        return self._manage("PUT", f"{_model_path(model, version)}/set-default")
+
+    def read_metrics(self) -> str:
+        """In the text format of Prometheus; empty where the server collects none, or shows them to nobody."""
+        if self._address.metrics is None:
+            return ""
+        response = self._call("GET", f"{self._address.metrics}/metrics", "management", None, MANAGE_TIMEOUT_S)
+        return response.text if response.ok else ""
+
+    def renew_token(self, kind: str) -> str:
+        """A new `inference` or `management` token; the server rewrites its key file."""
+        url = f"{self._address.management}/token"
+        response = self._call("GET", url, "management", self.token("API"), MANAGE_TIMEOUT_S, params={"type": kind})
+        if not response.ok:
+            raise ServerError(f"the server gave no new {kind} token: {describe_failure(response)}")
+        return self.token(kind)
+
+    def _manage(self, method: str, path: str, **arguments: Any) -> Any:
+        url = self._address.management + path
+        response = self._authorized(method, url, "management", MANAGE_TIMEOUT_S, **arguments)
+        if method == "PUT" and response.status_code == requests.codes.server_error:
+            # TorchServe stumbles over a worker that ends while it scales, and asking again changes nothing.
+            response = self._authorized(method, url, "management", MANAGE_TIMEOUT_S, **arguments)
+        if not response.ok:
+            raise ServerError(describe_failure(response))
+        return response.json()
+
+    def _authorized(self, method: str, url: str, kind: str, timeout_s: float, **arguments: Any) -> requests.Response:
+        """Call with the current token, once more with a new one when it has expired."""
+        if self._address.key_file is None:
+            return self._call(method, url, kind, None, timeout_s, **arguments)
+        token = self.token(kind)
+        response = self._call(method, url, kind, token, timeout_s, **arguments)
+        if response.status_code == requests.codes.bad_request and b"InvalidKeyException" in response.content:
+            response = self._call(method, url, kind, self._replace_token(kind, token), timeout_s, **arguments)
+        return response
+
+    def _replace_token(self, kind: str, expired: str) -> str:
+        """Renewing makes earlier tokens invalid: of several threads, the first renews it for all."""
+        with self._renewing:
+            current = self.token(kind)
+            return current if current != expired else self.renew_token(kind)
+
+    def _call(
+        self, method: str, url: str, kind: str, token: str | None, timeout_s: float, **arguments: Any
+    ) -> requests.Response:
+        headers = dict(arguments.pop("headers", {}))
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        timeout_s = self._bound(timeout_s)
+        timeouts = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s)
+        try:
+            return self._sessions[kind].request(method, url, headers=headers, timeout=timeouts, **arguments)
+        except requests.RequestException as error:
+            if _timed_out(error):
+                raise ServerError(f"{url} did not answer within {round(timeout_s, 1):g} s") from error
+            base = "/".join(url.split("/")[:3])
+            raise ServerError(f"no server answers at {base}; {START_IT}") from error
+
+    def _bound(self, timeout_s: float) -> float:
+        """What is left of it. Raises ServerError when that is nothing."""
+        left = self.seconds_left()
+        if left <= 0:
+            raise ServerError("the time is up")
+        return min(timeout_s, left)
+
+    def token(self, kind: str) -> str:
+        """The current token, `inference`, `management` or `API`, from the server's key file."""
+        path = self._address.key_file
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))[kind]["key"]) if path else ""
+        except FileNotFoundError as error:
+            raise ServerError(f"no server runs here ({path} is missing); {START_IT}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServerError(f"{path}: no {kind} token in it; restart the server to have it written again") from error
+
+
+def _model_path(model: str, version: str | None) -> str:
+    """Of the management API; without a version, of the default one."""
+    return f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
+
+
+def _new_session(retried_methods: Sequence[str]) -> requests.Session:
+    """Without retries where no method is to be retried."""
+    session = requests.Session()
+    session.trust_env = False  # a proxy of the environment must not see a loopback server's tokens
+    retry = Retry(total=0, read=False)
+    if retried_methods:  # urllib3 would take none for all
+        retry = Retry(
+            total=4,
+            connect=1,
+            read=1,  # what hangs or ends a worker must not be sent to one worker after the other
+            backoff_factor=0.3,
+            status_forcelist=[BUSY],
+            allowed_methods=retried_methods,
+            raise_on_status=False,
+        )
+    session.mount("http://", HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=retry))
+    return session
+
+
+def _timed_out(error: requests.RequestException) -> bool:
+    """requests reports a time-out of the last retry as a ConnectionError around urllib3's own error."""
+    last = getattr(error.args[0], "reason", None) if error.args else None
+    return isinstance(error, requests.Timeout) or isinstance(last, ReadTimeoutError)
+
+
+def describe_failure(response: requests.Response) -> str:
+    """The server's own message, or its status when there is none."""
+    try:
+        return str(response.json()["message"]).splitlines()[0]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return f"the server answered {response.status_code} {response.reason}"

@@ -1,0 +1,230 @@
+"""A new version of a model in the place of the running one, without a failed request, and back when it is no good.
+
+TorchServe serves both for a while. The new one gets requests only when each of its workers has given the golden
+prediction; the old one is taken out only when its requests are answered: TorchServe ends the workers of a version that
+is unregistered at once, and never answers what waits for it.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mar_tools.archives.policy import check_served, read_policy
+from mar_tools.serving.counters import Counts, read_counts
+from mar_tools.serving.health import Health, ask_each, check_version
+from mar_tools.serving.logs import ServerLogs
+from mar_tools.serving.processes import temporary_folder
+from mar_tools.serving.start_record import read_start_record
+from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
+
+ANSWER_S = 60.0  # until every worker has answered one request
+LAST_ANSWERS_S = 10.0  # the same, of a version that is no good
+POLL_S = 0.5
+LOG_S = 5.0  # for the reason of a failed load to be in the log
+FAILURES = 3  # fewer are chance
+SETTLE_S = 0.3  # for a request that found the old version to be in its queue
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """old: as TorchServe describes the default version."""
+
+    model: str
+    version: str
+    archive: Path
+    old: Mapping[str, Any]
+    workers: int
+
+    @property
+    def old_version(self) -> str:
+        return str(self.old["modelVersion"])
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """As `models` in config.properties has them."""
+        return {
+            "minWorkers": self.workers,
+            "maxWorkers": max(self.workers, self.old["maxWorkers"]),
+            "batchSize": self.old["batchSize"],
+            "maxBatchDelay": self.old["maxBatchDelay"],
+        }
+
+    @property
+    def section(self) -> dict[str, Any]:
+        """What config.properties says of the new version."""
+        return {"defaultVersion": True, "marName": self.archive.name, **self.settings}
+
+    @property
+    def old_archive(self) -> str:
+        return Path(self.old["modelUrl"]).name
+
+
+@dataclass(frozen=True)
+class Upgraded:
+    """golden: of the new version. kept: why the old version is still served, None where it is not."""
+
+    plan: Plan
+    golden: str
+    kept: str | None
+
+    def as_document(self) -> dict[str, Any]:
+        plan = self.plan
+        old = f"{plan.old_version} is still served: {self.kept}" if self.kept else f"{plan.old_version} is taken out"
+        status = (
+            f"{plan.model} {plan.version} serves with {plan.workers} workers, golden prediction {self.golden}; {old}"
+        )
+        told = {"model": plan.model, "version": plan.version, "old_version": plan.old_version, "golden": self.golden}
+        return {"status": status, **told, "kept": self.kept}
+
+
+def plan_upgrade(client: TorchServeClient, config: Path, archive_name: str, workers: int | None) -> Plan:
+    """Raises ConfigError for an archive that may not be served, ServerError where it does not fit what is served."""
+    policy = read_policy(config)
+    archive = policy.store / archive_name
+    model, version = check_served(archive, policy).identity
+    if model not in client.list_models():
+        raise ServerError(f"{archive_name} holds {model} {version}, and no {model} is served; register it instead")
+    old = client.describe_default(model)
+    served = [entry["modelVersion"] for entry in client.describe(model)]
+    if version in served:
+        raise ServerError(
+            f"{archive_name} holds {model} {version}, which is served already; build it with another `version`"
+        )
+    return Plan(model, version, archive, old, workers or max(1, old["minWorkers"]))
+
+
+class Upgrade:
+    """One upgrade of a running server."""
+
+    def __init__(self, client: TorchServeClient, config: Path, plan: Plan, announce: Announce) -> None:
+        self._client, self._config, self._plan, self._announce = client, config.resolve(), plan, announce
+
+    def run(self, watch_s: float, max_failed_share: float, keep_old: bool) -> Upgraded:
+        """Raises ServerError when the new version is no good; then all is as it was before."""
+        plan = self._plan
+        before = self._count()
+        self._announce(f"loading {plan.model} {plan.version}")
+        self._register()
+        try:
+            golden = self._require_healthy()
+            self._announce(f"{plan.model} {plan.version} gets the requests; watching it for {watch_s:g} s")
+            start = self._count()
+            self._client.set_default(plan.model, plan.version)
+            self._watch(watch_s, max_failed_share, before, start)
+            self._require_healthy()
+        except BaseException as error:  # also when the user interrupts: nobody watches it any more
+            self._roll_back()
+            if isinstance(error, ServerError):
+                raise ServerError(f"{error}; {plan.model} {plan.old_version} serves as before") from error
+            raise
+        kept = "--keep-old" if keep_old else self._retire(plan.old, start)
+        return Upgraded(plan, golden, kept)
+
+    def _register(self) -> None:
+        """Raises ServerError with the reason of the worker. What did not load is taken out again."""
+        plan = self._plan
+        try:
+            self._client.register(plan.archive.name, plan.workers, plan.old["batchSize"], plan.old["maxBatchDelay"])
+        except BaseException as error:  # also when the user interrupts
+            if plan.version in self._versions():
+                self._client.unregister(plan.model, plan.version)
+            if not isinstance(error, ServerError):
+                raise
+            reason = self._load_failure()
+            why = f"{error}: {reason}" if reason else str(error)
+            raise ServerError(f"{why}; {plan.model} {plan.old_version} serves as before") from error
+
+    def _load_failure(self) -> str | None:
+        """What a worker said of the new version: into a log that TorchServe may be late with."""
+        until = time.monotonic() + LOG_S
+        while True:
+            reason = self._logs().load_failure(self._plan.model, self._plan.version)
+            if reason is not None or time.monotonic() > until:
+                return reason
+            time.sleep(POLL_S)
+
+    def _require_healthy(self) -> str:
+        """What the golden prediction says. Raises ServerError when the version is not healthy."""
+        health = self._check()
+        if not health.healthy:
+            raise ServerError(str(health))
+        return health.golden
+
+    def _check(self) -> Health:
+        plan = self._plan
+        client = self._client.with_deadline(time.monotonic() + ANSWER_S)
+        [entry] = client.describe(plan.model, plan.version)
+        return check_version(client, plan.model, entry, self._config.read_text(encoding="utf-8"), self._logs())
+
+    def _watch(self, watch_s: float, max_failed_share: float, before: Counts | None, start: Counts | None) -> None:
+        """Raises ServerError as soon as too many answers fail, or a worker ends."""
+        workers = self._pids()
+        deadline = time.monotonic() + watch_s
+        while time.monotonic() < deadline:
+            time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
+            now = self._count()
+            if before is not None and start is not None and now is not None:
+                problem = find_too_many_failures(before, now.since(start), max_failed_share)
+                if problem is not None:
+                    raise ServerError(f"{self._plan.model} {self._plan.version}: {problem}")
+            if self._pids() != workers:
+                raise ServerError(f"{self._plan.model} {self._plan.version}: a worker ended; see logs/model_log.log")
+
+    def _retire(self, old: Mapping[str, Any], start: Counts | None) -> str | None:
+        """Unregister the old version when its requests are answered; or why it stays."""
+        plan, version = self._plan, str(old["modelVersion"])
+        now = self._count()
+        if start is not None and now is not None and now.since(start).requests.get((plan.model, version), 0) > 0:
+            return f"requests still ask for it by /predictions/{plan.model}/{version}"
+        self._announce(f"waiting for the last answers of {plan.model} {version}")
+        if not self._has_answered(version, ANSWER_S):
+            return f"its workers have not answered within {ANSWER_S:g} s"
+        self._client.unregister(plan.model, version)
+        return None
+
+    def _has_answered(self, version: str, timeout_s: float) -> bool:
+        """Each worker answers what it took before the request that it is sent now."""
+        time.sleep(SETTLE_S)
+        client = self._client.with_deadline(time.monotonic() + timeout_s)
+        [entry] = client.describe(self._plan.model, version)
+        try:
+            all_answered = ask_each(client, self._plan.model, version, {worker["pid"] for worker in entry["workers"]})
+        except ServerError:
+            return False
+        return all_answered or bool(entry["jobQueueStatus"]["pendingRequests"] == 0)
+
+    def _roll_back(self) -> None:
+        plan = self._plan
+        self._announce(f"rolling back to {plan.model} {plan.old_version}")
+        self._client.set_default(plan.model, plan.old_version)
+        self._has_answered(plan.version, LAST_ANSWERS_S)
+        self._client.unregister(plan.model, plan.version)
+
+    def _count(self) -> Counts | None:
+        return read_counts(self._client.read_metrics())
+
+    def _pids(self) -> set[int]:
+        [entry] = self._client.describe(self._plan.model, self._plan.version)
+        return {worker["pid"] for worker in entry["workers"]}
+
+    def _versions(self) -> list[str]:
+        return [entry["modelVersion"] for entry in self._client.describe(self._plan.model)]
+
+    def _logs(self) -> ServerLogs:
+        record = read_start_record(temporary_folder(self._config))
+        return ServerLogs(self._config.parent / "logs", record.log_sizes)
+
+
+def find_too_many_failures(before: Counts, during: Counts, max_failed_share: float) -> str | None:
+    """What speaks against the new version: a share of failed answers that is by so much above what was usual before."""
+    usual = before.failed_share
+    if during.failed < FAILURES or during.failed_share <= usual + max_failed_share:
+        return None
+    return (
+        f"{during.failed:.0f} answers to {sum(during.requests.values()):.0f} requests failed since it gets them "
+        f"({during.failed_share:.1%}; before {usual:.1%})"
+    )

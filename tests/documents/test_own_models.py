@@ -1,0 +1,80 @@
+"""The sections of docs/use/own_models.md run as they stand there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mar_tools.archives.archive import check_archive
+from mar_tools.building.packing import build_archive
+from mar_tools.command_line import HANDLERS
+from mar_tools.exporting.export_folders import export_model
+from mar_tools.models.checkpoints import load_checkpoint
+from mar_tools.models.recipes import read_recipe
+from mar_tools.verification.gate import verify_export
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "use" / "own_models.md"
+SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BY_COMMAND = "A class in a Python file"  # the others take the same steps in this process, without the timing
+
+
+def sections() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    for title, text in SECTION.findall(PAGE.read_text(encoding="utf-8")):
+        yield title, BLOCK.findall(text)
+
+
+def write_files(blocks: list[tuple[str, str]], folder: Path) -> Path:
+    """The recipe and what it names, saved under their names; gives the recipe's path."""
+    (recipe_text,) = (text for kind, text in blocks if kind == "yaml")
+    recipe = folder / recipe_text.splitlines()[0].removeprefix("# ")
+    recipe.write_text(recipe_text, encoding="utf-8")
+    for kind, text in blocks:
+        if kind == "json":
+            (folder / yaml.safe_load(recipe_text)["labels"]).write_text(text, encoding="utf-8")
+        if kind == "python" and text.startswith("# "):
+            (folder / text.splitlines()[0].removeprefix("# ")).write_text(text, encoding="utf-8")
+    return recipe
+
+
+def run_command(arguments: list[str], folder: Path) -> None:
+    """The page leaves the choice to the build, which takes minutes."""
+    quick = ("--backend", "eager", "--precision", "fp32", "--device", "cpu")
+    command = [sys.executable, *arguments, *quick, "--exports", "exports", "--model-store", "store"]
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+
+
+def build(recipe_path: Path, folder: Path) -> None:
+    recipe = read_recipe(recipe_path)
+    export = export_model(recipe, load_checkpoint(recipe), "eager", "fp32", folder / "exports")
+    report = verify_export(export)
+    assert report["passed"], report["failures"]
+    build_archive(export, HANDLERS, folder / "store")
+
+
+@pytest.mark.parametrize(("title", "blocks"), [pytest.param(*section, id=section[0]) for section in sections()])
+def test_a_section_builds_its_archive(
+    title: str, blocks: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_files(blocks, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, recipe.stem, raising=False)  # and afterwards, what was imported from tmp_path
+    for kind, text in blocks:
+        if kind == "python" and not text.startswith("# "):
+            exec(compile(text, title, "exec"), {"__name__": "__main__"})
+    (command,) = (text for kind, text in blocks if kind == "bash")
+    program, script, *arguments = shlex.split(command)
+    assert (program, script, arguments) == ("python", "scripts/build_model.py", [recipe.name])
+    if title == BY_COMMAND:
+        run_command([str(ROOT / script), *arguments], tmp_path)
+    else:
+        build(recipe, tmp_path)
+    assert check_archive(tmp_path / "store" / f"{recipe.stem}.mar") == (recipe.stem, "1.0")

@@ -1,0 +1,243 @@
+import io
+import random
+import struct
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import PIL.AvifImagePlugin
+import PIL.Image
+import pytest
+from fakes import encode_image, generate_image, noise_image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from icc_profiles import SWAPPED
+
+from vision_serving.config import ImageLimits
+from vision_serving.errors import ConfigError, ImageDecodeError, RequestError, UnsupportedFormatError
+from vision_serving.pictures.decoding import EXIF_ORIENTATION, Image, decode_image, load_formats, shrink_jpeg
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow comments on broken files
+
+LIMITS = ImageLimits()
+WITH_HEIF = ImageLimits(formats=(*LIMITS.formats, "HEIF"))
+
+
+@pytest.fixture
+def heif() -> None:
+    pytest.importorskip("pillow_heif", reason="pip install -r requirements/heif.txt")
+    load_formats(("HEIF",))
+
+
+# 2 rows, 3 columns, all six pixels different: no two orientations look alike.
+ASYMMETRIC = np.array([[[10, 0, 0], [20, 0, 0], [30, 0, 0]], [[40, 0, 0], [50, 0, 0], [60, 0, 0]]], dtype=np.uint8)
+UPRIGHT_REDS = {
+    1: [[10, 20, 30], [40, 50, 60]],
+    2: [[30, 20, 10], [60, 50, 40]],
+    3: [[60, 50, 40], [30, 20, 10]],
+    4: [[40, 50, 60], [10, 20, 30]],
+    5: [[10, 40], [20, 50], [30, 60]],
+    6: [[40, 10], [50, 20], [60, 30]],
+    7: [[60, 30], [50, 20], [40, 10]],
+    8: [[30, 60], [20, 50], [10, 40]],
+}
+
+
+def exif(orientation: int) -> PIL.Image.Exif:
+    block = PIL.Image.Exif()
+    block[EXIF_ORIENTATION] = orientation
+    return block
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize(("orientation", "reds"), UPRIGHT_REDS.items(), ids=[f"orientation {n}" for n in UPRIGHT_REDS])
+def test_a_picture_is_turned_upright_as_its_exif_says(kind: str, orientation: int, reds: list[list[int]]) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    encoded = encode_image(ASYMMETRIC, kind, exif=exif(orientation), **options)
+    assert decode_image(encoded, LIMITS)[:, :, 0].tolist() == reds
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "AVIF", "HEIF"])
+@pytest.mark.parametrize("orientation", UPRIGHT_REDS)
+def test_a_lossy_picture_is_turned_upright_as_it_says(kind: str, orientation: int, heif: None) -> None:
+    blocks = np.kron(ASYMMETRIC, np.ones((16, 16, 1), dtype=np.uint8))
+    decoded = decode_image(encode_image(blocks, kind, quality=95, exif=exif(orientation).tobytes()), WITH_HEIF)
+    assert np.abs(decoded[8::16, 8::16, 0].astype(int) - UPRIGHT_REDS[orientation]).max() <= 4
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_exif_does_not_define_is_ignored(orientation: int) -> None:
+    assert (decode_image(encode_image(ASYMMETRIC, exif=exif(orientation)), LIMITS) == ASYMMETRIC).all()
+
+
+@pytest.mark.parametrize("block", [b"Exif\x00\x00garbage", b"Exif\x00\x00II*\x00\xff\xff\xff\xff", b"\x00" * 40])
+def test_a_damaged_exif_block_does_not_spoil_the_picture(block: bytes) -> None:
+    assert decode_image(encode_image(ASYMMETRIC, "JPEG", exif=block), LIMITS).shape == (2, 3, 3)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_pictures_of_phones_are_read(kind: str, heif: None) -> None:
+    photo = generate_image(1, (96, 128))
+    decoded = decode_image(encode_image(photo, kind, quality=95), WITH_HEIF)
+    assert np.abs(decoded.astype(int) - photo).mean() <= 3  # both are lossy
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_pictures_of_phones_may_be_transparent(kind: str, heif: None) -> None:
+    clear = PIL.Image.new("RGBA", (32, 32), (200, 0, 0, 0))
+    assert (decode_image(encode_image(clear, kind, quality=95), WITH_HEIF) >= 254).all()
+
+
+def test_heif_without_its_package_is_an_error_of_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ConfigError, match=r"limits.formats: HEIF needs .*-r requirements/heif\.txt"):
+        load_formats(("JPEG", "HEIF"))
+
+
+def test_decoders_start_no_threads_of_their_own(heif: None) -> None:
+    assert PIL.AvifImagePlugin.DEFAULT_MAX_THREADS == 1
+    assert sys.modules["pillow_heif"].options.DECODE_THREADS == 1
+
+
+WHOLE_COLOURS: dict[str, dict[str, int]] = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}}
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP", "AVIF"])
+def test_of_an_animation_the_first_frame_is_served(kind: str) -> None:
+    red, blue = PIL.Image.new("RGB", (4, 4), (255, 0, 0)), PIL.Image.new("RGB", (4, 4), (0, 0, 255))
+    best: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}}
+    encoded = encode_image(red, kind, save_all=True, append_images=[blue] * 3, **best.get(kind, {}))
+    assert np.abs(decode_image(encoded, LIMITS)[0, 0].astype(int) - [255, 0, 0]).max() <= (2 if kind == "AVIF" else 0)
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 16384), (16384, 1)])
+def test_extreme_shapes_are_decoded(size_hw: tuple[int, int]) -> None:
+    assert decode_image(encode_image(noise_image(0, size_hw)), LIMITS).shape == (*size_hw, 3)
+
+
+def truncated(kind: str) -> bytes:
+    whole = encode_image(noise_image(1, (64, 64)), kind)
+    return whole[: len(whole) // 2]
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [b"", b"\x00", b"garbage" * 100, b"<html>", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff", b"II*\x00", b"BM",
+     *(truncated(kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"))],
+    ids=["empty", "one byte", "garbage", "html", "png signature", "gif signature", "jpeg signature", "tiff signature",
+         "bmp signature", "cut png", "cut jpeg", "cut gif", "cut webp", "cut bmp", "cut tiff",
+         "cut avif"],
+)  # fmt: skip
+def test_what_is_not_a_whole_image_is_a_decode_error(encoded: bytes) -> None:
+    with pytest.raises(ImageDecodeError):
+        decode_image(encoded, LIMITS)
+
+
+def tiff_with_an_endless_offset() -> bytes:
+    encoded = bytearray(encode_image(noise_image(0, (8, 8)), "TIFF"))
+    strip_offsets = encoded.index(struct.pack("<HHI", 273, 4, 1))
+    encoded[strip_offsets : strip_offsets + 12] = struct.pack("<HHII", 273, 16, 1, len(encoded))
+    return bytes(encoded) + b"\xff" * 8
+
+
+def test_an_offset_that_no_integer_holds_is_a_decode_error() -> None:
+    with pytest.raises(ImageDecodeError):
+        decode_image(tiff_with_an_endless_offset(), LIMITS)
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [b"8BPS" + b"\x00" * 40, b"%PDF-1.7", b"%!PS-Adobe", encode_image(noise_image(0, (16, 16)), "ICO"),
+     b'<svg xmlns="http://www.w3.org/2000/svg"/>', b'<?xml version="1.0"?><svg/>', b"\xff\x0a\x00\x00",
+     b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\x00\x00\x00\x1cftypheic", b"\x00\x00\x00\x1cftypisom",
+     b"PK\x03\x04"],
+    ids=["psd", "pdf", "ps", "ico", "svg", "xml", "jxl", "jp2", "heic", "mp4", "zip"],
+)  # fmt: skip
+def test_a_known_format_that_is_not_served_is_415_and_the_message_says_what_is(encoded: bytes) -> None:
+    with pytest.raises(UnsupportedFormatError, match="JPEG, PNG, WEBP, BMP, TIFF, GIF"):
+        decode_image(encoded, LIMITS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF"])
+def test_a_served_format_that_an_archive_does_not_allow_is_415(kind: str, heif: None) -> None:
+    with pytest.raises(UnsupportedFormatError, match="PNG"):
+        decode_image(encode_image(ASYMMETRIC, kind), ImageLimits(formats=("PNG",)))
+
+
+HEIC = b"\x00\x00\x00\x1cftypheic"
+
+
+def decodes_or_refuses(encoded: bytes) -> None:
+    try:
+        decoded = decode_image(encoded, WITH_HEIF.model_copy(update={"max_pixels": 1_000_000}))
+    except RequestError:
+        return
+    assert decoded.dtype == np.uint8
+    assert decoded.ndim == 3
+    assert decoded.shape[2] == 3
+
+
+@pytest.mark.usefixtures("heif")
+@settings(max_examples=200, deadline=None)
+@given(
+    st.binary(max_size=300),
+    st.sampled_from(
+        [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM", b"MM\x00*", b"\0\0\0\x1cftypheic"]
+    ),
+)
+def test_any_bytes_are_an_image_or_a_request_error(tail: bytes, signature: bytes) -> None:
+    decodes_or_refuses(signature + tail)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF"])
+def test_an_image_with_flipped_bits_is_an_image_or_a_request_error(kind: str, heif: None) -> None:
+    whole = encode_image(noise_image(2, (24, 24)), kind, exif=exif(6), icc_profile=SWAPPED)
+    chance = random.Random(kind)
+    for _ in range(300):
+        broken = bytearray(whole)
+        for _ in range(chance.randint(1, 6)):
+            # Most flips go into the first bytes, where the structure of a file is.
+            position = chance.randrange(min(len(broken), 120) if chance.random() < 0.7 else len(broken))
+            broken[position] ^= 1 << chance.randrange(8)
+        decodes_or_refuses(bytes(broken))
+
+
+def test_a_decoded_image_is_independent_of_its_bytes() -> None:
+    encoded = io.BytesIO(encode_image(ASYMMETRIC))
+    first: Image = decode_image(encoded.getvalue(), LIMITS)
+    encoded.truncate(0)
+    assert (first == ASYMMETRIC).all()
+
+
+def spare_of(least: int) -> Callable[[tuple[int, int]], float]:
+    """Images may shrink to this height, however narrow they get."""
+    return lambda size_hw: size_hw[0] / least
+
+
+@pytest.mark.parametrize(
+    ("least", "size_hw"),
+    [(160, (160, 80)), (81, (160, 80)), (80, (80, 40)), (21, (40, 20)), (10, (20, 10)), (1, (20, 10))],
+)
+def test_a_jpeg_shrinks_by_powers_of_two_as_far_as_it_may(least: int, size_hw: tuple[int, int]) -> None:
+    encoded = encode_image(noise_image(0, size_hw=(160, 80)), "JPEG")
+    decoded = decode_image(encoded, LIMITS, shrink=partial(shrink_jpeg, spare=spare_of(least)))
+    assert decoded.shape[:2] == size_hw
+
+
+def test_what_may_shrink_is_the_upright_picture() -> None:
+    encoded = encode_image(noise_image(0, size_hw=(80, 160)), "JPEG", exif=exif(6))
+    assert decode_image(encoded, LIMITS, shrink=partial(shrink_jpeg, spare=spare_of(80))).shape[:2] == (80, 40)
+
+
+def test_a_jpeg_with_more_pictures_behind_it_shrinks() -> None:
+    first, second = (PIL.Image.fromarray(noise_image(seed, size_hw=(160, 80))) for seed in range(2))
+    encoded = encode_image(first, "MPO", save_all=True, append_images=[second])
+    assert decode_image(encoded, LIMITS, shrink=partial(shrink_jpeg, spare=spare_of(20))).shape[:2] == (20, 10)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_only_jpegs_shrink(kind: str) -> None:
+    encoded = encode_image(noise_image(0, size_hw=(160, 80)), kind)
+    assert decode_image(encoded, LIMITS, shrink=partial(shrink_jpeg, spare=spare_of(10))).shape[:2] == (160, 80)

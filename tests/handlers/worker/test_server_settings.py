@@ -1,0 +1,123 @@
+import json
+
+import pytest
+
+from vision_serving.cores import ThreadPlan, plan_threads, usable_cores
+from vision_serving.errors import ConfigError
+from vision_serving.worker.server_settings import (
+    configured_threads,
+    read_batch_size,
+    read_headroom_mb,
+    read_properties,
+    read_threads,
+    read_workers,
+)
+
+MODELS = r"""
+# workers and batching
+default_workers_per_model = 3
+models={\
+  "resnet50": {\
+    "1.0": {"marName": "resnet50.mar", "minWorkers": 2, "maxWorkers": 4, "batchSize": 16},\
+    "2.0": {"marName": "resnet50.mar", "minWorkers": 5, "batchSize": 4}\
+  },\
+  "digits": {"1.0": {"marName": "digits.mar"}}\
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "version", "workers"),
+    [
+        ("", "resnet50", "1.0", 1),
+        ("default_workers_per_model=4", "resnet50", "1.0", 4),
+        (MODELS, "resnet50", "1.0", 2),
+        (MODELS, "resnet50", "2.0", 5),
+        (MODELS, "resnet50", "3.0", 3),
+        (MODELS, "digits", "1.0", 1),
+        (MODELS, "other", "1.0", 3),
+        ("# C:\\models\\\ndefault_workers_per_model=4", "resnet50", "1.0", 4),
+    ],
+    ids=[
+        "empty file",
+        "default",
+        "a version",
+        "another version",
+        "a version that is not listed",
+        "no minWorkers",
+        "not listed",
+        "after a comment that ends with a backslash",
+    ],
+)
+def test_the_workers_of_a_model_are_read_from_the_properties(text: str, model: str, version: str, workers: int) -> None:
+    assert read_workers(text, model, version) == workers
+
+
+@pytest.mark.parametrize("threads", ["auto", 0, -1, 1.5])
+def test_threads_that_are_no_number_are_refused(threads: object) -> None:
+    text = f"models={json.dumps({'digits': {'1.0': {'threads': threads}}})}"
+    with pytest.raises(ConfigError, match=r"`models`, digits 1\.0: expected 1 or more `threads`, got"):
+        read_threads(text, "digits", "1.0")
+
+
+@pytest.mark.parametrize(
+    ("version", "plan"),
+    [
+        ({"minWorkers": 2}, ThreadPlan(engine=4, decode=4, pin=False)),
+        ({"minWorkers": 2, "threads": 1}, ThreadPlan(engine=1, decode=1, pin=False)),
+        ({"threads": 16}, ThreadPlan(engine=16, decode=8, pin=True)),
+    ],
+    ids=["a fair share", "fewer", "more"],
+)
+def test_the_threads_of_a_model_are_its_share_or_as_the_properties_say(
+    version: dict[str, int], plan: ThreadPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vision_serving.worker.server_settings.usable_cores", lambda: 8)
+    assert read_threads(f"models={json.dumps({'digits': {'1.0': version}})}", "digits", "1.0") == plan
+
+
+@pytest.mark.parametrize(("model", "batch_size"), [("resnet50", 16), ("digits", None), ("other", None)])
+def test_the_batch_size_of_a_model_is_read_from_the_properties(model: str, batch_size: int | None) -> None:
+    assert read_batch_size(MODELS, model) == batch_size
+
+
+def test_models_that_are_no_json_are_refused() -> None:
+    with pytest.raises(ConfigError, match="`models` is not valid JSON"):
+        read_workers("models={", "resnet50", "1.0")
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("", {}),
+        ("# a=1\n! b=2\n  # c=3", {}),
+        (" a = 1 ", {"a": "1"}),
+        ("a=b=c", {"a": "b=c"}),
+        ("a=1,\\\n2,\\\n3", {"a": "1,2,3"}),
+        ("a=1\na=2", {"a": "2"}),
+        ("no separator", {}),
+    ],
+    ids=["empty", "comments", "spaces", "equals sign in the value", "continued", "last wins", "no pair"],
+)
+def test_a_properties_file_is_read(text: str, values: dict[str, str]) -> None:
+    assert read_properties(text) == values
+
+
+def test_without_torchserve_a_model_has_one_worker() -> None:
+    assert configured_threads("resnet50", "1.0") == plan_threads(usable_cores(), 1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "headroom_mb"), [({}, 4096), ({"memory_headroom_mb": 512}, 512), ({"memory_headroom_mb": 0}, 0)]
+)
+def test_the_memory_headroom_of_a_model_is_as_the_properties_say(setting: dict[str, int], headroom_mb: int) -> None:
+    text = f"models={json.dumps({'digits': {'1.0': setting}})}"
+    assert read_headroom_mb(text, "digits", "1.0") == headroom_mb
+    assert read_headroom_mb(text, "digits", "2.0") == 4096
+
+
+@pytest.mark.parametrize("headroom", [-1, "1 GB", 1.5, True, None])
+def test_a_memory_headroom_that_is_no_number_is_refused(headroom: object) -> None:
+    text = f"models={json.dumps({'digits': {'1.0': {'memory_headroom_mb': headroom}}})}"
+    with pytest.raises(ConfigError, match=r"digits 1\.0: expected `memory_headroom_mb` from 0, which is no limit, got"):
+        read_headroom_mb(text, "digits", "1.0")

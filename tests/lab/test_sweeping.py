@@ -1,0 +1,363 @@
+"""The zoo sweep: what is planned, what a process costs that crashes or hangs, what is kept, and the page."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from lab.pages.places import page_of
+from lab.sweeping.coverage import (
+    PRECISIONS,
+    Coverage,
+    Outcome,
+    Row,
+    Run,
+    read_coverage,
+    write_coverage,
+)
+from lab.sweeping.execution import record_row, sweep, sweep_model
+from lab.sweeping.plan import (
+    NOT_OFFERED,
+    Again,
+    Selection,
+    Task,
+    list_passes,
+    make_plan,
+    offered_precisions,
+)
+from lab.sweeping.processes import Limits, Step, run_steps
+from lab.sweeping.rendering import percent, render_markdown
+from lab.sweeping.worker import describe_error
+from lab.sweeping.zoo import ZooModel, list_zoo
+from mar_tools.command_line import ROOT
+from mar_tools.exporting.exporters import CANDIDATES
+from vision_serving.config import Precision
+from vision_serving.errors import BackendError, ConfigError
+
+SMALL = ZooModel(group="classification", name="squeezenet1_1")
+RUN = Run(id=0, date="2030-01-01", cpu="a CPU", cores=2, timed=False, versions={"torch": "1.0"})
+COMMITTED = ROOT / "lab" / "results" / "compatibility.json"
+
+
+def new_row(backend: str = "openvino", precision: Precision = "fp32", **changes: object) -> Row:
+    values = {
+        "group": "classification",
+        "model": "squeezenet1_1",
+        "backend": backend,
+        "precision": precision,
+        "status": "verified",
+        "snr_db": 62.4,
+        "ms": 14.25,
+        "seconds": 1.0,
+        "peak_gib": 0.5,
+        "run": 0,
+    }
+    return Row.model_validate({**values, **changes})
+
+
+def coverage_of(*rows: Row) -> Coverage:
+    coverage = Coverage()
+    for row in rows:
+        coverage = coverage.with_row(row, RUN)
+    return coverage
+
+
+class Heard:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.rows: list[Row] = []
+
+    def begins(self, model: str, backend: str, precision: str) -> None:
+        self.begun.append(f"{backend}-{precision}")
+
+    def ends(self, row: Row) -> None:
+        self.rows.append(row)
+
+
+# The zoo and the plan.
+
+
+def test_the_zoo_has_every_builder_of_torchvision_and_many_families_of_timm() -> None:
+    names = {(model.group, model.name) for model in list_zoo()}
+    assert {("classification", "vit_h_14"), ("detection", "maskrcnn_resnet50_fpn"), ("timm", "levit_128s")} <= names
+    counts = [sum(group == wanted for group, _ in names) for wanted in ("classification", "timm", "detection")]
+    assert counts[0] >= 80
+    assert counts[1] >= 15
+    assert counts[2] >= 12
+    assert not [name for _, name in names if name.startswith("quantized_")]
+
+
+@pytest.mark.parametrize("model", list_zoo(), ids=lambda model: model.name)
+def test_every_model_of_the_zoo_has_a_recipe_with_random_weights(model: ZooModel) -> None:
+    recipe = model.recipe()
+    assert recipe.model.weights == "random"
+    assert recipe.task == ("detection" if model.group == "detection" else "classification")
+
+
+def test_every_timm_model_is_one_of_timm() -> None:
+    timm = pytest.importorskip("timm")
+    assert [model.name for model in list_zoo() if model.group == "timm" and not timm.is_model(model.name)] == []
+
+
+def test_every_candidate_of_a_cpu_is_in_exactly_one_pass() -> None:
+    swept = [(b, p) for backends in list_passes() for b in backends for p in offered_precisions(b)]
+    assert sorted(swept) == sorted(pair for pair in CANDIDATES["cpu"] if pair[1] in PRECISIONS)
+
+
+def test_a_reason_is_stated_for_every_pair_that_is_not_offered() -> None:
+    backends = {backend for backend, _ in CANDIDATES["cpu"]}
+    missing = {(b, p) for b in backends for p in PRECISIONS if (b, p) not in CANDIDATES["cpu"]}
+    assert missing == set(NOT_OFFERED)
+
+
+def test_a_backend_that_no_pass_names_is_in_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CANDIDATES, "cpu", (*CANDIDATES["cpu"], ("new", "fp32")))
+    assert "new" in list_passes()[-1]
+    [[task]] = make_plan([SMALL], Selection(backends=["new"]), Coverage())
+    assert task.precisions == ("fp32",)
+
+
+def planned(selection: Selection, coverage: Coverage) -> list[str]:
+    plan = make_plan([SMALL], selection, coverage)
+    return [f"{task.backend}-{p}" for tasks in plan for task in tasks for p in task.precisions]
+
+
+@pytest.mark.parametrize(
+    ("again", "left"),
+    [
+        ("nothing", ["openvino-int8"]),
+        ("failed", ["openvino-bf16", "openvino-int8"]),
+        ("all", ["openvino-fp32", "openvino-bf16", "openvino-int8"]),
+    ],
+)
+def test_known_rows_are_done_again_only_when_asked_for(again: Again, left: list[str]) -> None:
+    coverage = coverage_of(new_row(), new_row(precision="bf16", status="rejected"))
+    assert planned(Selection(backends=["openvino"], again=again), coverage) == left
+
+
+def test_a_plan_goes_through_all_models_before_the_next_pass() -> None:
+    models = [SMALL, ZooModel(group="timm", name="levit_128s")]
+    plan = make_plan(models, Selection(passes=[1, 2], precisions=["fp32"]), Coverage())
+    assert [tasks[0].model.name for tasks in plan] == ["squeezenet1_1", "levit_128s"] * 2
+    assert [task.backend for task in plan[2]] == ["aotinductor"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        (Selection(models=["resnet51"]), "no model of the zoo is called 'resnet51'"),
+        (Selection(backends=["openvin"]), "unknown backend 'openvin'"),
+        (Selection(passes=[9]), "unknown pass 9"),
+    ],
+)
+def test_what_does_not_exist_is_refused(selection: Selection, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_plan(list_zoo(), selection, Coverage())
+
+
+def test_patterns_choose_models_and_groups() -> None:
+    plan = make_plan(list_zoo(), Selection(models=["vgg1?", "detection/ssd*"], backends=["eager"]), Coverage())
+    assert {tasks[0].model.name for tasks in plan} == {
+        "vgg11",
+        "vgg13",
+        "vgg16",
+        "vgg19",
+        "ssd300_vgg16",
+        "ssdlite320_mobilenet_v3_large",
+    }
+
+
+# Processes.
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+for step in sys.argv[2:]:
+    if step == {bad!r}:
+        {fault}
+    path = Path(sys.argv[1]) / (step + ".json")
+    path.with_suffix(".tmp").write_text('{{"status": "verified", "snr_db": 50}}')
+    path.with_suffix(".tmp").rename(path)
+"""
+
+
+def steps_of(tmp_path: Path, bad: str, fault: str, limits: Limits) -> list[Step]:
+    code = WORKER.format(bad=bad, fault=fault)
+
+    def command(left: Sequence[str]) -> list[str]:
+        return [sys.executable, "-c", code, str(tmp_path), *left]
+
+    return list(run_steps(command, PRECISIONS, tmp_path, limits, lambda name: None))
+
+
+@pytest.mark.parametrize(
+    ("fault", "limits", "status", "reason"),
+    [
+        ("os.abort()", Limits(), "crashed", "signal SIGABRT"),
+        ("raise ValueError('no such kernel')", Limits(), "crashed", "failed: ValueError: no such kernel"),
+        ("sys.exit(0)", Limits(), "crashed", "ended without an outcome"),
+        ("time.sleep(60)", Limits(timeout_s=1.5), "timed out", "stopped after 1.5 s"),
+        (
+            "x = bytearray(300 * 2**20); time.sleep(60)",
+            Limits(memory_gib=0.2),
+            "crashed",
+            "stopped at 0.2 GiB of memory",
+        ),
+    ],
+    ids=["signal", "exception", "silent end", "hang", "memory"],
+)
+def test_a_process_that_fails_loses_the_precision_at_hand_and_no_other(
+    tmp_path: Path, fault: str, limits: Limits, status: str, reason: str
+) -> None:
+    steps = steps_of(tmp_path, "bf16", fault, limits)
+    assert [step.name for step in steps] == ["fp32", "bf16", "int8"]
+    assert [step.outcome.status for step in steps] == ["verified", status, "verified"]
+    assert steps[1].outcome.reason == reason
+
+
+def test_a_missing_reference_is_the_reason_of_every_row(tmp_path: Path) -> None:
+    broken = ZooModel(group="timm", name="no_such_model")
+    tasks = [Task(broken, "openvino", ("fp32", "int8"))]
+    rows = list(sweep_model(tasks, tmp_path, Limits(), Heard()))
+    assert [(row.backend, row.precision, row.status) for row in rows] == [
+        ("openvino", "fp32", "not supported"),
+        ("openvino", "int8", "not supported"),
+    ]
+    assert all((row.reason or "").startswith("no eager fp32 reference: unknown timm model") for row in rows)
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (BackendError("no such\n  scheme"), Outcome(status="not supported", reason="no such scheme")),
+        (caused(BackendError("cannot"), KeyError("x")), Outcome(status="failed", reason="cannot")),
+        (ValueError("\nfirst\nsecond"), Outcome(status="failed", reason="ValueError: first")),
+        (
+            caused(RuntimeError("step 1"), KeyError("x")),
+            Outcome(status="failed", reason="RuntimeError, KeyError: 'x'"),
+        ),
+        (ValueError("y" * 500), Outcome(status="failed", reason="ValueError: " + "y" * 227 + "…")),
+    ],
+    ids=["ours", "ours with a cause", "foreign", "with a cause", "long"],
+)
+def test_an_error_becomes_a_short_reason(error: Exception, outcome: Outcome) -> None:
+    assert describe_error(error) == outcome
+
+
+# What is kept.
+
+
+def test_rows_are_kept_one_a_line_in_one_order_and_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    rows = [new_row("openvino"), new_row("eager", "bf16"), new_row("eager"), new_row("eager", model="alexnet")]
+    for order in (rows, rows[::-1]):
+        write_coverage(coverage_of(*order), path)
+        lines = [line for line in path.read_text().splitlines() if "snr_db" in line]
+        assert [line.split('"model":"')[1].split('"')[0] for line in lines] == ["alexnet"] + 3 * ["squeezenet1_1"]
+        assert len(lines) == len(rows)
+    assert {row.key for row in read_coverage(path).rows} == {row.key for row in rows}
+
+
+def test_a_row_takes_the_place_of_its_older_one_and_of_the_run_that_nothing_came_from(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    record_row(new_row(status="rejected"), path, RUN)
+    record_row(new_row(), path, RUN.model_copy(update={"cpu": "another"}))
+    coverage = read_coverage(path)
+    assert [row.status for row in coverage.rows] == ["verified"]
+    assert [run.cpu for run in coverage.runs] == ["another"]
+    assert coverage.rows[0].run == coverage.runs[0].id
+
+
+def test_runs_of_the_same_day_machine_and_versions_are_one() -> None:
+    coverage = coverage_of(new_row(), new_row("eager"))
+    assert len(coverage.runs) == 1
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"rows": [')
+    with pytest.raises(ConfigError, match=r"c\.json: damaged"):
+        read_coverage(tmp_path / "c.json")
+
+
+# The page.
+
+
+@pytest.mark.parametrize(
+    ("row", "cell"),
+    [
+        (new_row(), "62 dB · 14 ms"),
+        (new_row(matched_boxes=0.975, ms=1234.5), "62 dB · 97 % · 1234 ms"),
+        (new_row("eager", snr_db=200, ms=1.26), "reference · 1.3 ms"),
+        (new_row(status="rejected", reason="snr_db 12", snr_db=12.4), "rejected 12 dB"),
+        (new_row(status="not supported", reason="no `kernel`", snr_db=None), "- (1)"),
+    ],
+    ids=["verified", "a detector", "the reference", "rejected", "not supported"],
+)
+def test_a_cell_is_short(row: Row, cell: str) -> None:
+    table = next(line for line in render_markdown(coverage_of(row)).splitlines() if line.startswith("| squeezenet1_1"))
+    assert table.split(" | ")[1] == cell
+
+
+def test_equal_reasons_share_a_number_and_are_listed_once() -> None:
+    rows = [
+        new_row(backend, status="not supported", reason="no *kernel*", snr_db=None) for backend in ("openvino", "eager")
+    ]
+    page = render_markdown(coverage_of(*rows))
+    [table_row] = [line for line in page.splitlines() if line.startswith("| squeezenet1_1")]
+    assert table_row.count("- (1)") == 2
+    assert page.count("1. no \\*kernel\\*") == 1
+
+
+def test_the_summary_counts_what_was_tried_and_says_what_is_not_offered() -> None:
+    page = render_markdown(coverage_of(new_row(), new_row(model="alexnet", status="rejected"), new_row("eager")))
+    assert "| openvino | fp32 | 1 of 2 (50 %) |" in page
+    assert "| eager | int8 | not supported: PyTorch has no eager int8 kernels" in page
+
+
+@pytest.mark.parametrize(("share", "text"), [(1.0, "100 %"), (0.999, "99 %"), (0.29, "29 %"), (0.0, "0 %")])
+def test_only_all_is_a_hundred_percent(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_the_page_in_the_repository_is_made_from_its_json() -> None:
+    assert page_of(COMMITTED).read_text(encoding="utf-8") == render_markdown(read_coverage(COMMITTED))
+
+
+# Together.
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("sweep") / "compatibility.json"
+    task = Task(SMALL, "openvino", ("fp32",))
+    sweep([[Task(SMALL, "eager", ("fp32",)), task]], output, RUN, Limits(), Heard())
+    return output
+
+
+def test_a_small_model_is_verified_and_timed_on_two_backends(swept: Path) -> None:
+    rows = {row.backend: row for row in read_coverage(swept).rows}
+    assert {backend: row.status for backend, row in rows.items()} == {"eager": "verified", "openvino": "verified"}
+    assert rows["eager"].snr_db == 200
+    assert 60 <= (rows["openvino"].snr_db or 0) < 200
+    assert all((row.ms or 0) > 0 and row.peak_gib > 0 for row in rows.values())
+    assert swept.with_suffix(".md").read_text() == render_markdown(read_coverage(swept))
+
+
+def test_a_sweep_goes_on_where_it_was_stopped(swept: Path) -> None:
+    command = [sys.executable, str(ROOT / "lab" / "sweep_zoo.py"), "--output", str(swept), "--list"]
+    selection = ["--models", SMALL.name, "--backends", "openvino", "eager"]
+    finished = subprocess.run([*command, *selection], capture_output=True, text=True, check=True)
+    left = len(offered_precisions("openvino")) + len(offered_precisions("eager")) - 2
+    assert finished.stdout.splitlines() == [
+        f"classification/{SMALL.name}: {left}",
+        f"{left} rows left of 1 models",
+    ]

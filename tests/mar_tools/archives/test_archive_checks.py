@@ -1,0 +1,167 @@
+"""Hostile archives are refused, each for its own reason; ours, and stock ones that are well-formed, are not."""
+
+import random
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import orjson
+import pytest
+from conftest import CPU_BACKENDS, TinyModel
+
+from lab.hostile.archives import HostileArchive, make_hostile_archives, seal
+from lab.reliability.archive_rows import observe_c1, observe_c2
+from mar_tools.archives.archive import SBOM, check_archive, extract_archive, open_archive
+from mar_tools.archives.checks import verify_archive
+from mar_tools.archives.contents import find_changes, list_contents
+from mar_tools.archives.pickles import find_pickle
+from mar_tools.archives.policy import check_registered, check_served, read_policy
+from mar_tools.building.packing import build_archive
+from mar_tools.command_line import HANDLERS, ROOT
+from mar_tools.serving.archive_choice import choose_archives
+from vision_serving.errors import ConfigError
+
+SCRIPT = ROOT / "scripts" / "inspect_archive.py"
+FORM = (  # what no archive may have, whoever built it
+    "hidden entry", "other name in the header", "duplicate by case", "path traversal", "absolute path", "backslash",
+    "symbolic link", "bomb by ratio", "prefix", "suffix", "bad CRC", "no manifest",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def archive(tiny_classifier: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_archive(tiny_classifier.folders["openvino"], HANDLERS, tmp_path_factory.mktemp("model_store"))
+
+
+@pytest.fixture(scope="module")
+def hostile(archive: Path) -> dict[str, HostileArchive]:
+    return make_hostile_archives(archive.read_bytes())
+
+
+@pytest.fixture
+def stock(archive: Path, tmp_path: Path) -> Path:
+    """As torch-model-archiver writes one: deflated, with times, without our digests, and with a pickle."""
+    path = tmp_path / "stock.mar"
+    with zipfile.ZipFile(archive) as ours, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.mkdir("folder") if hasattr(packed, "mkdir") else packed.writestr("folder/", b"")
+        for name in ours.namelist():
+            if "DIGESTS" not in name:
+                packed.writestr(name, ours.read(name))
+        packed.writestr("model.pth", b"\x80\x02.")
+    return path
+
+
+def test_more_than_thirty_hostile_archives_are_each_refused_for_their_own_reason_within_2_s(archive: Path) -> None:
+    found = observe_c1(archive, "")
+    assert found.problems == ()
+    assert found.measured["archives"] >= 30
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_an_archive_of_every_backend_is_accepted(backend: str, tiny_classifier: TinyModel, tmp_path: Path) -> None:
+    built = build_archive(tiny_classifier.folders[backend], HANDLERS, tmp_path)
+    assert verify_archive(built).identity == ("tiny_classification", "1.0")
+
+
+def test_a_flip_of_one_byte_anywhere_is_refused(archive: Path) -> None:
+    found = observe_c2(archive, 2, "")
+    assert found.problems == ()
+    assert found.measured["flips"] > 1000
+
+
+def test_a_stock_archive_is_served_unless_only_ours_are(stock: Path, tmp_path: Path) -> None:
+    assert check_archive(stock)[0] == "tiny_classification"
+    config = tmp_path / "config.properties"
+    config.write_text("model_store=.\n")
+    assert check_served(stock, read_policy(config)).identity[0] == "tiny_classification"
+    config.write_text("vision_archives=ours\n")
+    with pytest.raises(ConfigError, match=r"no MAR-INF/DIGESTS\.json"):
+        check_served(stock, read_policy(config))
+    config.write_text("vision_archives=all\n")
+    with pytest.raises(ConfigError, match="expected one of"):
+        read_policy(config)
+
+
+@pytest.mark.parametrize("name", FORM)
+def test_no_policy_serves_what_two_readers_could_read_as_two_things(
+    hostile: dict[str, HostileArchive], name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "model_store").mkdir()
+    path = tmp_path / "model_store" / "x.mar"
+    path.write_bytes(hostile[name].data)
+    config = tmp_path / "config.properties"
+    config.write_text("")
+    with pytest.raises(ConfigError, match=r"x\.mar"):
+        choose_archives(config)
+    with pytest.raises(ConfigError, match=r"x\.mar"):
+        check_registered(config, "x.mar")
+
+
+def test_nothing_of_a_hostile_archive_is_extracted(hostile: dict[str, HostileArchive], tmp_path: Path) -> None:
+    path = tmp_path / "in" / "x.mar"
+    path.parent.mkdir()
+    path.write_bytes(hostile["path traversal"].data)
+    with pytest.raises(ConfigError, match="leads out of its folder"):
+        extract_archive(path, tmp_path / "in" / "deep" / "folder")
+    assert [entry.name for entry in path.parent.iterdir()] == ["x.mar"]
+
+
+def test_weights_that_begin_like_a_pickle_are_none() -> None:
+    assert find_pickle("model.bin", b"\x80\x02" + bytes(4000)) is None
+    assert find_pickle("model.bin", b"c" + random.Random(1).randbytes(4000)) is None
+
+
+def test_the_bill_of_materials_is_valid_and_names_what_is_installed(archive: Path) -> None:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    text = open_archive(archive).read(SBOM).decode()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    document = orjson.loads(text)
+    assert {"torch", "torchserve", "openvino"} <= {component["name"] for component in document["components"]}
+    assert "serialNumber" not in document
+    assert "timestamp" not in document["metadata"]
+
+
+def test_a_difference_is_named_file_by_file_and_value_by_value(archive: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(archive) as packed:
+        contents = {name: packed.read(name) for name in packed.namelist()}
+    labels = contents["labels.json"].replace(b"dog", b"wolf")
+    config = contents["model-config.yaml"].replace(b"startupTimeout: ", b"startupTimeout: 1")
+    other = tmp_path / "other.mar"
+    other.write_bytes(seal({**contents, "labels.json": labels, "model-config.yaml": config, "new.txt": b""}))
+    changes = find_changes(open_archive(archive), open_archive(other))
+    assert [(change.kind, change.name) for change in changes] == [
+        ("file", "labels.json"),
+        ("file", "model-config.yaml"),
+        ("file", "new.txt"),
+        ("config", "startupTimeout"),
+        ("labels", "1"),
+    ]
+    assert (changes[-1].before, changes[-1].after) == ("dog", "wolf")
+    assert find_changes(open_archive(archive), open_archive(archive)) == []
+
+
+@pytest.fixture
+def copies(archive: Path, tmp_path: Path) -> tuple[Path, Path]:
+    damaged = tmp_path / "damaged.mar"
+    damaged.write_bytes(archive.read_bytes()[:-1])
+    return Path(shutil.copy(archive, tmp_path)), damaged
+
+
+def test_the_command_shows_contents_verifies_and_refuses(copies: tuple[Path, Path]) -> None:
+    good, damaged = copies
+
+    def inspect(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True)
+
+    shown = orjson.loads(inspect(good, "--contents", "--json").stdout)
+    assert shown["files"] == list_contents(open_archive(good))
+    assert shown["signature"] == {"state": "unsigned"}
+    verified = inspect(good, "--verify")
+    assert (verified.returncode, "whole and unchanged" in verified.stdout) == (0, True), verified.stderr
+    refused = inspect(damaged, "--verify")
+    assert (refused.returncode, "it is cut" in refused.stderr) == (1, True)
+    assert "no difference" in inspect(good, "--diff", good).stdout

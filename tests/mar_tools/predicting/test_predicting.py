@@ -1,0 +1,92 @@
+import threading
+from pathlib import Path
+
+import pytest
+
+from mar_tools.predicting.predicting import Answer, has_failed, predict_files, read_prediction
+from mar_tools.serving.torchserve_api import ServerError
+from vision_serving.predictions import Classification, ClassScore, Detection, Detections, ImageSize
+
+
+def write_files(folder: Path, count: int) -> list[Path]:
+    files = [folder / f"{number:02}.png" for number in range(count)]
+    for number, file in enumerate(files):
+        file.write_bytes(bytes([number]))
+    return files
+
+
+def number_of(encoded: bytes) -> Answer:
+    return {"classes": [{"class_id": encoded[0], "label": "x", "score": 1.0}]}
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 64])
+@pytest.mark.parametrize("count", [0, 1, 20])
+def test_answers_come_in_the_order_of_the_files(tmp_path: Path, concurrency: int, count: int) -> None:
+    files = write_files(tmp_path, count)
+    answers = list(predict_files(number_of, files, concurrency))
+    assert [file for file, _ in answers] == files
+    assert [answer["classes"][0]["class_id"] for _, answer in answers] == list(range(count))
+
+
+def test_so_many_requests_are_sent_at_a_time(tmp_path: Path) -> None:
+    together = threading.Barrier(4, timeout=10)
+
+    def predict(encoded: bytes) -> Answer:
+        together.wait()
+        return number_of(encoded)
+
+    assert len(list(predict_files(predict, write_files(tmp_path, 8), concurrency=4))) == 8
+
+
+def test_the_first_answer_does_not_wait_for_the_last_file(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def predict(encoded: bytes) -> Answer:
+        asked.append(encoded[0])
+        return number_of(encoded)
+
+    answers = predict_files(predict, write_files(tmp_path, 50), concurrency=2)
+    next(answers)
+    assert len(asked) < 10
+    answers.close()  # type: ignore[attr-defined]
+    assert len(asked) < 10
+
+
+def test_a_file_that_cannot_be_read_has_the_reason_as_its_answer(tmp_path: Path) -> None:
+    gone, there = tmp_path / "gone.png", *write_files(tmp_path, 1)
+    (_, failed), (_, good) = predict_files(number_of, [gone, there], 2)
+    assert failed == {"code": 0, "type": "FileNotFoundError", "message": "No such file or directory"}
+    assert (has_failed(failed), has_failed(good)) == (True, False)
+
+
+def test_a_server_that_is_gone_ends_the_work(tmp_path: Path) -> None:
+    def predict(encoded: bytes) -> Answer:
+        if encoded[0] == 2:
+            raise ServerError("no server answers")
+        return number_of(encoded)
+
+    answers = predict_files(predict, write_files(tmp_path, 20), 2)
+    assert [next(answers)[0].name for _ in range(2)] == ["00.png", "01.png"]
+    with pytest.raises(ServerError):
+        next(answers)
+
+
+@pytest.mark.parametrize(
+    ("answer", "prediction"),
+    [
+        (
+            {"classes": [{"class_id": 7, "label": "7", "score": 0.9}]},
+            Classification((ClassScore(7, "7", 0.9),)),
+        ),
+        (
+            {
+                "detections": [{"class_id": 1, "label": "cat", "score": 0.5, "box": [1, 2, 3.5, 4], "more": [1]}],
+                "image": {"width": 8, "height": 9},
+            },
+            Detections((Detection(1, "cat", 0.5, (1, 2, 3.5, 4)),), ImageSize(8, 9)),
+        ),
+    ],
+    ids=["classes", "detections, with what a later version may add"],
+)
+def test_an_answer_is_read_back_as_the_prediction(answer: Answer, prediction: object) -> None:
+    assert read_prediction(answer) == prediction

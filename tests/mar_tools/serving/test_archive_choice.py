@@ -1,0 +1,75 @@
+import zipfile
+from pathlib import Path
+
+import orjson
+import pytest
+
+from mar_tools.archives.archive import MANIFEST
+from mar_tools.serving.archive_choice import Choice, choose_archives
+from vision_serving.errors import ConfigError
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    for name, model, version in (("a.mar", "digits", "1.0"), ("b.mar", "digits", "2.0"), ("c.mar", "other", "1.0")):
+        write_archive(tmp_path / name, model, version)
+    return tmp_path
+
+
+def write_archive(path: Path, model: str, version: str) -> None:
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr(MANIFEST, orjson.dumps({"model": {"modelName": model, "modelVersion": version}}))
+
+
+def choose(properties: str, store: Path) -> Choice:
+    config = store / "config.properties"
+    config.write_text(f"model_store=.\n{properties}")
+    return choose_archives(config)
+
+
+def test_all_of_the_store_is_served_and_a_torn_file_is_left_out_with_its_reason(store: Path) -> None:
+    (store / "torn.mar").write_bytes(b"torn")
+    choice = choose("load_models=all", store)
+    assert choice.served == {"a.mar": ("digits", "1.0"), "b.mar": ("digits", "2.0"), "c.mar": ("other", "1.0")}
+    assert list(choice.left_out) == ["torn.mar"]
+    assert "not a readable archive" in choice.left_out["torn.mar"]
+
+
+def test_the_default_version_comes_first(store: Path) -> None:
+    properties = 'models={"digits": {"1.0": {}, "2.0": {"defaultVersion": true}}}'
+    assert list(choose(properties, store).served) == ["b.mar", "a.mar", "c.mar"]
+
+
+def test_a_list_is_kept_with_the_names_that_it_gives(store: Path) -> None:
+    choice = choose("load_models=c.mar, mine=a.mar,gone.mar", store)
+    assert list(choice.served) == ["c.mar", "mine=a.mar"]
+    assert "no such archive" in choice.left_out["gone.mar"]
+
+
+def test_two_archives_of_one_version_are_both_left_out(store: Path) -> None:
+    write_archive(store / "copy.mar", "other", "1.0")
+    choice = choose("", store)
+    assert list(choice.served) == ["a.mar", "b.mar"]
+    assert choice.left_out.keys() == {"c.mar", "copy.mar"}
+    assert "c.mar and copy.mar both hold model other 1.0" in choice.left_out["c.mar"]
+
+
+def test_a_store_without_archives_is_no_fault_but_one_of_bad_ones_is(tmp_path: Path) -> None:
+    assert choose("", tmp_path).served == {}
+    (tmp_path / "torn.mar").touch()
+    with pytest.raises(ConfigError, match=r"torn\.mar: not a readable archive"):
+        choose("", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ("{", "`models` is not valid JSON"),
+        ("[]", r"`models`: expected \{"),
+        ('{"digits": {"batchSize": 8}}', r"`models`: expected \{"),
+        ('{"digits": {"1.0": {"batchSize": "x"}}}', "digits 1.0: batchSize: expected a whole number, got 'x'"),
+    ],
+)
+def test_models_that_torchserve_could_not_read_are_refused(models: str, message: str, store: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        choose(f"models={models}", store)

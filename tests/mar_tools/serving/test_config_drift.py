@@ -1,0 +1,38 @@
+import pytest
+
+from mar_tools.serving.config_drift import find_differences
+from mar_tools.serving.model_status import ModelStatus
+from vision_serving.cores import ThreadPlan
+
+PROPERTIES = """
+default_workers_per_model=2
+models={\\
+  "digits": {"1.0": {"minWorkers": 1, "batchSize": 8, "maxBatchDelay": 2}, "2.0": {"minWorkers": 3}}\\
+}
+"""
+
+
+def status(model: str, version: str, workers: int, batch_size: int, max_batch_delay_ms: int) -> ModelStatus:
+    threads = ThreadPlan(1, 1, pin=False)
+    return ModelStatus(model, version, workers, workers, threads, batch_size, max_batch_delay_ms, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("live", "differences"),
+    [
+        (status("digits", "1.0", 1, 8, 2), []),
+        (status("digits", "1.0", 2, 8, 2), ["digits 1.0: minWorkers is 2, and 1 after a restart"]),
+        (
+            status("digits", "1.0", 1, 4, 50),
+            [
+                "digits 1.0: batchSize is 4, and 8 after a restart",
+                "digits 1.0: maxBatchDelay is 50, and 2 after a restart",
+            ],
+        ),
+        (status("digits", "2.0", 3, 1, 100), []),
+        (status("registered", "1.0", 2, 1, 100), []),
+        (status("registered", "1.0", 2, 16, 100), ["registered 1.0: batchSize is 16, and 1 after a restart"]),
+    ],
+)
+def test_what_a_restart_would_change_is_told(live: ModelStatus, differences: list[str]) -> None:
+    assert find_differences([live], PROPERTIES) == differences

@@ -1,0 +1,120 @@
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from http_fakes import Answer, Request, serve_requests
+
+from mar_tools.serving.draining import answer_all, close_listeners, pass_workers
+from mar_tools.serving.ports import find_free_ports
+from mar_tools.serving.server import Server
+from mar_tools.serving.torchserve_api import ServerAddress, TorchServeClient
+
+GONE = 2**31 - 1  # no process has this number
+SLOW_SERVER = """
+import socket, time
+listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+print(listener.getsockname()[1], flush=True)
+while True:
+    time.sleep(0.005)
+    with listener.accept()[0] as connection:
+        connection.recv(1)
+        connection.sendall(b"answer")
+"""
+REFUSED = b'{"code": 503, "type": "DrainingError", "message": "this server is about to stop"}'
+
+
+def test_workers_refuse_though_the_management_api_does_not_answer(tmp_path: Path) -> None:
+    [closed] = find_free_ports(1)
+    config = tmp_path / "config.properties"
+    config.write_text(f"management_address=http://127.0.0.1:{closed}\ndisable_token_authorization=true\n")
+    server = Server(config)
+    server.temporary.mkdir()
+    try:
+        [problem] = answer_all(server, time.monotonic() + 10, lambda step: None)
+        assert "no server answers" in problem
+        assert server.drain_file.exists()
+    finally:
+        server.stop()
+
+
+def test_while_one_worker_is_busy_the_others_are_not_asked_all_the_time() -> None:
+    """They would take the cores that it needs."""
+    asked: list[str] = []
+
+    def answer(request: Request) -> Answer:
+        asked.append(request.path)
+        return Answer(503, REFUSED, {"X-Worker-Pid": "1"})
+
+    workers = [{"pid": pid, "status": "READY"} for pid in (1, os.getpid())]  # processes that live
+    entry: dict[str, Any] = {"modelVersion": "1.0", "workers": workers}
+    with serve_requests(answer) as url:
+        client = TorchServeClient(ServerAddress(url, url, None), time.monotonic() + 3)
+        problem = pass_workers(client, ("digits", entry))
+    assert problem is not None
+    assert f"worker {os.getpid()}" in problem
+    assert 2 <= len(asked) <= 70
+
+
+def test_an_error_of_the_frontend_itself_ends_no_waiting_for_the_other_workers() -> None:
+    """A worker ended just now: its 507 has no number of a worker, as an archive that is not ours has none."""
+    answers = iter([Answer(507, b'{"message": "Worker died."}'), Answer(503, REFUSED, {"X-Worker-Pid": "1"})])
+    entry: dict[str, Any] = {"modelVersion": "1.0", "workers": [{"pid": pid, "status": "READY"} for pid in (1, GONE)]}
+    with serve_requests(lambda request: next(answers)) as url:
+        client = TorchServeClient(ServerAddress(url, url, None), time.monotonic() + 10)
+        assert pass_workers(client, ("digits", entry)) is None
+    assert list(answers) == []
+
+
+def test_an_answer_without_the_number_of_a_worker_is_of_an_archive_that_is_not_ours() -> None:
+    entry: dict[str, Any] = {"modelVersion": "1.0", "workers": [{"pid": 1, "status": "READY"}]}
+    with serve_requests(lambda request: Answer(200, b"[]")) as url:
+        client = TorchServeClient(ServerAddress(url, url, None), time.monotonic() + 10)
+        assert pass_workers(client, ("digits", entry)) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another process's sockets are closed on Linux alone")
+def test_while_the_listeners_are_closed_a_client_is_answered_or_refused_and_never_cut_off() -> None:
+    """Connections wait to be accepted all the time: closing the socket alone would reset them."""
+    outcomes: list[str] = []
+
+    def ask_until_refused(port: int) -> None:
+        while True:
+            try:
+                client = socket.create_connection(("127.0.0.1", port), timeout=20)
+            except ConnectionRefusedError:
+                return
+            except OSError as error:
+                outcomes.append(repr(error))
+                return
+            with client:
+                try:
+                    client.sendall(b"?")
+                    outcomes.append(client.recv(6).decode())
+                except OSError as error:
+                    outcomes.append(repr(error))
+
+    with subprocess.Popen([sys.executable, "-c", SLOW_SERVER], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        clients = [threading.Thread(target=ask_until_refused, args=(port,)) for _ in range(20)]
+        for client in clients:
+            client.start()
+        while len(outcomes) < 50:
+            assert server.poll() is None
+            time.sleep(0.01)
+        closed = close_listeners(psutil.Process(server.pid), {port})
+        if not closed:
+            server.kill()
+        for client in clients:
+            client.join()
+        server.kill()
+    if not closed:
+        pytest.skip("this kernel does not let a process use another's socket")
+    assert set(outcomes) == {"answer"}

@@ -1,0 +1,138 @@
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mar_tools.archives.archive import MANIFEST
+from mar_tools.serving.counters import Counts, read_counts
+from mar_tools.serving.torchserve_api import ServerAddress, TorchServeClient
+from mar_tools.serving.upgrade_properties import advise, name_version
+from mar_tools.serving.upgrading import Plan, Upgrade, Upgraded, find_too_many_failures, plan_upgrade
+from vision_serving.errors import ConfigError
+from vision_serving.worker.server_settings import read_model, read_properties
+
+METRICS = """# HELP Requests2XX Torchserve prometheus counter metric with unit: Count
+# TYPE Requests2XX counter
+Requests2XX{Level="Host",Hostname="vm",} 90.0
+Requests4XX{Level="Host",Hostname="vm",} 3.0
+Requests5XX{Level="Host",Hostname="vm",} 1.0
+ts_inference_requests_total{model_name="digits",model_version="default",hostname="vm",} 1.2E1
+ts_inference_requests_total{model_name="digits",model_version="1.0",hostname="vm",} 8.0
+"""
+PLAN = Plan(
+    "digits",
+    "2.0",
+    Path("/store/digits_2.mar"),
+    {
+        "modelVersion": "1.0",
+        "modelUrl": "digits.mar",
+        "minWorkers": 1,
+        "maxWorkers": 4,
+        "batchSize": 8,
+        "maxBatchDelay": 2,
+    },
+    2,
+)
+PROPERTIES = """# how this machine serves
+load_models=digits.mar,other.mar
+models={\\
+  "digits": {"1.0": {"marName": "digits.mar", "threads": 3, "minWorkers": 1}},\\
+  "other": {"1.0": {"minWorkers": 1}}\\
+}
+"""
+
+
+def counts(requests: float, failed: float) -> Counts:
+    return Counts({("digits", "default"): requests}, failed)
+
+
+def test_requests_are_counted_by_version_and_failures_of_all() -> None:
+    found = read_counts(METRICS)
+    assert found == Counts({("digits", "default"): 12.0, ("digits", "1.0"): 8.0}, 4.0)
+    assert found.since(Counts({("digits", "1.0"): 5.0}, 1.0)) == Counts(
+        {("digits", "default"): 12.0, ("digits", "1.0"): 3.0}, 3.0
+    )
+    assert read_counts("") is None
+
+
+@pytest.mark.parametrize(
+    ("before", "during", "bad"),
+    [
+        (counts(0, 0), counts(100, 0), False),
+        (counts(0, 0), counts(100, 2), False),
+        (counts(0, 0), counts(100, 3), True),
+        (counts(1000, 100), counts(100, 11), False),
+        (counts(1000, 100), counts(100, 13), True),
+        (counts(0, 0), counts(0, 5), True),
+        (counts(0, 0), counts(0, 0), False),
+    ],
+    ids=["none", "chance", "too many", "as before", "more than before", "without a request", "no traffic"],
+)
+def test_a_version_is_no_good_when_clearly_more_answers_fail_than_before(
+    before: Counts, during: Counts, bad: bool
+) -> None:
+    assert (find_too_many_failures(before, during, 0.02) is not None) == bad
+
+
+def test_what_lasts_is_the_new_version_with_the_settings_of_the_old_one() -> None:
+    text = name_version(PROPERTIES, PLAN)
+    section = {"minWorkers": 2, "maxWorkers": 4, "batchSize": 8, "maxBatchDelay": 2, "threads": 3}
+    assert read_model(text, "digits") == {"2.0": {"defaultVersion": True, "marName": "digits_2.mar", **section}}
+    assert read_model(text, "other") == {"1.0": {"minWorkers": 1}}
+    assert read_properties(text)["load_models"] == "digits_2.mar,other.mar"
+    assert text.startswith("# how this machine serves\n")
+
+
+@pytest.mark.parametrize(
+    ("properties", "written", "expected"),
+    [
+        ("load_models=all", True, ["move digits.mar away"]),
+        ("load_models=all", False, ['"marName": "digits_2.mar"', "move digits.mar away"]),
+        ("load_models=digits_2.mar", True, []),
+    ],
+)
+def test_what_is_left_to_do_is_told(tmp_path: Path, properties: str, written: bool, expected: list[str]) -> None:
+    config = tmp_path / "config.properties"
+    config.write_text(properties)
+    advice = list(advise(config, Upgraded(PLAN, "right", None), written))
+    assert len(advice) == len(expected)
+    assert all(part in line for part, line in zip(expected, advice, strict=True))
+
+
+def test_an_archive_that_the_policy_refuses_is_refused_before_the_server_is_asked(tmp_path: Path) -> None:
+    config = tmp_path / "config.properties"
+    config.write_text("model_store=.\nvision_archives=ours\n")
+    with zipfile.ZipFile(tmp_path / "other.mar", "w") as packed:
+        packed.writestr(MANIFEST, '{"model": {"modelName": "digits", "modelVersion": "2.0"}}')
+    nowhere = TorchServeClient(ServerAddress("http://127.0.0.1:1", "http://127.0.0.1:1", None))
+    with pytest.raises(ConfigError, match=r"other\.mar"):
+        plan_upgrade(nowhere, config, "other.mar", None)
+
+
+class InterruptedServer(TorchServeClient):
+    """Somebody presses Ctrl-C while it loads the new version."""
+
+    def __init__(self) -> None:
+        super().__init__(ServerAddress("http://127.0.0.1:1", "http://127.0.0.1:1", None))
+        self.versions = ["1.0"]
+
+    def describe(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
+        return [{"modelVersion": each} for each in self.versions]
+
+    def read_metrics(self) -> str:
+        return METRICS
+
+    def register(self, archive: str, workers: int, batch_size: int, max_batch_delay_ms: int) -> Any:
+        self.versions.append("2.0")
+        raise KeyboardInterrupt
+
+    def unregister(self, model: str, version: str | None) -> Any:
+        self.versions.remove(str(version))
+
+
+def test_an_upgrade_that_is_interrupted_while_it_loads_leaves_nothing_behind(tmp_path: Path) -> None:
+    client = InterruptedServer()
+    with pytest.raises(KeyboardInterrupt):
+        Upgrade(client, tmp_path / "config.properties", PLAN, lambda step: None).run(0, 0.02, keep_old=False)
+    assert client.versions == ["1.0"]

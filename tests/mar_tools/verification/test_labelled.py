@@ -1,0 +1,222 @@
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import torch
+from fakes import RED, png
+from torchmetrics.detection import MeanAveragePrecision
+
+from mar_tools.models.recipes import VerificationRecipe
+from mar_tools.verification.accuracy import accuracy_drop, import_pycocotools, measure_accuracy
+from mar_tools.verification.labelled import VerificationImages, name_classes, read_verification_images
+from vision_serving.errors import ConfigError
+
+LABELS = ["cat", "dog", "crane", "crane"]  # the bird and the machine
+
+
+def write_images(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png(RED))
+    return folder
+
+
+def write_json(path: Path, content: object) -> Path:
+    path.write_bytes(orjson.dumps(content))
+    return path
+
+
+def read(**verification: object) -> VerificationImages:
+    return read_verification_images(VerificationRecipe.model_validate(verification), LABELS)
+
+
+def class_ids_of(images: VerificationImages) -> dict[str, int]:
+    assert images.truth is not None
+    return {path.name: int(truth["class_id"]) for path, truth in zip(images.paths, images.truth, strict=True)}
+
+
+def test_without_labels_sixteen_photographs_verify() -> None:
+    assert len(read().paths) == 16
+    assert read().truth is None
+    assert len(read(count=3).paths) == 3
+
+
+def test_a_folder_is_named_after_a_label_or_a_class_id(tmp_path: Path) -> None:
+    write_images(tmp_path, "dog/a.png", "cat/b.png", "cat/more/c.png", "3/d.png")
+    images = read(images=tmp_path, labels="folders")
+    assert class_ids_of(images) == {"a.png": 1, "b.png": 0, "c.png": 0, "d.png": 3}
+
+
+def test_a_count_takes_images_of_all_classes(tmp_path: Path) -> None:
+    write_images(tmp_path, *(f"{name}/{name}{number}.png" for name in ("cat", "dog") for number in range(4)))
+    assert sorted(class_ids_of(read(images=tmp_path, labels="folders", count=2)).values()) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"n1": "cat", "n2": "3"},
+        {"0": ["n1", "tabby"], "3": ["n2", "crane"]},
+    ],
+    ids=["folder to label or class id", "index_to_name.json"],
+)
+def test_folders_of_other_names_are_told_by_a_file(tmp_path: Path, content: dict[str, Any]) -> None:
+    write_images(tmp_path / "images", "n1/a.png", "n2/b.png")
+    names = write_json(tmp_path / "names.json", content)
+    assert class_ids_of(read(images=tmp_path / "images", labels=names)) == {"a.png": 0, "b.png": 3}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["cow/a.png", "dog/a.png"], r"1 of 2 entries are no label or class id of this model: 'cow'; expected folders"),
+        (["crane/a.png"], "'crane'"),
+        (["4/a.png"], "'4'"),
+        (["a.png"], r"'a\.png'"),
+        ([], "no such file or folder"),
+    ],
+    ids=["unknown", "a label of two classes", "no such class id", "an image in no folder", "no images"],
+)
+def test_folders_that_fit_no_label_are_named(tmp_path: Path, names: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(images=write_images(tmp_path / "images", *names), labels="folders")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "not valid JSON"),
+        (b"[]", "expected a JSON object, got list"),
+        (b'{"n1": "cow"}', "'cow' is neither a label of this model nor a class id"),
+        (None, "no such file"),
+    ],
+    ids=["broken", "list", "unknown label", "missing"],
+)
+def test_a_wrong_file_of_names_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "names.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        name_classes(LABELS, tmp_path / "names.json")
+
+
+def coco(**changes: Any) -> dict[str, Any]:
+    return {
+        "images": [{"id": 7, "file_name": "a.png", "width": 8, "height": 8}, {"id": 8, "file_name": "sub/b.png"}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 18, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0},
+            {"id": 2, "image_id": 7, "category_id": 17, "bbox": [0, 0, 8, 8], "iscrowd": 1},
+        ],
+        "categories": [{"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}, {"id": 19, "name": "unused"}],
+        **changes,
+    }
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "images", "a.png", "sub/b.png")
+
+
+def test_boxes_of_a_coco_file_are_corners_with_class_ids(images: Path, tmp_path: Path) -> None:
+    found = read(images=images, annotations=write_json(tmp_path / "coco.json", coco()))
+    assert [path.name for path in found.paths] == ["a.png", "b.png"]
+    assert found.truth is not None
+    first, second = found.truth
+    assert first["boxes"].tolist() == [[1, 2, 4, 6], [0, 0, 8, 8]]
+    assert (first["labels"].tolist(), first["iscrowd"].tolist()) == ([1, 0], [0, 1])
+    assert second["boxes"].shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"categories": [{"id": 17, "name": "cow"}, {"id": 18, "name": "dog"}]}, "1 of 2 categories .*: 'cow'"),
+        ({"categories": []}, "2 of 2 categories are no labels of this model: 'category 17'"),
+        ({"images": [{"id": 7, "file_name": "z.png"}]}, r"1 of its 1 images are not in .*: 'z\.png'"),
+        ({"images": []}, "it has no images"),
+        ({"annotations": []}, "no boxes in it"),
+        ({"images": [{"id": 8, "file_name": "sub/b.png"}]}, "the 1 images to verify with have no boxes"),
+        ({"annotations": [{"image_id": 7, "category_id": 17, "bbox": [1, 2]}]}, "annotations.0.bbox"),
+        ({"images": None}, "images"),
+    ],
+    ids=[
+        "unknown category",
+        "no categories",
+        "missing image",
+        "no images",
+        "no boxes",
+        "no boxes in these images",
+        "half a box",
+        "no list",
+    ],
+)
+def test_a_coco_file_that_does_not_fit_is_refused(
+    images: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(images=images, annotations=write_json(tmp_path / "coco.json", coco(**changes)))
+
+
+def test_accuracy_of_classes_is_the_share_of_hits() -> None:
+    logits = torch.arange(7.0).repeat(4, 1)  # the best are 6, 5, 4, 3, 2
+    truth = [{"class_id": torch.tensor(class_id)} for class_id in (6, 6, 2, 1)]
+    assert measure_accuracy("classification", [{"logits": row} for row in logits], truth) == {"top1": 0.5, "top5": 0.75}
+
+
+def test_accuracy_of_boxes_is_coco_map() -> None:
+    truth = {
+        "boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0]]),
+        "labels": torch.tensor([1, 2]),
+        "iscrowd": torch.tensor([0, 0]),
+    }
+    found = {
+        "source_boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 7.0]]),  # IoU 1 and 0.7
+        "scores": torch.tensor([0.9, 0.8]),
+        "class_ids": torch.tensor([1, 2]),
+    }
+    accuracy = measure_accuracy("detection", [found], [truth])
+    # class 1: all ten IoU thresholds; class 2: 0.50, 0.55, ... 0.65, and 0.70 as float32 rounds it
+    assert accuracy["map_50"] == 1.0
+    assert accuracy["map"] in (pytest.approx(0.7, abs=1e-6), pytest.approx(0.75, abs=1e-6))
+
+
+def test_a_detector_that_finds_nothing_has_no_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
+    truth = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0]]), "labels": torch.tensor([1]), "iscrowd": torch.tensor([0])}
+    found = {
+        "source_boxes": torch.zeros(0, 4),
+        "scores": torch.zeros(0),
+        "class_ids": torch.zeros(0, dtype=torch.int64),
+    }
+    assert measure_accuracy("detection", [found], [truth]) == {"map": 0.0, "map_50": 0.0}
+    assert capsys.readouterr().out == ""
+
+
+def test_map_equals_that_of_torchmetrics() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth, found = [], []
+    for _ in range(6):
+        corners = torch.rand(8, 2, generator=generator) * 200
+        boxes = torch.cat((corners, corners + 20 + torch.rand(8, 2, generator=generator) * 80), dim=1)
+        class_ids, scores = torch.randint(0, 3, (8,), generator=generator), torch.rand(8, generator=generator)
+        moved = boxes + torch.randn(8, 4, generator=generator) * 4
+        truth.append({"boxes": boxes, "labels": class_ids, "iscrowd": (torch.arange(8) == 7).long()})
+        found.append({"source_boxes": moved, "scores": scores, "class_ids": class_ids})
+    metric = MeanAveragePrecision()
+    names = {"source_boxes": "boxes", "scores": "scores", "class_ids": "labels"}
+    metric.update([{names[key]: values for key, values in image.items()} for image in found], truth)
+    expected = metric.compute()
+    accuracy = measure_accuracy("detection", found, truth)
+    assert 0.1 < accuracy["map"] < 0.95
+    assert accuracy == {name: pytest.approx(float(expected[name]), abs=1e-6) for name in ("map", "map_50")}
+
+
+def test_a_missing_package_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    with pytest.raises(ConfigError, match=r"'pycocotools': pip install .* -r requirements/evaluation\.txt"):
+        import_pycocotools()
+
+
+def test_a_drop_is_positive_where_the_candidate_is_worse() -> None:
+    assert accuracy_drop("classification", {"top1": 0.8, "top5": 0.9}, {"top1": 0.75, "top5": 0.95}) == 0.05
+    assert accuracy_drop("detection", {"map": 0.4, "map_50": 0.6}, {"map": 0.41, "map_50": 0.5}) == -0.01
