@@ -1,7 +1,6 @@
 """Other servers beside our own: started with the same model, asked the same pictures, checked by the same answers."""
 
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +18,7 @@ from mar_tools.load_testing.targets import Request, Target, prepare_requests
 from mar_tools.load_testing.trials import Trial, closed_trial
 from mar_tools.models.handlers_by_task import REFERENCE
 from mar_tools.serving.ports import find_free_ports
+from mar_tools.waiting import wait_until
 from vision_serving.config import read_handler_config
 from vision_serving.cores import ThreadPlan, plan_threads, usable_cores
 from vision_serving.errors import ConfigError
@@ -127,12 +127,12 @@ def signal_tree(root: int, number: signal.Signals) -> None:
 
 def wait_for_answer(target: Target, request: Request) -> None:
     """Until a server that was halted answers again, or WAKE_TIMEOUT_S: what follows shows that it does not."""
-    deadline = time.monotonic() + WAKE_TIMEOUT_S
-    while time.monotonic() < deadline:
+
+    def answers() -> bool:
         answer = ask(target.url, request)
-        if answer is not None and answer.ok:
-            return
-        time.sleep(POLL_S)
+        return answer is not None and answer.ok
+
+    wait_until(answers, WAKE_TIMEOUT_S, POLL_S)
 
 
 def expect(export: Path, images: Sequence[bytes], eager: bool, threads: ThreadPlan | None = None) -> list[Expected]:

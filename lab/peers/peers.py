@@ -27,6 +27,7 @@ from mar_tools.command_line import HANDLERS, ROOT
 from mar_tools.load_testing.targets import Encoding, Target
 from mar_tools.models.handlers_by_task import REFERENCE
 from mar_tools.serving.ports import LOOPBACK, is_free
+from mar_tools.waiting import wait_until
 from vision_serving.errors import VisionServingError
 from vision_serving.validation import StrictModel, parse_config, read_yaml
 
@@ -246,6 +247,4 @@ def _end_gently(process: "subprocess.Popen[bytes]") -> None:
     if has_ended(process):
         return
     process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    while session_members(process.pid) and time.monotonic() < deadline:
-        time.sleep(POLL_S)
+    wait_until(lambda: not session_members(process.pid), STOP_TIMEOUT_S, POLL_S)

@@ -20,6 +20,7 @@ from mar_tools.serving.config_file import format_models, with_values
 from mar_tools.serving.server import Server
 from mar_tools.serving.temporary_server import START_TIMEOUT_S, temporary_server
 from mar_tools.serving.torchserve_api import ServerError
+from mar_tools.waiting import wait_until
 from vision_serving.cores import plan_threads, usable_cores
 
 WORKERS, BATCH_SIZE, BATCH_DELAY_MS = 2, 4, 20
@@ -101,11 +102,9 @@ class World(Running):
         self, since: float, timeout_s: float, before: Sequence[int] = (), replaced: int = 0
     ) -> float | None:
         """Seconds since that moment of time.perf_counter; None where it is not in so many."""
-        while time.perf_counter() - since < timeout_s:
-            if self.is_ready(before, replaced):
-                return time.perf_counter() - since
-            time.sleep(POLL_S)
-        return None
+        left_s = since + timeout_s - time.perf_counter()
+        ready = wait_until(lambda: self.is_ready(before, replaced), left_s, POLL_S)
+        return time.perf_counter() - since if ready else None
 
     def restart(self) -> None:
         """Raises ServerError."""

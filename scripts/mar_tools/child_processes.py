@@ -15,6 +15,7 @@ from typing import IO, Any
 import psutil
 
 from mar_tools.command_line import HANDLERS, ROOT
+from mar_tools.waiting import wait_until
 from vision_serving.cores import WAIT_POLICY
 
 POLL_S = 0.02
@@ -44,10 +45,8 @@ def run_isolated(command: Sequence[str], timeout_s: float, log: Path) -> Finishe
     started = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output, isolated(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process:
-        while not has_ended(process):
-            if time.monotonic() - started > timeout_s:
-                return Finished(f"gave up after {timeout_s:g} s", time.monotonic() - started)
-            time.sleep(POLL_S)
+        if not wait_until(lambda: has_ended(process), timeout_s, POLL_S):
+            return Finished(f"gave up after {timeout_s:g} s", time.monotonic() - started)
     return Finished(describe_end(process.returncode, log), time.monotonic() - started)
 
 
@@ -94,15 +93,19 @@ def kill_session(process: "subprocess.Popen[bytes]") -> None:
     """Kill what is left of a process, its session and its descendants, and collect its status."""
     if process.returncode is not None:
         return
-    deadline = time.monotonic() + KILL_PATIENCE_S
-    while (members := session_members(process.pid)) and time.monotonic() < deadline:
-        for member in members:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-        time.sleep(POLL_S)
+    wait_until(lambda: not _kill_members(process.pid), KILL_PATIENCE_S, POLL_S)
     process.wait()
     for stream in (process.stdin, process.stdout, process.stderr):
         _close(stream)
+
+
+def _kill_members(leader: int) -> int:
+    """Kill what lives of a session. Return how many were left to kill."""
+    members = session_members(leader)
+    for member in members:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    return len(members)
 
 
 def session_members(leader: int) -> list[psutil.Process]:

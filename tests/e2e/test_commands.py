@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from mar_tools.serving.config_file import with_values
 from mar_tools.serving.java import find_java_home
 from mar_tools.serving.server import Server
 from mar_tools.serving.torchserve_api import ServerError
+from mar_tools.waiting import wait_until
 
 from .conftest import EXAMPLES, Service, run_script, scene_path, write_configuration
 
@@ -155,7 +155,7 @@ def test_the_plain_torchserve_command_serves_too(small_service: Server, tmp_path
     command = [torchserve, "--start", "--ncs", "--ts-config", "config.properties"]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, stdout=subprocess.DEVNULL)
     try:
-        assert wait_for_answer(small_service, seven) == 200
+        assert wait_until(lambda: can_predict(small_service, seven), timeout_s=60, poll_s=0.5)
     finally:
         frontend = psutil.Process(int((scratch / ".model_server.pid").read_text()))
         family = [frontend, *frontend.children(recursive=True)]
@@ -164,16 +164,11 @@ def test_the_plain_torchserve_command_serves_too(small_service: Server, tmp_path
     assert alive == []
 
 
-def wait_for_answer(server: Server, image: bytes, timeout_s: float = 60.0) -> int:
-    deadline = time.monotonic() + timeout_s
-    status = 0
-    while status != 200 and time.monotonic() < deadline:
-        try:
-            status = server.client.predict("digits", image).status_code
-        except ServerError:
-            status = 0
-        time.sleep(0.5)
-    return status
+def can_predict(server: Server, image: bytes) -> bool:
+    try:
+        return server.client.predict("digits", image).status_code == 200
+    except ServerError:
+        return False
 
 
 def test_a_model_that_is_not_in_the_store_is_named_before_anything_starts(small_service: Server) -> None:

@@ -26,6 +26,7 @@ from mar_tools.front import nginx as nginx_module
 from mar_tools.front.front import SETTINGS, Front
 from mar_tools.front.nginx import NginxError, find_nginx
 from mar_tools.serving.ports import find_free_ports
+from mar_tools.waiting import wait_until
 from vision_serving.errors import ConfigError
 
 from .conftest import Service, run_script, serve
@@ -93,13 +94,10 @@ class Running:
 
     def line_of(self, response: requests.Response) -> dict[str, Any]:
         """Of the log, which nginx writes when it has sent the answer."""
-        deadline = time.monotonic() + TIMEOUT_S
-        while True:
-            for line in self.log():
-                if line["id"] == response.headers["X-Request-Id"]:
-                    return line
-            assert time.monotonic() < deadline, "the answer is not in the log"
-            time.sleep(0.05)
+        number = response.headers["X-Request-Id"]
+        found = wait_until(lambda: [line for line in self.log() if line["id"] == number], TIMEOUT_S)
+        assert found, "the answer is not in the log"
+        return found[0]
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -10,6 +9,7 @@ import pytest
 
 from mar_tools.child_processes import isolated_environment, last_line, python_command, run_isolated
 from mar_tools.command_line import ROOT
+from mar_tools.waiting import wait_until
 
 CRASH = "import os, signal; os.kill(os.getpid(), signal.{name})"
 # A child in a session of its own, one in a group of its own, and a leader that ignores what can be ignored.
@@ -44,9 +44,7 @@ def test_every_end_has_its_words(tmp_path: Path, code: str, problem: str) -> Non
 
 
 def read_pids(path: Path) -> list[int]:
-    deadline = time.monotonic() + 20
-    while not (path.is_file() and path.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: path.is_file() and path.read_text(), timeout_s=20, poll_s=0.02)
     return [int(pid) for pid in path.read_text().split()]
 
 

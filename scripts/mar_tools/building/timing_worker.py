@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from mar_tools.child_processes import describe_end, has_ended, isolated, kill_session, python_command
+from mar_tools.waiting import wait_until
 
 CHUNK_BYTES = 65536
 END_PATIENCE_S = 10.0  # a crash writes a core dump or a stack before the process is gone
@@ -61,9 +62,7 @@ class TimingWorker:
         return line
 
     def _describe_loss(self) -> str:
-        deadline = time.monotonic() + END_PATIENCE_S
-        while not has_ended(self._process) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: has_ended(self._process), END_PATIENCE_S, poll_s=0.02)
         kill_session(self._process)
         return describe_end(self._process.returncode, self._log) or "ended before its time"
 

@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ from mar_tools.front.client_keys import ClientKeys
 from mar_tools.front.nginx import Nginx, NginxError, find_nginx, first_failure
 from mar_tools.serving.processes import wait_until_ended
 from mar_tools.serving.torchserve_api import read_address
+from mar_tools.waiting import wait_until
 from vision_serving.errors import ConfigError
 from vision_serving.validation import StrictModel, parse_config, read_yaml
 from vision_serving.worker.server_settings import read_properties
@@ -31,7 +31,6 @@ FIRST_CLIENT = "first"
 CERTIFICATE_DAYS = 365
 STOP_TIMEOUT_S = 200.0  # longer than worker_shutdown_timeout
 RELOAD_TIMEOUT_S = 20.0
-POLL_S = 0.05
 OPEN_FILES = 16384
 PLACEHOLDER = re.compile(r"@\{(\w+)\}")
 TORCHSERVE_MAX_REQUEST = "6553500"  # its own default
@@ -127,12 +126,9 @@ class Front:
         self._write_configuration(find_nginx())
         earlier, log_size = set(master.children()), self._error_log.stat().st_size
         master.send_signal(signal.SIGHUP)
-        deadline = time.monotonic() + RELOAD_TIMEOUT_S
-        while not _replaced(earlier, master):
-            if time.monotonic() > deadline:
-                said = self._error_log.read_bytes()[log_size:].decode(errors="replace")
-                raise NginxError(f"nginx goes on with its old configuration: {first_failure(said)}")
-            time.sleep(POLL_S)
+        if not wait_until(lambda: _replaced(earlier, master), RELOAD_TIMEOUT_S):
+            said = self._error_log.read_bytes()[log_size:].decode(errors="replace")
+            raise NginxError(f"nginx goes on with its old configuration: {first_failure(said)}")
 
     def stop(self) -> bool:
         """Answer what is under way, then end. False when nothing was running."""

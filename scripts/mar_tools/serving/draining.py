@@ -27,6 +27,7 @@ from mar_tools.serving.model_status import READY, list_versions
 from mar_tools.serving.processes import POLL_S
 from mar_tools.serving.server import Server
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
+from mar_tools.waiting import wait_until
 
 SETTLE_S = 0.3  # for a batch that was handed to a worker to have reached it, on a busy machine too
 QUIET_S = 1.0  # without a request, nobody asks any more
@@ -57,9 +58,9 @@ def stop_drained(server: Server, timeout_s: float, announce: Callable[[str], Non
     try:
         cut = answer_all(server, deadline, announce)
         announce("waiting until nobody asks any more")
-        wait_until_quiet(server, deadline)
+        wait_until_quiet(server, deadline - time.monotonic())
         if close_listeners(process, set(server.ports().values())):
-            wait_until_quiet(server, time.monotonic() + LAST_ANSWERS_S)
+            wait_until_quiet(server, LAST_ANSWERS_S)
     finally:
         server.stop()
     if cut:
@@ -117,10 +118,9 @@ def _ready_workers(entry: Mapping[str, Any]) -> set[int]:
     return {worker["pid"] for worker in entry["workers"] if worker["status"] == READY}
 
 
-def wait_until_quiet(server: Server, deadline: float) -> None:
-    """Until no request has been refused for a while, or the time is up: each refusal dates the file."""
-    while time.monotonic() < deadline and time.time() - server.drain_file.stat().st_mtime < QUIET_S:
-        time.sleep(POLL_S)
+def wait_until_quiet(server: Server, timeout_s: float) -> None:
+    """Wait until no request has been refused for a while, or the time is up: each refusal dates the file."""
+    wait_until(lambda: time.time() - server.drain_file.stat().st_mtime >= QUIET_S, timeout_s, POLL_S)
 
 
 def close_listeners(process: psutil.Process, ports: set[int]) -> bool:
@@ -142,9 +142,7 @@ def close_listeners(process: psutil.Process, ports: set[int]) -> bool:
             with suppress(OSError):  # where filters are not allowed, those that wait to be accepted are reset
                 _answer_no_syn(listener)
         time.sleep(SETTLE_S)  # for handshakes to end
-        deadline = time.monotonic() + LAST_ANSWERS_S
-        while any(map(_count_waiting, listeners)) and time.monotonic() < deadline:
-            time.sleep(POLL_S)
+        wait_until(lambda: not any(map(_count_waiting, listeners)), LAST_ANSWERS_S, POLL_S)
         for listener in listeners:
             listener.shutdown(socket.SHUT_RD)
         return bool(listeners)

@@ -2,12 +2,13 @@
 
 import hashlib
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
+
+from mar_tools.waiting import wait_until
 
 FRONTEND = "org.pytorch.serve.ModelServer"
 WORKER = "model_service_worker.py"
@@ -59,10 +60,8 @@ def end_processes(processes: Sequence[psutil.Process]) -> None:
 
 def wait_until_ended(processes: Sequence[psutil.Process], timeout_s: float) -> list[psutil.Process]:
     """Those that still run at the end. A zombie has ended, though the init of a container may never reap it."""
-    deadline = time.monotonic() + timeout_s
-    while (alive := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
-        time.sleep(POLL_S)
-    return alive
+    wait_until(lambda: not any(map(_runs, processes)), timeout_s, POLL_S)
+    return [process for process in processes if _runs(process)]
 
 
 def _runs(process: psutil.Process) -> bool:

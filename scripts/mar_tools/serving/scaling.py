@@ -15,6 +15,7 @@ from typing import Any
 from mar_tools.serving.model_status import READY
 from mar_tools.serving.processes import drain_file
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
+from mar_tools.waiting import wait_until
 from vision_serving.worker.draining import leaving_files
 
 # Until all that shall go keep still. One that hangs never does, nor one of another's archive, or of ours from before.
@@ -37,27 +38,24 @@ def _keeping_still(
 ) -> Iterator[None]:
     """Within it these workers have no prediction in hand, where they came to that in time."""
     files = [leaving_files(drain, pid) for pid in pids]
-    deadline = time.monotonic() + PATIENCE_S
-    asking = client.with_deadline(deadline)
+    asking = client.with_deadline(time.monotonic() + PATIENCE_S)
 
-    def waiting() -> bool:
-        return any(asked.exists() for asked, _ in files) and time.monotonic() < deadline
+    def all_still() -> bool:
+        return not any(asked.exists() for asked, _ in files)
 
-    def ask_until_still() -> None:
+    def ask() -> bool:
         """The one answer that does not come is that of a worker that keeps still."""
-        while waiting():
-            with suppress(ServerError, ValueError, LookupError):  # a full queue; another's archive; it was ended
-                asking.describe_card(model, version)
-            time.sleep(POLL_S)
+        with suppress(ServerError, ValueError, LookupError):  # a full queue; another's archive; it was ended
+            asking.describe_card(model, version)
+        return all_still()
 
     try:
         with suppress(OSError):  # a server that another user or the plain `torchserve` command started
             for asked, _ in files:
                 asked.touch(mode=0o600)
         for _ in files:
-            threading.Thread(target=ask_until_still, daemon=True).start()
-        while waiting():
-            time.sleep(POLL_S)
+            threading.Thread(target=wait_until, args=(ask, PATIENCE_S, POLL_S), daemon=True).start()
+        wait_until(all_still, PATIENCE_S, POLL_S)
         yield
     finally:
         for file in (file for both in files for file in both):

@@ -30,6 +30,7 @@ from mar_tools.serving.processes import (
 )
 from mar_tools.serving.start_record import StartRecord, read_start_record
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient, read_address
+from mar_tools.waiting import wait_until
 from vision_serving.cores import WAIT_POLICY
 from vision_serving.worker.draining import DRAIN_FILE
 from vision_serving.worker.server_settings import read_properties
@@ -164,12 +165,14 @@ class Server:
         return found
 
     def _wait_for_frontend(self, deadline: float) -> None:
-        while not self._frontend_answers():
-            if self.process() is None:
-                raise ServerError(f"TorchServe ended during start{self._logs.last_failure()}")
-            if time.monotonic() > deadline:
-                raise ServerError(f"the frontend did not come up{self._logs.last_failure()}")
-            time.sleep(POLL_S)
+        def answers_or_has_ended() -> bool:
+            return self._frontend_answers() or self.process() is None
+
+        came_up = wait_until(answers_or_has_ended, deadline - time.monotonic(), POLL_S)
+        if self.process() is None:
+            raise ServerError(f"TorchServe ended during start{self._logs.last_failure()}")
+        if not came_up:
+            raise ServerError(f"the frontend did not come up{self._logs.last_failure()}")
 
     def _frontend_answers(self) -> bool:
         if self._tokens_on and not self._key_file.is_file():

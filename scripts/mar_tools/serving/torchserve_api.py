@@ -15,6 +15,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ReadTimeoutError
 from urllib3.util import Retry
 
+from mar_tools.waiting import wait_until
 from vision_serving.errors import ConfigError, VisionServingError
 from vision_serving.worker.server_settings import read_properties
 
@@ -167,19 +168,20 @@ class TorchServeClient:
         TorchServe would start it again and again, so then the model gets the limits of `before`: least, most.
         """
         path = _model_path(model, version)
-        deadline, loading = time.monotonic() + MANAGE_TIMEOUT_S, dict[str, int]()
-        while time.monotonic() < deadline:
+        loading: dict[str, int] = {}
+
+        def are_ready() -> bool:
             workers = self._manage("GET", path)[0]["workers"]
-            if [worker["status"] for worker in workers] == ["READY"] * count:
-                return
             for worker in workers:
                 if worker["status"] == "READY" or worker["pid"] < 0:
                     continue
                 if loading.setdefault(worker["id"], worker["pid"]) != worker["pid"]:
                     self._limit_workers(path, *before)
                     raise ServerError(f"the workers of {model} end while they load it; see logs/model_log.log")
-            time.sleep(POLL_S)
-        raise ServerError(f"the workers of {model} were not ready within {MANAGE_TIMEOUT_S:g} s")
+            return [worker["status"] for worker in workers] == ["READY"] * count
+
+        if not wait_until(are_ready, MANAGE_TIMEOUT_S, POLL_S):
+            raise ServerError(f"the workers of {model} were not ready within {MANAGE_TIMEOUT_S:g} s")
 
     def unregister(self, model: str, version: str | None) -> Any:
         return self._manage("DELETE", _model_path(model, version))

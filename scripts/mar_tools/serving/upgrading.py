@@ -18,6 +18,7 @@ from mar_tools.serving.logs import ServerLogs
 from mar_tools.serving.processes import temporary_folder
 from mar_tools.serving.start_record import read_start_record
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
+from mar_tools.waiting import wait_until
 
 ANSWER_S = 60.0  # until every worker has answered one request
 LAST_ANSWERS_S = 10.0  # the same, of a version that is no good
@@ -140,12 +141,7 @@ class Upgrade:
 
     def _load_failure(self) -> str | None:
         """What a worker said of the new version: into a log that TorchServe may be late with."""
-        until = time.monotonic() + LOG_S
-        while True:
-            reason = self._logs().load_failure(self._plan.model, self._plan.version)
-            if reason is not None or time.monotonic() > until:
-                return reason
-            time.sleep(POLL_S)
+        return wait_until(lambda: self._logs().load_failure(self._plan.model, self._plan.version), LOG_S, POLL_S)
 
     def _require_healthy(self) -> str:
         """What the golden prediction says. Raises ServerError when the version is not healthy."""
@@ -163,16 +159,18 @@ class Upgrade:
     def _watch(self, watch_s: float, max_failed_share: float, before: Counts | None, start: Counts | None) -> None:
         """Raises ServerError as soon as too many answers fail, or a worker ends."""
         workers = self._pids()
-        deadline = time.monotonic() + watch_s
-        while time.monotonic() < deadline:
-            time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
+
+        def find_problem() -> str | None:
             now = self._count()
             if before is not None and start is not None and now is not None:
-                problem = find_too_many_failures(before, now.since(start), max_failed_share)
-                if problem is not None:
-                    raise ServerError(f"{self._plan.model} {self._plan.version}: {problem}")
-            if self._pids() != workers:
-                raise ServerError(f"{self._plan.model} {self._plan.version}: a worker ended; see logs/model_log.log")
+                failures = find_too_many_failures(before, now.since(start), max_failed_share)
+                if failures is not None:
+                    return failures
+            return None if self._pids() == workers else "a worker ended; see logs/model_log.log"
+
+        problem = wait_until(find_problem, watch_s, POLL_S)
+        if problem is not None:
+            raise ServerError(f"{self._plan.model} {self._plan.version}: {problem}")
 
     def _retire(self, old: Mapping[str, Any], start: Counts | None) -> str | None:
         """Unregister the old version when its requests are answered; or why it stays."""

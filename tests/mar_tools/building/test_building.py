@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import zipfile
 from dataclasses import replace
 from importlib.util import find_spec
@@ -26,6 +25,7 @@ from mar_tools.exporting.export_folders import export_model
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import Recipe, read_recipe
 from mar_tools.verification.gate import require_verified
+from mar_tools.waiting import wait_until
 from vision_serving.errors import ConfigError
 
 QUICK = BuildOptions(batch_size=2, rounds=1, round_s=0.0, timeout_s=120)
@@ -134,9 +134,7 @@ def test_an_interrupt_in_the_middle_of_an_export_leaves_nothing_behind(tiny_reci
     trial = new_trial(recipe, tmp_path, ("torchscript", "fp32"), "cpu")
 
     def interrupt() -> None:
-        deadline = time.monotonic() + 100
-        while not list(trial.folder.parent.glob(".torchscript-fp32-*")) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: list(trial.folder.parent.glob(".torchscript-fp32-*")), timeout_s=100)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()

@@ -1,0 +1,20 @@
+"""Waiting for what another process or thread does."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+POLL_S = 0.05
+
+Answer = TypeVar("Answer")
+
+
+def wait_until(condition: Callable[[], Answer], timeout_s: float, poll_s: float = POLL_S) -> Answer:
+    """Ask until the answer is true or the time is up, at least once. Return the last answer.
+
+    What `condition` raises ends the wait.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not (answer := condition()) and time.monotonic() < deadline:
+        time.sleep(poll_s)
+    return answer
