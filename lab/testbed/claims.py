@@ -63,8 +63,8 @@ PROOFS = (
     Proof(
         "A2",
         "batches of 1 to 8 from 43 kinds of requests, 30 of them bad, through TorchServe's decoder, `Service.predict` "
-        "and encoder: each answer byte for byte as when it is alone; 200 batches in the suite, 2,000 with "
-        "`HYPOTHESIS_EXAMPLES=2000`",
+        "and encoder: each answer byte for byte as when it is alone; 200 batches in the laboratory's run, 2,000 with "
+        "`EXAMPLES=10`",
         "tests/handlers/worker/test_hostile_models.py",
         "test_nothing_in_a_batch_changes_another_answer",
     ),

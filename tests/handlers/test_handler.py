@@ -12,7 +12,7 @@ import orjson
 import PIL.Image
 import pytest
 import torch
-from conftest import CPU, MakeHandler
+from conftest import CPU, MakeHandler, examples
 from fakes import (
     BLUE,
     GREEN,
@@ -134,7 +134,7 @@ EXPECTED = {
 }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(requests=st.lists(st.lists(ANY_IMAGE, min_size=1, max_size=4), max_size=8))
 @pytest.mark.parametrize("limit", [1, 3, 32])
 def test_nothing_leaks_from_one_item_to_another(
@@ -624,7 +624,7 @@ def test_a_gpu_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch) -
         choose_device(1, "eager")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(
         st.dictionaries(

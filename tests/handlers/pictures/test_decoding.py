@@ -10,6 +10,7 @@ import numpy as np
 import PIL.AvifImagePlugin
 import PIL.Image
 import pytest
+from conftest import examples
 from fakes import encode_image, generate_image, noise_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -180,7 +181,7 @@ def decodes_or_refuses(encoded: bytes) -> None:
 
 
 @pytest.mark.usefixtures("heif")
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.binary(max_size=300),
     st.sampled_from(

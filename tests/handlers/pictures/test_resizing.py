@@ -4,6 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from conftest import examples
 from fakes import generate_image, noise_image, solid_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -223,7 +224,7 @@ def measure_ends(profile: torch.Tensor) -> tuple[float, float]:
 
 # Sides up to 1.8 to 1, of which a square crop leaves the middle half. Up to five times the model's pixels: an edge is
 # seen to a few hundredths of one, since pixels are whole levels.
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     short=st.integers(60, 500), ratio=st.floats(1, 1.8), upright=st.booleans(), shares=st.tuples(*[st.floats(0, 1)] * 4)
 )
@@ -246,7 +247,7 @@ def test_a_box_goes_through_model_pixels_and_back_within_half_a_pixel(
     assert (found - torch.tensor([[x1, y1, x2, y2]])).abs().max() <= 0.5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(height=st.integers(1, 1200), width=st.integers(1, 1200), corners=st.tuples(*[st.floats(0, 1)] * 4))
 @pytest.mark.parametrize("config", EVERY_MODE.values(), ids=EVERY_MODE.keys())
 def test_the_geometry_undoes_the_resize_at_any_size(

@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -178,7 +179,7 @@ def test_wishes_of_another_form_are_refused(document: dict[str, Any]) -> None:
         read_wishes(document)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(files=st.lists(st.binary(max_size=30), min_size=1, max_size=5), cut=st.integers(0, 40))
 def test_binary_files_come_out_as_they_went_in_or_are_one_error(files: list[bytes], cut: int) -> None:
     section = pack(files)[: len(pack(files)) - cut]

@@ -3,6 +3,7 @@ from typing import Any
 
 import orjson
 import pytest
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -288,7 +289,7 @@ def assert_well_formed(payload: Payload) -> None:
     assert all(isinstance(image, (bytes, Pixels, RequestError)) for image in payload.images)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     row=st.dictionaries(names, json_values | documents, max_size=4),
     content_type=content_types,
@@ -300,7 +301,7 @@ def test_any_request_is_a_payload(row: dict[str, Any], content_type: str, header
     assert_well_formed(parse_payload(row, headers))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     head=st.binary(max_size=200) | documents.map(lambda value: orjson.dumps(value, default=str)),
     binary=st.binary(max_size=60),

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -164,7 +165,7 @@ def rows_of(found: Candidates) -> list[list[float]]:
     return torch.cat((found.boxes, found.scores[:, None], found.class_ids[:, None]), dim=1).tolist()  # type: ignore[no-any-return]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(rows=WHOLE_BOXES, iou_threshold=THRESHOLDS, limit=st.integers(1, 50))
 def test_nms_equals_torchvisions_cut_to_the_limit(
     rows: list[tuple[int, int, int, int, float, int]], iou_threshold: float, limit: int
@@ -208,7 +209,7 @@ def test_boxes_that_are_not_finite_reach_the_handler_which_refuses_them(value: f
     assert sorted(suppress_overlaps(candidates([0.9, 0.8, 0.7], boxes=boxes), 0.5, 10).tolist()) == [0, 1, 2]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(rows=WHOLE_BOXES, iou_threshold=THRESHOLDS, limit=st.integers(1, 50))
 def test_class_agnostic_nms_equals_torchvisions_of_boxes_alone(
     rows: list[tuple[int, int, int, int, float, int]], iou_threshold: float, limit: int
