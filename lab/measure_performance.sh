@@ -7,7 +7,7 @@
 #   bash lab/measure_performance.sh render             the page, from the results that are there
 #
 # Results: lab/results/performance/<step>.json, overwritten; RESULTS=folder ROUNDS=1 ROUND_S=1 for a try.
-# Needs requirements/benchmark.txt and, for wrk, `apt install wrk`.
+# Needs requirements/lab.txt.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -35,7 +35,7 @@ step_build() {
 }
 
 step_client() {
-  python scripts/benchmark_model.py --check-client --connections 1 8 16 --round-s 3 --json "$results/client.json"
+  python lab/compare_servers.py --check-client --connections 1 8 16 --round-s 3 --json "$results/client.json"
 }
 
 compare_resnet50() { # NAME SERVER...

@@ -275,3 +275,8 @@ def test_exported_archives_start_and_predict_without_torchvision(
     finished = subprocess.run([sys.executable, "-c", PREDICT_ONCE, *folders], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.strip() == "[]"
+
+
+def test_the_product_imports_nothing_of_the_laboratory() -> None:
+    product = [path for folder in ("handlers", "scripts", "client") for path in (ROOT / folder).rglob("*.py")]
+    assert [file_id(path) for path in product if "lab" in packages(imports_of(path))] == []

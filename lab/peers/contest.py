@@ -1,6 +1,7 @@
 """Other servers beside our own: started with the same model, asked the same pictures, checked by the same answers."""
 
 import signal
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -10,12 +11,12 @@ from typing import Any
 import psutil
 
 from lab.peers.peers import Peer, PeerError, ServerSettings, StartedTarget, ask, find_peers, run_peer
+from mar_tools.child_processes import isolated, python_command
 from mar_tools.load_testing.answers import Expected, expect_answers, expect_library_boxes
-from mar_tools.load_testing.closed_loop import Client
 from mar_tools.load_testing.measurement import Measurement
 from mar_tools.load_testing.processes import find_processes
 from mar_tools.load_testing.targets import Request, Target, prepare_requests
-from mar_tools.load_testing.trials import Trial, closed_trial
+from mar_tools.load_testing.trials import LoadTrial, closed_trial
 from mar_tools.models.handlers_by_task import REFERENCE
 from mar_tools.serving.ports import find_free_ports
 from mar_tools.waiting import wait_until
@@ -39,9 +40,9 @@ class Contestant:
     settings: ServerSettings
     halts: bool = False
 
-    def new_trial(self, connections: int, duration_s: float, client: Client) -> Trial:
+    def new_trial(self, connections: int, duration_s: float) -> LoadTrial:
         """A closed loop, during which it is awake."""
-        trial = closed_trial(self.target, self.requests, connections, duration_s, client)
+        trial = closed_trial(self.target, self.requests, connections, duration_s)
 
         def measure(number: int) -> Measurement:
             with awake(self):
@@ -116,6 +117,16 @@ def awake(contestant: Contestant) -> Iterator[None]:
         yield
     finally:
         signal_tree(target.pid, signal.SIGSTOP)
+
+
+@contextmanager
+def start_trivial_server() -> Iterator[Target]:
+    """Start the trivial server in a process of its own, which is gone at the end."""
+    command = python_command("lab.peers.trivial_server")
+    with isolated(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        yield Target("bundled client", f"http://127.0.0.1:{port}/predictions/none", pid=process.pid)
 
 
 def signal_tree(root: int, number: signal.Signals) -> None:

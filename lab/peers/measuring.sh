@@ -1,4 +1,4 @@
-# Sourced by run.sh and gpu/run.sh, from the root of the project: where things lie, and how a model is served and measured.
+# Sourced by lab/measure_performance.sh and lab/gpu/run.sh, from the root of the project: where things lie, and how a model is served and measured.
 # shellcheck shell=bash
 
 exports=${EXPORTS:-lab/exports} config=${CONFIG:-lab/config.properties} results=${RESULTS:-lab/results/performance}
@@ -26,7 +26,7 @@ vary() { # EXPRESSION: serve with a copy of the settings that sed has changed; o
   trap 'stop; rm "$config"' EXIT
 }
 
-measure() { # NAME MODEL ARGUMENTS...
+measure() { # NAME MODEL ARGUMENTS...: beside other servers with --compare
   echo "== $1"
-  python scripts/benchmark_model.py --config "$config" "${load[@]}" "${@:2}" --json "$results/$1.json" --plots "$results/plots/$1"
+  python lab/compare_servers.py --config "$config" "${load[@]}" "${@:2}" --json "$results/$1.json" --plots "$results/plots/$1"
 }

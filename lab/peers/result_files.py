@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from mar_tools.load_testing.comparison import Spread, divide, divide_rounds
-from mar_tools.load_testing.load_tests import Result
 from mar_tools.load_testing.measurement import Measurement
+from mar_tools.load_testing.trials import LoadResult
 from vision_serving.errors import ConfigError
 
 Value = Callable[[Measurement], float | None]
@@ -35,9 +35,9 @@ class Run:
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
-        self.results = [Result.from_document(entry) for entry in document["results"]]
+        self.results = [LoadResult.from_document(entry) for entry in document["results"]]
 
-    def find(self, target: str, kind: str = "closed", amount: float | None = None) -> Result:
+    def find(self, target: str, kind: str = "closed", amount: float | None = None) -> LoadResult:
         """Raises ConfigError."""
         for result in self.results:
             if result.target == target and result.load.kind == kind and amount in (None, result.load.amount):
@@ -180,7 +180,7 @@ def _p50(measured: Measurement) -> float:
     return measured.latency_ms["p50"]
 
 
-def _values(result: Result, value: Value) -> list[float]:
+def _values(result: LoadResult, value: Value) -> list[float]:
     """Raises ConfigError where a round does not know it."""
     found = [value(entry) for entry in result.rounds]
     if None in found:

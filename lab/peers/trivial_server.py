@@ -1,4 +1,4 @@
-"""A server that does next to nothing, to find out how fast a client is: `python -m ...trivial_server`.
+"""A server that does next to nothing, to find out how fast a client is: `python -m lab.peers.trivial_server`.
 
 It reads requests with a Content-Length and answers each with the same JSON. Its first output is the port.
 """

@@ -1,10 +1,8 @@
-"""benchmark_model.py against a real TorchServe. Figures are not judged: tests run on busy machines."""
+"""benchmark_model.py and its sister of the lab against a real TorchServe. Figures are not judged: tests run on busy machines."""
 
 import json
-import shutil
 from pathlib import Path
 
-import pytest
 from conftest import RunHere
 
 from .conftest import Service, run_script
@@ -15,7 +13,7 @@ FEW = ("--image-count", 20, "--rounds", 1)
 def test_a_load_test_checks_every_answer_and_tells_what_it_cost(service: Service, tmp_path: Path) -> None:
     output = tmp_path / "results.json"
     finished = run_script(
-        "benchmark_model.py", "digits", "digits_detection", "--config", service.server.config, "--client", "bundled",
+        "benchmark_model.py", "digits", "digits_detection", "--config", service.server.config,
         "--connections", 2, "--rates", "50%", 5, "--in-process", 2, *FEW, "--round-s", 1,
         "--json", output, "--plots", tmp_path,
     )  # fmt: skip
@@ -35,26 +33,10 @@ def test_a_load_test_checks_every_answer_and_tells_what_it_cost(service: Service
     assert {path.name for path in tmp_path.glob("*.svg")} == {"throughput_latency.svg", "stages.svg", "servers.svg"}
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="apt install wrk")
-def test_wrk_loads_a_server_and_its_answers_are_checked_too(service: Service, tmp_path: Path) -> None:
-    output = tmp_path / "results.json"
-    finished = run_script(
-        "benchmark_model.py", "digits", "--config", service.server.config, "--client", "wrk",
-        "--connections", 2, *FEW, "--round-s", 1, "--json", output,
-    )  # fmt: skip
-    assert finished.returncode == 0, finished.stderr
-    document = json.loads(output.read_text())
-    assert (document["client"], document["not_checked"]) == ("wrk", [])
-    (result,) = document["results"]
-    assert (result["median"]["failed"], result["median"]["wrong"]) == (0, 0)
-    assert result["median"]["requests"] > 0
-    assert result["median"]["stages_ms"].keys() == {"decode", "preprocess", "inference", "postprocess"}
-
-
 def test_answers_of_another_model_are_wrong(service: Service, tmp_path: Path) -> None:
     other = f"digits={service.model_store / 'digits_detection.mar'}"
     finished = run_script(
-        "benchmark_model.py", "digits", "--config", service.server.config, "--export", other,
+        "../lab/compare_servers.py", "digits", "--config", service.server.config, "--export", other,
         "--connections", 1, *FEW, "--round-s", 0.5, "--json", tmp_path / "results.json",
     )  # fmt: skip
     assert finished.returncode == 1

@@ -6,26 +6,15 @@ neither filling nor emptying the server is measured.
 
 import asyncio
 import itertools
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
 
 from mar_tools.load_testing.http_client import HttpClient, open_client
 from mar_tools.load_testing.measurement import Measurement, Record, Window, summarise
 from mar_tools.load_testing.processes import UsageWatch
-from mar_tools.load_testing.targets import ClosedLoad, Request, Target
-from mar_tools.load_testing.wrk import run_wrk
-
-Client = Literal["bundled", "wrk"]
-DriveLoad = Callable[[ClosedLoad, UsageWatch], tuple[list[Record], Window]]
+from mar_tools.load_testing.targets import Request, Target
 
 WARM_UP_S = 1.0
-
-
-def choose_client() -> Client:
-    """wrk where it is installed: it costs the server's cores the least."""
-    return "wrk" if shutil.which("wrk") else "bundled"
 
 
 def run_closed_loop(
@@ -34,15 +23,13 @@ def run_closed_loop(
     connections: int,
     duration_s: float,
     warm_up_s: float = WARM_UP_S,
-    client: Client = "bundled",
 ) -> Measurement:
-    """Load a target for `warm_up_s` and then `duration_s`, the time that counts. Raises ConfigError without wrk.
+    """Load a target for `warm_up_s` and then `duration_s`, the time that counts.
 
     Answers in that time count, and all failures after its begin: a request that is never answered has failed.
     """
-    drive: DriveLoad = {"bundled": drive_bundled_client, "wrk": run_wrk}[client]
     with UsageWatch([] if target.pid is None else [target.pid]) as watch:
-        records, window = drive(ClosedLoad(target, requests, connections, warm_up_s, duration_s), watch)
+        records, window = asyncio.run(_drive(target, requests, connections, warm_up_s, duration_s, watch))
     counted = [
         record
         for record in records
@@ -51,22 +38,25 @@ def run_closed_loop(
     return summarise(counted, requests, window, watch.usage)
 
 
-def drive_bundled_client(load: ClosedLoad, watch: UsageWatch) -> tuple[list[Record], Window]:
+async def _drive(
+    target: Target,
+    requests: Sequence[Request],
+    connections: int,
+    warm_up_s: float,
+    duration_s: float,
+    watch: UsageWatch,
+) -> tuple[list[Record], Window]:
     """The records of all requests, and the window that counts; it lasts until there is a first answer in it."""
-    return asyncio.run(_drive(load, watch))
-
-
-async def _drive(load: ClosedLoad, watch: UsageWatch) -> tuple[list[Record], Window]:
     records: list[Record] = []
     stop = asyncio.Event()
     numbers = itertools.count()
-    async with open_client(load.target, load.requests, load.connections) as client:
-        senders = [asyncio.create_task(_keep_sending(client, numbers, records, stop)) for _ in range(load.connections)]
-        await asyncio.wait(senders, timeout=load.warm_up_s, return_when=asyncio.FIRST_EXCEPTION)
+    async with open_client(target, requests, connections) as client:
+        senders = [asyncio.create_task(_keep_sending(client, numbers, records, stop)) for _ in range(connections)]
+        await asyncio.wait(senders, timeout=warm_up_s, return_when=asyncio.FIRST_EXCEPTION)
         watch.begin()
         start = time.perf_counter()
         known = len(records)
-        await asyncio.wait(senders, timeout=load.duration_s, return_when=asyncio.FIRST_EXCEPTION)
+        await asyncio.wait(senders, timeout=duration_s, return_when=asyncio.FIRST_EXCEPTION)
         while len(records) == known and not any(sender.done() for sender in senders):
             await asyncio.sleep(0.01)
         end = time.perf_counter()

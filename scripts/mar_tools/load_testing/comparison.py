@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mar_tools.load_testing.load_tests import Result
-from mar_tools.load_testing.trials import Load
+from mar_tools.load_testing.trials import Load, LoadResult
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Ratio:
         return asdict(self)
 
 
-def compare_results(results: Sequence[Result], baseline: str) -> list[Ratio]:
+def compare_results(results: Sequence[LoadResult], baseline: str) -> list[Ratio]:
     """The baseline over every other target in closed loops of as many connections, and over each P at its best.
 
     A target that answered nothing in a round has no ratio.
@@ -50,7 +49,7 @@ def compare_results(results: Sequence[Result], baseline: str) -> list[Ratio]:
     return ratios
 
 
-def divide(base: Result, result: Result) -> Spread:
+def divide(base: LoadResult, result: LoadResult) -> Spread:
     """Of requests/s."""
     return divide_rounds(*([measurement.requests_per_s for measurement in side.rounds] for side in (base, result)))
 

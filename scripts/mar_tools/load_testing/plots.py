@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from mar_tools.load_testing.load_tests import Result
+from mar_tools.load_testing.trials import LoadResult
 
 FORMATS = ("png", "svg")
 DPI = 150
@@ -18,7 +18,7 @@ REST = "queue, transport, HTTP"  # of the mean latency, what no stage accounts f
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # told apart by all
 
 
-def plot_results(results: Sequence[Result], folder: Path) -> list[Path]:
+def plot_results(results: Sequence[LoadResult], folder: Path) -> list[Path]:
     """Write what the results allow into a folder; the paths of the files."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
@@ -38,7 +38,7 @@ def plot_results(results: Sequence[Result], folder: Path) -> list[Path]:
     return written
 
 
-def plot_throughput_latency(results: Sequence[Result]) -> Figure | None:
+def plot_throughput_latency(results: Sequence[LoadResult]) -> Figure | None:
     """p50 (solid) and p99 (dashed) over requests/s: circles are closed loops, squares open ones, dotted lines P.
 
     None where no model or server was under several loads.
@@ -67,7 +67,7 @@ def plot_throughput_latency(results: Sequence[Result]) -> Figure | None:
     return figure
 
 
-def _draw_curves(axes: Axes, results: Sequence[Result], label: str, colour: str, marker: str) -> None:
+def _draw_curves(axes: Axes, results: Sequence[LoadResult], label: str, colour: str, marker: str) -> None:
     rates = [entry.median.requests_per_s for entry in results]
     for percentile, style in (("p50", "-"), ("p99", "--")):
         latencies = [entry.median.latency_ms[percentile] for entry in results]
@@ -78,7 +78,7 @@ def _draw_curves(axes: Axes, results: Sequence[Result], label: str, colour: str,
                 axes.annotate(f"{entry.load.amount:g}", (rate, latency), xytext=(4, -11), textcoords="offset points")
 
 
-def plot_servers(results: Sequence[Result]) -> Figure | None:
+def plot_servers(results: Sequence[LoadResult]) -> Figure | None:
     """Requests/s of models or servers under one closed loop, and of P: medians, and from the least to the most."""
     compared = [entry for entry in results if entry.load.kind == "closed"]
     loads = {entry.load for entry in compared}
@@ -101,7 +101,7 @@ def plot_servers(results: Sequence[Result]) -> Figure | None:
     return figure
 
 
-def plot_stages(results: Sequence[Result]) -> Figure | None:
+def plot_stages(results: Sequence[LoadResult]) -> Figure | None:
     """The mean latency of each trial in its stages, and the rest of it. None without stages."""
     told = [entry for entry in results if entry.median.stages_ms and entry.median.latency_ms]
     if not told:
@@ -121,7 +121,7 @@ def plot_stages(results: Sequence[Result]) -> Figure | None:
     return figure
 
 
-def stage_ms(result: Result, stage: str) -> float:
+def stage_ms(result: LoadResult, stage: str) -> float:
     """A stage's share of the mean latency, or the rest of it."""
     measured = result.median
     if stage == REST:

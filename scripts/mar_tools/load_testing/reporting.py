@@ -1,21 +1,30 @@
-"""Results as a table for people and as a document for programs."""
+"""A load test's progress, and its results: as tables for people, as a document for programs, drawn."""
 
 import platform
-import shutil
-import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from itertools import count
+from pathlib import Path
 from typing import Any
 
+import orjson
 from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from mar_tools.load_testing.comparison import Ratio
-from mar_tools.load_testing.load_tests import Result
+from mar_tools.load_testing.comparison import Ratio, compare_results
+from mar_tools.load_testing.trials import LoadResult, LoadTrial, run_in_turns
 from mar_tools.machine import describe_machine, package_versions
+from vision_serving.errors import ConfigError, VisionServingError, how_to_install
 
 PACKAGES = ("torch", "torchvision", "openvino", "onnxruntime", "torchserve", "aiohttp")
+
+
+class LoadTestError(VisionServingError):
+    """Some answers were wrong."""
 
 
 def describe_run(**settings: Any) -> dict[str, Any]:
@@ -24,21 +33,51 @@ def describe_run(**settings: Any) -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": ["python", *sys.argv],
         "machine": describe_machine(),
-        "versions": find_versions(),
+        "versions": {"python": platform.python_version(), **package_versions(PACKAGES)},
         **settings,
     }
 
 
-def find_versions() -> dict[str, str]:
-    """Of Python, wrk and the packages that matter, as far as they are installed."""
-    versions = {"python": platform.python_version(), **package_versions(PACKAGES)}
-    if shutil.which("wrk"):
-        banner = subprocess.run(["wrk", "--version"], capture_output=True, text=True).stdout.split()
-        versions["wrk"] = banner[1] if len(banner) > 1 else "unknown"
-    return versions
+def run_all(trials: Sequence[LoadTrial], rounds: int) -> list[LoadResult]:
+    """Run trials in turns, with a bar that says which."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(trials) * rounds)
+        done = count()
+        return run_in_turns(trials, rounds, lambda step: progress.update(task, description=step, completed=next(done)))
 
 
-def result_table(results: Sequence[Result], unchecked: Sequence[str] = ()) -> Table:
+def report(
+    results: Sequence[LoadResult], document: dict[str, Any], arguments: Namespace, unchecked: Sequence[str]
+) -> None:
+    """Print the tables, write `--json` and `--plots`. Raises LoadTestError where some answers were wrong."""
+    console = Console()
+    ratios = [ratio for name in arguments.models[:1] for ratio in compare_results(results, name)]
+    for table in (result_table(results, unchecked), stage_table(results), ratio_table(ratios)):
+        if table is not None:
+            console.print(table)
+    if arguments.json:
+        told = {**describe_run(**document), "results": [result.as_document() for result in results]}
+        arguments.json.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+    if arguments.plots:
+        draw_plots(results, arguments.plots)
+    wrong = {result.target: result.median.wrong for result in results if result.median.wrong}
+    if wrong:  # failures are a finding of a load test; wrong answers make it worthless
+        raise LoadTestError(f"wrong answers: {', '.join(f'{name}: {number}' for name, number in wrong.items())}")
+
+
+def draw_plots(results: Sequence[LoadResult], folder: Path) -> None:
+    """Raises ConfigError without Matplotlib."""
+    try:
+        from mar_tools.load_testing.plots import plot_results
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"--plots needs {how_to_install(error)}") from error
+    for path in plot_results(results, folder):
+        print(path)
+
+
+def result_table(results: Sequence[LoadResult], unchecked: Sequence[str] = ()) -> Table:
     """Medians over the rounds. CPU ms: of the server, for a request. unchecked: whose answers nothing was known of."""
     headings = ("load", "requests\n/s", "least -\nmost", "p50\nms", "p99\nms", "failed", "wrong", "CPU\nms", "PSS\nMB")
     table = _new_table(*headings)
@@ -58,7 +97,7 @@ def result_table(results: Sequence[Result], unchecked: Sequence[str] = ()) -> Ta
     return table
 
 
-def stage_table(results: Sequence[Result]) -> Table | None:
+def stage_table(results: Sequence[LoadResult]) -> Table | None:
     """What the server says of its stages; None where it says nothing."""
     told = [result for result in results if result.median.stages_ms]
     if not told:

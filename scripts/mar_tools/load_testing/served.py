@@ -1,13 +1,19 @@
-"""The models of a running TorchServe as targets, with what it and its archives tell of them."""
+"""The models of a running TorchServe as targets, the requests that they are sent, and the trials of both."""
 
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from rich.console import Console
+
+from mar_tools.images import load_encoded_images
 from mar_tools.load_testing.answers import expect_answers
+from mar_tools.load_testing.images import load_test_images
 from mar_tools.load_testing.targets import Request, Target, prepare_requests
+from mar_tools.load_testing.trials import LoadResult, LoadTrial, best_rate, closed_trial, in_process_trial, open_trial
 from mar_tools.serving.server import Server
 from mar_tools.serving.torchserve_api import read_address
 from vision_serving.cores import ThreadPlan
@@ -66,6 +72,95 @@ def _read_model(server: Server, name: str, target: Target) -> ServedModel:
         threads=read_threads(properties, name, served["modelVersion"]),
         archive=archive if archive.is_file() else None,
     )
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Served models, the images that they are sent, and the requests of each with the expected answers.
+
+    exports: what gives these answers, by model. unchecked: models whose answers nobody knows.
+    """
+
+    images: list[bytes]
+    models: list[ServedModel]
+    exports: Mapping[str, Path | None]
+    requests: Mapping[str, list[Request]]
+    unchecked: list[str]
+
+    def closed_trials(self, arguments: Namespace) -> list[LoadTrial]:
+        return [
+            closed_trial(model.target, self.requests[model.target.name], connections, arguments.round_s)
+            for connections in arguments.connections
+            for model in self.models
+        ]
+
+    def open_trials(self, arguments: Namespace, closed: Sequence[LoadResult]) -> list[LoadTrial]:
+        """closed: results of closed loops, which rates in per cent are shares of."""
+        trials = []
+        for rate in arguments.rates:
+            for model in self.models:
+                name = model.target.name
+                amount = rate.of(best_rate(closed, name))
+                trials.append(open_trial(model.target, self.requests[name], amount, arguments.round_s))
+        return trials
+
+    def in_process_trials(self, arguments: Namespace) -> list[LoadTrial]:
+        """Return those of P, with as many processes and threads as the server has for each model.
+
+        Raises ConfigError where there is no archive of ours.
+        """
+        if arguments.in_process is None:
+            return []
+        trials = []
+        for model in self.models:
+            name, export = model.target.name, self.exports[model.target.name]
+            if name in self.unchecked or export is None:
+                continue
+            for batch_size in arguments.in_process or [model.batch_size]:
+                share = (model.workers, model.threads.engine, batch_size)
+                trials.append(in_process_trial(name, export, self.images, *share, arguments.round_s))
+        if not trials:
+            raise ConfigError("--in-process needs an archive of ours")
+        return trials
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "client": "bundled",
+            "images": describe_images(self.images),
+            "models": {model.target.name: model.as_document() for model in self.models},
+            "not_checked": self.unchecked,
+        }
+
+
+def prepare_workload(arguments: Namespace, exports: Mapping[str, Path]) -> Workload:
+    """Find the served models and compute the expected answers.
+
+    exports: what gives a model's answers in place of its archive in the model store. Models whose answers cannot be
+    checked are named on standard error. Raises ConfigError or ServerError.
+    """
+    images = load_images(arguments)
+    models = find_served_models(Server(arguments.config), arguments.models)
+    sources = {model.target.name: model.archive for model in models} | dict(exports)
+    console = Console(stderr=True)
+    requests, unchecked = {}, []
+    for model in models:
+        name = model.target.name
+        with console.status(f"{name}: computing the expected answers"):
+            requests[name], reason = prepare_checked_requests(sources[name], images, model.threads)
+        if reason:
+            unchecked.append(name)
+            console.print(f"{name}: answers are not checked: {reason}", highlight=False, markup=False)
+    return Workload(images, models, sources, requests, unchecked)
+
+
+def load_images(arguments: Namespace) -> list[bytes]:
+    if arguments.images is not None:
+        return load_encoded_images(arguments.images, arguments.image_count)
+    return load_test_images(arguments.image_count, arguments.image_size)
+
+
+def describe_images(images: Sequence[bytes]) -> dict[str, int]:
+    return {"count": len(images), "mean_bytes": sum(map(len, images)) // len(images)}
 
 
 def prepare_checked_requests(

@@ -54,17 +54,6 @@ class Request:
             return False
 
 
-@dataclass(frozen=True)
-class ClosedLoad:
-    """So many connections, each with one request on its way, for a time that warms up and one that counts."""
-
-    target: Target
-    requests: Sequence[Request]
-    connections: int
-    warm_up_s: float
-    duration_s: float
-
-
 def prepare_requests(
     images: Sequence[bytes], encoding: Encoding = "raw", expected: Sequence[Expected] | None = None
 ) -> list[Request]:

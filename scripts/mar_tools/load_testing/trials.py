@@ -1,17 +1,17 @@
-"""The trials of a load test: one target under one load."""
+"""Trials of a load test: one target under one load. Several take turns, A B C A B C, so that noise hits them alike."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from mar_tools.load_testing.closed_loop import Client, run_closed_loop
+from mar_tools.load_testing.closed_loop import run_closed_loop
 from mar_tools.load_testing.in_process import measure_in_process
-from mar_tools.load_testing.measurement import Measurement
+from mar_tools.load_testing.measurement import Measurement, take_medians
 from mar_tools.load_testing.open_loop import run_open_loop
 from mar_tools.load_testing.targets import Request, Target
 
-Kind = Literal["closed", "open", "in_process"]
+LoadKind = Literal["closed", "open", "in_process"]
 IN_PROCESS = " (P)"  # after the name of a served model, where it is measured without its server
 
 
@@ -19,7 +19,7 @@ IN_PROCESS = " (P)"  # after the name of a served model, where it is measured wi
 class Load:
     """How a target is loaded: by so many connections of a closed loop, requests/s of an open one, images in a batch."""
 
-    kind: Kind
+    kind: LoadKind
     amount: float
 
     def __str__(self) -> str:
@@ -27,7 +27,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Trial:
+class LoadTrial:
     """measure: runs it once, given the number of the round."""
 
     target: str
@@ -35,28 +35,70 @@ class Trial:
     measure: Callable[[int], Measurement]
 
 
-def closed_trial(
-    target: Target, requests: Sequence[Request], connections: int, duration_s: float, client: Client
-) -> Trial:
+@dataclass(frozen=True)
+class LoadResult:
+    """A trial's measurements, one a round."""
+
+    target: str
+    load: Load
+    rounds: tuple[Measurement, ...]
+
+    @property
+    def median(self) -> Measurement:
+        return take_medians(self.rounds)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The least and the most requests/s of a round."""
+        rates = [measurement.requests_per_s for measurement in self.rounds]
+        return min(rates), max(rates)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "LoadResult":
+        rounds = tuple(Measurement(**entry) for entry in document["rounds"])
+        return cls(document["target"], Load(**document["load"]), rounds)
+
+    def as_document(self) -> dict[str, Any]:
+        document = {"target": self.target, "load": asdict(self.load), "median": asdict(self.median)}
+        return {**document, "requests_per_s_spread": self.spread, "rounds": [asdict(entry) for entry in self.rounds]}
+
+
+def closed_trial(target: Target, requests: Sequence[Request], connections: int, duration_s: float) -> LoadTrial:
     def measure(_: int) -> Measurement:
-        return run_closed_loop(target, requests, connections, duration_s, client=client)
+        return run_closed_loop(target, requests, connections, duration_s)
 
-    return Trial(target.name, Load("closed", connections), measure)
+    return LoadTrial(target.name, Load("closed", connections), measure)
 
 
-def open_trial(target: Target, requests: Sequence[Request], rate: float, duration_s: float) -> Trial:
+def open_trial(target: Target, requests: Sequence[Request], rate: float, duration_s: float) -> LoadTrial:
     """Each round has arrivals of its own, the same ones for every target of that rate."""
 
     def measure(number: int) -> Measurement:
         return run_open_loop(target, requests, rate, duration_s, seed=number)
 
-    return Trial(target.name, Load("open", rate), measure)
+    return LoadTrial(target.name, Load("open", rate), measure)
 
 
 def in_process_trial(
     name: str, export: Path, images: Sequence[bytes], processes: int, threads: int, batch_size: int, duration_s: float
-) -> Trial:
+) -> LoadTrial:
     def measure(_: int) -> Measurement:
         return measure_in_process(export, images, processes, threads, batch_size, duration_s)
 
-    return Trial(name + IN_PROCESS, Load("in_process", batch_size), measure)
+    return LoadTrial(name + IN_PROCESS, Load("in_process", batch_size), measure)
+
+
+def run_in_turns(trials: Sequence[LoadTrial], rounds: int, announce: Callable[[str], None]) -> list[LoadResult]:
+    """Run every trial once, then every trial again. announce: called before each with what is about to run."""
+    measured: list[list[Measurement]] = [[] for _ in trials]
+    for number in range(rounds):
+        for trial, measurements in zip(trials, measured, strict=True):
+            announce(f"{trial.target}, {trial.load}, round {number + 1} of {rounds}")
+            measurements.append(trial.measure(number))
+    return [LoadResult(trial.target, trial.load, tuple(found)) for trial, found in zip(trials, measured, strict=True)]
+
+
+def best_rate(results: Sequence[LoadResult], target: str) -> float | None:
+    """Return the most requests/s of a target's closed loops, by medians."""
+    own = [entry for entry in results if entry.target == target and entry.load.kind == "closed"]
+    return max((entry.median.requests_per_s for entry in own), default=None)

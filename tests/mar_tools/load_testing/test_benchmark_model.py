@@ -1,25 +1,25 @@
 """The command, its tables and its pictures."""
 
-import json
 from pathlib import Path
 
 import pytest
 from conftest import RunHere
 from rich.console import Console
 
-from mar_tools.load_testing.load_tests import Result
 from mar_tools.load_testing.measurement import LATENCIES, Measurement
 from mar_tools.load_testing.plots import REST, plot_results, plot_servers, stage_ms
 from mar_tools.load_testing.reporting import describe_run, result_table, stage_table
 from mar_tools.load_testing.served import prepare_checked_requests
-from mar_tools.load_testing.trials import Kind, Load
+from mar_tools.load_testing.trials import Load, LoadKind, LoadResult
 from vision_serving.cores import plan_threads
 
 
-def result(target: str, kind: Kind, amount: float, rate: float, stages: dict[str, float] | None = None) -> Result:
+def result(
+    target: str, kind: LoadKind, amount: float, rate: float, stages: dict[str, float] | None = None
+) -> LoadResult:
     latencies = dict(zip(LATENCIES, (10.0, 12.0, 13.0, 20.0, 25.0, 11.0), strict=True))
     measurement = Measurement(100, 3, 2, 10.0, rate, latencies, 4.0, stages or {}, 21.5, 700.0, 690.0, 650.0)
-    return Result(target, Load(kind, amount), (measurement, measurement))
+    return LoadResult(target, Load(kind, amount), (measurement, measurement))
 
 
 RESULTS = [
@@ -75,7 +75,7 @@ def test_without_stages_several_loads_or_answers_there_is_less_to_draw(tmp_path:
     assert [path.stem for path in plot_results(RESULTS[:1], tmp_path)] == ["stages", "stages"]
     assert plot_results(RESULTS[-1:], tmp_path) == []
     nothing = Measurement(5, 5, 0, 1.0, 0.0, {})
-    assert plot_results([Result("down", Load("closed", 1), (nothing,))], tmp_path) == []
+    assert plot_results([LoadResult("down", Load("closed", 1), (nothing,))], tmp_path) == []
 
 
 def test_the_rest_of_a_latency_is_what_no_stage_accounts_for() -> None:
@@ -90,30 +90,12 @@ def test_a_document_says_where_when_and_how() -> None:
     assert document["versions"].keys() >= {"python", "torch", "aiohttp"}
 
 
-def test_the_clients_speed_is_measured_without_a_server(run_here: RunHere, tmp_path: Path) -> None:
-    finished = run_here(
-        "benchmark_model.py", "--check-client", "--connections", 1, 2, "--client", "bundled", "--rounds", 2,
-        "--round-s", 0.2, "--image-count", 20, "--json", tmp_path / "client.json", "--plots", tmp_path,
-    )  # fmt: skip
-    assert finished.returncode == 0, finished.stderr
-    document = json.loads((tmp_path / "client.json").read_text())
-    assert [(entry["target"], entry["load"]["amount"]) for entry in document["results"]] == [
-        ("bundled client", 1),
-        ("bundled client", 2),
-    ]
-    assert all(entry["median"]["failed"] == 0 < entry["median"]["requests_per_s"] for entry in document["results"])
-    assert all(len(entry["rounds"]) == 2 for entry in document["results"])
-    assert (tmp_path / "throughput_latency.svg").is_file()
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "give the names of served models, or --check-client"),
-        (("digits", "--check-client"), "give the names of served models, or --check-client"),
+        ((), "give the names of served models"),
         (("digits", "--rates", "fast"), "expected requests/s such as 80, or a share such as 70%, got 'fast'"),
         (("digits", "--connections", "0"), "expected 1 or more, got 0"),
-        (("digits", "--export", "exports/digits"), "expected MODEL=PATH, got 'exports/digits'"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(run_here: RunHere, arguments: tuple[str, ...], message: str) -> None:

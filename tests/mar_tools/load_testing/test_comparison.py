@@ -3,14 +3,13 @@
 import pytest
 
 from mar_tools.load_testing.comparison import Spread, compare_results, divide
-from mar_tools.load_testing.load_tests import Result
 from mar_tools.load_testing.measurement import Measurement
-from mar_tools.load_testing.trials import Kind, Load
+from mar_tools.load_testing.trials import Load, LoadKind, LoadResult
 
 
-def result(target: str, kind: Kind, amount: float, *rates: float) -> Result:
+def result(target: str, kind: LoadKind, amount: float, *rates: float) -> LoadResult:
     rounds = tuple(Measurement(10, 0, 0, 1.0, rate, {}) for rate in rates)
-    return Result(target, Load(kind, amount), rounds)
+    return LoadResult(target, Load(kind, amount), rounds)
 
 
 def test_a_ratio_is_that_of_the_medians_and_its_spread_that_within_rounds() -> None:
@@ -34,5 +33,5 @@ def test_each_load_is_compared_with_the_same_load_and_p_with_the_best() -> None:
 
 
 @pytest.mark.parametrize("results", [[], [result("peer", "closed", 8, 80)]])
-def test_without_the_baseline_there_is_nothing_to_compare(results: list[Result]) -> None:
+def test_without_the_baseline_there_is_nothing_to_compare(results: list[LoadResult]) -> None:
     assert compare_results(results, "ours") == []

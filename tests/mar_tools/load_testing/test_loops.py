@@ -1,27 +1,23 @@
 """Closed and open loops against a real small server. Nothing here depends on how fast the machine is."""
 
-import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count, pairwise
-from pathlib import Path
 
 import pytest
 from http_fakes import Answer, serve_http
 
-from lab.peers.client_check import start_trivial_server
+from lab.peers.contest import start_trivial_server
 from mar_tools.load_testing import open_loop
 from mar_tools.load_testing.answers import Expected, Found
-from mar_tools.load_testing.closed_loop import Client, choose_client, run_closed_loop
+from mar_tools.load_testing.closed_loop import run_closed_loop
 from mar_tools.load_testing.measurement import Measurement
 from mar_tools.load_testing.open_loop import draw_arrivals, run_open_loop
 from mar_tools.load_testing.targets import Target, prepare_requests
-from mar_tools.load_testing.wrk import read_records
 from mar_tools.serving.ports import find_free_ports
-from vision_serving.errors import ConfigError
 
 SEVEN = b'{"classes": [{"class_id": 7, "label": "seven", "score": 0.9}]}'
 EIGHT = b'{"classes": [{"class_id": 8, "label": "eight", "score": 0.9}]}'
@@ -29,23 +25,19 @@ EXPECTED = [Expected((Found(0.9, "seven", 7),)), Expected((Found(0.9, "eight", 8
 REQUESTS = prepare_requests([b"a seven", b"an eight"], expected=EXPECTED)
 RIGHT = {b"a seven": SEVEN, b"an eight": EIGHT}
 
-WITH_WRK = pytest.param("wrk", marks=pytest.mark.skipif(shutil.which("wrk") is None, reason="apt install wrk"))
-both_clients = pytest.mark.parametrize("client", ["bundled", WITH_WRK])
-
 
 def answer_right(body: bytes, headers: Mapping[str, str]) -> Answer:
     return Answer(200, RIGHT[body], {"Server-Timing": "decode;dur=1.5, inference;dur=8", "x-batch-size": "4"})
 
 
-def run_briefly(url: str, client: Client, connections: int = 2, **target: object) -> Measurement:
+def run_briefly(url: str, connections: int = 2, **target: object) -> Measurement:
     asked = Target("model", url, **target)  # type: ignore[arg-type]
-    return run_closed_loop(asked, REQUESTS, connections, duration_s=0.5, warm_up_s=0.1, client=client)
+    return run_closed_loop(asked, REQUESTS, connections, duration_s=0.5, warm_up_s=0.1)
 
 
-@both_clients
-def test_a_server_that_is_right_has_its_rate_latencies_stages_and_batches(client: Client) -> None:
+def test_a_server_that_is_right_has_its_rate_latencies_stages_and_batches() -> None:
     with serve_http(answer_right) as url:
-        found = run_briefly(url, client)
+        found = run_briefly(url)
     assert (found.failed, found.wrong) == (0, 0)
     assert found.requests > 0
     assert found.requests_per_s == pytest.approx(found.requests / found.seconds, rel=0.01)
@@ -54,17 +46,15 @@ def test_a_server_that_is_right_has_its_rate_latencies_stages_and_batches(client
     assert found.cpu_ms_per_request is None, "the target has no process to look at"
 
 
-@both_clients
-def test_every_answer_is_compared_with_that_of_its_own_image(client: Client) -> None:
+def test_every_answer_is_compared_with_that_of_its_own_image() -> None:
     with serve_http(lambda body, headers: Answer(200, SEVEN)) as url:
-        found = run_briefly(url, client)
+        found = run_briefly(url)
     assert found.failed == 0
     assert 0 < found.wrong < found.requests
     assert found.wrong == pytest.approx(found.requests / 2, abs=2)
 
 
-@both_clients
-def test_images_take_turns_and_carry_the_targets_headers(client: Client) -> None:
+def test_images_take_turns_and_carry_the_targets_headers() -> None:
     seen: Counter[tuple[bytes, str, str]] = Counter()
 
     def answer(body: bytes, headers: Mapping[str, str]) -> Answer:
@@ -72,22 +62,20 @@ def test_images_take_turns_and_carry_the_targets_headers(client: Client) -> None
         return Answer(200, RIGHT[body])
 
     with serve_http(answer) as url:
-        run_briefly(url, client, headers={"Authorization": "Bearer token"})
+        run_briefly(url, headers={"Authorization": "Bearer token"})
     assert seen.keys() == {(body, "Bearer token", "image/jpeg") for body in RIGHT}
     assert abs(seen[b"a seven", "Bearer token", "image/jpeg"] - seen[b"an eight", "Bearer token", "image/jpeg"]) <= 2
 
 
-@both_clients
 @pytest.mark.parametrize("answer", [Answer(503), Answer(0)], ids=["busy", "breaks the connection"])
-def test_a_server_that_fails_has_no_rate(client: Client, answer: Answer) -> None:
+def test_a_server_that_fails_has_no_rate(answer: Answer) -> None:
     with serve_http(lambda body, headers: answer) as url:
-        found = run_briefly(url, client)
+        found = run_briefly(url)
     assert found.failed == found.requests > 0
     assert (found.wrong, found.requests_per_s, found.latency_ms) == (0, 0.0, {})
 
 
-@both_clients
-def test_all_connections_have_a_request_under_way(client: Client) -> None:
+def test_all_connections_have_a_request_under_way() -> None:
     """The server answers the first 30 requests in threes that are there together, and never sees a fourth."""
     together = threading.Barrier(3, timeout=5)
     lock, numbers, under_way = threading.Lock(), count(), Counter[str]()
@@ -105,7 +93,7 @@ def test_all_connections_have_a_request_under_way(client: Client) -> None:
         return Answer(200, RIGHT[body])
 
     with serve_http(answer) as url:
-        found = run_briefly(url, client, connections=3)
+        found = run_briefly(url, connections=3)
     assert (found.failed, found.wrong) == (0, 0)
     assert under_way["most"] == 3
 
@@ -121,10 +109,9 @@ def test_the_window_waits_for_a_first_answer() -> None:
     assert found.seconds > 0.5
 
 
-@both_clients
-def test_a_servers_processes_are_watched(client: Client) -> None:
+def test_a_servers_processes_are_watched() -> None:
     with start_trivial_server() as target:
-        found = run_closed_loop(target, prepare_requests([b"x" * 5000]), 2, 1.0, 0.1, client)
+        found = run_closed_loop(target, prepare_requests([b"x" * 5000]), 2, 1.0, 0.1)
     assert found.failed == 0
     assert found.cpu_ms_per_request is not None
     assert found.cpu_ms_per_request > 0
@@ -133,27 +120,10 @@ def test_a_servers_processes_are_watched(client: Client) -> None:
     assert found.stages_ms == {"decode": 1.5, "inference": 8.0}
 
 
-def test_wrk_is_asked_for_only_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert choose_client() == "bundled"
-    with pytest.raises(ConfigError, match="wrk is not on the PATH"):
-        run_briefly("http://127.0.0.1:9/", "wrk")
-
-
-@pytest.mark.parametrize("client", ["bundled", WITH_WRK])
-def test_a_server_that_is_gone_has_failed_and_ends_nothing(client: Client) -> None:
-    found = run_briefly(f"http://127.0.0.1:{find_free_ports(1)[0]}/", client)
+def test_a_server_that_is_gone_has_failed_and_ends_nothing() -> None:
+    found = run_briefly(f"http://127.0.0.1:{find_free_ports(1)[0]}/")
     assert found.requests_per_s == 0.0
     assert found.failed == found.requests > 0
-
-
-def test_what_wrks_script_wrote_is_read_with_its_bodies(tmp_path: Path) -> None:
-    log = tmp_path / "0.log"
-    log.write_bytes(b"1\t10.25\t10.5\t200\t4\tdecode;dur=1\t3\na\nb" + b"0\t10.5\t11\t503\t\t\t0\n")
-    first, second = read_records(log)
-    assert (first.request, first.started, first.finished, first.status, first.body) == (1, 10.25, 10.5, 200, b"a\nb")
-    assert (first.batch_size, first.server_timing) == ("4", "decode;dur=1")
-    assert (second.request, second.status, second.body) == (0, 503, b"")
 
 
 def test_arrivals_are_random_at_the_asked_rate_and_the_same_for_a_seed() -> None:

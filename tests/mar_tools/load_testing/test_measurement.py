@@ -1,7 +1,6 @@
 import pytest
 
 from mar_tools.load_testing.answers import Expected, Found
-from mar_tools.load_testing.load_tests import Rate, Result, best_rate, run_in_turns
 from mar_tools.load_testing.measurement import (
     Measurement,
     Record,
@@ -11,9 +10,10 @@ from mar_tools.load_testing.measurement import (
     summarise,
     take_medians,
 )
+from mar_tools.load_testing.options import Rate
 from mar_tools.load_testing.processes import Usage
 from mar_tools.load_testing.targets import prepare_requests
-from mar_tools.load_testing.trials import Load, Trial
+from mar_tools.load_testing.trials import Load, LoadResult, LoadTrial, best_rate, run_in_turns
 from vision_serving.errors import ConfigError
 
 SEVEN = b'{"classes": [{"class_id": 7, "label": "seven", "score": 0.9}]}'
@@ -89,12 +89,12 @@ def test_rounds_become_medians_sums_and_peaks() -> None:
 def test_trials_take_turns() -> None:
     order: list[str] = []
 
-    def trial(name: str) -> Trial:
+    def trial(name: str) -> LoadTrial:
         def measure(number: int) -> Measurement:
             order.append(f"{name}{number}")
             return measurement(10.0 + number)
 
-        return Trial(name, Load("closed", 8), measure)
+        return LoadTrial(name, Load("closed", 8), measure)
 
     steps: list[str] = []
     results = run_in_turns([trial("a"), trial("b")], rounds=2, announce=steps.append)
@@ -106,8 +106,8 @@ def test_trials_take_turns() -> None:
 @pytest.mark.parametrize(("text", "rate"), [("80", 80.0), ("0.5", 0.5), ("70%", 28.0)])
 def test_a_rate_is_absolute_or_a_share_of_the_best_closed_loop(text: str, rate: float) -> None:
     loads = {Load("closed", 1): 10.0, Load("closed", 8): 40.0, Load("open", 90): 90.0}
-    results = [Result("a", load, (measurement(value),)) for load, value in loads.items()]
-    results.append(Result("b", Load("closed", 8), (measurement(1000.0),)))
+    results = [LoadResult("a", load, (measurement(value),)) for load, value in loads.items()]
+    results.append(LoadResult("b", Load("closed", 8), (measurement(1000.0),)))
     assert Rate.parse(text).of(best_rate(results, "a")) == rate
 
 
