@@ -1,6 +1,7 @@
 """Fixtures: handlers with colour backends, commands in this process, and tiny models exported once for all tests."""
 
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -19,9 +20,10 @@ import yaml
 from fakes import FAKE_BACKENDS, TINY_CLASSIFIER, TINY_DETECTOR, write_model_dir
 from filelock import FileLock
 
+from mar_tools.command_line import HANDLERS as HANDLERS_FOLDER
 from mar_tools.command_line import ROOT
 from mar_tools.exporting.export_folders import export_folder, export_model
-from mar_tools.exporting.exporters import CANDIDATES
+from mar_tools.exporting.exporters import list_candidates
 from mar_tools.models.checkpoints import Checkpoint, load_checkpoint
 from mar_tools.models.handlers_by_task import HANDLERS
 from mar_tools.models.recipes import Recipe, read_recipe
@@ -31,13 +33,22 @@ from vision_serving.handler import VisionHandler
 from vision_serving.options import Task
 
 CPU = torch.device("cpu")
-INSTALLED = [
-    name
+
+
+def is_installed(backend: str) -> bool:
+    """Look for the packages that a backend's file imports, without importing them."""
+    source = (HANDLERS_FOLDER / "vision_serving" / "backends" / f"{backend}.py").read_text(encoding="utf-8")
+    names = [found.group(1) for found in re.finditer(r"^(?:import|from) (\w+)", source, re.MULTILINE)]
+    return all(find_spec(name) is not None for name in names)
+
+
+ON_CPU = {backend for backend, _ in list_candidates("cpu")}
+INSTALLED = [name for name in BACKENDS if name in ON_CPU and is_installed(name)]
+CPU_BACKENDS = [
+    name if name in INSTALLED else pytest.param(name, marks=pytest.mark.skip(reason=f"{name} is not installed"))
     for name in BACKENDS
-    if name in {backend for backend, _ in CANDIDATES["cpu"]} and (name != "tvm" or find_spec("tvm"))
+    if name in ON_CPU
 ]
-TVM_IS_MISSING = pytest.mark.skipif("tvm" not in INSTALLED, reason="pip install -r requirements/tvm.txt")
-CPU_BACKENDS = [*(name for name in INSTALLED if name != "tvm"), pytest.param("tvm", marks=TVM_IS_MISSING)]
 MakeHandler = Callable[..., VisionHandler]
 MakeRecipe = Callable[..., Path]
 RunHere = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -10,21 +10,35 @@ import pytest
 from mar_tools.exporting.exporters import EXPORTERS
 from vision_serving.backends import BACKENDS
 from vision_serving.errors import EXTRAS, how_to_install
+from vision_serving.source_constants import read_constant
 
 ROOT = Path(__file__).resolve().parents[1]
-DISTRIBUTIONS = {"tvm": "apache-tvm", "pillow_heif": "pillow-heif"}  # where a module is not called as what is installed
-NEED_EXTRAS = {"onnxruntime", "tensorrt", "tvm"}
+DISTRIBUTIONS = {"pillow_heif": "pillow-heif"}  # where a module is not called as what is installed
+STATED = {
+    name: read_constant(ROOT / "handlers" / "vision_serving" / "backends" / f"{name}.py", "REQUIREMENTS")
+    for name in BACKENDS
+}
+NEED_EXTRAS = {name for name, requirements in STATED.items() if requirements}
 # As an import of what is not installed; None makes importlib.util.find_spec say the same.
-WITHOUT_EXTRAS = f"import sys; sys.modules.update(dict.fromkeys({sorted(EXTRAS)}))"
+WITHOUT_EXTRAS = f"import sys; sys.modules.update(dict.fromkeys({sorted({*EXTRAS, *NEED_EXTRAS})}))"
+
+
+def required(name: str) -> set[str]:
+    lines = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return {re.split(r"[<>=~]", line)[0] for line in lines}
 
 
 def test_a_missing_package_is_in_the_requirements_that_its_message_names() -> None:
     for module, extra in EXTRAS.items():
-        lines = (ROOT / "requirements" / f"{extra}.txt").read_text(encoding="utf-8").splitlines()
-        names = {re.split(r"[<>=~]", line)[0] for line in lines}
-        assert DISTRIBUTIONS.get(module, module) in names
+        assert DISTRIBUTIONS.get(module, module) in required(extra)
     error = ModuleNotFoundError(name="onnx.helper")
     assert how_to_install(error) == "the package 'onnx': pip install -c constraints.txt -r requirements/onnx.txt"
+
+
+@pytest.mark.parametrize("backend", sorted(NEED_EXTRAS))
+def test_the_runtime_of_a_backend_is_in_the_requirements_that_its_file_states(backend: str) -> None:
+    distributions = read_constant(ROOT / "handlers" / "vision_serving" / "backends" / f"{backend}.py", "DISTRIBUTIONS")
+    assert required(STATED[backend]) & set(distributions)
 
 
 @pytest.mark.parametrize("modules", [EXPORTERS, BACKENDS], ids=["exporters", "backends"])

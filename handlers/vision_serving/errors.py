@@ -127,7 +127,8 @@ def last_line(error: Exception) -> str:
     return next(reversed(str(error).strip().splitlines()), type(error).__name__)
 
 
-# Packages beyond requirements.txt, by the name they are imported by -> requirements/<that>.txt.
+# Packages beyond requirements.txt, by the name they are imported by -> requirements/<that>.txt. A backend's own file
+# states its runtime's, as REQUIREMENTS.
 EXTRAS = {
     "onnx": "onnx",
     "onnxscript": "onnx",
@@ -136,8 +137,6 @@ EXTRAS = {
     "transformers": "huggingface",
     "pycocotools": "evaluation",
     "pillow_heif": "heif",
-    "tensorrt": "tensorrt",
-    "tvm": "tvm",
     "aiohttp": "benchmark",
     "matplotlib": "benchmark",
     "optuna": "benchmark",
@@ -146,8 +145,9 @@ EXTRAS = {
 }
 
 
-def how_to_install(error: ModuleNotFoundError) -> str:
-    """What is missing, and the command that brings it."""
+def how_to_install(error: ModuleNotFoundError, requirements: str | None = None) -> str:
+    """Return what is missing, and the command that brings it. requirements: of the file where EXTRAS names none."""
     name = str(error.name).partition(".")[0]
-    what = f"-c constraints.txt -r requirements/{EXTRAS[name]}.txt" if name in EXTRAS else name
+    extra = EXTRAS.get(name, requirements)
+    what = f"-c constraints.txt -r requirements/{extra}.txt" if extra else name
     return f"the package {name!r}: pip install {what}"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from lab.sweeping.coverage import PRECISIONS, Coverage
 from lab.sweeping.zoo import ZooModel
-from mar_tools.exporting.exporters import CANDIDATES
+from mar_tools.exporting.exporters import list_candidates
 from vision_serving.config import Precision
 from vision_serving.errors import ConfigError
 
@@ -50,12 +50,12 @@ class Selection:
 
 def list_passes() -> list[tuple[str, ...]]:
     first = {backend for backends in FIRST_PASSES for backend in backends}
-    others = dict.fromkeys(backend for backend, _ in CANDIDATES["cpu"] if backend not in first)
+    others = dict.fromkeys(backend for backend, _ in list_candidates("cpu") if backend not in first)
     return [*FIRST_PASSES, *([tuple(others)] if others else [])]
 
 
 def offered_precisions(backend: str) -> tuple[Precision, ...]:
-    return tuple(precision for precision in PRECISIONS if (backend, precision) in CANDIDATES["cpu"])
+    return tuple(precision for precision in PRECISIONS if (backend, precision) in list_candidates("cpu"))
 
 
 def why_not_offered(backend: str, precision: Precision) -> str:

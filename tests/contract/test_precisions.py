@@ -6,17 +6,17 @@ from conftest import INSTALLED, TinyModel
 from fakes import generate_image
 
 from mar_tools.exporting.export_folders import export_model
-from mar_tools.exporting.exporters import CANDIDATES
+from mar_tools.exporting.exporters import list_candidates
 from mar_tools.verification.gate import verify_export
 from mar_tools.verification.observations import load_handler
 from vision_serving.config import DeviceType, Precision
 
-LOWER = [("cpu", *pair) for pair in CANDIDATES["cpu"] if pair[1] != "fp32"]
+LOWER = [("cpu", *pair) for pair in list_candidates("cpu") if pair[1] != "fp32"]
 ON_GPU = [
     pytest.param(
         "cuda", *pair, marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no NVIDIA GPU")
     )
-    for pair in CANDIDATES["cuda"]
+    for pair in list_candidates("cuda")
 ]
 
 

@@ -1,4 +1,13 @@
-"""The backends by name. A new one is a file beside this one and a line in BACKENDS."""
+"""The backends by name. A new one is a file beside this one and a line in BACKENDS.
+
+    base.py           the protocol of a backend
+    eager.py, torchscript.py, torch_compile.py, aotinductor.py, onnxruntime.py, openvino.py, tensorrt.py, tvm.py
+
+A file may state two things, as literals that are read from its source:
+
+    REQUIREMENTS      requirements/<this>.txt brings its runtime, where requirements.txt does not
+    DISTRIBUTIONS     the packages whose versions a model card lists
+"""
 
 import sys
 from importlib import import_module
@@ -10,6 +19,7 @@ from vision_serving.backends.base import Backend
 from vision_serving.config import BackendConfig
 from vision_serving.cores import cpu_features
 from vision_serving.errors import BackendError, MissingPackageError, how_to_install
+from vision_serving.source_constants import read_constant
 
 # OpenVINO and NNCF tell Google Analytics, in forks of this process, that they are imported and what they convert.
 # Without this package they tell nobody.
@@ -40,8 +50,9 @@ def find_backend(name: str) -> type[Backend]:
 
 
 def missing_package(backend: str, error: ModuleNotFoundError) -> MissingPackageError:
-    """The error that says what to install."""
-    return MissingPackageError(f"backend {backend!r} needs {how_to_install(error)}")
+    """Return the error that says what to install."""
+    requirements = read_constant(Path(__file__).with_name(f"{backend}.py"), "REQUIREMENTS")
+    return MissingPackageError(f"backend {backend!r} needs {how_to_install(error, requirements)}")
 
 
 def load_backend(name: str, artifact: Path, config: BackendConfig, device: torch.device) -> Backend:

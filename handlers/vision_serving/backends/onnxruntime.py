@@ -9,6 +9,8 @@ from torch import Tensor
 from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError, last_line
 
+REQUIREMENTS = "onnx"
+DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 

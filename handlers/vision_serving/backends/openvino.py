@@ -22,6 +22,8 @@ from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError, DeviceLostError, last_line
 from vision_serving.foreign_errors import is_out_of_memory
 
+DISTRIBUTIONS = ("openvino",)
+
 logger = logging.getLogger(__name__)
 
 # An int8 graph says itself where it is int8; this is the precision of the rest.

@@ -13,6 +13,8 @@ from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError
 from vision_serving.validation import StrictModel
 
+REQUIREMENTS = "tensorrt"
+DISTRIBUTIONS = ("tensorrt",)
 DTYPES = {
     tensorrt.DataType.FLOAT: torch.float32,
     tensorrt.DataType.HALF: torch.float16,

@@ -15,6 +15,9 @@ from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError
 from vision_serving.validation import StrictModel
 
+REQUIREMENTS = "tvm"
+DISTRIBUTIONS = ("apache-tvm",)
+
 
 class CompiledBy(StrictModel):
     """The content of `model.json`. `target`: what TVM compiled for. `outputs`: their names, in order."""

@@ -1,6 +1,7 @@
 """What an archive says of itself: to a describe job, and to scripts/inspect_archive.py. It needs no PyTorch."""
 
 import hashlib
+import itertools
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from vision_serving.config import HandlerConfig
 from vision_serving.errors import ConfigError
 from vision_serving.options import ExplanationOptions
+from vision_serving.source_constants import read_constant
 
 Card = dict[str, Any]
 
@@ -20,9 +22,9 @@ MANIFEST = "MAR-INF/MANIFEST.json"
 FORM_TYPES = ("multipart/", "application/x-www-form-urlencoded")
 # Of the packages that answers can depend on, a card lists those that are installed.
 PACKAGES = (
-    "torch", "torchvision", "torchserve", "openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt", "apache-tvm",
-    "timm", "transformers", "captum", "numpy", "pillow", "orjson", "pydantic",
+    "torch", "torchvision", "torchserve", "timm", "transformers", "captum", "numpy", "pillow", "orjson", "pydantic",
 )  # fmt: skip
+BACKENDS_FOLDER = Path(__file__).resolve().parents[1] / "backends"
 EVIDENCE = (
     "passed", "reference", "weights", "images", "measured", "bounds", "accuracy", "artifact_sha256", "machine",
     "versions",
@@ -111,9 +113,10 @@ def read_json(path: Path) -> Card:
 
 
 def installed_versions() -> dict[str, str]:
-    """Of Python and the packages here, which need not be those of the verification."""
+    """Return those of Python and the packages here, which need not be those of the verification."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    stated = (read_constant(file, "DISTRIBUTIONS", ()) for file in sorted(BACKENDS_FOLDER.glob("*.py")))
+    for package in (*PACKAGES, *itertools.chain.from_iterable(stated)):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -8,8 +8,8 @@ from pathlib import Path
 from mar_tools.building.candidates import Candidate, mark_fastest, record_candidates, write_candidates
 from mar_tools.building.timing import TIMED_IMAGES, Timing, TimingPlan, time_exports
 from mar_tools.building.trials import MB, NOT_POSSIBLE, new_trial, run_trial
-from mar_tools.exporting.export_folders import ONNX_BACKENDS, export_folder
-from mar_tools.exporting.exporters import find_candidates
+from mar_tools.exporting.export_folders import export_folder
+from mar_tools.exporting.exporters import find_candidates, onnx_precisions
 from mar_tools.images import choose_images
 from mar_tools.machine import memory_bytes
 from mar_tools.models.recipes import Recipe
@@ -69,7 +69,7 @@ def build_candidates(recipe: Recipe, exports: Path, options: BuildOptions, annou
     pairs = find_candidates(recipe.backend, recipe.precision, options.device_type)
     if recipe.model.source == "onnx":
         # Where the recipe leaves none of those that take a file, the candidate itself says why it cannot.
-        pairs = [pair for pair in pairs if pair[1] in ONNX_BACKENDS.get(pair[0], ())] or pairs
+        pairs = [pair for pair in pairs if pair[1] in onnx_precisions(pair[0])] or pairs
     others = [pair for pair in pairs if pair != EAGER_FP32]
     turns = (1 + len(others)) * (1 + options.rounds)
     progress = Progress(announce, len({"cpu", options.device_type}) + len(others) + turns)

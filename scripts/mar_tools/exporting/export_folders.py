@@ -22,7 +22,7 @@ from pydantic import Field
 
 from mar_tools.archives.digests import combine_digests, select_artifact
 from mar_tools.exporting.calibration import Calibration
-from mar_tools.exporting.exporters import load_exporter
+from mar_tools.exporting.exporters import EXPORTERS, load_exporter, onnx_precisions
 from mar_tools.exporting.exporters.base import Exported, ExportJob
 from mar_tools.models.checkpoints import Checkpoint
 from mar_tools.models.pixels import load_pixels
@@ -36,14 +36,6 @@ from vision_serving.labels import read_labels
 from vision_serving.options import Instances, Task, check_options, find_options
 from vision_serving.validation import StrictModel, parse_config
 from vision_serving.worker.model_card import digest_file
-
-# Which take a model that is an ONNX file, and in what they compute it: autocast does not reach into one.
-ONNX_BACKENDS: dict[str, tuple[Precision, ...]] = {
-    "eager": ("fp32",),
-    "onnxruntime": ("fp32", "int8"),
-    "openvino": ("fp32", "bf16", "int8"),
-    "tensorrt": ("fp32", "int8"),
-}
 
 
 class ExportManifest(StrictModel):
@@ -114,15 +106,15 @@ def _new_job(
 
 
 def check_takes_onnx(backend: str, precision: Precision) -> None:
-    """Raises BackendError."""
-    if backend not in ONNX_BACKENDS:
-        raise BackendError(
-            f"backend {backend!r} needs a PyTorch network; the model is an ONNX file, for {list(ONNX_BACKENDS)}"
-        )
-    if precision not in ONNX_BACKENDS[backend]:
+    """Check that a backend takes a model that is an ONNX file. Raises BackendError."""
+    offered = onnx_precisions(backend)
+    if not offered:
+        takers = [name for name in EXPORTERS if onnx_precisions(name)]
+        raise BackendError(f"backend {backend!r} needs a PyTorch network; the model is an ONNX file, for {takers}")
+    if precision not in offered:
         raise BackendError(
             f"backend {backend!r} runs an ONNX file with the types that are in it, and not in {precision}; it has "
-            f"{list(ONNX_BACKENDS[backend])}"
+            f"{list(offered)}"
         )
 
 

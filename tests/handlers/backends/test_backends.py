@@ -9,7 +9,7 @@ from conftest import CPU_BACKENDS
 
 from mar_tools.command_line import HANDLERS
 from vision_serving import backends
-from vision_serving.backends import BACKENDS, load_backend
+from vision_serving.backends import load_backend
 from vision_serving.config import BackendConfig
 from vision_serving.cores import cpu_features
 from vision_serving.errors import BackendError, VisionServingError
@@ -30,9 +30,10 @@ def test_a_missing_artifact_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_refused_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKENDS, "absent", "a_runtime_that_nobody_has:Backend")
-    with pytest.raises(BackendError, match="pip install a_runtime_that_nobody_has"):
-        load_backend("absent", tmp_path, BackendConfig(), CPU)
+    monkeypatch.setitem(sys.modules, "tvm", None)
+    monkeypatch.delitem(sys.modules, "vision_serving.backends.tvm", raising=False)
+    with pytest.raises(BackendError, match=r"pip install -c constraints.txt -r requirements/tvm\.txt"):
+        load_backend("tvm", tmp_path, BackendConfig(), CPU)
 
 
 def test_a_cpu_without_the_features_that_were_verified_is_refused(

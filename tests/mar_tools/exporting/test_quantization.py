@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import onnx
-import openvino
+import openvino  # type: ignore[import-untyped]
 import pytest
 import torch
 import yaml

@@ -1,14 +1,27 @@
-"""The exporters by backend name, and what each can make. A new one is a file, a line in EXPORTERS and its CANDIDATES.
+"""The exporters by backend name. A new one is a file beside this one and a line in EXPORTERS.
 
-Each module has `export(job, folder) -> Exported`, which writes the artifact into the folder.
+    base.py           what every exporter states, is given and tells
+    eager.py, torchscript.py, torch_compile.py, aotinductor.py, onnxruntime.py, openvino.py, tensorrt.py, tvm.py
+
+Each module states what it can make, as literals, and makes it:
+
+    PRECISIONS               its precisions for each kind of device, each with its rank
+    ONNX_PRECISIONS          its precisions of a model that is an ONNX file; without it, the backend takes none
+    export(job, folder)      writes the artifact into the folder and returns `Exported`
+
+The statements are read from the source and not imported: a module imports its runtime, which may be missing here.
 """
 
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from vision_serving.backends import missing_package
 from vision_serving.config import DeviceType, Precision
 from vision_serving.errors import BackendError
+from vision_serving.source_constants import read_constant
 
 EXPORTERS = {
     "eager": "mar_tools.exporting.exporters.eager",
@@ -21,46 +34,27 @@ EXPORTERS = {
     "tvm": "mar_tools.exporting.exporters.tvm",
 }
 
-# All that there is, the most promising first: a build may run out of its time budget.
-CANDIDATES: dict[DeviceType, tuple[tuple[str, Precision], ...]] = {
-    "cpu": (
-        ("openvino", "int8"),
-        ("openvino", "bf16"),
-        ("aotinductor", "int8"),
-        ("aotinductor", "bf16"),
-        ("onnxruntime", "int8"),
-        ("openvino", "fp32"),
-        ("aotinductor", "fp32"),
-        ("onnxruntime", "fp32"),
-        ("torchscript", "bf16"),
-        ("torchscript", "fp32"),
-        ("eager", "bf16"),
-        ("eager", "fp32"),
-        ("torch_compile", "bf16"),
-        ("torch_compile", "fp32"),
-        ("tvm", "fp32"),
-    ),
-    "cuda": (
-        ("tensorrt", "int8"),
-        ("tensorrt", "fp16"),
-        ("tensorrt", "bf16"),
-        ("aotinductor", "fp16"),
-        ("aotinductor", "bf16"),
-        ("onnxruntime", "fp16"),
-        ("torch_compile", "fp16"),
-        ("torch_compile", "bf16"),
-        ("torchscript", "fp16"),
-        ("torchscript", "bf16"),
-        ("eager", "fp16"),
-        ("eager", "bf16"),
-        ("tensorrt", "fp32"),
-        ("aotinductor", "fp32"),
-        ("onnxruntime", "fp32"),
-        ("torch_compile", "fp32"),
-        ("torchscript", "fp32"),
-        ("eager", "fp32"),
-    ),
-}
+
+def list_candidates(device_type: DeviceType) -> list[tuple[str, Precision]]:
+    """Return every (backend, precision) pair for a device, the most promising first."""
+    ranks: dict[tuple[str, Precision], int] = {
+        (backend, precision): rank
+        for backend in EXPORTERS
+        for precision, rank in read_statement(backend, "PRECISIONS").get(device_type, {}).items()
+    }
+    return sorted(ranks, key=lambda pair: ranks[pair])
+
+
+def onnx_precisions(backend: str) -> tuple[Precision, ...]:
+    """Return in what a backend computes a model that is an ONNX file; nothing where it takes none."""
+    precisions: tuple[Precision, ...] = read_statement(backend, "ONNX_PRECISIONS") or ()
+    return precisions
+
+
+@cache
+def read_statement(backend: str, name: str) -> Any:
+    """Return what an exporter's file states, None where it says nothing."""
+    return read_constant(Path(__file__).with_name(f"{backend}.py"), name)
 
 
 def load_exporter(backend: str, precision: str, device_type: DeviceType = "cpu") -> ModuleType:
@@ -73,10 +67,13 @@ def load_exporter(backend: str, precision: str, device_type: DeviceType = "cpu")
 
 
 def find_candidates(backend: str, precision: str, device_type: DeviceType) -> list[tuple[str, Precision]]:
-    """(backend, precision) pairs that a recipe's choice, with `auto`, leaves. Raises BackendError when none is left."""
+    """Return the (backend, precision) pairs that a recipe's choice, with `auto`, leaves.
+
+    Raises BackendError when none is left.
+    """
     if backend not in ("auto", *EXPORTERS):
         raise BackendError(f"unknown backend {backend!r}; expected one of {['auto', *EXPORTERS]}")
-    of_backend = [pair for pair in CANDIDATES[device_type] if backend in ("auto", pair[0])]
+    of_backend = [pair for pair in list_candidates(device_type) if backend in ("auto", pair[0])]
     if not of_backend:
         raise BackendError(f"backend {backend!r} does not run on {device_type}; choose another backend or device")
     found = [pair for pair in of_backend if precision in ("auto", pair[1])]

@@ -12,10 +12,14 @@ from torch._inductor.exc import InvalidCxxCompiler
 from torch.export import ExportedProgram
 
 from mar_tools.exporting.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
-from mar_tools.exporting.exporters.base import Exported, ExportJob
+from mar_tools.exporting.exporters.base import Exported, ExportJob, Precisions
 from mar_tools.exporting.torch_programs import export_program, separate_convolutions
 from vision_serving.errors import BackendError
 
+PRECISIONS: Precisions = {
+    "cpu": {"int8": 30, "bf16": 40, "fp32": 70},
+    "cuda": {"fp16": 40, "bf16": 50, "fp32": 140},
+}
 ARTIFACT = "model.pt2"
 # Weights are packed for the CPU's kernels when compiled, not at each batch; and the kernels run with the threads of the
 # process that serves them, else with as many as this one has.

@@ -1,4 +1,4 @@
-"""What every exporter is given, and what it tells about its artifact."""
+"""What every exporter states, what it is given, and what it tells about its artifact."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +15,10 @@ from vision_serving.config import DeviceType, Precision
 from vision_serving.errors import BackendError
 from vision_serving.graphs.precisions import in_precision
 from vision_serving.options import Task
+
+# `PRECISIONS` of an exporter: what it can make for each kind of device. The number is the rank of that backend and
+# precision among all: a build tries the lowest first, and may run out of its time budget.
+Precisions = Mapping[DeviceType, Mapping[Precision, int]]
 
 
 @dataclass(frozen=True)

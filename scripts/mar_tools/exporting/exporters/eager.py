@@ -6,9 +6,11 @@ from pathlib import Path
 import orjson
 from safetensors.torch import save_file
 
-from mar_tools.exporting.exporters.base import Exported, ExportJob
+from mar_tools.exporting.exporters.base import Exported, ExportJob, Precisions
 from vision_serving.backends.eager import EagerSource
 
+PRECISIONS: Precisions = {"cpu": {"bf16": 110, "fp32": 120}, "cuda": {"fp16": 110, "bf16": 120, "fp32": 180}}
+ONNX_PRECISIONS = ("fp32",)
 ARTIFACT = "model"
 
 

@@ -18,9 +18,11 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
 from mar_tools.exporting.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
-from mar_tools.exporting.exporters.base import Exported, ExportJob, report_own_scales
+from mar_tools.exporting.exporters.base import Exported, ExportJob, Precisions, report_own_scales
 from mar_tools.exporting.onnx_export import export_onnx
 
+PRECISIONS: Precisions = {"cpu": {"int8": 50, "fp32": 80}, "cuda": {"fp16": 60, "fp32": 150}}
+ONNX_PRECISIONS = ("fp32", "int8")
 ARTIFACT = "model.onnx"
 MATRIX_PRODUCTS = ("MatMul", "Gemm")
 QUANTIZED_OPERATORS = ("Conv", *MATRIX_PRODUCTS)

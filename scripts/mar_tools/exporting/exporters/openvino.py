@@ -13,10 +13,12 @@ from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from torch import Tensor
 
 from mar_tools.exporting.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
-from mar_tools.exporting.exporters.base import Exported, ExportJob, report_own_scales
+from mar_tools.exporting.exporters.base import Exported, ExportJob, Precisions, report_own_scales
 from vision_serving.backends.openvino import keep_signal_stack
 from vision_serving.errors import BackendError, last_line
 
+PRECISIONS: Precisions = {"cpu": {"int8": 10, "bf16": 20, "fp32": 60}}
+ONNX_PRECISIONS = ("fp32", "bf16", "int8")
 ARTIFACT = "model.xml"
 QUANTIZED_OPERATORS = ("Convolution", "GroupConvolution", "MatMul")
 # What our graphs compute themselves, outside of the network's modules: boxes lose whole pixels when it is quantised.

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from mar_tools.exporting.exporters import onnxruntime
-from mar_tools.exporting.exporters.base import Exported, ExportJob
+from mar_tools.exporting.exporters.base import Exported, ExportJob, Precisions
 from mar_tools.exporting.onnx_export import export_onnx
 from vision_serving.backends.tensorrt import Log, create, describe_gpu, require_gpu
 from vision_serving.config import HandlerConfig, PreprocessingConfig
 from vision_serving.errors import BackendError
 
+PRECISIONS: Precisions = {"cuda": {"int8": 10, "fp16": 20, "bf16": 30, "fp32": 130}}
+ONNX_PRECISIONS = ("fp32", "int8")
 ARTIFACT = "model.engine"
 SOURCE = "model.onnx"
 OPTIMAL_BATCH = 8

@@ -11,12 +11,13 @@ from mar_tools.child_processes import python_command, run_isolated
 from mar_tools.command_line import run
 from mar_tools.exporting.exporters import eager
 from mar_tools.exporting.exporters.aotinductor import compiled_cpu_features
-from mar_tools.exporting.exporters.base import Exported, ExportJob
+from mar_tools.exporting.exporters.base import Exported, ExportJob, Precisions
 from vision_serving.backends.eager import EagerBackend
 from vision_serving.backends.torch_compile import CACHE, CompiledFor, compile_graph, read_size, require_compiler
 from vision_serving.config import BackendConfig, DeviceType, Precision
 from vision_serving.errors import BackendError
 
+PRECISIONS: Precisions = {"cpu": {"bf16": 130, "fp32": 140}, "cuda": {"fp16": 70, "bf16": 80, "fp32": 160}}
 TIMEOUT_S = 3600  # a build gives up on a candidate much earlier
 
 

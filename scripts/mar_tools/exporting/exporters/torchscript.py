@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
-from mar_tools.exporting.exporters.base import Exported, ExportJob
+from mar_tools.exporting.exporters.base import Exported, ExportJob, Precisions
 from vision_serving.backends.torchscript import OPERATORS_ENTRY
 
+PRECISIONS: Precisions = {"cpu": {"bf16": 90, "fp32": 100}, "cuda": {"fp16": 90, "bf16": 100, "fp32": 170}}
 ARTIFACT = "model.pt"
 
 

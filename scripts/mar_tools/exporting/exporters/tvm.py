@@ -17,11 +17,12 @@ from tvm.s_tir import Schedule, dlight
 from tvm.support.cc import get_cc
 from tvm.target import Target
 
-from mar_tools.exporting.exporters.base import Exported, ExportJob
+from mar_tools.exporting.exporters.base import Exported, ExportJob, Precisions
 from vision_serving.backends.tvm import CompiledBy
 from vision_serving.cores import cpu_features
 from vision_serving.errors import BackendError
 
+PRECISIONS: Precisions = {"cpu": {"fp32": 150}}
 ARTIFACT = "model.so"
 LANES = 16  # numbers in a vector, at most
 ROWS = 8  # vectors of one result that stay in registers
