@@ -1,0 +1,31 @@
+"""Every link and picture in a Markdown page leads to a file, and every anchor to a heading."""
+
+import subprocess
+from functools import cache
+from os.path import normpath
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from markdown_pages import ROOT, list_anchors, list_links, list_pages
+
+
+@cache
+def list_paths() -> frozenset[str]:
+    """Return the files of the repository and their folders: what a reader of a fresh clone finds."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    folders = {str(parent) for file in files for parent in Path(file).parents}
+    return frozenset({*files, *folders})
+
+
+@pytest.mark.parametrize("page", list_pages())
+def test_every_link_resolves(page: str) -> None:
+    broken = [link for link in list_links(page) if not urlsplit(link).scheme and not resolves(page, link)]
+    assert broken == []
+
+
+def resolves(page: str, link: str) -> bool:
+    path, _, anchor = link.partition("#")
+    target = normpath(Path(page).parent / path) if path else page
+    return target in list_paths() and (not anchor or anchor in list_anchors(target))
