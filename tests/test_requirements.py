@@ -13,7 +13,11 @@ from vision_serving.errors import EXTRAS, how_to_install
 from vision_serving.source_constants import read_constant
 
 ROOT = Path(__file__).resolve().parents[1]
-DISTRIBUTIONS = {"pillow_heif": "pillow-heif"}  # where a module is not called as what is installed
+DISTRIBUTIONS = {  # where a module is not called as what is installed
+    "pillow_heif": "pillow-heif",
+    "skimage": "scikit-image",
+    "lab": "-e lab",
+}
 STATED = {
     name: read_constant(ROOT / "handlers" / "vision_serving" / "backends" / f"{name}.py", "REQUIREMENTS")
     for name in BACKENDS

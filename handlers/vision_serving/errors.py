@@ -141,6 +141,9 @@ EXTRAS = {
     "matplotlib": "benchmark",
     "optuna": "benchmark",
     "captum": "explanations",
+    "lab": "lab",
+    "jinja2": "lab",
+    "skimage": "lab",
     "atheris": "fuzz",
 }
 

