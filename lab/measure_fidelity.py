@@ -3,7 +3,6 @@
     python lab/measure_fidelity.py                               # all models, some minutes
     python lab/measure_fidelity.py --models 'timm/*' '*resnet50*' # some, shown and not written
     python lab/measure_fidelity.py --list
-    python lab/measure_fidelity.py --render                      # only the page, from the results
 
 Writes lab/results/fidelity.json and docs/evidence/fidelity.md.
 
@@ -22,15 +21,13 @@ from rich.progress import track
 from lab.fidelity.cases import list_cases
 from lab.fidelity.comparison import measure_case
 from lab.fidelity.pictures import make_pictures
-from lab.fidelity.rendering import render_markdown
-from lab.fidelity.results import Fidelity, Row, read_fidelity, write_fidelity
+from lab.fidelity.results import Fidelity, ModelFidelity, write_fidelity
 from lab.fidelity.subjects import Case
-from lab.pages.places import page_of
-from mar_tools.command_line import ROOT, new_parser, run
+from lab.pages.rendering import PAGES, write_page
+from mar_tools.command_line import new_parser, run
 from mar_tools.machine import cpu_name, package_versions
 from vision_serving.errors import ConfigError
 
-OUTPUT = ROOT / "lab" / "results" / "fidelity.json"
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "pillow", "numpy")
 
 
@@ -40,24 +37,20 @@ def main() -> None:
     if arguments.list:
         print("\n".join(case.full_name for case in cases))
         return
-    if not arguments.render:
-        fidelity = measure(cases)
-        if arguments.json:
-            print(fidelity.model_dump_json(indent=2, exclude_none=True))
-        if arguments.models:
-            return
+    fidelity = measure(cases)
+    if arguments.json:
+        print(fidelity.model_dump_json(indent=2, exclude_none=True))
+    if not arguments.models:
         write_fidelity(fidelity, arguments.output)
-    page = page_of(arguments.output)
-    page.write_text(render_markdown(read_fidelity(arguments.output)), encoding="utf-8")
+        write_page("fidelity", arguments.output)
 
 
 def parse_arguments() -> Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("--models", nargs="+", metavar="PATTERN", help="of `library/model`, as --list shows them")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the json; the page lies beside it")
+    parser.add_argument("--output", type=Path, default=PAGES["fidelity"], help="the json; the page lies beside it")
     parser.add_argument("--json", action="store_true", help="print the result too")
     parser.add_argument("--list", action="store_true")
-    parser.add_argument("--render", action="store_true")
     return parser.parse_args()
 
 
@@ -81,7 +74,7 @@ def measure(cases: Sequence[Case]) -> Fidelity:
     return Fidelity(date=date.today().isoformat(), cpu=cpu_name(), versions=versions, rows=tuple(rows))
 
 
-def describe_row(row: Row) -> str:
+def describe_row(row: ModelFidelity) -> str:
     pixels, answers = row.pixels, row.answers
     kept = "pixels alone"
     if answers is not None and answers.same_best is not None:

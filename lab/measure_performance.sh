@@ -139,7 +139,7 @@ step_tune() ( # does the search find what trying everything finds?
 )
 
 step_render() {
-  python lab/peers/render.py
+  python lab/render_pages.py performance
 }
 
 [ "${1:-}" = --help ] && { usage; exit 0; }

@@ -4,8 +4,6 @@
     python lab/run_chaos.py A C                      # hostile requests and archives: minutes
     python lab/run_chaos.py B1 B4 --repetitions 2    # some; B4 is B4-deadlock, B4-loop, ...
     python lab/run_chaos.py --list
-    python lab/run_chaos.py --render                 # only the page, from all files of lab/results/reliability
-    python lab/run_chaos.py --check                  # fail where the page is not what the files give
 
 It starts servers of its own, on free ports. The file of a row is written when the row has finished: what is
 interrupted keeps its former file, and the rows that are missing can be run later. Exit status 1 where a row does not
@@ -20,7 +18,8 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from lab.reliability.page import check_page, describe, write_page
+from lab.pages.formatting import list_values
+from lab.pages.rendering import write_page
 from lab.reliability.rows import NAMES, choose_rows, run_rows
 from lab.testbed.claims import CLAIMS
 from lab.testbed.findings import RESULTS, Finding, write_finding
@@ -33,11 +32,11 @@ def main() -> None:
     if arguments.list:
         print("\n".join(f"{name:12} {CLAIMS[name]}" for name in NAMES))
         return
-    findings = [] if arguments.render or arguments.check else measure(arguments)
-    page = check_page(arguments.results) if arguments.check else write_page(arguments.results)
+    findings = measure(arguments)
+    page = write_page("reliability", arguments.results)
     if arguments.json:
         print(orjson.dumps([finding.model_dump(mode="json") for finding in findings]).decode())
-    elif findings:
+    else:
         Console().print(findings_table(findings))
     broken = [finding.row for finding in findings if not finding.held]
     if broken:
@@ -54,8 +53,6 @@ def parse_arguments() -> Namespace:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder; the page lies beside it")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--list", action="store_true", help="show the rows")
-    parser.add_argument("--render", action="store_true", help="measure nothing")
-    parser.add_argument("--check", action="store_true", help="measure and write nothing")
     arguments = parser.parse_args()
     if arguments.repetitions < 1 or arguments.fuzz_s < 1:
         parser.error("--repetitions and --fuzz-s have to be at least 1")
@@ -88,7 +85,7 @@ def measure(arguments: Namespace) -> list[Finding]:
 def findings_table(findings: list[Finding]) -> Table:
     table = Table("row", "held", "times", "measured")
     for finding in findings:
-        figures = ", ".join(f"{name} {describe(value)}" for name, value in finding.measured.items())
+        figures = ", ".join(f"{name} {list_values(value)}" for name, value in finding.measured.items())
         table.add_row(finding.row, "held" if finding.held else "[red]NOT held[/]", str(finding.repetitions), figures)
     return table
 

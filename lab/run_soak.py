@@ -15,8 +15,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lab.pages.rendering import write_page
 from lab.reliability.malformed import COUNT, run_malformed
-from lab.reliability.page import write_page
 from lab.reliability.soak import soak
 from lab.reliability.soak_plots import plot_soak
 from lab.testbed.archives import build_archives
@@ -31,7 +31,7 @@ def main() -> None:
     console = Console(stderr=True)
     with console.status("building the archives") as status:
         finding = measure(arguments, status.update)
-    page = write_page(arguments.results)
+    page = write_page("reliability", arguments.results)
     if arguments.json:
         print(finding.model_dump_json())
     else:

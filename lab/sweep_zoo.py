@@ -5,7 +5,6 @@
     python lab/sweep_zoo.py --models 'resnet*' detection/* --backends openvino --precisions int8
     python lab/sweep_zoo.py --again failed                   # all that is known not to be verified
     python lab/sweep_zoo.py --list                           # the models, and how many rows each has left
-    python lab/sweep_zoo.py --render                         # only compatibility.md, from compatibility.json
 
 Writes lab/results/compatibility.json and docs/evidence/compatibility.md. Each model has random weights.
 --timed says that nothing else ran on the machine: the page then trusts the times.
@@ -18,29 +17,28 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from lab.pages.rendering import PAGES, write_page
 from lab.sweeping.coverage import Coverage, Row, read_coverage
-from lab.sweeping.execution import describe_run, sweep, write_page
+from lab.sweeping.execution import describe_run, sweep
 from lab.sweeping.plan import Selection, Task, make_plan
 from lab.sweeping.processes import Limits
 from lab.sweeping.zoo import list_zoo
-from mar_tools.command_line import ROOT, new_parser, run
-
-OUTPUT = ROOT / "lab" / "results" / "compatibility.json"
+from mar_tools.command_line import new_parser, run
 
 
 def main() -> None:
     arguments = parse_arguments()
     coverage = read_coverage(arguments.output)
-    if arguments.render:
-        write_page(coverage, arguments.output)
-        return
     plan = new_plan(arguments, coverage)
     if arguments.list:
         list_models(plan)
         return
     limits = Limits(arguments.timeout_s, arguments.memory_gib)
     with SweepProgress(sum(len(task.precisions) for tasks in plan for task in tasks)) as progress:
-        sweep(plan, arguments.output, describe_run(arguments.timed), limits, progress)
+        try:
+            sweep(plan, arguments.output, describe_run(arguments.timed), limits, progress)
+        finally:  # the rows that are there are kept, so the page shows them
+            write_page("compatibility", arguments.output)
 
 
 def parse_arguments() -> Namespace:
@@ -53,9 +51,8 @@ def parse_arguments() -> Namespace:
     parser.add_argument("--timed", action="store_true", help="the machine does nothing else")
     parser.add_argument("--timeout-s", type=float, default=Limits.timeout_s, help="for one row")
     parser.add_argument("--memory-gib", type=float, default=Limits.memory_gib, help="for one row")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the json; the page lies beside it")
+    parser.add_argument("--output", type=Path, default=PAGES["compatibility"], help="the json; the page lies beside it")
     parser.add_argument("--list", action="store_true")
-    parser.add_argument("--render", action="store_true")
     return parser.parse_args()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lab.fidelity.pictures import Picture
-from lab.fidelity.results import AnswerDifference, PixelDifference, Row
+from lab.fidelity.results import AnswerDifference, ModelFidelity, PixelDifference
 from lab.fidelity.subjects import Case, Subject
 from mar_tools.building.table import describe_preprocessing
 from mar_tools.exporting.signal_to_noise import score_profile
@@ -25,13 +25,13 @@ SAME_LEVEL = 0.51  # levels: half of one where the library does not round, and t
 ONE_LEVEL = 1.01
 
 
-def measure_case(case: Case, pictures: Sequence[Picture]) -> Row:
+def measure_case(case: Case, pictures: Sequence[Picture]) -> ModelFidelity:
     started = time.monotonic()
     with TemporaryDirectory(prefix="fidelity-") as folder, torch.inference_mode():
         subject = case.open(Path(folder))
         pixels = compare_pixels(subject, pictures)
         answers = compare_answers(subject, pictures[: case.answered]) if case.answered else None
-    return Row(
+    return ModelFidelity(
         library=case.library,
         model=case.name,
         task=subject.handler.config.task,

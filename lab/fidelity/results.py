@@ -46,7 +46,7 @@ class AnswerDifference(StrictModel):
     difference: float
 
 
-class Row(StrictModel):
+class ModelFidelity(StrictModel):
     """network: that answered in the place of a model that is slow. answers: None where only pixels are compared."""
 
     library: Library
@@ -67,7 +67,7 @@ class Fidelity(StrictModel):
     date: str
     cpu: str
     versions: Mapping[str, str]
-    rows: tuple[Row, ...]
+    rows: tuple[ModelFidelity, ...]
 
 
 def read_fidelity(path: Path) -> Fidelity:

@@ -1,1 +1,1 @@
-"""The pages of docs/evidence: templates, and what renders them."""
+"""The pages of docs/evidence: a template each, and a module of the same name that reads its values from lab/results."""

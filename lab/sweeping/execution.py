@@ -10,11 +10,9 @@ from typing import Protocol
 
 import orjson
 
-from lab.pages.places import page_of
-from lab.sweeping.coverage import Coverage, Row, Run, locked, read_coverage, write_coverage, write_whole
+from lab.sweeping.coverage import Row, Run, locked, read_coverage, write_coverage
 from lab.sweeping.plan import Task
 from lab.sweeping.processes import Limits, Step, run_steps
-from lab.sweeping.rendering import render_markdown
 from lab.sweeping.worker import Job
 from lab.sweeping.zoo import ZooModel
 from mar_tools.child_processes import python_command
@@ -42,7 +40,7 @@ def describe_run(timed: bool) -> Run:
 
 
 def sweep(plan: Sequence[Sequence[Task]], output: Path, run: Run, limits: Limits, listener: Listener) -> None:
-    """Add a row for each step of the plan to `output` and to the Markdown beside it, as soon as it is there."""
+    """Add a row for each step of the plan to `output`, as soon as it is there."""
     for tasks in plan:
         with (
             tempfile.TemporaryDirectory(prefix="sweep-") as scratch,
@@ -55,13 +53,7 @@ def sweep(plan: Sequence[Sequence[Task]], output: Path, run: Run, limits: Limits
 
 def record_row(row: Row, output: Path, run: Run) -> None:
     with locked(output.parent):
-        coverage = read_coverage(output).with_row(row, run)
-        write_coverage(coverage, output)
-        write_page(coverage, output)
-
-
-def write_page(coverage: Coverage, output: Path) -> None:
-    write_whole(page_of(output), render_markdown(coverage))
+        write_coverage(read_coverage(output).with_row(row, run), output)
 
 
 def sweep_model(tasks: Sequence[Task], scratch: Path, limits: Limits, listener: Listener) -> Generator[Row, None, None]:

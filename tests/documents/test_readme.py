@@ -8,7 +8,7 @@ import pytest
 from markdown_pages import ROOT
 
 from examples.make_notes import NOTES, OPTIONS
-from lab.peers.result_files import ResultFiles
+from lab.pages.performance_results import PerformanceResults
 from mar_tools.exporting.export_folders import export_model
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe
@@ -57,7 +57,7 @@ def sort_by_label(answer: dict[str, list[dict[str, str]]]) -> list[dict[str, str
 
 
 def test_its_figures_are_those_that_were_measured() -> None:
-    run = ResultFiles(ROOT / "lab" / "results" / "performance").run("resnet50")
+    run = PerformanceResults(ROOT / "lab" / "results" / "performance").step("resnet50")
     for target in (run.baseline, "stock-tuned"):
         assert f"{run.find(target).median.requests_per_s:.1f}" in README
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from lab.pages.places import page_of
 from lab.sweeping.coverage import (
     PRECISIONS,
     Coverage,
@@ -28,7 +27,6 @@ from lab.sweeping.plan import (
     offered_precisions,
 )
 from lab.sweeping.processes import Limits, Step, run_steps
-from lab.sweeping.rendering import percent, render_markdown
 from lab.sweeping.worker import describe_error
 from lab.sweeping.zoo import ZooModel, list_zoo
 from mar_tools.command_line import ROOT
@@ -38,7 +36,6 @@ from vision_serving.errors import BackendError, ConfigError
 
 SMALL = ZooModel(group="classification", name="squeezenet1_1")
 RUN = Run(id=0, date="2030-01-01", cpu="a CPU", cores=2, timed=False, versions={"torch": "1.0"})
-COMMITTED = ROOT / "lab" / "results" / "compatibility.json"
 
 
 def new_row(backend: str = "openvino", precision: Precision = "fp32", **changes: object) -> Row:
@@ -289,50 +286,6 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         read_coverage(tmp_path / "c.json")
 
 
-# The page.
-
-
-@pytest.mark.parametrize(
-    ("row", "cell"),
-    [
-        (new_row(), "62 dB · 14 ms"),
-        (new_row(matched_boxes=0.975, ms=1234.5), "62 dB · 97 % · 1234 ms"),
-        (new_row("eager", snr_db=200, ms=1.26), "reference · 1.3 ms"),
-        (new_row(status="rejected", reason="snr_db 12", snr_db=12.4), "rejected 12 dB"),
-        (new_row(status="not supported", reason="no `kernel`", snr_db=None), "- (1)"),
-    ],
-    ids=["verified", "a detector", "the reference", "rejected", "not supported"],
-)
-def test_a_cell_is_short(row: Row, cell: str) -> None:
-    table = next(line for line in render_markdown(coverage_of(row)).splitlines() if line.startswith("| squeezenet1_1"))
-    assert table.split(" | ")[1] == cell
-
-
-def test_equal_reasons_share_a_number_and_are_listed_once() -> None:
-    rows = [
-        new_row(backend, status="not supported", reason="no *kernel*", snr_db=None) for backend in ("openvino", "eager")
-    ]
-    page = render_markdown(coverage_of(*rows))
-    [table_row] = [line for line in page.splitlines() if line.startswith("| squeezenet1_1")]
-    assert table_row.count("- (1)") == 2
-    assert page.count("1. no \\*kernel\\*") == 1
-
-
-def test_the_summary_counts_what_was_tried_and_says_what_is_not_offered() -> None:
-    page = render_markdown(coverage_of(new_row(), new_row(model="alexnet", status="rejected"), new_row("eager")))
-    assert "| openvino | fp32 | 1 of 2 (50 %) |" in page
-    assert "| eager | int8 | not supported: PyTorch has no eager int8 kernels" in page
-
-
-@pytest.mark.parametrize(("share", "text"), [(1.0, "100 %"), (0.999, "99 %"), (0.29, "29 %"), (0.0, "0 %")])
-def test_only_all_is_a_hundred_percent(share: float, text: str) -> None:
-    assert percent(share) == text
-
-
-def test_the_page_in_the_repository_is_made_from_its_json() -> None:
-    assert page_of(COMMITTED).read_text(encoding="utf-8") == render_markdown(read_coverage(COMMITTED))
-
-
 # Together.
 
 
@@ -350,7 +303,6 @@ def test_a_small_model_is_verified_and_timed_on_two_backends(swept: Path) -> Non
     assert rows["eager"].snr_db == 200
     assert 60 <= (rows["openvino"].snr_db or 0) < 200
     assert all((row.ms or 0) > 0 and row.peak_gib > 0 for row in rows.values())
-    assert swept.with_suffix(".md").read_text() == render_markdown(read_coverage(swept))
 
 
 def test_a_sweep_goes_on_where_it_was_stopped(swept: Path) -> None:

@@ -1,4 +1,4 @@
-"""The results that run.sh left, and the ratios that are drawn from them."""
+"""Read the results of measure_performance.sh, and take ratios of them."""
 
 import statistics
 from collections import Counter
@@ -27,38 +27,38 @@ WORKER_PARTS = {  # the first frame that a stack has
 
 
 class MissingResultsError(ConfigError):
-    """A step of run.sh has not run yet."""
+    """A step of measure_performance.sh has not run yet."""
 
 
-class Run:
-    """One results file of benchmark_model.py."""
+class StepResults:
+    """The results of one step: several servers, loaded in turns."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
         self.results = [LoadResult.from_document(entry) for entry in document["results"]]
 
     def find(self, target: str, kind: str = "closed", amount: float | None = None) -> LoadResult:
-        """Raises ConfigError."""
+        """Return one target under one load. Raises ConfigError."""
         for result in self.results:
             if result.target == target and result.load.kind == kind and amount in (None, result.load.amount):
                 return result
         raise ConfigError(f"the results have no {target!r} under a load of kind {kind!r}, {amount}")
 
     def rates(self, target: str) -> str:
-        """Of the rounds of its closed loop, in order."""
+        """List the requests/s of the rounds of its closed loop, in order."""
         return ", ".join(f"{entry.requests_per_s:.0f}" for entry in self.find(target).rounds)
 
     def rate_ratio(self, first: str, second: str, kind: str = "closed") -> Spread:
-        """Requests/s of one target over those of another: of a server, or (kind in_process) of P."""
+        """Divide the requests/s of one target by those of another: of a server, or (kind in_process) of P."""
         return divide(self.find(first), self.find(second, kind))
 
     def ratio(self, first: str, second: str, value: Value) -> Spread:
-        """Of something else that two closed loops tell."""
+        """Divide another figure of two closed loops."""
         return divide_rounds(*(_values(self.find(name), value) for name in (first, second)))
 
     @property
     def peers(self) -> list[str]:
-        """Those that answered in every round; the others are in the tables alone."""
+        """Return the peers that answered in every round. The others are in the tables alone."""
         return [name for name in self.document["peers"] if self.find(name).spread[0] > 0]
 
     @property
@@ -67,11 +67,11 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """What tune_model.py chose, beside the best of all settings: both as confirm_tuning.py measured them.
+class TuningComparison:
+    """The choice of tune_model.py beside the best of all settings, as confirm_tuning.py measured them.
 
-    share: of the best rate. candidates: settings and their rates, requests/s in each round, the best first.
-    trials, seconds: of the run over all settings and of the search.
+    share: the choice's rate over the best one. candidates: settings with their requests/s in each round, best first.
+    trials, seconds: of the run over all settings, and of the search.
     """
 
     candidates: tuple[dict[str, Any], ...]
@@ -80,69 +80,69 @@ class Tuning:
     seconds: tuple[float, float]
 
 
-class ResultFiles:
-    """All of a folder."""
+class PerformanceResults:
+    """The results of all steps that have run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._runs: dict[str, Run] = {}
+        self._steps: dict[str, StepResults] = {}
 
     def has(self, name: str) -> bool:
         return (self.folder / f"{name}.json").is_file()
 
     def document(self, name: str) -> dict[str, Any]:
-        """Raises MissingResultsError."""
+        """Read one results file. Raises MissingResultsError."""
         path = self.folder / f"{name}.json"
         if not path.is_file():
             raise MissingResultsError(f"{path}: no such results; run `bash lab/measure_performance.sh {name}` first")
         found: dict[str, Any] = orjson.loads(path.read_bytes())
         return found
 
-    def run(self, name: str) -> Run:
-        """Raises MissingResultsError."""
-        if name not in self._runs:
-            self._runs[name] = Run(self.document(name))
-        return self._runs[name]
+    def step(self, name: str) -> StepResults:
+        """Read one step's results once. Raises MissingResultsError."""
+        if name not in self._steps:
+            self._steps[name] = StepResults(self.document(name))
+        return self._steps[name]
 
     def over_peers(self, mode: str, name: str) -> Spread:
-        """Our ratio to the best of the peers in this mode."""
-        run = self.run(name)
-        peers = [peer for peer in run.peers if peer.endswith(f"-{mode}")]
-        return min((run.rate_ratio("resnet50", peer) for peer in peers), key=lambda spread: spread.median)
+        """Return our ratio to the fastest peer in this mode."""
+        step = self.step(name)
+        peers = [peer for peer in step.peers if peer.endswith(f"-{mode}")]
+        return min((step.rate_ratio("resnet50", peer) for peer in peers), key=lambda spread: spread.median)
 
     def unloaded_over_p(self) -> Spread:
-        run = self.run("latency")
-        unloaded, alone = run.find("resnet50", amount=1), run.find("resnet50 (P)", "in_process", 1)
+        step = self.step("latency")
+        unloaded, alone = step.find("resnet50", amount=1), step.find("resnet50 (P)", "in_process", 1)
         return divide_rounds(_values(unloaded, _p50), _values(alone, _p50))
 
     def loaded_over_unloaded(self) -> Spread:
-        run = self.run("latency")
-        best = max(entry.median.requests_per_s for entry in run.results if entry.load.kind == "closed")
-        rates = [entry.load.amount for entry in run.results if entry.load.kind == "open"]
+        step = self.step("latency")
+        best = max(entry.median.requests_per_s for entry in step.results if entry.load.kind == "closed")
+        rates = [entry.load.amount for entry in step.results if entry.load.kind == "open"]
         rate = min(rates, key=lambda amount: abs(amount - 0.7 * best))
-        loaded, unloaded = run.find("resnet50", "open", rate), run.find("resnet50", amount=1)
+        loaded, unloaded = step.find("resnet50", "open", rate), step.find("resnet50", amount=1)
         return divide_rounds(_values(loaded, lambda entry: entry.latency_ms["p99"]), _values(unloaded, _p50))
 
     def photos(self) -> Spread:
-        return self.run("photos").ratio("resnet50_photos", STOCK_TUNED, _p50)
+        return self.step("photos").ratio("resnet50_photos", STOCK_TUNED, _p50)
 
     def overhead(self) -> Spread:
-        return self.run("overhead").ratio("nothing", STOCK, lambda entry: entry.cpu_ms_per_request)
+        return self.step("overhead").ratio("nothing", STOCK, lambda entry: entry.cpu_ms_per_request)
 
     def worker_memory(self) -> Spread:
-        return self.run("resnet50").ratio("resnet50", STOCK, lambda entry: entry.peak_process_mb)
+        return self.step("resnet50").ratio("resnet50", STOCK, lambda entry: entry.peak_process_mb)
 
     def start(self) -> Spread:
         rounds = self.document("start")["rounds"]
         return divide_rounds(*([entry[name] for entry in rounds] for name in ("ours_s", "stock_s")))
 
-    def tuning(self) -> "Tuning":
-        """Raises MissingResultsError."""
+    def tuning(self) -> TuningComparison:
+        """Compare the tuner's choice with all settings. Raises MissingResultsError."""
         everything, search = self.document("tuning-exhaustive"), self.document("tuning-search")
         candidates = self.document("tuning-confirmed")["candidates"]
         candidates.sort(key=lambda entry: statistics.median(entry["rates"]), reverse=True)
         (found,) = (entry for entry in candidates if entry["found"])
-        return Tuning(
+        return TuningComparison(
             candidates=tuple(candidates),
             share=divide_rounds(found["rates"], candidates[0]["rates"]),
             trials=(len(everything["trials"]), len(search["trials"])),
@@ -154,7 +154,7 @@ class ResultFiles:
 
     @cached_property
     def worker_shares(self) -> dict[str, float]:
-        """Of the time of a worker's main thread, in per cent, by what it does; from py-spy's stacks. Empty without."""
+        """Return the per cent of a worker's main thread that each part takes. Empty without py-spy's stacks."""
         stacks = self.folder / "worker-stacks.txt"
         found: Counter[str] = Counter()
         for line in stacks.read_text(encoding="utf-8").splitlines() if stacks.is_file() else ():
@@ -165,12 +165,15 @@ class ResultFiles:
         return {part: 100 * count / found.total() for part, count in found.items()}
 
 
-def agreement(first: Run, second: Run) -> Iterator[tuple[str, Spread, Spread, bool]]:
-    """The ratios of two runs of one command, and whether the second median lies within the first one's spread."""
+def compare_runs(first: StepResults, second: StepResults) -> Iterator[tuple[str, Spread, Spread, bool]]:
+    """Yield the ratios of two runs of one command.
+
+    The last value says whether the second median lies within the first one's spread.
+    """
     for name in [*first.peers, f"{first.baseline} (P)"]:
         kind = "in_process" if name.endswith("(P)") else "closed"
         try:
-            before, after = (run.rate_ratio(run.baseline, name, kind) for run in (first, second))
+            before, after = (step.rate_ratio(step.baseline, name, kind) for step in (first, second))
         except ConfigError:  # one of them did not start in the second run
             continue
         yield name, before, after, before.least <= after.median <= before.most
@@ -181,8 +184,8 @@ def _p50(measured: Measurement) -> float:
 
 
 def _values(result: LoadResult, value: Value) -> list[float]:
-    """Raises ConfigError where a round does not know it."""
+    """Return a figure of each round. Raises ConfigError where a round lacks it."""
     found = [value(entry) for entry in result.rounds]
     if None in found:
-        raise ConfigError(f"a round of {result.target} does not tell what was asked")
+        raise ConfigError(f"a round of {result.target} lacks the figure")
     return [entry for entry in found if entry is not None]

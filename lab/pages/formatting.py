@@ -1,0 +1,96 @@
+"""How figures look in the pages: the filters of the templates."""
+
+import re
+import statistics
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # it imports PyTorch, which takes seconds, and `render_pages.py --help` should not
+    from mar_tools.load_testing.comparison import Spread
+
+FEW = 40  # values that are listed one by one
+UNITS = {
+    "_mb_per_h": "MB/h",
+    "_per_s": "/s",
+    "_mib": "MiB",
+    "_mb": "MB",
+    "_ms": "ms",
+    "_s": "s",
+}  # suffix of a name -> unit; the first one that fits
+
+
+def format_figure(value: float | None, digits: int = 4) -> str:
+    """Return a number with so many significant digits. Large numbers have commas instead of a power of ten."""
+    if value is None:
+        return ""
+    short = f"{value:.{digits}g}"
+    return f"{float(short):,.0f}" if "e+" in short else short
+
+
+def format_spread(value: "Spread | None") -> str:
+    """Return the median of a ratio, with the least and the most of single rounds."""
+    return "" if value is None else f"{value.median:.2f} ({value.least:.2f} - {value.most:.2f})"
+
+
+def format_percent(share: float, digits: int = 1) -> str:
+    """Return a share rounded to so many digits."""
+    return f"{100 * share:.{digits}f}".rstrip("0").rstrip(".") + " %" if share else "0 %"
+
+
+def round_down_percent(share: float) -> str:
+    """Return a share rounded down: only all of them are 100 %."""
+    return f"{int(100 * share + 1e-9)} %"
+
+
+def list_values(value: Any) -> str:
+    """List counts one by one, for none may hide behind an average. Give times as median (least - most)."""
+    if not isinstance(value, list):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    if len(set(value)) == 1:
+        return f"{value[0]:g}" + (" each time" if len(value) > 1 else "")
+    if _are_counts(value) and len(value) <= FEW:
+        return ", ".join(f"{entry:g}" for entry in value)
+    ranked = sorted(value)
+    return f"{ranked[len(ranked) // 2]:.3g} ({ranked[0]:.3g} - {ranked[-1]:.3g})"
+
+
+def summarise_values(value: Any) -> str:
+    """Give the least and the most of counts that differ, and everything else as `list_values` does."""
+    if isinstance(value, list) and len(set(value)) > 1 and _are_counts(value):
+        return f"{min(value):g} - {max(value):g}"
+    return list_values(value)
+
+
+def add_unit(text: str, name: str) -> str:
+    """Write `ready_s` and `7.5` as `ready: 7.5 s`."""
+    suffix = next((suffix for suffix in UNITS if name.endswith(suffix)), "")
+    unit = f" {UNITS[suffix]}" if suffix else ""
+    return f"{name.removesuffix(suffix).replace('_', ' ')}: {text}{unit}"
+
+
+def escape_markdown(text: str) -> str:
+    """Escape what Markdown and HTML would read as theirs."""
+    return re.sub(r"([\\<>|*_`\[\]~])", r"\\\1", text)
+
+
+def protect_cell(text: str) -> str:
+    """Keep a table's cell whole. Markdown in it stays."""
+    return text.replace("|", r"\|")
+
+
+def _are_counts(values: list[float]) -> bool:
+    return all(float(entry).is_integer() for entry in values)
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "figure": format_figure,
+    "spread": format_spread,
+    "percent": format_percent,
+    "percent_down": round_down_percent,
+    "one_by_one": list_values,
+    "in_short": summarise_values,
+    "named": add_unit,
+    "escape_markdown": escape_markdown,
+    "cell": protect_cell,
+    "median": statistics.median,
+}

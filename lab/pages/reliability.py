@@ -1,0 +1,69 @@
+"""The values of docs/evidence/reliability.md."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lab.testbed.claims import BY_TESTS_ALONE, CLAIMS
+from lab.testbed.findings import Finding, read_findings
+
+# `2: after one retry: 3 answered 500; due +0.01 s, waited 0.08 to 0.09 s`, as episodes.describe_failures writes it.
+FAILURE = re.compile(r"(\d+): (after one retry: )?(\d+) (.*); due (.*), waited (.*)")
+
+
+class FailedRequests(NamedTuple):
+    """Requests of one repetition that failed alike."""
+
+    repetition: str
+    requests: str
+    due: str
+    waited: str
+
+
+def read_values(folder: Path) -> dict[str, Any]:
+    findings = sorted(read_findings(folder).values(), key=lambda finding: order_of(finding.row))
+    return {
+        "findings": findings,
+        "broken": [finding for finding in findings if not finding.held],
+        "missing": list_missing(findings),
+        "by_tests": BY_TESTS_ALONE,
+        "claims": CLAIMS,
+        "plots": sorted(path.name for path in folder.glob("*.svg")),
+        "machines": describe_machines(findings),
+        "group_failures": group_failures,
+    }
+
+
+def list_missing(findings: Sequence[Finding]) -> list[str]:
+    """Return the rows that no command has measured and no test shows alone."""
+    told = {finding.row for finding in findings}.union(BY_TESTS_ALONE)
+    return [row for row in CLAIMS if row not in told]
+
+
+def order_of(row: str) -> tuple[str, int, str]:
+    """Return a key that sorts B2 before B10."""
+    found = re.match(r"([A-Z])(\d*)(.*)", row)
+    return (found[1], int(found[2] or 0), found[3]) if found else ("~", 0, row)
+
+
+def group_failures(failures: Sequence[str]) -> dict[str, list[FailedRequests]]:
+    """Group the failures of a row by what happened. A line of another form is a group of its own, without entries."""
+    parsed = [(line, FAILURE.fullmatch(line)) for line in failures]
+    groups: dict[str, list[FailedRequests]] = {}
+    for line, found in parsed:
+        if found is None:
+            groups.setdefault(line, [])
+        else:
+            repetition, retry, count, what, due, waited = found.groups()
+            groups.setdefault(f"{retry or ''}{what}", []).append(FailedRequests(repetition, count, due, waited))
+    return groups
+
+
+def describe_machines(findings: Iterable[Finding]) -> str:
+    machines = [
+        f"{entry.machine['cpu']}, {entry.machine['cores']} cores, {entry.machine['memory_gb']} GB"
+        for entry in findings
+        if entry.machine
+    ]
+    return "; ".join(dict.fromkeys(machines)) or "none yet"
