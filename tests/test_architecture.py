@@ -52,7 +52,7 @@ LAYERS = {
         "front predicting load_testing",
         "tuning",
     ),
-    LAB: ("testbed pages peers fidelity", "hostile sweeping", "reliability", "commands"),
+    LAB: ("testbed peers fidelity", "hostile sweeping", "reliability", "pages", "commands"),
 }
 # What a backend's files import beside its own runtime, which is all else.
 SHARED = {"vision_serving", "mar_tools", "torch", "torchvision", "numpy", "orjson", "safetensors", "onnx"}
