@@ -1,5 +1,6 @@
-"""HTTP as no client library would send it: cut, endless, slow, and left behind."""
+"""HTTP as no client library would send it: byte for byte as given, cut, endless, slow, and left behind."""
 
+import io
 import random
 import re
 import select
@@ -8,12 +9,14 @@ import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 
 from mar_tools.serving.ports import LOOPBACK
 
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 READ_BYTES = 65536
 CONNECT_TIMEOUT_S = 5.0
+Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -21,23 +24,26 @@ class RawAnswer:
     """status: 0 where none came. sent: bytes until the server answered or closed. closed: by the server, in time."""
 
     status: int
+    headers: dict[str, str]
     body: bytes
     sent: int
     closed: bool
     seconds: float
 
 
-def request_head(path: str, headers: Mapping[str, str], method: str = "POST") -> bytes:
-    """Up to and with the empty line."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+def request_head(path: str, headers: Headers, method: str = "POST", host: str = "localhost") -> bytes:
+    """Return all up to and with the empty line. A list of headers may hold one twice."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in pairs)]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def send_raw(port: int, chunks: Iterable[bytes], timeout_s: float, half_close: bool = False) -> RawAnswer:
+def send_raw(
+    port: int, chunks: Iterable[bytes], timeout_s: float, half_close: bool = False, method: str = "POST"
+) -> RawAnswer:
     """Send until it is answered or all is sent, then read an answer, or until the server closes.
 
-    half_close: say that nothing more will come.
+    half_close: say that nothing more will come. method: of the request; an answer to HEAD has no body.
     """
     started, sent, received, closed = time.perf_counter(), 0, b"", True
     with socket.create_connection((LOOPBACK, port), CONNECT_TIMEOUT_S) as connection:
@@ -54,7 +60,7 @@ def send_raw(port: int, chunks: Iterable[bytes], timeout_s: float, half_close: b
             closed = False
         except OSError:
             pass  # the server closed; its answer may be there all the same
-        while closed:
+        while closed and not is_whole(received, method):
             try:
                 data = connection.recv(READ_BYTES)
             except TimeoutError:
@@ -65,20 +71,48 @@ def send_raw(port: int, chunks: Iterable[bytes], timeout_s: float, half_close: b
             if not data:
                 break
             received += data
-            if is_whole(received):
-                closed = False
-                break
-    head, _, body = received.partition(b"\r\n\r\n")
-    words = head.split(b" ", 2)
-    status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
-    return RawAnswer(status, body, sent, closed, time.perf_counter() - started)
+        else:
+            closed = False
+    status, headers, body = read_answer(received, method)
+    return RawAnswer(status, headers, body, sent, closed, time.perf_counter() - started)
 
 
-def is_whole(received: bytes) -> bool:
-    """Whether it is all of an answer. TorchServe keeps connections, some even where it was asked to close them."""
-    head, _, body = received.partition(b"\r\n\r\n")
+def is_whole(received: bytes, method: str = "POST") -> bool:
+    """Return whether it is all of an answer.
+
+    TorchServe keeps connections, some even where it was asked to close them.
+    """
+    head, end, body = received.partition(b"\r\n\r\n")
+    if end and method == "HEAD":
+        return True
+    if re.search(rb"\r\ntransfer-encoding: chunked", head, re.IGNORECASE):
+        return body.endswith(b"0\r\n\r\n")
     length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
     return length is not None and len(body) >= int(length[1])
+
+
+def read_answer(received: bytes, method: str) -> tuple[int, dict[str, str], bytes]:
+    """Read status, headers and body; status 0 where it is no answer. A body that was cut is as long as it came."""
+    response = HTTPResponse(_Received(received), method=method)  # type: ignore[arg-type]
+    try:
+        response.begin()
+    except (HTTPException, OSError):
+        return 0, {}, b""
+    try:
+        body = response.read()
+    except IncompleteRead as error:
+        body = error.partial
+    return response.status, dict(response.getheaders()), body
+
+
+class _Received:
+    """In the place of a socket that all of this came through."""
+
+    def __init__(self, received: bytes) -> None:
+        self._received = received
+
+    def makefile(self, _: str) -> io.BytesIO:
+        return io.BytesIO(self._received)
 
 
 def abandon(port: int, data: bytes) -> None:

@@ -5,16 +5,19 @@ things meanwhile and mark when it did. `send_all` sends a list over so many conn
 """
 
 import asyncio
-import random
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import aiohttp
 from yarl import URL
+
+from mar_tools.load_testing.http_client import failures, open_session
+from mar_tools.load_testing.open_loop import Pacer, draw_arrivals
 
 RETRIED = (0, 500, 503, 507)  # what a worker that ended, or a full queue, is answered with; 0: not at all
 Check = Callable[[bytes], str]  # what is wrong with a body, empty where nothing is
@@ -94,7 +97,7 @@ class Traffic:
         self._asks = iter(asks)
         self._inserted: deque[Ask] = deque()
         self._rate = rate
-        self._random = random.Random(seed)
+        self._seed = seed
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
         self._begun = threading.Event()
         self._failure: BaseException | None = None
@@ -136,24 +139,30 @@ class Traffic:
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         tasks: set[asyncio.Task[None]] = set()
-        async with self._sender.open() as session:
-            due = time.perf_counter()
-            self._begun.set()
-            while not await self._ends_before(due):
-                ask = self._inserted.popleft() if self._inserted else next(self._asks, None)
-                if ask is None:
-                    break
-                tasks = {task for task in tasks if not task.done() or task.exception()}
-                tasks.add(asyncio.create_task(self._exchange(session, ask, due)))
-                due += self._random.expovariate(self._rate)
-            await asyncio.gather(*tasks)
+        problems: list[Exception] = []
 
-    async def _ends_before(self, moment: float) -> bool:
-        try:
-            await asyncio.wait_for(self._ended.wait(), max(0.0, moment - time.perf_counter()))
-        except asyncio.TimeoutError:
-            return False
-        return True
+        def send(due: float) -> None:
+            try:
+                ask = self._inserted.popleft() if self._inserted else next(self._asks, None)
+            except Exception as error:
+                problems.append(error)
+                ask = None
+            if ask is None:
+                self._ended.set()
+            elif not self._ended.is_set():
+                tasks.difference_update([task for task in tasks if task.done() and not task.exception()])
+                tasks.add(asyncio.create_task(self._exchange(session, ask, due)))
+
+        async with self._sender.open() as session:
+            begin = time.perf_counter()
+            self._begun.set()
+            arrivals = (begin + moment for moment in draw_arrivals(self._rate, math.inf, self._seed))
+            with Pacer(arrivals, send) as pacer:
+                await self._ended.wait()
+                pacer.stop()
+            await asyncio.gather(*tasks)
+        if problems:
+            raise problems[0]
 
     async def _exchange(self, session: aiohttp.ClientSession, ask: Ask, due: float) -> None:
         self.exchanges.append(await self._sender.send(session, ask, due))
@@ -193,14 +202,8 @@ class Sender:
     timeout_s: float
     tries: int = 1
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[aiohttp.ClientSession]:
-        async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
-            timeout=aiohttp.ClientTimeout(total=self.timeout_s),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        ) as session:
-            yield session
+    def open(self) -> aiohttp.ClientSession:
+        return open_session(self.timeout_s, limit=0, force_close=True)
 
     async def send(self, session: aiohttp.ClientSession, ask: Ask, due: float) -> Exchange:
         earlier: list[Exchange] = []
@@ -216,7 +219,7 @@ class Sender:
         try:
             async with session.request(ask.method, url, data=ask.body, headers=headers) as response:
                 body = await response.read()
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+        except failures() as error:
             return Exchange(ask, due, time.perf_counter(), 0, f"no answer ({type(error).__name__})")
         problem = _judge(ask, response.status, body)
         batch_size = int(response.headers.get("X-Batch-Size", 0))

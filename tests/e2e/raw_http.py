@@ -1,14 +1,13 @@
 """One HTTP request byte for byte as given: `requests` would tidy up its path, its headers and its method first."""
 
-import socket
-from collections.abc import Iterable
-from http.client import HTTPException, HTTPResponse
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from lab.testbed.raw_http import request_head, send_raw
 from mar_tools.serving.ports import LOOPBACK
 
 TIMEOUT_S = 30.0
-Headers = Iterable[tuple[str, str]]
+Headers = Sequence[tuple[str, str]]
 
 
 class Reply(NamedTuple):
@@ -27,16 +26,9 @@ def ask(
     port: int, target: str, method: str = "GET", headers: Headers = (), body: bytes = b"", host: str = LOOPBACK
 ) -> Reply:
     """Ask a server of this machine. host: of the Host header."""
-    given = [("Host", host), ("Connection", "close"), ("Content-Length", str(len(body))), *headers]
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in given), "", ""]
-    with socket.create_connection((LOOPBACK, port), timeout=TIMEOUT_S) as connection:
-        connection.sendall("\r\n".join(lines).encode("latin-1") + body)
-        response = HTTPResponse(connection, method=method)
-        try:
-            response.begin()
-            return Reply(response.status, dict(response.getheaders()), response.read().decode("utf-8", "replace"))
-        except (HTTPException, ConnectionError):
-            return Reply(0, {}, "")
+    given = [("Connection", "close"), ("Content-Length", str(len(body))), *headers]
+    answer = send_raw(port, [request_head(target, given, method, host) + body], TIMEOUT_S, method=method)
+    return Reply(answer.status, answer.headers, answer.body.decode("utf-8", "replace"))
 
 
 def bearer(token: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""benchmark_model.py and its sister of the lab against a real TorchServe. Figures are not judged: tests run on busy machines."""
+"""benchmark_model.py and lab/compare_servers.py against TorchServe. Figures are not judged: machines may be busy."""
 
 import json
 from pathlib import Path

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mar_tools.load_testing.measurement import Record
 from mar_tools.load_testing.targets import Request, Target
@@ -19,15 +19,9 @@ TIMEOUT_S = 120.0
 class HttpClient:
     """Sends the requests of a load test to one target, by their numbers."""
 
-    def __init__(
-        self,
-        session: "aiohttp.ClientSession",
-        failures: tuple[type[Exception], ...],
-        target: Target,
-        requests: Sequence[Request],
-    ) -> None:
+    def __init__(self, session: "aiohttp.ClientSession", target: Target, requests: Sequence[Request]) -> None:
         self._session = session
-        self._failures = failures
+        self._failures = failures()
         self._url = target.url
         self._requests = [({**target.headers, **request.headers}, request.body) for request in requests]
         self._bodies: dict[bytes, bytes] = {}  # servers repeat themselves: a long test keeps each answer once
@@ -66,18 +60,32 @@ def require_aiohttp() -> None:
 
 @asynccontextmanager
 async def open_client(target: Target, requests: Sequence[Request], connections: int) -> AsyncIterator[HttpClient]:
-    """A client with at most so many connections; further requests wait for a free one.
+    """Open a client with at most so many connections; further requests wait for a free one.
+
+    Raises ConfigError without aiohttp.
+    """
+    async with open_session(TIMEOUT_S, limit=connections) as session:
+        yield HttpClient(session, target, requests)
+
+
+def open_session(timeout_s: float, **connections: Any) -> "aiohttp.ClientSession":
+    """Open a session that changes nothing of what it sends and receives. connections: how aiohttp keeps them.
 
     Raises ConfigError without aiohttp.
     """
     require_aiohttp()
     import aiohttp
 
-    failures = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections),
-        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(**connections),
+        timeout=aiohttp.ClientTimeout(total=timeout_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
-    ) as session:
-        yield HttpClient(session, failures, target, requests)
+    )
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Return what a session raises where no answer comes."""
+    import aiohttp
+
+    return aiohttp.ClientError, asyncio.TimeoutError, OSError

@@ -9,7 +9,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mar_tools.load_testing.http_client import open_client
@@ -43,7 +43,7 @@ def run_open_loop(
 
 
 def draw_arrivals(rate: float, duration_s: float, seed: int) -> Iterator[float]:
-    """Moments in seconds from the begin: a Poisson process."""
+    """Draw moments in seconds from the begin: a Poisson process."""
     generator = random.Random(seed)
     moment = generator.expovariate(rate)
     while moment < duration_s:
@@ -82,10 +82,11 @@ async def _drive(
 class Pacer:
     """Calls `send(due)` in the running event loop at each due time, on time to some 0.1 ms.
 
-    A thread sleeps until then, since an event loop wakes up to a whole millisecond late.
+    A thread sleeps until then, since an event loop wakes up to a whole millisecond late. The end of the block waits
+    for all that are due, unless `stop` was called or the block failed.
     """
 
-    due: Sequence[float]
+    due: Iterable[float]
     send: Callable[[float], None]
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -97,8 +98,12 @@ class Pacer:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            self._stop.set()
+            self.stop()
         self._thread.join()
+
+    def stop(self) -> None:
+        """Call for nothing that is due from now on."""
+        self._stop.set()
 
     def _pace(self) -> None:
         for moment in self.due:
