@@ -1,5 +1,6 @@
 """Fixtures: handlers with colour backends, commands in this process, and tiny models exported once for all tests."""
 
+import gc
 import os
 import re
 import runpy
@@ -80,6 +81,12 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         item.add_marker(pytest.mark.xdist_group(shared.get(item.path, str(item.path))))
         if folders[item.path].startswith("lab"):
             item.add_marker(pytest.mark.lab)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of every later collection of garbage: a million objects, a second when it is busy."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
