@@ -3,19 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import orjson
-
 from vision_serving.errors import ConfigError, InvalidOptionError
+from vision_serving.validation import read_json
 
 NAMED = 10  # labels that a message lists
 
 
 def read_labels(path: Path) -> list[str]:
     """`labels.json`: the label of each class id. Raises ConfigError."""
-    try:
-        labels = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable JSON file ({error})") from error
+    labels = read_json(path)
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ConfigError(f"{path}: expected a list of strings")
     return labels

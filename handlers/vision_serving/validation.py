@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -75,8 +76,22 @@ def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
+def read_json(path: Path, hint: str = "") -> Any:
+    """Read a JSON file. Raises ConfigError that names the file when it is missing or is not JSON.
+
+    hint: what to do then, for the end of the message.
+    """
+    advice = f"; {hint}" if hint else ""
+    try:
+        return orjson.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file{advice}") from error
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable JSON file ({error}){advice}") from error
+
+
 def read_yaml(path: Path) -> Any:
-    """Raises ConfigError that names the file when it is missing or is not YAML."""
+    """Read a YAML file. Raises ConfigError that names the file when it is missing or is not YAML."""
     try:
         return load_yaml(path.read_bytes())
     except FileNotFoundError as error:

@@ -6,9 +6,8 @@ from pathlib import Path
 import orjson
 
 from lab.fidelity.subjects import Library
-from mar_tools.json_files import read_json
 from vision_serving.options import Task
-from vision_serving.validation import StrictModel, parse_config
+from vision_serving.validation import StrictModel, parse_config, read_json
 
 
 class PixelDifference(StrictModel):

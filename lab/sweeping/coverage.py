@@ -12,8 +12,7 @@ from pydantic import Field
 
 from lab.sweeping.zoo import GROUPS, Group, ZooModel
 from vision_serving.config import Precision
-from vision_serving.errors import ConfigError
-from vision_serving.validation import StrictModel, parse_config
+from vision_serving.validation import StrictModel, parse_config, read_json
 
 Status = Literal["verified", "rejected", "not supported", "failed", "crashed", "timed out"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
@@ -99,10 +98,7 @@ def read_coverage(path: Path) -> Coverage:
     """Empty where there is no such file. Raises ConfigError for a damaged one."""
     if not path.is_file():
         return Coverage()
-    try:
-        document = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise ConfigError(f"{path}: damaged ({error}); restore it from git, or delete it to begin again") from error
+    document = read_json(path, "restore it from git, or delete it to begin again")
     return parse_config(Coverage, document, str(path))
 
 

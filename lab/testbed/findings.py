@@ -8,9 +8,8 @@ from typing import Any
 import orjson
 from pydantic import Field
 
-from mar_tools.json_files import read_json
 from mar_tools.machine import describe_machine
-from vision_serving.validation import StrictModel, parse_config
+from vision_serving.validation import StrictModel, parse_config, read_json
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reliability"
 

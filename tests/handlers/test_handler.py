@@ -422,7 +422,7 @@ def test_a_strip_does_not_take_memory_for_its_whole_resized_length(make_handler:
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        ({"labels.json": None}, ConfigError, "not a readable JSON file"),
+        ({"labels.json": None}, ConfigError, "labels.json: no such file"),
         ({"labels.json": b"{"}, ConfigError, "not a readable JSON file"),
         ({"labels.json": b'{"0": "red"}'}, ConfigError, "expected a list of strings"),
         ({"labels.json": b"[1, 2]"}, ConfigError, "expected a list of strings"),

@@ -8,13 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import orjson
 from pydantic import BaseModel
 
 from vision_serving.config import HandlerConfig
 from vision_serving.errors import ConfigError
 from vision_serving.options import ExplanationOptions
 from vision_serving.source_constants import read_constant
+from vision_serving.validation import read_json
 
 Card = dict[str, Any]
 
@@ -53,7 +53,7 @@ def build_card(
 
     Raises ConfigError for a manifest or verification that cannot be read.
     """
-    model = read_json(folder / MANIFEST).get("model", {})
+    model = read_object(folder / MANIFEST).get("model", {})
     card = {
         "name": model.get("modelName"),
         "version": model.get("modelVersion"),
@@ -91,7 +91,7 @@ def describe_options(model: type[BaseModel], defaults: Mapping[str, Any], **allo
 
 def read_evidence(folder: Path) -> Card | None:
     """What `verification.json` says of the artifact, with the timings of the candidate that was chosen."""
-    report = read_json(folder / "verification.json")
+    report = read_object(folder / "verification.json")
     evidence = {name: report[name] for name in EVIDENCE if report.get(name) is not None}
     chosen = next((row for row in report.get("candidates", ()) if row["verdict"] == "chosen"), None)
     if chosen is not None:
@@ -99,14 +99,9 @@ def read_evidence(folder: Path) -> Card | None:
     return evidence or None
 
 
-def read_json(path: Path) -> Card:
-    """The object in a JSON file, empty where there is none. Raises ConfigError when it cannot be read."""
-    if not path.is_file():
-        return {}
-    try:
-        document = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable JSON file ({error})") from error
+def read_object(path: Path) -> Card:
+    """Read the object in a JSON file, empty where there is none. Raises ConfigError when it cannot be read."""
+    document = read_json(path) if path.is_file() else {}
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected an object")
     return document

@@ -10,10 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from vision_serving.errors import ConfigError
-from vision_serving.validation import StrictModel, parse_config
+from vision_serving.validation import StrictModel, parse_config, read_json
 
 GOLDEN = "golden.json"
 PICTURE = "golden.png"
@@ -100,10 +98,10 @@ def read_golden(folder: Path) -> tuple[bytes, Golden] | None:
     if not path.is_file():
         return None
     try:
-        document, picture = orjson.loads(path.read_bytes()), (folder / PICTURE).read_bytes()
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable golden prediction ({error})") from error
-    return picture, parse_config(Golden, document, str(path))
+        picture = (folder / PICTURE).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: its picture cannot be read ({error})") from error
+    return picture, parse_config(Golden, read_json(path), str(path))
 
 
 def intersection_over_union(one: Box | None, other: Box | None) -> float:

@@ -34,7 +34,7 @@ from vision_serving.errors import BackendError, ConfigError, how_to_install
 from vision_serving.graphs import build_graph
 from vision_serving.labels import read_labels
 from vision_serving.options import Instances, Task, check_options, find_options
-from vision_serving.validation import StrictModel, parse_config
+from vision_serving.validation import StrictModel, parse_config, read_json
 from vision_serving.worker.model_card import digest_file
 
 
@@ -194,11 +194,7 @@ def read_manifest(folder: Path) -> ExportManifest:
     path = folder / "export.json"
     if not path.is_file():
         raise ConfigError(f"{folder}: not an export folder (no export.json); run export_model.py first")
-    try:
-        document = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise ConfigError(f"{path}: damaged ({error}); run export_model.py again") from error
-    return parse_config(ExportManifest, document, str(path))
+    return parse_config(ExportManifest, read_json(path, "run export_model.py again"), str(path))
 
 
 def load_reference(folder: Path) -> Checkpoint:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from mar_tools.json_files import read_json
 from vision_serving.errors import ConfigError
+from vision_serving.validation import read_json
 
 
 def read_labels_file(path: Path) -> list[str]:

@@ -7,11 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mar_tools.json_files import read_json
 from mar_tools.predicting.predicting import Answer, has_failed
 from mar_tools.verification.coco_files import CocoCategory, CocoImage
 from vision_serving.errors import ConfigError
-from vision_serving.validation import parse_config
+from vision_serving.validation import parse_config, read_json
 
 
 @dataclass(frozen=True)

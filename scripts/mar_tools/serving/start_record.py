@@ -6,8 +6,7 @@ from pathlib import Path
 import orjson
 from pydantic import Field
 
-from vision_serving.errors import ConfigError
-from vision_serving.validation import StrictModel, parse_config
+from vision_serving.validation import StrictModel, parse_config, read_json
 
 RECORD = "start.json"  # in the server's temporary folder
 
@@ -30,10 +29,5 @@ class StartRecord(StrictModel):
 def read_start_record(temporary: Path) -> StartRecord:
     """Empty for a server that another command started."""
     path = temporary / RECORD
-    try:
-        document = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        return StartRecord()
-    except orjson.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not readable ({error}); restart the server") from error
+    document = read_json(path, "restart the server") if path.is_file() else {}
     return parse_config(StartRecord, document, str(path))

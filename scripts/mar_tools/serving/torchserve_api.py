@@ -105,13 +105,11 @@ class TorchServeClient:
 
     def describe(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
         """One entry per version (all of them, unless one is asked for)."""
-        document: list[dict[str, Any]] = self._manage("GET", _model_path(model, version or "all"))
-        return document
+        return list(self._manage("GET", _model_path(model, version or "all")))
 
     def describe_default(self, model: str) -> dict[str, Any]:
         """The version that answers without one in the path."""
-        entry: dict[str, Any] = self._manage("GET", _model_path(model, None))[0]
-        return entry
+        return dict(self._manage("GET", _model_path(model, None))[0])
 
     def describe_card(self, model: str, version: str | None = None) -> dict[str, Any]:
         """The model card, which a worker gives: of one version, the default one unless one is named."""

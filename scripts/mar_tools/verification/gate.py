@@ -32,7 +32,7 @@ from vision_serving.handler import VisionHandler, find_shrink
 from vision_serving.labels import read_labels
 from vision_serving.options import DetectionOptions
 from vision_serving.pictures.decoding import open_image
-from vision_serving.validation import read_yaml
+from vision_serving.validation import read_json, read_yaml
 
 PACKAGES = ("torch", "torchvision", "openvino", "numpy", "Pillow")
 
@@ -162,14 +162,13 @@ def read_report(folder: Path) -> Mapping[str, Any]:
     path = folder / "verification.json"
     if not path.is_file():
         raise ConfigError(f"{folder}: not verified (no verification.json); run verify_model.py {folder} first")
-    try:
-        report: dict[str, Any] = orjson.loads(path.read_bytes())
-        missing = {"passed", "failures", "artifact_sha256", "config_sha256"} - report.keys()
-    except (orjson.JSONDecodeError, AttributeError) as error:
-        raise ConfigError(f"{path}: not a verification report; run verify_model.py {folder} again") from error
+    again = f"run verify_model.py {folder} again"
+    report = read_json(path, again)
+    found = report if isinstance(report, dict) else {}
+    missing = {"passed", "failures", "artifact_sha256", "config_sha256"} - found.keys()
     if missing:
-        raise ConfigError(f"{path}: not a verification report (no {min(missing)}); run verify_model.py {folder} again")
-    return report
+        raise ConfigError(f"{path}: not a verification report (no {min(missing)}); {again}")
+    return found
 
 
 def _image_source(verification: VerificationRecipe) -> str:

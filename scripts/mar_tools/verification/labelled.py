@@ -11,11 +11,10 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from mar_tools.images import choose_images, find_images, spread_evenly
-from mar_tools.json_files import read_json
 from mar_tools.models.recipes import VerificationRecipe
 from mar_tools.verification.coco_files import CocoCategory, CocoImage
 from vision_serving.errors import ConfigError
-from vision_serving.validation import parse_config
+from vision_serving.validation import parse_config, read_json
 
 UNLABELLED_COUNT = 16
 LABELLED_COUNT = 1000  # a candidate has minutes, and the slow ones answer few images a second

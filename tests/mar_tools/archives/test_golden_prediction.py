@@ -125,7 +125,7 @@ def test_of_a_detector_lone_boxes_are_clearer_than_doubtful_or_crowded_ones(tiny
 def test_an_archive_without_one_has_none_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     assert read_golden(tmp_path) is None
     (tmp_path / "golden.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"golden\.json: not a readable golden prediction"):
+    with pytest.raises(ConfigError, match=r"golden\.json: its picture cannot be read"):
         read_golden(tmp_path)
     (tmp_path / "golden.png").touch()
     with pytest.raises(ConfigError, match="missing key 'options'"):

@@ -204,8 +204,8 @@ def test_labels_are_read_in_both_forms(tmp_path: Path, content: object, labels: 
     ("content", "message"),
     [
         (None, "no such file"),
-        (b"{", "not valid JSON"),
-        (b"", "not valid JSON"),
+        (b"{", "not a readable JSON file"),
+        (b"", "not a readable JSON file"),
         (b"[]", "expected a list of labels"),
         (b"{}", "expected a list of labels"),
         (b"[1, 2]", "expected a list of labels"),
