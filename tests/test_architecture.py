@@ -44,7 +44,7 @@ LAYERS = {
         "handler",
     ),
     TOOLS: (
-        "command_line machine child_processes locking images json_files waiting",
+        "command_line machine child_processes locking images waiting",
         "archives models",
         "exporting",
         "verification",
