@@ -24,6 +24,7 @@ TITLES: dict[Group, str] = {
 
 def read_values(path: Path) -> dict[str, Any]:
     coverage = read_coverage(path)
+    swept = {row.backend for row in coverage.rows}
     notes: dict[str, int] = {}
     tables = {TITLES[group]: make_table(group, coverage, notes) for group in GROUPS}
     return {
@@ -31,7 +32,8 @@ def read_values(path: Path) -> dict[str, Any]:
         "counts": Counter(row.status for row in coverage.rows),
         "titles": list(TITLES.values()),
         "summary": summarise(coverage),
-        "not_swept": list_backends_without_rows(coverage),
+        "not_offered": list_not_offered(coverage),
+        "not_swept": [backend for backends in list_passes() for backend in backends if backend not in swept],
         "tables": tables,
         "notes": notes,
         "not_verified": list_not_verified(coverage, notes),
@@ -43,22 +45,18 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def summarise(coverage: Coverage) -> list[tuple[str, str, list[str]]]:
-    """Return the verified share of each group for each backend and precision, or why there is none."""
-    swept = {row.backend for row in coverage.rows}
-    lines: list[tuple[str, str, list[str]]] = []
-    for backend in (backend for backend in _list_backends() if backend in swept):
-        for precision in PRECISIONS:
-            if precision in offered_precisions(backend):
-                cells = [_share(group, (backend, precision), coverage.rows) for group in TITLES]
-            else:
-                cells = [f"not supported: {why_not_offered(backend, precision)}", *[""] * (len(TITLES) - 1)]
-            lines.append((backend, precision, cells))
-    return lines
+    """Return the verified share of each group, for each backend and precision that is offered."""
+    return [
+        (backend, precision, [_share(group, (backend, precision), coverage.rows) for group in TITLES])
+        for backend in _list_backends(coverage)
+        for precision in offered_precisions(backend)
+    ]
 
 
-def list_backends_without_rows(coverage: Coverage) -> list[str]:
-    swept = {row.backend for row in coverage.rows}
-    return [backend for backend in _list_backends() if backend not in swept]
+def list_not_offered(coverage: Coverage) -> dict[BackendPrecision, str]:
+    """Return why a backend lacks a precision."""
+    pairs = [(backend, precision) for backend in _list_backends(coverage) for precision in PRECISIONS]
+    return {pair: why_not_offered(*pair) for pair in pairs if pair[1] not in offered_precisions(pair[0])}
 
 
 def list_not_verified(coverage: Coverage, notes: dict[str, int]) -> dict[str, list[str]]:
@@ -75,7 +73,7 @@ def make_table(group: Group, coverage: Coverage, notes: dict[str, int]) -> list[
     rows = {row.key: row for row in coverage.rows if row.group == group}
     columns = [
         (backend, precision)
-        for backend in _list_backends()
+        for backend in _list_backends(coverage)
         for precision in offered_precisions(backend)
         if any((row.backend, row.precision) == (backend, precision) for row in rows.values())
     ]
@@ -99,8 +97,10 @@ def make_cell(row: Row, notes: dict[str, int]) -> str:
     return f"- ({notes.setdefault(reason, len(notes) + 1)})"
 
 
-def _list_backends() -> list[str]:
-    return [backend for backends in list_passes() for backend in backends]
+def _list_backends(coverage: Coverage) -> list[str]:
+    """Return the backends that have rows, in the order of the passes."""
+    swept = {row.backend for row in coverage.rows}
+    return [backend for backends in list_passes() for backend in backends if backend in swept]
 
 
 def _share(group: Group, column: BackendPrecision, rows: Sequence[Row]) -> str:

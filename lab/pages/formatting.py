@@ -63,9 +63,14 @@ def summarise_values(value: Any) -> str:
 
 def add_unit(text: str, name: str) -> str:
     """Write `ready_s` and `7.5` as `ready: 7.5 s`."""
+    words, unit = split_unit(name)
+    return f"{words}: {text} {unit}".rstrip()
+
+
+def split_unit(name: str) -> tuple[str, str]:
+    """Split `ready_s` into `ready` and `s`."""
     suffix = next((suffix for suffix in UNITS if name.endswith(suffix)), "")
-    unit = f" {UNITS[suffix]}" if suffix else ""
-    return f"{name.removesuffix(suffix).replace('_', ' ')}: {text}{unit}"
+    return name.removesuffix(suffix).replace("_", " "), UNITS.get(suffix, "")
 
 
 def escape_markdown(text: str) -> str:
@@ -88,8 +93,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "percent": format_percent,
     "percent_down": round_down_percent,
     "one_by_one": list_values,
-    "in_short": summarise_values,
-    "named": add_unit,
     "escape_markdown": escape_markdown,
     "cell": protect_cell,
     "median": statistics.median,

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lab.pages.formatting import add_unit, split_unit, summarise_values
 from lab.testbed.claims import BY_TESTS_ALONE, CLAIMS
 from lab.testbed.findings import Finding, read_findings
 
@@ -32,6 +33,7 @@ def read_values(folder: Path) -> dict[str, Any]:
         "plots": sorted(path.name for path in folder.glob("*.svg")),
         "machines": describe_machines(findings),
         "group_failures": group_failures,
+        "summarise_figures": summarise_figures,
     }
 
 
@@ -39,6 +41,13 @@ def list_missing(findings: Sequence[Finding]) -> list[str]:
     """Return the rows that no command has measured and no test shows alone."""
     told = {finding.row for finding in findings}.union(BY_TESTS_ALONE)
     return [row for row in CLAIMS if row not in told]
+
+
+def summarise_figures(finding: Finding) -> list[str]:
+    """Return a line for each figure, and one for all that are 0."""
+    zeros = [name for name, value in finding.measured.items() if not any(value if isinstance(value, list) else [value])]
+    lines = [add_unit(summarise_values(value), name) for name, value in finding.measured.items() if name not in zeros]
+    return [*lines, f"0: {', '.join(split_unit(name)[0] for name in zeros)}"] if zeros else lines
 
 
 def order_of(row: str) -> tuple[str, int, str]:

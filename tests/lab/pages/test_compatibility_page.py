@@ -63,14 +63,14 @@ def test_equal_reasons_share_a_number_and_are_listed_once(tmp_path: Path) -> Non
     page = render(tmp_path, *rows)
     assert line_of(page, "squeezenet1_1").count("- (1)") == 2
     assert page.count("1. no \\*kernel\\*") == 1
-    assert "| squeezenet1_1 | eager fp32: - (1)<br>openvino fp32: - (1) |" in page
+    assert "| squeezenet1_1 | eager fp32: does not run (1)<br>openvino fp32: does not run (1) |" in page
 
 
 def test_the_summary_counts_what_was_tried_and_says_what_is_not_offered(tmp_path: Path) -> None:
     page = render(tmp_path, new_row(), new_row(model="alexnet", status="rejected"), new_row("eager"))
     assert "2 of 3 combinations of model, backend and precision are verified" in page
     assert "| openvino | fp32 | 1 of 2 (50 %) | not tried | not tried |" in page
-    assert "| eager | int8 | not supported: PyTorch has no eager int8 kernels" in page
+    assert "- eager does not offer int8: PyTorch has no eager int8 kernels" in page
     assert "1 rejected." in page
 
 

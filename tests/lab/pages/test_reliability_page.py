@@ -17,7 +17,7 @@ FINDING = Finding(
     must_hold="no wrong answer",
     held=False,
     repetitions=2,
-    measured={"rate_per_s": 100.5, "ready_s": [6.25, 7.5], "failed": [0, 3]},
+    measured={"rate_per_s": 100.5, "ready_s": [6.25, 7.5], "failed": [0, 3], "wrong": [0, 0], "unanswered": 0},
     problems=("2: ready_s: 30 s, and 25 s are allowed",),
     failures=("2: 3 answered 507: <b>*bad*</b>; due +0.01 s, waited 0.08 s",),
     command="python lab/run_chaos.py B2",
@@ -39,10 +39,10 @@ def test_the_page_shows_every_figure_failure_and_what_is_not_measured(tmp_path: 
     text = render_page("reliability", tmp_path / "reliability")
     (row,) = (line for line in text.splitlines() if line.startswith("| [B2](#b2) |"))
     assert r"both \| killed" in row
-    assert "rate: 100.5 /s<br>ready: 7.5 (6.25 - 7.5) s<br>failed: 0 - 3" in row
-    assert "**NOT held**" in row
+    assert "rate: 100.5 /s<br>ready: 7.5 (6.25 - 7.5) s<br>failed: 0 - 3<br>0: wrong, unanswered |" in row
+    assert "**NOT held**, 2 times" in row
     details = text.partition("### B2")[2]
-    assert "| failed | 0, 3 |" in details
+    assert "| failed | 0, 3 |\n| wrong | 0 each time |" in details
     assert "Command: `python lab/run_chaos.py B2`." in details
     assert "- 2: ready\\_s: 30 s, and 25 s are allowed" in details
     assert "answered 507: \\<b\\>\\*bad\\*\\</b\\>" in details
