@@ -12,8 +12,7 @@ from markdown_it.token import Token
 
 ROOT = Path(__file__).resolve().parents[2]
 PARSER = MarkdownIt().enable("table")
-SENTENCE_END = re.compile(r"(?<=[.!?])[)”\"']*\s+(?=[\W\d]*[A-Z`“])")
-NOT_AN_END = re.compile(r"\b(e\.g|i\.e|vs|cf|No)\.$")
+SENTENCE_END = re.compile(r"(?<!\.\.)(?<=[.!?])[)\"']*\s+")
 WORD = re.compile(r"\w")
 
 
