@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from vision_serving.errors import InferenceError
-from vision_serving.handler import VisionHandler
 from vision_serving.options import ClassificationOptions, Options
 from vision_serving.pictures.decoding import Image
 from vision_serving.pictures.resizing import ImageBatch, preprocess_images
 from vision_serving.predictions import Classification, ClassScore, Prediction
 from vision_serving.results.postprocessing import top_k_classes
+from vision_serving.worker.service import TorchServeHandler
 
 
-class ImageClassificationHandler(VisionHandler):
+class ImageClassificationHandler(TorchServeHandler):
     """Pixels -> logits -> the best classes."""
 
     def preprocess(self, images: Sequence[Image]) -> ImageBatch:

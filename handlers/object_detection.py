@@ -8,7 +8,6 @@ from torch import Tensor
 
 from vision_serving.errors import InferenceError, InvalidOptionError
 from vision_serving.geometry import ImageGeometry
-from vision_serving.handler import VisionHandler
 from vision_serving.labels import find_class_id
 from vision_serving.options import DetectionOptions, Options
 from vision_serving.pictures.decoding import Image
@@ -17,9 +16,10 @@ from vision_serving.predictions import Detection, Detections, ImageSize, Predict
 from vision_serving.results.instances import add_instances
 from vision_serving.results.postprocessing import read_candidates, select_detections
 from vision_serving.results.tile_merging import merge_tiles
+from vision_serving.worker.service import TorchServeHandler
 
 
-class ObjectDetectionHandler(VisionHandler):
+class ObjectDetectionHandler(TorchServeHandler):
     """Pixels -> box candidates -> thresholds and NMS -> boxes in the source image."""
 
     def preprocess(self, images: Sequence[Image]) -> ImageBatch:

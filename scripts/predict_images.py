@@ -36,8 +36,7 @@ from mar_tools.predicting.predicting import (
     read_prediction,
 )
 from mar_tools.serving.torchserve_api import TorchServeClient, read_address
-from vision_serving.answers.drawing import draw_prediction
-from vision_serving.answers.reopening import open_picture
+from vision_serving.answers.drawing import draw_prediction, open_picture
 from vision_serving.config import ImageLimits
 from vision_serving.errors import ConfigError, RequestError, VisionServingError
 from vision_serving.requests.payload import parse_options_header

@@ -30,8 +30,8 @@ from mar_tools.models.handlers_by_task import HANDLERS
 from mar_tools.models.recipes import Recipe, read_recipe
 from mar_tools.verification.gate import read_report, verify_export
 from vision_serving.backends import BACKENDS
-from vision_serving.handler import VisionHandler
 from vision_serving.options import Task
+from vision_serving.worker.service import TorchServeHandler
 
 CPU = torch.device("cpu")
 
@@ -50,7 +50,7 @@ CPU_BACKENDS = [
     for name in BACKENDS
     if name in ON_CPU
 ]
-MakeHandler = Callable[..., VisionHandler]
+MakeHandler = Callable[..., TorchServeHandler]
 MakeRecipe = Callable[..., Path]
 RunHere = Callable[..., "subprocess.CompletedProcess[str]"]
 OncePerRun = Callable[[str, Callable[[], object]], None]
@@ -132,7 +132,7 @@ def colour_backends(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_handler(tmp_path: Path, colour_backends: None) -> MakeHandler:
     """A loaded handler of a task with a colour backend; keywords go into its `handler:` section."""
 
-    def make(task: Task, **section: Any) -> VisionHandler:
+    def make(task: Task, **section: Any) -> TorchServeHandler:
         handler = HANDLERS[task]()
         handler.load(write_model_dir(tmp_path / task, task, **section), CPU)
         return handler

@@ -40,8 +40,9 @@ LAYERS = {
         "results",
         "explaining",
         "answers",
-        "batching worker",
+        "batching",
         "handler",
+        "worker",
     ),
     TOOLS: (
         "command_line machine child_processes locking images waiting",

@@ -1,86 +1,102 @@
 """Prepared images through the model in batches, each with a result or an error of its own."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from vision_serving.errors import RequestError
-from vision_serving.foreign_errors import is_device_lost, is_out_of_memory, release_memory, to_request_error
+from vision_serving.foreign_errors import is_device_lost, is_out_of_memory, release_memory, to_request_error, try_stage
 from vision_serving.geometry import ImageGeometry
 from vision_serving.metrics import StageTimings
 from vision_serving.options import Options
-from vision_serving.pictures.preparation import Item, group_items
+from vision_serving.pictures.preparation import PreparedImage
 from vision_serving.pictures.resizing import ImageBatch, join_batches
 from vision_serving.predictions import Prediction
-from vision_serving.requests.contents import Place
-from vision_serving.results.outcome import ItemResult
+from vision_serving.requests.contents import ImageIndex
+from vision_serving.results.outcome import ImageResult
 
-Infer: TypeAlias = Callable[[ImageBatch], dict[str, Tensor]]
-Postprocess: TypeAlias = Callable[[Mapping[str, Tensor], ImageBatch, Sequence[Options]], list[Prediction]]
-Join: TypeAlias = Callable[[Sequence[Prediction], Sequence[ImageGeometry], Options], Prediction]
 PartResult: TypeAlias = Prediction | RequestError  # of an image, or of one of its tiles
 
 
-class Batcher:
-    """Runs batches of up to `limit` images. join: what is seen of an image, and of its tiles, becomes its answer."""
+class ModelStages(Protocol):
+    """What a model does with a batch, and with what it found in the parts of an image: a VisionHandler."""
 
-    def __init__(self, infer: Infer, postprocess: Postprocess, join: Join, limit: int, device: torch.device) -> None:
-        self._infer = infer
-        self._postprocess = postprocess
-        self._join = join
+    def inference(self, batch: ImageBatch) -> dict[str, Tensor]: ...
+
+    def postprocess(
+        self, outputs: Mapping[str, Tensor], batch: ImageBatch, options: Sequence[Options]
+    ) -> list[Prediction]: ...
+
+    def join(
+        self, predictions: Sequence[Prediction], geometries: Sequence[ImageGeometry], options: Options
+    ) -> Prediction: ...
+
+
+class Batcher:
+    """Runs batches of up to `limit` images."""
+
+    def __init__(self, model: ModelStages, limit: int, device: torch.device) -> None:
+        self._model = model
         self._limit = limit
         self._device = device
 
-    def predict(self, items: Sequence[Item], timings: StageTimings) -> dict[Place, ItemResult]:
-        """Results by place. Items that share a place, tiles of one image, have one result together."""
-        parts: dict[Place, list[tuple[Item, PartResult]]] = {}
-        for group in group_items(items, self._limit):
-            for item, result in zip(group, self._predict_group(group, timings), strict=True):
-                parts.setdefault(item.place, []).append((item, result))
-        return {place: self._join_parts(found, timings) for place, found in parts.items()}
+    def predict(self, images: Sequence[PreparedImage], timings: StageTimings) -> dict[ImageIndex, ImageResult]:
+        """Return a result per index. An image and its tiles have one index, and one result together."""
+        parts: dict[ImageIndex, list[tuple[PreparedImage, PartResult]]] = {}
+        for group in _group_by_size(images, self._limit):
+            for image, result in zip(group, self._predict_group(group, timings), strict=True):
+                parts.setdefault(image.index, []).append((image, result))
+        return {index: self._join_parts(found, timings) for index, found in parts.items()}
 
-    def run(self, items: Sequence[Item], timings: StageTimings) -> list[Prediction]:
-        """One prediction per item, or whatever the model raises."""
-        batch = join_batches([item.batch for item in items])
+    def run(self, images: Sequence[PreparedImage], timings: StageTimings) -> list[Prediction]:
+        """Return one prediction per image, or raise whatever the model raises."""
+        batch = join_batches([image.batch for image in images])
         with timings.measure("inference"):
-            outputs = self._infer(batch)
+            outputs = self._model.inference(batch)
         with timings.measure("postprocess"):
-            predictions = self._postprocess(outputs, batch, [item.options for item in items])
-        if len(predictions) != len(items):
-            raise ValueError(f"{len(predictions)} predictions of {len(items)} images")
+            predictions = self._model.postprocess(outputs, batch, [image.options for image in images])
+        if len(predictions) != len(images):
+            raise ValueError(f"{len(predictions)} predictions of {len(images)} images")
         return predictions
 
-    def _predict_group(self, items: Sequence[Item], timings: StageTimings, again: bool = False) -> list[PartResult]:
-        """Results in order. A batch that fails is halved until the items that make it fail stand alone.
+    def _predict_group(
+        self, images: Sequence[PreparedImage], timings: StageTimings, again: bool = False
+    ) -> list[PartResult]:
+        """Return results in order. A batch that fails is halved until the images that make it fail stand alone.
 
         Where memory ran out it is given back first; on a GPU, which others share, one image is then tried once more.
         """
         try:
-            return list(self.run(items, timings))
-        except Exception as error:  # the border: whatever a model raises becomes the answer of the item that caused it
+            return list(self.run(images, timings))
+        except Exception as error:
             starved = is_out_of_memory(error)
             final = again or not starved or self._device.type != "cuda"
-            if (len(items) == 1 and final) or is_device_lost(error):
-                return [to_request_error(error)] * len(items)
+            if (len(images) == 1 and final) or is_device_lost(error):
+                return [to_request_error(error)] * len(images)
         if starved:
             release_memory()
-        if len(items) == 1:
-            return self._predict_group(items, timings, again=True)
-        middle = len(items) // 2
-        return [*self._predict_group(items[:middle], timings), *self._predict_group(items[middle:], timings)]
+        if len(images) == 1:
+            return self._predict_group(images, timings, again=True)
+        middle = len(images) // 2
+        return [*self._predict_group(images[:middle], timings), *self._predict_group(images[middle:], timings)]
 
-    def _join_parts(self, found: Sequence[tuple[Item, PartResult]], timings: StageTimings) -> ItemResult:
-        """The result of one image; that of any part that failed, for an answer without it would be a wrong one."""
+    def _join_parts(self, found: Sequence[tuple[PreparedImage, PartResult]], timings: StageTimings) -> ImageResult:
+        """Return the result of one image; that of any part that failed, for an answer without it would be wrong."""
         predictions = []
         for _, result in found:
             if isinstance(result, RequestError):
                 return result
             predictions.append(result)
-        geometries = [item.batch.geometries[0] for item, _ in found]
-        try:
-            with timings.measure("postprocess"):
-                return self._join(predictions, geometries, found[0][0].options)
-        except Exception as error:  # the border, as above
-            return to_request_error(error)
+        geometries = [image.batch.geometries[0] for image, _ in found]
+        with timings.measure("postprocess"):
+            return try_stage("inference", self._model.join, predictions, geometries, found[0][0].options)
+
+
+def _group_by_size(images: Sequence[PreparedImage], limit: int) -> list[list[PreparedImage]]:
+    """Return groups that can share a batch: images of one model size, `limit` at a time."""
+    sizes: dict[tuple[int, int], list[PreparedImage]] = {}
+    for image in images:
+        sizes.setdefault(image.batch.size_hw, []).append(image)
+    return [alike[start : start + limit] for alike in sizes.values() for start in range(0, len(alike), limit)]

@@ -12,7 +12,7 @@ from vision_serving.validation import StrictModel, parse_config, read_yaml
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 DeviceType = Literal["cpu", "cuda"]
 
-SizeHW = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+PositiveHW = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 RGB = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
 PositiveRGB = tuple[Positive, Positive, Positive]
@@ -38,15 +38,15 @@ class ResizeConfig(StrictModel):
     """
 
     mode: Literal["shortest_edge", "exact", "cover", "letterbox", "bounded_edges"]
-    size: Annotated[int, Field(gt=0)] | SizeHW
+    size: Annotated[int, Field(gt=0)] | PositiveHW
     max_size: Annotated[int, Field(gt=0)] | None = None
     multiple_of: Annotated[int, Field(gt=1)] | None = None
-    pad_size: SizeHW | None = None
+    pad_size: PositiveHW | None = None
     pad_place: Literal["centre", "top_left"] = "centre"
     pad_value: Level | tuple[Level, Level, Level] = 114
 
     @property
-    def canvas(self) -> SizeHW | None:
+    def canvas(self) -> PositiveHW | None:
         """What every picture is filled up to; None where none is."""
         if self.mode != "letterbox":
             return self.pad_size
@@ -89,7 +89,7 @@ class PreprocessingConfig(StrictModel):
     """
 
     resize: ResizeConfig
-    crop: SizeHW | None = None
+    crop: PositiveHW | None = None
     crop_offset: Literal["round", "floor"] = "round"
     interpolation: Interpolation = "bilinear"
     antialias: bool = True

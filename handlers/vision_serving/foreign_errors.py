@@ -1,9 +1,23 @@
-"""The border of one image: whatever a decoder or a model raises becomes the error of its answer."""
+"""The borders: whatever a decoder, a model or a handler of one's own raises costs as few answers as it can.
+
+Six places catch everything. Four serve requests:
+
+    try_stage (here)        one request that cannot be read, one image that cannot be prepared, joined or explained,
+                            one answer that cannot be encoded or drawn
+    pictures/decoding.py    one file: what its decoder raises makes it a damaged image, which is a 400
+    batching.py             one batch: it is halved until the images that make the model fail stand alone
+    handler.py              all requests of a batch: after a failure that belongs to no image each of them runs alone
+
+Two load archives: `worker/guard.py`, because TorchServe reports the reason of our own errors alone, and
+`graphs/sources.py`, because a network's code is the user's.
+"""
 
 import gc
 import logging
 import textwrap
 import traceback
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 
@@ -26,12 +40,24 @@ OUT_OF_MEMORY = (
 # How errors of CUDA begin in the texts of PyTorch, ONNX Runtime, TensorRT, cuDNN and cuBLAS.
 OF_CUDA = ("cuda error", "cuda failure", "cuda runtime", "cuda_error", "cudaerror", "cudnn_status", "cublas_status")
 
-
 READ_CHARS = 20_000
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def try_stage(
+    stage: str, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Result | RequestError:
+    """Return what a call gives, or whatever it raises as the error of one answer. stage: for the log and the answer."""
+    try:
+        return call(*args, **kwargs)
+    except Exception as error:
+        return to_request_error(error, stage)
 
 
 def to_request_error(error: Exception, stage: str = "inference") -> RequestError:
-    """The error as it is, where it is ours; of others the reason goes into the log alone."""
+    """Return the error as it is, where it is ours; of others the reason goes into the log alone."""
     if isinstance(error, RequestError):
         return error.without_frames()
     # Indented: TorchServe takes lines that begin with [METRICS] or [PID] for its own, and the text is anyone's.
@@ -45,7 +71,7 @@ def to_request_error(error: Exception, stage: str = "inference") -> RequestError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Of the machine or of a GPU, whichever runtime says so."""
+    """Return whether memory ran out, that of the machine or of a GPU, whichever runtime says so."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = _beginning_of(error)
@@ -53,7 +79,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether a runtime is of no more use: after an error of CUDA, such as an illegal access, all later calls fail."""
+    """Return whether a runtime is of no more use: after some errors of CUDA all later calls fail."""
     if isinstance(error, DeviceLostError):
         return True
     text = _beginning_of(error)
@@ -69,7 +95,7 @@ def is_device_lost(error: BaseException) -> bool:
 
 
 def _beginning_of(error: BaseException) -> str:
-    """In small letters. A text may be as long as what a client sent, and is searched many times."""
+    """Return a text in small letters. It may be as long as what a client sent, and is searched many times."""
     return str(error)[:READ_CHARS].lower()
 
 

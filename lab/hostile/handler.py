@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from image_classification import ImageClassificationHandler
-from vision_serving.answers.responses import Response
+from vision_serving.answers.responses import ModelIdentity, Response
 from vision_serving.errors import RequestError
 from vision_serving.metrics import StageTimings
 from vision_serving.options import ClassificationOptions, Options
@@ -72,7 +72,9 @@ class HostileClassificationHandler(ImageClassificationHandler):
                 predictions[index] = ANSWERS[option.top_k]()
         return predictions
 
-    def _headers(self, responses: Sequence[Response], timings: StageTimings) -> dict[str, str]:
+    def response_headers(
+        self, responses: Sequence[Response], model: ModelIdentity, timings: StageTimings
+    ) -> dict[str, str]:
         odd = HEADERS if self.has_odd_headers else {}
         self.has_odd_headers = False
-        return {**super()._headers(responses, timings), **odd}
+        return {**super().response_headers(responses, model, timings), **odd}

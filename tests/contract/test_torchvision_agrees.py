@@ -19,13 +19,11 @@ from image_classification import ImageClassificationHandler
 from mar_tools.models.sources.torchvision import default_options, preprocessing_of_detector, preprocessing_of_preset
 from mar_tools.models.weights import load_weights
 from object_detection import ObjectDetectionHandler
-from vision_serving.batching import Batcher
 from vision_serving.config import HandlerConfig, PreprocessingConfig
 from vision_serving.graphs import build_graph
 from vision_serving.graphs.sources import NetworkSource, build_network
 from vision_serving.handler import VisionHandler
 from vision_serving.pictures.decoding import Image
-from vision_serving.pictures.preparation import Preparer
 from vision_serving.predictions import Classification, Detections
 from vision_serving.requests.payload import Payload
 
@@ -46,12 +44,9 @@ class GraphBackend:
 
 
 def handler_of(handler: VisionHandler, network: nn.Module, config: HandlerConfig) -> VisionHandler:
-    handler.config = config
-    handler._preparer = Preparer(handler.preprocess, config.limits, threads=1)
-    handler.labels = [str(index) for index in range(NUM_CLASSES)]
-    handler.backend = GraphBackend(build_graph(network, config.task, config.preprocessing))  # type: ignore[assignment]
-    limit = config.max_images_per_inference
-    handler._batcher = Batcher(handler.inference, handler.postprocess, handler.join, limit, torch.device("cpu"))
+    labels = [str(index) for index in range(NUM_CLASSES)]
+    backend = GraphBackend(build_graph(network, config.task, config.preprocessing))
+    handler.assemble(config, labels, backend)  # type: ignore[arg-type]
     return handler
 
 

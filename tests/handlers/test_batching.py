@@ -1,5 +1,6 @@
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from vision_serving.foreign_errors import is_device_lost, is_out_of_memory, to_r
 from vision_serving.geometry import ImageGeometry
 from vision_serving.metrics import StageTimings
 from vision_serving.options import ClassificationOptions, Options
-from vision_serving.pictures.preparation import Item
+from vision_serving.pictures.preparation import PreparedImage
 from vision_serving.pictures.resizing import ImageBatch
 from vision_serving.predictions import Classification, ClassScore, Prediction
 
@@ -19,18 +20,34 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 ILLEGAL = "CUDA error: an illegal memory access was encountered"
 
 
-def postprocess(outputs: Mapping[str, Tensor], batch: ImageBatch, options: Sequence[Options]) -> list[Prediction]:
-    return [Classification((ClassScore(int(value), "", 1.0),)) for value in outputs["value"]]
+@dataclass(frozen=True)
+class Stages:
+    """Of a model that answers with the value of each image."""
+
+    infer: Callable[[ImageBatch], dict[str, Tensor]]
+
+    def inference(self, batch: ImageBatch) -> dict[str, Tensor]:
+        return self.infer(batch)
+
+    def postprocess(
+        self, outputs: Mapping[str, Tensor], batch: ImageBatch, options: Sequence[Options]
+    ) -> list[Prediction]:
+        return [Classification((ClassScore(int(value), "", 1.0),)) for value in outputs["value"]]
+
+    def join(
+        self, predictions: Sequence[Prediction], geometries: Sequence[ImageGeometry], options: Options
+    ) -> Prediction:
+        return predictions[0]
 
 
 def run(infer: Callable[[ImageBatch], dict[str, Tensor]], count: int, device: torch.device) -> list[object]:
     """What becomes of images of the values 0, 1, ...: the value of each, or its error's type."""
     geometry = ImageGeometry((1, 1), (1, 1), (0, 0))
     items = [
-        Item((value, 0), ImageBatch(torch.full((1, 1, 1, 3), value, dtype=torch.uint8), (geometry,)), OPTIONS)
+        PreparedImage((value, 0), ImageBatch(torch.full((1, 1, 1, 3), value, dtype=torch.uint8), (geometry,)), OPTIONS)
         for value in range(count)
     ]
-    results = Batcher(infer, postprocess, lambda parts, *_: parts[0], 8, device).predict(items, StageTimings())
+    results = Batcher(Stages(infer), 8, device).predict(items, StageTimings())
     found = [results[value, 0] for value in range(count)]
     return [f.classes[0].class_id if isinstance(f, Classification) else type(f) for f in found]
 

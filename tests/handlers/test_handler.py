@@ -45,18 +45,19 @@ from vision_serving.errors import (
     RequestError,
     VisionServingError,
 )
-from vision_serving.handler import VisionHandler, choose_device
+from vision_serving.handler import VisionHandler
 from vision_serving.predictions import Classification, Detections
 from vision_serving.requests.contents import Pixels
 from vision_serving.requests.payload import Payload, parse_payload
-from vision_serving.results.outcome import ItemResult, Outcome
+from vision_serving.results.outcome import ImageResult, Outcome
+from vision_serving.worker.service import TorchServeHandler, choose_device
 
 
 def one(*images: bytes | RequestError, **options: Any) -> Payload:
     return Payload(images=images, options=options)
 
 
-def summary(item: ItemResult) -> object:
+def summary(item: ImageResult) -> object:
     """The best label, or the type of the error."""
     if isinstance(item, RequestError):
         return type(item)
@@ -484,7 +485,9 @@ def test_a_backend_that_gives_too_few_rows_is_an_error_of_the_images(make_handle
 # The TorchServe side
 
 
-def answers(handler: VisionHandler, rows: list[dict[str, Any]], headers: list[dict[str, Any]]) -> list[tuple[int, Any]]:
+def answers(
+    handler: TorchServeHandler, rows: list[dict[str, Any]], headers: list[dict[str, Any]]
+) -> list[tuple[int, Any]]:
     """The status and parsed body of each request of a batch, through TorchServe's own context."""
     context = new_context(Path(), headers)
     bodies = handler.handle(rows, context)
@@ -522,7 +525,6 @@ def test_a_mixed_batch_is_answered_each_in_its_own_form(make_handler: MakeHandle
     multipart["second"], multipart["top_k"] = {"content-type": "image/png"}, {"content-type": ""}
     headers: list[dict[str, Any]] = [{}, {}, JSON, {}, multipart, {"X-Inference-Options": "top_k=1"}, JSON, JSON]
     handler = make_handler("classification", options={"top_k": 2})
-    handler.name = "colours"
     found = answers(handler, rows, headers)
     assert [status for status, _ in found] == [200, 400, 200, 400, 200, 200, 200, 400]
     bodies = [body for _, body in found]
@@ -559,7 +561,6 @@ def test_a_wrong_option_is_422_in_every_form(
 def test_every_answer_carries_the_headers_of_the_contract(make_handler: MakeHandler) -> None:
     handler = make_handler("classification")
     context = new_context(Path(), [{}, {}])
-    handler.version = "1.5"
     handler.handle([{"body": png(RED)}, {"body": b"garbage"}], context)
     for index in range(2):
         headers = context.get_response_headers(index)
@@ -586,10 +587,9 @@ def test_a_batch_of_broken_requests_alone_is_answered(make_handler: MakeHandler)
     assert [status for status, _ in found] == [400, 400, 400]
 
 
-def test_initialize_loads_warms_up_and_takes_the_version_of_the_manifest(tmp_path: Path, colour_backends: None) -> None:
+def test_initialize_loads_and_warms_up(tmp_path: Path, colour_backends: None) -> None:
     handler = ImageClassificationHandler()
     handler.initialize(new_context(write_model_dir(tmp_path, "classification"), batch_size=4))
-    assert handler.version == "1.5"
     assert batches_of(handler) == [(1, 16, 16, 3), (4, 16, 16, 3)]
 
 

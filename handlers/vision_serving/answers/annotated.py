@@ -4,19 +4,17 @@ import io
 
 import PIL.Image
 
-from vision_serving.answers.drawing import draw_prediction
-from vision_serving.answers.reopening import open_picture
-from vision_serving.answers.responses import Response, ServedModel, encode_response
+from vision_serving.answers.drawing import draw_prediction, open_picture
+from vision_serving.answers.responses import ModelIdentity, Response, encode_response
 from vision_serving.config import HandlerConfig
 from vision_serving.errors import RequestError
 from vision_serving.explaining.heat_maps import draw_explanation
-from vision_serving.foreign_errors import to_request_error
 from vision_serving.metrics import StageTimings
 from vision_serving.options import DetectionOptions, MaskOptions, Options
 from vision_serving.pictures.decoding import wrap_pixels
 from vision_serving.predictions import Explanation, Prediction
 from vision_serving.requests.accept import JSON_TYPE, PICTURE_TYPES
-from vision_serving.requests.contents import Picture, Pixels
+from vision_serving.requests.contents import Pixels, SentImage
 from vision_serving.requests.payload import Payload
 from vision_serving.results.outcome import Outcome
 
@@ -34,33 +32,28 @@ def options_for_drawing(options: Options) -> Options:
 
 
 def encode_answer(
-    payload: Payload, outcome: Outcome, model: ServedModel, config: HandlerConfig, timings: StageTimings
+    payload: Payload, outcome: Outcome, model: ModelIdentity, config: HandlerConfig, timings: StageTimings
 ) -> Response:
-    """The answer in the media type that its request prefers; an error is JSON always. Never raises."""
+    """Return the answer in the media type that its request prefers; an error is always JSON."""
     item = outcome.items[0]
     if payload.answer_type == JSON_TYPE or isinstance(item, RequestError):
         return encode_response(outcome, model)
     with timings.measure("draw"):
-        try:
-            body = encode_picture(payload.images[0], item, payload.answer_type, config)
-        except Exception as error:  # the border: whatever happens to a picture stays with its request
-            return encode_response(Outcome((to_request_error(error, "drawing"),), outcome.form, outcome.wishes), model)
+        body = encode_annotated(payload.images[0], item, payload.answer_type, config)
     return Response(200, body, payload.answer_type)
 
 
-def encode_picture(picture: Picture, item: Prediction | Explanation, media_type: str, config: HandlerConfig) -> bytes:
-    assert not isinstance(picture, RequestError)  # what has a prediction could be read
-    file_format, buffer = PICTURE_TYPES[media_type], io.BytesIO()
-    if isinstance(picture, Pixels):
-        pixels = wrap_pixels(picture.data, (picture.height, picture.width), config.limits)
-        drawn = draw_item(PIL.Image.fromarray(pixels), item)
+def encode_annotated(sent: SentImage, item: Prediction | Explanation, media_type: str, config: HandlerConfig) -> bytes:
+    """Draw what was found onto the image as it came. Raises a RequestError where it cannot be decoded again."""
+    assert not isinstance(sent, RequestError)  # what has a prediction could be read
+    if isinstance(sent, Pixels):
+        picture = PIL.Image.fromarray(wrap_pixels(sent.data, (sent.height, sent.width), config.limits))
     else:
-        drawn = draw_item(open_picture(picture, config.limits, config.colours), item)
+        picture = open_picture(sent, config.limits, config.colours)
+    if isinstance(item, Explanation):
+        drawn = draw_explanation(item, picture, HEAT_MAP_SIDE)
+    else:
+        drawn = draw_prediction(picture, item)
+    file_format, buffer = PICTURE_TYPES[media_type], io.BytesIO()
     drawn.save(buffer, file_format, **ENCODER_OPTIONS[file_format])
     return buffer.getvalue()
-
-
-def draw_item(picture: PIL.Image.Image, item: Prediction | Explanation) -> PIL.Image.Image:
-    if isinstance(item, Explanation):
-        return draw_explanation(item, picture, HEAT_MAP_SIDE)
-    return draw_prediction(picture, item)

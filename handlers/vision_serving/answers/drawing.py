@@ -1,6 +1,7 @@
 """A prediction drawn onto its picture: boxes with labels, or the best classes with bars below.
 
-`DRAWERS` has a function for each kind of prediction. Masks and keypoints are not drawn.
+`DRAWERS` has a function for each kind of prediction. Masks and keypoints are not drawn. Nothing here imports PyTorch:
+commands that draw do not wait for it.
 """
 
 import colorsys
@@ -13,7 +14,9 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from vision_serving.answers.label_placement import RGB, Rectangle, contrast, place_labels, shorten, spell
+from vision_serving.answers.label_placement import Colour, Rectangle, contrast, fit_text, place_labels, spell
+from vision_serving.config import ColourConfig, ImageLimits
+from vision_serving.pictures.decoding import open_image, read_picture, shrink_jpeg
 from vision_serving.predictions import Classification, ClassScore, Detection, Detections, Prediction
 
 # As a PNG such a picture has at most 6 MB, whatever is in it: TorchServe ends a worker whose answer is over
@@ -27,11 +30,11 @@ LABEL_WIDTH = 16  # font sizes; a label may be as wide as its box where that is 
 MAX_LABELS = 200  # of more boxes only the best get one
 MAX_ROWS = 20
 
-WHITE: RGB = (255, 255, 255)
-BLACK: RGB = (0, 0, 0)
-DARK: RGB = (32, 32, 32)
-TRACK: RGB = (225, 225, 225)
-BESIDE: RGB = (240, 240, 240)  # beside a strip that is narrower than what is written on it
+WHITE: Colour = (255, 255, 255)
+BLACK: Colour = (0, 0, 0)
+DARK: Colour = (32, 32, 32)
+TRACK: Colour = (225, 225, 225)
+BESIDE: Colour = (240, 240, 240)  # beside a strip that is narrower than what is written on it
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 LIGHTNESSES = (0.4, 0.55, 0.28)
 
@@ -51,10 +54,23 @@ class Canvas:
         return int(sum(self.font.getmetrics()))
 
 
+def open_picture(encoded: bytes, limits: ImageLimits, colours: ColourConfig | None = None) -> PIL.Image.Image:
+    """Decode an image once more, to be drawn on: Colour, upright, a large JPEG at a part of its size.
+
+    Raises a RequestError as `decoding.decode_image` does.
+    """
+    with open_image(encoded, limits, _shrink_to_canvas) as opened:
+        return read_picture(opened, colours or ColourConfig())
+
+
+def _shrink_to_canvas(opened: PIL.Image.Image) -> None:
+    shrink_jpeg(opened, lambda size_hw: 1 / picture_scale(size_hw[1], size_hw[0]))
+
+
 def draw_prediction(image: PIL.Image.Image, prediction: Prediction) -> PIL.Image.Image:
     """A new RGB picture of at most MAX_SIDE x MAX_SIDE and about MAX_PIXELS pixels.
 
-    image: RGB, upright; it may be smaller than its source, of which the prediction knows the size.
+    image: Colour, upright; it may be smaller than its source, of which the prediction knows the size.
     """
     return DRAWERS[type(prediction)](_new_canvas(image), prediction)
 
@@ -65,7 +81,7 @@ def picture_scale(width: int, height: int) -> float:
     return min(enlarged, MAX_SIDE / max(width, height), math.sqrt(MAX_PIXELS / (width * height)))
 
 
-def class_colour(class_id: int) -> RGB:
+def class_colour(class_id: int) -> Colour:
     """Always the same of a class; neighbours in number are far apart on the wheel of colours."""
     hue = (class_id * GOLDEN_RATIO) % 1.0
     channels = colorsys.hls_to_rgb(hue, LIGHTNESSES[class_id % len(LIGHTNESSES)], 0.85)
@@ -73,7 +89,7 @@ def class_colour(class_id: int) -> RGB:
     return red, green, blue
 
 
-def ink_on(colour: RGB) -> RGB:
+def ink_on(colour: Colour) -> Colour:
     """White or black, whichever is read better. One of them always has a contrast of 4.5 (WCAG AA) or more."""
     return max((WHITE, BLACK), key=lambda ink: contrast(ink, colour))
 
@@ -108,7 +124,7 @@ def _scale_box(detection: Detection, prediction: Detections, picture_size: tuple
     return left, top, max(left, round(x2 * scale_x) - 1), max(top, round(y2 * scale_y) - 1)
 
 
-def _draw_box(draw: PIL.ImageDraw.ImageDraw, box: Rectangle, colour: RGB, line_width: int) -> None:
+def _draw_box(draw: PIL.ImageDraw.ImageDraw, box: Rectangle, colour: Colour, line_width: int) -> None:
     """A frame within the box; a thin line around it, and one within, keep it visible on its own colour."""
     x1, y1, x2, y2 = box
     draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=ink_on(colour), width=line_width + 2)
@@ -133,7 +149,7 @@ def _label_text(detection: Detection, box: Rectangle, canvas: Canvas) -> str:
     score = f"  {detection.score:.2f}"
     room = min(canvas.image.width, max(LABEL_WIDTH * canvas.font.size, box[2] - box[0])) - 2 * canvas.padding
     label = spell(detection.label) or f"class {detection.class_id}"
-    return shorten(label, canvas.font, room - canvas.font.getlength(score)) + score
+    return fit_text(label, canvas.font, room - canvas.font.getlength(score)) + score
 
 
 def _draw_classes(canvas: Canvas, prediction: Classification) -> PIL.Image.Image:
@@ -159,7 +175,7 @@ def _draw_class(draw: PIL.ImageDraw.ImageDraw, entry: ClassScore, canvas: Canvas
     score = f"{entry.score:.3f}"
     score_width = canvas.font.getlength(score)
     label = spell(entry.label) or f"class {entry.class_id}"
-    draw.text((left, top), shorten(label, canvas.font, right - left - score_width - left), fill=DARK, font=canvas.font)
+    draw.text((left, top), fit_text(label, canvas.font, right - left - score_width - left), fill=DARK, font=canvas.font)
     draw.text((right - score_width, top), score, fill=DARK, font=canvas.font)
     bar_top = top + canvas.line_height + canvas.padding // 2
     bar_bottom = bar_top + canvas.line_height // 4

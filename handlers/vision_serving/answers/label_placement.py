@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-RGB: TypeAlias = tuple[int, int, int]
+Colour: TypeAlias = tuple[int, int, int]
 Rectangle: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom
 Size: TypeAlias = tuple[int, int]  # width, height
-Place: TypeAlias = tuple[int, int]
+Corner: TypeAlias = tuple[int, int]  # left, top
 
 MAX_CHARS = 200
 ELLIPSIS = "…"
@@ -19,13 +19,13 @@ CHARACTERS = frozenset(map(chr, range(32, 127))) | frozenset("©«°±´·»‘�
 STEPS_INSIDE = 8  # places for a label down the inside of its box
 
 
-def contrast(first: RGB, second: RGB) -> float:
-    """The contrast ratio of two sRGB colours, from 1 to 21 (WCAG 2)."""
+def contrast(first: Colour, second: Colour) -> float:
+    """The contrast ratio of two sColour colours, from 1 to 21 (WCAG 2)."""
     darker, lighter = sorted((_luminance(first), _luminance(second)))
     return (lighter + 0.05) / (darker + 0.05)
 
 
-def _luminance(colour: RGB) -> float:
+def _luminance(colour: Colour) -> float:
     channels = [value / 255 for value in colour]
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
@@ -42,7 +42,7 @@ def _without_accents(character: str) -> str:
     return "".join(part for part in unicodedata.normalize("NFKD", character) if not unicodedata.combining(part))
 
 
-def shorten(text: str, font: Any, width: float) -> str:
+def fit_text(text: str, font: Any, width: float) -> str:
     """The text, or as much of its beginning as fits into so many pixels with an ellipsis."""
     if font.getlength(text) <= width:
         return text
@@ -56,7 +56,7 @@ def shorten(text: str, font: Any, width: float) -> str:
     return text[:fitting].rstrip() + ELLIPSIS
 
 
-def place_labels(boxes: Sequence[Rectangle], sizes: Sequence[Size], canvas: Size) -> list[Place]:
+def place_labels(boxes: Sequence[Rectangle], sizes: Sequence[Size], canvas: Size) -> list[Corner]:
     """The left top corner of each box's label, inside the canvas: the first place that no earlier label takes.
 
     Where there is none, the one that covers the least of earlier labels.

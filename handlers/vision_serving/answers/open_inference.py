@@ -32,7 +32,7 @@ class OutputTensor:
 
 
 @dataclass(frozen=True)
-class Column:
+class TensorField:
     """A tensor (images, entries, *shape): one attribute of each class or object, padded to the longest answer."""
 
     name: str
@@ -48,12 +48,12 @@ class Column:
         return OutputTensor(self.name, self.datatype, (len(answers), width, *self.shape), values)
 
 
-CLASS_COLUMNS = (
-    Column("class_ids", "INT64", "class_id", -1),
-    Column("scores", "FP32", "score", 0.0),
-    Column("labels", "BYTES", "label", ""),
+CLASS_FIELDS = (
+    TensorField("class_ids", "INT64", "class_id", -1),
+    TensorField("scores", "FP32", "score", 0.0),
+    TensorField("labels", "BYTES", "label", ""),
 )
-BOXES = Column("boxes", "FP32", "box", (0.0, 0.0, 0.0, 0.0), shape=(4,))
+BOXES = TensorField("boxes", "FP32", "box", (0.0, 0.0, 0.0, 0.0), shape=(4,))
 
 
 def make_tensors(items: Sequence[Prediction | Explanation | Exception], entries: Sequence[str]) -> list[OutputTensor]:
@@ -68,13 +68,13 @@ def make_tensors(items: Sequence[Prediction | Explanation | Exception], entries:
 
 def _tensors_of_classes(items: Sequence[Any]) -> list[OutputTensor]:
     answers = [item.classes if isinstance(item, Classification) else () for item in items]
-    return [column.to_tensor(answers) for column in CLASS_COLUMNS]
+    return [field.to_tensor(answers) for field in CLASS_FIELDS]
 
 
 def _tensors_of_detections(items: Sequence[Any]) -> list[OutputTensor]:
     answers = [item.detections if isinstance(item, Detections) else () for item in items]
     counts = OutputTensor("num_detections", "INT64", (len(answers),), [len(answer) for answer in answers])
-    return [counts, *(column.to_tensor(answers) for column in (BOXES, *CLASS_COLUMNS))]
+    return [counts, *(field.to_tensor(answers) for field in (BOXES, *CLASS_FIELDS))]
 
 
 def _no_numbers(items: Sequence[Any]) -> list[OutputTensor]:

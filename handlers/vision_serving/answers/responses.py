@@ -10,7 +10,7 @@ from vision_serving.answers.open_inference import encode_tensors, make_tensors
 from vision_serving.errors import InferenceError, MalformedRequestError, PayloadTooLargeError, RequestError
 from vision_serving.requests.accept import JSON_TYPE
 from vision_serving.requests.payload import HEADER_LENGTH, Form
-from vision_serving.results.outcome import ItemResult, Outcome
+from vision_serving.results.outcome import ImageResult, Outcome
 
 # Fixed ASCII: a phrase with a line break from a client's text would end the worker.
 PHRASES = {
@@ -33,8 +33,8 @@ RESULT_KEYS = {Form.MULTIPART: "results", Form.KSERVE_V1: "predictions"}
 
 
 @dataclass(frozen=True)
-class ServedModel:
-    """What an answer of the Open Inference Protocol says of the model."""
+class ModelIdentity:
+    """The model that answers, as the Open Inference Protocol and a header state it."""
 
     name: str = ""
     version: str = ""
@@ -54,7 +54,7 @@ class Response:
         return PHRASES.get(self.status, "Error")
 
 
-def encode_response(outcome: Outcome, model: ServedModel = ServedModel()) -> Response:
+def encode_response(outcome: Outcome, model: ModelIdentity = ModelIdentity()) -> Response:
     """A raw body gets its answer bare, the other forms a list; 200 when any image succeeded, else the first error."""
     errors = [item for item in outcome.items if isinstance(item, RequestError)]
     if len(errors) == len(outcome.items) and outcome.wishes.has_status:
@@ -73,15 +73,15 @@ def bound(response: Response, outcome: Outcome, max_bytes: int) -> Response:
     return _encode_failure(error, outcome.form)
 
 
-def _encode_bare(outcome: Outcome, model: ServedModel) -> Response:
+def _encode_bare(outcome: Outcome, model: ModelIdentity) -> Response:
     return Response(200, orjson.dumps(outcome.items[0]))
 
 
-def _encode_list(outcome: Outcome, model: ServedModel) -> Response:
+def _encode_list(outcome: Outcome, model: ModelIdentity) -> Response:
     return Response(200, orjson.dumps({RESULT_KEYS[outcome.form]: [_describe(item) for item in outcome.items]}))
 
 
-def _encode_tensors(outcome: Outcome, model: ServedModel) -> Response:
+def _encode_tensors(outcome: Outcome, model: ModelIdentity) -> Response:
     """The outputs that the request names, in JSON or as binary data; all without names."""
     wishes = outcome.wishes
     entries = [orjson.dumps(_describe(item)).decode() for item in outcome.items]
@@ -99,7 +99,7 @@ def _encode_tensors(outcome: Outcome, model: ServedModel) -> Response:
     return Response(200, head + b"".join(sections), BINARY_TYPE, {HEADER_LENGTH: str(len(head))})
 
 
-ENCODERS: dict[Form, Callable[[Outcome, ServedModel], Response]] = {
+ENCODERS: dict[Form, Callable[[Outcome, ModelIdentity], Response]] = {
     Form.RAW: _encode_bare,
     Form.MULTIPART: _encode_list,
     Form.KSERVE_V1: _encode_list,
@@ -111,24 +111,24 @@ def _encode_failure(error: RequestError, form: Form, failed_images: int = 1) -> 
     """Raw and multipart requests get our own form, the two protocols theirs: the message under `error`."""
     if not (type(error.status) is int and 400 <= error.status <= 599):  # of a handler's own: it would end the worker
         error = InferenceError(str(error))
-    body = describe_error(error, failed_images)
+    body = build_error_body(error, failed_images)
     if form in (Form.KSERVE_V1, Form.OPEN_INFERENCE):
         body = {"error": body.pop("message"), **body}
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     return Response(error.status, orjson.dumps(body), headers=headers)
 
 
-def _identify(outcome: Outcome, model: ServedModel) -> dict[str, str]:
+def _identify(outcome: Outcome, model: ModelIdentity) -> dict[str, str]:
     """What stands beside the outputs of the Open Inference Protocol."""
     named = {"model_name": model.name, "model_version": model.version}
     return named if outcome.wishes.id is None else {**named, "id": _to_utf8(outcome.wishes.id)}
 
 
-def _describe(item: ItemResult) -> object:
-    return {"error": describe_error(item)} if isinstance(item, RequestError) else item
+def _describe(item: ImageResult) -> object:
+    return {"error": build_error_body(item)} if isinstance(item, RequestError) else item
 
 
-def describe_error(error: RequestError, failed_images: int = 1) -> dict[str, Any]:
+def build_error_body(error: RequestError, failed_images: int = 1) -> dict[str, Any]:
     """The error body of the HTTP contract; text that UTF-8 cannot carry is replaced."""
     message = _to_utf8(str(error)[:MAX_MESSAGE_CHARS]).translate(CONTROL_CHARACTERS)
     prefix = f"all {failed_images} images failed; the first: " if failed_images > 1 else ""

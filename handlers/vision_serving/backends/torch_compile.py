@@ -21,7 +21,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 
 from vision_serving.backends.base import read_document
 from vision_serving.backends.eager import EagerBackend
-from vision_serving.config import BackendConfig, SizeHW
+from vision_serving.config import BackendConfig, PositiveHW
 from vision_serving.errors import BackendError
 from vision_serving.validation import StrictModel
 
@@ -42,7 +42,7 @@ Compiled = Callable[[Tensor], dict[str, Tensor]]
 class CompiledFor(StrictModel):
     """The content of `compiled.json`."""
 
-    size_hw: SizeHW
+    size_hw: PositiveHW
 
 
 class TorchCompileBackend:
@@ -85,7 +85,7 @@ def require_compiler() -> None:
         ) from error
 
 
-def compile_graph(graph: nn.Module, size_hw: SizeHW, device: torch.device, cache: Path) -> Compiled:
+def compile_graph(graph: nn.Module, size_hw: PositiveHW, device: torch.device, cache: Path) -> Compiled:
     """Compile for any batch size, with the kernels that are in the cache; what is not there comes into it.
 
     Raises BackendError for a graph that cannot be compiled.
@@ -101,7 +101,7 @@ def compile_graph(graph: nn.Module, size_hw: SizeHW, device: torch.device, cache
     return model
 
 
-def read_size(artifact: Path) -> SizeHW:
+def read_size(artifact: Path) -> PositiveHW:
     """The size of images that an artifact was compiled for. Raises BackendError or ConfigError."""
     return read_document(artifact / "compiled.json", CompiledFor).size_hw
 

@@ -29,8 +29,8 @@ Logits = Callable[[Tensor], Tensor]  # pixels (N, H, W, 3) -> (N, C)
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is explained.
+class ExplainedImage:
+    """What is explained: one class of one image.
 
     pixels     uint8 (1, H, W, 3)
     baseline   RGB in 0..255
@@ -52,14 +52,14 @@ class Attribution:
     cell_hw: tuple[int, int]
 
 
-def attribute(subject: Subject, options: ExplanationOptions) -> Attribution:
+def attribute(image: ExplainedImage, options: ExplanationOptions) -> Attribution:
     """By the method that was asked for. Raises NotSupportedError where it needs what is not installed."""
-    return METHODS[options.method](subject, options)
+    return METHODS[options.method](image, options)
 
 
-def occlude(subject: Subject, options: ExplanationOptions) -> Attribution:
+def occlude(image: ExplainedImage, options: ExplanationOptions) -> Attribution:
     """By how much the logit falls when a window of 2 x 2 cells is hidden, averaged over the windows of each cell."""
-    _, height, width, _ = subject.pixels.shape
+    _, height, width, _ = image.pixels.shape
     cell_hw = (math.ceil(height / options.cells), math.ceil(width / options.cells))
     rows, columns = math.ceil(height / cell_hw[0]), math.ceil(width / cell_hw[1])
     windows = [
@@ -68,42 +68,40 @@ def occlude(subject: Subject, options: ExplanationOptions) -> Attribution:
         for row in range(rows + 1)
         for column in range(columns + 1)
     ]  # fmt: skip
-    whole = subject.infer(subject.pixels)[0, subject.class_id].float()
-    hidden = torch.cat([_hide(subject, windows[start : start + BATCH]) for start in range(0, len(windows), BATCH)])
+    whole = image.infer(image.pixels)[0, image.class_id].float()
+    hidden = torch.cat([_hide(image, windows[start : start + BATCH]) for start in range(0, len(windows), BATCH)])
     falls = (whole - hidden).reshape(1, rows + 1, columns + 1)
     return Attribution(functional.avg_pool2d(falls, 2, stride=1)[0], cell_hw)
 
 
-def _hide(subject: Subject, windows: list[tuple[slice, slice]]) -> Tensor:
+def _hide(image: ExplainedImage, windows: list[tuple[slice, slice]]) -> Tensor:
     """The logits (N,) of as many variants, each with one window in the colour of the baseline."""
-    variants = subject.pixels.repeat(len(windows), 1, 1, 1)
-    colour = torch.tensor(subject.baseline).round().to(torch.uint8)
+    variants = image.pixels.repeat(len(windows), 1, 1, 1)
+    colour = torch.tensor(image.baseline).round().to(torch.uint8)
     for variant, window in zip(variants, windows, strict=True):
         variant[window] = colour
-    return subject.infer(variants)[:, subject.class_id].float()
+    return image.infer(variants)[:, image.class_id].float()
 
 
-def integrate_gradients(subject: Subject, options: ExplanationOptions) -> Attribution:
+def integrate_gradients(image: ExplainedImage, options: ExplanationOptions) -> Attribution:
     """Cells add up to the logit of the image less that of the baseline, as closely as `steps` allow."""
-    gradients = _import_captum().IntegratedGradients(subject.differentiate)
-    baseline = torch.tensor(subject.baseline).expand(subject.pixels.shape)
+    gradients = _import_captum().IntegratedGradients(image.differentiate)
+    baseline = torch.tensor(image.baseline).expand(image.pixels.shape)
     found = gradients.attribute(
-        subject.pixels.float(), baseline, subject.class_id, n_steps=options.steps, internal_batch_size=BATCH
+        image.pixels.float(), baseline, image.class_id, n_steps=options.steps, internal_batch_size=BATCH
     )
     return sum_cells(found[0].sum(dim=-1))
 
 
-def find_saliency(subject: Subject, _: ExplanationOptions) -> Attribution:
+def find_saliency(image: ExplainedImage, _: ExplanationOptions) -> Attribution:
     """The largest gradient of the three channels, whatever its sign."""
     found = (
-        _import_captum()
-        .Saliency(subject.differentiate)
-        .attribute(subject.pixels.float().requires_grad_(), subject.class_id)
+        _import_captum().Saliency(image.differentiate).attribute(image.pixels.float().requires_grad_(), image.class_id)
     )
     return sum_cells(found[0].amax(dim=-1))
 
 
-METHODS: dict[Method, Callable[[Subject, ExplanationOptions], Attribution]] = {
+METHODS: dict[Method, Callable[[ExplainedImage, ExplanationOptions], Attribution]] = {
     "occlusion": occlude,
     "integrated_gradients": integrate_gradients,
     "saliency": find_saliency,

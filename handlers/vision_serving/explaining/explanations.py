@@ -11,16 +11,16 @@ from torch import Tensor
 from vision_serving.backends.base import Backend, DifferentiableBackend
 from vision_serving.config import HandlerConfig
 from vision_serving.errors import ExplanationTimeoutError, InferenceError, NotSupportedError
-from vision_serving.explaining.attribution import Attribution, Subject, attribute
+from vision_serving.explaining.attribution import Attribution, ExplainedImage, attribute
 from vision_serving.explaining.heat_maps import to_heat_map
-from vision_serving.foreign_errors import to_request_error
+from vision_serving.foreign_errors import try_stage
 from vision_serving.labels import find_class_id
 from vision_serving.metrics import StageTimings
 from vision_serving.options import ExplanationOptions, Method, parse_options
-from vision_serving.pictures.preparation import Item, Preparer, Source
+from vision_serving.pictures.preparation import PreparedImage, Preparer, Source
 from vision_serving.predictions import Explanation, ImageSize
-from vision_serving.requests.contents import Place
-from vision_serving.results.outcome import ItemResult
+from vision_serving.requests.contents import ImageIndex
+from vision_serving.results.outcome import ImageResult
 
 
 class Explainer:
@@ -56,35 +56,32 @@ class Explainer:
         class_id = find_class_id(options.target_class, self._labels, "target_class")
         return options.model_copy(update={"target_class": class_id})
 
-    def explain(self, sources: Sequence[Source], timings: StageTimings) -> dict[Place, ItemResult]:
-        """Results by place. Never raises for one of them."""
+    def explain(self, sources: Sequence[Source], timings: StageTimings) -> dict[ImageIndex, ImageResult]:
+        """Return results by index. Never raises for one of them."""
         shares = TimeShares(self._config.limits.max_explanation_s, len(sources))
-        return {source.place: self._attempt(source, shares.next_deadline(), timings) for source in sources}
+        return {source.index: self._explain_source(source, shares.next_deadline(), timings) for source in sources}
 
-    def _attempt(self, source: Source, deadline: float, timings: StageTimings) -> ItemResult:
-        items, failures = self._preparer.prepare([source], timings)
+    def _explain_source(self, source: Source, deadline: float, timings: StageTimings) -> ImageResult:
+        prepared, failures = self._preparer.prepare([source], timings)
         if failures:
-            return failures[source.place]
-        try:
-            with timings.measure("explanation"):
-                return self._explain(items[0], deadline)
-        except Exception as error:  # the border: whatever a model raises becomes the answer of this image
-            return to_request_error(error)
+            return failures[source.index]
+        with timings.measure("explanation"):
+            return try_stage("inference", self._explain, prepared[0], deadline)
 
-    def _explain(self, item: Item, deadline: float) -> Explanation:
-        options, (geometry,) = item.options, item.batch.geometries
+    def _explain(self, image: PreparedImage, deadline: float) -> Explanation:
+        pixels, options, (geometry,) = image.batch.pixels, image.options, image.batch.geometries
         assert isinstance(options, ExplanationOptions)
-        scores = self._infer(item.batch.pixels, deadline)[0].float().softmax(dim=-1)
+        scores = self._infer(pixels, deadline)[0].float().softmax(dim=-1)
         class_id = int(scores.argmax()) if options.target_class is None else int(options.target_class)
-        red, green, blue = item.batch.pixels.float().mean(dim=(0, 1, 2)).tolist()
-        subject = Subject(
-            pixels=item.batch.pixels,
+        red, green, blue = pixels.float().mean(dim=(0, 1, 2)).tolist()
+        explained = ExplainedImage(
+            pixels=pixels,
             class_id=class_id,
             baseline=(red, green, blue),
             infer=partial(self._infer, deadline=deadline),
             differentiate=partial(self._differentiate, deadline=deadline),
         )
-        attribution = attribute(subject, options)
+        attribution = attribute(explained, options)
         require_finite(scores, attribution)
         return Explanation(
             class_id=class_id,
@@ -135,8 +132,3 @@ def require_finite(scores: Tensor, attribution: Attribution) -> None:
     """Raises InferenceError."""
     if not (torch.isfinite(scores).all() and torch.isfinite(attribution.values).all()):
         raise InferenceError("the model gave scores or gradients that are not finite for this image")
-
-
-def wants_explanation(headers: Mapping[str, Any]) -> bool:
-    """Whether a request came by `/explanations`: TorchServe says so in a header. One who sends it asks for the same."""
-    return headers.get("explain") == "True"

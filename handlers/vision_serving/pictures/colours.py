@@ -34,13 +34,21 @@ MEANT_FOR = {
 }
 MAX_PROFILE_BYTES = 4_000_000  # those of printing presses have up to 3 MB
 CACHED_PROFILE_BYTES = 65_536
-WHOLE_PIXELS = 4_000_000  # that are read at once; of larger pictures STRIP_PIXELS
-STRIP_PIXELS = 500_000
+STRIP_PIXELS = 500_000  # that are read at once of a large picture
 ROUNDING = 2  # levels: a profile that changes no colour by more is sRGB by another name
 
 
-def scale_colour_key(opened: PIL.Image.Image) -> None:
-    """Bring the transparent colour of a PNG to the depth that its pixels will have. Called before it is loaded."""
+def load_rgb(opened: PIL.Image.Image, config: ColourConfig) -> PIL.Image.Image:
+    """Decode an opened picture and return it as RGB. Raises UnsupportedFormatError, or whatever its decoder raises."""
+    _scale_colour_key(opened)
+    opened.load()
+    if hasattr(opened, "_decoder"):  # of WebP and AVIF: it keeps what it decoded
+        opened._decoder = None
+    return to_rgb(opened, config)
+
+
+def _scale_colour_key(opened: PIL.Image.Image) -> None:
+    """Bring the transparent colour of a PNG to the depth that its pixels will have."""
     key = opened.info.get("transparency")
     if key is None or not isinstance(opened, PngImageFile) or not opened.tile:
         return
@@ -63,16 +71,6 @@ def to_rgb(image: PIL.Image.Image, config: ColourConfig) -> PIL.Image.Image:
     if config.background != "none" and image.has_transparency_data:
         return _put_on_background(image, config.background)
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def to_array(picture: PIL.Image.Image) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3) of a picture of mode RGB."""
-    if picture.width * picture.height <= WHOLE_PIXELS:
-        return np.asarray(picture)
-    pixels = np.empty((picture.height, picture.width, 3), np.uint8)
-    for rows, strip in read_strips(picture):
-        pixels[rows] = strip
-    return pixels
 
 
 def read_strips(picture: PIL.Image.Image) -> Iterator[tuple[slice, NDArray[Any]]]:

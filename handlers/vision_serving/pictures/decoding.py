@@ -5,7 +5,8 @@ import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import numpy as np
@@ -23,8 +24,8 @@ from vision_serving.errors import (
     UnsupportedFormatError,
     how_to_install,
 )
-from vision_serving.pictures.colours import scale_colour_key, to_array, to_rgb
-from vision_serving.pictures.header_limits import check_header, check_size
+from vision_serving.pictures.colours import load_rgb, read_strips
+from vision_serving.pictures.header_limits import check_header, check_pixels
 from vision_serving.pictures.structure_limits import check_exif, check_structure
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ FULL_SIZE = (0, 0)
 TURNED = (5, 6, 7, 8)  # orientations whose height is stored as width
 JPEGS = ("JPEG", "MPO")  # MPO: what Pillow calls a JPEG with more pictures behind it, as many phones write them
 JPEG_FACTORS = (8, 4, 2)
+WHOLE_PIXELS = 4_000_000  # that are read at once; larger pictures are read in strips
 
 # (offset, signature, name) of files that people send, the first that fits counts; a name on the allow-list is a damaged
 # file of that format.
@@ -118,17 +120,14 @@ def open_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None
     if not encoded:
         raise ImageDecodeError("the image is empty (0 bytes)")
     check_structure(encoded)
-    try:
-        image = PIL.Image.open(io.BytesIO(encoded), formats=limits.formats)
+    with _blame_image():
+        try:
+            image = PIL.Image.open(io.BytesIO(encoded), formats=limits.formats)
+        except PIL.UnidentifiedImageError as error:
+            raise _unidentified(encoded, limits) from error
+        except PIL.Image.DecompressionBombError as error:
+            raise PayloadTooLargeError(f"the image has more pixels than the limit of {limits.max_pixels:,}") from error
         check_header(image, encoded, limits)
-    except RequestError:
-        raise
-    except PIL.UnidentifiedImageError as error:
-        raise _unidentified(encoded, limits) from error
-    except PIL.Image.DecompressionBombError as error:
-        raise PayloadTooLargeError(f"the image has more pixels than the limit of {limits.max_pixels:,}") from error
-    except Exception as error:
-        raise _damaged(error) from error
     image.info[FULL_SIZE] = image.size
     if shrink is not None:
         shrink(image)
@@ -156,34 +155,32 @@ def read_pixels(opened: PIL.Image.Image, colours: ColourConfig) -> Image:
     """
     picture = read_picture(opened, colours)
     try:
-        return to_array(picture)
-    except MemoryError as error:
-        raise _damaged(error) from error
+        with _blame_image():
+            return _to_array(picture)
     finally:
         picture.close()
 
 
+def _to_array(picture: PIL.Image.Image) -> Image:
+    if picture.width * picture.height <= WHOLE_PIXELS:
+        return np.asarray(picture)
+    pixels = np.empty((picture.height, picture.width, 3), np.uint8)
+    for rows, strip in read_strips(picture):
+        pixels[rows] = strip
+    return pixels
+
+
 def read_picture(opened: PIL.Image.Image, colours: ColourConfig) -> PIL.Image.Image:
     """As `read_pixels`, a picture of mode RGB. What was opened holds pixels no more, unless it is that picture."""
-    try:
-        scale_colour_key(opened)
-        opened.load()
-        if hasattr(opened, "_decoder"):  # of WebP and AVIF: it keeps what it decoded
-            opened._decoder = None
+    with _blame_image():
+        picture = load_rgb(opened, colours)
         orientation = _read_orientation(opened)
-        picture = _instead_of(opened, to_rgb(opened, colours))
-        return _instead_of(picture, _to_upright(picture, orientation))
-    except RequestError:
-        raise
-    except Exception as error:
-        raise _damaged(error) from error
-
-
-def _instead_of(former: PIL.Image.Image, picture: PIL.Image.Image) -> PIL.Image.Image:
-    """The picture; the memory of the former one, if it is another, is free."""
-    if picture is not former:
-        former.close()
-    return picture
+        if picture is not opened:
+            opened.close()
+        upright = _to_upright(picture, orientation)
+        if upright is not picture:
+            picture.close()
+        return upright
 
 
 def full_size_hw(opened: PIL.Image.Image) -> tuple[int, int]:
@@ -195,17 +192,23 @@ def full_size_hw(opened: PIL.Image.Image) -> tuple[int, int]:
 def wrap_pixels(data: bytes, size_hw: tuple[int, int], limits: ImageLimits) -> Image:
     """An image that came decoded, row by row. Raises PayloadTooLargeError."""
     height, width = size_hw
-    check_size((width, height), limits)
+    check_pixels((width, height), limits)
     return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
 
 
-def _damaged(error: Exception) -> RequestError:
-    """The border: whatever a decoder raises is the image's fault, and only the unusual is worth a line in the log."""
-    if isinstance(error, MemoryError):
-        return OutOfResourcesError("there is not enough memory to decode this image")
-    if not isinstance(error, DECODER_ERRORS):
-        logger.error("decoding one image failed in an unknown way", exc_info=error)
-    return ImageDecodeError("the image is damaged or incomplete")
+@contextmanager
+def _blame_image() -> Iterator[None]:
+    """Turn whatever a decoder raises into an error of its image. Only the unusual is worth a line in the log."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except MemoryError as error:
+        raise OutOfResourcesError("there is not enough memory to decode this image") from error
+    except Exception as error:
+        if not isinstance(error, DECODER_ERRORS):
+            logger.error("decoding one image failed in an unknown way", exc_info=error)
+        raise ImageDecodeError("the image is damaged or incomplete") from error
 
 
 def _unidentified(encoded: bytes, limits: ImageLimits) -> RequestError:

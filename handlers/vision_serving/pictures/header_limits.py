@@ -17,8 +17,8 @@ TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF tags
 MAX_RUN_PIXELS, MAX_RUN_BYTES = 4_000_000, 1_000_000
 
 
-def check_size(size: tuple[int, int], limits: ImageLimits) -> None:
-    """size: width, height. Raises PayloadTooLargeError."""
+def check_pixels(size: tuple[int, int], limits: ImageLimits) -> None:
+    """Raise PayloadTooLargeError for too many pixels. size: width, height."""
     width, height = size
     pixels = width * height
     if pixels > limits.max_pixels:
@@ -29,7 +29,7 @@ def check_size(size: tuple[int, int], limits: ImageLimits) -> None:
 
 def check_header(opened: PIL.Image.Image, encoded: bytes, limits: ImageLimits) -> None:
     """Raises PayloadTooLargeError or ImageDecodeError."""
-    check_size(opened.size, limits)
+    check_pixels(opened.size, limits)
     width, height = opened.size
     pixels = width * height
     if pixels > FEW_PIXELS and pixels > limits.max_pixels_per_byte * len(encoded):

@@ -9,19 +9,28 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from threading import Condition
 
 import numpy as np
 
-from vision_serving.config import ColourConfig, ImageLimits
+from vision_serving.config import ColourConfig, HandlerConfig, ImageLimits
 from vision_serving.errors import PayloadTooLargeError, RequestError
-from vision_serving.foreign_errors import to_request_error
+from vision_serving.foreign_errors import try_stage
 from vision_serving.metrics import StageTimings
 from vision_serving.options import Options
-from vision_serving.pictures.decoding import Image, Shrink, full_size_hw, open_image, read_pixels, wrap_pixels
-from vision_serving.pictures.resizing import ImageBatch
+from vision_serving.pictures.decoding import (
+    Image,
+    Shrink,
+    full_size_hw,
+    open_image,
+    read_pixels,
+    shrink_jpeg,
+    wrap_pixels,
+)
+from vision_serving.pictures.resizing import ImageBatch, spare_ratio
 from vision_serving.pictures.tiles import check_tile_count, is_tiled, list_regions
-from vision_serving.requests.contents import Picture, Pixels, Place
+from vision_serving.requests.contents import ImageIndex, Pixels, SentImage
 from vision_serving.requests.payload import Payload
 
 Preprocess = Callable[[Sequence[Image]], ImageBatch]
@@ -31,29 +40,29 @@ Preprocess = Callable[[Sequence[Image]], ImageBatch]
 class Source:
     """One image as it came, with the options of its request, which has so many `images`."""
 
-    place: Place
-    picture: Picture
+    index: ImageIndex
+    sent: SentImage
     options: Options
     images: int = 1
 
 
 @dataclass(frozen=True)
-class Item:
-    """One image or tile at model size, as a batch of its own. The tiles of an image, and itself, have its place."""
+class PreparedImage:
+    """One image or tile at model size, as a batch of its own. The tiles of an image, and itself, have its index."""
 
-    place: Place
+    index: ImageIndex
     batch: ImageBatch
     options: Options
 
 
-def check_cost(pictures: Sequence[Picture], limits: ImageLimits) -> None:
-    """What one request may ask for. Raises PayloadTooLargeError."""
-    count = len(pictures)
+def check_cost(images: Sequence[SentImage], limits: ImageLimits) -> None:
+    """Check what one request asks for. Raises PayloadTooLargeError."""
+    count = len(images)
     if count > limits.max_images:
         raise PayloadTooLargeError(f"the request holds {count} images; the limit is {limits.max_images}")
     if count < 2 or count * limits.max_pixels <= limits.max_request_pixels:
         return
-    pixels = sum(_count_pixels(picture, limits) for picture in pictures)
+    pixels = sum(_count_pixels(image, limits) for image in images)
     if pixels > limits.max_request_pixels:
         raise PayloadTooLargeError(
             f"the request's {count} images have {pixels:,} pixels together; the limit is "
@@ -61,42 +70,41 @@ def check_cost(pictures: Sequence[Picture], limits: ImageLimits) -> None:
         )
 
 
-def _count_pixels(picture: Picture, limits: ImageLimits) -> int:
-    """As the header says; 0 of one that gets an error of its own."""
-    if isinstance(picture, Pixels):
-        return picture.height * picture.width
+def _count_pixels(sent: SentImage, limits: ImageLimits) -> int:
+    """Return the pixels that the header states; 0 for an image that gets an error of its own."""
+    if isinstance(sent, Pixels):
+        return sent.height * sent.width
+    if isinstance(sent, RequestError):
+        return 0
     try:
-        if isinstance(picture, RequestError):
-            return 0
-        with open_image(picture, limits) as opened:
+        with open_image(sent, limits) as opened:
             return int(opened.width * opened.height)
     except RequestError:
         return 0
 
 
 def list_sources(payloads: Sequence[Payload], options: Sequence[Options | RequestError]) -> list[Source]:
-    """All images of the requests whose options are valid, in order."""
+    """Return all images of the requests whose options are valid, in order."""
     return [
-        Source((request, number), picture, chosen, len(payload.images))
+        Source((request, number), sent, chosen, len(payload.images))
         for request, (payload, chosen) in enumerate(zip(payloads, options, strict=True))
         if not isinstance(chosen, RequestError)
-        for number, picture in enumerate(payload.images)
+        for number, sent in enumerate(payload.images)
     ]
 
 
 def split_sources(sources: Sequence[Source], limit: int) -> list[list[Source]]:
-    """Those to prepare together: `limit` at a time, and alone an image that is cut into tiles, each of which counts."""
+    """Return what to prepare together: `limit` images at a time, and alone each that is cut into tiles, which count."""
     whole = [source for source in sources if not is_tiled(source.options)]
     together = [whole[start : start + limit] for start in range(0, len(whole), limit)]
     return together + [[source] for source in sources if is_tiled(source.options)]
 
 
-def group_items(items: Sequence[Item], limit: int) -> list[list[Item]]:
-    """Items that can share a batch: those of one model size, `limit` at a time."""
-    sizes: dict[tuple[int, int], list[Item]] = {}
-    for item in items:
-        sizes.setdefault(item.batch.size_hw, []).append(item)
-    return [alike[start : start + limit] for alike in sizes.values() for start in range(0, len(alike), limit)]
+def find_shrink(config: HandlerConfig) -> Shrink | None:
+    """Return what an archive allows to be done to images before they are decoded."""
+    if not config.scaled_decoding:
+        return None
+    return partial(shrink_jpeg, spare=partial(spare_ratio, config=config.preprocessing))
 
 
 class PixelBudget:
@@ -141,38 +149,38 @@ class Preparer:
         self._budget = PixelBudget(limits.max_pixels)
         self._map = ThreadPoolExecutor(threads, "decode").map if threads > 1 else map
 
-    def prepare(self, sources: Sequence[Source], timings: StageTimings) -> tuple[list[Item], dict[Place, RequestError]]:
-        """The images that could be prepared, in order, and why the others could not. Never raises for one of them."""
+    def prepare(
+        self, sources: Sequence[Source], timings: StageTimings
+    ) -> tuple[list[PreparedImage], dict[ImageIndex, RequestError]]:
+        """Return what could be prepared, in order, and why the rest could not. Never raises for one of them."""
         own_timings = [StageTimings() for _ in sources]
         started = time.perf_counter()
-        batches = list(self._map(self._attempt, sources, own_timings))
+        batches = list(self._map(self._try_source, sources, own_timings))
         timings.add_shares((time.perf_counter() - started) * 1000, own_timings)
         pairs = list(zip(sources, batches, strict=True))
-        items = [
-            Item(source.place, batch, source.options)
+        prepared = [
+            PreparedImage(source.index, batch, source.options)
             for source, found in pairs
             if not isinstance(found, RequestError)
             for batch in found
         ]
-        return items, {source.place: error for source, error in pairs if isinstance(error, RequestError)}
+        return prepared, {source.index: error for source, error in pairs if isinstance(error, RequestError)}
 
-    def _attempt(self, source: Source, timings: StageTimings) -> list[ImageBatch] | RequestError:
-        try:
-            return self._decode_and_preprocess(source, timings)
-        except Exception as error:  # the border: whatever happens to an image stays with it
-            return to_request_error(error)
+    def _try_source(self, source: Source, timings: StageTimings) -> list[ImageBatch] | RequestError:
+        return try_stage("inference", self._prepare_source, source, timings)
 
-    def _decode_and_preprocess(self, source: Source, timings: StageTimings) -> list[ImageBatch]:
-        if isinstance(source.picture, RequestError):
-            raise source.picture
-        if isinstance(source.picture, Pixels):
-            size_hw = (source.picture.height, source.picture.width)
+    def _prepare_source(self, source: Source, timings: StageTimings) -> list[ImageBatch]:
+        sent = source.sent
+        if isinstance(sent, RequestError):
+            raise sent
+        if isinstance(sent, Pixels):
+            size_hw = (sent.height, sent.width)
             check_tile_count(size_hw, source.options, self._limits.max_tiles, source.images)
-            image = wrap_pixels(source.picture.data, size_hw, self._limits)
+            image = wrap_pixels(sent.data, size_hw, self._limits)
             with self._budget.hold(size_hw[0] * size_hw[1]), timings.measure("preprocess"):
                 return self._cut_and_preprocess(image, source.options)
         with timings.measure("decode"):
-            opened = open_image(source.picture, self._limits, self._shrink)
+            opened = open_image(sent, self._limits, self._shrink)
         # Turning it upright swaps its sides, and changes no count.
         check_tile_count((opened.height, opened.width), source.options, self._limits.max_tiles, source.images)
         with opened, self._budget.hold(opened.width * opened.height):
@@ -183,7 +191,7 @@ class Preparer:
                 return batches if self._shrink is None else [batch.of_source(full_size_hw(opened)) for batch in batches]
 
     def _cut_and_preprocess(self, image: Image, options: Options) -> list[ImageBatch]:
-        """The image, and its tiles where its request asks for them, each a batch of its own."""
+        """Return the image, and its tiles where its request asks for them, each as a batch of its own."""
         if not is_tiled(options):
             return [self._preprocess([image])]
         source_hw = (image.shape[0], image.shape[1])

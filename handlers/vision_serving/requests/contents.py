@@ -1,4 +1,4 @@
-"""What a request holds, whatever protocol brought it: pictures, and wishes for the answer."""
+"""What a request holds, whatever protocol brought it: images, and wishes for the answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,14 +9,15 @@ from vision_serving.errors import RequestError
 
 @dataclass(frozen=True)
 class Pixels:
-    """A picture that came decoded: uint8 RGB, row by row."""
+    """An image that came decoded: uint8 RGB, row by row."""
 
     data: bytes
     height: int
     width: int
 
 
-Picture: TypeAlias = bytes | Pixels | RequestError  # encoded, decoded, or why it cannot be read
+SentImage: TypeAlias = bytes | Pixels | RequestError  # encoded, decoded, or why it cannot be read
+ImageIndex: TypeAlias = tuple[int, int]  # number of the request in the batch, number of the image in the request
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,3 @@ class AnswerWishes:
 
 
 NO_WISHES = AnswerWishes()
-
-
-Place = tuple[int, int]  # number of the request in the batch, number of the image in the request

@@ -1,4 +1,4 @@
-"""What a request of the Open Inference Protocol (V2) holds: pictures in input tensors, and wishes for the answer."""
+"""What a request of the Open Inference Protocol (V2) holds: images in input tensors, and wishes for the answer."""
 
 import base64
 import binascii
@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from vision_serving.errors import MalformedRequestError, PayloadTooLargeError, RequestError
-from vision_serving.requests.contents import AnswerWishes, Picture, Pixels
+from vision_serving.requests.contents import AnswerWishes, Pixels, SentImage
 from vision_serving.validation import shorten
 
 MAX_IMAGES = 4096  # of one request: each costs memory before the archive's own limit is looked at
@@ -34,17 +34,17 @@ def read_wishes(document: Mapping[str, Any], has_status: bool = True) -> AnswerW
     return AnswerWishes(request_id, wanted, binary, has_status)
 
 
-def read_pictures(inputs: Sequence[object], binary: bytes) -> tuple[Picture, ...]:
-    """The pictures of all tensors, in order; a tensor that cannot be read is one error in the place of its pictures.
+def read_images(inputs: Sequence[object], binary: bytes) -> tuple[SentImage, ...]:
+    """Return the images of all tensors, in order. A tensor that cannot be read is one error in place of its images.
 
     binary: what follows the JSON, the tensors with a `binary_data_size` one after the other.
-    Raises MalformedRequestError where the sizes are not those of `binary`, PayloadTooLargeError for too many pictures.
+    Raises MalformedRequestError where the sizes are not those of `binary`, PayloadTooLargeError for too many images.
     """
-    pictures: list[Picture] = []
+    images: list[SentImage] = []
     for tensor, section in zip(inputs, _cut(inputs, binary), strict=True):
-        pictures += _read_or_refuse(tensor, section)
-        check_number(len(pictures))
-    return tuple(pictures)
+        images += _read_or_refuse(tensor, section)
+        check_number(len(images))
+    return tuple(images)
 
 
 def check_number(images: int) -> None:
@@ -81,7 +81,7 @@ def _cut(inputs: Sequence[object], binary: bytes) -> list[bytes | None]:
     return sections
 
 
-def _read_or_refuse(tensor: object, section: bytes | None) -> Sequence[Picture]:
+def _read_or_refuse(tensor: object, section: bytes | None) -> Sequence[SentImage]:
     try:
         return _read_tensor(tensor, section)
     except RequestError as error:
@@ -89,7 +89,7 @@ def _read_or_refuse(tensor: object, section: bytes | None) -> Sequence[Picture]:
         return (type(error)(f"input {name!r}: {error}"),)
 
 
-def _read_tensor(tensor: object, section: bytes | None) -> Sequence[Picture]:
+def _read_tensor(tensor: object, section: bytes | None) -> Sequence[SentImage]:
     if not isinstance(tensor, dict):
         raise MalformedRequestError('expected {"name": ..., "datatype": ..., "shape": ..., "data": ...}')
     datatype, shape = shorten(tensor.get("datatype"), 20), tensor.get("shape")
@@ -104,7 +104,7 @@ def _is_side(value: object) -> bool:
     return type(value) is int and value > 0
 
 
-def _read_encoded(tensor: dict[str, Any], shape: list[int], section: bytes | None) -> Sequence[Picture]:
+def _read_encoded(tensor: dict[str, Any], shape: list[int], section: bytes | None) -> Sequence[SentImage]:
     """BYTES, one element an encoded image. In JSON an element is text, so it is base64; in binary it is the file, or
     base64 where the parameter `content_type` says so, as MLServer's clients do."""
     check_number(math.prod(shape))
@@ -117,8 +117,8 @@ def _read_encoded(tensor: dict[str, Any], shape: list[int], section: bytes | Non
     return files
 
 
-def _read_pixels(tensor: dict[str, Any], shape: list[int], section: bytes | None) -> Sequence[Picture]:
-    """UINT8, decoded RGB pictures of one size."""
+def _read_pixels(tensor: dict[str, Any], shape: list[int], section: bytes | None) -> Sequence[SentImage]:
+    """UINT8, decoded RGB images of one size."""
     if len(shape) not in (3, 4) or shape[-1] != 3:
         raise MalformedRequestError(f"shape {str(shape)[:60]}; {EXPECTED}")
     check_number(math.prod(shape[:-3]))
@@ -132,7 +132,7 @@ def _read_pixels(tensor: dict[str, Any], shape: list[int], section: bytes | None
     return [Pixels(data[start : start + size], height, width) for start in range(0, len(data), size)]
 
 
-READERS: dict[str, Callable[[dict[str, Any], list[int], bytes | None], Sequence[Picture]]] = {
+READERS: dict[str, Callable[[dict[str, Any], list[int], bytes | None], Sequence[SentImage]]] = {
     "BYTES": _read_encoded,
     "UINT8": _read_pixels,
 }
@@ -169,7 +169,7 @@ def _split_elements(section: bytes) -> Iterator[bytes]:
         yield section[begin:start]
 
 
-def _decode_or_refuse(text: object) -> Picture:
+def _decode_or_refuse(text: object) -> SentImage:
     """An image that is no base64 is an error of its own."""
     try:
         return decode_base64(text)

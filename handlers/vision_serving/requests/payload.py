@@ -1,4 +1,4 @@
-"""One request as TorchServe hands it over -> pictures and options, whatever form the client chose."""
+"""One request as TorchServe hands it over -> images and options, whatever form the client chose."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,8 +15,8 @@ from vision_serving.errors import (
     UnsupportedFormatError,
 )
 from vision_serving.requests.accept import JSON_TYPE, choose_media_type
-from vision_serving.requests.contents import NO_WISHES, AnswerWishes, Picture
-from vision_serving.requests.open_inference import check_number, decode_base64, read_pictures, read_wishes
+from vision_serving.requests.contents import NO_WISHES, AnswerWishes, SentImage
+from vision_serving.requests.open_inference import check_number, decode_base64, read_images, read_wishes
 
 OPTIONS_HEADER = "x-inference-options"
 HEADER_LENGTH = "Inference-Header-Content-Length"  # of V2 with binary data: where the JSON ends
@@ -39,16 +39,18 @@ class Form(Enum):
 
 @dataclass(frozen=True)
 class Payload:
-    """Pictures in order (or why one could not be read), the raw options, and what decides the form of the answer.
+    """Images in order (or why one could not be read), the raw options, and what decides the form of the answer.
 
-    answer_type: the media type that a good answer shall have.
+    answer_type         the media type of a good answer
+    wants_explanation   whether the request came by `/explanations`
     """
 
-    images: tuple[Picture, ...]
+    images: tuple[SentImage, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     form: Form = Form.RAW
     wishes: AnswerWishes = NO_WISHES
     answer_type: str = JSON_TYPE
+    wants_explanation: bool = False
 
 
 def parse_payload(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload:
@@ -59,6 +61,8 @@ def parse_payload(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload
     """
     http_headers = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
     payload = _parse_body(row, headers, http_headers)
+    if headers.get("explain") == "True":  # TorchServe sets it for /explanations; who sends it asks for the same
+        payload = replace(payload, wants_explanation=True)
     answer_type = choose_media_type(http_headers.get("accept", ""))
     if answer_type != JSON_TYPE and len(payload.images) > 1:
         refusal = NotAcceptableError(
@@ -209,7 +213,7 @@ def _read_parameters(document: Mapping[str, Any], form: Form) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if name not in protocol}
 
 
-def _read_instances(document: Mapping[str, Any], binary: bytes) -> tuple[Picture, ...]:
+def _read_instances(document: Mapping[str, Any], binary: bytes) -> tuple[SentImage, ...]:
     instances = document["instances"]
     if not isinstance(instances, list) or not instances:
         raise MalformedRequestError('expected "instances" to be a list of at least one {"b64": "<base64 of an image>"}')
@@ -219,7 +223,7 @@ def _read_instances(document: Mapping[str, Any], binary: bytes) -> tuple[Picture
     return tuple(_decode_instance(instance) for instance in instances)
 
 
-def _decode_instance(instance: object) -> Picture:
+def _decode_instance(instance: object) -> SentImage:
     """A broken instance is an error of its own; its neighbours are served."""
     try:
         return decode_base64(_find_base64(instance))
@@ -239,14 +243,14 @@ def _find_base64(instance: object) -> object:
     raise MalformedRequestError('expected an instance of the form {"b64": "<base64 of an image>"}')
 
 
-def _read_inputs(document: Mapping[str, Any], binary: bytes) -> tuple[Picture, ...]:
+def _read_inputs(document: Mapping[str, Any], binary: bytes) -> tuple[SentImage, ...]:
     inputs = document["inputs"]
     if not isinstance(inputs, list) or not inputs:
         raise MalformedRequestError('expected "inputs" to be a list of at least one tensor')
-    return read_pictures(inputs, binary)
+    return read_images(inputs, binary)
 
 
-IMAGES: dict[Form, Callable[[Mapping[str, Any], bytes], tuple[Picture, ...]]] = {
+IMAGES: dict[Form, Callable[[Mapping[str, Any], bytes], tuple[SentImage, ...]]] = {
     Form.KSERVE_V1: _read_instances,
     Form.OPEN_INFERENCE: _read_inputs,
 }

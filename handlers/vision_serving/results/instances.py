@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from vision_serving.errors import InferenceError
-from vision_serving.geometry import ImageGeometry
+from vision_serving.geometry import ImageGeometry, SizeHW
 from vision_serving.options import DetectionOptions, MaskOptions
 from vision_serving.predictions import Detection, Keypoint, KeypointDetection, MaskDetection, PolygonDetection
-from vision_serving.results.keypoints import locate_keypoints
-from vision_serving.results.masks import PlacedMask, SizeHW, encode_rle, place_mask, trace_polygons
+from vision_serving.results.masks import PlacedMask, encode_rle, place_mask, trace_polygons
 from vision_serving.results.postprocessing import Candidates
 
-Values = Sequence[Tensor | None]  # of each detection; None where the model itself would not answer its box
+InstanceValues = Sequence[Tensor | None]  # of each detection; None where the model itself would not answer its box
 
 
 def add_instances(
@@ -36,7 +36,7 @@ def add_instances(
     return FIELDS[name](detections, values, candidates.boxes, geometry, options)
 
 
-def take_values(values: Tensor, instances: Tensor, rows: Tensor) -> Values:
+def take_values(values: Tensor, instances: Tensor, rows: Tensor) -> InstanceValues:
     """values: (D, ...). instances: (D,) the candidate that each belongs to, or -1. rows: the candidates asked for."""
     slots = {row: slot for slot, row in enumerate(instances.tolist()) if row >= 0}
     wanted = [slots.get(row) for row in rows.tolist()]
@@ -48,7 +48,7 @@ def take_values(values: Tensor, instances: Tensor, rows: Tensor) -> Values:
 
 def add_masks(
     detections: tuple[Detection, ...],
-    masks: Values,
+    masks: InstanceValues,
     boxes: Tensor,
     geometry: ImageGeometry,
     options: DetectionOptions,
@@ -75,7 +75,7 @@ def with_polygons(detection: Detection, mask: PlacedMask | None, image_hw: SizeH
 
 def add_keypoints(
     detections: tuple[Detection, ...],
-    heatmaps: Values,
+    heatmaps: InstanceValues,
     boxes: Tensor,
     geometry: ImageGeometry,
     options: DetectionOptions,
@@ -94,6 +94,21 @@ def read_keypoints(heatmaps: Tensor, box_xyxy: Tensor, geometry: ImageGeometry) 
     points = to_source_points(found[:, :2], geometry).double().round(decimals=2).tolist()
     scores = found[:, 2].double().round(decimals=4).tolist()
     return tuple((x, y, score) for (x, y), score in zip(points, scores, strict=True))
+
+
+def locate_keypoints(heatmaps: Tensor, box_xyxy: Tensor) -> Tensor:
+    """Where each heatmap is highest: (P, 3) of x and y in model pixels, and the score there.
+
+    heatmaps: (P, H, W) over the box (4,) in model pixels. Equals torchvision.models.detection.roi_heads.
+    heatmaps_to_keypoints: the heatmaps are enlarged to the whole pixels of the box.
+    """
+    size = (box_xyxy[2:] - box_xyxy[:2]).clamp(min=1)
+    width, height = (int(side) for side in size.ceil())
+    enlarged = functional.interpolate(heatmaps.unsqueeze(1), size=(height, width), mode="bicubic").flatten(1)
+    best = enlarged.argmax(dim=1, keepdim=True)
+    pixels = torch.cat((best % width, torch.div(best, width, rounding_mode="floor")), dim=1)
+    points = (pixels + 0.5) * (size / size.ceil()) + box_xyxy[:2]
+    return torch.cat((points, enlarged.gather(1, best)), dim=1)
 
 
 def to_source_points(points_xy: Tensor, geometry: ImageGeometry) -> Tensor:

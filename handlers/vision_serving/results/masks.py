@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from vision_serving.geometry import SizeHW
 from vision_serving.predictions import Polygons, RunLengths
 
-SizeHW = tuple[int, int]
 Crossing = tuple[str, int, int]  # of the outline and the line between two neighbours of the grid
 
 PADDING = 1  # cells of zeros around the grid, so that masks can end before the edge of their box

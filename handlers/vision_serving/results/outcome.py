@@ -1,4 +1,4 @@
-"""What came of one request: a result an image."""
+"""What came of one request: a result for each image."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -8,13 +8,13 @@ from vision_serving.predictions import Explanation, Prediction
 from vision_serving.requests.contents import NO_WISHES, AnswerWishes
 from vision_serving.requests.payload import Form
 
-ItemResult: TypeAlias = Prediction | Explanation | RequestError
+ImageResult: TypeAlias = Prediction | Explanation | RequestError
 
 
 @dataclass(frozen=True)
 class Outcome:
     """One request's results, one per image, in order."""
 
-    items: tuple[ItemResult, ...]
+    items: tuple[ImageResult, ...]
     form: Form = Form.RAW
     wishes: AnswerWishes = NO_WISHES

@@ -28,7 +28,7 @@ def find_refusal() -> DrainingError | None:
 
 
 def refuse(payload: Payload, refusal: DrainingError) -> Payload:
-    """The request with its error in the place of its pictures, to be answered in its own form."""
+    """The request with its error in the place of its images, to be answered in its own form."""
     return replace(payload, images=(refusal,), options={})
 
 

@@ -15,8 +15,8 @@ from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.tuning.space import Settings
 from vision_serving.config import read_handler_config
 from vision_serving.errors import ConfigError
-from vision_serving.handler import choose_device
 from vision_serving.worker.server_settings import read_properties, read_threads, read_workers
+from vision_serving.worker.service import choose_device
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,11 @@ from mar_tools.verification.observations import (
 from vision_serving.config import HandlerConfig, read_handler_config
 from vision_serving.cores import usable_cores
 from vision_serving.errors import ConfigError
-from vision_serving.handler import VisionHandler, find_shrink
+from vision_serving.handler import VisionHandler
 from vision_serving.labels import read_labels
 from vision_serving.options import DetectionOptions
 from vision_serving.pictures.decoding import open_image
+from vision_serving.pictures.preparation import find_shrink
 from vision_serving.validation import read_json, read_yaml
 
 PACKAGES = ("torch", "torchvision", "openvino", "numpy", "Pillow")

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from vision_serving.results.instances import take_values
-from vision_serving.results.keypoints import locate_keypoints
+from vision_serving.results.instances import locate_keypoints, take_values
 from vision_serving.results.masks import THRESHOLD
 from vision_serving.results.postprocessing import Candidates
 

@@ -25,6 +25,7 @@ from vision_serving.errors import BackendError, ConfigError
 from vision_serving.handler import VisionHandler
 from vision_serving.options import DetectionOptions
 from vision_serving.pictures.decoding import Image, Shrink, decode_image
+from vision_serving.pictures.preparation import find_shrink
 from vision_serving.pictures.resizing import ImageBatch, model_hw
 from vision_serving.results.postprocessing import read_candidates, select_detections
 
@@ -56,7 +57,7 @@ def observe(handler: VisionHandler, paths: Sequence[Path], *, whole: bool = Fals
     """One observation per image, in order. whole: decoded at full size, whatever the handler is allowed to do."""
     observe_batch = {"classification": _observe_classes, "detection": _observe_boxes}[handler.config.task]
     observations: list[Observation] = []
-    for images in _batches(handler, paths, None if whole else handler.shrink):
+    for images in _batches(handler, paths, None if whole else find_shrink(handler.config)):
         batch = handler.preprocess(images)
         observations += observe_batch(handler, batch, handler.inference(batch))
     return observations

@@ -13,12 +13,11 @@ from fakes import BLUE, POISON, RED, encode_image, new_context, noise_image, png
 
 from vision_serving.answers import annotated
 from vision_serving.answers.annotated import options_for_drawing
-from vision_serving.answers.drawing import class_colour, draw_prediction
-from vision_serving.answers.reopening import open_picture
+from vision_serving.answers.drawing import class_colour, draw_prediction, open_picture
 from vision_serving.config import ImageLimits
-from vision_serving.handler import VisionHandler
 from vision_serving.options import ClassificationOptions, DetectionOptions
 from vision_serving.predictions import Detections, ImageSize
+from vision_serving.worker.service import TorchServeHandler
 
 PNG, JPEG, JSON = "image/png", "image/jpeg", "application/json"
 SIGNATURES = {PNG: b"\x89PNG", JPEG: b"\xff\xd8\xff", JSON: b"{"}
@@ -26,12 +25,12 @@ SIGNATURES = {PNG: b"\x89PNG", JPEG: b"\xff\xd8\xff", JSON: b"{"}
 Answer = tuple[int, str, bytes]
 
 
-def ask(handler: VisionHandler, *requests: tuple[bytes, str], **headers: Any) -> list[Answer]:
+def ask(handler: TorchServeHandler, *requests: tuple[bytes, str], **headers: Any) -> list[Answer]:
     """(status, content type, body) of raw bodies in one batch, each with its Accept header."""
     return handle(handler, [({"body": body}, {"Accept": accept, **headers}) for body, accept in requests])
 
 
-def handle(handler: VisionHandler, requests: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[Answer]:
+def handle(handler: TorchServeHandler, requests: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[Answer]:
     rows, headers = zip(*requests, strict=True)
     context = new_context(Path(), headers)
     bodies = handler.handle(rows, context)

@@ -8,8 +8,8 @@ from vision_serving.answers.label_placement import (
     ELLIPSIS,
     Rectangle,
     contrast,
+    fit_text,
     place_labels,
-    shorten,
     spell,
 )
 
@@ -53,9 +53,9 @@ def test_a_label_is_spelled_in_characters_of_the_font_or_not_at_all(label: str, 
 
 
 @pytest.mark.parametrize("width", [20, 60, 100])
-def test_what_is_too_long_is_shortened_by_no_more_than_it_must(width: int) -> None:
+def test_what_is_too_long_is_fit_texted_by_no_more_than_it_must(width: int) -> None:
     text = "a very long label of a thing"
-    short = shorten(text, FONT, width)
+    short = fit_text(text, FONT, width)
     assert FONT.getlength(short) <= width
     kept = len(short) - 1
     assert short == text[:kept] + ELLIPSIS
@@ -63,11 +63,11 @@ def test_what_is_too_long_is_shortened_by_no_more_than_it_must(width: int) -> No
 
 
 def test_what_fits_is_left_as_it_is() -> None:
-    assert shorten("cat", FONT, FONT.getlength("cat")) == "cat"
+    assert fit_text("cat", FONT, FONT.getlength("cat")) == "cat"
 
 
 def test_nothing_but_an_ellipsis_is_left_where_nothing_fits() -> None:
-    assert shorten("cat", FONT, 1) == ELLIPSIS
+    assert fit_text("cat", FONT, 1) == ELLIPSIS
 
 
 CANVAS = (400, 300)

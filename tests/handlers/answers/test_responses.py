@@ -5,7 +5,14 @@ import orjson
 import pytest
 
 from vision_serving import errors
-from vision_serving.answers.responses import PHRASES, ServedModel, bound, describe_error, encode_response, header_text
+from vision_serving.answers.responses import (
+    PHRASES,
+    ModelIdentity,
+    bound,
+    build_error_body,
+    encode_response,
+    header_text,
+)
 from vision_serving.errors import (
     DrainingError,
     ImageDecodeError,
@@ -33,7 +40,7 @@ PERSON_JSON = {
 BROKEN = ImageDecodeError("the image is damaged or incomplete")
 BROKEN_JSON = {"code": 400, "type": "ImageDecodeError", "message": "the image is damaged or incomplete"}
 BROKEN_OF_PROTOCOLS = {"error": "the image is damaged or incomplete", "code": 400, "type": "ImageDecodeError"}
-MODEL = ServedModel("cats", "1.5")
+MODEL = ModelIdentity("cats", "1.5")
 
 
 @pytest.mark.parametrize(
@@ -197,7 +204,7 @@ def test_an_error_body_is_valid_json_under_2_kb(text: str, count: int, form: For
 
 
 def test_a_lone_surrogate_in_a_message_is_replaced() -> None:
-    assert describe_error(InvalidOptionError("a\udcffb"))["message"] == "a?b"
+    assert build_error_body(InvalidOptionError("a\udcffb"))["message"] == "a?b"
 
 
 def test_a_number_that_is_not_finite_never_makes_invalid_json() -> None:

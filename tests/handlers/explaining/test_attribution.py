@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vision_serving.errors import NotSupportedError
-from vision_serving.explaining.attribution import Attribution, Subject, attribute, sum_cells
+from vision_serving.explaining.attribution import Attribution, ExplainedImage, attribute, sum_cells
 from vision_serving.options import ExplanationOptions, Method
 
 HEIGHT, WIDTH = 12, 20
@@ -22,7 +22,7 @@ def give_logits(pixels: Tensor) -> Tensor:
 
 
 def attribute_linear(method: Method, pixels: Tensor = PIXELS, **options: int) -> Attribution:
-    subject = Subject(pixels, CLASS_ID, BASELINE, give_logits, give_logits)
+    subject = ExplainedImage(pixels, CLASS_ID, BASELINE, give_logits, give_logits)
     return attribute(subject, ExplanationOptions(method=method, **options))  # type: ignore[arg-type]
 
 
@@ -76,7 +76,7 @@ def test_occlusion_runs_as_many_inferences_as_its_options_say_in_small_batches()
         counts.append(len(pixels))
         return give_logits(pixels)
 
-    subject = Subject(PIXELS, CLASS_ID, BASELINE, infer, give_logits)
+    subject = ExplainedImage(PIXELS, CLASS_ID, BASELINE, infer, give_logits)
     attribute(subject, ExplanationOptions(cells=4))
     assert sum(counts) == 1 + (4 + 1) ** 2
     assert max(counts) <= 8

@@ -29,12 +29,13 @@ from vision_serving.handler import VisionHandler
 from vision_serving.pictures.decoding import Image
 from vision_serving.predictions import Classification, Explanation
 from vision_serving.requests.payload import Payload
-from vision_serving.results.outcome import ItemResult
+from vision_serving.results.outcome import ImageResult
+from vision_serving.worker.service import TorchServeHandler
 
 EXPLAIN = {"explain": "True"}
 
 
-def explain(handler: VisionHandler, image: bytes | RequestError, **options: Any) -> ItemResult:
+def explain(handler: VisionHandler, image: bytes | RequestError, **options: Any) -> ImageResult:
     [outcome] = handler.explain([Payload((image,), options)])
     return outcome.items[0]
 
@@ -211,7 +212,9 @@ def test_a_backend_without_gradients_names_what_it_has(tiny_classifier: TinyMode
 # The TorchServe side
 
 
-def answers(handler: VisionHandler, rows: list[dict[str, Any]], headers: list[dict[str, Any]]) -> list[tuple[int, Any]]:
+def answers(
+    handler: TorchServeHandler, rows: list[dict[str, Any]], headers: list[dict[str, Any]]
+) -> list[tuple[int, Any]]:
     context = new_context(Path(), headers)
     bodies = handler.handle(rows, context)
     return [(context.get_response_status(index)[0], orjson.loads(body)) for index, body in enumerate(bodies)]
@@ -252,7 +255,7 @@ def test_an_explanation_has_the_form_of_its_request(make_handler: MakeHandler) -
     assert failure["error"]["code"] == 400
 
 
-def send(handler: VisionHandler, row: dict[str, Any], headers: dict[str, Any]) -> tuple[int, str, bytes]:
+def send(handler: TorchServeHandler, row: dict[str, Any], headers: dict[str, Any]) -> tuple[int, str, bytes]:
     context = new_context(Path(), [headers])
     [body] = handler.handle([row], context)
     return context.get_response_status(0)[0], str(context.get_response_content_type(0)), body

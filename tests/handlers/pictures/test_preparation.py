@@ -34,14 +34,14 @@ def sources(*encoded: bytes) -> list[Source]:
 def test_images_of_requests_whose_options_are_wrong_are_left_out() -> None:
     payloads = [Payload(images=(RED,)), Payload(images=(RED, GREEN)), Payload(images=(GREEN,))]
     found = list_sources(payloads, [OPTIONS, InvalidOptionError("top_k"), OPTIONS])
-    assert [(source.place, source.picture) for source in found] == [((0, 0), RED), ((2, 0), GREEN)]
+    assert [(source.index, source.sent) for source in found] == [((0, 0), RED), ((2, 0), GREEN)]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_each_image_is_a_batch_of_its_own_in_order_or_an_error(threads: int) -> None:
     timings = StageTimings()
     items, failures = Preparer(preprocess, ImageLimits(), threads).prepare(sources(RED, b"?", GREEN, RED), timings)
-    assert [item.place for item in items] == [(0, 0), (0, 2), (0, 3)]
+    assert [item.index for item in items] == [(0, 0), (0, 2), (0, 3)]
     assert [item.batch.pixels[0, 0, 0].tolist() for item in items] == [[255, 0, 0], [0, 255, 0], [255, 0, 0]]
     assert {place: type(error) for place, error in failures.items()} == {(0, 1): ImageDecodeError}
     assert list(timings.milliseconds) == ["decode", "preprocess"]
@@ -63,7 +63,7 @@ def test_an_image_that_cannot_be_preprocessed_fails_alone() -> None:
         return preprocess(images)
 
     items, failures = Preparer(refuse_green, ImageLimits(), 2).prepare(sources(RED, GREEN), StageTimings())
-    assert [item.place for item in items] == [(0, 0)]
+    assert [item.index for item in items] == [(0, 0)]
     assert {place: type(error) for place, error in failures.items()} == {(0, 1): InferenceError}
 
 

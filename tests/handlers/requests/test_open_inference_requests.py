@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vision_serving.errors import MalformedRequestError, PayloadTooLargeError, RequestError
 from vision_serving.requests.contents import AnswerWishes, Pixels
-from vision_serving.requests.open_inference import read_pictures, read_wishes
+from vision_serving.requests.open_inference import read_images, read_wishes
 
 FILES = [b"\x89PNG picture", b"", b"other"]
 RGB = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
@@ -42,7 +42,7 @@ def sized(size: object, **others: Any) -> dict[str, Any]:
     ids=["flat", "flat, as MLServer has it", "nested", "one row"],
 )
 def test_bytes_in_json_are_base64(shape: list[int], data: list[Any]) -> None:
-    assert read_pictures([tensor("BYTES", shape, data=data)], b"") == tuple(FILES)
+    assert read_images([tensor("BYTES", shape, data=data)], b"") == tuple(FILES)
 
 
 def test_bytes_in_binary_are_files_and_base64_where_the_input_says_so() -> None:
@@ -51,19 +51,19 @@ def test_bytes_in_binary_are_files_and_base64_where_the_input_says_so() -> None:
         tensor("BYTES", [3], parameters=sized(len(files))),
         tensor("BYTES", [3, 1], parameters=sized(len(encoded), content_type="base64")),
     ]
-    assert read_pictures(inputs, files + encoded) == (*FILES, *FILES)
+    assert read_images(inputs, files + encoded) == (*FILES, *FILES)
 
 
 @pytest.mark.parametrize("data", [RGB.ravel().tolist(), RGB.tolist()], ids=["flat", "nested"])
 def test_a_tensor_of_pixels_is_a_picture_for_each_of_its_first_axis(data: list[Any]) -> None:
-    first, second = read_pictures([tensor("UINT8", [2, 4, 5, 3], data=data)], b"")
+    first, second = read_images([tensor("UINT8", [2, 4, 5, 3], data=data)], b"")
     assert first == Pixels(RGB[0].tobytes(), height=4, width=5)
     assert second == Pixels(RGB[1].tobytes(), height=4, width=5)
 
 
 def test_pixels_in_binary_are_one_picture_without_a_first_axis() -> None:
     inputs = [tensor("UINT8", [4, 5, 3], parameters=sized(60))]
-    assert read_pictures(inputs, RGB[1].tobytes()) == (Pixels(RGB[1].tobytes(), height=4, width=5),)
+    assert read_images(inputs, RGB[1].tobytes()) == (Pixels(RGB[1].tobytes(), height=4, width=5),)
 
 
 def test_json_and_binary_tensors_stand_in_one_request() -> None:
@@ -72,7 +72,7 @@ def test_json_and_binary_tensors_stand_in_one_request() -> None:
         tensor("BYTES", [1], data=texts([b"file"])),
         tensor("UINT8", [4, 5, 3], parameters=sized(60)),
     ]
-    first, second, third = read_pictures(inputs, RGB.tobytes())
+    first, second, third = read_images(inputs, RGB.tobytes())
     assert (first, second, third) == (Pixels(RGB[0].tobytes(), 4, 5), b"file", Pixels(RGB[1].tobytes(), 4, 5))
 
 
@@ -103,7 +103,7 @@ BROKEN: dict[str, tuple[object, str]] = {
 @pytest.mark.parametrize(("broken", "message"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_tensor_is_one_error_and_its_neighbours_are_read(broken: object, message: str) -> None:
     good = tensor("BYTES", [1], data=texts([b"file"]))
-    first, error, last = read_pictures([good, broken, good], b"")
+    first, error, last = read_images([good, broken, good], b"")
     assert first == last == b"file"
     assert isinstance(error, MalformedRequestError)
     assert message in str(error)
@@ -111,12 +111,12 @@ def test_a_broken_tensor_is_one_error_and_its_neighbours_are_read(broken: object
 
 @pytest.mark.parametrize("data", [b"\x05\x00\x00\x00abc", b"\x01\x00"], ids=["cut element", "cut length"])
 def test_a_binary_element_that_is_cut_off_is_an_error_of_its_tensor(data: bytes) -> None:
-    (error,) = read_pictures([tensor("BYTES", [1], parameters=sized(len(data)))], data)
+    (error,) = read_images([tensor("BYTES", [1], parameters=sized(len(data)))], data)
     assert "cut off" in str(error)
 
 
 def test_an_element_that_is_no_base64_is_an_error_of_its_own() -> None:
-    first, second, third = read_pictures([tensor("BYTES", [3], data=["YQ==", "?", 5])], b"")
+    first, second, third = read_images([tensor("BYTES", [3], data=["YQ==", "?", 5])], b"")
     assert first == b"a"
     assert isinstance(second, MalformedRequestError)
     assert isinstance(third, MalformedRequestError)
@@ -125,7 +125,7 @@ def test_an_element_that_is_no_base64_is_an_error_of_its_own() -> None:
 @pytest.mark.parametrize("size", [59, 61, -60, "60", True, 1.5], ids=repr)
 def test_sizes_that_are_not_those_of_the_binary_data_fail_the_request(size: object) -> None:
     with pytest.raises(MalformedRequestError, match="binary_data_size"):
-        read_pictures([tensor("UINT8", [4, 5, 3], parameters=sized(size))], RGB[0].tobytes())
+        read_images([tensor("UINT8", [4, 5, 3], parameters=sized(size))], RGB[0].tobytes())
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_sizes_that_are_not_those_of_the_binary_data_fail_the_request(size: obje
 )
 def test_more_images_than_any_archive_serves_are_no_more_than_a_few_thousand_objects(inputs: list[Any]) -> None:
     try:
-        pictures = read_pictures(inputs, b"")
+        pictures = read_images(inputs, b"")
     except PayloadTooLargeError:
         return
     assert [type(picture) for picture in pictures] == [PayloadTooLargeError]
@@ -183,7 +183,7 @@ def test_wishes_of_another_form_are_refused(document: dict[str, Any]) -> None:
 @given(files=st.lists(st.binary(max_size=30), min_size=1, max_size=5), cut=st.integers(0, 40))
 def test_binary_files_come_out_as_they_went_in_or_are_one_error(files: list[bytes], cut: int) -> None:
     section = pack(files)[: len(pack(files)) - cut]
-    pictures = read_pictures([tensor("BYTES", [len(files)], parameters=sized(len(section)))], section)
+    pictures = read_images([tensor("BYTES", [len(files)], parameters=sized(len(section)))], section)
     if cut == 0:
         assert pictures == tuple(files)
     else:

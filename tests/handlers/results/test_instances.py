@@ -6,7 +6,7 @@ import orjson
 import pytest
 import torch
 from conftest import MakeHandler
-from fakes import COLOURS, RED, png
+from fakes import COLOURS, RED, ColourDetector, png
 from torch import Tensor
 
 from object_detection import ObjectDetectionHandler
@@ -17,8 +17,13 @@ from vision_serving.geometry import ImageGeometry
 from vision_serving.options import DetectionOptions, MaskOptions
 from vision_serving.predictions import Detection, KeypointDetection, MaskDetection
 from vision_serving.requests.payload import Payload
-from vision_serving.results.instances import add_instances, read_keypoints, take_values, to_source_points
-from vision_serving.results.keypoints import locate_keypoints
+from vision_serving.results.instances import (
+    add_instances,
+    locate_keypoints,
+    read_keypoints,
+    take_values,
+    to_source_points,
+)
 from vision_serving.results.outcome import Outcome
 from vision_serving.results.postprocessing import Candidates
 
@@ -108,8 +113,8 @@ SECTION: dict[str, Any] = {
 
 def handler_with(instances: str | None) -> ObjectDetectionHandler:
     handler = ObjectDetectionHandler()
-    handler.config = HandlerConfig.model_validate({**SECTION, "instances": instances})
-    handler.labels = COLOURS
+    config = HandlerConfig.model_validate({**SECTION, "instances": instances})
+    handler.assemble(config, COLOURS, ColourDetector())  # type: ignore[arg-type]
     return handler
 
 

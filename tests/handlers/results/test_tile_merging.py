@@ -28,8 +28,9 @@ from vision_serving.pictures.decoding import Image
 from vision_serving.pictures.tiles import check_tile_count, list_regions
 from vision_serving.predictions import Box, Detection, Detections, ImageSize
 from vision_serving.requests.payload import Payload
-from vision_serving.results.outcome import ItemResult
+from vision_serving.results.outcome import ImageResult
 from vision_serving.results.tile_merging import merge_tiles
+from vision_serving.worker.service import TorchServeHandler
 
 BLACK = (0, 0, 0)
 MODEL = {"resize": {"mode": "letterbox", "size": [64, 64], "pad_value": 0}}
@@ -63,7 +64,7 @@ class SpotDetector:
 
 
 @pytest.fixture
-def handler(make_handler: MakeHandler) -> VisionHandler:
+def handler(make_handler: MakeHandler) -> TorchServeHandler:
     made = make_handler("detection", preprocessing=MODEL, max_images_per_inference=4)
     made.backend = SpotDetector()  # type: ignore[assignment]
     return made
@@ -76,7 +77,7 @@ def scene(size_hw: tuple[int, int], *objects: tuple[tuple[int, int, int], Region
     return image
 
 
-def predict(handler: VisionHandler, *requests: Payload) -> list[ItemResult]:
+def predict(handler: VisionHandler, *requests: Payload) -> list[ImageResult]:
     return [item for outcome in handler.predict(requests) for item in outcome.items]
 
 
@@ -84,7 +85,7 @@ def request(*images: Image, **options: Any) -> Payload:
     return Payload(tuple(encode_image(image) for image in images), options)
 
 
-def found_in(item: ItemResult) -> dict[str, Box]:
+def found_in(item: ImageResult) -> dict[str, Box]:
     assert isinstance(item, Detections), item
     assert len({each.label for each in item.detections}) == len(item.detections), "an object is there twice"
     return {each.label: each.box for each in item.detections}
@@ -262,7 +263,7 @@ def test_a_tile_size_out_of_bounds_is_422_that_names_them(handler: VisionHandler
         assert "tile_size" in str(item)
 
 
-def test_options_come_by_header_form_field_and_json(handler: VisionHandler) -> None:
+def test_options_come_by_header_form_field_and_json(handler: TorchServeHandler) -> None:
     picture = encode_image(scene((200, 400), (RED, (100, 50, 120, 60))))
     wanted = {"tile_size": 128, "box_format": "xywh", "nms": "soft"}
     text = {**{name: str(value) for name, value in wanted.items()}, "class_thresholds": "red:0.3,1:0.6"}

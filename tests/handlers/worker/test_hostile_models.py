@@ -180,7 +180,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
         folder = write_model_dir(tmp_path_factory.mktemp("wild"), "classification", limits={"max_images": 8})
         handler = WildHandler()
         handler.load(folder, CPU)
-        handler._max_answer_bytes = MAX_ANSWER_BYTES
+        handler.max_answer_bytes = MAX_ANSWER_BYTES
         metrics = MetricsCacheYamlImpl(config_file_path=str(TORCHSERVE / "configs" / "metrics.yaml"))
         metrics.initialize_cache()
         service = Service("wild", str(folder), None, handler.handle, None, 8, True, metrics)

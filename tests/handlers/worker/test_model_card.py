@@ -12,9 +12,9 @@ from fakes import COLOURS, RED, new_context, png, write_model_dir
 from image_classification import ImageClassificationHandler
 from vision_serving.config import read_handler_config
 from vision_serving.errors import ConfigError
-from vision_serving.handler import VisionHandler
 from vision_serving.options import DetectionOptions
 from vision_serving.worker.model_card import build_card, is_describe_job
+from vision_serving.worker.service import TorchServeHandler
 
 DESCRIBE = {"describe": "True"}
 
@@ -23,14 +23,18 @@ def card_of(folder: Path, **more: Any) -> dict[str, Any]:
     return build_card(folder, read_handler_config(folder / "model-config.yaml"), COLOURS, **more)
 
 
-def handle(handler: VisionHandler, rows: list[dict[str, Any]], headers: list[dict[str, Any]]) -> list[tuple[int, Any]]:
-    context = new_context(Path(), headers)
+def handle(
+    handler: TorchServeHandler, rows: list[dict[str, Any]], headers: list[dict[str, Any]], folder: Path = Path()
+) -> list[tuple[int, Any]]:
+    context = new_context(folder, headers)
     bodies = handler.handle(rows, context)
     return [(context.get_response_status(index)[0], orjson.loads(body)) for index, body in enumerate(bodies)]
 
 
-def test_a_describe_job_gets_the_card(make_handler: MakeHandler) -> None:
-    [(status, card)] = handle(make_handler("classification"), [{}], [DESCRIBE])
+def test_a_describe_job_gets_the_card(make_handler: MakeHandler, tmp_path: Path) -> None:
+    handler = make_handler("classification")
+    [(status, card)] = handle(handler, [{}], [DESCRIBE], tmp_path / "classification")
+    assert "model-config.yaml" in card["files"]
     assert status == 200
     assert (card["task"], card["backend"], card["precision"]) == ("classification", "colour_classifier", "fp32")
     assert (card["device"], card["labels"], card["num_classes"]) == ("cpu", COLOURS, 3)
