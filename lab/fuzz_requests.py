@@ -16,13 +16,14 @@ from pathlib import Path
 import orjson
 from rich.console import Console
 
-from lab.hostile.fuzzing import fuzz
 from mar_tools.command_line import new_parser, run
 from vision_serving.errors import VisionServingError
 
 
 def main() -> None:
     arguments = parse_arguments()
+    from lab.hostile.fuzzing import fuzz  # after the options: it imports PyTorch
+
     with Console(stderr=True).status(f"fuzzing for {arguments.seconds} s"):
         found = fuzz(arguments.seconds, arguments.seed, arguments.keep)
     if arguments.json:

@@ -9,16 +9,19 @@ Prose stands in the templates, lab/pages/*.md.j2.
 
 import os
 
-from lab.pages.rendering import PAGES, page_path, render_page
 from mar_tools.command_line import new_parser, run
 from vision_serving.errors import ConfigError
 
 
 def main() -> None:
     parser = new_parser(__doc__)
-    parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"{', '.join(PAGES)}; default: all")
+    parser.add_argument(
+        "pages", nargs="*", metavar="PAGE", help="performance, compatibility, fidelity, reliability; default: all"
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file differs")
     arguments = parser.parse_args()
+    from lab.pages.rendering import PAGES, page_path, render_page  # after the options: it imports Jinja
+
     unknown = sorted(set(arguments.pages) - set(PAGES))
     if unknown:
         parser.error(f"no page {unknown[0]!r}; expected some of {', '.join(PAGES)}")

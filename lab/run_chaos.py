@@ -14,33 +14,16 @@ requirements/fuzz.txt.
 from argparse import Namespace
 from pathlib import Path
 
-import orjson
-from rich.console import Console
-from rich.table import Table
+from mar_tools.command_line import ROOT, new_parser, run
 
-from lab.pages.formatting import list_values
-from lab.pages.rendering import write_page
-from lab.reliability.rows import NAMES, choose_rows, run_rows
-from lab.testbed.claims import CLAIMS
-from lab.testbed.findings import RESULTS, Finding, write_finding
-from mar_tools.command_line import new_parser, run
-from vision_serving.errors import VisionServingError
+RESULTS = ROOT / "lab" / "results" / "reliability"
 
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.list:
-        print("\n".join(f"{name:12} {CLAIMS[name]}" for name in NAMES))
-        return
-    findings = measure(arguments)
-    page = write_page("reliability", arguments.results)
-    if arguments.json:
-        print(orjson.dumps([finding.model_dump(mode="json") for finding in findings]).decode())
-    else:
-        Console().print(findings_table(findings))
-    broken = [finding.row for finding in findings if not finding.held]
-    if broken:
-        raise VisionServingError(f"not held: {', '.join(broken)}; see {page}")
+    from lab.commands.run_chaos import run_chaos  # after the options: it imports PyTorch
+
+    run_chaos(arguments)
 
 
 def parse_arguments() -> Namespace:
@@ -57,37 +40,6 @@ def parse_arguments() -> Namespace:
     if arguments.repetitions < 1 or arguments.fuzz_s < 1:
         parser.error("--repetitions and --fuzz-s have to be at least 1")
     return arguments
-
-
-def measure(arguments: Namespace) -> list[Finding]:
-    """Write each finding when it is there."""
-    names = choose_rows(arguments.rows)
-    console = Console(stderr=True)
-    findings = []
-    with console.status("") as status:
-
-        def announce(step: str) -> None:
-            status.update(step)
-            if not console.is_terminal:
-                console.print(step)
-
-        for finding in run_rows(
-            names, arguments.repetitions, arguments.seed, announce, arguments.rate, arguments.fuzz_s
-        ):
-            write_finding(finding, arguments.results)
-            console.print(f"{finding.row}: {'held' if finding.held else 'NOT held'}", highlight=False)
-            for problem in finding.problems or (() if finding.held else finding.failures):
-                console.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
-            findings.append(finding)
-    return findings
-
-
-def findings_table(findings: list[Finding]) -> Table:
-    table = Table("row", "held", "times", "measured")
-    for finding in findings:
-        figures = ", ".join(f"{name} {list_values(value)}" for name, value in finding.measured.items())
-        table.add_row(finding.row, "held" if finding.held else "[red]NOT held[/]", str(finding.repetitions), figures)
-    return table
 
 
 if __name__ == "__main__":

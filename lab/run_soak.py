@@ -8,45 +8,26 @@ It starts a server of its own, on free ports. Exit status 1 where something does
 machine first: the rate of the traffic is half of what the server can do alone.
 """
 
-import tempfile
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
+from mar_tools.command_line import ROOT, new_parser, run
 
-from lab.pages.rendering import write_page
-from lab.reliability.malformed import COUNT, run_malformed
-from lab.reliability.soak import soak
-from lab.reliability.soak_plots import plot_soak
-from lab.testbed.archives import build_archives
-from lab.testbed.findings import RESULTS, Finding, write_finding
-from lab.testbed.world import open_world
-from mar_tools.command_line import new_parser, run
-from vision_serving.errors import VisionServingError
+RESULTS = ROOT / "lab" / "results" / "reliability"
 
 
 def main() -> None:
     arguments = parse_arguments()
-    console = Console(stderr=True)
-    with console.status("building the archives") as status:
-        finding = measure(arguments, status.update)
-    page = write_page("reliability", arguments.results)
-    if arguments.json:
-        print(finding.model_dump_json())
-    else:
-        for name, value in finding.measured.items():
-            print(f"{name:28} {value:g}")
-        print("\n".join((*finding.problems, *finding.failures)))
-    if not finding.held:
-        raise VisionServingError(f"not held: {finding.row}; see {page}")
+    from lab.commands.run_soak import run_soak  # after the options: it imports PyTorch
+
+    run_soak(arguments)
 
 
 def parse_arguments() -> Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (default: 10)")
     parser.add_argument("--malformed", action="store_true", help="malformed requests instead")
-    parser.add_argument("--count", type=int, default=COUNT, help=f"of malformed requests (default: {COUNT})")
+    parser.add_argument("--count", type=int, default=5000, help="of malformed requests (default: 5000)")
     parser.add_argument("--seed", type=int, default=0, help="of the requests (default: 0)")
     parser.add_argument("--rate", type=float, help="of the traffic, in requests/s; default: half of saturation")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder; the page lies beside it")
@@ -55,24 +36,6 @@ def parse_arguments() -> Namespace:
     if arguments.minutes <= 0 or arguments.count < 1:
         parser.error("--minutes and --count have to be more than 0")
     return arguments
-
-
-def measure(arguments: Namespace, announce: Callable[[str], None]) -> Finding:
-    what = f"--malformed --count {arguments.count}" if arguments.malformed else f"--minutes {arguments.minutes:g}"
-    rate = f" --rate {arguments.rate:g}" if arguments.rate else ""
-    command = f"python lab/run_soak.py {what} --seed {arguments.seed}{rate}"
-    with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
-        archives = build_archives(Path(folder))
-        announce("starting a server")
-        with open_world(archives, {}, rate=arguments.rate) as world:
-            if arguments.malformed:
-                finding = run_malformed(world, arguments.count, arguments.seed, command, announce)
-            else:
-                soaked = soak(world, arguments.minutes, arguments.seed, command, announce)
-                plot_soak(soaked, arguments.results)
-                finding = soaked.finding
-    write_finding(finding, arguments.results)
-    return finding
 
 
 if __name__ == "__main__":

@@ -11,34 +11,18 @@ Writes lab/results/compatibility.json and docs/evidence/compatibility.md. Each m
 """
 
 from argparse import Namespace
-from collections import Counter
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from mar_tools.command_line import ROOT, new_parser, run
 
-from lab.pages.rendering import PAGES, write_page
-from lab.sweeping.coverage import Coverage, Row, read_coverage
-from lab.sweeping.execution import describe_run, sweep
-from lab.sweeping.plan import Selection, Task, make_plan
-from lab.sweeping.processes import Limits
-from lab.sweeping.zoo import list_zoo
-from mar_tools.command_line import new_parser, run
+OUTPUT = ROOT / "lab" / "results" / "compatibility.json"
 
 
 def main() -> None:
     arguments = parse_arguments()
-    coverage = read_coverage(arguments.output)
-    plan = new_plan(arguments, coverage)
-    if arguments.list:
-        list_models(plan)
-        return
-    limits = Limits(arguments.timeout_s, arguments.memory_gib)
-    with SweepProgress(sum(len(task.precisions) for tasks in plan for task in tasks)) as progress:
-        try:
-            sweep(plan, arguments.output, describe_run(arguments.timed), limits, progress)
-        finally:  # the rows that are there are kept, so the page shows them
-            write_page("compatibility", arguments.output)
+    from lab.commands.sweep_zoo import sweep_zoo  # after the options: it imports PyTorch
+
+    sweep_zoo(arguments)
 
 
 def parse_arguments() -> Namespace:
@@ -49,70 +33,11 @@ def parse_arguments() -> Namespace:
     parser.add_argument("--passes", nargs="+", type=int, help="1: quick backends, 2: aotinductor, 3: all others")
     parser.add_argument("--again", nargs="?", const="all", default="nothing", choices=["failed", "all", "nothing"])
     parser.add_argument("--timed", action="store_true", help="the machine does nothing else")
-    parser.add_argument("--timeout-s", type=float, default=Limits.timeout_s, help="for one row")
-    parser.add_argument("--memory-gib", type=float, default=Limits.memory_gib, help="for one row")
-    parser.add_argument("--output", type=Path, default=PAGES["compatibility"], help="the json; the page lies beside it")
+    parser.add_argument("--timeout-s", type=float, default=300.0, help="for one row (default: 300)")
+    parser.add_argument("--memory-gib", type=float, default=16.0, help="for one row (default: 16)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="the json; the page lies beside it")
     parser.add_argument("--list", action="store_true")
     return parser.parse_args()
-
-
-def new_plan(arguments: Namespace, coverage: Coverage) -> list[list[Task]]:
-    selection = Selection(
-        models=arguments.models,
-        backends=arguments.backends,
-        precisions=arguments.precisions,
-        passes=arguments.passes,
-        again=arguments.again,
-    )
-    return make_plan(list_zoo(), selection, coverage)
-
-
-def list_models(plan: list[list[Task]]) -> None:
-    left: Counter[str] = Counter()
-    for tasks in plan:
-        for task in tasks:
-            left[f"{task.model.group}/{task.model.name}"] += len(task.precisions)
-    for name, count in left.items():
-        print(f"{name}: {count}")
-    print(f"{left.total()} rows left of {len(left)} models")
-
-
-class SweepProgress:
-    """A bar with the row that is being made and the counts so far; one line a row where nobody watches."""
-
-    def __init__(self, total: int) -> None:
-        self.counts: Counter[str] = Counter()
-        self.total = total
-        self.console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        self.task = self.bar.add_task("", total=total)
-
-    def __enter__(self) -> "SweepProgress":
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def begins(self, model: str, backend: str, precision: str) -> None:
-        counts = ", ".join(f"{count} {status}" for status, count in sorted(self.counts.items()))
-        self.bar.update(self.task, description=f"{model} {backend} {precision} ({counts or 'the first row'})")
-
-    def ends(self, row: Row) -> None:
-        self.counts[row.status] += 1
-        self.bar.advance(self.task)
-        if not self.console.is_terminal or row.status != "verified":
-            number = f"{self.counts.total()}/{self.total}"
-            self.console.print(f"[{number}] {describe_row(row)}", markup=False, highlight=False, soft_wrap=True)
-
-
-def describe_row(row: Row) -> str:
-    boxes = None if row.matched_boxes is None else 100 * row.matched_boxes
-    figures = {"dB": row.snr_db, "% boxes": boxes, "ms": row.ms, "s": row.seconds, "GiB": row.peak_gib}
-    measured = ", ".join(f"{value:.4g} {unit}" for unit, value in figures.items() if value is not None)
-    reason = "" if row.reason is None else f": {row.reason}"
-    return f"{row.model} {row.backend} {row.precision}: {row.status} ({measured}){reason}"
 
 
 if __name__ == "__main__":

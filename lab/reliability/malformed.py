@@ -11,7 +11,7 @@ from lab.testbed.findings import Finding
 from lab.testbed.raw_http import send_raw
 from lab.testbed.world import World
 
-COUNT, GOLDEN_EVERY = 5000, 100
+GOLDEN_EVERY = 100
 AT_A_TIME = 8
 TIMEOUT_S = 3.0
 PATH = f"/predictions/{SERVED}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from vision_serving.errors import VisionServingError
+from vision_serving.errors import EXTRAS, VisionServingError, how_to_install
 
 ROOT = Path(__file__).resolve().parents[2]
 HANDLERS = ROOT / "handlers"
@@ -41,6 +41,11 @@ def run(main: Callable[[], None]) -> NoReturn:
             sys.exit(UNREAD)
     except VisionServingError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in EXTRAS:
+            raise
+        print(f"error: this needs {how_to_install(error)}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if isinstance(error, BrokenPipeError) and reader_is_gone():

@@ -1,0 +1,68 @@
+"""What lab/measure_fidelity.py does."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from datetime import date
+from fnmatch import fnmatch
+
+from rich.console import Console
+from rich.progress import track
+
+from lab.fidelity.cases import list_cases
+from lab.fidelity.comparison import measure_case
+from lab.fidelity.pictures import make_pictures
+from lab.fidelity.results import Fidelity, ModelFidelity, write_fidelity
+from lab.fidelity.subjects import Case
+from lab.pages.rendering import write_page
+from mar_tools.machine import cpu_name, package_versions
+from vision_serving.errors import ConfigError
+
+
+def measure_fidelity(arguments: Namespace) -> None:
+    """Compare the chosen models and write the page, or list them."""
+    cases = choose_cases(arguments.models)
+    if arguments.list:
+        print("\n".join(case.full_name for case in cases))
+        return
+    fidelity = measure(cases)
+    if arguments.json:
+        print(fidelity.model_dump_json(indent=2, exclude_none=True))
+    if not arguments.models:
+        write_fidelity(fidelity, arguments.output)
+        write_page("fidelity", arguments.output)
+
+
+PACKAGES = ("torch", "torchvision", "timm", "transformers", "pillow", "numpy")
+
+
+def choose_cases(patterns: Sequence[str] | None) -> list[Case]:
+    """Raises ConfigError for a pattern that fits no model."""
+    cases = list_cases()
+    for pattern in patterns or ():
+        if not any(fnmatch(case.full_name, pattern) for case in cases):
+            raise ConfigError(f"no model fits {pattern!r}; --list shows them")
+    return [case for case in cases if not patterns or any(fnmatch(case.full_name, pattern) for pattern in patterns)]
+
+
+def measure(cases: Sequence[Case]) -> Fidelity:
+    console = Console(stderr=True)
+    pictures = make_pictures()
+    rows = []
+    for case in track(cases, "comparing", console=console, disable=not console.is_terminal):
+        rows.append(measure_case(case, pictures))
+        console.print(describe_row(rows[-1]), markup=False, highlight=False, soft_wrap=True)
+    versions = package_versions(PACKAGES)
+    return Fidelity(date=date.today().isoformat(), cpu=cpu_name(), versions=versions, rows=tuple(rows))
+
+
+def describe_row(row: ModelFidelity) -> str:
+    pixels, answers = row.pixels, row.answers
+    kept = "pixels alone"
+    if answers is not None and answers.same_best is not None:
+        kept = f"best class {100 * answers.same_best:.4g} %, {answers.snr_db} dB"
+    if answers is not None and answers.matched_boxes is not None:
+        kept = f"boxes {100 * answers.matched_boxes:.4g} %, IoU {answers.least_iou}"
+    return (
+        f"{row.full_name}: {100 * pixels.other_level:.3f} % of values differ, at most {pixels.largest:g} levels; "
+        f"{kept} ({row.seconds} s)"
+    )
