@@ -53,7 +53,7 @@ LAYERS = {
         "front predicting load_testing",
         "tuning",
     ),
-    LAB: ("testbed peers fidelity", "hostile sweeping", "reliability", "pages", "commands"),
+    LAB: ("testbed peers fidelity", "hostile sweeping", "reliability", "pages", "commands", "entry"),
 }
 # What a backend's files import beside its own runtime, which is all else.
 SHARED = {"vision_serving", "mar_tools", "torch", "torchvision", "numpy", "orjson", "safetensors", "onnx"}
@@ -106,10 +106,10 @@ def module_of(path: Path) -> str:
 
 
 def layer_of(root: Path, module: str) -> int:
-    """Return the layer of `vision_serving.pictures.tiles`: that of `pictures`. Commands of lab/ are on top."""
+    """Return the layer of `vision_serving.pictures.tiles`: that of `pictures`. The entries, lab/*.py, are on top."""
     name = module.split(".")[1]
     for number, layer in enumerate(LAYERS[root]):
-        if name in layer.split() or (layer == "commands" and (root / f"{name}.py").exists()):
+        if name in layer.split() or (layer == "entry" and (root / f"{name}.py").exists()):
             return number
     raise AssertionError(f"{module} has no layer: say in LAYERS and in the design where it belongs")
 
@@ -148,7 +148,7 @@ def test_no_files_import_each_other_in_a_circle(root: Path) -> None:
 def test_every_layer_names_what_is_there() -> None:
     for root, layers in LAYERS.items():
         there = {path.stem for path in root.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))}
-        assert {name for layer in layers for name in layer.split()} - {"commands"} <= there
+        assert {name for layer in layers for name in layer.split()} - {"entry"} <= there
 
 
 def test_packed_code_imports_neither_the_tools_nor_torchserve() -> None:
