@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ import yaml
 from fakes import FAKE_BACKENDS, TINY_CLASSIFIER, TINY_DETECTOR, write_model_dir
 from filelock import FileLock
 
+from mar_tools.building.packing import build_archive
 from mar_tools.command_line import HANDLERS as HANDLERS_FOLDER
 from mar_tools.command_line import ROOT
 from mar_tools.exporting.export_folders import export_folder, export_model
@@ -229,3 +231,24 @@ def tiny_classifier(run_folder: Path, once_per_run: OncePerRun) -> TinyModel:
 @pytest.fixture(scope="session")
 def tiny_detector(run_folder: Path, once_per_run: OncePerRun) -> TinyModel:
     return TinyModel(run_folder / "tiny_detector", "detection", once_per_run)
+
+
+def build_without_timing(recipe_path: Path, backend: str, folder: Path) -> Path:
+    """Take the steps of build_model.py for one candidate in fp32, which every CPU can run; return its archive."""
+    recipe = read_recipe(recipe_path)
+    checkpoint = load_checkpoint(recipe)
+    for name in dict.fromkeys(("eager", backend)):  # the first is what the others are compared with
+        export = export_model(recipe, checkpoint, name, "fp32", folder / "exports")
+    report = verify_export(export)
+    assert report["passed"], report["failures"]
+    return build_archive(export, ROOT / "handlers", folder)
+
+
+@pytest.fixture(scope="session")
+def archives(run_folder: Path, once_per_run: OncePerRun) -> Path:
+    """A model store with both examples on OpenVINO."""
+    folder = run_folder / "archives"
+    for example in ("digits_classification", "digits_detection"):
+        recipe = ROOT / "examples" / example / "recipe.yaml"
+        once_per_run(example, partial(build_without_timing, recipe, "openvino", folder))
+    return folder

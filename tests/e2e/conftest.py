@@ -8,24 +8,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 import yaml
-from conftest import OncePerRun
+from conftest import build_without_timing
 
-from mar_tools.building.packing import build_archive
-from mar_tools.command_line import HANDLERS
-from mar_tools.exporting.export_folders import export_model
-from mar_tools.models.checkpoints import load_checkpoint
-from mar_tools.models.recipes import read_recipe
 from mar_tools.serving.config_file import with_values
 from mar_tools.serving.ports import free_addresses
 from mar_tools.serving.server import Server
-from mar_tools.verification.gate import verify_export
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -77,17 +70,6 @@ def build_digits(folder: Path, **changes: str) -> Path:
     return build_without_timing(folder / "recipe.yaml", "eager", folder)
 
 
-def build_without_timing(recipe_path: Path, backend: str, folder: Path) -> Path:
-    """The steps of build_model.py for one candidate in fp32, which every CPU can run; gives its archive."""
-    recipe = read_recipe(recipe_path)
-    checkpoint = load_checkpoint(recipe)
-    for name in dict.fromkeys(("eager", backend)):  # the first is what the others are compared with
-        export = export_model(recipe, checkpoint, name, "fp32", folder / "exports")
-    report = verify_export(export)
-    assert report["passed"], report["failures"]
-    return build_archive(export, HANDLERS, folder)
-
-
 def write_configuration(folder: Path, **changes: str) -> Path:
     """The shipped config.properties with free ports, a batch delay that a test can rely on, and `changes`."""
     text = with_values((ROOT / "config.properties").read_text(), {**free_addresses(), **changes})
@@ -96,16 +78,6 @@ def write_configuration(folder: Path, **changes: str) -> Path:
     config.write_text(text)
     shutil.copy(ROOT / "log4j2.xml", folder)
     return config
-
-
-@pytest.fixture(scope="session")
-def archives(run_folder: Path, once_per_run: OncePerRun) -> Path:
-    """A model store with both examples on OpenVINO."""
-    folder = run_folder / "archives"
-    for example in ("digits_classification", "digits_detection"):
-        recipe = EXAMPLES / example / "recipe.yaml"
-        once_per_run(example, partial(build_without_timing, recipe, "openvino", folder))
-    return folder
 
 
 @contextmanager

@@ -1,10 +1,12 @@
-"""lab/compare_servers.py without a server; with one it is tried by tests/lab/test_gpu_benchmark.py."""
+"""lab/compare_servers.py: its client, its arguments, and the answers of a server that it compares."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import RunHere
+from e2e.conftest import Service, run_script, serve
 
 SCRIPT = "../lab/compare_servers.py"
 
@@ -37,3 +39,21 @@ def test_arguments_that_make_no_sense_are_refused(run_here: RunHere, arguments: 
     finished = run_here(SCRIPT, *arguments)
     assert finished.returncode == 2
     assert message in finished.stderr
+
+
+@pytest.fixture(scope="module")
+def compared(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serve([archives / "digits.mar"], tmp_path_factory.mktemp("compared")) as compared:
+        yield compared
+
+
+def test_answers_of_another_model_are_wrong(compared: Service, archives: Path, tmp_path: Path) -> None:
+    other = f"digits={archives / 'digits_detection.mar'}"
+    finished = run_script(
+        "../lab/compare_servers.py", "digits", "--config", compared.server.config, "--export", other,
+        "--connections", 1, "--image-count", 20, "--rounds", 1, "--round-s", 0.5, "--json", tmp_path / "results.json",
+    )  # fmt: skip
+    assert finished.returncode == 1
+    assert "wrong answers: digits: " in finished.stderr
+    (result,) = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert result["median"]["wrong"] == result["median"]["requests"] > 0
