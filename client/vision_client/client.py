@@ -48,7 +48,8 @@ class Client:
         if concurrency < 1 or retries < 0 or timeout_s <= 0:
             raise ValueError(f"{concurrency=} has to be 1 or more, {retries=} 0 or more, {timeout_s=} more than 0")
         self.concurrency = concurrency
-        self._connection = Connection(url, token, timeout_s, retries, concurrency)
+        self._timeout_s = timeout_s
+        self._connection = Connection(url, token, concurrency, retries)
 
     @overload
     def predict(
@@ -84,7 +85,7 @@ class Client:
         path, headers = predictions_path(model, model_version), request_headers("application/json", options)
 
         def predict_one(image: ImageInput) -> Prediction:
-            return read_answer(self._connection.predict(path, encode_image(image), headers).content)
+            return read_answer(self._connection.predict(path, encode_image(image), headers, self._timeout_s).content)
 
         if is_image(images):
             return predict_one(images)
@@ -102,8 +103,8 @@ class Client:
         """The image with its prediction drawn on it by the server, as an encoded picture. Raises PredictionError."""
         if format not in PICTURE_TYPES:
             raise ValueError(f"expected a format of {list(PICTURE_TYPES)}, got {format!r}")
-        headers = request_headers(PICTURE_TYPES[format], options)
-        response = self._connection.predict(predictions_path(model, model_version), encode_image(image), headers)
+        path, headers = predictions_path(model, model_version), request_headers(PICTURE_TYPES[format], options)
+        response = self._connection.predict(path, encode_image(image), headers, self._timeout_s)
         content_type = response.headers.get("Content-Type", "")
         if content_type.partition(";")[0] != PICTURE_TYPES[format]:
             message = f"expected {PICTURE_TYPES[format]}, got {content_type}; archives built before annotated pictures"
@@ -115,7 +116,7 @@ class Client:
 
         Raises PredictionError when it does not answer, or refuses the token.
         """
-        return self._connection.health()
+        return self._connection.health(self._timeout_s)
 
     @property
     def session(self) -> requests.Session:

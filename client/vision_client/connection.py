@@ -1,7 +1,7 @@
 """One server: kept connections, retries where asking twice changes nothing, tokens, and answers that are errors."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -74,31 +74,39 @@ class BearerAuth(requests.auth.AuthBase):
 class Connection:
     """Safe to use from several threads. Raises a PredictionError for whatever is no answer with status 200."""
 
-    def __init__(self, url: str, token: TokenSource, timeout_s: float, retries: int, concurrency: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: TokenSource,
+        concurrency: int,
+        retries: int,
+        retried: Sequence[str] = ("GET", "POST"),  # a prediction changes nothing
+    ) -> None:
         self.url = url.rstrip("/")
-        self.session = new_session(self.url, retries, concurrency)
+        self.session = new_session(self.url, concurrency, retries, retried)
         self._tokens = Tokens(token)
-        self._timeout_s = timeout_s
 
-    def request(self, method: str, path: str, **arguments: Any) -> requests.Response:
-        """The answer, with a new token where the first was refused, and whatever its status."""
+    def request(self, method: str, path: str, timeout_s: float, **arguments: Any) -> requests.Response:
+        """Return the answer, whatever its status, with a new token where the first was refused."""
         token = self._tokens.current()
-        response = self._send(method, path, token, **arguments)
+        response = self._send(method, path, token, timeout_s, **arguments)
         if _is_refused(response) and self._tokens.renew(refused=token):
-            response = self._send(method, path, self._tokens.current(), **arguments)
+            response = self._send(method, path, self._tokens.current(), timeout_s, **arguments)
         return response
 
-    def health(self) -> str:
-        """The status of /ping, also of a server that is not well."""
-        response = self.request("GET", "/ping")
+    def health(self, timeout_s: float) -> str:
+        """Return the status of /ping, also of a server that is not well."""
+        response = self.request("GET", "/ping", timeout_s)
         try:
             return str(response.json()["status"])
         except (ValueError, KeyError, TypeError):
             raise self._describe(response) from None
 
-    def predict(self, path: str, body: bytes, headers: Mapping[str, str | bytes]) -> requests.Response:
-        """An answer with status 200."""
-        response = self.request("POST", path, data=body, headers=headers)
+    def predict(
+        self, path: str, body: bytes, headers: Mapping[str, str | bytes], timeout_s: float
+    ) -> requests.Response:
+        """Return an answer with status 200."""
+        response = self.request("POST", path, timeout_s, data=body, headers=headers)
         if response.status_code != requests.codes.ok:
             raise self._describe(response)
         return response
@@ -106,19 +114,19 @@ class Connection:
     def _describe(self, response: requests.Response) -> PredictionError:
         return describe_failure(response, has_token=self._tokens.current() is not None)
 
-    def _send(self, method: str, path: str, token: str | None, **arguments: Any) -> requests.Response:
-        timeouts = (min(CONNECT_TIMEOUT_S, self._timeout_s), self._timeout_s)
+    def _send(self, method: str, path: str, token: str | None, timeout_s: float, **arguments: Any) -> requests.Response:
+        timeouts = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s)
         try:
             return self.session.request(
                 method, self.url + path, auth=BearerAuth(token), timeout=timeouts, allow_redirects=False, **arguments
             )
         except requests.RequestException as error:
-            raise self._translate(error) from error
+            raise self._translate(error, timeout_s) from error
 
-    def _translate(self, error: requests.RequestException) -> PredictionError:
+    def _translate(self, error: requests.RequestException, timeout_s: float) -> PredictionError:
         last = _last_cause(error)
         if isinstance(error, requests.ReadTimeout):
-            return _without_answer(ServerTimeoutError, f"{self.url} did not answer within {self._timeout_s:g} s")
+            return _without_answer(ServerTimeoutError, f"{self.url} did not answer within {round(timeout_s, 1):g} s")
         if isinstance(last, (NewConnectionError, ConnectTimeoutError)):
             hint = "start it (python scripts/serve_models.py start), or give Client the address that it listens on"
             return _without_answer(ServerUnreachableError, f"no server answers at {self.url}; {hint}")
@@ -130,7 +138,7 @@ class Connection:
         return _without_answer(ConnectionLostError, f"{self.url} closed the connection without an answer: {last}")
 
 
-def new_session(url: str, retries: int, concurrency: int) -> requests.Session:
+def new_session(url: str, concurrency: int, retries: int, retried: Sequence[str]) -> requests.Session:
     """A connection a thread, kept. Environment proxies are for other machines alone: no one else sees a local token."""
     session = requests.Session()
     session.trust_env = not _is_loopback(url)
@@ -138,7 +146,7 @@ def new_session(url: str, retries: int, concurrency: int) -> requests.Session:
         total=retries,
         read=min(retries, 1),  # what ends a worker must not be sent to one worker after the other
         status_forcelist=[BUSY],
-        allowed_methods=["GET", "POST"],  # a prediction changes nothing
+        allowed_methods=retried,
         backoff_factor=0.3,
         backoff_jitter=0.1,
         respect_retry_after_header=False,  # it would retry 413 and 429 too, and wait for as long as it says

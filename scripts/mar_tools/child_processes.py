@@ -72,7 +72,7 @@ def isolated_environment(environment: Mapping[str, str], scratch: str) -> dict[s
 
     And OpenMP's threads wait as WAIT_POLICY says, unless the user says otherwise.
     """
-    own = [str(HANDLERS), str(ROOT / "scripts"), environment.get("PYTHONPATH", "")]
+    own = [str(HANDLERS), str(ROOT / "scripts"), str(ROOT / "client"), environment.get("PYTHONPATH", "")]
     path = os.pathsep.join(entry for entry in own if entry)
     own_values = {"PYTHONPATH": path, "PYTHONFAULTHANDLER": "1", "TMPDIR": scratch}
     return {**WAIT_POLICY, **environment, **own_values}

@@ -97,7 +97,7 @@ def test_it_runs_this_checkout_s_code_wherever_we_stand(tmp_path: Path, monkeypa
     finished = run_isolated(python_command("mar_tools.machine"), 20, tmp_path / "log")
     assert finished.problem == ""
     path = isolated_environment({"PYTHONPATH": "/own"}, "/scratch")["PYTHONPATH"].split(os.pathsep)
-    assert path == [str(ROOT / "handlers"), str(ROOT / "scripts"), "/own"]
+    assert path == [str(ROOT / "handlers"), str(ROOT / "scripts"), str(ROOT / "client"), "/own"]
 
 
 def test_the_last_line_that_says_something_is_the_reason(tmp_path: Path) -> None:

@@ -1,35 +1,35 @@
-"""A client of TorchServe's APIs: timeouts always, retries where they are safe, tokens handled."""
+"""A client of TorchServe's APIs: timeouts always, retries where they are safe, tokens handled.
+
+It predicts as everybody does, through `vision_client`, whose connections the management API is asked through too.
+"""
 
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any
 from urllib.parse import quote
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import ReadTimeoutError
-from urllib3.util import Retry
 
 from mar_tools.waiting import wait_until
+from vision_client.client import predictions_path, request_headers
+from vision_client.connection import Connection
+from vision_client.errors import PredictionError, ServerUnreachableError
 from vision_serving.errors import ConfigError, VisionServingError
 from vision_serving.worker.server_settings import read_properties
 
-CONNECT_TIMEOUT_S = 3.0
 PREDICT_TIMEOUT_S = 60.0
 MANAGE_TIMEOUT_S = 180.0
-BUSY = 503
+RETRIES = 4  # of predictions, while the server is busy
 POLL_S = 0.25
 # Of calls that start or end workers. TorchServe would wait for them on one of its I/O threads, and all connections of
 # that thread with it: of 16 threads, each holds a 16th of the requests.
 NOT_WAITING = {"synchronous": "false"}
 CONNECTIONS = 64  # that are kept open, as many as predict_images.py asks through at once
 START_IT = "start it with python scripts/serve_models.py start"
-OPTIONS_HEADER = "X-Inference-Options"
 EXPECTED_ARCHIVE = "expected the file name of an archive in the model store, such as resnet50.mar"
 # What TorchServe says -> what to do.
 REGISTER_HINTS = {
@@ -76,9 +76,30 @@ class TorchServeClient:
     def __init__(self, address: ServerAddress, deadline: float | None = None) -> None:
         self._address = address
         self._deadline = deadline
-        self._renewing = Lock()
-        retried = {"inference": ["GET", "POST"], "management": ["GET"]}
-        self._sessions = {kind: _new_session([] if deadline else methods) for kind, methods in retried.items()}
+        self._inference = self._connect(address.inference, self._token_source("inference"), RETRIES)
+        self._management = self._connect(address.management, self._token_source("management"), 1, ("GET",))
+        self._metrics = None if address.metrics is None else self._connect(address.metrics, None, 1)
+
+    def _connect(
+        self, url: str, token: Callable[[], str] | None, retries: int, retried: tuple[str, ...] = ("GET", "POST")
+    ) -> Connection:
+        connection = Connection(url, token, CONNECTIONS, retries if self._deadline is None else 0, retried)
+        connection.session.trust_env = False  # a proxy of the environment must not see a server's tokens
+        return connection
+
+    def _token_source(self, kind: str) -> Callable[[], str] | None:
+        """What is asked for a token first, and again when the server refuses the one that it gave."""
+        if self._address.key_file is None:
+            return None
+        given = ""
+
+        def next_token() -> str:
+            nonlocal given
+            current = self.token(kind)  # another process may have renewed it, or started the server anew
+            given = current if current != given else self.renew_token(kind)
+            return given
+
+        return next_token
 
     def with_deadline(self, deadline: float) -> "TorchServeClient":
         """A client of the same server."""
@@ -91,13 +112,16 @@ class TorchServeClient:
     def predict(
         self, model: str, image: bytes, options: Mapping[str, str] | None = None, version: str | None = None
     ) -> requests.Response:
-        """One encoded image; the response as it came, whatever its status. Retried while the server is busy."""
-        url = f"{self._address.inference}/predictions/{quote(model)}" + (f"/{quote(version)}" if version else "")
-        headers = {"Content-Type": "application/octet-stream"}
-        if options:
-            text = "; ".join(f"{name}={value}" for name, value in options.items())
-            headers[OPTIONS_HEADER] = text.encode("utf-8", errors="replace").decode("latin-1")  # as UTF-8 on the wire
-        return self._authorized("POST", url, "inference", PREDICT_TIMEOUT_S, data=image, headers=headers)
+        """Send one encoded image, again while the server is busy. Return the response, whatever its status.
+
+        Raises ConfigError for an option that the header cannot carry.
+        """
+        try:
+            headers = request_headers("application/json", options or {})
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        path = predictions_path(model, version)
+        return self._ask(self._inference, "POST", path, PREDICT_TIMEOUT_S, data=image, headers=headers)
 
     def list_models(self) -> list[str]:
         document = self._manage("GET", "/models?limit=1000")
@@ -188,68 +212,42 @@ class TorchServeClient:
         return self._manage("PUT", f"{_model_path(model, version)}/set-default")
 
     def read_metrics(self) -> str:
-        """In the text format of Prometheus; empty where the server collects none, or shows them to nobody."""
-        if self._address.metrics is None:
+        """Return them as Prometheus reads them; empty where the server collects none, or shows them to nobody."""
+        if self._metrics is None:
             return ""
-        response = self._call("GET", f"{self._address.metrics}/metrics", "management", None, MANAGE_TIMEOUT_S)
+        response = self._ask(self._metrics, "GET", "/metrics", MANAGE_TIMEOUT_S)
         return response.text if response.ok else ""
 
     def renew_token(self, kind: str) -> str:
-        """A new `inference` or `management` token; the server rewrites its key file."""
-        url = f"{self._address.management}/token"
-        response = self._call("GET", url, "management", self.token("API"), MANAGE_TIMEOUT_S, params={"type": kind})
+        """Return a new `inference` or `management` token; the server rewrites its key file."""
+        renewing = self._connect(self._address.management, lambda: self.token("API"), 1, ("GET",))
+        response = self._ask(renewing, "GET", "/token", MANAGE_TIMEOUT_S, params={"type": kind})
         if not response.ok:
             raise ServerError(f"the server gave no new {kind} token: {describe_failure(response)}")
         return self.token(kind)
 
     def _manage(self, method: str, path: str, **arguments: Any) -> Any:
-        url = self._address.management + path
-        response = self._authorized(method, url, "management", MANAGE_TIMEOUT_S, **arguments)
+        response = self._ask(self._management, method, path, MANAGE_TIMEOUT_S, **arguments)
         if method == "PUT" and response.status_code == requests.codes.server_error:
             # TorchServe stumbles over a worker that ends while it scales, and asking again changes nothing.
-            response = self._authorized(method, url, "management", MANAGE_TIMEOUT_S, **arguments)
+            response = self._ask(self._management, method, path, MANAGE_TIMEOUT_S, **arguments)
         if not response.ok:
             raise ServerError(describe_failure(response))
         return response.json()
 
-    def _authorized(self, method: str, url: str, kind: str, timeout_s: float, **arguments: Any) -> requests.Response:
-        """Call with the current token, once more with a new one when it has expired."""
-        if self._address.key_file is None:
-            return self._call(method, url, kind, None, timeout_s, **arguments)
-        token = self.token(kind)
-        response = self._call(method, url, kind, token, timeout_s, **arguments)
-        if response.status_code == requests.codes.bad_request and b"InvalidKeyException" in response.content:
-            response = self._call(method, url, kind, self._replace_token(kind, token), timeout_s, **arguments)
-        return response
-
-    def _replace_token(self, kind: str, expired: str) -> str:
-        """Renewing makes earlier tokens invalid: of several threads, the first renews it for all."""
-        with self._renewing:
-            current = self.token(kind)
-            return current if current != expired else self.renew_token(kind)
-
-    def _call(
-        self, method: str, url: str, kind: str, token: str | None, timeout_s: float, **arguments: Any
+    def _ask(
+        self, connection: Connection, method: str, path: str, timeout_s: float, **arguments: Any
     ) -> requests.Response:
-        headers = dict(arguments.pop("headers", {}))
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        timeout_s = self._bound(timeout_s)
-        timeouts = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s)
-        try:
-            return self._sessions[kind].request(method, url, headers=headers, timeout=timeouts, **arguments)
-        except requests.RequestException as error:
-            if _timed_out(error):
-                raise ServerError(f"{url} did not answer within {round(timeout_s, 1):g} s") from error
-            base = "/".join(url.split("/")[:3])
-            raise ServerError(f"no server answers at {base}; {START_IT}") from error
-
-    def _bound(self, timeout_s: float) -> float:
-        """What is left of it. Raises ServerError when that is nothing."""
-        left = self.seconds_left()
-        if left <= 0:
+        """Return the answer, whatever its status, with a new token where the first has expired."""
+        left_s = self.seconds_left()
+        if left_s <= 0:
             raise ServerError("the time is up")
-        return min(timeout_s, left)
+        try:
+            return connection.request(method, path, min(timeout_s, left_s), **arguments)
+        except ServerUnreachableError as error:
+            raise ServerError(f"no server answers at {connection.url}; {START_IT}") from error
+        except PredictionError as error:
+            raise ServerError(error.message) from error
 
     def token(self, kind: str) -> str:
         """The current token, `inference`, `management` or `API`, from the server's key file."""
@@ -265,31 +263,6 @@ class TorchServeClient:
 def _model_path(model: str, version: str | None) -> str:
     """Of the management API; without a version, of the default one."""
     return f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
-
-
-def _new_session(retried_methods: Sequence[str]) -> requests.Session:
-    """Without retries where no method is to be retried."""
-    session = requests.Session()
-    session.trust_env = False  # a proxy of the environment must not see a loopback server's tokens
-    retry = Retry(total=0, read=False)
-    if retried_methods:  # urllib3 would take none for all
-        retry = Retry(
-            total=4,
-            connect=1,
-            read=1,  # what hangs or ends a worker must not be sent to one worker after the other
-            backoff_factor=0.3,
-            status_forcelist=[BUSY],
-            allowed_methods=retried_methods,
-            raise_on_status=False,
-        )
-    session.mount("http://", HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=retry))
-    return session
-
-
-def _timed_out(error: requests.RequestException) -> bool:
-    """requests reports a time-out of the last retry as a ConnectionError around urllib3's own error."""
-    last = getattr(error.args[0], "reason", None) if error.args else None
-    return isinstance(error, requests.Timeout) or isinstance(last, ReadTimeoutError)
 
 
 def describe_failure(response: requests.Response) -> str:
