@@ -28,9 +28,9 @@ from mar_tools.building.candidates import find_chosen
 from mar_tools.building.packing import build_archive
 from mar_tools.building.table import candidate_table, describe_preprocessing
 from mar_tools.command_line import EXPORTS, HANDLERS, MODEL_STORE, ROOT, new_parser, run
+from mar_tools.exporting.export_folders import REFERENCE
 from mar_tools.locking import building
 from mar_tools.machine import default_device
-from mar_tools.models.handlers_by_task import REFERENCE
 from mar_tools.models.recipes import Recipe, read_recipe
 from vision_serving.config import Precision, read_handler_config
 from vision_serving.errors import ConfigError

@@ -10,7 +10,7 @@ are for a GPU where there is one, and their folders end in -cuda then, or for th
 from pathlib import Path
 
 from mar_tools.command_line import EXPORTS, new_parser, run
-from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.export import export_model
 from mar_tools.exporting.exporters import load_exporter
 from mar_tools.locking import building
 from mar_tools.machine import default_device

@@ -25,7 +25,8 @@ from filelock import FileLock
 from mar_tools.building.packing import build_archive
 from mar_tools.command_line import HANDLERS as HANDLERS_FOLDER
 from mar_tools.command_line import ROOT
-from mar_tools.exporting.export_folders import export_folder, export_model
+from mar_tools.exporting.export import export_model
+from mar_tools.exporting.export_folders import export_folder
 from mar_tools.exporting.exporters import list_candidates
 from mar_tools.models.checkpoints import Checkpoint, load_checkpoint
 from mar_tools.models.handlers_by_task import HANDLERS

@@ -9,7 +9,7 @@ import PIL.Image
 import yaml
 from torch import Tensor, nn
 
-from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import Recipe, read_recipe
 from mar_tools.verification.observations import Observation, load_handler

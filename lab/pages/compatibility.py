@@ -9,7 +9,7 @@ from lab.pages.formatting import round_down_percent
 from lab.sweeping.coverage import PRECISIONS, Coverage, Row, read_coverage
 from lab.sweeping.plan import list_passes, offered_precisions, why_not_offered
 from lab.sweeping.zoo import CALIBRATION_IMAGES, GROUPS, TIMM_MODELS, VERIFICATION_IMAGES, Group
-from mar_tools.models.handlers_by_task import REFERENCE
+from mar_tools.exporting.export_folders import REFERENCE
 from mar_tools.verification.bounds import RANDOM_BOUNDS
 from vision_serving.config import Precision
 

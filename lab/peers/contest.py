@@ -12,12 +12,12 @@ import psutil
 
 from lab.peers.peers import Peer, PeerError, ServerSettings, StartedTarget, ask, find_peers, run_peer
 from mar_tools.child_processes import isolated, python_command
+from mar_tools.exporting.export_folders import REFERENCE
 from mar_tools.load_testing.answers import Expected, expect_answers, expect_library_boxes
 from mar_tools.load_testing.measurement import Measurement
 from mar_tools.load_testing.processes import find_processes
 from mar_tools.load_testing.targets import Request, Target, prepare_requests
 from mar_tools.load_testing.trials import LoadTrial, closed_trial
-from mar_tools.models.handlers_by_task import REFERENCE
 from mar_tools.serving.ports import find_free_ports
 from mar_tools.waiting import wait_until
 from vision_serving.config import read_handler_config

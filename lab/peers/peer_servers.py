@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from lab.peers.peer_arguments import ServerArguments
-from mar_tools.models.handlers_by_task import HANDLERS, REFERENCE
+from mar_tools.exporting.export_folders import REFERENCE
+from mar_tools.models.handlers_by_task import HANDLERS
 from vision_serving.answers.responses import encode_response
 from vision_serving.backends.eager import read_artifact
 from vision_serving.config import PreprocessingConfig, read_handler_config

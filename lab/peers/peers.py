@@ -24,8 +24,8 @@ from pydantic import Field
 
 from mar_tools.child_processes import has_ended, isolated, last_line, run_isolated, session_members
 from mar_tools.command_line import HANDLERS, ROOT
+from mar_tools.exporting.export_folders import REFERENCE
 from mar_tools.load_testing.targets import Encoding, Target
-from mar_tools.models.handlers_by_task import REFERENCE
 from mar_tools.serving.ports import LOOPBACK, is_free
 from mar_tools.waiting import wait_until
 from vision_serving.errors import VisionServingError

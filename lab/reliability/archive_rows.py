@@ -13,7 +13,7 @@ from mar_tools.archives.archive import open_archive
 from mar_tools.archives.checks import verify_archive
 from mar_tools.building.packing import build_archive
 from mar_tools.command_line import HANDLERS
-from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe
 from mar_tools.verification.gate import verify_export

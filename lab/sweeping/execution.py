@@ -16,8 +16,8 @@ from lab.sweeping.processes import Limits, Step, run_steps
 from lab.sweeping.worker import Job
 from lab.sweeping.zoo import ZooModel
 from mar_tools.child_processes import python_command
+from mar_tools.exporting.export_folders import REFERENCE
 from mar_tools.machine import cpu_name, package_versions
-from mar_tools.models.handlers_by_task import REFERENCE
 from vision_serving.config import Precision
 from vision_serving.cores import usable_cores
 

@@ -15,10 +15,10 @@ import orjson
 
 from lab.sweeping.coverage import Outcome, write_whole
 from lab.sweeping.zoo import ZooModel
-from mar_tools.exporting.export_folders import export_folder, export_model, load_reference
+from mar_tools.exporting.export import export_model
+from mar_tools.exporting.export_folders import REFERENCE, export_folder, load_reference
 from mar_tools.images import choose_images
 from mar_tools.models.checkpoints import Checkpoint, load_checkpoint
-from mar_tools.models.handlers_by_task import REFERENCE
 from mar_tools.verification.gate import verify_export
 from mar_tools.verification.observations import load_handler
 from vision_serving.config import ImageLimits, Precision

@@ -12,7 +12,7 @@ import PIL.Image
 from lab.testbed import faulty_classification
 from mar_tools.building.packing import build_archive
 from mar_tools.command_line import HANDLERS, ROOT
-from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe
 from mar_tools.verification.gate import verify_export

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from examples.digits import draw_ink, load_digit_split
 from mar_tools.command_line import ROOT
-from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe
 from mar_tools.verification.observations import load_handler

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from test_torchvision_agrees import ROUNDED_PX, assert_same_detections, handler_of, predict, to_float
 from torch import Tensor
 
-from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe
 from mar_tools.models.sources.torchvision import default_options, preprocessing_of_detector

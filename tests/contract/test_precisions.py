@@ -5,7 +5,7 @@ import torch
 from conftest import INSTALLED, TinyModel
 from fakes import generate_image
 
-from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.export import export_model
 from mar_tools.exporting.exporters import list_candidates
 from mar_tools.verification.gate import verify_export
 from mar_tools.verification.observations import load_handler

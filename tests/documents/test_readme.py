@@ -9,7 +9,7 @@ from markdown_pages import ROOT
 
 from examples.make_notes import NOTES, OPTIONS
 from lab.pages.performance_results import PerformanceResults
-from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe
 from mar_tools.verification.observations import load_handler

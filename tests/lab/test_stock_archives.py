@@ -14,7 +14,7 @@ from conftest import TinyModel
 from torchvision.transforms import ToTensor
 
 from lab.peers.peers import PEERS
-from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.export import export_model
 from mar_tools.load_testing.answers import expect_library_boxes
 from mar_tools.load_testing.images import load_test_images
 from mar_tools.models.checkpoints import load_checkpoint

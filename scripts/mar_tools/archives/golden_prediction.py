@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mar_tools.archives.box_matching import find_unpaired, intersection_over_union
 from vision_serving.errors import ConfigError
+from vision_serving.predictions import Box
 from vision_serving.validation import StrictModel, parse_config, read_json
 
 GOLDEN = "golden.json"
@@ -24,10 +26,8 @@ SCORE_TOLERANCES = {"fp32": 0.01, "fp16": 0.015, "bf16": 0.05, "int8": 0.15}
 # Least overlap with its partner of a box, which moves by rounding too.
 LEAST_IOUS = {"fp32": 0.9, "fp16": 0.85, "bf16": 0.75, "int8": 0.7}
 
-Box = tuple[float, float, float, float]
 
-
-class Found(StrictModel):
+class GoldenEntry(StrictModel):
     """One class or one box of an answer; `box` is xyxy in pixels of the picture."""
 
     class_id: int
@@ -39,7 +39,7 @@ class Golden(StrictModel):
     """The content of golden.json. found: best first; score_threshold: of the boxes, None for classes."""
 
     options: dict[str, str]
-    found: tuple[Found, ...]
+    found: tuple[GoldenEntry, ...]
     score_threshold: float | None = None
     score_tolerance: float
     least_iou: float
@@ -48,16 +48,17 @@ class Golden(StrictModel):
         """What is wrong with the JSON body of an answer, nothing where it is right."""
         try:
             if self.score_threshold is None:
-                found = [Found(class_id=each["class_id"], score=each["score"]) for each in answer["classes"]]
+                found = [GoldenEntry(class_id=each["class_id"], score=each["score"]) for each in answer["classes"]]
                 return list(self._compare_classes(found))
             found = [
-                Found(class_id=each["class_id"], score=each["score"], box=each["box"]) for each in answer["detections"]
+                GoldenEntry(class_id=each["class_id"], score=each["score"], box=each["box"])
+                for each in answer["detections"]
             ]
             return list(self._compare_boxes(found))
         except (KeyError, TypeError, ValueError):
             return [f"expected {'classes' if self.score_threshold is None else 'detections'}, got {str(answer)[:200]}"]
 
-    def _compare_classes(self, found: Sequence[Found]) -> Iterator[str]:
+    def _compare_classes(self, found: Sequence[GoldenEntry]) -> Iterator[str]:
         """A class that only one side names scores on the other at most what the last one there does."""
         sides = [{each.class_id: each.score for each in side} for side in (self.found, found)]
         least = [min(side.values(), default=0.0) for side in sides]
@@ -71,20 +72,17 @@ class Golden(StrictModel):
             if off > self.score_tolerance:
                 yield f"class {class_id}: expected a score of {_show(expected, least[0])}, got {_show(got, least[1])}"
 
-    def _compare_boxes(self, found: Sequence[Found]) -> Iterator[str]:
+    def _compare_boxes(self, found: Sequence[GoldenEntry]) -> Iterator[str]:
         """Boxes that rounding cannot take below the threshold must have a partner on the other side."""
         yield from (f"expected {_describe(box)}, got none such" for box in self._unpaired(self.found, found))
         yield from (f"got {_describe(box)}, which was not expected" for box in self._unpaired(found, self.found))
 
-    def _unpaired(self, boxes: Sequence[Found], others: Sequence[Found]) -> Iterator[Found]:
+    def _unpaired(self, boxes: Sequence[GoldenEntry], others: Sequence[GoldenEntry]) -> list[GoldenEntry]:
         assert self.score_threshold is not None
-        for box in boxes:
-            if box.score >= self.score_threshold + self.score_tolerance and not any(
-                self._are_partners(box, other) for other in others
-            ):
-                yield box
+        least = self.score_threshold + self.score_tolerance
+        return find_unpaired([box for box in boxes if box.score >= least], others, self._are_partners, one_to_one=False)
 
-    def _are_partners(self, one: Found, other: Found) -> bool:
+    def _are_partners(self, one: GoldenEntry, other: GoldenEntry) -> bool:
         return (
             one.class_id == other.class_id
             and abs(one.score - other.score) <= self.score_tolerance
@@ -93,7 +91,7 @@ class Golden(StrictModel):
 
 
 def read_golden(folder: Path) -> tuple[bytes, Golden] | None:
-    """The picture of an extracted archive with its answer, None where it has none. Raises ConfigError."""
+    """Read the picture of an extracted archive and its answer, None where it has none. Raises ConfigError."""
     path = folder / GOLDEN
     if not path.is_file():
         return None
@@ -104,20 +102,10 @@ def read_golden(folder: Path) -> tuple[bytes, Golden] | None:
     return picture, parse_config(Golden, read_json(path), str(path))
 
 
-def intersection_over_union(one: Box | None, other: Box | None) -> float:
-    if one is None or other is None:
-        return 0.0
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - shared
-    return shared / union if union > 0 else 0.0
-
-
 def _show(score: float | None, least: float) -> str:
     return f"at most {least:.3f}" if score is None else f"{score:.3f}"
 
 
-def _describe(box: Found) -> str:
+def _describe(box: GoldenEntry) -> str:
     corners = ", ".join(f"{value:.0f}" for value in box.box or ())
     return f"a box of class {box.class_id} at ({corners}) with a score of {box.score:.3f}"

@@ -20,7 +20,7 @@ from mar_tools.archives.checks import verify_archive
 from mar_tools.archives.zip_form import write_archive
 from mar_tools.building.sbom import describe_environment
 from mar_tools.exporting.export_folders import read_manifest
-from mar_tools.models.handlers_by_task import ENTRY_FILES
+from mar_tools.models.handlers_by_task import find_entry_file
 from mar_tools.verification.gate import require_verified
 from vision_serving.errors import ConfigError
 
@@ -43,7 +43,7 @@ def build_archive(export_folder: Path, handlers: Path, model_store: Path, entry_
         content = Path(temporary) / "content"
         shutil.copytree(handlers, content, ignore=NOT_PACKED)
         shutil.copytree(export_folder, content, ignore=NOT_HANDED_OVER, dirs_exist_ok=True)
-        entry = content / (entry_file or ENTRY_FILES[manifest.task])
+        entry = content / (entry_file or find_entry_file(manifest.task))
         config_file = export_folder / "model-config.yaml"
         packed = _run_archiver(manifest.name, manifest.version, entry, config_file, Path(temporary))
         normalise_archive(packed, Path(temporary) / target.name)

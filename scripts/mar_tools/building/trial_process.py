@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mar_tools.building.trials import NOT_POSSIBLE, RESULT, TRIAL, Trial, TrialResult
 from mar_tools.command_line import run
-from mar_tools.exporting.export_folders import export_model, load_reference
+from mar_tools.exporting.export import export_model
+from mar_tools.exporting.export_folders import REFERENCE, load_reference
 from mar_tools.models.checkpoints import load_checkpoint
-from mar_tools.models.handlers_by_task import REFERENCE
 from mar_tools.verification.gate import verify_export
 from vision_serving.errors import MissingPackageError, VisionServingError
 

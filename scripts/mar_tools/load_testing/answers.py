@@ -17,6 +17,7 @@ import PIL.Image
 import torch
 
 from mar_tools.archives.archive import extract_archive
+from mar_tools.archives.box_matching import find_unpaired, intersection_over_union
 from mar_tools.verification.observations import load_handler
 from vision_serving.answers.responses import encode_response
 from vision_serving.backends.eager import read_artifact
@@ -25,9 +26,8 @@ from vision_serving.cores import ThreadPlan
 from vision_serving.errors import ConfigError
 from vision_serving.labels import read_labels
 from vision_serving.options import DetectionOptions
+from vision_serving.predictions import Box
 from vision_serving.requests.payload import Payload
-
-Box = tuple[float, float, float, float]
 
 SCORE_TOLERANCE = 0.02
 TIE_SHARE = 0.05  # the expected best class may change places with one whose score is so near
@@ -175,23 +175,9 @@ def _read_box(values: Any) -> Box:
 
 def _all_have_equals(owed: Sequence[Found], given: Sequence[Found], confident: float) -> bool:
     """Whether each confident box has one of its own class and place on the other side, each of those counted once."""
-    free = list(given)
-    for box in (entry for entry in owed if entry.score >= confident):
-        equal = next(
-            (entry for entry in free if entry.is_of_class(box) and _iou(entry.box, box.box) >= LEAST_IOU), None
-        )
-        if equal is None:
-            return False
-        free.remove(equal)
-    return True
+    boxes = [box for box in owed if box.score >= confident]
+    return not find_unpaired(boxes, given, _are_equal, one_to_one=True)
 
 
-def _iou(first: Box | None, second: Box | None) -> float:
-    """Intersection over union of two xyxy boxes; 0 where one has no area or is missing."""
-    if first is None or second is None:
-        return 0.0
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    shared = max(0.0, width) * max(0.0, height)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
-    return shared / (areas - shared) if shared else 0.0
+def _are_equal(one: Found, other: Found) -> bool:
+    return one.is_of_class(other) and intersection_over_union(one.box, other.box) >= LEAST_IOU

@@ -1,13 +1,16 @@
-"""What the steps agree on. It imports little: the servers of other frameworks have it in them."""
+"""The handler of each task: the class that the tools run in process, and the entry file that an archive names."""
 
 from image_classification import ImageClassificationHandler
 from object_detection import ObjectDetectionHandler
 from vision_serving.options import Task
 from vision_serving.worker.service import TorchServeHandler
 
-REFERENCE = "eager-fp32"  # the export that the others of a model are compared with
-ENTRY_FILES: dict[Task, str] = {"classification": "image_classification.py", "detection": "object_detection.py"}
 HANDLERS: dict[Task, type[TorchServeHandler]] = {
     "classification": ImageClassificationHandler,
     "detection": ObjectDetectionHandler,
 }
+
+
+def find_entry_file(task: Task) -> str:
+    """Return the name of a task's file in `handlers/`."""
+    return f"{HANDLERS[task].__module__}.py"

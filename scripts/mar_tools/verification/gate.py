@@ -8,10 +8,9 @@ from typing import Any
 
 import orjson
 
-from mar_tools.exporting.export_folders import ExportManifest, hash_artifact, read_manifest
+from mar_tools.exporting.export_folders import REFERENCE, ExportManifest, hash_artifact, read_manifest
 from mar_tools.machine import cpu_name
 from mar_tools.models.checkpoints import RANDOM
-from mar_tools.models.handlers_by_task import REFERENCE
 from mar_tools.models.recipes import VerificationRecipe, check_truth
 from mar_tools.verification.accuracy import accuracy_drop, measure_accuracy
 from mar_tools.verification.agreement import measure_agreement
@@ -159,7 +158,7 @@ def require_verified(folder: Path) -> Mapping[str, Any]:
 
 
 def read_report(folder: Path) -> Mapping[str, Any]:
-    """`verification.json` of an export folder. Raises ConfigError when there is none, or it is not a report."""
+    """Read `verification.json` of an export folder. Raises ConfigError when there is none, or it is not a report."""
     path = folder / "verification.json"
     if not path.is_file():
         raise ConfigError(f"{folder}: not verified (no verification.json); run verify_model.py {folder} first")

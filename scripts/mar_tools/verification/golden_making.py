@@ -9,7 +9,7 @@ import orjson
 import PIL.Image
 import torch
 
-from mar_tools.archives.golden_prediction import GOLDEN, LEAST_IOUS, PICTURE, SCORE_TOLERANCES, Found, Golden
+from mar_tools.archives.golden_prediction import GOLDEN, LEAST_IOUS, PICTURE, SCORE_TOLERANCES, Golden, GoldenEntry
 from mar_tools.verification.agreement import measure_overlaps
 from mar_tools.verification.observations import Observation
 from vision_serving.answers.responses import encode_response
@@ -101,10 +101,10 @@ def _score_threshold(handler: VisionHandler) -> float | None:
     return options.score_threshold if isinstance(options, DetectionOptions) else None
 
 
-def _round(each: dict[str, Any]) -> Found:
+def _round(each: dict[str, Any]) -> GoldenEntry:
     """To far less than the tolerance, and so coarsely that a second build writes the same."""
     box = each.get("box")
-    return Found(
+    return GoldenEntry(
         class_id=each["class_id"],
         score=round(each["score"], 3),
         box=None if box is None else tuple(round(value, 1) for value in box),

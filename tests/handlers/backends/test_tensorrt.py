@@ -11,7 +11,8 @@ import torch
 from conftest import CPU, MakeRecipe, TinyModel
 from torch import Tensor
 
-from mar_tools.exporting.export_folders import _new_job, export_model
+from mar_tools.exporting.export import export_model
+from mar_tools.exporting.export import new_job as new_export_job
 from mar_tools.exporting.exporters import find_candidates, onnxruntime
 from mar_tools.exporting.exporters.base import ExportJob
 from mar_tools.exporting.onnx_export import export_onnx
@@ -28,7 +29,7 @@ GPU = torch.device("cuda:0")
 
 
 def new_job(recipe: Recipe, precision: Precision = "fp32") -> ExportJob:
-    return _new_job(recipe, load_checkpoint(recipe), "tensorrt", precision, "cpu")
+    return new_export_job(recipe, load_checkpoint(recipe), "tensorrt", precision, "cpu")
 
 
 def test_it_is_no_choice_for_a_cpu() -> None:

@@ -12,7 +12,8 @@ from conftest import CPU, MakeRecipe, TinyModel
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from mar_tools.exporting.export_folders import export_model, hash_artifact
+from mar_tools.exporting.export import export_model
+from mar_tools.exporting.export_folders import hash_artifact
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe
 from vision_serving.backends import load_backend

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import CPU, INSTALLED, MakeRecipe, TinyModel
 
-from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe
 from vision_serving.backends import load_backend

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import TinyModel
 
-from mar_tools.archives.golden_prediction import Found, Golden, read_golden
+from mar_tools.archives.golden_prediction import Golden, GoldenEntry, read_golden
 from mar_tools.verification.golden_making import measure_clearness
 from mar_tools.verification.observations import load_handler
 from vision_serving.answers.responses import encode_response
@@ -16,15 +16,19 @@ from vision_serving.requests.payload import Payload
 
 CLASSES = Golden(
     options={"top_k": "3"},
-    found=(Found(class_id=7, score=0.9), Found(class_id=1, score=0.06), Found(class_id=4, score=0.03)),
+    found=(
+        GoldenEntry(class_id=7, score=0.9),
+        GoldenEntry(class_id=1, score=0.06),
+        GoldenEntry(class_id=4, score=0.03),
+    ),
     score_tolerance=0.05,
     least_iou=0.75,
 )
 BOXES = Golden(
     options={},
     found=(
-        Found(class_id=2, score=0.9, box=(10, 10, 50, 50)),
-        Found(class_id=3, score=0.52, box=(60, 60, 90, 90)),
+        GoldenEntry(class_id=2, score=0.9, box=(10, 10, 50, 50)),
+        GoldenEntry(class_id=3, score=0.52, box=(60, 60, 90, 90)),
     ),
     score_threshold=0.5,
     score_tolerance=0.05,

@@ -21,7 +21,7 @@ from mar_tools.building.candidates import find_chosen
 from mar_tools.building.packing import build_archive
 from mar_tools.building.trials import log_of, new_trial, run_trial
 from mar_tools.command_line import HANDLERS
-from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import Recipe, read_recipe
 from mar_tools.verification.gate import require_verified

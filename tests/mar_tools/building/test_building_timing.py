@@ -11,7 +11,7 @@ from mar_tools.building.timing import Round, Timing, TimingPlan, contenders, gro
 from mar_tools.building.timing_process import answer_batch, measure_round, split_batches
 from mar_tools.building.timing_worker import TimingWorker, WorkerLostError
 from mar_tools.child_processes import isolated
-from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.export import export_model
 from mar_tools.images import choose_images
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe

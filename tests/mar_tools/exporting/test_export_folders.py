@@ -11,14 +11,9 @@ import torch
 import yaml
 from conftest import CPU_BACKENDS, MakeRecipe, TinyModel
 
-from mar_tools.exporting import export_folders
-from mar_tools.exporting.export_folders import (
-    export_model,
-    hash_artifact,
-    load_reference,
-    read_manifest,
-    replaced_folder,
-)
+from mar_tools.exporting import export
+from mar_tools.exporting.export import export_model, replaced_folder
+from mar_tools.exporting.export_folders import hash_artifact, load_reference, read_manifest
 from mar_tools.exporting.exporters import EXPORTERS, find_candidates, list_candidates, load_exporter
 from mar_tools.exporting.exporters.base import Exported, ExportJob
 from mar_tools.models.checkpoints import load_checkpoint
@@ -101,7 +96,7 @@ class FailingExporter(ModuleType):
 def test_nothing_is_left_when_an_exporter_fails(
     tiny_classifier: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_folders, "load_exporter", lambda *_: FailingExporter("failing"))
+    monkeypatch.setattr(export, "load_exporter", lambda *_: FailingExporter("failing"))
     with pytest.raises(BackendError):
         export_model(tiny_classifier.recipe, tiny_classifier.checkpoint, "eager", "fp32", tmp_path)
     assert listing(tmp_path) == ["tiny_classification"]

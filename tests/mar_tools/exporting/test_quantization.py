@@ -11,7 +11,8 @@ from conftest import MakeRecipe
 from torch import Tensor, nn
 
 from mar_tools.exporting.calibration import Calibration, float_layer_choices, quantize_with_float_layers
-from mar_tools.exporting.export_folders import export_model, read_manifest
+from mar_tools.exporting.export import export_model
+from mar_tools.exporting.export_folders import read_manifest
 from mar_tools.exporting.exporters.aotinductor import quantize_program
 from mar_tools.exporting.signal_to_noise import signal_to_noise_db
 from mar_tools.exporting.torch_programs import export_program

@@ -8,7 +8,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from mar_tools.exporting.export_folders import export_model, load_reference
+from mar_tools.exporting.export import export_model
+from mar_tools.exporting.export_folders import load_reference
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.pixels import load_pixels
 from mar_tools.models.recipes import Recipe, read_recipe

@@ -13,7 +13,7 @@ import yaml
 from fakes import encode_image, generate_image
 from torch import Tensor
 
-from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import Checkpoint, load_checkpoint
 from mar_tools.models.random_weights import settle_batch_norm
 from mar_tools.models.recipes import Recipe, read_recipe

@@ -15,7 +15,7 @@ from fakes import generate_image
 from safetensors.torch import save_file
 from torch import nn
 
-from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import Recipe, read_recipe
 from mar_tools.models.sources.timm import preprocessing_of

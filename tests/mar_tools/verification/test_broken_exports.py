@@ -9,7 +9,7 @@ from conftest import write_tiny_recipe
 from fakes import encode_image
 
 from mar_tools.command_line import ROOT
-from mar_tools.exporting.export_folders import export_model
+from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import Checkpoint, load_checkpoint
 from mar_tools.models.recipes import Recipe, read_recipe
 from mar_tools.verification.bounds import choose_bounds, find_failures

@@ -12,7 +12,8 @@ from fakes import encode_image, noise_image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mar_tools.exporting.export_folders import export_model, read_manifest
+from mar_tools.exporting.export import export_model
+from mar_tools.exporting.export_folders import read_manifest
 from mar_tools.images import PHOTOGRAPHS, choose_images
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe

@@ -1,0 +1,173 @@
+"""Export a model for one backend and precision: the artifact, and all that a worker and the next steps need."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+import yaml
+
+from mar_tools.exporting.calibration import Calibration
+from mar_tools.exporting.export_folders import ExportManifest, export_folder
+from mar_tools.exporting.exporters import EXPORTERS, load_exporter, onnx_precisions
+from mar_tools.exporting.exporters.base import Exported, ExportJob
+from mar_tools.models.checkpoints import Checkpoint
+from mar_tools.models.pixels import load_pixels
+from mar_tools.models.recipes import Recipe
+from vision_serving.config import DeviceType, HandlerConfig, Precision
+from vision_serving.cores import cpu_features
+from vision_serving.errors import BackendError, ConfigError, how_to_install
+from vision_serving.graphs import build_graph
+from vision_serving.options import Instances, check_options, find_options
+
+
+def export_model(
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    backend: str,
+    precision: Precision,
+    exports: Path,
+    device_type: DeviceType = "cpu",
+) -> Path:
+    """Write one export folder, whole or not at all. Raises BackendError or ConfigError."""
+    exporter = load_exporter(backend, precision, device_type)
+    job = new_job(recipe, checkpoint, backend, precision, device_type)
+    check_model_options(job)
+    check_label_count(job)
+    target = export_folder(exports, recipe, backend, precision, device_type)
+    with replaced_folder(target) as folder:
+        try:
+            exported = exporter.export(job, folder)
+        except ModuleNotFoundError as error:
+            raise BackendError(f"{backend} {precision} needs {how_to_install(error)}") from error
+        write_model_config(folder / "model-config.yaml", recipe, checkpoint, job, exported, backend)
+        (folder / "labels.json").write_bytes(orjson.dumps(checkpoint.labels))
+        manifest = _manifest(recipe, exported).model_dump(mode="json")
+        (folder / "export.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    return target
+
+
+def new_job(
+    recipe: Recipe, checkpoint: Checkpoint, backend: str, precision: Precision, device_type: DeviceType
+) -> ExportJob:
+    """Return what an exporter is given. Raises BackendError for a model that the backend does not take."""
+    if checkpoint.source.source == "onnx":
+        check_takes_onnx(backend, precision)
+    images = recipe.calibration.images
+    return ExportJob(
+        graph=build_graph(checkpoint.network, recipe.task, checkpoint.preprocessing, checkpoint.source.output).to(
+            device_type
+        ),
+        checkpoint=checkpoint,
+        task=recipe.task,
+        precision=precision,
+        device_type=device_type,
+        calibration=Calibration(
+            images=None if images is None else recipe.path(images),
+            count=recipe.calibration.count,
+            preprocessing=checkpoint.preprocessing,
+            quantization=recipe.quantization,
+            colours=recipe.colours,
+        ),
+        source_file=recipe.path(recipe.model.file) if recipe.model.file else None,
+    )
+
+
+def check_takes_onnx(backend: str, precision: Precision) -> None:
+    """Check that a backend takes a model that is an ONNX file. Raises BackendError."""
+    offered = onnx_precisions(backend)
+    if not offered:
+        takers = [name for name in EXPORTERS if onnx_precisions(name)]
+        raise BackendError(f"backend {backend!r} needs a PyTorch network; the model is an ONNX file, for {takers}")
+    if precision not in offered:
+        raise BackendError(
+            f"backend {backend!r} runs an ONNX file with the types that are in it, and not in {precision}; it has "
+            f"{list(offered)}"
+        )
+
+
+def check_model_options(job: ExportJob) -> None:
+    """Check the default options. Raises ConfigError for one that this model cannot have."""
+    try:
+        check_options(find_options(job.task, find_instances(job)), job.checkpoint.options)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def check_label_count(job: ExportJob) -> None:
+    """Run the graph once. Raises ConfigError when it fails, or has another number of classes than there are labels."""
+    graph, checkpoint = job.graph, job.checkpoint
+    try:
+        outputs = graph(load_pixels(1, checkpoint.preprocessing).to(job.device_type))
+    except ConfigError:
+        raise
+    except Exception as error:  # the network may be the user's own
+        raise ConfigError(f"the model failed on its first image: {type(error).__name__}: {error}") from error
+    count = getattr(graph, "num_classes", None)
+    if count is None:
+        count = outputs["logits" if "logits" in outputs else "scores"].shape[-1]
+    given = len(checkpoint.labels)
+    if given != count:
+        background = checkpoint.source.source == "torchvision" and "scores" in outputs
+        hint = " (torchvision's detectors count the background as class 0: give it a label too)" if background else ""
+        raise ConfigError(f"`labels`: the model has {count} classes but there are {given} labels{hint}")
+
+
+def find_instances(job: ExportJob) -> Instances | None:
+    """Return what the graph gives of an object beyond its box."""
+    return getattr(job.graph, "instances", None)
+
+
+def write_model_config(
+    path: Path, recipe: Recipe, checkpoint: Checkpoint, job: ExportJob, exported: Exported, backend: str
+) -> None:
+    """Write the archive's yaml: the `handler` section and timeouts. config.properties has workers and batching."""
+    present = cpu_features()
+    handler = HandlerConfig(
+        task=recipe.task,
+        instances=find_instances(job),
+        backend=backend,
+        precision=job.precision,
+        artifact=exported.artifact,
+        device_type=None if exported.portable else job.device_type,
+        cpu_features=tuple(feature for feature in exported.cpu_features if feature in present),
+        preprocessing=checkpoint.preprocessing,
+        candidates_per_class=checkpoint.candidates_per_class,
+        options=checkpoint.options,
+        limits=recipe.limits,
+        colours=recipe.colours,
+        scaled_decoding=recipe.scaled_decoding,
+    )
+    document = {
+        "responseTimeout": recipe.response_timeout_s,
+        "startupTimeout": recipe.startup_timeout_s,
+        "handler": handler.model_dump(mode="json", exclude_none=True),
+    }
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+
+def _manifest(recipe: Recipe, exported: Exported) -> ExportManifest:
+    return ExportManifest(
+        name=recipe.name,
+        version=recipe.version,
+        task=recipe.task,
+        weights=recipe.model.weights,
+        verification=recipe.verification.located_in(recipe.folder),
+        quantization=dict(exported.quantization),
+    )
+
+
+@contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target` that takes its place at the end, or vanishes when something fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    temporary.chmod(0o755)  # mkdtemp makes it for the owner alone
+    try:
+        yield temporary
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
