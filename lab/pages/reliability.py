@@ -44,8 +44,12 @@ def list_missing(findings: Sequence[Finding]) -> list[str]:
 
 
 def summarise_figures(finding: Finding) -> list[str]:
-    """Return a line for each figure, and one for all that are 0."""
-    zeros = [name for name, value in finding.measured.items() if not any(value if isinstance(value, list) else [value])]
+    """Return a line for each figure, and one for all counts that are 0."""
+    zeros = [
+        name
+        for name, value in finding.measured.items()
+        if not split_unit(name)[1] and not any(value if isinstance(value, list) else [value])
+    ]
     lines = [add_unit(summarise_values(value), name) for name, value in finding.measured.items() if name not in zeros]
     return [*lines, f"0: {', '.join(split_unit(name)[0] for name in zeros)}"] if zeros else lines
 

@@ -16,7 +16,7 @@ from mar_tools.command_line import ROOT
 from vision_serving.errors import ConfigError
 
 COMMAND = [sys.executable, str(ROOT / "lab" / "render_pages.py")]
-NAMED_TEST = re.compile(r"^\| (\S+) \| .*\[`(test_\w+)`\]\(([^()]+)\) \|$", re.MULTILINE)
+NAMED_TEST = re.compile(r"^\| (\S+) \| .*<br>\[`(test_\w+)`\]\(([^()]+)\) \|$", re.MULTILINE)
 
 
 def read(path: Path) -> str:
