@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.progress import track
 
 from lab.fidelity.cases import list_cases
+from lab.fidelity.compared_models import ModelCase
 from lab.fidelity.comparison import measure_case
 from lab.fidelity.pictures import make_pictures
 from lab.fidelity.results import Fidelity, ModelFidelity, write_fidelity
-from lab.fidelity.subjects import Case
 from lab.pages.rendering import write_page
 from mar_tools.machine import cpu_name, package_versions
 from vision_serving.errors import ConfigError
@@ -35,7 +35,7 @@ def measure_fidelity(arguments: Namespace) -> None:
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "pillow", "numpy")
 
 
-def choose_cases(patterns: Sequence[str] | None) -> list[Case]:
+def choose_cases(patterns: Sequence[str] | None) -> list[ModelCase]:
     """Raises ConfigError for a pattern that fits no model."""
     cases = list_cases()
     for pattern in patterns or ():
@@ -44,7 +44,7 @@ def choose_cases(patterns: Sequence[str] | None) -> list[Case]:
     return [case for case in cases if not patterns or any(fnmatch(case.full_name, pattern) for pattern in patterns)]
 
 
-def measure(cases: Sequence[Case]) -> Fidelity:
+def measure(cases: Sequence[ModelCase]) -> Fidelity:
     console = Console(stderr=True)
     pictures = make_pictures()
     rows = []

@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from lab.fidelity.pictures import Picture
+from lab.fidelity.compared_models import ComparedModel, ModelCase
+from lab.fidelity.pictures import EncodedPhotograph
 from lab.fidelity.results import AnswerDifference, ModelFidelity, PixelDifference
-from lab.fidelity.subjects import Case, Subject
 from mar_tools.building.table import describe_preprocessing
 from mar_tools.exporting.signal_to_noise import score_profile
 from mar_tools.verification.agreement import measure_boxes, measure_classes
@@ -25,17 +25,17 @@ SAME_LEVEL = 0.51  # levels: half of one where the library does not round, and t
 ONE_LEVEL = 1.01
 
 
-def measure_case(case: Case, pictures: Sequence[Picture]) -> ModelFidelity:
+def measure_case(case: ModelCase, pictures: Sequence[EncodedPhotograph]) -> ModelFidelity:
     started = time.monotonic()
     with TemporaryDirectory(prefix="fidelity-") as folder, torch.inference_mode():
-        subject = case.open(Path(folder))
-        pixels = compare_pixels(subject, pictures)
-        answers = compare_answers(subject, pictures[: case.answered]) if case.answered else None
+        compared = case.open(Path(folder))
+        pixels = compare_pixels(compared, pictures)
+        answers = compare_answers(compared, pictures[: case.answered]) if case.answered else None
     return ModelFidelity(
         library=case.library,
         model=case.name,
-        task=subject.handler.config.task,
-        settings=describe_preprocessing(subject.preprocessing).removeprefix("preprocessing: "),
+        task=compared.handler.config.task,
+        settings=describe_preprocessing(compared.preprocessing).removeprefix("preprocessing: "),
         network=case.network,
         pixels=pixels,
         answers=answers,
@@ -43,8 +43,8 @@ def measure_case(case: Case, pictures: Sequence[Picture]) -> ModelFidelity:
     )
 
 
-def compare_pixels(subject: Subject, pictures: Sequence[Picture]) -> PixelDifference:
-    differences = [difference_in_levels(subject, picture) for picture in pictures]
+def compare_pixels(compared: ComparedModel, pictures: Sequence[EncodedPhotograph]) -> PixelDifference:
+    differences = [difference_in_levels(compared, picture) for picture in pictures]
     jpegs = [levels for levels, picture in zip(differences, pictures, strict=True) if picture.name.endswith("JPEG")]
     count = sum(levels.numel() for levels in differences)
     return PixelDifference(
@@ -60,33 +60,33 @@ def largest(differences: Sequence[Tensor]) -> float:
     return round(max((float(levels.max()) for levels in differences), default=0.0), 2)
 
 
-def difference_in_levels(subject: Subject, picture: Picture) -> Tensor:
+def difference_in_levels(compared: ComparedModel, picture: EncodedPhotograph) -> Tensor:
     """(3, H, W) >= 0: of what the network is given, in levels of its 8-bit pixels. Raises ConfigError for two sizes."""
-    config = subject.preprocessing
+    config = compared.preprocessing
     pixels = preprocess_images([picture.decoded], config).pixels
     found = Normalize(config.mean, config.std, config.color_order)(pixels)[0]
-    expected = subject.prepare(picture.opened)
+    expected = compared.prepare(picture.opened)
     if found.shape != expected.shape:
         raise ConfigError(f"{picture.name}: the library makes {tuple(expected.shape)} of it, we {tuple(found.shape)}")
     levels: Tensor = (found - expected).abs() * 255 * torch.tensor(config.std).view(3, 1, 1)
     return levels
 
 
-def compare_answers(subject: Subject, pictures: Sequence[Picture]) -> AnswerDifference:
-    expected = [subject.answer(picture.opened) for picture in pictures]
-    if subject.handler.config.task == "classification":
-        return compare_classes(expected, [our_logits(subject, picture) for picture in pictures])
-    return compare_boxes(expected, [our_boxes(subject, picture) for picture in pictures], subject)
+def compare_answers(compared: ComparedModel, pictures: Sequence[EncodedPhotograph]) -> AnswerDifference:
+    expected = [compared.answer(picture.opened) for picture in pictures]
+    if compared.handler.config.task == "classification":
+        return compare_classes(expected, [our_logits(compared, picture) for picture in pictures])
+    return compare_boxes(expected, [our_boxes(compared, picture) for picture in pictures], compared)
 
 
-def our_logits(subject: Subject, picture: Picture) -> Observation:
-    batch = subject.handler.preprocess([picture.decoded])
-    return {"logits": subject.handler.inference(batch)["logits"][0]}
+def our_logits(compared: ComparedModel, picture: EncodedPhotograph) -> Observation:
+    batch = compared.handler.preprocess([picture.decoded])
+    return {"logits": compared.handler.inference(batch)["logits"][0]}
 
 
-def our_boxes(subject: Subject, picture: Picture) -> Observation:
+def our_boxes(compared: ComparedModel, picture: EncodedPhotograph) -> Observation:
     """What a client gets, with all the handler's defaults. Raises the error of a picture."""
-    [outcome] = subject.handler.predict([Payload(images=(picture.encoded,), options={})])
+    [outcome] = compared.handler.predict([Payload(images=(picture.encoded,), options={})])
     [item] = outcome.items
     if not isinstance(item, Detections):
         raise ConfigError(f"{picture.name}: {item}")
@@ -109,9 +109,11 @@ def compare_classes(expected: Sequence[Observation], found: Sequence[Observation
     )
 
 
-def compare_boxes(expected: Sequence[Observation], found: Sequence[Observation], subject: Subject) -> AnswerDifference:
+def compare_boxes(
+    expected: Sequence[Observation], found: Sequence[Observation], compared: ComparedModel
+) -> AnswerDifference:
     """Above the threshold of both; boxes near it may be on either side."""
-    threshold = float(subject.handler.config.options["score_threshold"])
+    threshold = float(compared.handler.config.options["score_threshold"])
     measured = measure_boxes(add_profiles(expected), add_profiles(found), threshold)
     return AnswerDifference(
         pictures=len(expected),

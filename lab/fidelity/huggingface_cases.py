@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from lab.fidelity.subjects import SCORE_THRESHOLD, Case, Subject, classify, open_archive, write_recipe
+from lab.fidelity.compared_models import SCORE_THRESHOLD, ComparedModel, ModelCase, classify, open_archive, write_recipe
 from mar_tools.models.random_weights import settle_batch_norm
 from mar_tools.models.sources.huggingface import output_of
 from mar_tools.models.sources.image_processors import preprocessing_of
@@ -50,7 +50,7 @@ RT_DETR: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Kind:
+class ProcessorCase:
     """config: the network's class and what is smaller than published. processor: its class, and published settings."""
 
     config: str
@@ -84,41 +84,45 @@ SEGFORMER = {"hidden_sizes": [8, 16, 16, 32], "depths": [1, 1, 1, 1], "decoder_h
 YOLOS = {**VIT, "image_size": [320, 480], "num_detection_tokens": 20}
 SQUARE = {"shortest_edge": 640, "longest_edge": 640}
 PADDED = {"do_pad": True, "pad_size": height_width(640, 640)}
-KINDS: dict[str, Kind] = {
-    "vit": Kind("ViTConfig", "ViTImageProcessor", {**VIT, "image_size": 224}),
-    "swin": Kind(
+PROCESSOR_CASES: dict[str, ProcessorCase] = {
+    "vit": ProcessorCase("ViTConfig", "ViTImageProcessor", {**VIT, "image_size": 224}),
+    "swin": ProcessorCase(
         "SwinConfig",
         "ViTImageProcessor",
         {"image_size": 224, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2]},
         {**IMAGENET, "resample": 3},
     ),
-    "deit": Kind(
+    "deit": ProcessorCase(
         "DeiTConfig",
         "DeiTImageProcessor",
         {**VIT, "image_size": 224, "architectures": ["DeiTForImageClassification"]},
     ),
-    "beit": Kind("BeitConfig", "BeitImageProcessor", {**VIT, "image_size": 224}),
-    "convnext at 224": Kind("ConvNextConfig", "ConvNextImageProcessor", STAGES, {"size": {"shortest_edge": 224}}),
-    "convnext at 384": Kind("ConvNextConfig", "ConvNextImageProcessor", STAGES),
-    "resnet": Kind("ResNetConfig", "ConvNextImageProcessor", RESNET, {"size": {"shortest_edge": 224}, **IMAGENET}),
-    "clip": Kind("CLIPConfig", "CLIPImageProcessor", {"network": clip_network}),
-    "siglip": Kind(
+    "beit": ProcessorCase("BeitConfig", "BeitImageProcessor", {**VIT, "image_size": 224}),
+    "convnext at 224": ProcessorCase(
+        "ConvNextConfig", "ConvNextImageProcessor", STAGES, {"size": {"shortest_edge": 224}}
+    ),
+    "convnext at 384": ProcessorCase("ConvNextConfig", "ConvNextImageProcessor", STAGES),
+    "resnet": ProcessorCase(
+        "ResNetConfig", "ConvNextImageProcessor", RESNET, {"size": {"shortest_edge": 224}, **IMAGENET}
+    ),
+    "clip": ProcessorCase("CLIPConfig", "CLIPImageProcessor", {"network": clip_network}),
+    "siglip": ProcessorCase(
         "SiglipConfig", "SiglipImageProcessor", {"vision_config": {**VIT, "image_size": 224, "patch_size": 16}}
     ),
-    "dinov2": Kind(
+    "dinov2": ProcessorCase(
         "Dinov2Config",
         "BitImageProcessor",
         {**VIT, "image_size": 224, "patch_size": 14},
         {**IMAGENET, "size": {"shortest_edge": 256}},
     ),
-    "mobilevit, BGR": Kind(
+    "mobilevit, BGR": ProcessorCase(
         "MobileViTConfig",
         "MobileViTImageProcessor",
         {"hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 64], "expand_ratio": 2.0},
         {"size": {"shortest_edge": 288}},
     ),
-    "mobilenet_v2": Kind("MobileNetV2Config", "MobileNetV2ImageProcessor", {"depth_multiplier": 0.35}),
-    "levit": Kind(
+    "mobilenet_v2": ProcessorCase("MobileNetV2Config", "MobileNetV2ImageProcessor", {"depth_multiplier": 0.35}),
+    "levit": ProcessorCase(
         "LevitConfig",
         "LevitImageProcessor",
         {
@@ -128,21 +132,21 @@ KINDS: dict[str, Kind] = {
             "architectures": ["LevitForImageClassification"],
         },
     ),
-    "poolformer": Kind("PoolFormerConfig", "PoolFormerImageProcessor", {**STAGES, "depths": [1, 1, 1, 1]}),
-    "segformer": Kind("SegformerConfig", "SegformerImageProcessor", SEGFORMER),
-    "vit, lanczos": Kind("ViTConfig", "ViTImageProcessor", {**VIT, "image_size": 224}, {"resample": 1}),
-    "detr": Kind("DetrConfig", "DetrImageProcessor", {"network": detr_network}, task="detection"),
-    "conditional_detr": Kind(
+    "poolformer": ProcessorCase("PoolFormerConfig", "PoolFormerImageProcessor", {**STAGES, "depths": [1, 1, 1, 1]}),
+    "segformer": ProcessorCase("SegformerConfig", "SegformerImageProcessor", SEGFORMER),
+    "vit, lanczos": ProcessorCase("ViTConfig", "ViTImageProcessor", {**VIT, "image_size": 224}, {"resample": 1}),
+    "detr": ProcessorCase("DetrConfig", "DetrImageProcessor", {"network": detr_network}, task="detection"),
+    "conditional_detr": ProcessorCase(
         "ConditionalDetrConfig", "ConditionalDetrImageProcessor", {"network": detr_network}, task="detection"
     ),
-    "rt_detr": Kind("RTDetrConfig", "RTDetrImageProcessor", {"network": rt_detr_network}, task="detection"),
-    "rt_detr, padded": Kind(
+    "rt_detr": ProcessorCase("RTDetrConfig", "RTDetrImageProcessor", {"network": rt_detr_network}, task="detection"),
+    "rt_detr, padded": ProcessorCase(
         "RTDetrConfig", "RTDetrImageProcessor", {"network": rt_detr_network}, {**PADDED, "size": SQUARE}, "detection"
     ),
-    "yolos": Kind(
+    "yolos": ProcessorCase(
         "YolosConfig", "YolosImageProcessor", YOLOS, {"size": {"shortest_edge": 512, "longest_edge": 864}}, "detection"
     ),
-    "yolos, padded": Kind(
+    "yolos, padded": ProcessorCase(
         "YolosConfig",
         "YolosImageProcessor",
         YOLOS,
@@ -152,7 +156,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def open_kind(folder: Path, kind: Kind) -> Subject:
+def open_kind(folder: Path, kind: ProcessorCase) -> ComparedModel:
     """A model folder as `save_pretrained` leaves it; that of a classifier without weights, which are random then."""
     transformers.utils.logging.disable_progress_bar()
     make: Callable[[], dict[str, Any]] | None = kind.network.get("network")
@@ -172,7 +176,7 @@ def open_kind(folder: Path, kind: Kind) -> Subject:
     network, handler = open_archive(write_recipe(folder, document))
     prepare = partial(prepare_with, processor)
     answer = classify(network, prepare) if kind.task == "classification" else partial(detect, network, processor)
-    return Subject(handler.config.preprocessing, handler, prepare, answer)
+    return ComparedModel(handler.config.preprocessing, handler, prepare, answer)
 
 
 def save_detector(folder: Path, config: Any, processor: Any) -> None:
@@ -219,4 +223,4 @@ def source_size(inputs: Mapping[str, Tensor], picture: PIL.Image.Image, processo
     return picture.height * padded_hw[0] / kept_h, picture.width * padded_hw[1] / kept_w
 
 
-CASES = tuple(Case("huggingface", name, partial(open_kind, kind=kind)) for name, kind in KINDS.items())
+CASES = tuple(ModelCase("huggingface", name, partial(open_kind, kind=kind)) for name, kind in PROCESSOR_CASES.items())

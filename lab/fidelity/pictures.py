@@ -10,9 +10,8 @@ import PIL.Image
 
 from vision_serving.config import ImageLimits
 from vision_serving.errors import ConfigError
+from vision_serving.geometry import SizeHW
 from vision_serving.pictures.decoding import Image, decode_image
-
-SizeHW = tuple[int, int]
 
 # Photographs that the wheels of scikit-image and scikit-learn carry.
 SCENES = (
@@ -41,7 +40,7 @@ JPEG_SIZE_HW = (427, 641)
 
 
 @dataclass(frozen=True)
-class Picture:
+class EncodedPhotograph:
     """An encoded picture, and what Pillow, for the libraries, and our decoder, for us, make of it."""
 
     name: str
@@ -50,7 +49,7 @@ class Picture:
     decoded: Image
 
 
-def make_pictures(rounds: int = 2, sizes_hw: Sequence[SizeHW] = SIZES_HW) -> list[Picture]:
+def make_pictures(rounds: int = 2, sizes_hw: Sequence[SizeHW] = SIZES_HW) -> list[EncodedPhotograph]:
     """A PNG of every size and a JPEG, each of the next scene; every round of them starts at another scene.
 
     Raises ConfigError for a missing package.
@@ -71,7 +70,7 @@ def open_scene(package: str, path: str) -> PIL.Image.Image:
     return PIL.Image.open(Path(spec.origin).parent / path).convert("RGB")
 
 
-def _make_picture(photograph: PIL.Image.Image, size_hw: SizeHW, kind: str) -> Picture:
+def _make_picture(photograph: PIL.Image.Image, size_hw: SizeHW, kind: str) -> EncodedPhotograph:
     """The largest middle part of a photograph that has the shape of the size, resampled to it."""
     height, width = size_hw
     scale = min(photograph.width / width, photograph.height / height)
@@ -81,4 +80,4 @@ def _make_picture(photograph: PIL.Image.Image, size_hw: SizeHW, kind: str) -> Pi
     photograph.resize((width, height), PIL.Image.Resampling.LANCZOS, box).save(buffer, kind)
     encoded = buffer.getvalue()
     opened = PIL.Image.open(io.BytesIO(encoded)).convert("RGB")
-    return Picture(f"{height} x {width} {kind}", encoded, opened, decode_image(encoded, ImageLimits()))
+    return EncodedPhotograph(f"{height} x {width} {kind}", encoded, opened, decode_image(encoded, ImageLimits()))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import orjson
 
-from lab.fidelity.subjects import Library
+from lab.fidelity.compared_models import Library
 from vision_serving.options import Task
 from vision_serving.validation import StrictModel, parse_config, read_json
 

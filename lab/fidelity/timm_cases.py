@@ -8,7 +8,15 @@ from typing import Any
 import timm
 import timm.data
 
-from lab.fidelity.subjects import READER, Case, Subject, classify, open_archive, open_reader, write_recipe
+from lab.fidelity.compared_models import (
+    READER,
+    ComparedModel,
+    ModelCase,
+    classify,
+    open_archive,
+    open_reader,
+    write_recipe,
+)
 from mar_tools.models.sources.timm import preprocessing_of
 
 # With the arguments of those that are not built as they are published. They answer themselves.
@@ -47,7 +55,7 @@ CHANGED: dict[str, Mapping[str, Any]] = {
 BASE = "resnet10t.c3_in1k"
 
 
-def open_model(folder: Path, name: str, arguments: Mapping[str, Any]) -> Subject:
+def open_model(folder: Path, name: str, arguments: Mapping[str, Any]) -> ComparedModel:
     """A model that answers itself."""
     model = {"source": "timm", "name": name.partition(",")[0], "weights": "random", "arguments": dict(arguments)}
     network, handler = open_archive(write_recipe(folder, {"task": "classification", "model": model}))
@@ -55,24 +63,27 @@ def open_model(folder: Path, name: str, arguments: Mapping[str, Any]) -> Subject
     changes = {} if size is None else {"input_size": (3, size, size)}
     config = timm.data.resolve_model_data_config(network, args=changes)
     prepare = timm.data.create_transform(**config, is_training=False)
-    return Subject(handler.config.preprocessing, handler, prepare, classify(network, prepare))
+    return ComparedModel(handler.config.preprocessing, handler, prepare, classify(network, prepare))
 
 
-def open_configuration(folder: Path, name: str, changes: Mapping[str, Any]) -> Subject:
+def open_configuration(folder: Path, name: str, changes: Mapping[str, Any]) -> ComparedModel:
     """A published data configuration, changed."""
     published = timm.models.get_pretrained_cfg(name).to_dict()
     config = timm.data.resolve_data_config(args=dict(changes), pretrained_cfg=published)
     preprocessing = preprocessing_of(config)
     prepare = timm.data.create_transform(**config, is_training=False)
     network, handler = open_reader(folder, preprocessing)
-    return Subject(preprocessing, handler, prepare, classify(network, prepare))
+    return ComparedModel(preprocessing, handler, prepare, classify(network, prepare))
 
 
 CASES = (
-    *(Case("timm", name, partial(open_model, name=name, arguments=given)) for name, given in QUICK.items()),
-    *(Case("timm", name, partial(open_configuration, name=name, changes={}), network=READER) for name in PUBLISHED),
+    *(ModelCase("timm", name, partial(open_model, name=name, arguments=given)) for name, given in QUICK.items()),
     *(
-        Case("timm", f"{BASE}, {title}", partial(open_configuration, name=BASE, changes=changes), network=READER)
+        ModelCase("timm", name, partial(open_configuration, name=name, changes={}), network=READER)
+        for name in PUBLISHED
+    ),
+    *(
+        ModelCase("timm", f"{BASE}, {title}", partial(open_configuration, name=BASE, changes=changes), network=READER)
         for title, changes in CHANGED.items()
     ),
 )

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.transforms.functional import pil_to_tensor
 
-from lab.fidelity.subjects import (
+from lab.fidelity.compared_models import (
     READER,
     SCORE_THRESHOLD,
-    Case,
-    Subject,
+    ComparedModel,
+    ModelCase,
     classify,
     open_archive,
     open_reader,
@@ -54,7 +54,7 @@ DETECTORS = {
 }
 
 
-def open_classifier(folder: Path, name: str, weights: str) -> Subject:
+def open_classifier(folder: Path, name: str, weights: str) -> ComparedModel:
     model = {"source": "torchvision", "name": name}
     published = write_recipe(folder, {"task": "classification", "model": {**model, "weights": weights}})
     preprocessing = load_source("torchvision").find_preprocessing(published, nn.Identity())
@@ -65,16 +65,16 @@ def open_classifier(folder: Path, name: str, weights: str) -> Subject:
         network, handler = open_archive(write_recipe(folder, random))
     else:
         network, handler = open_reader(folder, preprocessing)
-    return Subject(preprocessing, handler, prepare, classify(network, prepare))
+    return ComparedModel(preprocessing, handler, prepare, classify(network, prepare))
 
 
-def open_detector(folder: Path, name: str) -> Subject:
+def open_detector(folder: Path, name: str) -> ComparedModel:
     model = {"source": "torchvision", "name": name, "weights": "random"}
     options = {"score_threshold": SCORE_THRESHOLD}
     network, handler = open_archive(write_recipe(folder, {"task": "detection", "model": model, "options": options}))
     owner: Any = getattr(network, "roi_heads", network)
     owner.score_thresh = SCORE_THRESHOLD
-    return Subject(handler.config.preprocessing, handler, partial(prepare_for, network), partial(detect, network))
+    return ComparedModel(handler.config.preprocessing, handler, partial(prepare_for, network), partial(detect, network))
 
 
 def prepare_for(detector: Any, picture: PIL.Image.Image) -> Tensor:
@@ -91,7 +91,7 @@ def detect(detector: Any, picture: PIL.Image.Image) -> Observation:
 
 
 CASES = tuple(
-    Case(
+    ModelCase(
         "torchvision",
         f"{name} {weights}",
         partial(open_classifier, name=name, weights=weights),
@@ -99,6 +99,6 @@ CASES = tuple(
     )
     for name, weights in CLASSIFIERS
 ) + tuple(
-    Case("torchvision", name, partial(open_detector, name=name), answered=answered)
+    ModelCase("torchvision", name, partial(open_detector, name=name), answered=answered)
     for name, answered in DETECTORS.items()
 )

@@ -15,7 +15,7 @@ from vision_serving.config import Precision
 
 BackendPrecision = tuple[str, Precision]
 
-TITLES: dict[Group, str] = {
+GROUP_TITLES: dict[Group, str] = {
     "classification": "torchvision classifiers",
     "timm": "timm classifiers",
     "detection": "torchvision detectors",
@@ -26,12 +26,12 @@ def read_values(path: Path) -> dict[str, Any]:
     coverage = read_coverage(path)
     swept = {row.backend for row in coverage.rows}
     notes: dict[str, int] = {}
-    tables = {TITLES[group]: make_table(group, coverage, notes) for group in GROUPS}
+    tables = {GROUP_TITLES[group]: make_table(group, coverage, notes) for group in GROUPS}
     return {
         "coverage": coverage,
         "counts": Counter(row.status for row in coverage.rows),
-        "titles": list(TITLES.values()),
-        "summary": summarise(coverage),
+        "titles": list(GROUP_TITLES.values()),
+        "summary": count_verified(coverage),
         "not_offered": list_not_offered(coverage),
         "not_swept": [backend for backends in list_passes() for backend in backends if backend not in swept],
         "tables": tables,
@@ -44,10 +44,10 @@ def read_values(path: Path) -> dict[str, Any]:
     }
 
 
-def summarise(coverage: Coverage) -> list[tuple[str, str, list[str]]]:
+def count_verified(coverage: Coverage) -> list[tuple[str, str, list[str]]]:
     """Return the verified share of each group, for each backend and precision that is offered."""
     return [
-        (backend, precision, [_share(group, (backend, precision), coverage.rows) for group in TITLES])
+        (backend, precision, [_share(group, (backend, precision), coverage.rows) for group in GROUP_TITLES])
         for backend in _list_backends(coverage)
         for precision in offered_precisions(backend)
     ]

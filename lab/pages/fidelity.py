@@ -5,31 +5,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lab.fidelity.compared_models import READER, Library
 from lab.fidelity.pictures import SIZES_HW
 from lab.fidelity.results import AnswerDifference, ModelFidelity, read_fidelity
-from lab.fidelity.subjects import READER, Library
 from lab.pages.formatting import format_percent
 
-TITLES: dict[Library, str] = {"torchvision": "torchvision", "timm": "timm", "huggingface": "transformers"}
+LIBRARY_TITLES: dict[Library, str] = {"torchvision": "torchvision", "timm": "timm", "huggingface": "transformers"}
 LONG_NUMBER = re.compile(r"\d+\.\d{4,}")
 
 
 def read_values(path: Path) -> dict[str, Any]:
     fidelity = read_fidelity(path)
     sizes = sorted(SIZES_HW, key=lambda size: size[0] * size[1])
-    by_library = {title: [row for row in fidelity.rows if row.library == name] for name, title in TITLES.items()}
+    by_library = {
+        title: [row for row in fidelity.rows if row.library == name] for name, title in LIBRARY_TITLES.items()
+    }
     libraries = {title: rows for title, rows in by_library.items() if rows}
     return {
         "fidelity": fidelity,
         "libraries": libraries,
-        "summary": {title: summarise(rows) for title, rows in {**libraries, "all": fidelity.rows}.items()},
+        "summary": {title: summarise_models(rows) for title, rows in {**libraries, "all": fidelity.rows}.items()},
         "sizes": [" x ".join(map(str, size)) for size in sizes],
         "reader": READER,
         "cells": make_cells,
     }
 
 
-def summarise(rows: Sequence[ModelFidelity]) -> dict[str, Any]:
+def summarise_models(rows: Sequence[ModelFidelity]) -> dict[str, Any]:
     answers = [row.answers for row in rows if row.answers is not None]
     classes = [answer.same_best for answer in answers if answer.same_best is not None]
     boxes = [answer.matched_boxes for answer in answers if answer.matched_boxes is not None]

@@ -50,9 +50,9 @@ def read_values(folder: Path) -> dict[str, Any]:
 def list_servers_in_short(step: StepResults) -> list[LoadResult]:
     """Return this project, the two fastest peers and the slowest one, and both stock servers, the fastest first."""
     stock = [step.find(name) for name in (STOCK, STOCK_TUNED)]
-    peers = sorted((step.find(name) for name in step.peers if name not in (STOCK, STOCK_TUNED)), key=_rate)
+    peers = sorted((step.find(name) for name in step.peers if name not in (STOCK, STOCK_TUNED)), key=_requests_per_s)
     chosen = peers if len(peers) < 4 else [peers[0], *peers[-2:]]
-    return sorted([step.find(step.baseline), *chosen, *stock], key=_rate, reverse=True)
+    return sorted([step.find(step.baseline), *chosen, *stock], key=_requests_per_s, reverse=True)
 
 
 def list_goals(results: PerformanceResults) -> list[RatioGoal]:
@@ -101,5 +101,5 @@ def _try(measure: Callable[[], Spread]) -> Spread | None:
         return None
 
 
-def _rate(result: LoadResult) -> float:
+def _requests_per_s(result: LoadResult) -> float:
     return result.median.requests_per_s

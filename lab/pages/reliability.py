@@ -10,7 +10,7 @@ from lab.testbed.claims import BY_TESTS_ALONE, CLAIMS
 from lab.testbed.findings import Finding, read_findings
 
 # `2: after one retry: 3 answered 500; due +0.01 s, waited 0.08 to 0.09 s`, as episodes.describe_failures writes it.
-FAILURE = re.compile(r"(\d+): (after one retry: )?(\d+) (.*); due (.*), waited (.*)")
+FAILURE_LINE = re.compile(r"(\d+): (after one retry: )?(\d+) (.*); due (.*), waited (.*)")
 
 
 class FailedRequests(NamedTuple):
@@ -62,7 +62,7 @@ def order_of(row: str) -> tuple[str, int, str]:
 
 def group_failures(failures: Sequence[str]) -> dict[str, list[FailedRequests]]:
     """Group the failures of a row by what happened. A line of another form is a group of its own, without entries."""
-    parsed = [(line, FAILURE.fullmatch(line)) for line in failures]
+    parsed = [(line, FAILURE_LINE.fullmatch(line)) for line in failures]
     groups: dict[str, list[FailedRequests]] = {}
     for line, found in parsed:
         if found is None:

@@ -11,22 +11,21 @@ from lab.pages.formatting import FILTERS
 from mar_tools.command_line import ROOT
 
 TEMPLATES = Path(__file__).resolve().parent
-RESULTS = ROOT / "lab" / "results"
-EVIDENCE = ROOT / "docs" / "evidence"
+PAGES_FOLDER = ROOT / "docs" / "evidence"
 
 # Page -> its results. `<page>.md.j2` is the template, `read_values` of lab.pages.<page> gives its variables.
 PAGES = {
-    "performance": RESULTS / "performance",
-    "compatibility": RESULTS / "compatibility.json",
-    "fidelity": RESULTS / "fidelity.json",
-    "reliability": RESULTS / "reliability",
+    "performance": ROOT / "lab/results/performance",
+    "compatibility": ROOT / "lab/results/compatibility.json",
+    "fidelity": ROOT / "lab/results/fidelity.json",
+    "reliability": ROOT / "lab/results/reliability",
 }
 
 
 def page_path(name: str, results: Path | None = None) -> Path:
     """Return docs/evidence/<name>.md for the committed results, and a file beside them for all others."""
     if results is None or results.resolve() == PAGES[name]:
-        return EVIDENCE / f"{name}.md"
+        return PAGES_FOLDER / f"{name}.md"
     return results.with_suffix(".md")
 
 

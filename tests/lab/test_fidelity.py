@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from lab.fidelity.cases import list_cases
+from lab.fidelity.compared_models import Library
 from lab.fidelity.comparison import compare_answers, compare_pixels
-from lab.fidelity.pictures import Picture, make_pictures
+from lab.fidelity.pictures import EncodedPhotograph, make_pictures
 from lab.fidelity.results import Fidelity, ModelFidelity, read_fidelity, write_fidelity
-from lab.fidelity.subjects import Library
 from lab.pages.rendering import PAGES
 from mar_tools.command_line import ROOT
 
@@ -40,7 +40,7 @@ SMALL = (
 
 
 @cache
-def pictures() -> list[Picture]:
+def pictures() -> list[EncodedPhotograph]:
     return make_pictures(rounds=1, sizes_hw=SIZES_HW)
 
 
@@ -48,9 +48,9 @@ def pictures() -> list[Picture]:
 def test_pixels_and_answers_are_the_librarys(tmp_path: Path, name: str) -> None:
     [case] = (case for case in list_cases() if case.full_name == name)
     with torch.inference_mode():
-        subject = case.open(tmp_path)
-        pixels = compare_pixels(subject, pictures())
-        answers = compare_answers(subject, pictures())
+        compared = case.open(tmp_path)
+        pixels = compare_pixels(compared, pictures())
+        answers = compare_answers(compared, pictures())
     assert pixels.largest <= MOST_LEVELS
     assert pixels.beyond_one <= MOST_OVER_ONE_LEVEL
     assert answers.snr_db is None or answers.snr_db >= LEAST_SNR_DB

@@ -10,7 +10,7 @@ import pytest
 
 from lab import render_pages
 from lab.pages import rendering
-from lab.pages.rendering import EVIDENCE, PAGES, page_path, render_page
+from lab.pages.rendering import PAGES, PAGES_FOLDER, page_path, render_page
 from lab.testbed.claims import BY_TESTS_ALONE, CLAIMS
 from mar_tools.command_line import ROOT
 from vision_serving.errors import ConfigError
@@ -29,7 +29,7 @@ def test_a_page_is_what_the_results_give(name: str) -> None:
 
 
 def test_there_is_no_page_that_nothing_renders() -> None:
-    assert {path.stem for path in EVIDENCE.glob("*.md")} == set(PAGES)
+    assert {path.stem for path in PAGES_FOLDER.glob("*.md")} == set(PAGES)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -41,7 +41,7 @@ def test_a_page_begins_with_question_method_result_and_shortfall(name: str) -> N
 def test_the_command_finds_what_is_stale_and_writes_it_only_without_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rendering, "EVIDENCE", tmp_path)
+    monkeypatch.setattr(rendering, "PAGES_FOLDER", tmp_path)
     page = tmp_path / "reliability.md"
 
     def command(*arguments: str) -> None:
@@ -66,7 +66,7 @@ def test_an_unknown_page_is_refused() -> None:
 
 @pytest.mark.parametrize(("row", "test", "file"), NAMED_TEST.findall(read(page_path("reliability"))))
 def test_a_test_that_the_page_of_reliability_names_is_there(row: str, test: str, file: str) -> None:
-    tree = ast.parse(read(EVIDENCE / file))
+    tree = ast.parse(read(PAGES_FOLDER / file))
     assert test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     assert row in CLAIMS
 

@@ -18,7 +18,7 @@ from vision_serving.handler import VisionHandler
 
 Library = Literal["torchvision", "timm", "huggingface"]
 Prepare = Callable[[PIL.Image.Image], Tensor]  # -> float (3, H, W), normalised, as the network takes it
-Answer = Callable[[PIL.Image.Image], Observation]
+LibraryAnswer = Callable[[PIL.Image.Image], Observation]
 
 # A network that is quick at any size reads the pixels of a classifier that is not.
 READER = "squeezenet1_1"
@@ -26,7 +26,7 @@ SCORE_THRESHOLD = 0.05  # of detectors, in the library and in the archive
 
 
 @dataclass(frozen=True)
-class Subject:
+class ComparedModel:
     """preprocessing: frozen, as our tools took it from the checkpoint. handler: of our eager archive.
 
     prepare, answer: the library's. answer gives `logits` (C,), or of detections `boxes`, `scores` and `class_ids`.
@@ -35,11 +35,11 @@ class Subject:
     preprocessing: PreprocessingConfig
     handler: VisionHandler
     prepare: Prepare
-    answer: Answer
+    answer: LibraryAnswer
 
 
 @dataclass(frozen=True)
-class Case:
+class ModelCase:
     """A model of a library. open: builds it in an empty folder. network: what answers, None for the model itself.
 
     answered: how many pictures, the first ones, get answers; the pixels of all are compared.
@@ -47,7 +47,7 @@ class Case:
 
     library: Library
     name: str
-    open: Callable[[Path], Subject]
+    open: Callable[[Path], ComparedModel]
     network: str | None = None
     answered: int = 6
 
@@ -58,7 +58,7 @@ class Case:
 
 def write_recipe(folder: Path, document: Mapping[str, Any]) -> Recipe:
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump({"name": "subject", **document}))
+    path.write_text(yaml.safe_dump({"name": "compared", **document}))
     return read_recipe(path)
 
 
@@ -77,7 +77,7 @@ def open_reader(folder: Path, preprocessing: PreprocessingConfig) -> tuple[nn.Mo
     return open_archive(write_recipe(folder, {"task": "classification", "model": model, "preprocessing": stated}))
 
 
-def classify(network: nn.Module, prepare: Prepare) -> Answer:
+def classify(network: nn.Module, prepare: Prepare) -> LibraryAnswer:
     """The logits that a network gives to what its library prepares."""
 
     def answer(picture: PIL.Image.Image) -> Observation:
