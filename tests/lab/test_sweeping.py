@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lab import sweep_zoo
+from lab.pages.rendering import render_page
 from lab.sweeping.coverage import (
     PRECISIONS,
     Coverage,
@@ -314,3 +316,14 @@ def test_a_sweep_goes_on_where_it_was_stopped(swept: Path) -> None:
         f"classification/{SMALL.name}: {left}",
         f"{left} rows left of 1 models",
     ]
+
+
+def test_the_command_writes_the_page_of_the_rows_that_are_there(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = ["--models", SMALL.name, "--backends", "openvino", "--precisions", "fp32"]
+    monkeypatch.setattr(sys, "argv", ["sweep_zoo.py", "--output", str(swept), *known])
+    sweep_zoo.main()
+    assert swept.with_suffix(".md").read_text(encoding="utf-8") == render_page("compatibility", swept)
+
+
+def test_the_page_of_a_sweep_without_rows_says_so(tmp_path: Path) -> None:
+    assert "0 of 0 combinations" in render_page("compatibility", tmp_path / "compatibility.json")
