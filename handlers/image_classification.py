@@ -23,7 +23,7 @@ class ImageClassificationHandler(TorchServeHandler):
     def postprocess(
         self, outputs: Mapping[str, Tensor], batch: ImageBatch, options: Sequence[Options]
     ) -> list[Prediction]:
-        """outputs: `logits` (N, C)."""
+        """Return the best classes. outputs: `logits` (N, C)."""
         return [self._classify(logits, option) for logits, option in zip(outputs["logits"], options, strict=True)]
 
     def _classify(self, logits: Tensor, options: Options) -> Classification:

@@ -28,7 +28,7 @@ class ObjectDetectionHandler(TorchServeHandler):
     def postprocess(
         self, outputs: Mapping[str, Tensor], batch: ImageBatch, options: Sequence[Options]
     ) -> list[Prediction]:
-        """outputs: padded or dense candidates, see `postprocessing.read_candidates`."""
+        """Return the detections. outputs: padded or dense candidates, see `postprocessing.read_candidates`."""
         return [
             self._detect(outputs, index, geometry, option)
             for index, (geometry, option) in enumerate(zip(batch.geometries, options, strict=True))
@@ -37,7 +37,7 @@ class ObjectDetectionHandler(TorchServeHandler):
     def join(
         self, predictions: Sequence[Prediction], geometries: Sequence[ImageGeometry], options: Options
     ) -> Prediction:
-        """Tiles become one answer, and boxes what `box_format` says; until here they are xyxy."""
+        """Join tiles to one answer, and turn boxes, until here xyxy, into what `box_format` says."""
         assert isinstance(options, DetectionOptions)
         parts = [prediction for prediction in predictions if isinstance(prediction, Detections)]
         whole = parts[0] if len(parts) == 1 else merge_tiles(parts, [each.seen for each in geometries], options)

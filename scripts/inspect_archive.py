@@ -70,7 +70,10 @@ def describe(archive: Archive) -> dict[str, Any]:
 
 
 def describe_signature(archive: Archive) -> dict[str, Any]:
-    """Of which key, and whether it is of these bytes. Whether the key is to be trusted, sign_archive.py verify says."""
+    """Describe which key it is of, and whether it is of these bytes.
+
+    Sign_archive.py verify says whether to trust the key.
+    """
     from mar_tools.archives.signing import read_signature, signature_path
 
     if not signature_path(archive.path).is_file():

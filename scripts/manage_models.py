@@ -97,7 +97,7 @@ def add_upgrade(action: argparse.ArgumentParser) -> None:
 
 
 def worker_count(least: int) -> Callable[[str], int]:
-    """The type of an argument."""
+    """Return the type of an argument."""
 
     def workers(text: str) -> int:
         if not text.isdigit() or not least <= int(text) <= MOST_WORKERS:
@@ -108,7 +108,7 @@ def worker_count(least: int) -> Callable[[str], int]:
 
 
 def add_common(parser: argparse.ArgumentParser, config: object, as_json: object) -> None:
-    """Options that may stand before or after the action."""
+    """Add options that may stand before or after the action."""
     parser.add_argument("--config", type=Path, default=config, help="the server's config.properties")
     parser.add_argument("--json", action="store_true", default=as_json, help="print what the server answered")
 

@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """`images`, and `model`, which is None with --archive."""
+    """Parse `images`, and `model`, which is None with --archive."""
     parser = new_argument_parser()
     arguments = parser.parse_intermixed_args()
     arguments.model = None if arguments.archive else arguments.inputs[0]
@@ -132,7 +132,7 @@ def open_predictor(arguments: argparse.Namespace) -> Iterator[Predict]:
 
 
 def require_corners(answer: Answer, arguments: argparse.Namespace) -> None:
-    """The request, or the model's own options, may ask for boxes in another form."""
+    """Require corners: the request, or the model's own options, may ask for boxes in another form."""
     needs_corners = arguments.format in ("csv", COCO) or arguments.save_annotated is not None
     found = answer.get("box_format", CORNERS)
     if needs_corners and found != CORNERS:
@@ -149,7 +149,7 @@ def open_output(path: Path | None) -> AbstractContextManager[IO[str]]:
 def show_progress(
     answers: Iterator[tuple[Path, Answer]], total: int, arguments: argparse.Namespace
 ) -> Iterable[tuple[Path, Answer]]:
-    """A bar on a terminal, where nothing else is written to it meanwhile."""
+    """Return a bar on a terminal, where nothing else is written to it meanwhile."""
     console = Console(stderr=True)
     writes_meanwhile = sys.stdout.isatty() and arguments.output is None and arguments.format != "table"
     hidden = writes_meanwhile or not console.is_terminal
@@ -157,7 +157,7 @@ def show_progress(
 
 
 def save_annotated(file: Path, answer: Answer, folder: Path) -> list[str]:
-    """`folder/<name>.annotated.png`, with a number where there is such a file: nothing is replaced.
+    """Save `folder/<name>.annotated.png`, with a number where there is such a file: nothing is replaced.
 
     Gives why it could not be drawn: the server may read formats that are not read here.
     """

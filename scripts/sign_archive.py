@@ -76,7 +76,7 @@ def verify(given: argparse.Namespace) -> dict[str, str]:
 
 
 def choose_passphrase() -> bytes:
-    """Asked for twice: nobody can use a key whose passphrase was mistyped."""
+    """Ask for it twice: nobody can use a key whose passphrase was mistyped."""
     passphrase = ask_passphrase("passphrase of the new key: ")
     if not passphrase:
         raise ConfigError("the passphrase is empty; leave out --passphrase for a key that is not encrypted")

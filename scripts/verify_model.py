@@ -49,7 +49,10 @@ def main() -> None:
 
 
 def choose_verification(arguments: argparse.Namespace) -> VerificationRecipe:
-    """The recipe's, with the command line's values over it; what it says about its own images holds for no others."""
+    """Return the recipe's, with the command line's values over it.
+
+    What it says about its own images holds for no others.
+    """
     manifest = read_manifest(arguments.export)
     names = ("images", "labels", "annotations", "count")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
@@ -60,7 +63,7 @@ def choose_verification(arguments: argparse.Namespace) -> VerificationRecipe:
 
 
 def measure_table(report: Mapping[str, Any]) -> Table:
-    """Each measure with its bounds; then the accuracy of both, where it is known."""
+    """Return each measure with its bounds; then the accuracy of both, where it is known."""
     images = report["images"]
     title = f"{report['backend']} {report['precision']} against {report['reference']}"
     table = Table("measure", Column("measured", justify="right"), Column("asked", justify="right"), "met", title=title)
@@ -74,7 +77,7 @@ def measure_table(report: Mapping[str, Any]) -> Table:
 
 
 def judge(name: str, report: Mapping[str, Any]) -> tuple[str, str]:
-    """What is asked of a measure, and whether it is met; empty where nothing is."""
+    """Return what is asked of a measure, and whether it is met; empty where nothing is."""
     bounds = report["bounds"]
     asked = [f"{sign} {bounds[key]:g}" for sign, key in (("≥", f"min_{name}"), ("≤", f"max_{name}")) if key in bounds]
     failed = any(failure.startswith(f"{name} ") for failure in report["failures"])

@@ -74,7 +74,7 @@ class Client:
         progress: bool = False,
         **options: Any,
     ) -> Prediction | list[Result]:
-        """The answer for one image, or for several a list with one each, in order.
+        """Return the answer for one image, or for several a list with one each, in order.
 
         images: paths, bytes, binary files, PIL images, uint8 arrays (H, W, 3) in RGB. options: of the model, such as
         top_k=3 or score_threshold=0.4. progress: a bar on standard error, where that is a terminal.
@@ -100,7 +100,10 @@ class Client:
         model_version: str | None = None,
         **options: Any,
     ) -> bytes:
-        """The image with its prediction drawn on it by the server, as an encoded picture. Raises PredictionError."""
+        """Return the image with its prediction drawn on it by the server, as an encoded picture.
+
+        Raises PredictionError.
+        """
         if format not in PICTURE_TYPES:
             raise ValueError(f"expected a format of {list(PICTURE_TYPES)}, got {format!r}")
         path, headers = predictions_path(model, model_version), request_headers(PICTURE_TYPES[format], options)
@@ -112,7 +115,7 @@ class Client:
         return response.content
 
     def health(self) -> str:
-        """What the server says of itself: "Healthy", or why not. It says so while models load too.
+        """Return what the server says of itself: "Healthy", or why not. It says so while models load too.
 
         Raises PredictionError when it does not answer, or refuses the token.
         """
@@ -120,7 +123,7 @@ class Client:
 
     @property
     def session(self) -> requests.Session:
-        """requests' own, for certificates (`session.verify`) and proxies."""
+        """Return requests' own session, for certificates (`session.verify`) and proxies."""
         return self._connection.session
 
     def close(self) -> None:

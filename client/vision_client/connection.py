@@ -139,7 +139,10 @@ class Connection:
 
 
 def new_session(url: str, concurrency: int, retries: int, retried: Sequence[str]) -> requests.Session:
-    """A connection a thread, kept. Environment proxies are for other machines alone: no one else sees a local token."""
+    """Return a connection a thread, kept.
+
+    Environment proxies are for other machines alone: no one else sees a local token.
+    """
     session = requests.Session()
     session.trust_env = not _is_loopback(url)
     retry = PatientRetry(
@@ -159,7 +162,7 @@ def new_session(url: str, concurrency: int, retries: int, retried: Sequence[str]
 
 
 def describe_failure(response: requests.Response, has_token: bool) -> PredictionError:
-    """The server's own words where it has some, and what to do."""
+    """Return the server's own words where it has some, and what to do."""
     status = response.status_code
     type, message = _read_error(response)
     if type == INVALID_KEY:
@@ -173,7 +176,9 @@ def describe_failure(response: requests.Response, has_token: bool) -> Prediction
 
 
 def _read_error(response: requests.Response) -> tuple[str, str]:
-    """(type, message); for a body that is none of the HTTP contract's, such as a proxy's page, from the status line."""
+    """Return (type, message). A body that is none of the HTTP contract's, for example a proxy's page,
+    gives the status line.
+    """
     try:
         document = response.json()
         return str(document["type"]), str(document["message"])
@@ -193,7 +198,7 @@ def _without_answer(error: type[PredictionError], message: str) -> PredictionErr
 
 
 def _last_cause(error: requests.RequestException) -> object:
-    """urllib3's error inside that of requests."""
+    """Return urllib3's error inside that of requests."""
     inner = error.args[0] if error.args else error
     return getattr(inner, "reason", None) or inner
 

@@ -48,12 +48,12 @@ ImageInput: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview 
 
 
 def is_image(value: object) -> TypeGuard[ImageInput]:
-    """One image, as opposed to several."""
+    """Return one image, as opposed to several."""
     return _find_reader(value) is not None
 
 
 def encode_image(image: Any) -> bytes:
-    """Files and bytes as they are, arrays and pictures without a loss. Raises ImageInputError."""
+    """Return files and bytes as they are, arrays and pictures without a loss. Raises ImageInputError."""
     reader = _find_reader(image)
     if reader is None:
         raise _bad_input(
@@ -81,7 +81,10 @@ def _read_file(file: File) -> bytes:
 
 
 def _encode_array(array: Array) -> bytes:
-    """A PNG. Needs neither numpy nor Pillow: eight-bit RGB is rows of bytes, each after the number of its filter."""
+    """Return a PNG. Needs neither numpy nor Pillow.
+
+    Eight-bit RGB is rows of bytes, each after the number of its filter.
+    """
     shape = tuple(array.shape)
     if str(array.dtype) != "uint8" or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         found = f"{type(array).__name__} {array.dtype} {shape}"
@@ -99,7 +102,7 @@ def _png_chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _encode_picture(picture: Picture) -> bytes:
-    """With its EXIF orientation and colour profile, so that it gets the answer of the file that it was opened from."""
+    """Encode with EXIF orientation and colour profile, so that the answer is that of the file it was opened from."""
     buffer, exif = io.BytesIO(), _orientation_alone(picture.getexif())
     if picture.mode in TIFF_MODES:
         picture.save(buffer, "TIFF", exif=exif)
@@ -111,7 +114,7 @@ def _encode_picture(picture: Picture) -> bytes:
 
 
 def _orientation_alone(exif: Any) -> Any:
-    """Neither places nor makers of cameras leave this machine with the pixels."""
+    """Return the orientation alone: neither places nor makers of cameras leave this machine with the pixels."""
     kept = type(exif)()
     if EXIF_ORIENTATION in exif:
         kept[EXIF_ORIENTATION] = exif[EXIF_ORIENTATION]

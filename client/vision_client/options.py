@@ -7,7 +7,9 @@ OPTIONS_HEADER = "X-Inference-Options"
 
 
 def write_options(options: Mapping[str, Any]) -> bytes:
-    """{"top_k": 3, "class_filter": ["cat", 7]} -> b"top_k=3; class_filter=cat,7"; {"cat": 0.3} is written cat:0.3.
+    """Write {"top_k": 3, "class_filter": ["cat", 7]} as b"top_k=3; class_filter=cat,7".
+
+    {"cat": 0.3} is written cat:0.3.
 
     None leaves the model's default. Raises ValueError for a text that the header cannot carry.
     """

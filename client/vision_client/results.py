@@ -66,7 +66,7 @@ class Detections(Prediction):
 
 
 def read_answer(body: bytes) -> Prediction:
-    """The JSON of one image. Raises PredictionError when it is not what the HTTP contract says."""
+    """Return the JSON of one image. Raises PredictionError when it is not what the HTTP contract says."""
     try:
         document = json.loads(body)
         reader = next((READERS[key] for key in READERS if key in document), _read_other)

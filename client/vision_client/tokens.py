@@ -30,7 +30,7 @@ class Tokens:
             return self._current
 
     def renew(self, refused: str | None) -> bool:
-        """Whether there is another token than the refused one now."""
+        """Return whether there is another token than the refused one now."""
         with self._lock:
             if self._current == refused:
                 self._current = self._read()
@@ -47,7 +47,7 @@ def _reader_of(source: TokenSource) -> Callable[[], str | None]:
 
 
 def read_key_file(path: Path) -> str:
-    """The inference key of TorchServe's key_file.json. Raises AuthorizationError."""
+    """Return the inference key of TorchServe's key_file.json. Raises AuthorizationError."""
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["inference"]["key"])
     except OSError as error:

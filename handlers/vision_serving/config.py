@@ -47,7 +47,7 @@ class ResizeConfig(StrictModel):
 
     @property
     def canvas(self) -> PositiveHW | None:
-        """What every picture is filled up to; None where none is."""
+        """Return what every picture is filled up to; None where none is."""
         if self.mode != "letterbox":
             return self.pad_size
         assert isinstance(self.size, tuple)
@@ -180,7 +180,7 @@ class HandlerConfig(StrictModel):
 
     @property
     def options_model(self) -> type[PredictionOptions]:
-        """What a request may choose."""
+        """Return what a request may choose."""
         return find_options(self.task, self.instances)
 
 
@@ -194,7 +194,7 @@ class BackendConfig(StrictModel):
 
 
 def read_handler_config(path: Path) -> HandlerConfig:
-    """The `handler:` section of a `model-config.yaml`. Raises ConfigError."""
+    """Return the `handler:` section of a `model-config.yaml`. Raises ConfigError."""
     document = read_yaml(path)
     if not isinstance(document, dict) or "handler" not in document:
         raise ConfigError(f"{path}: missing key 'handler'")

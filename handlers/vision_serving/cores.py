@@ -36,20 +36,23 @@ CPU_FEATURES = {
 
 
 def usable_cores() -> int:
-    """Cores that affinity and the cgroup's CPU quota leave to this process, at least 1."""
+    """Return the cores that affinity and the cgroup's CPU quota leave to this process, at least 1."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     quota = cgroup_cores()
     return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
 
 
 def cgroup_cores() -> float | None:
-    """The least CPU quota, in cores, from this process's cgroup (v2 or v1) up to the root; None without a limit."""
+    """Return the least CPU quota, in cores, from this process's cgroup (v2 or v1) up to the root.
+
+    None without a limit.
+    """
     quotas = (_read_quota(folder) for folder in _cgroup_folders())
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def _cgroup_folders() -> list[Path]:
-    """In a container of its own namespace the root is the container's own cgroup, and all there is."""
+    """List the cgroup's folders. In a container of its own namespace the root is the container's own cgroup."""
     folders = [CGROUP_V2_ROOT, CGROUP_V1_ROOT]
     lines = OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.is_file() else []
     for _, controllers, path in (line.split(":", 2) for line in lines):
@@ -86,13 +89,13 @@ class ThreadPlan:
 
 
 def plan_threads(cores: int, workers: int, threads: int | None = None) -> ThreadPlan:
-    """The cores divided among the workers, at least 1 each; or as many threads in each as are asked for."""
+    """Return the cores divided among the workers, at least 1 each; or as many threads in each as are asked for."""
     engine = threads or max(1, cores // max(1, workers))
     return ThreadPlan(engine=engine, decode=min(engine, MAX_DECODE_THREADS), pin=workers <= 1)
 
 
 def cpu_features() -> set[str]:
-    """Which of CPU_FEATURES this machine has, by the flags that Linux lists; nothing on other systems."""
+    """Return which of CPU_FEATURES this machine has, by the flags that Linux lists; nothing on other systems."""
     lines = CPUINFO.read_text().splitlines() if CPUINFO.is_file() else []
     flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
     return {feature for feature, names in CPU_FEATURES.items() if names & set(flags)}

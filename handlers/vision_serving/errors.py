@@ -44,7 +44,9 @@ class RequestError(VisionServingError):
     retry_after_s: int | None = None  # when it is worth asking again
 
     def without_frames(self) -> "RequestError":
-        """Itself, to be kept as a result: the frames that it was raised through hold the batch that will hold it.
+        """Return itself, to be kept as a result.
+
+        The frames that it was raised through hold the batch that will hold it.
 
         Python's collector of such cycles comes by once in an hour; by then they are hundreds of megabytes.
         """
@@ -123,7 +125,7 @@ class OutOfResourcesError(RequestError):
 
 
 def last_line(error: Exception) -> str:
-    """Of a foreign error, where runtimes put the reason; its type where it says nothing."""
+    """Return the last line of a foreign error, where runtimes put the reason; its type where it says nothing."""
     return next(reversed(str(error).strip().splitlines()), type(error).__name__)
 
 

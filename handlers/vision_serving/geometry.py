@@ -24,18 +24,18 @@ class ImageGeometry:
 
     @property
     def seen(self) -> Region:
-        """What the model sees of the source image."""
+        """Return what the model sees of the source image."""
         return self.region or (0, 0, self.source_hw[1], self.source_hw[0])
 
     def of_source(self, source_hw: SizeHW) -> "ImageGeometry":
-        """The same place of an image that is so large, of which this one is a smaller copy."""
+        """Return the same place of an image that is so large, of which this one is a smaller copy."""
         scale_y, scale_x = (
             scale * own / full for scale, own, full in zip(self.scale_hw, self.source_hw, source_hw, strict=True)
         )
         return replace(self, source_hw=source_hw, scale_hw=(scale_y, scale_x), region=None)
 
     def to_source(self, boxes_xyxy: Tensor) -> Tensor:
-        """Boxes (N, 4) from model pixels to pixels of the source image, clipped to what the model sees of it."""
+        """Return boxes (N, 4) from model pixels to pixels of the source image, clipped to what the model sees of it."""
         (scale_y, scale_x), (offset_y, offset_x) = self.scale_hw, self.offset_hw
         x1, y1, x2, y2 = self.seen
         offsets = boxes_xyxy.new_tensor([offset_x, offset_y, offset_x, offset_y])

@@ -10,7 +10,7 @@ NAMED = 10  # labels that a message lists
 
 
 def read_labels(path: Path) -> list[str]:
-    """`labels.json`: the label of each class id. Raises ConfigError."""
+    """Read `labels.json`: the label of each class id. Raises ConfigError."""
     labels = read_json(path)
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ConfigError(f"{path}: expected a list of strings")
@@ -18,7 +18,7 @@ def read_labels(path: Path) -> list[str]:
 
 
 def find_class_id(wanted: int | str, labels: Sequence[str], option: str) -> int:
-    """The class that an option names by its label or class id. Raises InvalidOptionError."""
+    """Return the class that an option names by its label or class id. Raises InvalidOptionError."""
     if wanted in labels:
         return labels.index(str(wanted))
     text = str(wanted)

@@ -23,7 +23,7 @@ class StageTimings:
         self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + milliseconds
 
     def add_shares(self, elapsed: float, parts: Sequence["StageTimings"]) -> None:
-        """What ran in several threads within `elapsed` ms: its stages divide that as they divide the threads' time."""
+        """Divide `elapsed` ms, in which several threads ran, among the stages as they divide the threads' time."""
         stages: dict[str, float] = {}
         for part in parts:
             for stage, milliseconds in part.milliseconds.items():
@@ -33,5 +33,5 @@ class StageTimings:
             self.add(stage, elapsed * milliseconds / total)
 
     def server_timing(self) -> str:
-        """The value of a `Server-Timing` header (W3C Server Timing)."""
+        """Return the value of a `Server-Timing` header (W3C Server Timing)."""
         return ", ".join(f"{stage};dur={elapsed:.2f}" for stage, elapsed in self.milliseconds.items())

@@ -35,14 +35,14 @@ def _split(value: str) -> list[str]:
 
 
 def _split_commas(value: object) -> object:
-    """`person, dog` -> ("person", "dog"); an empty text takes a filter away."""
+    """Split `person, dog` into ("person", "dog"); an empty text takes a filter away."""
     if not isinstance(value, str):
         return value
     return tuple(filter(None, _split(value))) or None
 
 
 def _split_pairs(value: object) -> object:
-    """`person:0.3, dog:0.6` -> {"person": "0.3", "dog": "0.6"}."""
+    """Split `person:0.3, dog:0.6` into {"person": "0.3", "dog": "0.6"}."""
     if not isinstance(value, str):
         return value
     thresholds: dict[str, str] = {}
@@ -117,7 +117,7 @@ OptionsModel = TypeVar("OptionsModel", bound=StrictModel)
 
 
 def parse_options(model: type[OptionsModel], values: Mapping[str, Any], defaults: Mapping[str, Any]) -> OptionsModel:
-    """The defaults with a request's values over them. Raises InvalidOptionError."""
+    """Return the defaults with a request's values over them. Raises InvalidOptionError."""
     unknown = sorted(set(values) - set(model.model_fields))
     if unknown:
         allowed = sorted(model.model_fields)
@@ -129,7 +129,7 @@ def parse_options(model: type[OptionsModel], values: Mapping[str, Any], defaults
 
 
 def find_options(task: Task, instances: Instances | None) -> type[PredictionOptions]:
-    """What a request to a model may choose."""
+    """Return what a request to a model may choose."""
     return OPTIONS[task] if instances is None else INSTANCE_OPTIONS[instances]
 
 

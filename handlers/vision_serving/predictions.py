@@ -117,7 +117,7 @@ class Explanation:
 
 
 def convert_boxes(found: Detections, box_format: str) -> Detections:
-    """Boxes in the form that a request asks for, from xyxy in pixels, which is what all of the code has."""
+    """Return boxes in the form that a request asks for, from xyxy in pixels, which is what all of the code has."""
     if box_format == "xyxy":
         return found
     convert, size = BOX_FORMATS[box_format], found.image

@@ -39,7 +39,7 @@ def parse_config(model: type[ConfigModel], values: object, where: str) -> Config
 
 
 def describe_problems(error: ValidationError, model: type[BaseModel]) -> str:
-    """pydantic's findings in one line."""
+    """Describe pydantic's findings in one line."""
     problems = error.errors()
     # What is neither `auto` nor a good section fails as both; the section's problems are the telling ones.
     telling = [p for p in problems if not any(str(part).startswith("literal[") for part in p["loc"])]
@@ -47,7 +47,10 @@ def describe_problems(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def shorten(value: object, length: int) -> str:
-    """The beginning of a value as text. It may be nested more deeply, or be longer, than could be printed whole."""
+    """Return the beginning of a value as text.
+
+    It may be nested more deeply, or be longer, than could be printed whole.
+    """
     return (value if isinstance(value, str) else BRIEF.repr(value))[:length]
 
 
@@ -66,7 +69,7 @@ def _describe_problem(problem: Mapping[str, Any], model: type[BaseModel]) -> str
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
-    """The field names of the (nested) model that a location leads to."""
+    """Return the field names of the (nested) model that a location leads to."""
     for part in location:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
         inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]

@@ -64,6 +64,6 @@ def time_our_start(server: Server, model: str, probe: Request) -> float:
 
 
 def time_stock_start(export: Path, probe: Request) -> float:
-    """As TorchServe is out of the box: a worker for each core. Raises PeerError."""
+    """Time TorchServe as it is out of the box: a worker for each core. Raises PeerError."""
     with run_peer(find_peers()["stock"], "default", export, find_free_ports(1)[0], ServerSettings(), probe) as target:
         return target.seconds_to_ready

@@ -63,7 +63,7 @@ def write_recipe(folder: Path, document: Mapping[str, Any]) -> Recipe:
 
 
 def open_archive(recipe: Recipe) -> tuple[nn.Module, VisionHandler]:
-    """The recipe's network, and the handler of its eager archive: loaded from files, as a worker does."""
+    """Return the recipe's network, and the handler of its eager archive: loaded from files, as a worker does."""
     checkpoint = load_checkpoint(recipe)
     return checkpoint.network, load_handler(
         export_model(recipe, checkpoint, "eager", "fp32", recipe.folder / "exports")
@@ -71,14 +71,14 @@ def open_archive(recipe: Recipe) -> tuple[nn.Module, VisionHandler]:
 
 
 def open_reader(folder: Path, preprocessing: PreprocessingConfig) -> tuple[nn.Module, VisionHandler]:
-    """READER behind the preprocessing of another model."""
+    """Open READER behind the preprocessing of another model."""
     model = {"source": "torchvision", "name": READER, "weights": "random"}
     stated = preprocessing.model_dump(mode="json", exclude_none=True)
     return open_archive(write_recipe(folder, {"task": "classification", "model": model, "preprocessing": stated}))
 
 
 def classify(network: nn.Module, prepare: Prepare) -> LibraryAnswer:
-    """The logits that a network gives to what its library prepares."""
+    """Return the logits that a network gives to what its library prepares."""
 
     def answer(picture: PIL.Image.Image) -> Observation:
         outputs: Any = network(prepare(picture).unsqueeze(0))

@@ -61,7 +61,10 @@ def largest(differences: Sequence[Tensor]) -> float:
 
 
 def difference_in_levels(compared: ComparedModel, picture: EncodedPhotograph) -> Tensor:
-    """(3, H, W) >= 0: of what the network is given, in levels of its 8-bit pixels. Raises ConfigError for two sizes."""
+    """Return (3, H, W) >= 0: the difference in levels of the network's 8-bit pixels.
+
+    Raises ConfigError for two sizes.
+    """
     config = compared.preprocessing
     pixels = preprocess_images([picture.decoded], config).pixels
     found = Normalize(config.mean, config.std, config.color_order)(pixels)[0]
@@ -85,7 +88,7 @@ def our_logits(compared: ComparedModel, picture: EncodedPhotograph) -> Observati
 
 
 def our_boxes(compared: ComparedModel, picture: EncodedPhotograph) -> Observation:
-    """What a client gets, with all the handler's defaults. Raises the error of a picture."""
+    """Return what a client gets, with all the handler's defaults. Raises the error of a picture."""
     [outcome] = compared.handler.predict([Payload(images=(picture.encoded,), options={})])
     [item] = outcome.items
     if not isinstance(item, Detections):
@@ -112,7 +115,7 @@ def compare_classes(expected: Sequence[Observation], found: Sequence[Observation
 def compare_boxes(
     expected: Sequence[Observation], found: Sequence[Observation], compared: ComparedModel
 ) -> AnswerDifference:
-    """Above the threshold of both; boxes near it may be on either side."""
+    """Compare boxes above the threshold of both; boxes near it may be on either side."""
     threshold = float(compared.handler.config.options["score_threshold"])
     measured = measure_boxes(add_profiles(expected), add_profiles(found), threshold)
     return AnswerDifference(

@@ -157,7 +157,10 @@ PROCESSOR_CASES: dict[str, ProcessorCase] = {
 
 
 def open_kind(folder: Path, kind: ProcessorCase) -> ComparedModel:
-    """A model folder as `save_pretrained` leaves it; that of a classifier without weights, which are random then."""
+    """Return a model folder as `save_pretrained` leaves it.
+
+    That of a classifier without weights, which are random then.
+    """
     transformers.utils.logging.disable_progress_bar()
     make: Callable[[], dict[str, Any]] | None = kind.network.get("network")
     arguments = dict(kind.network) if make is None else make()
@@ -180,7 +183,7 @@ def open_kind(folder: Path, kind: ProcessorCase) -> ComparedModel:
 
 
 def save_detector(folder: Path, config: Any, processor: Any) -> None:
-    """With random weights whose boxes and class scores differ, but are not all near 0 or 1: ties have no order.
+    """Save a detector with random weights whose scores differ, but are not all near 0 or 1: ties have no order.
 
     What transformers leaves at 0 tells detections apart, and what lies at the border from nothing at all.
     """
@@ -215,7 +218,10 @@ def detect(network: Any, processor: Any, picture: PIL.Image.Image) -> Observatio
 
 
 def source_size(inputs: Mapping[str, Tensor], picture: PIL.Image.Image, processor: Any) -> tuple[float, float]:
-    """What the boxes, relative to what the network sees, are multiplied with: of a padded picture, more than it is."""
+    """Return what the boxes, relative to what the network sees, are multiplied with.
+
+    Of a padded picture, more than it is.
+    """
     if not (processor.do_pad and processor.pad_size):
         return picture.height, picture.width
     padded_hw, mask = inputs["pixel_values"].shape[-2:], inputs["pixel_mask"][0]

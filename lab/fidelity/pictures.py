@@ -50,7 +50,7 @@ class EncodedPhotograph:
 
 
 def make_pictures(rounds: int = 2, sizes_hw: Sequence[SizeHW] = SIZES_HW) -> list[EncodedPhotograph]:
-    """A PNG of every size and a JPEG, each of the next scene; every round of them starts at another scene.
+    """Return a PNG of every size and a JPEG, each of the next scene; every round of them starts at another scene.
 
     Raises ConfigError for a missing package.
     """
@@ -71,7 +71,7 @@ def open_scene(package: str, path: str) -> PIL.Image.Image:
 
 
 def _make_picture(photograph: PIL.Image.Image, size_hw: SizeHW, kind: str) -> EncodedPhotograph:
-    """The largest middle part of a photograph that has the shape of the size, resampled to it."""
+    """Return the largest middle part of a photograph that has the shape of the size, resampled to it."""
     height, width = size_hw
     scale = min(photograph.width / width, photograph.height / height)
     left, top = (photograph.width - width * scale) / 2, (photograph.height - height * scale) / 2

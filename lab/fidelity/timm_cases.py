@@ -56,7 +56,7 @@ BASE = "resnet10t.c3_in1k"
 
 
 def open_model(folder: Path, name: str, arguments: Mapping[str, Any]) -> ComparedModel:
-    """A model that answers itself."""
+    """Return a model that answers itself."""
     model = {"source": "timm", "name": name.partition(",")[0], "weights": "random", "arguments": dict(arguments)}
     network, handler = open_archive(write_recipe(folder, {"task": "classification", "model": model}))
     size = arguments.get("img_size")
@@ -67,7 +67,7 @@ def open_model(folder: Path, name: str, arguments: Mapping[str, Any]) -> Compare
 
 
 def open_configuration(folder: Path, name: str, changes: Mapping[str, Any]) -> ComparedModel:
-    """A published data configuration, changed."""
+    """Return a published data configuration, changed."""
     published = timm.models.get_pretrained_cfg(name).to_dict()
     config = timm.data.resolve_data_config(args=dict(changes), pretrained_cfg=published)
     preprocessing = preprocessing_of(config)

@@ -78,7 +78,7 @@ def open_detector(folder: Path, name: str) -> ComparedModel:
 
 
 def prepare_for(detector: Any, picture: PIL.Image.Image) -> Tensor:
-    """What the detector's own transform makes of a picture, without the zeros that fill up a batch."""
+    """Return what the detector's own transform makes of a picture, without the zeros that fill up a batch."""
     prepared, _ = detector.transform([pil_to_tensor(picture) / 255])
     height, width = prepared.image_sizes[0]
     tensor: Tensor = prepared.tensors[0, :, :height, :width]

@@ -24,7 +24,7 @@ OUTCOMES: dict[int, tuple[int, str]] = {
 
 
 def odd_answer_asks(truth: Truth) -> list[Ask]:
-    """One for each."""
+    """Return one for each."""
     return [
         Ask(
             f"top_k={top_k}",

@@ -45,7 +45,7 @@ class Shout:
 
 
 def make_hostile_archives(good: bytes) -> dict[str, HostileArchive]:
-    """By their names. good: an archive of ours with an OpenVINO artifact, small, since each one is a copy of it."""
+    """Make hostile archives by their names. good: a small archive of ours with an OpenVINO artifact, to be copied."""
     with zipfile.ZipFile(io.BytesIO(good)) as packed:
         contents = {name: packed.read(name) for name in packed.namelist()}
     cases = (*_damaged(good), *_misformed(contents), *_incomplete(contents), *_with_pickles(contents))
@@ -171,14 +171,14 @@ def _incomplete(contents: Contents) -> Iterator[Case]:
 
 
 def _swelling_yaml() -> bytes:
-    """A timeout that is a list of lists of lists: nine to the power of ten of them."""
+    """Return a timeout that is a list of lists of lists: nine to the power of ten of them."""
     lines = ["handler: {}", "responseTimeout:", "- &a0 [x]"]
     lines += [f"- &a{number} [{', '.join([f'*a{number - 1}'] * 9)}]" for number in range(1, 11)]
     return "\n".join(lines).encode()
 
 
 def _with_pickles(contents: Contents) -> Iterator[Case]:
-    """Under names that a loader would take them by, and under others."""
+    """Yield pickles under names that a loader would take them by, and under others."""
     loud = pickle.dumps(Shout())
     artifact = yaml.safe_load(contents[CONFIG])["handler"]["artifact"]
     weights = next(name for name in select_artifact(contents, artifact) if name != artifact)
@@ -207,7 +207,7 @@ def _zip(files: Mapping[str, bytes]) -> bytes:
 
 
 def _damaged_zip() -> bytes:
-    """Deflated data that are none."""
+    """Return deflated data that are none."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("a", random.Random(0).randbytes(500))
@@ -222,7 +222,7 @@ def _manifest(contents: Contents, **changes: Any) -> bytes:
 
 
 def seal(contents: Contents, *, verified: bool = False) -> bytes:
-    """In our form, with digests that fit; with `verified` the verification's digest of the artifact fits too."""
+    """Seal in our form, with digests that fit; with `verified` the verification's digest of the artifact fits too."""
     files = {name: content for name, content in contents.items() if name != DIGESTS}
     if verified:
         artifact = yaml.safe_load(files[CONFIG])["handler"]["artifact"]

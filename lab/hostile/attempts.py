@@ -21,7 +21,7 @@ class SlowRequestError(Exception):
 
 
 def attempt(data: bytes) -> None:
-    """The first byte chooses the form. Raises SlowRequestError, or what a worker would not expect."""
+    """Attempt a form that the first byte chooses. Raises SlowRequestError, or what a worker would not expect."""
     started = time.process_time()
     row, headers = FORMS[data[0] % len(FORMS)](data[1:]) if data else ({}, {})
     read_request(row, headers)
@@ -31,7 +31,7 @@ def attempt(data: bytes) -> None:
 
 
 def read_request(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload:
-    """Every picture and every kind of options of a request, each decoded or refused."""
+    """Return every picture and every kind of options of a request, each decoded or refused."""
     payload = parse_payload(row, headers)
     for options in (ClassificationOptions, MaskOptions, ExplanationOptions):
         try:
@@ -71,12 +71,12 @@ def _document(data: bytes) -> Row:
 
 
 def _binary(data: bytes) -> Row:
-    """The JSON ends where two bytes say."""
+    """Read a document whose JSON ends where two bytes say."""
     return {"body": data[2:]}, {HEADER_LENGTH: str(int.from_bytes(data[:2], "little"))}
 
 
 def _form(data: bytes) -> Row:
-    """Names and values between zeros; each second one is a file."""
+    """Read names and values between zeros; each second one is a file."""
     texts = data.split(b"\0")
     row = dict(zip((name.decode("utf-8", "replace") for name in texts[::2]), texts[1::2]))
     kinds = {name: {"content-type": "image/png" if index % 2 else ""} for index, name in enumerate(row)}

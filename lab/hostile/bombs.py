@@ -77,7 +77,7 @@ def bmp_of_no_pixels() -> bytes:
 
 
 def tiff_of_a_deep_tile() -> bytes:
-    """Of 8 bytes a pixel, nearly all of them beside the picture."""
+    """Return a tile of 8 bytes a pixel, nearly all of them beside the picture."""
     tags: dict[int, int | tuple[int, ...]] = {
         256: 1,
         257: 1,
@@ -93,7 +93,7 @@ def tiff_of_a_deep_tile() -> bytes:
 
 
 def tiff_that_inflates() -> bytes:
-    """A strip of 64 MB for a picture of 64 pixels."""
+    """Return a strip of 64 MB for a picture of 64 pixels."""
     tags = {256: 8, 257: 8, 258: 8, 259: 8, 262: 1, 277: 1, 278: 8}
     return write_tiff(tags, zlib.compress(bytes(64 * MEBI)))
 

@@ -48,7 +48,7 @@ def inside(template: bytes) -> bytes:
 
 
 def binary(head: Any, data: bytes, length: str | None = None, error: str = MALFORMED) -> Document:
-    """length: what the header says, by default the truth."""
+    """Post binary data. length: what the header says, by default the truth."""
     document = orjson.dumps(head)
     headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: length or str(len(document))}
     return Document(document + data, error, headers)

@@ -48,7 +48,7 @@ def numbered(count: int) -> Iterable[bytes]:
 
 
 def raw(error: str = "", body: bytes = PICTURE, **headers: str) -> Posted:
-    """headers: their names with _ for -."""
+    """Post a raw body. headers: their names with _ for -."""
     return Posted(body, error, {**RAW, **{name.replace("_", "-"): value for name, value in headers.items()}})
 
 

@@ -31,7 +31,9 @@ class Fuzzed:
 
 
 def fuzz(seconds: float, seed: int, keep: Path | None = None) -> Fuzzed:
-    """keep: a folder for what was found to reach new code, and for what fails; it is read first where it is there.
+    """Fuzz. keep: a folder for what was found to reach new code, and for what fails.
+
+    It is read first where it is there.
 
     Raises MissingPackageError where atheris is not installed.
     """
@@ -59,7 +61,7 @@ def require_atheris() -> None:
 
 
 def write_corpus(folder: Path) -> None:
-    """What the fuzzer begins with: a byte for the form, then the request."""
+    """Write what the fuzzer begins with: a byte for the form, then the request."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures = [*map(whole, FORMATS), *(make() for make in ODD.values()), *(body for body, _ in FOREIGN.values())]
     documents = [document.body for document in DOCUMENTS.values()]
@@ -74,7 +76,7 @@ def write_corpus(folder: Path) -> None:
 
 
 def read_output(text: str, status: int) -> Fuzzed:
-    """Of libFuzzer."""
+    """Read libFuzzer's output."""
     edges = [int(found) for found in re.findall(r"\bcov: (\d+)", text)]
     failure = ("\n".join(text.splitlines()[-KEPT_LINES:]),) if status != 0 else ()
     return Fuzzed(

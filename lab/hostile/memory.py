@@ -75,18 +75,18 @@ class PeakMemory:
 
     @property
     def rise_mib(self) -> float:
-        """Of the one that rose most."""
+        """Return the rise of the one that rose most."""
         return max(read_status(pid, "VmHWM") - before for pid, before in self._before.items()) / MEBI
 
 
 def read_status(pid: int, key: str) -> int:
-    """Bytes."""
+    """Return bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * KIBI for line in lines if line.startswith(key + ":"))
 
 
 def measure_in_workers(pids: Sequence[int], send: Callable[[], Exchange]) -> tuple[Cost, Exchange]:
-    """One request, alone on the server of these workers."""
+    """Return one request, alone on the server of these workers."""
     memory, started = PeakMemory(pids), time.perf_counter()
     exchange = send()
     return Cost(exchange.status, time.perf_counter() - started, memory.rise_mib), exchange

@@ -14,7 +14,7 @@ GRAY, RGB, GRAY_ALPHA, RGBA = 0, 2, 4, 6  # colour types of PNG
 
 
 def noise_picture(seed: int, size: tuple[int, int]) -> PIL.Image.Image:
-    """size: (width, height)."""
+    """Draw noise. size: (width, height)."""
     return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
 
 
@@ -29,38 +29,41 @@ def chunk(kind: bytes, data: bytes = b"") -> bytes:
 
 
 def write_png(size: tuple[int, int], bits: int, colour: int, pixels: bytes, chunks: bytes = b"") -> bytes:
-    """size: (width, height). pixels: as stored, a byte before each row for its filter. chunks: before the pixels."""
+    """Write a PNG of `size` (width, height). pixels: as stored, each row after its filter's byte.
+
+    chunks: before the pixels.
+    """
     header = struct.pack(">IIBBBBB", *size, bits, colour, 0, 0, 0)
     data = chunk(b"IDAT", zlib.compress(pixels))
     return SIGNATURE + chunk(b"IHDR", header) + chunks + data + chunk(b"IEND")
 
 
 def write_black_png(edge: int) -> bytes:
-    """One bit a pixel, as small as it can be."""
+    """Return one bit a pixel, as small as it can be."""
     return write_png((edge, edge), 1, GRAY, bytes((1 + (edge + 7) // 8) * edge))
 
 
 def write_png_header(width: int, height: int) -> bytes:
-    """A PNG that says its size and holds next to nothing."""
+    """Return a PNG that says its size and holds next to nothing."""
     return write_png((width, height), 8, RGB, b"\0")
 
 
 def write_gif(size: tuple[int, int], frame: tuple[int, int] = (1, 1), count: int = 1) -> bytes:
-    """Frames of which each is one pixel, whatever its size is said to be."""
+    """Write frames of which each is one pixel, whatever its size is said to be."""
     head = b"GIF89a" + struct.pack("<HHBBB", *size, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
     one = b"," + struct.pack("<HHHHB", 0, 0, *frame, 0) + b"\x02\x02\x44\x01\0"
     return head + one * count + b";"
 
 
 def write_flat_webp(edge: int) -> bytes:
-    """Lossless, of one colour, in 34 bytes: 0 bits a pixel."""
+    """Write one colour without loss, in 34 bytes: 0 bits a pixel."""
     size = (edge - 1) | (edge - 1) << 14
     data = b"\x2f" + struct.pack("<I", size) + b"\x07\x10\x11\xfd\x0fDD\xff\x03"
     return b"RIFF" + struct.pack("<I", 12 + len(data)) + b"WEBPVP8L" + struct.pack("<I", len(data)) + data
 
 
 def write_tiled_tiff(size: tuple[int, int], tile: tuple[int, int]) -> bytes:
-    """A corner of one black tile, deflated."""
+    """Return a corner of one black tile, deflated."""
     tags = {256: size[0], 257: size[1], 258: 8, 259: 8, 262: 1, 277: 1, 322: tile[0], 323: tile[1]}
     return write_tiff(tags, zlib.compress(bytes(tile[0] * tile[1])), piece=TILE)
 
@@ -71,7 +74,10 @@ STRIP, TILE = (273, 279), (324, 325)  # tags: where the pixels begin, and their 
 def write_tiff(
     tags: Mapping[int, int | Sequence[int]], pixels: bytes, order: str = "<", piece: tuple[int, int] = STRIP
 ) -> bytes:
-    """One picture in one piece, not compressed unless `tags` says so: a number or several of them each, as SHORTs."""
+    """Return one picture in one piece, not compressed unless `tags` says so.
+
+    A number or several of them each, as SHORTs.
+    """
     start = 8 + 2 + 12 * (len(tags) + 2) + 4
     packed = {
         tag: struct.pack(f"{order}{len(values)}H", *values)
@@ -108,7 +114,7 @@ def rgb_tiff(values: bytes, bits: int, size: tuple[int, int], order: str = "<") 
 
 
 def forge_size(jpeg: bytes, width: int, height: int) -> bytes:
-    """The same JPEG with another size in its header."""
+    """Return the same JPEG with another size in its header."""
     frame = min(place for place in (jpeg.find(b"\xff\xc0"), jpeg.find(b"\xff\xc2")) if place >= 0)
     return jpeg[: frame + 5] + struct.pack(">HH", height, width) + jpeg[frame + 9 :]
 
@@ -119,7 +125,7 @@ def repeat_last_scan(jpeg: bytes, count: int) -> bytes:
 
 
 def insert_into_jpeg(jpeg: bytes, data: bytes) -> bytes:
-    """Behind the marker that a JPEG begins with."""
+    """Insert behind the marker that a JPEG begins with."""
     return jpeg[:2] + data + jpeg[2:]
 
 
@@ -128,13 +134,13 @@ def jpeg_segment(marker: int, data: bytes = b"") -> bytes:
 
 
 def insert_into_gif(gif: bytes, data: bytes) -> bytes:
-    """Before its first frame."""
+    """Insert before its first frame."""
     head = 13 + (3 << (gif[10] & 7) + 1 if gif[10] & 0x80 else 0)
     return gif[:head] + data + gif[gif.index(b",", head) :]
 
 
 def write_run_length_bmp(size: tuple[int, int], runs: bytes) -> bytes:
-    """size: (width, height). runs: as stored, of 8 bits a pixel."""
+    """Write a BMP of `size` (width, height). runs: as stored, of 8 bits a pixel."""
     palette = b"".join(bytes((level, 0, level, 0)) for level in range(256))
     start = 14 + 40 + len(palette)
     head = struct.pack("<IiiHHIIiiII", 40, *size, 1, 8, 1, len(runs), 0, 0, 256, 0)
@@ -142,7 +148,10 @@ def write_run_length_bmp(size: tuple[int, int], runs: bytes) -> bytes:
 
 
 def write_tiff_tag(tag: int, kind: int, count: int) -> bytes:
-    """A gray TIFF of 1 x 1, one tag of which has so many values, all of them in the file. kind: 3 SHORT, 4 LONG."""
+    """Return a gray TIFF of 1 x 1, one tag of which has so many values, all of them in the file.
+
+    kind: 3 SHORT, 4 LONG.
+    """
     tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 277: 1, 278: 1, 273: 8, 279: 1}
     start = 8 + 2 + 12 * len(tags | {tag: 0}) + 4
     rows = {number: struct.pack("<HHII", number, 3, 1, value) for number, value in tags.items()}

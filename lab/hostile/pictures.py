@@ -28,7 +28,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 
 def photograph(size: tuple[int, int] = (64, 48)) -> PIL.Image.Image:
-    """Soft colours, so that a file of it has structure in all of its parts. size: (width, height)."""
+    """Draw soft colours, so that a file of it has structure in all of its parts. size: (width, height)."""
     return noise_picture(7, (8, 6)).resize(size, PIL.Image.Resampling.BICUBIC)
 
 
@@ -48,7 +48,7 @@ def cut(kind: str, choose: random.Random) -> bytes:
 
 
 def flip_bits(kind: str, choose: random.Random) -> bytes:
-    """One to six bits, most of them in the first bytes, where the structure of a file is."""
+    """Return one to six bits, most of them in the first bytes, where the structure of a file is."""
     broken = bytearray(whole(kind))
     for _ in range(choose.randint(1, 6)):
         place = choose.randrange(min(len(broken), 120) if choose.random() < 0.7 else len(broken))
@@ -64,7 +64,7 @@ DAMAGED: dict[str, Make] = {
 
 
 def exif_that_loops() -> bytes:
-    """The pointers to the sub-blocks, and to the next block, lead to the first."""
+    """Return a GIF in which the pointers to the sub-blocks, and to the next block, lead to the first."""
     entries = [(0x0112, 3, 6), (0x8769, 4, 8), (0x8825, 4, 8), (0xA005, 4, 8)]
     rows = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
     return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + rows + struct.pack("<I", 8)

@@ -27,7 +27,7 @@ Kind = Callable[[Truth, random.Random], Ask]
 
 
 def refusal(status: int, error: str) -> Check:
-    """The error body of the contract, of either form, and nothing of the server's inside."""
+    """Return the error body of the contract, of either form, and nothing of the server's inside."""
 
     def check(body: bytes) -> str:
         if len(body) >= MAX_ERROR_BYTES:
@@ -53,7 +53,7 @@ def known(name: str, body: Callable[[], bytes], headers: Mapping[str, str], stat
 
 
 def told(name: str, body: Body, headers: Mapping[str, str] = RAW, good: bool = False) -> Kind:
-    """What the core says in process of that very body is right."""
+    """Judge by what the core says in process of that very body."""
 
     def make(truth: Truth, choose: random.Random) -> Ask:
         data = body(choose)
@@ -102,12 +102,12 @@ HARMLESS: dict[str, Kind] = {
 
 
 def everyday_bombs() -> dict[str, Kind]:
-    """Those that are small enough to be sent by the hundred."""
+    """Return those that are small enough to be sent by the hundred."""
     return {name: kind for name, kind in BOMB_KINDS.items() if len(BOMBS[name].make()) <= EVERYDAY_BYTES}
 
 
 def hostile_asks(truth: Truth, seed: int) -> Iterator[Ask]:
-    """Without end: all kinds in turn, each time others of those that are random."""
+    """Yield without end: all kinds in turn, each time others of those that are random."""
     choose = random.Random(seed)
     kinds = {**HOSTILE, **everyday_bombs()}
     return (kinds[name](truth, choose) for name in itertools.cycle(kinds))

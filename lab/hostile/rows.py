@@ -22,7 +22,7 @@ ROWS = ("A1", "A3", "A4", "A5", "A6")
 
 
 def observe_rows(wanted: Sequence[str], seed: int, fuzz_s: int, announce: Callable[[str], None]) -> Iterator[Finding]:
-    """Each row as soon as it is finished; all but A6 on one server. Raises ServerError, MissingPackageError."""
+    """Yield each row as soon as it is finished; all but A6 on one server. Raises ServerError, MissingPackageError."""
     if "A6" in wanted:
         require_atheris()
     command = "python lab/run_chaos.py {row} --seed " + str(seed)
@@ -108,7 +108,7 @@ def observe_a3(subject: Subject, seed: int, command: str) -> Finding:
 
 
 def observe_a4(subject: Subject, seed: int, command: str, variants: int = 10) -> Finding:
-    """variants: of each kind that is random, among as many good requests as there are others."""
+    """Observe `variants` of each kind that is random, among as many good requests as there are others."""
     truth, choose = subject.truth, random.Random(seed)
     kinds = {**HOSTILE, **HARMLESS}
     asks = [kind(truth, choose) for kind in kinds.values() for _ in range(variants)]
@@ -181,7 +181,7 @@ def judge(name: str, cost: Cost, where: str) -> Iterator[str]:
 
 
 def describe(exchanges: Sequence[Exchange]) -> list[str]:
-    """What was not as expected, equals together."""
+    """Return what was not as expected, equals together."""
     found: dict[str, int] = {}
     for exchange in exchanges:
         if exchange.problem:

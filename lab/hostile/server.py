@@ -35,7 +35,7 @@ class Subject(Running):
 
 
 def build_hostile_archive(folder: Path) -> Path:
-    """The model of all rows, with `hostile_handler.py` for its entry file."""
+    """Return the model of all rows, with `hostile_handler.py` for its entry file."""
     entry_file = Path(hostile_handler.__file__)
     return build_archive(export_served(folder), copy_handlers(folder, entry_file), folder, entry_file.name)
 

@@ -35,14 +35,17 @@ class Truth:
         return f"/predictions/{quote(self.model)}"
 
     def expect(self, picture: bytes) -> tuple[int, Check]:
-        """The status of a raw body, and what is wrong with an answer. A server's fault is never what is expected."""
+        """Return the status of a raw body, and what is wrong with an answer.
+
+        A server's fault is never what is expected.
+        """
         response = encode_response(self.handler.predict([Payload(images=(picture,))])[0])
         if response.status == 200:
             return 200, same_prediction(Expected(tuple(read_answer(orjson.loads(response.body)))))
         return (response.status if response.status < 500 else 400), same_body(response.body)
 
     def good_asks(self) -> list[Ask]:
-        """Pictures that the model never saw, each with its own answer."""
+        """Return pictures that the model never saw, each with its own answer."""
         headers = {"Content-Type": "image/jpeg"}
         pictures = load_encoded_images(HELD_OUT, PICTURES)
         return [
@@ -53,7 +56,10 @@ class Truth:
 
 @contextmanager
 def open_truth(export: Path, model: str, workers: int = 2) -> Iterator[Truth]:
-    """export: a folder or an archive. workers: of the server, which divide the cores. Raises ConfigError."""
+    """Open the truth. export: a folder or an archive. workers: of the server, which divide the cores.
+
+    Raises ConfigError.
+    """
     with open_export(export) as folder:
         yield Truth(load_handler(folder, plan_threads(usable_cores(), workers)), model)
 
@@ -73,7 +79,7 @@ def same_body(expected: bytes) -> Check:
 
 
 def mix(good: list[Ask], hostile: list[Ask], count: int, seed: int) -> list[Ask]:
-    """`count` of the good ones, each as often, among all of the hostile ones, in random order."""
+    """Mix `count` of the good ones, each as often, among all of the hostile ones, in random order."""
     asks = [*hostile, *(good[number % len(good)] for number in range(count))]
     random.Random(seed).shuffle(asks)
     return asks

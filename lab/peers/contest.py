@@ -41,7 +41,7 @@ class Contestant:
     halts: bool = False
 
     def new_trial(self, connections: int, duration_s: float) -> LoadTrial:
-        """A closed loop, during which it is awake."""
+        """Return a closed loop, during which it is awake."""
         trial = closed_trial(self.target, self.requests, connections, duration_s)
 
         def measure(number: int) -> Measurement:
@@ -55,7 +55,7 @@ class Contestant:
 
 
 def choose_peers(names: Sequence[str], peers: Mapping[str, Peer]) -> list[tuple[Peer, str]]:
-    """Peers with their modes: `litserve` is all of its modes, `litserve-artifact` is one. Raises ConfigError."""
+    """Choose peers with their modes: `litserve` is all of its modes, `litserve-artifact` is one. Raises ConfigError."""
     by_mode = {f"{name}-{mode}": (peer, mode) for name, peer in peers.items() for mode in peer.file.modes}
     chosen: list[tuple[Peer, str]] = []
     for name in names:
@@ -74,7 +74,7 @@ def start_contestants(
     settings: ServerSettings,
     announce: Callable[[str], None],
 ) -> Iterator[tuple[list[Contestant], dict[str, str]]]:
-    """All that start and answer rightly, and why the others do not; stopped at the end.
+    """Start all that start and answer rightly, and say why the others do not; stop them at the end.
 
     export: the folder of the served artifact, with the export of eager fp32 beside it. settings: of those that serve
     the artifact, as our own server has them. A network in eager mode gets what is its best: all cores in one worker, or
@@ -130,14 +130,14 @@ def start_trivial_server() -> Iterator[Target]:
 
 
 def signal_tree(root: int, number: signal.Signals) -> None:
-    """To a process and all that descend from it, however they were started."""
+    """Signal a process and all that descend from it, however they were started."""
     for process in find_processes([root]):
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)
 
 
 def wait_for_answer(target: Target, request: Request) -> None:
-    """Until a server that was halted answers again, or WAKE_TIMEOUT_S: what follows shows that it does not."""
+    """Wait until a server that was halted answers again, or WAKE_TIMEOUT_S: what follows shows that it does not."""
 
     def answers() -> bool:
         answer = ask(target.url, request)
@@ -147,7 +147,7 @@ def wait_for_answer(target: Target, request: Request) -> None:
 
 
 def expect(export: Path, images: Sequence[bytes], eager: bool, threads: ThreadPlan | None = None) -> list[Expected]:
-    """The answers of the export in so many threads, or of the eager fp32 network beside it."""
+    """Return the answers of the export in so many threads, or of the eager fp32 network beside it."""
     reference = export.parent / REFERENCE
     if not eager:
         return expect_answers(export, images, threads)

@@ -24,7 +24,10 @@ class ServerArguments:
     batch_delay_ms: int
 
     def to_environment(self) -> None:
-        """For the processes that a framework starts itself: they import the server's file, and do not get its flags."""
+        """Set the environment of the processes that a framework starts itself.
+
+        They import the server's file without its flags.
+        """
         os.environ[ENVIRONMENT_KEY] = json.dumps(asdict(self), default=str)
 
     @classmethod
@@ -34,7 +37,7 @@ class ServerArguments:
 
 
 def parse_server_arguments(docstring: str | None, modes: Sequence[str] = ("artifact", "idiomatic")) -> ServerArguments:
-    """The flags that every peer's server takes. They are put into the environment too."""
+    """Return the flags that every peer's server takes. They are put into the environment too."""
     parser = ArgumentParser(description=docstring, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--mode", choices=modes, required=True)
     parser.add_argument("--export", type=Path, required=True, help="a folder such as exports/digits/openvino-fp32")

@@ -32,10 +32,10 @@ class ServedModel(Protocol):
     """Two steps, for frameworks that take a request's own work out of the batch."""
 
     def decode(self, body: bytes) -> Any:
-        """One request's body -> one item of a batch."""
+        """Turn one request's body into one item of a batch."""
 
     def predict(self, items: Sequence[Any]) -> list[bytes]:
-        """A batch -> the JSON answer of each."""
+        """Turn a batch into the JSON answer of each."""
 
 
 class ArtifactModel:
@@ -78,7 +78,7 @@ class EagerModel:
         return cls(network, new_transform(config.preprocessing), read_labels(reference / config.labels))
 
     def decode(self, body: bytes) -> Tensor:
-        """(3, H, W), normalised."""
+        """Decode to (3, H, W), normalised."""
         return self._transform(PIL.Image.open(io.BytesIO(body)).convert("RGB"))
 
     def predict(self, items: Sequence[Tensor]) -> list[bytes]:
@@ -94,7 +94,7 @@ class EagerModel:
 
 
 def new_transform(config: PreprocessingConfig) -> Callable[[PIL.Image.Image], Tensor]:
-    """torchvision's transforms of a preprocessing. Raises ConfigError for one that they do not have."""
+    """Return torchvision's transforms of a preprocessing. Raises ConfigError for one that they do not have."""
     from torchvision import transforms
 
     if config.resize.mode not in ("shortest_edge", "exact") or config.resize.max_size is not None:
@@ -114,7 +114,7 @@ MODELS: dict[str, Callable[[ServerArguments], ServedModel]] = {
 
 
 def load_model(arguments: ServerArguments) -> ServedModel:
-    """The model of a mode, warm: it has run one image and a full batch. Raises ConfigError or BackendError."""
+    """Return the model of a mode, warm: it has run one image and a full batch. Raises ConfigError or BackendError."""
     model = MODELS[arguments.mode](arguments)
     picture = io.BytesIO()
     PIL.Image.new("RGB", (640, 480), (128, 128, 128)).save(picture, "JPEG")

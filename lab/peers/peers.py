@@ -112,7 +112,7 @@ class Probe(Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
     def is_right(self, answer: bytes) -> bool:
-        """Whether this body of a 200 answers the request."""
+        """Return whether this body of a 200 answers the request."""
 
 
 def read_peer(folder: Path) -> Peer:
@@ -122,7 +122,7 @@ def read_peer(folder: Path) -> Peer:
 
 
 def find_peers(folder: Path = PEERS) -> dict[str, Peer]:
-    """All peers by name, sorted. Raises ConfigError."""
+    """Return all peers by name, sorted. Raises ConfigError."""
     return {path.parent.name: read_peer(path.parent) for path in sorted(folder.glob("*/peer.yaml"))}
 
 
@@ -149,13 +149,13 @@ def install_peer(peer: Peer) -> Path:
 
 
 def _describe_environment(requirements: Path) -> str:
-    """What an environment depends on, as a hash."""
+    """Return what an environment depends on, as a hash."""
     parts = (sys.version, sys.prefix, str(ROOT), requirements.read_text(encoding="utf-8"))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _share_packages(peer: Peer) -> None:
-    """What the environment lacks comes from the running interpreter, after its own packages; then our code."""
+    """Take what the environment lacks from the running interpreter, after its own packages; then our code."""
     shared = [*site.getsitepackages(), str(HANDLERS), str(ROOT / "scripts"), str(ROOT)]
     for packages in peer.environment.glob("lib/python*/site-packages"):
         (packages / "interpreter.pth").write_text("\n".join(shared) + "\n", encoding="utf-8")
@@ -236,7 +236,7 @@ def _wait_until_right(peer: Peer, url: str, probe: Probe, process: "subprocess.P
 
 
 def ask(url: str, probe: Probe) -> requests.Response | None:
-    """None while nothing listens."""
+    """Return none while nothing listens."""
     with suppress(requests.RequestException):
         return requests.post(url, data=probe.body, headers=dict(probe.headers), timeout=PROBE_TIMEOUT_S)
     return None

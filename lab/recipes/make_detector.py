@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def find_spread(network: nn.Module, weights: list[Tensor], pictures: Tensor) -> float:
-    """What the weights are multiplied with, which is done."""
+    """Return what the weights are multiplied with, which is done."""
     low, high, current = 0.0, 1.0, 1.0
     for _ in range(STEPS):
         middle = (low + high) / 2

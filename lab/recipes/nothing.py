@@ -9,6 +9,6 @@ class Nothing(nn.Module):
         self.classify = nn.Linear(3, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> logits (N, 10)."""
+        """Turn (N, 3, H, W) into logits (N, 10)."""
         logits: Tensor = self.classify(images.mean(dim=(2, 3)))
         return logits

@@ -26,7 +26,7 @@ END_BYTES = 150
 
 
 def observe_rows(wanted: Sequence[str], seed: int, announce: Callable[[str], None]) -> Iterator[Finding]:
-    """Each row as soon as it is finished, of the digits classifier of examples/."""
+    """Yield each row as soon as it is finished, of the digits classifier of examples/."""
     if not set(ROWS) & set(wanted):
         return
     with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
@@ -50,7 +50,7 @@ def build_digits(folder: Path) -> Path:
 
 
 def observe_c1(good: Path, command: str) -> Finding:
-    """good: of an OpenVINO artifact; it is accepted, and what is made of it is not."""
+    """Observe hostile archives. good: of an OpenVINO artifact; it is accepted, and what is made of it is not."""
     hostile = make_hostile_archives(good.read_bytes())
     problems, slowest_s, slowest = [], 0.0, ""
     if (said := refusal_of(good)) is not None:
@@ -89,7 +89,7 @@ def _name_in(problem: str) -> str:
 
 
 def observe_c2(good: Path, seed: int, command: str) -> Finding:
-    """One bit of one byte at a time."""
+    """Return one bit of one byte at a time."""
     data, choose = good.read_bytes(), random.Random(seed)
     headers = [entry.start - 1 - choose.randrange(30) for entry in open_archive(good).entries.values()]
     end = range(len(data) - END_BYTES, len(data))
@@ -122,7 +122,7 @@ def accepted_flips(data: bytes, places: Sequence[int], choose: random.Random) ->
 
 
 def refusal_of(path: Path) -> str | None:
-    """None where it is accepted."""
+    """Return none where it is accepted."""
     try:
         verify_archive(path)
     except ConfigError as error:

@@ -31,7 +31,7 @@ class Episode:
         self.require(value <= most, f"{name}: {value:.4g}{unit}, and {most:g}{unit} are allowed")
 
     def bound_time(self, name: str, seconds: float | None, most_s: float) -> None:
-        """As `bound`. None: it was never reached."""
+        """Bound the time as `bound` does. None: it was never reached."""
         most_s *= self.patience
         if seconds is None:
             self.problems.append(f"{name}: not within {most_s:g} s")
@@ -87,7 +87,10 @@ def make_healthy(world: World) -> list[str]:
 
 
 def describe_failures(exchanges: Iterable[Exchange], fault: float) -> list[str]:
-    """Each kind with its count, when its first and last were due, and how long they waited. fault: its moment."""
+    """Return each kind with its count, when its first and last were due, and how long they waited.
+
+    fault: its moment.
+    """
     kinds: dict[tuple[bool, str], list[Exchange]] = {}
     for exchange in exchanges:
         if exchange.problem:

@@ -82,13 +82,13 @@ def run_malformed(world: World, count: int, seed: int, command: str, announce: C
 
 
 def malformed_requests(choose: random.Random, authorization: str) -> Iterator[bytes]:
-    """Without end; some of them let in by the server's token, so that they come further."""
+    """Yield without end; some of them let in by the server's token, so that they come further."""
     while True:
         yield choose.choice(KINDS)(choose, authorization)
 
 
 def _request(authorization: str, body: bytes = b"", line: str = f"POST {PATH} HTTP/1.1", **headers: str) -> bytes:
-    """A request with these headers over those of a good one; `_` in a name stands for `-`."""
+    """Return a request with these headers over those of a good one; `_` in a name stands for `-`."""
     fields = {"Host": "localhost", "Authorization": authorization, "Content-Length": str(len(body))}
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [line, *(f"{name}: {value}" for name, value in fields.items() if value is not None)]

@@ -47,7 +47,7 @@ def start_beside_broken(world: World, choose: random.Random) -> Episode:
 
 
 def watch_broken(episode: Episode, world: World, choose: random.Random) -> None:
-    """What the start says of it, then readiness, asked under traffic for the other one."""
+    """Watch what the start says of it, then readiness, asked under traffic for the other one."""
     warnings: list[str] = []
     begun = time.perf_counter()
     world.server.start(START_TIMEOUT_S, lambda step: None, warnings.append)
@@ -74,7 +74,7 @@ def note_failures(episode: Episode, traffic: Traffic, fault: float) -> None:
 
 
 def drain_and_stop(world: World, choose: random.Random) -> Episode:
-    """Clients go on asking. Who was there before is answered; then each is refused; then nothing is left."""
+    """Drain while clients go on asking. Earlier ones are answered; then each is refused; then nothing is left."""
     episode = Episode(patience=world.patience)
     family, temporary = find_processes([world.frontend().pid]), temporary_folder(world)
     ports = world.server.ports()
@@ -110,7 +110,7 @@ def temporary_folder(world: World) -> Path:
 
 
 def manage_models(world: World, choose: random.Random) -> Episode:
-    """Another model comes, is asked, scaled and goes; the one that is asked all the time is scaled too."""
+    """Manage another model: it comes, is asked, scaled and goes; the one that is asked all the time is scaled too."""
     client = world.server.client
     beside = good_asks(world.archives.export, BESIDE)
     with world.traffic(choose.randrange(1 << 32)) as traffic:
@@ -132,7 +132,10 @@ def manage_models(world: World, choose: random.Random) -> Episode:
 
 
 def kill_the_frontend(world: World, choose: random.Random) -> Episode:
-    """And start it again as an operator would. The new server has new tokens, and so the traffic after it its own."""
+    """Kill it and start it again as an operator would.
+
+    The new server has new tokens, and so the traffic after it its own.
+    """
     frontend, temporary = world.frontend(), temporary_folder(world)
     workers = frontend.children(recursive=True)
     episode = Episode(patience=world.patience, figures={"workers": len(workers)})
@@ -159,7 +162,7 @@ def kill_the_frontend(world: World, choose: random.Random) -> Episode:
 
 
 def count_older(folder: Path, moment: float) -> int:
-    """Files and sockets that were there before a moment of time.time."""
+    """Return files and sockets that were there before a moment of time.time."""
     return sum(path.lstat().st_mtime < moment for path in folder.rglob("*") if not path.is_dir())
 
 

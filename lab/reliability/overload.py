@@ -33,7 +33,7 @@ MOST_EXTRA_MB = 800.0  # of frontend and workers together: the frontend's heap m
 
 
 def burst(world: World, _: random.Random) -> Episode:
-    """All at once, each of which keeps a worker busy for a while."""
+    """Return all at once, each of which keeps a worker busy for a while."""
     before = world.worker_pids()
     started = time.perf_counter()
     exchanges = world.send([world.fatal(faults.sleep_a_while)] * BURST, connections=BURST)
@@ -52,7 +52,7 @@ def burst(world: World, _: random.Random) -> Episode:
 
 
 def disconnect(world: World, choose: random.Random) -> Episode:
-    """Half of the clients leave when they have sent all, half while they send."""
+    """Disconnect half of the clients when they have sent all, half while they send."""
     before = world.worker_pids()
     request = whole_request(world, world.good[0])
     port = world.server.ports()["inference_address"]
@@ -73,7 +73,7 @@ def disconnect(world: World, choose: random.Random) -> Episode:
 
 
 def require_healthy(episode: Episode, world: World, before: list[int]) -> None:
-    """The same workers, and the next requests right."""
+    """Require the same workers, and the next requests right."""
     asks = list(itertools.islice(itertools.cycle(world.good), GOOD_AFTERWARDS))
     started = time.perf_counter()
     failed = [exchange for exchange in world.send(asks) if exchange.problem]
@@ -93,7 +93,7 @@ def head_of(world: World, framing: dict[str, str]) -> bytes:
 
 
 def send_odd_bodies(world: World, choose: random.Random) -> Episode:
-    """Each kind once, then many slow senders, under traffic."""
+    """Return each kind once, then many slow senders, under traffic."""
     before = world.worker_pids()
     resident_mb = world.resident_mb()
     episode = Episode(patience=world.patience)
@@ -142,7 +142,7 @@ def send_each_kind(episode: Episode, world: World) -> None:
 
 
 def note(episode: Episode, name: str, answer: RawAnswer, allowed: tuple[int, ...]) -> None:
-    """The status, 0 where the server closed without one: nobody may be left to wait for either."""
+    """Note the status, 0 where the server closed without one: nobody may be left to wait for either."""
     episode.figures[name] = answer.status
     episode.require(answer.status in allowed, f"{name}: answered {answer.status} instead of one of {allowed}")
     episode.require(
@@ -155,7 +155,7 @@ def zeros(count: int) -> Iterator[bytes]:
 
 
 def chunks(count: int) -> Iterator[bytes]:
-    """Of the chunked encoding, without a last one."""
+    """Yield pieces of the chunked encoding, without a last one."""
     framed = f"{CHUNK_BYTES:x}\r\n".encode() + bytes(CHUNK_BYTES) + b"\r\n"
     return itertools.repeat(framed, count // CHUNK_BYTES)
 

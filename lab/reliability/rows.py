@@ -18,7 +18,7 @@ NAMES = (*hostile_rows.ROWS, *ROWS, *archive_rows.ROWS)
 
 
 def choose_rows(wanted: Sequence[str]) -> list[str]:
-    """Their names; `B4` is every row that begins with `B4-`, `B` the section; all where none is named.
+    """Return their names; `B4` is every row that begins with `B4-`, `B` the section; all where none is named.
 
     Raises ConfigError.
     """
@@ -40,7 +40,7 @@ def run_rows(
     rate: float | None = None,
     fuzz_s: int = 60,
 ) -> Iterator[Finding]:
-    """Each row as soon as it is finished.
+    """Yield each row as soon as it is finished.
 
     repetitions, rate: of section B; the rate of its traffic is half of saturation by default. fuzz_s: of A6.
     Raises ServerError.

@@ -79,7 +79,7 @@ def soak(world: World, minutes: float, seed: int, command: str, announce: Callab
 
 
 def mixed_asks(world: World, seed: int, hostile: int) -> Iterator[Ask]:
-    """hostile: how many will be asked for."""
+    """Yield asks. hostile: how many will be asked for."""
     choose = random.Random(seed)
     with open_truth(world.archives.export, SERVED, WORKERS) as truth:
         bad = list(itertools.islice(hostile_asks(truth, seed), min(hostile, MOST_HOSTILE)))

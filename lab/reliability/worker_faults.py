@@ -44,7 +44,7 @@ HUNG = Bounds(ready_s=20, unanswered=0, latest_s=RESPONSE_TIMEOUT_S + GRACE_S)
 
 
 def strike_workers(world: World, choose: random.Random, strike: Strike, bounds: Bounds) -> Episode:
-    """Traffic of clients that try twice; what their first tries got is what others see."""
+    """Strike workers under clients that try twice; what their first tries got is what others see."""
     before = world.worker_pids()
     with world.traffic(choose.randrange(1 << 32), tries=2) as traffic:
         time.sleep(CALM_S + choose.random())
@@ -93,7 +93,7 @@ def end_in_the_handler(fault: Callable[[], None], world: World, choose: random.R
 
 
 def hang_in_the_handler(fault: Callable[[], None], world: World, choose: random.Random) -> Episode:
-    """As a stopped worker; and where it hangs is in the log."""
+    """Hang, as a stopped worker; and where it hangs is in the log."""
     written = len(world.log())
     episode = strike_workers(world, choose, partial(insert_fault, fault), HUNG)
     told = fault.__name__ in world.log()[written:]
@@ -115,7 +115,7 @@ def stop_one(world: World, choose: random.Random) -> Episode:
 
 
 def allocate_too_much(world: World, choose: random.Random) -> Episode:
-    """One request that asks for more memory than a worker may have, among others."""
+    """Return one request that asks for more memory than a worker may have, among others."""
     before = world.worker_pids()
     with world.traffic(choose.randrange(1 << 32)) as traffic:
         time.sleep(CALM_S)

@@ -82,7 +82,10 @@ class Coverage(StrictModel):
         return {row.key: row for row in self.rows}
 
     def with_row(self, row: Row, run: Run) -> "Coverage":
-        """In place of an older one, with a run of the same content used again; runs without rows are left out."""
+        """Return it with the row for an older one.
+
+        A run of the same content is used again, runs without rows are left out.
+        """
         same = next((known.id for known in self.runs if known == run.model_copy(update={"id": known.id})), None)
         new_id = max((known.id for known in self.runs), default=0) + 1 if same is None else same
         rows = {**self.by_key, row.key: row.model_copy(update={"run": new_id})}
@@ -95,7 +98,7 @@ class Coverage(StrictModel):
 
 
 def read_coverage(path: Path) -> Coverage:
-    """Empty where there is no such file. Raises ConfigError for a damaged one."""
+    """Return empty where there is no such file. Raises ConfigError for a damaged one."""
     if not path.is_file():
         return Coverage()
     document = read_json(path, "restore it from git, or delete it to begin again")
@@ -103,7 +106,7 @@ def read_coverage(path: Path) -> Coverage:
 
 
 def write_coverage(coverage: Coverage, path: Path) -> None:
-    """All of it or, where we are interrupted, nothing."""
+    """Write all of it or, where we are interrupted, nothing."""
     lines = {
         "runs": [run.model_dump(mode="json") for run in coverage.runs],
         "rows": [row.model_dump(mode="json", exclude_none=True) for row in coverage.rows],
@@ -120,7 +123,7 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Several sweeps of other models may share one file: each reads it anew before it adds a row."""
+    """Lock the file, which several sweeps of other models may share: each reads it anew before it adds a row."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -57,7 +57,7 @@ def record_row(row: Row, output: Path, run: Run) -> None:
 
 
 def sweep_model(tasks: Sequence[Task], scratch: Path, limits: Limits, listener: Listener) -> Generator[Row, None, None]:
-    """The reference, eager fp32, then everything else against it. tasks: those of one model."""
+    """Yield the reference, eager fp32, then everything else against it. tasks: those of one model."""
     model = tasks[0].model
     wanted = [(task.backend, precision) for task in tasks for precision in task.precisions]
     for pairs in ([REFERENCE_PAIR], [pair for pair in wanted if pair != REFERENCE_PAIR]):
@@ -73,7 +73,7 @@ def sweep_model(tasks: Sequence[Task], scratch: Path, limits: Limits, listener: 
 
 
 def remove_unfinished(exports: Path) -> None:
-    """What a process that was stopped leaves there; large models would fill the disk."""
+    """Remove what a process that was stopped leaves there; large models would fill the disk."""
     for folder in exports.glob("*/"):
         if folder.name != REFERENCE:
             shutil.rmtree(folder, ignore_errors=True)
@@ -102,7 +102,7 @@ def _new_row(model: ZooModel, backend: str, precision: Precision, step: Step) ->
 def run_pairs(
     model: ZooModel, pairs: Sequence[Pair], scratch: Path, limits: Limits, listener: Listener
 ) -> Iterator[Step]:
-    """In one process as long as none of them brings it down: imports and the model's construction take seconds."""
+    """Run in one process as long as none of them brings it down: imports and the model's construction take seconds."""
     by_name = {step_name(*pair): pair for pair in pairs}
     outcomes = Path(tempfile.mkdtemp(prefix="outcomes-", dir=scratch))
 

@@ -63,7 +63,7 @@ def why_not_offered(backend: str, precision: Precision) -> str:
 
 
 def make_plan(zoo: Sequence[ZooModel], selection: Selection, coverage: Coverage) -> list[list[Task]]:
-    """Lists of the tasks of one model in one pass: they share the model's reference. Raises ConfigError."""
+    """Make lists of the tasks of one model in one pass: they share the model's reference. Raises ConfigError."""
     models = choose_models(zoo, selection.models)
     check_names("backend", selection.backends, [backend for backends in list_passes() for backend in backends])
     check_names("precision", selection.precisions, PRECISIONS)

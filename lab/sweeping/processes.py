@@ -44,7 +44,7 @@ def run_steps(
     limits: Limits,
     begins: Callable[[str], None],
 ) -> Iterator[Step]:
-    """One process for all, which writes `<name>.json` in order; when one is stopped, another for the others."""
+    """Yield one process for all, which writes `<name>.json` in order; when one is stopped, another for the others."""
     left = list(names)
     while left:
         for step in _run_process(command(left), tuple(left), outcomes, limits, begins):
@@ -101,7 +101,10 @@ def _find_excess(seconds: float, peak_gib: float, limits: Limits) -> Outcome | N
 
 
 def resident_gib(pid: int) -> float:
-    """Of a process and its descendants, such as compilers; what they share counts for each. 0 when it is gone."""
+    """Return GiB of a process and its descendants, for example compilers; shared pages count for each.
+
+    0 when it is gone.
+    """
     total = 0
     with suppress(psutil.Error):
         leader = psutil.Process(pid)

@@ -58,7 +58,10 @@ def main() -> None:
 
 
 def prepare_checkpoint(job: Job) -> Checkpoint:
-    """As the reference has it, or made: then eager fp32, which becomes the reference, is the first in line."""
+    """Prepare it as the reference has it, or make it.
+
+    Then eager fp32, which becomes the reference, is the first in line.
+    """
     recipe = job.model.recipe()
     reference = job.exports / recipe.name / REFERENCE
     return load_reference(reference) if reference.is_dir() else load_checkpoint(recipe)
@@ -81,7 +84,7 @@ def attempt(job: Job, checkpoint: Checkpoint, backend: str, precision: Precision
 
 
 def describe_report(report: dict[str, Any]) -> Outcome:
-    """report: a verification."""
+    """Describe the report of a verification."""
     measured, quantization = report["measured"], report["quantization"]
     float_layers = quantization.get("float_layers")
     return Outcome(
@@ -95,7 +98,7 @@ def describe_report(report: dict[str, Any]) -> Outcome:
 
 
 def describe_error(error: BaseException) -> Outcome:
-    """Ours say why something cannot be; one with a cause was not foreseen. Others are named, with their first cause."""
+    """Describe an error: ours say why; one with a cause was not foreseen. Others are named, with their first cause."""
     if isinstance(error, VisionServingError):
         status = "failed" if error.__cause__ else "not supported"
         return Outcome(status=status, reason=shorten(str(error)))
@@ -113,7 +116,7 @@ def shorten(text: str) -> str:
 
 
 def measure_ms(folder: Path) -> dict[str, float | None]:
-    """Medians over some runs of the backend, on one image and on four, from pixels to outputs."""
+    """Return medians over some runs of the backend, on one image and on four, from pixels to outputs."""
     handler = load_handler(folder)
     image = decode_image(choose_images(None, 1, "verification")[0].read_bytes(), ImageLimits())
     ms = median_ms(handler, handler.preprocess([image]))
@@ -123,7 +126,7 @@ def measure_ms(folder: Path) -> dict[str, float | None]:
 
 
 def median_ms(handler: VisionHandler, batch: ImageBatch) -> float:
-    """Of the runs after the first, where there is time for more than one."""
+    """Return the median of the runs after the first, where there is time for more than one."""
     durations: list[float] = []
     while sum(durations) < TIMED_S or (len(durations) <= TIMED_RUNS and sum(durations) < SLOW_TIMED_S):
         started = time.perf_counter()

@@ -53,7 +53,7 @@ class ZooModel(StrictModel):
     name: str
 
     def recipe(self) -> Recipe:
-        """Random weights, and everything else as the library states it."""
+        """Return a recipe with random weights, and everything else as the library states it."""
         source, task = GROUPS[self.group]
         values = {
             "name": self.name,
@@ -73,7 +73,10 @@ class ZooModel(StrictModel):
 
 
 def list_zoo() -> list[ZooModel]:
-    """All models of all groups, the cheap ones of a group first: an unfinished sweep has tried as many as can be."""
+    """Return all models of all groups, the cheap ones of a group first.
+
+    An unfinished sweep has tried as many as can be.
+    """
     names: dict[Group, list[str]] = {
         "classification": sorted(models.list_models(module=BUILDERS["classification"]), key=_giga_operations),
         "timm": list(TIMM_MODELS),
@@ -83,7 +86,7 @@ def list_zoo() -> list[ZooModel]:
 
 
 def _giga_operations(name: str) -> float:
-    """Of one image, as torchvision publishes them."""
+    """Return giga-operations of one image, as torchvision publishes them."""
     weights = models.get_model_weights(name)
     published = weights[WEIGHTS_OF_SMALL_PICTURES.get(name, weights.DEFAULT.name)].meta.get("_ops")
     return math.inf if published is None else float(published)

@@ -38,7 +38,7 @@ class Archives:
 
 
 def build_archives(folder: Path) -> Archives:
-    """The model, packed three times."""
+    """Return the model, packed three times."""
     export = export_served(folder)
     handlers = copy_handlers(folder, Path(faulty_classification.__file__))
     served, beside = (_pack(export, handlers, folder, name) for name in (SERVED, BESIDE))
@@ -47,7 +47,7 @@ def build_archives(folder: Path) -> Archives:
 
 
 def export_served(folder: Path) -> Path:
-    """In eager fp32, which every CPU runs, and verified."""
+    """Export in eager fp32, which every CPU runs, and verify."""
     recipe = read_recipe(RECIPE, backend="eager", precision="fp32")
     recipe = recipe.model_copy(update={"response_timeout_s": RESPONSE_TIMEOUT_S})
     export = export_model(recipe, load_checkpoint(recipe), "eager", "fp32", folder / "exports")
@@ -56,7 +56,7 @@ def export_served(folder: Path) -> Path:
 
 
 def copy_handlers(folder: Path, entry_file: Path) -> Path:
-    """What an archive holds, with one more entry file."""
+    """Return what an archive holds, with one more entry file."""
     handlers = folder / "handlers"
     shutil.copytree(HANDLERS, handlers, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(entry_file, handlers)
@@ -72,7 +72,7 @@ def _pack(export: Path, handlers: Path, folder: Path, name: str) -> Path:
 
 
 def picture_of(fault: Callable[[], None]) -> bytes:
-    """The picture that makes the archive do it."""
+    """Return the picture that makes the archive do it."""
     (colour,) = (colour for colour, function in faulty_classification.FAULTS.items() if function is fault)
     buffer = io.BytesIO()
     PIL.Image.new("RGB", SIZE, colour).save(buffer, "PNG")

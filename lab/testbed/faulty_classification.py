@@ -32,7 +32,7 @@ def wait_for_a_lock_that_is_held() -> None:
 
 
 def loop_in_c_forever() -> None:
-    """It never gives the interpreter's lock back, so that no other thread of Python runs."""
+    """Loop without giving the interpreter's lock back, so that no other thread of Python runs."""
     sum(itertools.repeat(0))
 
 

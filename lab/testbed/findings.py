@@ -36,7 +36,7 @@ class Finding(StrictModel):
 
 
 def write_finding(finding: Finding, folder: Path = RESULTS) -> Path:
-    """`<folder>/<row>.json`, whole or not at all, with today's date and this machine in it."""
+    """Write `<folder>/<row>.json`, whole or not at all, with today's date and this machine in it."""
     folder.mkdir(parents=True, exist_ok=True)
     dated = finding.model_copy(update={"machine": describe_machine(), "date": date.today().isoformat()})
     path, temporary = folder / f"{finding.row}.json", folder / f".{finding.row}.json"
@@ -46,5 +46,5 @@ def write_finding(finding: Finding, folder: Path = RESULTS) -> Path:
 
 
 def read_findings(folder: Path = RESULTS) -> dict[str, Finding]:
-    """By row, in the order of their names. Raises ConfigError for a file that is none."""
+    """Read findings by row, in the order of their names. Raises ConfigError for a file that is none."""
     return {path.stem: parse_config(Finding, read_json(path), str(path)) for path in sorted(folder.glob("*.json"))}

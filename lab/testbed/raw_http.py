@@ -123,7 +123,7 @@ def abandon(port: int, data: bytes) -> None:
 
 
 def send_slowly(port: int, count: int, head: bytes, seconds: float, pause_s: float = 0.1) -> int:
-    """So many connections, each of which sends a byte of a body at a time. How many the server kept until the end."""
+    """Send over so many connections a byte of a body at a time. Return how many the server kept until the end."""
     connections: list[socket.socket] = []
     try:
         for _ in range(count):
@@ -149,5 +149,8 @@ def _sends_a_byte(connection: socket.socket) -> bool:
 
 
 def cut_places(count: int, length: int, choose: random.Random) -> Sequence[int]:
-    """Where to leave `count` requests of a length: the first half of them when all is sent, the others before."""
+    """Return where to leave `count` requests of a length.
+
+    The first half of them when all is sent, the others before.
+    """
     return [length] * (count // 2) + [choose.randrange(1, length) for _ in range(count - count // 2)]

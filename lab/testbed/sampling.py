@@ -26,7 +26,10 @@ class Curve:
     descriptors: list[int] = field(default_factory=list)
 
     def growth_mb_per_h(self, warm_up_s: float) -> float:
-        """Theil-Sen: the median of the slopes between all pairs of samples, which single outliers do not move."""
+        """Return the Theil-Sen slope.
+
+        The median of the slopes between all pairs of samples, which single outliers do not move.
+        """
         late = np.asarray(self.moments) >= warm_up_s
         hours, memory = np.asarray(self.moments)[late] / 3600, np.asarray(self.memory_mb)[late]
         if len(hours) < 2:
@@ -35,7 +38,7 @@ class Curve:
         return float(np.median((memory[second] - memory[first]) / (hours[second] - hours[first])))
 
     def more_descriptors(self, warm_up_s: float) -> float:
-        """The median of the last third over that of the first third after the warm-up."""
+        """Return the median of the last third over that of the first third after the warm-up."""
         counts = [count for moment, count in zip(self.moments, self.descriptors, strict=True) if moment >= warm_up_s]
         third = max(1, len(counts) // 3)
         return float(np.median(counts[-third:]) - np.median(counts[:third])) if counts else 0.0

@@ -61,17 +61,17 @@ class Exchange:
 
     @property
     def latency_s(self) -> float:
-        """From the moment at which it was due, so that a stall is charged for all who had to wait."""
+        """Return seconds from the moment at which it was due, so that a stall is charged for all who had to wait."""
         return self.finished - self.due
 
     @property
     def is_wrong(self) -> bool:
-        """A success that is not the right one: the worst of all failures."""
+        """Return a success that is not the right one: the worst of all failures."""
         return bool(self.problem) and self.status == 200
 
     @property
     def first(self) -> "Exchange":
-        """What a client that does not try again would have had of it."""
+        """Return what a client that does not try again would have had of it."""
         return self.earlier[0] if self.earlier else self
 
 
@@ -124,7 +124,7 @@ class Traffic:
         self._inserted.append(ask)
 
     def between(self, start: float = 0.0, end: float = float("inf")) -> list[Exchange]:
-        """The exchanges that were under way at some time between two moments."""
+        """Return the exchanges that were under way at some time between two moments."""
         return [entry for entry in list(self.exchanges) if entry.finished >= start and entry.due <= end]
 
     def _run(self) -> None:
@@ -175,7 +175,7 @@ def send_all(
     headers: Mapping[str, str] | None = None,
     timeout_s: float = 15.0,
 ) -> list[Exchange]:
-    """One exchange for each, in order; `connections` are under way at a time."""
+    """Return one exchange for each, in order; `connections` are under way at a time."""
     sender = Sender(url, headers or {}, timeout_s)
 
     async def work(session: aiohttp.ClientSession, left: Iterator[tuple[int, Ask]], found: dict[int, Exchange]) -> None:

@@ -63,7 +63,7 @@ class World(Running):
     patience: float = 1.0
 
     def traffic(self, seed: int, tries: int = 1, asks: Iterable[Ask] | None = None) -> Traffic:
-        """Good requests at the rate of this world, in random order. tries: of a client for each of them."""
+        """Return good requests at the rate of this world, in random order. tries: of a client for each of them."""
         choose = random.Random(seed)
         good = (choose.choice(self.good) for _ in itertools.count())
         return Traffic(self.url, asks or good, self.rate, self.headers, seed, CLIENT_TIMEOUT_S, tries)
@@ -72,7 +72,7 @@ class World(Running):
         return send_all(self.url, asks, connections, self.headers, CLIENT_TIMEOUT_S)
 
     def fatal(self, fault: Callable[[], None], status: int = 200) -> Ask:
-        """The request that makes a worker do it. status: with which it ought to be answered."""
+        """Return the request that makes a worker do it. status: with which it ought to be answered."""
         name = fault.__name__
         return Ask(name, f"/predictions/{SERVED}", picture_of(fault), {"Content-Type": "image/png"}, status, good=False)
 
@@ -84,13 +84,13 @@ class World(Running):
         return process
 
     def worker_pids(self, model: str = SERVED) -> list[int]:
-        """Of the workers that are ready and alive."""
+        """Return the workers that are ready and alive."""
         described = [worker for entry in self.server.client.describe(model) for worker in entry["workers"]]
         pids = [int(worker["pid"]) for worker in described if worker["status"] == "READY"]
         return sorted(pid for pid in pids if is_alive(pid))
 
     def is_ready(self, before: Sequence[int] = (), replaced: int = 0) -> bool:
-        """Whether all workers are ready, so many of them others than `before`, and a prediction is right."""
+        """Return whether all workers are ready, so many of them others than `before`, and a prediction is right."""
         try:
             pids = self.worker_pids()
         except ServerError:
@@ -101,7 +101,7 @@ class World(Running):
     def wait_until_ready(
         self, since: float, timeout_s: float, before: Sequence[int] = (), replaced: int = 0
     ) -> float | None:
-        """Seconds since that moment of time.perf_counter; None where it is not in so many."""
+        """Return seconds since that moment of time.perf_counter; None where it is not in so many."""
         left_s = since + timeout_s - time.perf_counter()
         ready = wait_until(lambda: self.is_ready(before, replaced), left_s, POLL_S)
         return time.perf_counter() - since if ready else None
@@ -112,11 +112,11 @@ class World(Running):
         self.server.start(START_TIMEOUT_S, lambda step: None)
 
     def resident_mb(self) -> float:
-        """Of the frontend and its workers together."""
+        """Return MB of the frontend and its workers together."""
         return sum(read_rss(process) for process in find_processes([self.frontend().pid])) / MB
 
     def log(self) -> str:
-        """What the workers wrote so far."""
+        """Return what the workers wrote so far."""
         path = self.server.folder / "logs" / "model_log.log"
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
@@ -125,7 +125,9 @@ class World(Running):
 def open_world(
     archives: Archives, settings: Mapping[str, str], load: float = 0.5, rate: float | None = None
 ) -> Iterator[World]:
-    """settings: of config.properties. load: the share of saturation, which is measured, that the traffic is.
+    """Open a world. settings: of config.properties.
+
+    load: the share of saturation, which is measured, that the traffic is.
 
     rate: of the traffic in requests/s; nothing is measured then. Raises ServerError.
     """
@@ -140,7 +142,7 @@ def open_world(
 
 
 def world_properties(settings: Mapping[str, str]) -> str:
-    """The shipped config.properties, with the workers and batches of the tests."""
+    """Return the shipped config.properties, with the workers and batches of the tests."""
     model = {
         "defaultVersion": True,
         "marName": f"{SERVED}.mar",
@@ -156,7 +158,7 @@ def world_properties(settings: Mapping[str, str]) -> str:
 
 
 def good_asks(export: Path, model: str = SERVED) -> tuple[Ask, ...]:
-    """Pictures that the model never saw, with its answer to each."""
+    """Return pictures that the model never saw, with its answer to each."""
     pictures = load_encoded_images(HELD_OUT, PICTURES)
     expected = expect_answers(export, pictures, plan_threads(usable_cores(), WORKERS))
     headers = {"Content-Type": "image/jpeg"}
@@ -174,7 +176,10 @@ def _check_of(expected: Expected) -> Check:
 
 
 def measure_saturation(world: World) -> float:
-    """Requests/s of the closed loop that fills all batches, by the same client. Raises ServerError where any fails."""
+    """Measure requests/s of the closed loop that fills all batches, by the same client.
+
+    Raises ServerError where any fails.
+    """
     asks = [world.good[number % len(world.good)] for number in range(PROBE_REQUESTS)]
     world.send(asks[:PROBE_CONNECTIONS])
     started = time.perf_counter()
@@ -185,7 +190,7 @@ def measure_saturation(world: World) -> float:
 
 
 def is_alive(pid: int) -> bool:
-    """A zombie is not."""
+    """Return whether it is alive; a zombie is not."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

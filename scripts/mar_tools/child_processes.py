@@ -52,7 +52,7 @@ def run_isolated(command: Sequence[str], timeout_s: float, log: Path) -> Finishe
 
 @contextmanager
 def isolated(command: Sequence[str], **streams: Any) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process that leads a session and has a temporary folder of its own. At the end all three are gone.
+    """Start a process that leads a session and has a temporary folder of its own. At the end all three are gone.
 
     streams: `stdin`, `stdout`, `stderr` of subprocess.Popen.
     """
@@ -68,7 +68,7 @@ def isolated(command: Sequence[str], **streams: Any) -> Iterator["subprocess.Pop
 
 
 def isolated_environment(environment: Mapping[str, str], scratch: str) -> dict[str, str]:
-    """Python finds this checkout's code; what is written to TMPDIR goes with it; a crash leaves a stack in the log.
+    """Return an environment: Python finds this checkout's code; TMPDIR goes with it; a crash leaves a stack in the log.
 
     And OpenMP's threads wait as WAIT_POLICY says, unless the user says otherwise.
     """
@@ -79,13 +79,16 @@ def isolated_environment(environment: Mapping[str, str], scratch: str) -> dict[s
 
 
 def python_command(module: str, *arguments: object) -> list[str]:
-    """`python -m module ...` with this interpreter. `-P`: the folder that we stand in holds no modules of ours."""
+    """Return `python -m module ...` with this interpreter.
+
+    `-P`: the folder that we stand in holds no modules of ours.
+    """
     flags = ["-P"] if sys.version_info >= (3, 11) else []
     return [sys.executable, *flags, "-m", module, *map(str, arguments)]
 
 
 def has_ended(process: "subprocess.Popen[bytes]") -> bool:
-    """Without collecting its status: until that is done, nothing else can get the number of its session."""
+    """Look without collecting its status: until that is done, nothing else can get the number of its session."""
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
@@ -109,7 +112,7 @@ def _kill_members(leader: int) -> int:
 
 
 def session_members(leader: int) -> list[psutil.Process]:
-    """Of the session that `leader` leads, and its descendants in others; zombies, which are dead, left out."""
+    """List the session that `leader` leads, and its descendants in others; zombies, which are dead, left out."""
     found = {}
     for candidate in psutil.process_iter():
         with suppress(psutil.Error, OSError):
@@ -126,7 +129,7 @@ def _close(stream: IO[bytes] | None) -> None:
 
 
 def describe_end(status: int, log: Path) -> str:
-    """status: as subprocess gives it, negative for a signal. Empty for 0."""
+    """Describe a status as subprocess gives it, negative for a signal. Empty for 0."""
     if status == 0:
         return ""
     if status < 0:
@@ -137,7 +140,7 @@ def describe_end(status: int, log: Path) -> str:
 
 
 def last_line(log: Path) -> str:
-    """The last line that says something, shortened, without the `error: ` of our own commands."""
+    """Return the last line that says something, shortened, without the `error: ` of our own commands."""
     with log.open("rb") as content:
         content.seek(max(0, log.stat().st_size - TAIL_BYTES))
         lines = content.read().decode(errors="replace").splitlines()

@@ -22,7 +22,10 @@ def new_parser(docstring: str | None) -> argparse.ArgumentParser:
 
 
 def reader_is_gone() -> bool:
-    """Whether nobody reads this command's output any more, as behind `| head`; the rest of it goes nowhere then."""
+    """Return whether nobody reads this command's output any more, as behind `| head`.
+
+    The rest of it goes nowhere then.
+    """
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -17,7 +17,9 @@ VERIFYING_SCENES = {"chelsea", "flower", "rocket"}  # of the photographs; all vi
 
 
 def find_images(path: Path) -> list[Path]:
-    """An image file, or the images in a folder and its subfolders, sorted. Raises ConfigError where there are none.
+    """Return an image file, or the images in a folder and its subfolders, sorted.
+
+    Raises ConfigError where there are none.
 
     Hidden files and folders are left out, such as the packages in `.venv`.
     """
@@ -34,7 +36,7 @@ def is_hidden(file: Path, folder: Path) -> bool:
 
 
 def choose_images(folder: Path | None, count: int, split: Split = "all") -> list[Path]:
-    """Up to `count` images of a folder; the photographs where it is None.
+    """Choose up to `count` images of a folder; the photographs where it is None.
 
     `split` divides the photographs by scene, so that what calibrates does not verify. A user's own folder is taken
     whole.
@@ -46,17 +48,17 @@ def choose_images(folder: Path | None, count: int, split: Split = "all") -> list
 
 
 def split_of(photograph: Path) -> Split:
-    """Photographs are called `<number>_<scene>.jpg`."""
+    """Return the split of a photograph, which is called `<number>_<scene>.jpg`."""
     return "verification" if photograph.stem.partition("_")[2] in VERIFYING_SCENES else "calibration"
 
 
 def spread_evenly(items: Sequence[Item], count: int | None) -> list[Item]:
-    """At most `count` of them in order, from all over: the first of a sorted list may well be all alike."""
+    """Choose at most `count` of them in order, from all over: the first of a sorted list may well be all alike."""
     if count is None or count >= len(items):
         return list(items)
     return [items[index * len(items) // count] for index in range(count)]
 
 
 def load_encoded_images(folder: Path | None, count: int, split: Split = "all") -> list[bytes]:
-    """The bytes of `choose_images`."""
+    """Return the bytes of `choose_images`."""
     return [path.read_bytes() for path in choose_images(folder, count, split)]

@@ -17,7 +17,7 @@ MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/
 
 
 def describe_machine() -> dict[str, Any]:
-    """What a measured number means nothing without."""
+    """Return what a measured number means nothing without."""
     return {
         "cpu": cpu_name(),
         "cores": usable_cores(),
@@ -27,7 +27,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The model name of the CPU, as Linux gives it."""
+    """Return the model name of the CPU, as Linux gives it."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.is_file():
         return platform.processor() or "unknown"
@@ -36,7 +36,7 @@ def cpu_name() -> str:
 
 
 def memory_bytes(device_type: DeviceType = "cpu") -> float:
-    """What the machine, the container's limit and, where models run there, the GPU allow: the least of them."""
+    """Return what the machine, the container's limit and, where models run there, the GPU allow: the least of them."""
     limits = [path.read_text().strip() for path in MEMORY_LIMITS if path.is_file()]
     found = [float(psutil.virtual_memory().total), *(float(limit) for limit in limits if limit.isdigit())]
     if device_type == "cuda":
@@ -45,7 +45,7 @@ def memory_bytes(device_type: DeviceType = "cpu") -> float:
 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:
-    """Of those that are installed."""
+    """Return the versions of those that are installed."""
     versions = {}
     for name in names:
         with suppress(PackageNotFoundError):
@@ -54,5 +54,5 @@ def package_versions(names: Iterable[str]) -> dict[str, str]:
 
 
 def default_device() -> DeviceType:
-    """A GPU where PyTorch can use one."""
+    """Return a GPU where PyTorch can use one."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -17,11 +17,15 @@ WORD = re.compile(r"\w")
 
 
 @cache
-def list_pages() -> tuple[str, ...]:
-    """Return the path of every Markdown page of the repository, from its root."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
+def list_files(pattern: str = ".") -> tuple[str, ...]:
+    """Return the path of every file that a fresh clone has, or will have, from the root of the repository."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", pattern]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return tuple(sorted(name for name in listed.stdout.splitlines() if (ROOT / name).is_file()))
+
+
+def list_pages() -> tuple[str, ...]:
+    return list_files("*.md")
 
 
 def read_page(name: str) -> str:

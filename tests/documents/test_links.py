@@ -1,20 +1,18 @@
 """Every link and picture in a Markdown page leads to a file, and every anchor to a heading."""
 
-import subprocess
 from functools import cache
 from os.path import normpath
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from markdown_pages import ROOT, list_anchors, list_links, list_pages
+from markdown_pages import list_anchors, list_files, list_links, list_pages
 
 
 @cache
 def list_paths() -> frozenset[str]:
     """Return the files of the repository and their folders: what a reader of a fresh clone finds."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    files = list_files()
     folders = {str(parent) for file in files for parent in Path(file).parents}
     return frozenset({*files, *folders})
 

@@ -68,7 +68,7 @@ def _shrink_to_canvas(opened: PIL.Image.Image) -> None:
 
 
 def draw_prediction(image: PIL.Image.Image, prediction: Prediction) -> PIL.Image.Image:
-    """A new RGB picture of at most MAX_SIDE x MAX_SIDE and about MAX_PIXELS pixels.
+    """Return a new RGB picture of at most MAX_SIDE x MAX_SIDE and about MAX_PIXELS pixels.
 
     image: Colour, upright; it may be smaller than its source, of which the prediction knows the size.
     """
@@ -76,13 +76,13 @@ def draw_prediction(image: PIL.Image.Image, prediction: Prediction) -> PIL.Image
 
 
 def picture_scale(width: int, height: int) -> float:
-    """By how much a picture is enlarged, or made smaller, to be drawn on."""
+    """Return the factor by which a picture is enlarged, or made smaller, to be drawn on."""
     enlarged = max(1.0, MIN_SIDE / min(width, height))
     return min(enlarged, MAX_SIDE / max(width, height), math.sqrt(MAX_PIXELS / (width * height)))
 
 
 def class_colour(class_id: int) -> Colour:
-    """Always the same of a class; neighbours in number are far apart on the wheel of colours."""
+    """Return the colour of a class, always the same; neighbours in number are far apart on the wheel of colours."""
     hue = (class_id * GOLDEN_RATIO) % 1.0
     channels = colorsys.hls_to_rgb(hue, LIGHTNESSES[class_id % len(LIGHTNESSES)], 0.85)
     red, green, blue = (round(channel * 255) for channel in channels)
@@ -90,7 +90,7 @@ def class_colour(class_id: int) -> Colour:
 
 
 def ink_on(colour: Colour) -> Colour:
-    """White or black, whichever is read better. One of them always has a contrast of 4.5 (WCAG AA) or more."""
+    """Return white or black, whichever is read better. One of them always has a contrast of 4.5 (WCAG AA) or more."""
     return max((WHITE, BLACK), key=lambda ink: contrast(ink, colour))
 
 
@@ -116,7 +116,7 @@ def _draw_detections(canvas: Canvas, prediction: Detections) -> PIL.Image.Image:
 
 
 def _scale_box(detection: Detection, prediction: Detections, picture_size: tuple[int, int]) -> Rectangle:
-    """The box in whole pixels of the canvas, right and bottom included, inside the picture."""
+    """Return the box in whole pixels of the canvas, right and bottom included, inside the picture."""
     width, height = picture_size
     scale_x, scale_y = width / prediction.image.width, height / prediction.image.height
     x1, y1, x2, y2 = detection.box
@@ -125,7 +125,7 @@ def _scale_box(detection: Detection, prediction: Detections, picture_size: tuple
 
 
 def _draw_box(draw: PIL.ImageDraw.ImageDraw, box: Rectangle, colour: Colour, line_width: int) -> None:
-    """A frame within the box; a thin line around it, and one within, keep it visible on its own colour."""
+    """Draw a frame within the box; a thin line around it, and one within, keep it visible on its own colour."""
     x1, y1, x2, y2 = box
     draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=ink_on(colour), width=line_width + 2)
     draw.rectangle(box, outline=colour, width=line_width)
@@ -145,7 +145,7 @@ def _draw_labels(
 
 
 def _label_text(detection: Detection, box: Rectangle, canvas: Canvas) -> str:
-    """The label, shortened to what there is room for, and the score."""
+    """Return the label, shortened to what there is room for, and the score."""
     score = f"  {detection.score:.2f}"
     room = min(canvas.image.width, max(LABEL_WIDTH * canvas.font.size, box[2] - box[0])) - 2 * canvas.padding
     label = spell(detection.label) or f"class {detection.class_id}"
@@ -153,7 +153,7 @@ def _label_text(detection: Detection, box: Rectangle, canvas: Canvas) -> str:
 
 
 def _draw_classes(canvas: Canvas, prediction: Classification) -> PIL.Image.Image:
-    """A row for each class below the picture: its label and score, and a bar in its colour."""
+    """Return a row for each class below the picture: its label and score, and a bar in its colour."""
     rows = prediction.classes[:MAX_ROWS]
     more = len(prediction.classes) - len(rows)
     row_height = canvas.line_height + 2 * canvas.padding + canvas.line_height // 4

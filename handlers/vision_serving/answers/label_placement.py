@@ -20,7 +20,7 @@ STEPS_INSIDE = 8  # places for a label down the inside of its box
 
 
 def contrast(first: Colour, second: Colour) -> float:
-    """The contrast ratio of two sColour colours, from 1 to 21 (WCAG 2)."""
+    """Return the contrast ratio of two sColour colours, from 1 to 21 (WCAG 2)."""
     darker, lighter = sorted((_luminance(first), _luminance(second)))
     return (lighter + 0.05) / (darker + 0.05)
 
@@ -32,7 +32,10 @@ def _luminance(colour: Colour) -> float:
 
 
 def spell(text: str) -> str:
-    """The text in one line and in characters of the font, accents left out; empty where it needs other characters."""
+    """Return the text in one line and in characters of the font, accents left out.
+
+    Empty where it needs other characters.
+    """
     line = " ".join(text[:MAX_CHARS].split())
     spelled = "".join(character if character in CHARACTERS else _without_accents(character) for character in line)
     return spelled if CHARACTERS.issuperset(spelled) else ""
@@ -43,7 +46,7 @@ def _without_accents(character: str) -> str:
 
 
 def fit_text(text: str, font: Any, width: float) -> str:
-    """The text, or as much of its beginning as fits into so many pixels with an ellipsis."""
+    """Return the text, or as much of its beginning as fits into so many pixels with an ellipsis."""
     if font.getlength(text) <= width:
         return text
     fitting, too_long = 0, len(text)
@@ -57,7 +60,7 @@ def fit_text(text: str, font: Any, width: float) -> str:
 
 
 def place_labels(boxes: Sequence[Rectangle], sizes: Sequence[Size], canvas: Size) -> list[Corner]:
-    """The left top corner of each box's label, inside the canvas: the first place that no earlier label takes.
+    """Return the left top corner of each box's label, inside the canvas: the first place that no earlier label takes.
 
     Where there is none, the one that covers the least of earlier labels.
     """
@@ -71,7 +74,10 @@ def place_labels(boxes: Sequence[Rectangle], sizes: Sequence[Size], canvas: Size
 
 
 def _list_places(box: Rectangle, size: Size, canvas: Size) -> NDArray[np.int64]:
-    """Left top corners (P, 2), the best first: above the box, below it, down its inside; at its left, its right."""
+    """List left top corners (P, 2), the best first: above the box, below it, down its inside.
+
+    At its left, its right.
+    """
     x1, y1, x2, y2 = box
     width, height = size
     inside = np.linspace(y1, max(y1, y2 + 1 - height), STEPS_INSIDE).round().tolist()
@@ -81,7 +87,7 @@ def _list_places(box: Rectangle, size: Size, canvas: Size) -> NDArray[np.int64]:
 
 
 def _shared_areas(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N, 4), (M, 4) -> (N, M): pixels that two rectangles have in common."""
+    """Return (N, M) from (N, 4) and (M, 4): pixels that two rectangles have in common."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
     areas: NDArray[np.int64] = (high - low).clip(min=0).prod(axis=2)

@@ -25,7 +25,7 @@ class OutputTensor:
         return {"name": self.name, "datatype": self.datatype, "shape": self.shape, "data": self.values}
 
     def to_binary(self) -> tuple[dict[str, Any], bytes]:
-        """What the JSON says of it, and its data."""
+        """Return what the JSON says of it, and its data."""
         data = PACKERS[self.datatype](self.values)
         parameters = {"binary_data_size": len(data)}
         return {"name": self.name, "datatype": self.datatype, "shape": self.shape, "parameters": parameters}, data
@@ -57,7 +57,7 @@ BOXES = TensorField("boxes", "FP32", "box", (0.0, 0.0, 0.0, 0.0), shape=(4,))
 
 
 def make_tensors(items: Sequence[Prediction | Explanation | Exception], entries: Sequence[str]) -> list[OutputTensor]:
-    """`predictions`, one JSON text an image, and tensors of numbers for the kinds of prediction that have some.
+    """Make `predictions`, one JSON text an image, and tensors of numbers for the kinds of prediction that have some.
 
     entries: of each item, what the other protocols would show.
     """
@@ -89,7 +89,7 @@ NUMBERS: dict[type[Any], Callable[[Sequence[Any]], list[OutputTensor]]] = {
 
 
 def encode_tensors(tensors: Sequence[OutputTensor], binary: Mapping[str, bool], top: Mapping[str, Any]) -> list[bytes]:
-    """The JSON, then the data of each tensor that `binary` names. top: what stands beside the outputs."""
+    """Return the JSON, then the data of each tensor that `binary` names. top: what stands beside the outputs."""
     outputs: list[dict[str, Any]] = []
     sections: list[bytes] = []
     for tensor in tensors:

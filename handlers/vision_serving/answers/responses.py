@@ -55,7 +55,10 @@ class Response:
 
 
 def encode_response(outcome: Outcome, model: ModelIdentity = ModelIdentity()) -> Response:
-    """A raw body gets its answer bare, the other forms a list; 200 when any image succeeded, else the first error."""
+    """Encode an answer: bare for a raw body, a list for the other forms.
+
+    200 when any image succeeded, else the first error.
+    """
     errors = [item for item in outcome.items if isinstance(item, RequestError)]
     if len(errors) == len(outcome.items) and outcome.wishes.has_status:
         return _encode_failure(errors[0], outcome.form, failed_images=len(errors))
@@ -63,7 +66,7 @@ def encode_response(outcome: Outcome, model: ModelIdentity = ModelIdentity()) ->
 
 
 def bound(response: Response, outcome: Outcome, max_bytes: int) -> Response:
-    """The response, or in the place of one that TorchServe would not take an error of its request."""
+    """Return the response, or in the place of one that TorchServe would not take an error of its request."""
     if len(response.body) <= max_bytes:
         return response
     error = PayloadTooLargeError(
@@ -82,7 +85,7 @@ def _encode_list(outcome: Outcome, model: ModelIdentity) -> Response:
 
 
 def _encode_tensors(outcome: Outcome, model: ModelIdentity) -> Response:
-    """The outputs that the request names, in JSON or as binary data; all without names."""
+    """Return the outputs that the request names, in JSON or as binary data; all without names."""
     wishes = outcome.wishes
     entries = [orjson.dumps(_describe(item)).decode() for item in outcome.items]
     tensors = {tensor.name: tensor for tensor in make_tensors(outcome.items, entries)}
@@ -108,7 +111,7 @@ ENCODERS: dict[Form, Callable[[Outcome, ModelIdentity], Response]] = {
 
 
 def _encode_failure(error: RequestError, form: Form, failed_images: int = 1) -> Response:
-    """Raw and multipart requests get our own form, the two protocols theirs: the message under `error`."""
+    """Encode an error: in our own form for raw and multipart requests, in theirs for the two protocols (`error`)."""
     if not (type(error.status) is int and 400 <= error.status <= 599):  # of a handler's own: it would end the worker
         error = InferenceError(str(error))
     body = build_error_body(error, failed_images)
@@ -119,7 +122,7 @@ def _encode_failure(error: RequestError, form: Form, failed_images: int = 1) -> 
 
 
 def _identify(outcome: Outcome, model: ModelIdentity) -> dict[str, str]:
-    """What stands beside the outputs of the Open Inference Protocol."""
+    """Return what stands beside the outputs of the Open Inference Protocol."""
     named = {"model_name": model.name, "model_version": model.version}
     return named if outcome.wishes.id is None else {**named, "id": _to_utf8(outcome.wishes.id)}
 
@@ -129,14 +132,14 @@ def _describe(item: ImageResult) -> object:
 
 
 def build_error_body(error: RequestError, failed_images: int = 1) -> dict[str, Any]:
-    """The error body of the HTTP contract; text that UTF-8 cannot carry is replaced."""
+    """Return the error body of the HTTP contract; text that UTF-8 cannot carry is replaced."""
     message = _to_utf8(str(error)[:MAX_MESSAGE_CHARS]).translate(CONTROL_CHARACTERS)
     prefix = f"all {failed_images} images failed; the first: " if failed_images > 1 else ""
     return {"code": error.status, "type": type(error).__name__, "message": prefix + message}
 
 
 def header_text(value: object) -> str:
-    """A header that TorchServe can send: it ends the worker for what is no string, or no text."""
+    """Return a header that TorchServe can send: it ends the worker for what is no string, or no text."""
     return str(value).encode("ascii", errors="replace").decode("ascii").translate(CONTROL_CHARACTERS)
 
 

@@ -22,7 +22,7 @@ class Backend(Protocol):
         """Raises BackendError when the artifact cannot run here with this precision."""
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:
-        """uint8 (N, H, W, 3) RGB -> named outputs on the CPU, N first."""
+        """Turn uint8 (N, H, W, 3) RGB into named outputs on the CPU, N first."""
 
 
 @runtime_checkable
@@ -30,11 +30,16 @@ class DifferentiableBackend(Protocol):
     """A backend that can also tell how its outputs depend on the pixels."""
 
     def differentiate(self, pixels: Tensor) -> dict[str, Tensor]:
-        """float (N, H, W, 3) RGB in 0..255 -> named outputs on the backend's device, a function of the pixels."""
+        """Turn float (N, H, W, 3) RGB in 0..255 into named outputs on the backend's device, a function
+        of the pixels.
+        """
 
 
 def read_document(path: Path, model: type[ConfigModel]) -> ConfigModel:
-    """A JSON file of an artifact. Raises BackendError when it cannot be read, ConfigError when it is not of `model`."""
+    """Return a JSON file of an artifact.
+
+    Raises BackendError when it cannot be read, ConfigError when it is not of `model`.
+    """
     try:
         document = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:

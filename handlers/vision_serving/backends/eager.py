@@ -43,7 +43,7 @@ class EagerBackend:
 
     @staticmethod
     def load_graph(artifact: Path, config: BackendConfig, device: torch.device) -> nn.Module:
-        """The graph on the device, in the precision. Raises BackendError or ConfigError."""
+        """Return the graph on the device, in the precision. Raises BackendError or ConfigError."""
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # torch's default for convolutions, which is not the fp32 verified
         source, network = read_artifact(artifact)
@@ -61,7 +61,7 @@ class EagerBackend:
 
 
 def read_artifact(artifact: Path) -> tuple[EagerSource, nn.Module]:
-    """The network in eval mode with its weights, on the CPU. Raises ConfigError or BackendError."""
+    """Return the network in eval mode with its weights, on the CPU. Raises ConfigError or BackendError."""
     source = read_document(artifact / "source.json", EagerSource)
     network = build_network(source.network, artifact)
     try:

@@ -40,7 +40,7 @@ class SignalStack(ctypes.Structure):
 
 @contextmanager
 def keep_signal_stack() -> Iterator[None]:
-    """Afterwards this thread handles signals on the stack that it had before.
+    """Give this thread back the stack on which it handled signals before.
 
     OpenVINO's CPU plugin, one for each Core, brings a stack of its own and, when it is freed, puts back the one before,
     which may be that of a plugin that is gone by then. The next signal that Python handles, such as Ctrl-C, is a crash.
@@ -103,7 +103,9 @@ class OpenVinoBackend:
         return {name: torch.from_numpy(output) for name, output in zip(self._output_names, outputs, strict=True)}
 
     def _mark_outputs(self, request: openvino.InferRequest) -> None:
-        """With one thread, a request that gets no memory is silent, and leaves there the answer of the batch before."""
+        """Mark the outputs: with one thread, a request that gets no memory is silent and leaves the
+        last batch's answer.
+        """
         for index in range(len(self._output_names)):
             end = _end_of(request.get_output_tensor(index).data)
             end[:] = MARK[: len(end)]
@@ -114,13 +116,13 @@ def _is_marked(output: NDArray[Any]) -> bool:
 
 
 def _end_of(output: NDArray[Any]) -> NDArray[np.uint8]:
-    """The first four bytes of its last number, as a view; none where there is no number, or a smaller one."""
+    """Return the first four bytes of its last number, as a view; none where there is no number, or a smaller one."""
     end: NDArray[np.uint8] = output.reshape(-1)[-1:].view(np.uint8)[:4]
     return end if len(end) == len(MARK) else end[:0]
 
 
 def _compile(core: openvino.Core, artifact: Path, config: BackendConfig) -> tuple[openvino.InferRequest, list[str]]:
-    """An infer request, and the names of its outputs. Raises BackendError."""
+    """Return an infer request, and the names of its outputs. Raises BackendError."""
     try:
         model = core.read_model(artifact)
         compiled = core.compile_model(model, "CPU", _compile_properties(config))

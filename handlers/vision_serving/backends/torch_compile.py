@@ -75,7 +75,7 @@ class TorchCompileBackend:
 
 
 def require_compiler() -> None:
-    """Inductor asks for a C++ compiler before it looks into its cache. Raises BackendError where there is none."""
+    """Refuse a missing C++ compiler, which Inductor asks for before it looks into its cache. Raises BackendError."""
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
@@ -102,18 +102,18 @@ def compile_graph(graph: nn.Module, size_hw: PositiveHW, device: torch.device, c
 
 
 def read_size(artifact: Path) -> PositiveHW:
-    """The size of images that an artifact was compiled for. Raises BackendError or ConfigError."""
+    """Return the size of images that an artifact was compiled for. Raises BackendError or ConfigError."""
     return read_document(artifact / "compiled.json", CompiledFor).size_hw
 
 
 def _fresh(pixels: Tensor, device: torch.device) -> Tensor:
-    """A tensor of its own, contiguous, on the device: PyTorch would compile anew for a view or other strides."""
+    """Return a tensor of its own, contiguous, on the device: PyTorch would compile anew for a view or other strides."""
     return torch.empty(pixels.shape, dtype=pixels.dtype, device=device).copy_(pixels)
 
 
 @contextmanager
 def _inductor_cache(folder: Path) -> Iterator[None]:
-    """Inductor reads where its cache is from the environment, each time."""
+    """Point Inductor to its cache, whose place it reads from the environment each time."""
     places = {"TORCHINDUCTOR_CACHE_DIR": str(folder), "TRITON_CACHE_DIR": str(folder / "triton")}
     before = {name: os.environ.get(name) for name in places}
     os.environ.update(places)

@@ -36,7 +36,10 @@ class TorchScriptBackend:
 
     @cached_property
     def _traced(self) -> nn.Module:
-        """As it was exported: what is fused for inference has no gradients. Read when an explanation first asks."""
+        """Return the graph as it was exported, since what is fused for inference has no gradients.
+
+        Read at the first explanation.
+        """
         return load_graph(self._artifact, self._device, optimize=False)
 
     def differentiate(self, pixels: Tensor) -> dict[str, Tensor]:
@@ -58,7 +61,7 @@ def load_graph(artifact: Path, device: torch.device, *, optimize: bool) -> nn.Mo
 
 
 def import_operators(artifact: Path) -> None:
-    """torchvision's NMS and RoIAlign are there only once it is imported; a classifier never needs that second."""
+    """Import torchvision's NMS and RoIAlign where they are needed; a classifier never needs that second."""
     with zipfile.ZipFile(artifact) as archive:
         entry = next((name for name in archive.namelist() if name.endswith(f"extra/{OPERATORS_ENTRY}")), None)
         if entry is None:

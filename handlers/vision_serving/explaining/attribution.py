@@ -53,12 +53,14 @@ class Attribution:
 
 
 def attribute(image: ExplainedImage, options: ExplanationOptions) -> Attribution:
-    """By the method that was asked for. Raises NotSupportedError where it needs what is not installed."""
+    """Attribute by the method that was asked for. Raises NotSupportedError where it needs what is not installed."""
     return METHODS[options.method](image, options)
 
 
 def occlude(image: ExplainedImage, options: ExplanationOptions) -> Attribution:
-    """By how much the logit falls when a window of 2 x 2 cells is hidden, averaged over the windows of each cell."""
+    """Measure how much the logit falls when a window of 2 x 2 cells is hidden, averaged over the
+    windows of each cell.
+    """
     _, height, width, _ = image.pixels.shape
     cell_hw = (math.ceil(height / options.cells), math.ceil(width / options.cells))
     rows, columns = math.ceil(height / cell_hw[0]), math.ceil(width / cell_hw[1])
@@ -75,7 +77,7 @@ def occlude(image: ExplainedImage, options: ExplanationOptions) -> Attribution:
 
 
 def _hide(image: ExplainedImage, windows: list[tuple[slice, slice]]) -> Tensor:
-    """The logits (N,) of as many variants, each with one window in the colour of the baseline."""
+    """Return the logits (N,) of as many variants, each with one window in the colour of the baseline."""
     variants = image.pixels.repeat(len(windows), 1, 1, 1)
     colour = torch.tensor(image.baseline).round().to(torch.uint8)
     for variant, window in zip(variants, windows, strict=True):
@@ -84,7 +86,7 @@ def _hide(image: ExplainedImage, windows: list[tuple[slice, slice]]) -> Tensor:
 
 
 def integrate_gradients(image: ExplainedImage, options: ExplanationOptions) -> Attribution:
-    """Cells add up to the logit of the image less that of the baseline, as closely as `steps` allow."""
+    """Integrate gradients: cells add up to the image's logit less the baseline's, as closely as `steps` allow."""
     gradients = _import_captum().IntegratedGradients(image.differentiate)
     baseline = torch.tensor(image.baseline).expand(image.pixels.shape)
     found = gradients.attribute(
@@ -94,7 +96,7 @@ def integrate_gradients(image: ExplainedImage, options: ExplanationOptions) -> A
 
 
 def find_saliency(image: ExplainedImage, _: ExplanationOptions) -> Attribution:
-    """The largest gradient of the three channels, whatever its sign."""
+    """Return the largest gradient of the three channels, whatever its sign."""
     found = (
         _import_captum().Saliency(image.differentiate).attribute(image.pixels.float().requires_grad_(), image.class_id)
     )
@@ -109,7 +111,7 @@ METHODS: dict[Method, Callable[[ExplainedImage, ExplanationOptions], Attribution
 
 
 def sum_cells(values: Tensor) -> Attribution:
-    """Pixels (H, W) added up in square cells, the smallest that make no side longer than MAX_SIDE."""
+    """Return pixels (H, W) added up in square cells, the smallest that make no side longer than MAX_SIDE."""
     height, width = values.shape
     cell = math.ceil(max(height, width) / MAX_SIDE)
     padded = functional.pad(values.detach().float().cpu(), (0, -width % cell, 0, -height % cell))

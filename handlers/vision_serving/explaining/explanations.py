@@ -34,7 +34,7 @@ class Explainer:
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        """Those that this model and backend have; whether Captum is there turns out when it is asked for."""
+        """Return those that this model and backend have; whether Captum is there turns out when it is asked for."""
         if self._config.task != "classification" or self._config.limits.max_explanation_s == 0:
             return ()
         if isinstance(self._backend, DifferentiableBackend):
@@ -42,7 +42,7 @@ class Explainer:
         return ("occlusion",)
 
     def read_options(self, values: Mapping[str, Any]) -> ExplanationOptions:
-        """A request's options, its class as a class id. Raises InvalidOptionError or NotSupportedError."""
+        """Return a request's options, its class as a class id. Raises InvalidOptionError or NotSupportedError."""
         if not self.methods:
             raise NotSupportedError(f"this {self._config.task} model gives no explanations")
         options = parse_options(ExplanationOptions, values, {})

@@ -17,7 +17,7 @@ INFERNO = np.array(
 
 
 def to_heat_map(attribution: Attribution, geometry: ImageGeometry) -> HeatMap:
-    """The cells with six digits that count, and where they lie in the upright source image."""
+    """Return the cells with six digits that count, and where they lie in the upright source image."""
     height, width = attribution.values.shape
     (scale_y, scale_x), (offset_y, offset_x) = geometry.scale_hw, geometry.offset_hw
     cell_height, cell_width = attribution.cell_hw
@@ -33,7 +33,7 @@ def to_heat_map(attribution: Attribution, geometry: ImageGeometry) -> HeatMap:
 
 
 def draw_explanation(explanation: Explanation, picture: PIL.Image.Image, max_side: int) -> PIL.Image.Image:
-    """The picture, no side longer than `max_side`, under the colours of what speaks for the class.
+    """Return the picture, no side longer than `max_side`, under the colours of what speaks for the class.
 
     picture: RGB, the upright source image, perhaps decoded at a part of its size.
     """
@@ -45,7 +45,7 @@ def draw_explanation(explanation: Explanation, picture: PIL.Image.Image, max_sid
 
 
 def spread_intensity(explanation: Explanation, size: tuple[int, int]) -> NDArray[np.float32]:
-    """(height, width) in [0, 1] over a picture of `size` (width, height): 1 where most speaks for the class.
+    """Spread to (height, width) in [0, 1] over a picture of `size` (width, height): 1 where most speaks for the class.
 
     0 is what does not, what speaks against it, and what the model did not see.
     """

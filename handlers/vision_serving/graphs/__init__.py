@@ -27,7 +27,7 @@ DETECTOR_GRAPHS = {
 def build_graph(
     network: nn.Module, task: Task, preprocessing: PreprocessingConfig, output: OutputFormat | None = None
 ) -> nn.Module:
-    """The graph of a network in eval mode."""
+    """Return the graph of a network in eval mode."""
     normalize = Normalize(preprocessing.mean, preprocessing.std, preprocessing.color_order)
     graph_class = find_detector_graph(network) if task == "detection" else None
     if graph_class is not None:
@@ -38,7 +38,7 @@ def build_graph(
 
 
 def find_detector_graph(network: nn.Module) -> type[nn.Module] | None:
-    """The graph class of a torchvision detector, None for every other network."""
+    """Return the graph class of a torchvision detector, None for every other network."""
     names = [kind.__name__ for kind in type(network).__mro__ if kind.__module__.startswith("torchvision.")]
     family = next((DETECTOR_GRAPHS[name] for name in names if name in DETECTOR_GRAPHS), None)
     if family is None:

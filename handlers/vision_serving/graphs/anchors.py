@@ -11,7 +11,7 @@ def clip_boxes(boxes: Tensor, height: int | Tensor, width: int | Tensor) -> Tens
 
 
 def at_most(limit: int, count: int | Tensor) -> int | Tensor:
-    """min(limit, count) that stays symbolic while a graph is traced, when `count` is a tensor."""
+    """Return min(limit, count); it stays symbolic while a graph is traced, when `count` is a tensor."""
     return torch.minimum(torch.tensor(limit), count) if isinstance(count, Tensor) else min(limit, count)
 
 
@@ -24,7 +24,7 @@ class AnchorGrid(nn.Module):
             self.register_buffer(f"cells_{level}", cells.detach().float().clone())
 
     def forward(self, level: int, features: Tensor, images: Tensor) -> Tensor:
-        """Anchors (GH * GW * A, 4) of one level; its stride is image size // grid size, as in torchvision."""
+        """Return anchors (GH * GW * A, 4) of one level; its stride is image size // grid size, as in torchvision."""
         cells = self.get_buffer(f"cells_{level}")
         (grid_height, grid_width), (height, width) = features.shape[-2:], images.shape[-2:]
         shifts_y = torch.arange(grid_height, device=cells.device) * (height // grid_height)
@@ -35,12 +35,12 @@ class AnchorGrid(nn.Module):
 
 
 def cell_anchors_of(generator: nn.Module) -> list[Tensor]:
-    """torchvision's AnchorGenerator makes its cell anchors at its first use: ask for them here."""
+    """Return the cell anchors, which torchvision's AnchorGenerator makes only at its first use."""
     generator.set_cell_anchors(torch.float32, torch.device("cpu"))
     return list(generator.cell_anchors)
 
 
 def feature_maps(backbone: nn.Module, images: Tensor) -> list[Tensor]:
-    """The backbone's maps, finest first, whether it gives one tensor or a dict of them."""
+    """Return the backbone's maps, finest first, whether it gives one tensor or a dict of them."""
     features = backbone(images)
     return [features] if isinstance(features, Tensor) else list(features.values())

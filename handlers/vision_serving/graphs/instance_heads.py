@@ -32,7 +32,7 @@ class InstanceGraph(RcnnGraph):
 
     @abstractmethod
     def run_head(self, features: dict[str, Tensor], rois: Tensor, class_ids: Tensor) -> Tensor:
-        """A value (M, ...) for each of rois (M, 5: image index and xyxy)."""
+        """Return a value (M, ...) for each of rois (M, 5: image index and xyxy)."""
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         features, candidates = self.detect(pixels)
@@ -40,7 +40,7 @@ class InstanceGraph(RcnnGraph):
         return {**candidates, "instances": instances, self.output: self._describe(features, candidates, instances)}
 
     def _choose(self, candidates: dict[str, Tensor], spacing: int | Tensor) -> Tensor:
-        """Rows (N, D) of the candidates, best first, then -1; every image has its best one at least.
+        """Return rows (N, D) of the candidates, best first, then -1; every image has its best one at least.
 
         One NMS for the batch, as in the RPN: images and classes are moved apart by `spacing`, more than a side.
         """
@@ -63,7 +63,10 @@ class InstanceGraph(RcnnGraph):
         return torch.where(best > SUPPRESSED, rows, torch.full_like(rows, -1))
 
     def _describe(self, features: dict[str, Tensor], candidates: dict[str, Tensor], instances: Tensor) -> Tensor:
-        """The head's values (N, D, ...); it runs on what is there alone, however unlike the images of a batch are."""
+        """Return the head's values (N, D, ...).
+
+        It runs on what is there alone, however unlike the images of a batch are.
+        """
         flat = instances.reshape(-1)
         is_there = flat >= 0
         places = is_there.nonzero().squeeze(1)

@@ -61,11 +61,11 @@ class PyramidGraph(nn.Module):
 
     @abstractmethod
     def score(self, head: dict[str, Tensor]) -> Tensor:
-        """Class scores (N, Q, C) of one level."""
+        """Return class scores (N, Q, C) of one level."""
 
     @abstractmethod
     def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
-        """Boxes (M, 4) from deltas (M, 4) and anchors (M, 4)."""
+        """Return boxes (M, 4) from deltas (M, 4) and anchors (M, 4)."""
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         images = pad_to_multiple(self.normalize(pixels), self.model.transform.size_divisible)

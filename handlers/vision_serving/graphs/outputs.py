@@ -99,7 +99,7 @@ class OutputDecoder(nn.Module):
         return DECODERS[self.format](values, images, self.output)
 
     def read_values(self, outputs: Any, network_name: str) -> tuple[Tensor, ...]:
-        """What the decoder needs of a network's answer. Raises ConfigError when that has another form."""
+        """Return what the decoder needs of a network's answer. Raises ConfigError when that has another form."""
         names = NAMED_VALUES.get(self.format)
         if names is None:
             values: tuple[Any, ...] = (_pick(outputs, self.output.index),)
@@ -146,7 +146,7 @@ def decode_logits(values: tuple[Tensor, ...], _: Tensor, __: OutputFormat) -> di
 
 
 def decode_probabilities(values: tuple[Tensor, ...], _: Tensor, __: OutputFormat) -> dict[str, Tensor]:
-    """Logits whose softmax is those probabilities."""
+    """Return logits whose softmax is those probabilities."""
     return {"logits": values[0].clamp(min=SMALLEST_PROBABILITY).log()}
 
 
@@ -193,13 +193,13 @@ DECODERS: dict[str, Callable[[tuple[Tensor, ...], Tensor, OutputFormat], dict[st
 
 
 def to_corners(boxes: Tensor) -> Tensor:
-    """Boxes (..., 4) from centre and size to xyxy."""
+    """Return boxes (..., 4) from centre and size to xyxy."""
     x, y, width, height = boxes.unbind(-1)
     return torch.stack((x - width / 2, y - height / 2, x + width / 2, y + height / 2), dim=-1)
 
 
 def to_pixels(boxes: Tensor, images: Tensor) -> Tensor:
-    """Boxes (..., 4) xyxy from parts of the images (N, 3, H, W) to their pixels."""
+    """Return boxes (..., 4) xyxy from parts of the images (N, 3, H, W) to their pixels."""
     height, width = images.shape[-2:]
     x1, y1, x2, y2 = boxes.unbind(-1)
     return torch.stack((x1 * width, y1 * height, x2 * width, y2 * height), dim=-1)

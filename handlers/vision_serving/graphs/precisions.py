@@ -24,7 +24,7 @@ class AutocastGraph(nn.Module):
 
 
 def in_precision(graph: nn.Module, precision: Precision, device_type: str) -> nn.Module:
-    """The graph under autocast for bf16 and fp16, else as it is."""
+    """Return the graph under autocast for bf16 and fp16, else as it is."""
     if precision not in AUTOCAST_DTYPES:
         return graph
     return AutocastGraph(graph, AUTOCAST_DTYPES[precision], device_type).eval()

@@ -70,12 +70,14 @@ class NetworkSource(StrictModel):
 
     @property
     def holds_weights(self) -> bool:
-        """Whether building the network gives it its weights, too."""
+        """Return whether building the network gives it its weights, too."""
         return self.source in HOLDS_WEIGHTS
 
 
 def build_network(source: NetworkSource, folder: Path) -> nn.Module:
-    """The network in eval mode, with untrained weights unless its file holds them. `folder` is where `file` lies.
+    """Return the network in eval mode, with untrained weights unless its file holds them.
+
+    `folder` is where `file` lies.
 
     Raises ConfigError for an unknown builder, a missing package, file or class, and arguments that do not fit.
     """
@@ -113,7 +115,7 @@ def _build_timm(source: NetworkSource, _: Path) -> nn.Module:
 
 
 def _build_huggingface(source: NetworkSource, _: Path) -> nn.Module:
-    """From the configuration alone: nothing is read from the hub."""
+    """Build from the configuration alone: nothing is read from the hub."""
     transformers = import_module("transformers")
     auto_class = getattr(transformers, str(source.class_name), None)
     model_type = source.arguments.get("model_type")
@@ -206,7 +208,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], strict: bool = T
 
 
 def set_norm_eps(network: nn.Module, eps: float) -> None:
-    """Some published torchvision detectors were trained with a batch-norm epsilon of 0, which no state dict records."""
+    """Set the batch-norm epsilon of 0 that some published torchvision detectors had, which no state dict records."""
     for module in network.modules():
         if type(module).__name__ in ("BatchNorm2d", "FrozenBatchNorm2d"):
             module.eps = eps  # type: ignore[assignment]

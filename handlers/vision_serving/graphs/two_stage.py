@@ -37,7 +37,7 @@ class RcnnGraph(nn.Module):
         return self.detect(pixels)[1]
 
     def detect(self, pixels: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The feature maps by name, and the candidates."""
+        """Return the feature maps by name, and the candidates."""
         height, width = pixels.shape[1], pixels.shape[2]
         images = pad_to_multiple(self.normalize(pixels), self.model.transform.size_divisible)
         features = self.model.backbone(images)
@@ -46,7 +46,9 @@ class RcnnGraph(nn.Module):
         return features, self._classify(features, proposals, objectness, height, width)
 
     def _propose(self, features: list[Tensor], images: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """The best proposals (N, P, 4) of all levels, with their objectness (N, P), SUPPRESSED where there is none."""
+        """Return the best proposals (N, P, 4) of all levels, with their objectness (N, P), SUPPRESSED
+        where there is none.
+        """
         rpn = self.model.rpn
         levels = []
         for level, (objectness, deltas) in enumerate(zip(*rpn.head(features), strict=True)):
@@ -96,7 +98,7 @@ class RcnnGraph(nn.Module):
 
 
 def pool_rois(pool: MultiScaleRoIAlign, features: dict[str, Tensor], rois: Tensor) -> Tensor:
-    """RoIAlign of rois (M, 5: image index and xyxy), each from the pyramid level that fits its size."""
+    """Pool rois (M, 5: image index and xyxy), each from the pyramid level that fits its size."""
     maps = [features[name] for name in pool.featmap_names if name in features]
     aligned = [
         roi_align(level_map, rois, pool.output_size, scale, pool.sampling_ratio)
@@ -116,7 +118,7 @@ def _larger_than(boxes: Tensor, size: float) -> Tensor:
 
 
 def _suppress_per_image(boxes: Tensor, scores: Tensor, iou_threshold: float, spacing: int | Tensor) -> Tensor:
-    """NMS within each image of boxes (N, K, 4), scores (N, K): scores with SUPPRESSED where a box was dropped.
+    """Apply NMS within each image of boxes (N, K, 4), scores (N, K): SUPPRESSED scores where a box was dropped.
 
     One call for the batch: images are moved apart by `spacing`, more than a side, so that their boxes cannot overlap.
     """

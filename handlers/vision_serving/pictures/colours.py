@@ -60,7 +60,7 @@ def _scale_colour_key(opened: PIL.Image.Image) -> None:
 
 
 def to_rgb(image: PIL.Image.Image, config: ColourConfig) -> PIL.Image.Image:
-    """A loaded picture as RGB. Raises UnsupportedFormatError for floating-point pixels."""
+    """Return a loaded picture as RGB. Raises UnsupportedFormatError for floating-point pixels."""
     if image.mode == "F":
         raise UnsupportedFormatError("a picture of floating-point pixels, whose white is not known; send 8 or 16 bits")
     if image.mode.startswith("I"):
@@ -74,7 +74,7 @@ def to_rgb(image: PIL.Image.Image, config: ColourConfig) -> PIL.Image.Image:
 
 
 def read_strips(picture: PIL.Image.Image) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Rows and their pixels, some at a time: of all at once Pillow makes two copies."""
+    """Yield rows and their pixels, some at a time: of all at once Pillow makes two copies."""
     width, height = picture.size
     count = max(1, STRIP_PIXELS // width)
     for top in range(0, height, count):
@@ -83,7 +83,10 @@ def read_strips(picture: PIL.Image.Image) -> Iterator[tuple[slice, NDArray[Any]]
 
 
 def _to_8_bits(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The high byte of 16-bit gray: Pillow's own conversion clips instead of scaling, and takes no note of tags."""
+    """Return the high byte of 16-bit gray.
+
+    Pillow's own conversion clips instead of scaling, and takes no note of tags.
+    """
     tags = getattr(image, "tag_v2", {})
     shift = 4 if tags.get(BITS_PER_SAMPLE) == (12,) else 8
     levels = np.empty((image.height, image.width), np.uint8)
@@ -97,7 +100,10 @@ def _to_8_bits(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _to_srgb(image: PIL.Image.Image, profile: bytes) -> PIL.Image.Image:
-    """RGB, or RGBA where something is transparent; the picture as it is where its profile says nothing of use."""
+    """Convert to RGB, or RGBA where something is transparent.
+
+    Return the picture as it is where its profile is of no use.
+    """
     found = find_transform(profile) if len(profile) <= MAX_PROFILE_BYTES else None
     if found is None or image.mode not in MEANT_FOR[found[0]]:
         return image
@@ -109,12 +115,18 @@ def _to_srgb(image: PIL.Image.Image, profile: bytes) -> PIL.Image.Image:
 
 
 def find_transform(profile: bytes) -> tuple[str, ImageCmsTransform] | None:
-    """As `build_transform`. What cameras and phones write is small and always the same; what is large is not kept."""
+    """Find what `build_transform` builds.
+
+    Small profiles, as cameras and phones write them, are kept; large ones are not.
+    """
     return _build_cached(profile) if len(profile) <= CACHED_PROFILE_BYTES else build_transform(profile)
 
 
 def build_transform(profile: bytes) -> tuple[str, ImageCmsTransform] | None:
-    """From pixels of a mode to sRGB; None for sRGB itself, and for a broken profile, which browsers ignore, too."""
+    """Build the transform of a mode to sRGB.
+
+    None for sRGB itself, and for a broken profile, which browsers ignore, too.
+    """
     srgb = PIL.ImageCms.createProfile("sRGB")
     try:
         opened = PIL.ImageCms.ImageCmsProfile(io.BytesIO(profile))

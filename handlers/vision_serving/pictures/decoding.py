@@ -171,7 +171,10 @@ def _to_array(picture: PIL.Image.Image) -> Image:
 
 
 def read_picture(opened: PIL.Image.Image, colours: ColourConfig) -> PIL.Image.Image:
-    """As `read_pixels`, a picture of mode RGB. What was opened holds pixels no more, unless it is that picture."""
+    """Read a picture of mode RGB, as `read_pixels` does.
+
+    What was opened holds no pixels afterwards, unless it is that picture.
+    """
     with _blame_image():
         picture = load_rgb(opened, colours)
         orientation = _read_orientation(opened)
@@ -184,13 +187,13 @@ def read_picture(opened: PIL.Image.Image, colours: ColourConfig) -> PIL.Image.Im
 
 
 def full_size_hw(opened: PIL.Image.Image) -> tuple[int, int]:
-    """Height and width of an opened image, upright, before it was shrunk."""
+    """Return height and width of an opened image, upright, before it was shrunk."""
     width, height = opened.info[FULL_SIZE]
     return (width, height) if _read_orientation(opened) in TURNED else (height, width)
 
 
 def wrap_pixels(data: bytes, size_hw: tuple[int, int], limits: ImageLimits) -> Image:
-    """An image that came decoded, row by row. Raises PayloadTooLargeError."""
+    """Return an image that came decoded, row by row. Raises PayloadTooLargeError."""
     height, width = size_hw
     check_pixels((width, height), limits)
     return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
@@ -226,7 +229,7 @@ def _to_upright(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
 
 
 def _read_orientation(image: PIL.Image.Image) -> int:
-    """1, as it is stored, for a picture whose EXIF block is damaged or says nothing."""
+    """Read the orientation: 1, as stored, for a picture whose EXIF block is damaged or says nothing."""
     try:
         check_exif(image.info)
         orientation = image.getexif().get(EXIF_ORIENTATION)

@@ -53,7 +53,7 @@ def _check_scans(opened: PIL.Image.Image, encoded: bytes, limits: ImageLimits) -
 
 
 def _check_tiles(opened: PIL.Image.Image, encoded: bytes, limits: ImageLimits) -> None:
-    """A tile is decoded whole, however little of it is in the picture."""
+    """Check the tiles: each is decoded whole, however little of it is in the picture."""
     tags = getattr(opened, "tag_v2", {})
     width, length = tags.get(TILE_WIDTH, 0), tags.get(TILE_LENGTH, 0)
     if not isinstance(width, int) or not isinstance(length, int):

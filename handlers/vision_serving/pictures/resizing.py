@@ -34,16 +34,16 @@ class ImageBatch:
         return self.pixels.shape[1], self.pixels.shape[2]
 
     def of_source(self, source_hw: SizeHW) -> "ImageBatch":
-        """The same pixels, of images that were decoded at a part of that size."""
+        """Return the same pixels, of images that were decoded at a part of that size."""
         return replace(self, geometries=tuple(geometry.of_source(source_hw) for geometry in self.geometries))
 
     def seen_in(self, source_hw: SizeHW, region: Region) -> "ImageBatch":
-        """The same pixels, of images that are that region of a larger one."""
+        """Return the same pixels, of images that are that region of a larger one."""
         return replace(self, geometries=tuple(replace(g, source_hw=source_hw, region=region) for g in self.geometries))
 
 
 def join_batches(batches: Sequence[ImageBatch]) -> ImageBatch:
-    """One batch of batches of one size."""
+    """Return one batch of batches of one size."""
     if len(batches) == 1:
         return batches[0]
     geometries = tuple(geometry for batch in batches for geometry in batch.geometries)
@@ -51,7 +51,7 @@ def join_batches(batches: Sequence[ImageBatch]) -> ImageBatch:
 
 
 def resized_hw(source_hw: SizeHW, resize: ResizeConfig) -> SizeHW:
-    """The size of an image after resizing, before cropping or padding."""
+    """Return the size of an image after resizing, before cropping or padding."""
     height, width = RESIZED[resize.mode](source_hw, resize)
     return max(1, height), max(1, width)
 
@@ -69,7 +69,7 @@ def _cover(source_hw: SizeHW, resize: ResizeConfig) -> SizeHW:
 
 
 def _bounded_edges(source_hw: SizeHW, resize: ResizeConfig) -> SizeHW:
-    """torchvision.models.detection.transform: floor of the scaled sides."""
+    """Scale as torchvision.models.detection.transform does: floor of the scaled sides."""
     assert isinstance(resize.size, int)
     assert resize.max_size is not None
     scale = min(resize.size / min(source_hw), resize.max_size / max(source_hw))
@@ -77,7 +77,7 @@ def _bounded_edges(source_hw: SizeHW, resize: ResizeConfig) -> SizeHW:
 
 
 def _shortest_edge(source_hw: SizeHW, resize: ResizeConfig) -> SizeHW:
-    """torchvision.transforms.functional.resize; with `max_size` transformers' get_size_with_aspect_ratio."""
+    """Scale as torchvision's resize does; with `max_size` as transformers' get_size_with_aspect_ratio."""
     assert isinstance(resize.size, int)
     shorter, longer = min(source_hw), max(source_hw)
     short_side, exact_side = resize.size, float(resize.size)
@@ -114,13 +114,13 @@ def _divided(source_hw: SizeHW, ratio: float) -> SizeHW:
 
 
 def spare_ratio(source_hw: SizeHW, config: PreprocessingConfig) -> float:
-    """How many times smaller an image may be and still be twice as high and as wide as what it is resized to."""
+    """Return how many times smaller an image may be and still be twice as high and as wide as what it is resized to."""
     height, width = resized_hw(source_hw, config.resize)
     return min(source_hw[0] / height, source_hw[1] / width) / 2
 
 
 def model_hw(source_hw: SizeHW, config: PreprocessingConfig) -> SizeHW:
-    """The size in model pixels of an image; images of one such size can share a batch."""
+    """Return the size in model pixels of an image; images of one such size can share a batch."""
     if config.crop is not None:
         return config.crop
     return config.resize.canvas or resized_hw(source_hw, config.resize)
@@ -165,7 +165,7 @@ def _overlap(target: int, source: int, config: PreprocessingConfig) -> tuple[int
 def resize_region(
     image: Image, size_hw: SizeHW, region: tuple[int, int, int, int], config: PreprocessingConfig
 ) -> Tensor:
-    """The region (y, x, height, width) of an image resized to `size_hw`: uint8 (H, W, 3)."""
+    """Return the region (y, x, height, width) of an image resized to `size_hw`: uint8 (H, W, 3)."""
     start_y, start_x, height, width = region
     if size_hw[0] * size_hw[1] <= MAX_RESIZED_PIXELS:
         return resize_image(image, size_hw, config)[start_y : start_y + height, start_x : start_x + width]
@@ -176,7 +176,7 @@ def resize_region(
 
 
 def resize_image(image: Image, size_hw: SizeHW, config: PreprocessingConfig) -> Tensor:
-    """uint8 (H, W, 3) -> uint8 (*size_hw, 3), as torchvision's tensor transforms do it; itself where it fits."""
+    """Resize uint8 (H, W, 3) to uint8 (*size_hw, 3), as torchvision's tensor transforms do it; itself where it fits."""
     pixels = torch.from_numpy(image)
     if pixels.shape[:2] == size_hw:
         return pixels
@@ -198,7 +198,9 @@ def resize_image(image: Image, size_hw: SizeHW, config: PreprocessingConfig) -> 
 
 
 def is_height_first(source_hw: SizeHW, size_hw: SizeHW, config: PreprocessingConfig) -> bool:
-    """Whether a resize's vertical pass comes before the horizontal one, which decides what overshoot is cut off."""
+    """Return whether a resize's vertical pass comes before the horizontal one, which decides what
+    overshoot is cut off.
+    """
     lost_height, lost_width = source_hw[0] - size_hw[0], source_hw[1] - size_hw[1]
     return config.pass_order == "pillow13" and lost_height > max(0, 2 * lost_width)
 
@@ -206,7 +208,7 @@ def is_height_first(source_hw: SizeHW, size_hw: SizeHW, config: PreprocessingCon
 def _resize_with_pillow(
     image: Image, size_hw: SizeHW, config: PreprocessingConfig, box: tuple[float, float, float, float] | None = None
 ) -> Tensor:
-    """box: the part of the image (left, top, right, bottom) that becomes `size_hw`; Pillow then orders its passes."""
+    """Resize the part `box` (left, top, right, bottom) to `size_hw`; Pillow then orders its passes."""
     resample = PIL.Image.Resampling[config.interpolation.removesuffix("-exact").upper()]
     picture = PIL.Image.fromarray(image)
     if box is None and resample != PIL.Image.Resampling.NEAREST:  # the order must not depend on Pillow's version

@@ -49,7 +49,7 @@ def _has_more(pieces: Iterator[None], limit: int) -> bool:
 
 
 def _walk_jpeg(encoded: bytes) -> Iterator[None]:
-    """Up to the first scan, as libjpeg reads what is behind it."""
+    """Walk up to the first scan, as libjpeg reads what is behind it."""
     place = 2
     while place + 4 <= len(encoded):
         yield
@@ -67,7 +67,7 @@ def _walk_jpeg(encoded: bytes) -> Iterator[None]:
 
 
 def _jpeg_pieces(marker: int, segment: bytes) -> int:
-    """What is taken apart within a segment."""
+    """Return what is taken apart within a segment."""
     if marker == TABLES:
         return len(segment) // TABLE_BYTES
     if marker == PHOTOSHOP:
@@ -83,7 +83,7 @@ def _walk_png(encoded: bytes) -> Iterator[None]:
 
 
 def _walk_gif(encoded: bytes) -> Iterator[None]:
-    """Up to the first frame."""
+    """Walk up to the first frame."""
     place = 13 + (3 << (encoded[10] & 7) + 1 if encoded[10] & 0x80 else 0)
     while place + 2 < len(encoded) and encoded[place] not in b",;":
         yield
@@ -101,7 +101,7 @@ WALKS: dict[bytes, Callable[[bytes], Iterator[None]]] = {JPEG: _walk_jpeg, PNG: 
 
 
 def check_exif(info: Mapping[Any, Any]) -> None:
-    """info: of an opened picture. Raises ImageDecodeError."""
+    """Check the EXIF block of an opened picture. Raises ImageDecodeError."""
     block, text = info.get("exif"), info.get("Raw profile type exif")
     if isinstance(block, bytes):
         _check_tags(block.removeprefix(EXIF_NAME).removeprefix(EXIF_NAME))
@@ -110,7 +110,7 @@ def check_exif(info: Mapping[Any, Any]) -> None:
 
 
 def _check_tags(encoded: bytes) -> None:
-    """Of the first picture, where it is a TIFF or an EXIF block; a directory that is cut off is left to Pillow."""
+    """Check the first picture's tags, in a TIFF or an EXIF block; a directory that is cut off is left to Pillow."""
     if encoded[:4] not in TIFF_VERSIONS:
         return
     order, is_big = TIFF_VERSIONS[encoded[:4]]

@@ -13,7 +13,7 @@ def is_tiled(options: Options) -> TypeGuard[DetectionOptions]:
 
 
 def list_regions(source_hw: SizeHW, options: Options) -> list[Region]:
-    """What the model is to see: the whole image, then its tiles, row by row, where it is larger than a tile."""
+    """Return what the model is to see: the whole image, then its tiles, row by row, where it is larger than a tile."""
     height, width = source_hw
     whole = (0, 0, width, height)
     if not is_tiled(options):
@@ -25,7 +25,10 @@ def list_regions(source_hw: SizeHW, options: Options) -> list[Region]:
 
 
 def _list_starts(side: int, options: DetectionOptions) -> list[int]:
-    """Where the tiles along a side begin: evenly, with at least the overlap asked for, the last one at the end."""
+    """Return where the tiles along a side begin.
+
+    Evenly, with at least the overlap asked for, the last one at the end.
+    """
     room = side - options.tile_size
     if room <= 0:
         return [0]

@@ -19,7 +19,7 @@ class MediaRange:
 
     @property
     def precision(self) -> int:
-        """How little it leaves open."""
+        """Return how little it leaves open."""
         return 2 - self.pattern.count("*")
 
     def matches(self, media_type: str) -> bool:
@@ -27,7 +27,7 @@ class MediaRange:
 
 
 def choose_media_type(accept: str) -> str:
-    """The one with the highest weight; of equals the one that is named most precisely, then first.
+    """Return the one with the highest weight; of equals the one that is named most precisely, then first.
 
     JSON where the header is empty, leaves the choice to the server, or names nothing that can be given.
     """
@@ -38,7 +38,7 @@ def choose_media_type(accept: str) -> str:
 
 
 def _rate(media_type: str, ranges: list[MediaRange]) -> tuple[float, int, int]:
-    """Of the most precise range that matches: weight, precision, and how early it stands."""
+    """Rate by the most precise range that matches: weight, precision, and how early it stands."""
     matching = [candidate for candidate in ranges if candidate.matches(media_type)]
     if not matching:
         return 0.0, 0, 0
@@ -47,7 +47,7 @@ def _rate(media_type: str, ranges: list[MediaRange]) -> tuple[float, int, int]:
 
 
 def _read_range(text: str, place: int) -> MediaRange:
-    """Parameters other than the weight are passed over; a weight that is none counts as 0."""
+    """Read a range. Parameters other than the weight are passed over; a weight that is none counts as 0."""
     pattern, *parameters = (part.strip() for part in text.split(";"))
     weights = [parameter[2:].strip() for parameter in parameters if parameter.startswith("q=")]
     weight = weights[0] if weights else "1"

@@ -21,7 +21,7 @@ EXPECTED = (
 
 
 def read_wishes(document: Mapping[str, Any], has_status: bool = True) -> AnswerWishes:
-    """`id`, `outputs` and `binary_data_output` of a request. Raises MalformedRequestError."""
+    """Read `id`, `outputs` and `binary_data_output` of a request. Raises MalformedRequestError."""
     request_id, outputs = document.get("id"), document.get("outputs") or []
     if not isinstance(request_id, str | None):
         raise MalformedRequestError(f'expected "id" to be a string, got {type(request_id).__name__}')
@@ -64,7 +64,7 @@ def decode_base64(text: object) -> bytes:
 
 
 def _cut(inputs: Sequence[object], binary: bytes) -> list[bytes | None]:
-    """The binary data of each tensor, None where its data are JSON."""
+    """Return the binary data of each tensor, None where its data are JSON."""
     sections: list[bytes | None] = []
     start = 0
     for tensor in inputs:
@@ -105,8 +105,8 @@ def _is_side(value: object) -> bool:
 
 
 def _read_encoded(tensor: dict[str, Any], shape: list[int], section: bytes | None) -> Sequence[SentImage]:
-    """BYTES, one element an encoded image. In JSON an element is text, so it is base64; in binary it is the file, or
-    base64 where the parameter `content_type` says so, as MLServer's clients do."""
+    """Read BYTES, one element an encoded image. In JSON an element is text, so it is base64; in binary it is the
+    file, or base64 where the parameter `content_type` says so, as MLServer's clients do."""
     check_number(math.prod(shape))
     if section is None:
         return [_decode_or_refuse(text) for text in _flatten(tensor.get("data"), shape)]
@@ -118,7 +118,7 @@ def _read_encoded(tensor: dict[str, Any], shape: list[int], section: bytes | Non
 
 
 def _read_pixels(tensor: dict[str, Any], shape: list[int], section: bytes | None) -> Sequence[SentImage]:
-    """UINT8, decoded RGB images of one size."""
+    """Read UINT8, decoded RGB images of one size."""
     if len(shape) not in (3, 4) or shape[-1] != 3:
         raise MalformedRequestError(f"shape {str(shape)[:60]}; {EXPECTED}")
     check_number(math.prod(shape[:-3]))
@@ -139,7 +139,10 @@ READERS: dict[str, Callable[[dict[str, Any], list[int], bytes | None], Sequence[
 
 
 def _flatten(data: object, shape: list[int]) -> list[Any]:
-    """The elements of a flat or nested list, row by row. Raises MalformedRequestError when it has not the shape."""
+    """Return the elements of a flat or nested list, row by row.
+
+    Raises MalformedRequestError when it has not the shape.
+    """
     if not isinstance(data, list):
         raise MalformedRequestError(f'expected "data" to be a list, got {type(data).__name__}')
     if data and isinstance(data[0], list):
@@ -159,7 +162,7 @@ def _check_count(count: int, shape: list[int]) -> None:
 
 
 def _split_elements(section: bytes) -> Iterator[bytes]:
-    """The elements of a BYTES tensor in binary: a length of four bytes before each."""
+    """Yield the elements of a BYTES tensor in binary: a length of four bytes before each."""
     start = 0
     while start < len(section):
         begin = start + LENGTH_BYTES
@@ -170,7 +173,7 @@ def _split_elements(section: bytes) -> Iterator[bytes]:
 
 
 def _decode_or_refuse(text: object) -> SentImage:
-    """An image that is no base64 is an error of its own."""
+    """Decode an image; one that is no base64 is an error of its own."""
     try:
         return decode_base64(text)
     except MalformedRequestError as error:
@@ -178,6 +181,6 @@ def _decode_or_refuse(text: object) -> SentImage:
 
 
 def _read_parameter(holder: object, name: str, default: object = None) -> Any:
-    """Of a request, an input or an output."""
+    """Read a parameter of a request, an input or an output."""
     parameters = holder.get("parameters") if isinstance(holder, dict) else None
     return parameters.get(name, default) if isinstance(parameters, dict) else default

@@ -90,7 +90,10 @@ def _parse_body(row: Mapping[str, Any], headers: Mapping[str, Any], http_headers
 
 
 def parse_options_header(text: str) -> dict[str, str]:
-    """`top_k=3; score_threshold=0.4` -> {"top_k": "3", "score_threshold": "0.4"}. Raises MalformedRequestError."""
+    """Parse `top_k=3; score_threshold=0.4` to {"top_k": "3", "score_threshold": "0.4"}.
+
+    Raises MalformedRequestError.
+    """
     options = {}
     for part in filter(None, (part.strip() for part in text.split(";"))):
         name, separator, value = part.partition("=")
@@ -101,7 +104,10 @@ def parse_options_header(text: str) -> dict[str, str]:
 
 
 def _read_header(http_headers: Mapping[str, str]) -> dict[str, str]:
-    """The options of the header. Raises UnsupportedFormatError for a compressed body: TorchServe does not unpack it."""
+    """Return the options of the header.
+
+    Raises UnsupportedFormatError for a compressed body: TorchServe does not unpack it.
+    """
     coding = http_headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
         raise UnsupportedFormatError(f"the body is compressed (Content-Encoding: {coding[:20]}); send it as it is")
@@ -109,7 +115,7 @@ def _read_header(http_headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _from_utf8(header: str) -> str:
-    """Clients send UTF-8, and TorchServe takes each of its bytes for a character of Latin-1."""
+    """Decode a header: clients send UTF-8, and TorchServe takes each of its bytes for a character of Latin-1."""
     try:
         return header.encode("latin-1").decode("utf-8")
     except UnicodeError:
@@ -117,7 +123,7 @@ def _from_utf8(header: str) -> str:
 
 
 def _read_fields(row: Mapping[str, Any]) -> dict[str, str]:
-    """Options beside a raw body: the query of /invocations, further entries of a gRPC request."""
+    """Return options beside a raw body: the query of /invocations, further entries of a gRPC request."""
     return {name: _to_text(value) for name, value in row.items() if name not in (*BODY_NAMES, MODEL_NAME)}
 
 
@@ -153,7 +159,9 @@ def _is_json(body: object, content_type: str, http_headers: Mapping[str, str]) -
 
 
 def _parse_json(body: object, http_headers: Mapping[str, str]) -> Payload:
-    """A document that cannot be read is a payload of its error, to be answered in the form that it shows."""
+    """Parse JSON; a document that cannot be read is a payload of its error, to be answered in the form
+    that it shows.
+    """
     form, wishes = Form.KSERVE_V1, NO_WISHES
     try:
         header_options = _read_header(http_headers)
@@ -168,7 +176,7 @@ def _parse_json(body: object, http_headers: Mapping[str, str]) -> Payload:
 
 
 def _read_document(body: object, header_length: str | None) -> tuple[dict[str, Any], bytes]:
-    """The JSON object of a body, and the binary data that follow it."""
+    """Return the JSON object of a body, and the binary data that follow it."""
     binary = b""
     if not isinstance(body, (dict, list)):
         content = _to_bytes(body)
@@ -224,7 +232,7 @@ def _read_instances(document: Mapping[str, Any], binary: bytes) -> tuple[SentIma
 
 
 def _decode_instance(instance: object) -> SentImage:
-    """A broken instance is an error of its own; its neighbours are served."""
+    """Read the instances; a broken one is an error of its own, and its neighbours are served."""
     try:
         return decode_base64(_find_base64(instance))
     except MalformedRequestError as error:
@@ -232,8 +240,8 @@ def _decode_instance(instance: object) -> SentImage:
 
 
 def _find_base64(instance: object) -> object:
-    """`{"b64": text}`; the same under one name, as TensorFlow Serving and Vertex AI have it; or `{"data": text}`, as
-    TorchServe's own KServe examples have it."""
+    """Find `{"b64": text}`; the same under one name, as TensorFlow Serving and Vertex AI have it; or `{"data":
+    text}`, as TorchServe's own KServe examples have it."""
     if isinstance(instance, dict):
         named = [value for value in instance.values() if isinstance(value, dict) and "b64" in value]
         holder = named[0] if len(named) == 1 else instance

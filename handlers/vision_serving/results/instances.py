@@ -24,7 +24,7 @@ def add_instances(
     geometry: ImageGeometry,
     options: DetectionOptions,
 ) -> tuple[Detection, ...]:
-    """Image `index`'s detections with their masks or keypoints; as they are where the model has none.
+    """Add masks or keypoints to image `index`'s detections; leave them as they are where the model has none.
 
     candidates: of the detections, in their order. Raises InferenceError for values that are not finite.
     """
@@ -37,7 +37,10 @@ def add_instances(
 
 
 def take_values(values: Tensor, instances: Tensor, rows: Tensor) -> InstanceValues:
-    """values: (D, ...). instances: (D,) the candidate that each belongs to, or -1. rows: the candidates asked for."""
+    """Take values (D, ...). instances: (D,) the candidate that each belongs to, or -1.
+
+    rows: the candidates asked for.
+    """
     slots = {row: slot for slot, row in enumerate(instances.tolist()) if row >= 0}
     wanted = [slots.get(row) for row in rows.tolist()]
     found = [None if slot is None else values[slot].float() for slot in wanted]
@@ -53,7 +56,7 @@ def add_masks(
     geometry: ImageGeometry,
     options: DetectionOptions,
 ) -> tuple[Detection, ...]:
-    """Each in the form that the request asks for."""
+    """Return each in the form that the request asks for."""
     assert isinstance(options, MaskOptions)
     if options.mask_format == "none":
         return detections
@@ -89,7 +92,7 @@ def add_keypoints(
 
 
 def read_keypoints(heatmaps: Tensor, box_xyxy: Tensor, geometry: ImageGeometry) -> tuple[Keypoint, ...]:
-    """x and y in source pixels, to a hundredth, and the score. box_xyxy: in model pixels."""
+    """Read x and y in source pixels, to a hundredth, and the score. box_xyxy: in model pixels."""
     found = locate_keypoints(heatmaps, box_xyxy)
     points = to_source_points(found[:, :2], geometry).double().round(decimals=2).tolist()
     scores = found[:, 2].double().round(decimals=4).tolist()
@@ -97,7 +100,7 @@ def read_keypoints(heatmaps: Tensor, box_xyxy: Tensor, geometry: ImageGeometry) 
 
 
 def locate_keypoints(heatmaps: Tensor, box_xyxy: Tensor) -> Tensor:
-    """Where each heatmap is highest: (P, 3) of x and y in model pixels, and the score there.
+    """Return where each heatmap is highest: (P, 3) of x and y in model pixels, and the score there.
 
     heatmaps: (P, H, W) over the box (4,) in model pixels. Equals torchvision.models.detection.roi_heads.
     heatmaps_to_keypoints: the heatmaps are enlarged to the whole pixels of the box.
@@ -112,7 +115,10 @@ def locate_keypoints(heatmaps: Tensor, box_xyxy: Tensor) -> Tensor:
 
 
 def to_source_points(points_xy: Tensor, geometry: ImageGeometry) -> Tensor:
-    """Points (P, 2) from model pixels to pixels of the source image, beyond it where they are: a mask keeps its box."""
+    """Move points (P, 2) from model pixels to pixels of the source image, beyond it where they are.
+
+    A mask keeps its box.
+    """
     offset, scale = (points_xy.new_tensor(pair[::-1]) for pair in (geometry.offset_hw, geometry.scale_hw))
     return (points_xy - offset) / scale + points_xy.new_tensor(geometry.seen[:2])
 

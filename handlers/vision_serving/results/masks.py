@@ -54,7 +54,7 @@ class PlacedMask:
 
 
 def place_mask(mask: Tensor, box_xyxy: Tensor) -> PlacedMask:
-    """mask: (M, M) probabilities. box_xyxy: (4,) in source pixels; it may reach beyond the image."""
+    """Place a mask (M, M) of probabilities. box_xyxy: (4,) in source pixels; it may reach beyond the image."""
     scale = (mask.shape[-1] + 2 * PADDING) / mask.shape[-1]
     centre, half = (box_xyxy[2:] + box_xyxy[:2]) * 0.5, (box_xyxy[2:] - box_xyxy[:2]) * 0.5 * scale
     x1, y1, x2, y2 = torch.cat((centre - half, centre + half)).long().tolist()
@@ -62,7 +62,7 @@ def place_mask(mask: Tensor, box_xyxy: Tensor) -> PlacedMask:
 
 
 def encode_rle(placed: PlacedMask, image_hw: SizeHW) -> RunLengths:
-    """COCO's compressed run lengths of the whole image, column by column, as pycocotools writes them."""
+    """Encode COCO's compressed run lengths of the whole image, column by column, as pycocotools writes them."""
     height, width = image_hw
     left, right = (min(max(x, 0), width) for x in (placed.x, placed.x + placed.width))
     top, bottom = (min(max(y, 0), height) for y in (placed.y, placed.y + placed.height))
@@ -73,14 +73,14 @@ def encode_rle(placed: PlacedMask, image_hw: SizeHW) -> RunLengths:
 
 
 def _stretch(start: int, stop: int, size: int, cells: int) -> Tensor:
-    """Weights (stop - start, cells) of pixels `start` to `stop` of `size`, bilinear without aligned corners."""
+    """Return weights (stop - start, cells) of pixels `start` to `stop` of `size`, bilinear without aligned corners."""
     centres = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (cells / size) - 0.5
     distances = centres.clamp(0, cells - 1).unsqueeze(1) - torch.arange(cells)
     return (1 - distances.abs()).clamp(min=0).float()
 
 
 def _count_runs(columns: NDArray[np.bool_], left: int, top: int, image_hw: SizeHW) -> NDArray[np.int64]:
-    """Lengths of the runs outside, inside, outside ... of the image's columns in a row.
+    """Count the runs outside, inside, outside ... of the image's columns in a row.
 
     columns: (w, h), those of a window whose first pixel is (top, left).
     """
@@ -94,7 +94,10 @@ def _count_runs(columns: NDArray[np.bool_], left: int, top: int, image_hw: SizeH
 
 
 def compress_counts(counts: NDArray[np.int64]) -> str:
-    """COCO's text: from the fourth on the difference to the count two before; 5 bits a character, and 1 for more."""
+    """Write COCO's text: from the fourth on the difference to the count two before.
+
+    5 bits a character, and 1 for more.
+    """
     values = counts.copy()
     values[3:] -= counts[1:-2]
     shifted = values[:, None] >> (DIGIT_BITS * np.arange(MAX_DIGITS))
@@ -107,7 +110,7 @@ def compress_counts(counts: NDArray[np.int64]) -> str:
 
 
 def trace_polygons(placed: PlacedMask, image_hw: SizeHW) -> Polygons:
-    """The outlines [x1, y1, x2, y2, ...] of a mask's parts, clockwise, where its grid crosses the threshold.
+    """Return the outlines [x1, y1, x2, y2, ...] of a mask's parts, clockwise, where its grid crosses the threshold.
 
     Holes are left out: COCO's polygons have none.
     """
@@ -125,7 +128,7 @@ def trace_polygons(placed: PlacedMask, image_hw: SizeHW) -> Polygons:
 
 
 def _find_passages(inside: NDArray[np.bool_]) -> dict[Crossing, Crossing]:
-    """Where the outline goes on from each of its crossings."""
+    """Return where the outline goes on from each of its crossings."""
     corners = 8 * inside[:-1, :-1] + 4 * inside[:-1, 1:] + 2 * inside[1:, 1:] + 1 * inside[1:, :-1]
     successors = {}
     for row, column in np.argwhere((corners > 0) & (corners < 15)).tolist():
@@ -141,7 +144,7 @@ def _find_passages(inside: NDArray[np.bool_]) -> dict[Crossing, Crossing]:
 
 
 def _follow(successors: dict[Crossing, Crossing]) -> list[list[Crossing]]:
-    """The closed rings; empties `successors`."""
+    """Return the closed rings; empties `successors`."""
     rings = []
     while successors:
         first, crossing = successors.popitem()
@@ -154,7 +157,7 @@ def _follow(successors: dict[Crossing, Crossing]) -> list[list[Crossing]]:
 
 
 def _locate(crossing: Crossing, grid: NDArray[np.float64]) -> tuple[float, float]:
-    """x and y in cells of the grid, linear between the two neighbours."""
+    """Locate x and y in cells of the grid, linear between the two neighbours."""
     direction, row, column = crossing
     before = grid[row, column]
     after = grid[row, column + 1] if direction == "across" else grid[row + 1, column]
@@ -163,6 +166,6 @@ def _locate(crossing: Crossing, grid: NDArray[np.float64]) -> tuple[float, float
 
 
 def _signed_area(points: NDArray[np.float64]) -> float:
-    """Of a ring (P, 2) of x and y; positive for clockwise, as y grows downwards."""
+    """Return the area of a ring (P, 2) of x and y; positive for clockwise, as y grows downwards."""
     x, y = points.T
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)

@@ -20,7 +20,7 @@ Overlapping = Callable[[Indices, Indices], NDArray[np.bool_]]  # (rows, columns)
 
 
 def top_k_classes(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """Probabilities and class ids (k,) of one image's logits (C,), best first; k = min(top_k, C)."""
+    """Return probabilities and class ids (k,) of one image's logits (C,), best first; k = min(top_k, C)."""
     scores, class_ids = logits.float().softmax(dim=-1).topk(min(top_k, logits.shape[-1]))
     return scores, class_ids
 
@@ -46,7 +46,7 @@ def read_candidates(
     per_class: int | None,
     class_thresholds: Mapping[int | str, float] = NO_THRESHOLDS,
 ) -> Candidates:
-    """Image `index` of a detector's outputs, above the threshold: that of its class id, or `score_threshold`.
+    """Read image `index` of a detector's outputs, above the threshold: that of its class id, or `score_threshold`.
 
     Padded outputs: `boxes` (N, K, 4), `scores` (N, K), `class_ids` (N, K). Dense outputs: `boxes` (N, Q, 4), `scores`
     (N, Q, C), where each class keeps its `per_class` best boxes (all of them when it is None).
@@ -70,7 +70,7 @@ def read_candidates(
 def find_thresholds(
     class_ids: Tensor, score_threshold: float, class_thresholds: Mapping[int | str, float] = NO_THRESHOLDS
 ) -> Tensor:
-    """The threshold of each class id; those of (K,) give (K,), or () where all are the same."""
+    """Return the threshold of each class id; those of (K,) give (K,), or () where all are the same."""
     if not class_thresholds:
         return torch.tensor(score_threshold)
     own = {int(class_id): threshold for class_id, threshold in class_thresholds.items()}
@@ -81,7 +81,7 @@ def find_thresholds(
 
 
 def select_detections(candidates: Candidates, options: DetectionOptions) -> Candidates:
-    """Without overlaps, the best `max_detections`, best first; only of the class ids in `class_filter`."""
+    """Select the best `max_detections` without overlaps, best first; only of the class ids in `class_filter`."""
     if options.class_filter is not None:
         wanted = torch.isin(candidates.class_ids, torch.tensor(options.class_filter))
         candidates = candidates.take(wanted.nonzero().squeeze(1))
@@ -115,7 +115,8 @@ NMS: dict[str, Callable[[Candidates, DetectionOptions], Candidates]] = {
 
 
 def suppress_overlaps(candidates: Candidates, iou_threshold: float, limit: int) -> Tensor:
-    """Greedy class-wise NMS that stops at `limit`: the indices kept, best first, of equal scores the first.
+    """Suppress overlaps: greedy class-wise NMS that stops at `limit` keeps indices, best first, of
+    equal scores the first.
 
     Equals torchvision.ops.batched_nms cut to `limit`; torchvision would take a worker a second to import.
     """
@@ -131,7 +132,7 @@ def suppress_overlaps(candidates: Candidates, iou_threshold: float, limit: int) 
 
 
 def keep_best(scores: NDArray[np.float32], overlapping: Overlapping, limit: int) -> Indices:
-    """The indices of (K,) scores of which none overlaps a better one that is kept, best first, until `limit`."""
+    """Return the indices of (K,) scores of which none overlaps a better one that is kept, best first, until `limit`."""
     order = np.argsort(-scores, kind="stable")
     kept = order[:0]
     for start in range(0, len(order), NMS_BLOCK):
@@ -145,7 +146,7 @@ def keep_best(scores: NDArray[np.float32], overlapping: Overlapping, limit: int)
 
 
 def soften_overlaps(candidates: Candidates, thresholds: Tensor, limit: int) -> Candidates:
-    """Soft-NMS within each class, best first, until `limit`; thresholds (K,): at or below it a candidate is gone.
+    """Apply Soft-NMS within each class, best first, until `limit`; thresholds (K,): at or below it a candidate is gone.
 
     Bodla et al., Soft-NMS, 2017 (arXiv:1704.04503), Gaussian: each box that is chosen takes from the scores of those
     that are left the factor exp(-IoU^2 / sigma).
@@ -168,7 +169,7 @@ def soften_overlaps(candidates: Candidates, thresholds: Tensor, limit: int) -> C
 
 
 def measure_iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of boxes (..., 4) xyxy that broadcast; NaN for two without area."""
+    """Return IoUs of boxes (..., 4) xyxy that broadcast; NaN for two without area."""
     with np.errstate(all="ignore"):  # 0 / 0, and boxes that are not finite
         shared = intersect(first, second)
         iou: NDArray[np.float32] = shared / (measure_areas(first) + measure_areas(second) - shared)
@@ -176,7 +177,7 @@ def measure_iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDAr
 
 
 def intersect(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The area that boxes (..., 4) xyxy share."""
+    """Return the area that boxes (..., 4) xyxy share."""
     low, high = np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:])
     shared = np.maximum(high - low, 0)
     areas: NDArray[np.float32] = shared[..., 0] * shared[..., 1]
@@ -189,7 +190,7 @@ def measure_areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _keep_first(overlapping: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which are left of (K,) when each that is left, in order, removes the later ones that it overlaps."""
+    """Return which are left of (K,) when each that is left, in order, removes the later ones that it overlaps."""
     later = np.triu(overlapping, 1)
     kept = np.ones(len(later), dtype=np.bool_)
     for index in later.any(axis=1).nonzero()[0].tolist():

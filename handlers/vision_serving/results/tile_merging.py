@@ -24,7 +24,7 @@ def merge_tiles(
     border: float = BORDER,
     measure: Measure = measure_iou,
 ) -> Detections:
-    """One answer of those for an image and its tiles, boxes xyxy in pixels of the image; best first.
+    """Return one answer of those for an image and its tiles, boxes xyxy in pixels of the image; best first.
 
     A box that a tile's border cuts is left to the tile, or the whole image, that sees beyond it. What two regions both
     see is told once, by the better score; boxes of one region are left to the NMS that they have been through.
@@ -53,7 +53,7 @@ def merge_tiles(
 
 
 def _is_cut(box: Box, region: Region, image: ImageSize, border: float) -> bool:
-    """Whether a box reaches an end of its region that is none of the image."""
+    """Return whether a box reaches an end of its region that is none of the image."""
     width, height = region[2] - region[0], region[3] - region[1]
     return any(
         end != last and abs(side - end) <= border * length

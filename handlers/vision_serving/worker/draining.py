@@ -14,7 +14,7 @@ POLL_S = 0.02
 
 
 def find_refusal() -> DrainingError | None:
-    """Why no request is served, None where they are. It dates the file, which says when a request came last."""
+    """Return why no request is served, None where they are. It dates the file, which says when a request came last."""
     path = os.environ.get(DRAIN_FILE)
     if path is None:
         return None
@@ -28,17 +28,17 @@ def find_refusal() -> DrainingError | None:
 
 
 def refuse(payload: Payload, refusal: DrainingError) -> Payload:
-    """The request with its error in the place of its images, to be answered in its own form."""
+    """Return the request with its error in the place of its images, to be answered in its own form."""
     return replace(payload, images=(refusal,), options={})
 
 
 def leaving_files(drain_file: Path, pid: int) -> tuple[Path, Path]:
-    """The first is there from when this worker is asked to keep still; it becomes the second when it does."""
+    """Return two files: the first asks this worker to keep still; it becomes the second when the worker does."""
     return drain_file.with_name(f"leaving-{pid}"), drain_file.with_name(f"still-{pid}")
 
 
 def keep_still_if_leaving() -> None:
-    """Of a worker that is to be scaled away: wait to be ended, as long as the second file is there.
+    """Wait to be ended, as long as the second file is there, in a worker that is to be scaled away.
 
     TorchServe ends it in the middle of its batch. Called in the job of a description, which is a batch of its own.
     """

@@ -40,7 +40,7 @@ class Timeouts:
 
 
 def read_timeouts(path: Path) -> Timeouts:
-    """As the archive's `model-config.yaml` says; TorchServe's own where it says nothing that can be read."""
+    """Read the archive's `model-config.yaml`; take TorchServe's own timeouts where it says nothing that can be read."""
     try:
         document = read_yaml(path)
     except ConfigError:  # to be told by whoever reads all of it
@@ -51,12 +51,12 @@ def read_timeouts(path: Path) -> Timeouts:
 
 
 def patience_s(timeout_s: float) -> float:
-    """How long the watchdog waits where TorchServe waits for `timeout_s`."""
+    """Return how long the watchdog waits where TorchServe waits for `timeout_s`."""
     return timeout_s - min(MARGIN * timeout_s, MAX_MARGIN_S)
 
 
 def is_worker() -> bool:
-    """Whether TorchServe started this process to serve a model."""
+    """Return whether TorchServe started this process to serve a model."""
     return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name == WORKER_SCRIPT
 
 
@@ -74,7 +74,7 @@ class WorkerGuard:
 
     @contextmanager
     def load(self, model_dir: Path) -> Iterator[None]:
-        """Around all of a load. Raises VisionServingError alone: of others TorchServe gives no reason.
+        """Guard all of a load. Raises VisionServingError alone: of others TorchServe gives no reason.
 
         A load that failed before fails again only after a pause: TorchServe would start it a dozen times in a minute
         or two, each with a process that imports everything, and with the same reason in the log.
@@ -97,7 +97,7 @@ class WorkerGuard:
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Around all of a batch."""
+        """Guard all of a batch."""
         if self._ends:
             os._exit(1)  # TorchServe answers this batch with 500 at once, and starts another worker
         with self._watch(self._timeouts.response_s):
@@ -118,7 +118,7 @@ class WorkerGuard:
             logger.error("%s; this worker ends, and TorchServe starts another", reason)
 
     def freeze_objects(self) -> None:
-        """What is there now stays: collections of cycles need not look at it again.
+        """Keep what is there now: collections of cycles need not look at it again.
 
         All of PyTorch is some 400,000 objects. A look at them takes 200 ms, in the middle of a batch, and Python puts
         it off until a quarter as many new ones have gathered.
@@ -129,13 +129,13 @@ class WorkerGuard:
             gc.collect()  # of nothing: by what this one finds, Python decides when to do the next one
 
     def limit_memory(self, headroom_mb: int) -> None:
-        """From now on let this process take no more than `headroom_mb` beyond what it holds; 0: whatever there is."""
+        """Let this process take no more than `headroom_mb` beyond what it holds; 0: whatever there is."""
         if self._active and headroom_mb and sys.platform == "linux":
             limit_data(held_bytes() + headroom_mb * MEBI)
 
     @contextmanager
     def _watch(self, timeout_s: float) -> Iterator[None]:
-        """faulthandler's watchdog is a thread of C: it needs no lock of Python's, which whatever hangs may hold."""
+        """Watch with faulthandler's thread of C: it needs no lock of Python's, which whatever hangs may hold."""
         if not self._active:
             yield
             return
@@ -167,7 +167,7 @@ def end_with_server() -> None:
 
 
 def pause_before_failing_again(marker: Path, deadline: float) -> None:
-    """The first time at once, after that not before `deadline` (time.monotonic), unless TorchServe ends."""
+    """Return at once the first time, after that not before `deadline` (time.monotonic), unless TorchServe ends."""
     if not marker.exists():
         with suppress(OSError):  # a folder that cannot be written to: then TorchServe's own pace is kept
             marker.touch()
@@ -178,13 +178,13 @@ def pause_before_failing_again(marker: Path, deadline: float) -> None:
 
 
 def held_bytes() -> int:
-    """What counts towards RLIMIT_DATA: memory that is this process's own to write to, touched or not."""
+    """Return what counts towards RLIMIT_DATA: memory that is this process's own to write to, touched or not."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmData:")[2].split()[0]) * 1024
 
 
 def limit_data(limit: int) -> None:
-    """The soft limit alone, and never above one that is there."""
+    """Set the soft limit alone, and never above one that is there."""
     import resource  # not on every system
 
     limits = resource.getrlimit(resource.RLIMIT_DATA)

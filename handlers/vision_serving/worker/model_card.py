@@ -35,7 +35,7 @@ BLOCK = 1 << 20
 
 
 def is_describe_job(rows: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether TorchServe itself asks (`GET /models/{model}?customized=true`), and not a client by its header.
+    """Return whether TorchServe itself asks (`GET /models/{model}?customized=true`), and not a client by its header.
 
     A describe job comes alone and has no parameters. A client's request always has a `body`, an empty one too; only a
     form can have none.
@@ -49,7 +49,9 @@ def is_describe_job(rows: Sequence[Mapping[str, Any]], headers: Sequence[Mapping
 def build_card(
     folder: Path, config: HandlerConfig, labels: Sequence[str], methods: Sequence[str] = (), device: str | None = None
 ) -> Card:
-    """Of an extracted archive or an export folder. methods: of explanations; device: where a worker runs it.
+    """Build the card of an extracted archive or an export folder.
+
+    methods: of explanations; device: where a worker runs it.
 
     Raises ConfigError for a manifest or verification that cannot be read.
     """
@@ -77,7 +79,10 @@ def build_card(
 
 
 def describe_options(model: type[BaseModel], defaults: Mapping[str, Any], **allowed: Sequence[str]) -> Card:
-    """Each option as JSON Schema has it, with type, bounds and default. allowed: the values of one that has fewer."""
+    """Describe each option as JSON Schema has it, with type, bounds and default.
+
+    allowed: the values of one that has fewer.
+    """
     properties: dict[str, Card] = model.model_json_schema()["properties"]
     for name, values in defaults.items():
         properties[name]["default"] = values
@@ -90,7 +95,7 @@ def describe_options(model: type[BaseModel], defaults: Mapping[str, Any], **allo
 
 
 def read_evidence(folder: Path) -> Card | None:
-    """What `verification.json` says of the artifact, with the timings of the candidate that was chosen."""
+    """Return what `verification.json` says of the artifact, with the timings of the candidate that was chosen."""
     report = read_object(folder / "verification.json")
     evidence = {name: report[name] for name in EVIDENCE if report.get(name) is not None}
     chosen = next((row for row in report.get("candidates", ()) if row["verdict"] == "chosen"), None)
@@ -120,7 +125,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def digest_files(folder: Path) -> dict[str, Card]:
-    """Bytes and SHA-256 of each file by its path, without what Python compiled from them."""
+    """Return bytes and SHA-256 of each file by its path, without what Python compiled from them."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
     return {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest_file(path)}

@@ -17,7 +17,7 @@ DEFAULT_HEADROOM_MB = 4096
 
 
 def configured_threads(model_name: str, version: str) -> ThreadPlan:
-    """As the `config.properties` of the TorchServe that started this process says; elsewhere those of one worker.
+    """Return the threads that the starting TorchServe's `config.properties` gives; elsewhere those of one worker.
 
     TorchServe tells a worker neither their count nor the file, but the file is on the command line of its parent.
     """
@@ -26,14 +26,19 @@ def configured_threads(model_name: str, version: str) -> ThreadPlan:
 
 
 def configured_answer_bytes() -> int:
-    """The longest answer that the TorchServe that started this process takes; a longer one would end its worker."""
+    """Return the longest answer that the TorchServe that started this process takes.
+
+    A longer one would end its worker.
+    """
     path = server_config_path()
     properties = {} if path is None else read_properties(path.read_text(encoding="utf-8"))
     return int(properties.get("max_response_size", DEFAULT_ANSWER_BYTES))
 
 
 def read_threads(properties_text: str, model_name: str, version: str) -> ThreadPlan:
-    """Of each worker of a model, on this machine: `threads` in the `models` JSON, which is ours; else a fair share.
+    """Read the threads of each worker on this machine: `threads` in the `models` JSON, which is ours.
+
+    Else a fair share.
 
     Raises ConfigError for `threads` that is not a number above 0.
     """
@@ -45,13 +50,15 @@ def read_threads(properties_text: str, model_name: str, version: str) -> ThreadP
 
 
 def configured_headroom_mb(model_name: str, version: str) -> int:
-    """As the `config.properties` of the TorchServe that started this process says; elsewhere DEFAULT_HEADROOM_MB."""
+    """Return the headroom that the starting TorchServe's `config.properties` gives; elsewhere DEFAULT_HEADROOM_MB."""
     path = server_config_path()
     return read_headroom_mb("" if path is None else path.read_text(encoding="utf-8"), model_name, version)
 
 
 def read_headroom_mb(properties_text: str, model_name: str, version: str) -> int:
-    """`memory_headroom_mb` in the `models` JSON, which is ours: MiB that a worker may take beyond what its model needs.
+    """Read `memory_headroom_mb` in the `models` JSON, which is ours.
+
+    MiB that a worker may take beyond its model's need.
 
     0: no limit. Raises ConfigError for what is no number from 0.
     """
@@ -63,7 +70,7 @@ def read_headroom_mb(properties_text: str, model_name: str, version: str) -> int
 
 
 def server_config_path() -> Path | None:
-    """The `--ts-config` file of the TorchServe frontend that is this process's parent."""
+    """Return the `--ts-config` file of the TorchServe frontend that is this process's parent."""
     parent = psutil.Process().parent()
     command: list[str] = [] if parent is None else parent.cmdline()
     if parent is None or "org.pytorch.serve.ModelServer" not in command or "-f" not in command:
@@ -72,7 +79,10 @@ def server_config_path() -> Path | None:
 
 
 def read_workers(properties_text: str, model_name: str, version: str) -> int:
-    """`minWorkers` in the `models` JSON, 1 where it names only the version; else `default_workers_per_model`, or 1."""
+    """Read `minWorkers` in the `models` JSON, 1 where it names only the version.
+
+    Else `default_workers_per_model`, or 1.
+    """
     found = read_model(properties_text, model_name).get(version)
     if found is None:
         return int(read_properties(properties_text).get("default_workers_per_model", 1))
@@ -80,18 +90,18 @@ def read_workers(properties_text: str, model_name: str, version: str) -> int:
 
 
 def read_batch_size(properties_text: str, model_name: str) -> int | None:
-    """`batchSize` of a model (its largest version) in the `models` JSON, None where it names none."""
+    """Read `batchSize` of a model (its largest version) in the `models` JSON, None where it names none."""
     found = read_model(properties_text, model_name).values()
     return max((int(version["batchSize"]) for version in found if "batchSize" in version), default=None)
 
 
 def read_model(properties_text: str, model_name: str) -> dict[str, dict[str, Any]]:
-    """What the `models` JSON says of a model, by version. Raises ConfigError where it is no JSON."""
+    """Return what the `models` JSON says of a model, by version. Raises ConfigError where it is no JSON."""
     return read_models(properties_text).get(model_name, {})
 
 
 def read_models(properties_text: str) -> Models:
-    """All of the `models` JSON. Raises ConfigError where it is no JSON."""
+    """Return all of the `models` JSON. Raises ConfigError where it is no JSON."""
     try:
         models: Models = json.loads(read_properties(properties_text).get("models", "{}"))
     except json.JSONDecodeError as error:
@@ -100,7 +110,7 @@ def read_models(properties_text: str) -> Models:
 
 
 def read_properties(text: str) -> dict[str, str]:
-    """A Java properties file: comments, `key=value`, lines continued with a backslash."""
+    """Return a Java properties file: comments, `key=value`, lines continued with a backslash."""
     values: dict[str, str] = {}
     lines = [line for line in text.split("\n") if not line.lstrip().startswith(("#", "!"))]
     for line in "\n".join(lines).replace("\\\n", "").split("\n"):

@@ -42,7 +42,7 @@ class Archive:
 
     @cached_property
     def identity(self) -> tuple[str, str]:
-        """Model name and version. Raises ConfigError for a manifest without."""
+        """Return model name and version. Raises ConfigError for a manifest without."""
         model = self.manifest["model"]
         return str(model["modelName"]), str(model.get("modelVersion", ""))
 
@@ -93,7 +93,10 @@ def _digest(data: Data, entry: Entry) -> str:
 
 
 def check_archive(path: Path) -> tuple[str, str]:
-    """Its model name and version. Raises ConfigError when a file is not a model archive, or an entry is damaged."""
+    """Return its model name and version.
+
+    Raises ConfigError when a file is not a model archive, or an entry is damaged.
+    """
     return open_archive(path).identity
 
 

@@ -45,7 +45,7 @@ def check_ours(archive: Archive) -> None:
 
 
 def find_other_form(archive: Archive) -> str | None:
-    """What is not byte for byte as our writer writes it: an order, a time, a mode, a compression."""
+    """Return what is not byte for byte as our writer writes it: an order, a time, a mode, a compression."""
     names = list(archive.entries)
     if names != sorted(names):
         return "its entries are not in the order of their names; it was not written by build_model.py"
@@ -89,7 +89,7 @@ def find_bad_manifest(archive: Archive) -> str | None:
 
 
 def find_bad_code(archive: Archive) -> str | None:
-    """Parsed, never run."""
+    """Find code that does not parse. It is never run."""
     handler = archive.manifest["model"]["handler"]
     if handler not in archive.entries:
         return f"the handler {handler} is missing, which {MANIFEST} names"
@@ -123,7 +123,7 @@ def find_bad_config(archive: Archive) -> str | None:
 
 
 def read_config(archive: Archive) -> HandlerConfig:
-    """The `handler` section. Raises ConfigError."""
+    """Return the `handler` section. Raises ConfigError."""
     if CONFIG not in archive.entries:
         raise ConfigError(f"{CONFIG} is missing")
     try:
@@ -142,7 +142,7 @@ def read_config(archive: Archive) -> HandlerConfig:
 
 
 def load_plain_yaml(content: bytes) -> Any:
-    """Without aliases, a few lines of which stand for more than memory holds. Raises ValueError."""
+    """Load without aliases, a few lines of which stand for more than memory holds. Raises ValueError."""
     document = load_yaml(content)
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, yaml.SafeLoader)):
         raise ValueError("it has an alias, and ours never have")
@@ -162,7 +162,7 @@ def find_bad_labels(archive: Archive) -> str | None:
 
 
 def find_bad_artifact(archive: Archive) -> str | None:
-    """Missing, or not the one that was verified."""
+    """Find one that is missing, or not the one that was verified."""
     config = read_config(archive)
     names = select_artifact(archive.digests, config.artifact)
     if not names or (config.artifact not in names and not names[0].startswith(f"{config.artifact}/")):

@@ -25,13 +25,13 @@ class Difference:
 
 
 def list_contents(archive: Archive) -> list[Values]:
-    """Name, bytes and SHA-256 of each file, as they lie."""
+    """List name, bytes and SHA-256 of each file, as they lie."""
     files = (entry for entry in archive.entries.values() if not entry.is_folder)
     return [{"name": entry.name, "bytes": entry.size, "sha256": archive.digests[entry.name]} for entry in files]
 
 
 def find_changes(before: Archive, after: Archive) -> list[Difference]:
-    """Every file that differs, and of those that people read the values that do."""
+    """Return every file that differs, and of those that people read the values that do."""
     names = sorted((before.digests.keys() | after.digests.keys()) - {DIGESTS})
     changed = [name for name in names if before.digests.get(name) != after.digests.get(name)]
     files = [Difference("file", name, before.digests.get(name), after.digests.get(name)) for name in changed]
@@ -85,7 +85,7 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _evidence(archive: Archive) -> Values:
-    """The part of a verification that a model card shows."""
+    """Return the part of a verification that a model card shows."""
     report = _read(archive, VERIFICATION)
     shown = (
         "passed",

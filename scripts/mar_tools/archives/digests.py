@@ -8,7 +8,10 @@ from vision_serving.config import HandlerConfig
 
 
 def select_artifact(names: Iterable[str], artifact: str) -> list[str]:
-    """Those of the artifact among all files, sorted: a file with its siblings of the same stem, or all in a folder."""
+    """Return those of the artifact among all files, sorted.
+
+    A file with its siblings of the same stem, or all in a folder.
+    """
     known = [PurePosixPath(name) for name in names]
     inside = [path for path in known if PurePosixPath(artifact) in path.parents]
     stem = f"{PurePosixPath(artifact).stem}."
@@ -17,7 +20,7 @@ def select_artifact(names: Iterable[str], artifact: str) -> list[str]:
 
 
 def combine_digests(digests: Mapping[str, str]) -> str:
-    """Of files by their names, in this order. digests: SHA-256, in hexadecimal."""
+    """Combine digests of files by their names, in this order. digests: SHA-256, in hexadecimal."""
     combined = hashlib.sha256()
     for name, digest in digests.items():
         combined.update(name.encode() + b"\0")
@@ -26,7 +29,10 @@ def combine_digests(digests: Mapping[str, str]) -> str:
 
 
 def digest_config(config: HandlerConfig, labels: bytes) -> str:
-    """Of what decides, beside the artifact, which answer an archive gives: its `handler` section and labels file."""
+    """Digest what decides, beside the artifact, which answer an archive gives.
+
+    Its `handler` section and labels file.
+    """
     digest = hashlib.sha256(config.model_dump_json().encode())
     digest.update(labels)
     return digest.hexdigest()

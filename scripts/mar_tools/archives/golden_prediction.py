@@ -45,7 +45,7 @@ class Golden(StrictModel):
     least_iou: float
 
     def find_differences(self, answer: Mapping[str, Any]) -> list[str]:
-        """What is wrong with the JSON body of an answer, nothing where it is right."""
+        """Return what is wrong with the JSON body of an answer, nothing where it is right."""
         try:
             if self.score_threshold is None:
                 found = [GoldenEntry(class_id=each["class_id"], score=each["score"]) for each in answer["classes"]]
@@ -59,7 +59,7 @@ class Golden(StrictModel):
             return [f"expected {'classes' if self.score_threshold is None else 'detections'}, got {str(answer)[:200]}"]
 
     def _compare_classes(self, found: Sequence[GoldenEntry]) -> Iterator[str]:
-        """A class that only one side names scores on the other at most what the last one there does."""
+        """Yield a problem where a class that only one side names scores more on the other than the last one there."""
         sides = [{each.class_id: each.score for each in side} for side in (self.found, found)]
         least = [min(side.values(), default=0.0) for side in sides]
         for class_id in sorted(sides[0].keys() | sides[1].keys()):
@@ -73,7 +73,9 @@ class Golden(StrictModel):
                 yield f"class {class_id}: expected a score of {_show(expected, least[0])}, got {_show(got, least[1])}"
 
     def _compare_boxes(self, found: Sequence[GoldenEntry]) -> Iterator[str]:
-        """Boxes that rounding cannot take below the threshold must have a partner on the other side."""
+        """Yield a problem where a box that rounding cannot take below the threshold has no partner on
+        the other side.
+        """
         yield from (f"expected {_describe(box)}, got none such" for box in self._unpaired(self.found, found))
         yield from (f"got {_describe(box)}, which was not expected" for box in self._unpaired(found, self.found))
 

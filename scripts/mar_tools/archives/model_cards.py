@@ -30,7 +30,7 @@ def read_card(archive: Path) -> Card:
 
 
 def card_table(card: Card) -> Table:
-    """One line for each of SHOWN that the card has something to say of; `--json` has the rest."""
+    """Return one line for each of SHOWN that the card has something to say of; `--json` has the rest."""
     table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -93,7 +93,7 @@ def _value(value: object) -> str:
 
 
 def _files(card: Card) -> str:
-    """Of the artifact: a file with its siblings of the same stem, or all in a folder."""
+    """Return the files of the artifact: a file with its siblings of the same stem, or all in a folder."""
     stem = str(card["artifact"]).rpartition(".")[0] or str(card["artifact"])
     own = {name: file for name, file in card["files"].items() if name.startswith((f"{stem}.", f"{stem}/"))}
     return "\n".join(f"{name} {file['bytes']:,} bytes, SHA-256\n{file['sha256']}" for name, file in own.items())

@@ -44,7 +44,7 @@ TORCHSCRIPT = re.compile(
 
 
 def find_pickle(name: str, data: bytes) -> str | None:
-    """What is wrong with a file, as the end of a sentence; None where no pickle is found."""
+    """Return what is wrong with a file, as the end of a sentence; None where no pickle is found."""
     if PurePosixPath(name).suffix.lower() in SUFFIXES:
         return f"{name} is a pickle by its name, or may hold one"
     if zipfile.is_zipfile(io.BytesIO(data)):
@@ -54,7 +54,7 @@ def find_pickle(name: str, data: bytes) -> str | None:
 
 
 def list_imports(data: bytes) -> list[str] | None:
-    """What its pickles import, "module name" each; None where it is not a pickle.
+    """Return what its pickles import, "module name" each; None where it is not a pickle.
 
     Weights may begin as one does: it is one when it ends where the file does, or imports something.
     """
@@ -74,7 +74,7 @@ def list_imports(data: bytes) -> list[str] | None:
 
 
 def _read_imports(stream: io.BytesIO) -> Iterator[str]:
-    """Of one pickle; what it imports comes before what is wrong with the rest of it."""
+    """Yield the imports of one pickle; what it imports comes before what is wrong with the rest of it."""
     strings: list[str] = []
     for count, (operation, argument) in enumerate(_read_operations(stream)):
         if isinstance(argument, str) and operation.name not in IMPORTS:
@@ -89,7 +89,10 @@ def _read_imports(stream: io.BytesIO) -> Iterator[str]:
 
 
 def _read_operations(stream: io.BytesIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
-    """Of one pickle. A line that only an unpickler understands, as that of the integer 0x10, is passed over."""
+    """Yield the operations of one pickle.
+
+    A line that only an unpickler understands, for example the integer 0x10, is passed over.
+    """
     while True:
         place = stream.tell()
         try:

@@ -61,7 +61,7 @@ def _read_keys(config: Path, value: str) -> "Keys":
 
 
 def check_served(path: Path, policy: ArchivePolicy) -> Archive:
-    """What TorchServe may be given. Raises ConfigError for all else, with its reason."""
+    """Return what TorchServe may be given. Raises ConfigError for all else, with its reason."""
     archive = verify_archive(path) if policy.taken == "ours" else open_archive(path)
     if archive.is_ours and policy.taken != "ours":
         check_ours(archive)
@@ -76,7 +76,7 @@ def check_served(path: Path, policy: ArchivePolicy) -> Archive:
 
 
 def check_registered(config: Path, name: str) -> None:
-    """Of an archive that a running server is asked to register. Raises ConfigError.
+    """Check an archive that a running server is asked to register. Raises ConfigError.
 
     One that is not in the store is left to TorchServe to refuse, unless only signed ones are served.
     """
@@ -91,7 +91,7 @@ def check_registered(config: Path, name: str) -> None:
 
 
 def _check_owner(path: Path) -> None:
-    """What was checked is what is loaded only where nobody else can change it in between."""
+    """Check the owner: what was checked is what is loaded only where nobody else can change it in between."""
     found = path.stat()
     if found.st_uid not in (os.getuid(), 0):
         raise ConfigError(f"{path}: owned by another user, who could change it after its signature was checked")

@@ -36,7 +36,7 @@ class Signature(StrictModel):
 
     @property
     def statement(self) -> bytes:
-        """What is signed."""
+        """Return what is signed."""
         said = {"model": self.model, "sha256": self.sha256, "version": self.version}
         return DOMAIN + orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
 
@@ -46,7 +46,7 @@ def signature_path(archive: Path) -> Path:
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """SHA-256 of the key in its standard encoding."""
+    """Return the SHA-256 of the key in its standard encoding."""
     encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return f"sha256:{hashlib.sha256(encoded).hexdigest()}"
 
@@ -107,7 +107,7 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
 
 
 def read_public_keys(paths: Iterable[Path]) -> dict[str, Ed25519PublicKey]:
-    """By their ids. Raises ConfigError."""
+    """Read keys by their ids. Raises ConfigError."""
     keys = (read_public_key(path) for path in paths)
     return {key_id(key): key for key in keys}
 

@@ -41,7 +41,7 @@ def local_header(entry: Stored) -> bytes:
 
 
 def directory(entries: Iterable[Stored]) -> bytes:
-    """What follows the last entry: the central directory and the end record."""
+    """Return what follows the last entry: the central directory and the end record."""
     records, offset = [], 0
     for entry in entries:
         name = entry.name.encode()
@@ -58,7 +58,7 @@ def _flags(name: bytes) -> int:
 
 
 def encode_archive(contents: Mapping[str, bytes]) -> Iterator[bytes]:
-    """The bytes of an archive, piece by piece. contents: by name."""
+    """Yield the bytes of an archive, piece by piece. contents: by name."""
     entries = [Stored(name, len(contents[name]), zlib.crc32(contents[name])) for name in sorted(contents)]
     for entry in entries:
         yield local_header(entry)

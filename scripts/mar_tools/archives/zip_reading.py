@@ -60,7 +60,10 @@ Data = memoryview
 
 
 def read_entries(data: Data) -> list[Entry]:
-    """All entries, as they lie. Raises ZipError. Their bytes are not read: read_blocks does, and compares the CRC."""
+    """Return all entries, as they lie. Raises ZipError.
+
+    Their bytes are not read: read_blocks does, and compares the CRC.
+    """
     count, begin, end = _find_directory(data)
     entries: list[Entry] = []
     position, place = begin, 0
@@ -77,7 +80,7 @@ def read_entries(data: Data) -> list[Entry]:
 
 
 def _find_directory(data: Data) -> tuple[int, int, int]:
-    """How many entries, and where their directory begins and ends."""
+    """Return how many entries, and where their directory begins and ends."""
     if not data:
         raise ZipError("it is empty")
     end = len(data) - END_RECORD.size
@@ -104,7 +107,7 @@ def _find_directory(data: Data) -> tuple[int, int, int]:
 
 
 def _read_entry(data: Data, position: int, place: int, begin: int, end: int) -> tuple[int, int, Entry]:
-    """The next one of the directory, and where the one after it is, in the directory and in the file."""
+    """Return the next one of the directory, and where the one after it is, in the directory and in the file."""
     if position + CENTRAL_HEADER.size > end:
         raise ZipError("its directory is cut")
     central = CENTRAL_HEADER.unpack(data[position : position + CENTRAL_HEADER.size])
@@ -203,7 +206,7 @@ def _check_extras(name: str, extra: bytes) -> None:
 
 
 def _check_names(entries: list[Entry]) -> None:
-    """Each stays within the folder that it is extracted to, and no two are one file on any file system."""
+    """Check that each stays within the folder that it is extracted to, and no two are one file on any file system."""
     seen: dict[str, str] = {}
     for entry in entries:
         name = entry.name.removesuffix("/")
@@ -238,7 +241,7 @@ def _check_sizes(entries: list[Entry]) -> None:
 
 
 def read_blocks(data: Data, entry: Entry) -> Iterator[bytes | memoryview]:
-    """Its bytes. Raises ZipError at the end where they are not those that its size and CRC were written for."""
+    """Yield its bytes. Raises ZipError at the end where they are not those that its size and CRC were written for."""
     crc = total = 0
     for block in _extract(data, entry):
         crc, total = zlib.crc32(block, crc), total + len(block)

@@ -56,12 +56,14 @@ class Progress:
         self._done += 1
 
     def skip(self, steps: int) -> None:
-        """So many that were expected will not come."""
+        """Skip so many that were expected and will not come."""
         self._total -= steps
 
 
 def build_candidates(recipe: Recipe, exports: Path, options: BuildOptions, announce: Announce) -> list[Candidate]:
-    """A row for every candidate that the recipe leaves, and one for eager fp32; the fastest that passed is chosen.
+    """Return a row for every candidate that the recipe leaves, and one for eager fp32.
+
+    The fastest that passed is chosen.
 
     They are written to `exports/<name>/candidates.json` and into the verification.json of the chosen export.
     Raises BackendError when the recipe leaves none, ConfigError when the reference cannot be had.
@@ -87,7 +89,10 @@ def folder_of(row: Candidate, recipe: Recipe, exports: Path) -> Path:
 
 
 def build_reference(recipe: Recipe, exports: Path, options: BuildOptions, progress: Progress) -> Candidate:
-    """The row of eager fp32 on the device, which the others are timed against; verified against it on the CPU."""
+    """Return the row of eager fp32 on the device, which the others are timed against.
+
+    Verified against it on the CPU.
+    """
     (exports / recipe.name).mkdir(parents=True, exist_ok=True)
     row = None
     for device_type in dict.fromkeys(("cpu", options.device_type)):
@@ -103,7 +108,7 @@ def build_reference(recipe: Recipe, exports: Path, options: BuildOptions, progre
 def try_candidates(
     recipe: Recipe, pairs: Sequence[Pair], exports: Path, options: BuildOptions, progress: Progress
 ) -> list[Candidate]:
-    """In order, until the budget is used up; the first one always."""
+    """Try them in order, until the budget is used up; the first one always."""
     rows: list[Candidate] = []
     started = time.monotonic()
     for pair in pairs:
@@ -120,7 +125,10 @@ def try_candidates(
 def time_rows(
     rows: Sequence[Candidate], recipe: Recipe, exports: Path, options: BuildOptions, progress: Progress
 ) -> list[Candidate]:
-    """The same rows, those that passed with their figures; one that is lost on the way has failed. rows[0]: eager."""
+    """Return the same rows, those that passed with their figures; one that is lost on the way has failed.
+
+    Rows[0]: eager.
+    """
     passed = {folder_of(row, recipe, exports): row for row in rows if row.verdict == "verified"}
     progress.skip((len(rows) - len(passed)) * (1 + options.rounds))
     images = recipe.verification.images
@@ -148,7 +156,7 @@ def with_timing(row: Candidate, timing: Timing) -> Candidate:
 
 
 def judge(rows: Sequence[Candidate], eager_may_be_chosen: bool) -> list[Candidate]:
-    """rows[0]: eager fp32, which is no candidate where the recipe asks for something else."""
+    """Judge the rows. rows[0]: eager fp32, which is no candidate where the recipe asks for something else."""
     eager, *others = rows
     if eager.verdict == "verified" and not eager_may_be_chosen:
         eager = replace(eager, verdict="reference")

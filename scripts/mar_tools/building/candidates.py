@@ -45,12 +45,12 @@ class Candidate:
 
     @property
     def rate(self) -> float:
-        """Images per second at the largest batch, 0 where it was not timed."""
+        """Return images per second at the largest batch, 0 where it was not timed."""
         return self.images_per_s[max(self.images_per_s, key=int)] if self.images_per_s else 0.0
 
 
 def mark_fastest(rows: Sequence[Candidate]) -> list[Candidate]:
-    """The same rows, the fastest of those that passed marked as chosen."""
+    """Return the same rows, the fastest of those that passed marked as chosen."""
     passed = [row for row in rows if row.verdict == "verified"]
     # Groups are timed one after the other: the factor over the eager fp32 of the same group is the fairer measure.
     by_speedup = all(row.speedup is not None for row in passed)
@@ -67,6 +67,6 @@ def write_candidates(rows: Sequence[Candidate], path: Path) -> None:
 
 
 def record_candidates(rows: Sequence[Candidate], export: Path) -> None:
-    """Into the `verification.json` of an export, so that its archive says what it was chosen from."""
+    """Record them in the `verification.json` of an export, so that its archive says what it was chosen from."""
     report = {**read_report(export), "candidates": [asdict(row) for row in rows]}
     (export / "verification.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))

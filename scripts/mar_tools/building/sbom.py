@@ -17,7 +17,7 @@ SEPARATORS = re.compile(r"[-_.]+")
 
 @cache
 def describe_environment() -> bytes:
-    """JSON, of all packages that are installed here, and of Python."""
+    """Describe as JSON all packages that are installed here, and Python."""
     # Not of sys.path, which setuptools extends by its own copies of packages as soon as something imports it.
     parts = distributions(path=site.getsitepackages())
     found = {_normal(part.metadata["Name"]): part for part in parts if part.metadata["Name"]}

@@ -24,7 +24,7 @@ Show = Callable[[Candidate], float | None]
 
 
 def candidate_table(rows: Sequence[Candidate], task: Task) -> Group:
-    """The chosen one first, then by speed; below why others were rejected, failed or were not tried."""
+    """Return the chosen one first, then by speed; below why others were rejected, failed or were not tried."""
     tried = [row for row in rows if row.verdict != "not tried"]
     ordered = sorted(tried, key=lambda row: (ORDER.index(row.verdict), -row.rate))
     columns = {title: [_number(show(row)) for row in ordered] for title, show in figures(rows, task).items()}
@@ -44,7 +44,7 @@ def candidate_table(rows: Sequence[Candidate], task: Task) -> Group:
 
 
 def describe_preprocessing(config: PreprocessingConfig) -> str:
-    """In one line: what the model gets to see is the commonest mistake, and `auto` chose it."""
+    """Describe it in one line: what the model gets to see is the commonest mistake, and `auto` chose it."""
     parts = [f"{config.resize.mode} {config.resize.size}", config.interpolation]
     if config.crop is not None:
         parts.append(f"crop {config.crop}")
@@ -54,7 +54,7 @@ def describe_preprocessing(config: PreprocessingConfig) -> str:
 
 
 def figures(rows: Sequence[Candidate], task: Task) -> dict[str, Show]:
-    """The columns with numbers: heading -> what stands there."""
+    """Return the columns with numbers: heading -> what stands there."""
     agreement, accuracy = AGREEMENT[task], ACCURACY[task]
     sizes = sorted({int(size) for row in rows for size in row.images_per_s})
     return {
@@ -77,7 +77,7 @@ def _rate_at(batch_size: int) -> Show:
 
 
 def _number(value: float | None) -> str:
-    """Three digits that count: 0.123, 12.3, 1234."""
+    """Return three digits that count: 0.123, 12.3, 1234."""
     if value is None:
         return ""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

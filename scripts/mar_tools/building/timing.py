@@ -45,7 +45,7 @@ class Timing:
     speedup: float | None = None
 
     def images_per_s(self) -> dict[str, float]:
-        """Medians over the rounds; nothing for an export that was lost on the way."""
+        """Return medians over the rounds; nothing for an export that was lost on the way."""
         if self.problem:
             return {}
         return {str(size): float(f"{statistics.median(rates):.4g}") for size, rates in self.rates.items()}
@@ -67,7 +67,10 @@ class TimingPlan:
 def time_exports(
     sizes: Mapping[Path, float], baseline: Path, plan: TimingPlan, memory_bytes: float
 ) -> dict[Path, Timing]:
-    """sizes: bytes of each export's artifact, the baseline's too. The speedups are over the baseline, in each group."""
+    """Time exports. sizes: bytes of each artifact, the baseline's too.
+
+    The speedups are over the baseline, in each group.
+    """
     timings: dict[Path, Timing] = {}
     for group in group_by_memory(sizes, baseline, memory_bytes):
         timed = time_group(group, plan)
@@ -78,7 +81,10 @@ def time_exports(
 
 
 def group_by_memory(sizes: Mapping[Path, float], baseline: Path, memory_bytes: float) -> list[list[Path]]:
-    """All in one group where they fit into half the memory together; else as many as fit, each with the baseline."""
+    """Return all in one group where they fit into half the memory together.
+
+    Else as many as fit, each with the baseline.
+    """
     needs = {folder: PROCESS_BYTES + COPIES * size for folder, size in sizes.items()}
     room = MEMORY_SHARE * memory_bytes - needs[baseline]
     groups: list[list[Path]] = [[]]
@@ -106,7 +112,7 @@ def time_group(folders: Sequence[Path], plan: TimingPlan) -> dict[Path, Timing]:
 
 
 def contenders(timings: Mapping[Path, Timing], baseline: Path, batch_size: int) -> list[Path]:
-    """Who gets another round: the baseline, and whoever was not lost and can still be the fastest."""
+    """Return the ones that get another round: the baseline, and any that was not lost and can still be the fastest."""
     healthy = {folder: timing for folder, timing in timings.items() if not timing.problem}
     rates = {folder: statistics.median(timing.rates[batch_size]) for folder, timing in healthy.items() if timing.rates}
     enough = CONTENDER_SHARE * max(rates.values(), default=0.0)
@@ -114,7 +120,7 @@ def contenders(timings: Mapping[Path, Timing], baseline: Path, batch_size: int) 
 
 
 def load(folder: Path, worker: TimingWorker, timing: Timing, plan: TimingPlan) -> None:
-    """And run every batch size once: the first batch of each may compile or allocate."""
+    """Load, and run every batch size once: the first batch of each may compile or allocate."""
     try:
         job = TimingJob(folder=folder, images=plan.images)
         timing.load_s = round(worker.ask(job.model_dump(mode="json"))["load_s"], 3)
@@ -134,7 +140,7 @@ def run_round(worker: TimingWorker, timing: Timing, plan: TimingPlan) -> None:
 
 
 def speedup(timing: Timing, baseline: Timing, batch_size: int) -> float | None:
-    """Of the medians over the rounds; None where one of them was lost."""
+    """Return the ratio of the medians over all rounds; None where one of them was lost."""
     if timing.problem or baseline.problem:
         return None
     own, base = (statistics.median(side.rates[batch_size]) for side in (timing, baseline))

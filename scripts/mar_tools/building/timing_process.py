@@ -41,7 +41,10 @@ def main() -> None:
 
 
 def own_output() -> TextIO:
-    """The pipe to the parent, which nothing else can write into: libraries print to standard output as they please."""
+    """Return the pipe to the parent, which nothing else can write into.
+
+    Libraries print to standard output as they please.
+    """
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(line_buffering=True)  # the process is killed at the end, with what was not written yet
@@ -54,7 +57,7 @@ def answer(answers: TextIO, **values: Any) -> None:
 
 
 def measure_round(handler: VisionHandler, payloads: Sequence[Payload], asked: Round) -> float:
-    """Images per second: the median over passes. Every pass, of every candidate, is over the same images.
+    """Return images per second: the median over passes. Every pass, of every candidate, is over the same images.
 
     One batch goes first and is not counted: caches and clocks are those of whoever had the turn before.
     """
@@ -70,14 +73,17 @@ def measure_round(handler: VisionHandler, payloads: Sequence[Payload], asked: Ro
 
 
 def split_batches(payloads: Sequence[Payload], batch_size: int) -> list[list[Payload]]:
-    """All payloads in full batches; the first ones again where the last batch has room."""
+    """Return all payloads in full batches; the first ones again where the last batch has room."""
     count = -(-len(payloads) // batch_size) * batch_size
     endless = (payloads[index % len(payloads)] for index in range(count))
     return [list(islice(endless, batch_size)) for _ in range(count // batch_size)]
 
 
 def answer_batch(handler: VisionHandler, batch: Sequence[Payload]) -> None:
-    """Encoded images -> JSON bytes. Raises VisionServingError for other answers: fast ones look well in a table."""
+    """Turn encoded images into JSON bytes.
+
+    Raises VisionServingError for other answers: fast ones look well in a table.
+    """
     for response in [encode_response(outcome) for outcome in handler.predict(batch)]:
         if response.status != 200:
             raise VisionServingError(f"answered {response.status} to an image: {response.body[:200].decode()}")

@@ -69,7 +69,7 @@ class TimingWorker:
 
 @contextmanager
 def start_worker(log: Path, timeout_s: float) -> Iterator[TimingWorker]:
-    """log: what the process says is added there."""
+    """Start a process. log: what it says is added there."""
     command = python_command("mar_tools.building.timing_process")
     pipe = subprocess.PIPE
     with (

@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def perform(trial: Trial) -> TrialResult:
-    """Why there is no verification report, in one line; empty where there is one."""
+    """Return why there is no verification report, in one line; empty where there is one."""
     try:
         export_and_verify(trial)
     except MissingPackageError as error:

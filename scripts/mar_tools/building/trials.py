@@ -59,7 +59,7 @@ def new_trial(recipe: Recipe, exports: Path, pair: tuple[str, Precision], device
 
 
 def run_trial(trial: Trial, timeout_s: float) -> Candidate:
-    """The row of a candidate: verified, rejected or failed. The process's output is in `<export>.log`."""
+    """Return the row of a candidate: verified, rejected or failed. The process's output is in `<export>.log`."""
     with tempfile.TemporaryDirectory(prefix="trial-") as exchange:
         (Path(exchange) / TRIAL).write_text(trial.model_dump_json(by_alias=True), encoding="utf-8")
         command = python_command("mar_tools.building.trial_process", exchange)
@@ -80,13 +80,13 @@ def log_of(folder: Path) -> Path:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """What a process that was killed in the middle of an export leaves beside its folder."""
+    """Remove what a process that was killed in the middle of an export leaves beside its folder."""
     for unfinished in folder.parent.glob(f".{folder.name}-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def read_row(trial: Trial, build_s: float) -> Candidate:
-    """What the export folder says."""
+    """Return what the export folder says."""
     report = read_report(trial.folder)
     config = read_handler_config(trial.folder / "model-config.yaml")
     size = sum(file.stat().st_size for file in artifact_files(trial.folder, config.artifact))

@@ -34,7 +34,7 @@ class Calibration:
 
     @cached_property
     def batches(self) -> list[Tensor]:
-        """uint8 (1, H, W, 3) each, as they would be served."""
+        """Return uint8 (1, H, W, 3) each, as they would be served."""
         encoded = load_encoded_images(self.images, self.count, split="calibration")
         decoded = (decode_image(data, ImageLimits(), self.colours) for data in encoded)
         return [preprocess_images([image], self.preprocessing).pixels for image in decoded]
@@ -79,7 +79,10 @@ def check_layer_names(named: Sequence[str], layers: Sequence[str]) -> None:
 
 
 def float_layer_choices(layers: Sequence[str]) -> Iterator[list[str]]:
-    """Nothing, the last layer, then as many of the first and of the last: 1, 2, 4, at most a quarter of all each."""
+    """Yield nothing, the last layer, then as many of the first and of the last.
+
+    1, 2, 4, at most a quarter of all each.
+    """
     yield []
     if len(layers) > 1:
         yield [layers[-1]]
@@ -90,7 +93,7 @@ def float_layer_choices(layers: Sequence[str]) -> Iterator[list[str]]:
 
 
 def outputs_snr_db(expected: Sequence[dict[str, Tensor]], found: Sequence[dict[str, Tensor]]) -> float:
-    """The worst signal-to-noise ratio over images: of the logits, or of a detector's sorted scores."""
+    """Return the worst signal-to-noise ratio over images: of the logits, or of a detector's sorted scores."""
     return min(
         signal_to_noise_db(_telling(reference), _telling(outputs))
         for reference, outputs in zip(expected, found, strict=True)

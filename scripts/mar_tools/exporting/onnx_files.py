@@ -28,7 +28,7 @@ class ModelInput:
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """The model with its external weights, in an opset that our stages have, too."""
+    """Return the model with its external weights, in an opset that our stages have, too."""
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; `file` is looked up beside the recipe")
     try:
@@ -64,7 +64,7 @@ def read_input(model: onnx.ModelProto, path: Path) -> ModelInput:
 
 
 def dims_of(value: onnx.ValueInfoProto) -> list[int | None] | None:
-    """The sizes of a value, None where one is open; None when not even their number is known."""
+    """Return the sizes of a value, None where one is open; None when not even their number is known."""
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return None
@@ -119,7 +119,10 @@ def make_batch_dynamic(model: onnx.ModelProto, path: Path) -> None:
 
 
 def find_external_weights(path: Path) -> list[Path]:
-    """The files with weights that an ONNX file refers to, all beside it. Raises ConfigError where they are not."""
+    """Return the files with weights that an ONNX file refers to, all beside it.
+
+    Raises ConfigError where they are not.
+    """
     model = onnx.load(path, load_external_data=False)
     entries = (entry for weight in model.graph.initializer for entry in weight.external_data)
     locations = {entry.value for entry in entries if entry.key == "location"}

@@ -35,7 +35,9 @@ EXAMPLE_SIZE = 12  # of dimensions that a model leaves open; above every index t
 def wrap_onnx(
     onnx_file: Path, preprocessing: PreprocessingConfig, task: Task, output_format: OutputFormat
 ) -> onnx.ModelProto:
-    """`pixels` uint8 (N, H, W, 3) -> `logits` (N, C), or `boxes` (N, Q, 4) and `scores` (N, Q, C); N is dynamic.
+    """Wrap it: `pixels` uint8 (N, H, W, 3) -> `logits` (N, C), or `boxes` (N, Q, 4) and `scores` (N, Q, C).
+
+    N is dynamic.
 
     Raises ConfigError for a file that is no model, an input that is no float RGB image or of another size than
     `preprocessing` makes, a batch that the graph itself fixes, and outputs that are not of `output_format`.
@@ -60,7 +62,7 @@ def wrap_onnx(
 
 
 def find_values(model: onnx.ModelProto, decoder: OutputDecoder, path: Path) -> list[str]:
-    """The names of the model's outputs that the decoder reads, as `OutputDecoder.read_values` finds them."""
+    """Return the names of the model's outputs that the decoder reads, as `OutputDecoder.read_values` finds them."""
     outputs = [output.name for output in model.graph.output]
     names, index = NAMED_VALUES.get(decoder.format), decoder.output.index
     found: list[str] = []
@@ -108,7 +110,7 @@ class OutputStage(nn.Module):
         return tuple(self._decode(images, values).values())
 
     def names_of(self, images: Tensor, *values: Tensor) -> list[str]:
-        """The names of the outputs, in order. Raises ConfigError when the decoder refuses the shapes."""
+        """Return the names of the outputs, in order. Raises ConfigError when the decoder refuses the shapes."""
         return list(self._decode(images, values))
 
     def _decode(self, images: Tensor, values: tuple[Tensor, ...]) -> dict[str, Tensor]:
@@ -129,7 +131,7 @@ def export_pixel_stage(preprocessing: PreprocessingConfig, model_input: ModelInp
 def export_output_stage(
     model: onnx.ModelProto, value_names: list[str], decoder: OutputDecoder, model_input: ModelInput, opset: int
 ) -> onnx.ModelProto:
-    """`images` and `value_0`, `value_1` -> outputs; dimensions that the model leaves open stay open."""
+    """Export `images` and `value_0`, `value_1` -> outputs; dimensions that the model leaves open stay open."""
     outputs = {output.name: output for output in model.graph.output}
     shapes = [
         dims_of(outputs[name]) or [None] * dims
@@ -174,7 +176,7 @@ def _export(
 def merge_stages(
     stages: tuple[onnx.ModelProto, onnx.ModelProto, onnx.ModelProto], input_name: str, value_names: list[str]
 ) -> onnx.ModelProto:
-    """Three models as one; only the last one's outputs stay, under their own names."""
+    """Return three models as one; only the last one's outputs stay, under their own names."""
     for stage in stages:
         stage.ir_version = max(stage.ir_version for stage in stages)
         del stage.metadata_props[:]  # two stages may say different things under one key
@@ -197,7 +199,7 @@ def merge_stages(
 
 
 def rename_value(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """An input or output of the graph; our stages, which alone use these, have no subgraphs."""
+    """Rename an input or output of the graph; our stages, which alone use these, have no subgraphs."""
     for value in (*graph.input, *graph.output):
         value.name = new if value.name == old else value.name
     for node in graph.node:

@@ -13,7 +13,7 @@ CONVOLUTIONS = {torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, to
 
 
 def export_program(graph: nn.Module, pixels: Tensor, strict: bool = False) -> ExportedProgram:
-    """pixels: uint8 (2, H, W, 3), of the only size that it will take. Raises whatever torch.export raises."""
+    """Export pixels uint8 (2, H, W, 3), of the only size that it will take. Raises whatever torch.export raises."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.export.export(graph, (pixels,), dynamic_shapes=(dynamic_batch(),), strict=strict)
@@ -24,7 +24,8 @@ def dynamic_batch() -> Mapping[int, Dim]:
 
 
 def separate_convolutions(program: ExportedProgram) -> GraphModule:
-    """The program with a weight and bias of its own for every convolution, also where a module is called repeatedly.
+    """Return the program with a weight and bias of its own for every convolution, also where a module
+    is called repeatedly.
 
     PT2E folds each batch norm into the convolution before it. Of a convolution without bias that is run several times,
     as a detector's head is on feature maps of several sizes, it then replaces the folded bias by zeros (torchao 0.18).

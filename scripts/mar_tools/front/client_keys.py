@@ -26,7 +26,7 @@ class ClientKeys:
         return sorted(self._read())
 
     def add(self, name: str) -> str:
-        """A new key. Raises ConfigError for a name that is taken or cannot stand in the file."""
+        """Return a new key. Raises ConfigError for a name that is taken or cannot stand in the file."""
         if not NAME.fullmatch(name):
             raise ConfigError(
                 f"client {name!r}: expected 1 to 64 letters, digits, '_', '.' or '-', and a letter or digit first"
@@ -48,12 +48,12 @@ class ClientKeys:
             self._write({other: digest for other, digest in digests.items() if other != name})
 
     def write_missing(self) -> None:
-        """An empty file where there is none: nginx wants one."""
+        """Write an empty file where there is none: nginx wants one."""
         if not self._path.is_file():
             self._write({})
 
     def _read(self) -> dict[str, str]:
-        """Digests by name."""
+        """Read the digests by name."""
         if not self._path.is_file():
             return {}
         digests = {}
@@ -65,7 +65,7 @@ class ClientKeys:
         return digests
 
     def _write(self, digests: dict[str, str]) -> None:
-        """Whole or not at all, and for the owner's eyes only."""
+        """Write whole or not at all, and for the owner's eyes only."""
         temporary = self._path.with_suffix(".new")
         temporary.touch(mode=PRIVATE)
         temporary.write_text("".join(f'"{digest}" "{name}";\n' for name, digest in digests.items()), encoding="ascii")

@@ -76,7 +76,7 @@ class Front:
 
     @property
     def url(self) -> str:
-        """Where this machine reaches it."""
+        """Return where this machine reaches it."""
         host, _, port = self._settings.listen.rpartition(":")
         return f"https://{'127.0.0.1' if host in ('', '0.0.0.0', '*') else host}:{port}"
 
@@ -91,7 +91,7 @@ class Front:
         return self._settings_file.parent / given if given else self.folder / "certificate.key"
 
     def process(self) -> psutil.Process | None:
-        """nginx's master process, None when there is none."""
+        """Return nginx's master process, None when there is none."""
         try:
             process = psutil.Process(int((self.folder / "nginx.pid").read_text()))
             return process if str(self._conf) in " ".join(process.cmdline()) else None
@@ -131,7 +131,7 @@ class Front:
             raise NginxError(f"nginx goes on with its old configuration: {first_failure(said)}")
 
     def stop(self) -> bool:
-        """Answer what is under way, then end. False when nothing was running."""
+        """Stop when what is under way is answered. False when nothing was running."""
         master = self.process()
         if master is None:
             return False
@@ -161,7 +161,7 @@ class Front:
             make_certificate(self.certificate, self.certificate_key, self._settings.names)
 
     def _write_configuration(self, nginx: Nginx) -> None:
-        """Only one that nginx takes."""
+        """Write a configuration that nginx takes."""
         candidate = self.folder / "nginx.conf.new"
         candidate.touch(mode=0o600)
         candidate.write_text(self._render(nginx), encoding="utf-8")
@@ -197,7 +197,7 @@ def _host_and_port(url: str) -> str:
 
 
 def _replaced(earlier: set[psutil.Process], master: psutil.Process) -> bool:
-    """Whether other workers have come, and the earlier ones take no more connections."""
+    """Return whether other workers have come, and the earlier ones take no more connections."""
     now = set(master.children())
     return bool(now - earlier) and all(map(_shuts_down, now & earlier))
 
@@ -210,7 +210,7 @@ def _shuts_down(worker: psutil.Process) -> bool:
 
 
 def make_certificate(certificate: Path, key: Path, names: tuple[str, ...]) -> None:
-    """One that is signed by itself, for a first try. Raises NginxError."""
+    """Make one that is signed by itself, for a first try. Raises NginxError."""
     openssl = shutil.which("openssl")
     if openssl is None:
         raise NginxError("no certificate is given, and openssl, which would make one, is missing: apt install openssl")

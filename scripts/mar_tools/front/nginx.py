@@ -31,7 +31,7 @@ class Nginx:
     library_path: str = ""
 
     def run(self, *arguments: str) -> str:
-        """What it printed. Raises NginxError with what it says is wrong."""
+        """Return what it printed. Raises NginxError with what it says is wrong."""
         environment = {**os.environ, "LD_LIBRARY_PATH": self.library_path} if self.library_path else None
         finished = subprocess.run(
             [str(self.binary), *arguments],
@@ -50,7 +50,7 @@ class Nginx:
 
 
 def find_nginx() -> Nginx:
-    """The machine's own, or the one that fetch.sh unpacked. Raises NginxError with how to install it."""
+    """Return the machine's own, or the one that fetch.sh unpacked. Raises NginxError with how to install it."""
     lacking = []
     for binary, root in _candidates():
         module = root / _modules_folder(binary).relative_to("/") / JS_MODULE
@@ -63,7 +63,7 @@ def find_nginx() -> Nginx:
 
 
 def _candidates() -> Iterator[tuple[Path, Path]]:
-    """Programs, and the folders that are the root of their files."""
+    """Yield programs, and the folders that are the root of their files."""
     installed = shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", ""), *SYSTEM_PATHS)))
     if installed:
         yield Path(installed), Path("/")
@@ -79,6 +79,6 @@ def _modules_folder(binary: Path) -> Path:
 
 
 def first_failure(text: str) -> str:
-    """The line of nginx's output that says why, without its date and process."""
+    """Return the line of nginx's output that says why, without its date and process."""
     lines = [line for line in text.splitlines() if "[emerg]" in line or "[alert]" in line] or text.splitlines()[-1:]
     return lines[0].rpartition("[emerg] ")[2].strip() if lines else "it failed, and did not say why"

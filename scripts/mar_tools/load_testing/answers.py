@@ -45,7 +45,7 @@ class Found:
     box: Box | None = None
 
     def is_of_class(self, other: "Found") -> bool:
-        """Compares class ids where both have one: two classes may share a label."""
+        """Compare class ids where both have one: two classes may share a label."""
         if self.class_id is None or other.class_id is None:
             return self.label == other.label
         return self.class_id == other.class_id
@@ -59,7 +59,7 @@ class Expected:
     score_threshold: float | None = None
 
     def matches(self, body: bytes) -> bool:
-        """Whether an answer is right: the best class and its score, or all confident boxes with their classes.
+        """Return whether an answer is right: the best class and its score, or all confident boxes with their classes.
 
         A body that is no answer of a known form is not.
         """
@@ -72,7 +72,10 @@ class Expected:
         return _all_have_equals(self.found, found, confident) and _all_have_equals(found, self.found, confident)
 
     def has_same_classes(self, body: bytes) -> bool:
-        """Whether an answer names the same classes, each as often, in any order: of a classifier, the same top k."""
+        """Return whether an answer names the same classes, each as often, in any order.
+
+        Of a classifier, the same top k.
+        """
         found = list(self._read(body) or [])
         for expected in self.found:
             same = next((entry for entry in found if entry.is_of_class(expected)), None)
@@ -97,7 +100,7 @@ class Expected:
 
 
 def expect_answers(export: Path, images: Sequence[bytes], threads: ThreadPlan | None = None) -> list[Expected]:
-    """The export's own answer to each image, one at a time. export: an export folder or a `.mar`.
+    """Return the export's own answer to each image, one at a time. export: an export folder or a `.mar`.
 
     threads: as the server has them. OpenVINO sums in another order with another number of threads, and untrained int8
     detectors find other boxes then.
@@ -118,7 +121,7 @@ def expect_answers(export: Path, images: Sequence[bytes], threads: ThreadPlan | 
 
 
 def expect_library_boxes(export: Path, images: Sequence[bytes]) -> list[Expected]:
-    """What torchvision's own detector finds in whole float images. export: of eager fp32. Raises ConfigError.
+    """Return what torchvision's own detector finds in whole float images. export: of eager fp32. Raises ConfigError.
 
     Our preprocessing resizes uint8 pixels, and no untrained detector finds the same after a change of one level of 255.
     """
@@ -141,7 +144,7 @@ def expect_library_boxes(export: Path, images: Sequence[bytes]) -> list[Expected
 
 @contextmanager
 def open_export(export: Path) -> Iterator[Path]:
-    """The folder of an export, or a temporary one with what an archive holds. Raises ConfigError."""
+    """Open the folder of an export, or a temporary one with what an archive holds. Raises ConfigError."""
     if export.is_dir():
         yield export
         return
@@ -151,7 +154,10 @@ def open_export(export: Path) -> Iterator[Path]:
 
 
 def read_answer(document: Any) -> list[Found]:
-    """What an answer says, ours or TorchServe's own. Raises ValueError, KeyError, TypeError or AttributeError."""
+    """Return what an answer says, ours or TorchServe's own.
+
+    Raises ValueError, KeyError, TypeError or AttributeError.
+    """
     if isinstance(document, list):
         return [_read_stock_box(entry) for entry in document]
     if "classes" in document:
@@ -163,7 +169,7 @@ def read_answer(document: Any) -> list[Found]:
 
 
 def _read_stock_box(entry: dict[str, Any]) -> Found:
-    """`{"person": [x1, y1, x2, y2], "score": 0.9}` of TorchServe's object_detector."""
+    """Read `{"person": [x1, y1, x2, y2], "score": 0.9}` of TorchServe's object_detector."""
     ((label, box),) = ((key, value) for key, value in entry.items() if key != "score")
     return Found(float(entry["score"]), label, box=_read_box(box))
 
@@ -174,7 +180,9 @@ def _read_box(values: Any) -> Box:
 
 
 def _all_have_equals(owed: Sequence[Found], given: Sequence[Found], confident: float) -> bool:
-    """Whether each confident box has one of its own class and place on the other side, each of those counted once."""
+    """Return whether each confident box has one of its own class and place on the other side, each of
+    those counted once.
+    """
     boxes = [box for box in owed if box.score >= confident]
     return not find_unpaired(boxes, given, _are_equal, one_to_one=True)
 

@@ -46,7 +46,7 @@ async def _drive(
     duration_s: float,
     watch: UsageWatch,
 ) -> tuple[list[Record], Window]:
-    """The records of all requests, and the window that counts; it lasts until there is a first answer in it."""
+    """Return the records of all requests, and the window that counts; it lasts until there is a first answer in it."""
     records: list[Record] = []
     stop = asyncio.Event()
     numbers = itertools.count()

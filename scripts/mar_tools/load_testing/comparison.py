@@ -35,7 +35,7 @@ class Ratio:
 
 
 def compare_results(results: Sequence[LoadResult], baseline: str) -> list[Ratio]:
-    """The baseline over every other target in closed loops of as many connections, and over each P at its best.
+    """Return the baseline over every other target in closed loops of as many connections, and over each P at its best.
 
     A target that answered nothing in a round has no ratio.
     """
@@ -50,11 +50,11 @@ def compare_results(results: Sequence[LoadResult], baseline: str) -> list[Ratio]
 
 
 def divide(base: LoadResult, result: LoadResult) -> Spread:
-    """Of requests/s."""
+    """Divide requests/s."""
     return divide_rounds(*([measurement.requests_per_s for measurement in side.rounds] for side in (base, result)))
 
 
 def divide_rounds(base: Sequence[float], other: Sequence[float]) -> Spread:
-    """Rounds are paired: those of one number ran one after the other."""
+    """Divide round by round: those of one number ran one after the other."""
     within = [mine / theirs for mine, theirs in zip(base, other, strict=True)]
     return Spread(statistics.median(base) / statistics.median(other), min(within), max(within))

@@ -15,13 +15,13 @@ GRAIN = 6.0  # of 255: gives a cut that was scaled up the detail, and so the byt
 
 
 def load_test_images(count: int = 200, size: tuple[int, int] = (640, 427)) -> list[bytes]:
-    """Distinct JPEGs: cuts of `examples/photographs`, half of them mirrored. size: (width, height) of each."""
+    """Load distinct JPEGs: cuts of `examples/photographs`, half of them mirrored. size: (width, height) of each."""
     sources = [PIL.Image.open(path).convert("RGB") for path in find_images(PHOTOGRAPHS)]
     return [_encode(cut_image(sources[number % len(sources)], size, number)) for number in range(count)]
 
 
 def cut_image(source: PIL.Image.Image, size: tuple[int, int], seed: int) -> PIL.Image.Image:
-    """A part of a picture that `seed` chooses, in the shape of `size` and scaled to it, with grain."""
+    """Return a part of a picture that `seed` chooses, in the shape of `size` and scaled to it, with grain."""
     choose = random.Random(seed)
     scale = min(source.width / size[0], source.height / size[1]) * choose.uniform(LEAST_SHARE, 1.0)
     width, height = size[0] * scale, size[1] * scale

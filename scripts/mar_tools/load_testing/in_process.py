@@ -51,7 +51,7 @@ def measure_in_process(
     duration_s: float,
     warm_up_s: float = WARM_UP_S,
 ) -> Measurement:
-    """So many processes, each with an engine of so many threads, that answer batch after batch without a pause.
+    """Measure so many processes, each with an engine of so many threads, that answer batch after batch without a pause.
 
     export: an export folder or a `.mar`. A latency is that of a batch. Raises ConfigError or InProcessError.
     """
@@ -76,7 +76,7 @@ def _write_images(folder: Path, images: Sequence[bytes]) -> list[str]:
 
 @contextmanager
 def _start_processes(folder: Path, count: int) -> Iterator[list[LoopProcess]]:
-    """Processes that wait for their job; gone at the end. folder: for what they say."""
+    """Start processes that wait for their job; gone at the end. folder: for what they say."""
     command = python_command("mar_tools.load_testing.in_process_loop")
     with ExitStack() as stack:
         loop = []
@@ -91,7 +91,7 @@ def _start_processes(folder: Path, count: int) -> Iterator[list[LoopProcess]]:
 def _run_window(
     loop: Sequence[LoopProcess], pool: ThreadPoolExecutor, warm_up_s: float, duration_s: float, watch: UsageWatch
 ) -> tuple[list[dict[str, Any]], Window]:
-    """The batches that count; all processes work before and after the window too."""
+    """Return the batches that count; all processes work before and after the window too."""
     start = time.perf_counter() + START_S + warm_up_s
     window = Window(start, start + duration_s)
     answers = [pool.submit(process.ask, {"start": window.start, "end": window.end}) for process in loop]

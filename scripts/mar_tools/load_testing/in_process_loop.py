@@ -55,13 +55,13 @@ def main() -> None:
 
 
 def iterate_batches(images: Sequence[bytes], batch_size: int) -> Iterator[list[bytes]]:
-    """Full batches, round and round."""
+    """Yield full batches, round and round."""
     for first in count(0, batch_size):
         yield [images[number % len(images)] for number in range(first, first + batch_size)]
 
 
 def run_window(handler: VisionHandler, batches: Iterator[list[bytes]], window: LoopWindow) -> list[dict[str, Any]]:
-    """Answer batches until the window ends. Those that end in it are returned, and the first one if none does."""
+    """Answer batches until the window ends. Return those that end in it, and the first one if none does."""
     counted: list[dict[str, Any]] = []
     finished = 0.0
     while finished < window.end or not counted:

@@ -80,7 +80,7 @@ def summarise(
     usage: Usage,
     answered_in_window: int | None = None,
 ) -> Measurement:
-    """The measurement of these records, which all count.
+    """Return the measurement of these records, which all count.
 
     answered_in_window: how many answers the CPU time of `usage` was spent on, where that is not their number.
     """
@@ -107,7 +107,7 @@ def summarise(
 
 
 def select_right(answered: Sequence[Record], requests: Sequence[Request]) -> list[Record]:
-    """Those with the right answer. The same answer to the same request is compared once."""
+    """Return those with the right answer. The same answer to the same request is compared once."""
     verdicts: dict[tuple[int, bytes], bool] = {}
     for record in answered:
         key = (record.request, record.body)
@@ -124,7 +124,7 @@ def share_of_same_classes(right: Sequence[Record], requests: Sequence[Request]) 
 
 
 def describe_latencies(seconds: Sequence[float]) -> dict[str, float]:
-    """Percentiles, maximum and mean in ms; empty without any."""
+    """Return percentiles, maximum and mean in ms; empty without any."""
     if not seconds:
         return {}
     milliseconds = np.asarray(seconds) * 1000
@@ -133,13 +133,13 @@ def describe_latencies(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def mean_batch_size(records: Sequence[Record]) -> float | None:
-    """Over batches: each request of a batch of b stands for the b-th part of it."""
+    """Return the mean over batches: each request of a batch of b stands for the b-th part of it."""
     sizes = [int(record.batch_size) for record in records if record.batch_size.isdigit() and int(record.batch_size)]
     return round(len(sizes) / sum(1 / size for size in sizes), 2) if sizes else None
 
 
 def mean_stages(headers: Sequence[str]) -> dict[str, float]:
-    """Means over `Server-Timing` headers such as `decode;dur=1.52, inference;dur=8.1`, in ms."""
+    """Return means over `Server-Timing` headers like `decode;dur=1.52, inference;dur=8.1`, in ms."""
     sums: dict[str, float] = {}
     for header in headers:
         for stage, milliseconds in parse_server_timing(header).items():
@@ -148,7 +148,7 @@ def mean_stages(headers: Sequence[str]) -> dict[str, float]:
 
 
 def parse_server_timing(header: str) -> dict[str, float]:
-    """Metrics without a duration are left out."""
+    """Parse it; metrics without a duration are left out."""
     stages = {}
     for metric in header.split(","):
         name, *parameters = (part.strip() for part in metric.split(";"))
@@ -160,7 +160,10 @@ def parse_server_timing(header: str) -> dict[str, float]:
 
 
 def take_medians(measurements: Sequence[Measurement]) -> Measurement:
-    """One measurement of several rounds: counts and seconds are summed, peaks the highest, the rest are medians."""
+    """Return one measurement of several rounds.
+
+    Counts and seconds are summed, peaks the highest, the rest are medians.
+    """
     reduce: dict[str, Callable[[list[Any]], Any]] = {
         **dict.fromkeys(("requests", "failed", "wrong", "seconds"), sum),
         **dict.fromkeys(("peak_rss_mb", "peak_process_mb", "peak_pss_mb", "client_lag_ms"), max),

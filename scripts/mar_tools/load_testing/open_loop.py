@@ -29,7 +29,7 @@ def run_open_loop(
     seed: int,
     warm_up_s: float = WARM_UP_S,
 ) -> Measurement:
-    """Poisson arrivals of `rate` requests/s, the same ones for the same seed.
+    """Run Poisson arrivals of `rate` requests/s, the same ones for the same seed.
 
     What is due in `duration_s` after the warm-up counts, however late its answer comes.
     """
@@ -59,7 +59,7 @@ async def _drive(
     duration_s: float,
     watch: UsageWatch,
 ) -> tuple[list[Record], Window]:
-    """The records of all requests, and the window in which those that count were due."""
+    """Return the records of all requests, and the window in which those that count were due."""
     tasks: list[asyncio.Task[Record]] = []
     numbers = itertools.count()
     async with open_client(target, requests, MAX_CONNECTIONS) as client:

@@ -39,7 +39,7 @@ def plot_results(results: Sequence[LoadResult], folder: Path) -> list[Path]:
 
 
 def plot_throughput_latency(results: Sequence[LoadResult]) -> Figure | None:
-    """p50 (solid) and p99 (dashed) over requests/s: circles are closed loops, squares open ones, dotted lines P.
+    """Plot p50 (solid) and p99 (dashed) over requests/s: circles are closed loops, squares open ones, dotted lines P.
 
     None where no model or server was under several loads.
     """
@@ -79,7 +79,7 @@ def _draw_curves(axes: Axes, results: Sequence[LoadResult], label: str, colour: 
 
 
 def plot_servers(results: Sequence[LoadResult]) -> Figure | None:
-    """Requests/s of models or servers under one closed loop, and of P: medians, and from the least to the most."""
+    """Plot requests/s of models or servers under one closed loop, and of P: medians, and from the least to the most."""
     compared = [entry for entry in results if entry.load.kind == "closed"]
     loads = {entry.load for entry in compared}
     if len(loads) != 1 or len(compared) < 2:
@@ -102,7 +102,7 @@ def plot_servers(results: Sequence[LoadResult]) -> Figure | None:
 
 
 def plot_stages(results: Sequence[LoadResult]) -> Figure | None:
-    """The mean latency of each trial in its stages, and the rest of it. None without stages."""
+    """Return the mean latency of each trial in its stages, and the rest of it. None without stages."""
     told = [entry for entry in results if entry.median.stages_ms and entry.median.latency_ms]
     if not told:
         return None
@@ -122,7 +122,7 @@ def plot_stages(results: Sequence[LoadResult]) -> Figure | None:
 
 
 def stage_ms(result: LoadResult, stage: str) -> float:
-    """A stage's share of the mean latency, or the rest of it."""
+    """Return a stage's share of the mean latency, or the rest of it."""
     measured = result.median
     if stage == REST:
         return max(0.0, measured.latency_ms["mean"] - sum(measured.stages_ms.values()))

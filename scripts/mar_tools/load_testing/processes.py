@@ -84,7 +84,7 @@ class UsageWatch:
 
 
 def find_processes(roots: Sequence[int]) -> list[psutil.Process]:
-    """These processes and their descendants; those that have ended are left out."""
+    """Return these processes and their descendants; those that have ended are left out."""
     found = {}
     for root in roots:
         with suppress(psutil.NoSuchProcess):
@@ -94,7 +94,7 @@ def find_processes(roots: Sequence[int]) -> list[psutil.Process]:
 
 
 def read_cpu_s(process: psutil.Process) -> float:
-    """User and system time so far, with that of children that have ended."""
+    """Read user and system time so far, with that of children that have ended."""
     times = process.cpu_times()
     return float(times.user + times.system + times.children_user + times.children_system)
 
@@ -104,12 +104,12 @@ def read_rss(process: psutil.Process) -> float:
 
 
 def read_pss(process: psutil.Process) -> float:
-    """0 where the system does not tell."""
+    """Read PSS, 0 where the system does not tell."""
     return float(getattr(process.memory_full_info(), "pss", 0))
 
 
 def _read(process: psutil.Process, read: Callable[[psutil.Process], float]) -> float:
-    """0 for a process that has just ended, or is another user's."""
+    """Read it, 0 for a process that has just ended, or is another user's."""
     try:
         return read(process)
     except (psutil.NoSuchProcess, psutil.AccessDenied):

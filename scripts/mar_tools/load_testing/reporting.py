@@ -28,7 +28,7 @@ class LoadTestError(VisionServingError):
 
 
 def describe_run(**settings: Any) -> dict[str, Any]:
-    """Where, when, with what and how: what a number means nothing without."""
+    """Return where, when, with what and how: what a number means nothing without."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": ["python", *sys.argv],
@@ -78,7 +78,10 @@ def draw_plots(results: Sequence[LoadResult], folder: Path) -> None:
 
 
 def result_table(results: Sequence[LoadResult], unchecked: Sequence[str] = ()) -> Table:
-    """Medians over the rounds. CPU ms: of the server, for a request. unchecked: whose answers nothing was known of."""
+    """Return medians over the rounds. CPU ms: of the server, for a request.
+
+    unchecked: whose answers nothing was known of.
+    """
     headings = ("load", "requests\n/s", "least -\nmost", "p50\nms", "p99\nms", "failed", "wrong", "CPU\nms", "PSS\nMB")
     table = _new_table(*headings)
     for result in results:
@@ -98,7 +101,7 @@ def result_table(results: Sequence[LoadResult], unchecked: Sequence[str] = ()) -
 
 
 def stage_table(results: Sequence[LoadResult]) -> Table | None:
-    """What the server says of its stages; None where it says nothing."""
+    """Return what the server says of its stages; None where it says nothing."""
     told = [result for result in results if result.median.stages_ms]
     if not told:
         return None
@@ -113,7 +116,7 @@ def stage_table(results: Sequence[LoadResult]) -> Table | None:
 
 
 def ratio_table(ratios: Sequence[Ratio]) -> Table | None:
-    """The first served model over each of the others; None without others."""
+    """Return the first served model over each of the others; None without others."""
     if not ratios:
         return None
     table = _new_table("load", f"times slower\nthan {ratios[0].baseline}", "least -\nmost")
@@ -124,7 +127,7 @@ def ratio_table(ratios: Sequence[Ratio]) -> Table | None:
 
 
 def _new_table(*headings: str) -> Table:
-    """For 80 columns; only the targets, which come first, are folded where a line is too long."""
+    """Make a table for 80 columns; only the targets, which come first, are folded where a line is too long."""
     columns = (Column(heading, no_wrap=True) for heading in headings)
     return Table(Column("target", overflow="fold", min_width=10), *columns, box=SIMPLE, padding=(0, 1, 0, 0))
 

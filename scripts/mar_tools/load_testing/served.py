@@ -44,7 +44,7 @@ class ServedModel:
 
 
 def find_served_models(server: Server, names: Sequence[str]) -> list[ServedModel]:
-    """Their default versions. Raises ServerError where the server does not answer, or serves no such model."""
+    """Return their default versions. Raises ServerError where the server does not answer, or serves no such model."""
     address = read_address(server.config)
     process = server.process()
     # A current token: the API client renews the one that has expired, the load clients do not.
@@ -95,7 +95,7 @@ class Workload:
         ]
 
     def open_trials(self, arguments: Namespace, closed: Sequence[LoadResult]) -> list[LoadTrial]:
-        """closed: results of closed loops, which rates in per cent are shares of."""
+        """Open trials. closed: results of closed loops, which rates in per cent are shares of."""
         trials = []
         for rate in arguments.rates:
             for model in self.models:
@@ -166,7 +166,7 @@ def describe_images(images: Sequence[bytes]) -> dict[str, int]:
 def prepare_checked_requests(
     export: Path | None, images: Sequence[bytes], threads: ThreadPlan
 ) -> tuple[list[Request], str]:
-    """Requests with the answers that an export or archive gives in process; else without, and why."""
+    """Prepare requests with the answers that an export or archive gives in process; else without, and why."""
     if export is None:
         return prepare_requests(images), "its archive is not in the model store"
     try:

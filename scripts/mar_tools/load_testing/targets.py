@@ -38,11 +38,14 @@ class Request:
     expected: Expected | None = None
 
     def is_right(self, answer: bytes) -> bool:
-        """Whether the body of a 200 answers the request: any body does where nothing is expected."""
+        """Return whether the body of a 200 answers the request: any body does where nothing is expected."""
         return self.expected is None or self._satisfies(self.expected.matches, answer)
 
     def has_same_classes(self, answer: bytes) -> bool:
-        """Whether it names the classes of the expected answer and no others. Raises ValueError where none is known."""
+        """Return whether it names the classes of the expected answer and no others.
+
+        Raises ValueError where none is known.
+        """
         if self.expected is None:
             raise ValueError("nothing is expected of this request")
         return self._satisfies(self.expected.has_same_classes, answer)
@@ -57,14 +60,14 @@ class Request:
 def prepare_requests(
     images: Sequence[bytes], encoding: Encoding = "raw", expected: Sequence[Expected] | None = None
 ) -> list[Request]:
-    """One request an image, with its expected answer where there are any."""
+    """Return one request an image, with its expected answer where there are any."""
     answers: Sequence[Expected | None] = [None] * len(images) if expected is None else expected
     encoded = (encode_request(encoding, image) for image in images)
     return [Request(body, headers, encoding, answer) for (headers, body), answer in zip(encoded, answers, strict=True)]
 
 
 def encode_request(encoding: Encoding, jpeg: bytes) -> Encoded:
-    """An image as (headers, body).
+    """Return an image as (headers, body).
 
     raw        the image itself
     v2_binary  Open Inference Protocol with the binary tensor extension: one BYTES input `image` of shape (1, 1)
@@ -74,7 +77,7 @@ def encode_request(encoding: Encoding, jpeg: bytes) -> Encoded:
 
 
 def decode_answer(encoding: Encoding, body: bytes) -> bytes:
-    """The handler's own JSON out of the body of an answer.
+    """Return the handler's own JSON out of the body of an answer.
 
     Raises ValueError, KeyError, IndexError, TypeError or struct.error for a body of another form.
     """
@@ -111,7 +114,7 @@ ENCODERS: dict[Encoding, Callable[[bytes], Encoded]] = {
 
 
 def _decode_v2(body: bytes) -> bytes:
-    """The one element of the first output, which is in the JSON or, as a binary tensor, after it."""
+    """Return the one element of the first output, which is in the JSON or, as a binary tensor, after it."""
     document, end = json.JSONDecoder().raw_decode(body.decode("latin-1"))  # one character a byte
     if "data" in document["outputs"][0]:
         data = orjson.loads(body[:end])["outputs"][0]["data"]

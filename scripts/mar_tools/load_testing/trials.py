@@ -49,7 +49,7 @@ class LoadResult:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The least and the most requests/s of a round."""
+        """Return the least and the most requests/s of a round."""
         rates = [measurement.requests_per_s for measurement in self.rounds]
         return min(rates), max(rates)
 
@@ -71,7 +71,7 @@ def closed_trial(target: Target, requests: Sequence[Request], connections: int, 
 
 
 def open_trial(target: Target, requests: Sequence[Request], rate: float, duration_s: float) -> LoadTrial:
-    """Each round has arrivals of its own, the same ones for every target of that rate."""
+    """Return each round's arrivals, which are its own, the same ones for every target of that rate."""
 
     def measure(number: int) -> Measurement:
         return run_open_loop(target, requests, rate, duration_s, seed=number)

@@ -54,5 +54,8 @@ def load_checkpoint(recipe: Recipe) -> Checkpoint:
 
 
 def candidates_per_class(recipe: Recipe, network: nn.Module) -> int | None:
-    """How many boxes of a class reach NMS: what a torchvision detector was built with; nothing for a classifier."""
+    """Return how many boxes of a class reach NMS: what a torchvision detector was built with.
+
+    Nothing for a classifier.
+    """
     return getattr(network, "topk_candidates", DENSE_CANDIDATES) if recipe.task == "detection" else None

@@ -7,7 +7,7 @@ from vision_serving.validation import read_json
 
 
 def read_labels_file(path: Path) -> list[str]:
-    """A JSON list of labels, or TorchServe's index_to_name.json: {"0": "cat"} or {"0": ["n02123045", "cat"]}."""
+    """Return a JSON list of labels, or TorchServe's index_to_name.json: {"0": "cat"} or {"0": ["n02123045", "cat"]}."""
     content = read_json(path)
     if isinstance(content, dict) and set(content) == {str(index) for index in range(len(content))}:
         content = [content[str(index)] for index in range(len(content))]

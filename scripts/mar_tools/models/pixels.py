@@ -19,7 +19,7 @@ def load_photographs(count: int) -> list[Image]:
 
 
 def load_pixels(count: int, preprocessing: PreprocessingConfig) -> Tensor:
-    """A batch of photographs as model pixels, uint8 (N, H, W, 3)."""
+    """Return a batch of photographs as model pixels, uint8 (N, H, W, 3)."""
     photographs = load_photographs(count)
     if not is_fixed_size(preprocessing):
         photographs = [_resize(photograph, MODEL_SIZE_HW) for photograph in photographs]
@@ -27,14 +27,14 @@ def load_pixels(count: int, preprocessing: PreprocessingConfig) -> Tensor:
 
 
 def example_pixels(preprocessing: PreprocessingConfig) -> Tensor:
-    """Two photographs to trace or warm up a graph with; small ones where the graph takes any size."""
+    """Return two photographs to trace or warm up a graph with; small ones where the graph takes any size."""
     if is_fixed_size(preprocessing):
         return load_pixels(2, preprocessing)
     return torch.from_numpy(np.stack([_resize(photograph, TRACED_SIZE_HW) for photograph in load_photographs(2)]))
 
 
 def is_fixed_size(preprocessing: PreprocessingConfig) -> bool:
-    """Whether all images come to one size in model pixels."""
+    """Return whether all images come to one size in model pixels."""
     resize = preprocessing.resize
     return preprocessing.crop is not None or resize.mode == "exact" or resize.canvas is not None
 

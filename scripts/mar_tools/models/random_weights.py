@@ -19,7 +19,7 @@ POSITIVE_BIAS = 1.0
 
 
 def spread_class_scores(network: nn.Module) -> None:
-    """A random network scores everything alike, and which is best is chance: let its class layers tell things apart.
+    """Let class layers tell things apart: a random network scores everything alike, and which is best is chance.
 
     torchvision gives a detector's class layers small weights, and the head of a ViT zeros.
     """
@@ -54,6 +54,8 @@ def settle_batch_norm(network: nn.Module, graph: nn.Module, preprocessing: Prepr
 
 
 def _take_statistics(frozen_norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """A frozen batch norm, of which every detection library has its own, never takes them itself."""
+    """Take the statistics: a frozen batch norm, of which every detection library has its own, never
+    takes them itself.
+    """
     frozen_norm.get_buffer("running_mean").copy_(inputs[0].mean(dim=(0, 2, 3)))
     frozen_norm.get_buffer("running_var").copy_(inputs[0].var(dim=(0, 2, 3)))

@@ -74,11 +74,11 @@ class VerificationRecipe(StrictModel):
         return self
 
     def bounds(self) -> dict[str, float]:
-        """Those that the recipe states, by name."""
+        """Return those that the recipe states, by name."""
         return {key: value for key, value in self.model_dump(exclude_none=True).items() if key[:4] in ("min_", "max_")}
 
     def located_in(self, folder: Path) -> "VerificationRecipe":
-        """With its relative paths, which start at `folder`, made absolute."""
+        """Return it with its relative paths, which start at `folder`, made absolute."""
         paths = {key: getattr(self, key) for key in ("images", "labels", "annotations")}
         return self.model_copy(
             update={key: (folder / path).absolute() for key, path in paths.items() if isinstance(path, Path)}
@@ -174,7 +174,7 @@ class Recipe(StrictModel):
         return self._folder
 
     def path(self, relative: str | Path) -> Path:
-        """A path of the recipe, from where we stand."""
+        """Return a path of the recipe, from where we stand."""
         return self.folder / relative
 
 

@@ -27,7 +27,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """From a .safetensors or .pth file, also under the keys and prefixes that training scripts put around it."""
+    """Read a .safetensors or .pth file, also under the keys and prefixes that training scripts put around it."""
     if not path.is_file():
         raise ConfigError(f"{path}: no such weights file")
     try:
@@ -47,7 +47,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def describe_mismatch(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
-    """What does not fit between two state dicts, in a few words; empty when all does."""
+    """Return what does not fit between two state dicts, in a few words; empty when all does."""
     shapes = [
         f"{name} has shape {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
         for name in expected

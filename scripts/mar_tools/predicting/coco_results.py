@@ -29,12 +29,12 @@ class CocoImages(BaseModel):
 
 
 def number_images(files: Sequence[Path]) -> CocoIds:
-    """From 1 on, in order."""
+    """Number them from 1 on, in order."""
     return CocoIds({file: number for number, file in enumerate(files, 1)})
 
 
 def match_images(files: Sequence[Path], annotations: Path) -> CocoIds:
-    """The ids of an annotation file, where a `file_name` is the end of a file's path. Raises ConfigError."""
+    """Return the ids of an annotation file, where a `file_name` is the end of a file's path. Raises ConfigError."""
     document = parse_config(CocoImages, read_json(annotations), str(annotations))
     known = {image.file_name: image.id for image in document.images}
     image_ids = {file: known.get(_find_name(file, known)) for file in files}
@@ -46,13 +46,13 @@ def match_images(files: Sequence[Path], annotations: Path) -> CocoIds:
 
 
 def _find_name(file: Path, known: Mapping[str, int]) -> str:
-    """The longest end of the path that is known; empty where none is."""
+    """Return the longest end of the path that is known; empty where none is."""
     ends = ("/".join(file.parts[start:]) for start in range(len(file.parts)))
     return next((end for end in ends if end in known), "")
 
 
 def to_results(file: Path, answer: Answer, ids: CocoIds) -> Iterable[dict[str, Any]]:
-    """One for each box; none of an error. Raises ConfigError where there can be none."""
+    """Return one for each box; none of an error. Raises ConfigError where there can be none."""
     if has_failed(answer):
         return []
     if "detections" not in answer:
@@ -75,7 +75,10 @@ def _to_result(detection: Mapping[str, Any], image_id: int, category_ids: Mappin
 
 
 def describe_images(answers: Iterable[tuple[Path, Answer]], ids: CocoIds) -> dict[str, Any]:
-    """What results refer to, in the form of an annotation file: the images, and the categories that were found."""
+    """Return what results refer to, in the form of an annotation file.
+
+    The images, and the categories that were found.
+    """
     images, names = [], {}
     for file, answer in answers:
         images.append({"id": ids.image_ids[file], "file_name": str(file), **answer.get("image", {})})

@@ -24,7 +24,7 @@ CSV_COLUMNS = ("file", "class_id", "label", "score", "x1", "y1", "x2", "y2", "er
 
 
 def list_entries(answer: Answer) -> list[dict[str, Any]]:
-    """The classes or detections of an answer; none of an error."""
+    """Return the classes or detections of an answer; none of an error."""
     entries: list[dict[str, Any]] = answer.get("classes", []) + answer.get("detections", [])
     return entries
 
@@ -35,7 +35,7 @@ def describe_error(answer: Answer) -> str:
 
 @contextmanager
 def write_table(stream: IO[str]) -> Iterator[Write]:
-    """For people; printed when the last answer is there, as the columns are then known."""
+    """Write for people; printed when the last answer is there, as the columns are then known."""
     answers: list[tuple[Path, Answer]] = []
     try:
         yield lambda file, answer: answers.append((file, answer))
@@ -60,7 +60,7 @@ def _answer_table(answers: list[tuple[Path, Answer]]) -> Table:
 
 @contextmanager
 def write_json_lines(stream: IO[str]) -> Iterator[Write]:
-    """A line of JSON for each file: its name and the answer, or the error."""
+    """Write a line of JSON for each file: its name and the answer, or the error."""
 
     def write(file: Path, answer: Answer) -> None:
         stream.write(orjson.dumps({"file": str(file), **answer}, option=orjson.OPT_APPEND_NEWLINE).decode())
@@ -71,7 +71,7 @@ def write_json_lines(stream: IO[str]) -> Iterator[Write]:
 
 @contextmanager
 def write_csv(stream: IO[str]) -> Iterator[Write]:
-    """A row for each class or box; one without them for an image with nothing in it, or with an error."""
+    """Write a row for each class or box; one without them for an image with nothing in it, or with an error."""
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
 
@@ -89,7 +89,7 @@ def write_csv(stream: IO[str]) -> Iterator[Write]:
 
 @contextmanager
 def write_coco(stream: IO[str], ids: CocoIds, images_file: Path | None = None) -> Iterator[Write]:
-    """A COCO results file, with errors on standard error. images_file: where the ids are written to."""
+    """Write a COCO results file, with errors on standard error. images_file: where the ids are written to."""
     answers: list[tuple[Path, Answer]] = []
     separator = "["
 

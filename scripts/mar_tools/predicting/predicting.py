@@ -26,7 +26,7 @@ PREDICTION: TypeAdapter[Prediction] = TypeAdapter(Prediction)
 
 
 def predict_over_http(client: TorchServeClient, model: str, options: Mapping[str, str]) -> Predict:
-    """Answers are the JSON bodies of the server, errors too. Raises ServerError where there is no such model."""
+    """Predict over HTTP: answers are the server's JSON bodies, errors too. Raises ServerError without such a model."""
 
     def predict(encoded: bytes) -> Answer:
         response = client.predict(model, encoded, options)
@@ -43,7 +43,7 @@ def predict_over_http(client: TorchServeClient, model: str, options: Mapping[str
 
 @contextmanager
 def predict_in_process(archive: Path, options: Mapping[str, str]) -> Iterator[Predict]:
-    """The archive's own configuration and artifact, with this checkout's handlers. Raises ConfigError."""
+    """Load the archive's own configuration and artifact, with this checkout's handlers. Raises ConfigError."""
     from mar_tools.verification.observations import load_handler
 
     with tempfile.TemporaryDirectory(prefix="vision-serving-") as folder:
@@ -59,7 +59,7 @@ def predict_in_process(archive: Path, options: Mapping[str, str]) -> Iterator[Pr
 
 
 def predict_files(predict: Predict, files: Sequence[Path], concurrency: int) -> Iterator[tuple[Path, Answer]]:
-    """Each file with its answer, in order, of so many requests at a time. Raises what `predict` raises."""
+    """Yield each file with its answer, in order, of so many requests at a time. Raises what `predict` raises."""
     pool = ThreadPoolExecutor(concurrency, "predict")
     waiting: deque[tuple[Path, Future[Answer]]] = deque()
     try:
@@ -75,7 +75,7 @@ def predict_files(predict: Predict, files: Sequence[Path], concurrency: int) -> 
 
 
 def predict_file(predict: Predict, file: Path) -> Answer:
-    """A file that cannot be read has an error of the contract's form as its answer."""
+    """Predict one file; one that cannot be read has an error of the contract's form as its answer."""
     try:
         encoded = file.read_bytes()
     except OSError as error:
@@ -88,5 +88,5 @@ def has_failed(answer: Answer) -> bool:
 
 
 def read_prediction(answer: Answer) -> Prediction:
-    """The prediction that a good answer is the JSON of, its boxes as corners."""
+    """Return the prediction that a good answer is the JSON of, its boxes as corners."""
     return PREDICTION.validate_python(answer)

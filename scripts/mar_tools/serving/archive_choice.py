@@ -21,7 +21,7 @@ class Choice:
 
 
 def list_entries(properties: str, store: Path) -> list[str]:
-    """What `load_models` names, as TorchServe's `--models` takes it: `file` or `name=file`."""
+    """Return what `load_models` names, as TorchServe's `--models` takes it: `file` or `name=file`."""
     wanted = read_properties(properties).get("load_models", "all")
     if wanted.lower() == "all":
         return sorted(archive.name for archive in store.glob("*.mar"))
@@ -37,7 +37,7 @@ def file_name(entry: str) -> str:
 
 
 def choose_archives(config: Path) -> Choice:
-    """What a `config.properties` names and its policy allows.
+    """Return what a `config.properties` names and its policy allows.
 
     Of several versions of a model the one with `defaultVersion` comes first: TorchServe makes the first the default.
     Raises ConfigError when every archive is left out, or for settings that cannot be read.
@@ -78,7 +78,7 @@ def check_models(properties: str) -> None:
 
 
 def find_twins(found: dict[str, Identity], store: Path) -> dict[str, str]:
-    """Archives of one model and version: nobody but their owner knows which is meant."""
+    """Find archives of one model and version: nobody but their owner knows which is meant."""
     reasons = {}
     for entry, (model, version) in found.items():
         twins = [file_name(other) for other, identity in found.items() if identity == (model, version)]

@@ -10,7 +10,10 @@ DEFAULTS = {"minWorkers": 1, "batchSize": 1, "maxBatchDelay": 100}
 
 
 def find_differences(models: Sequence[ModelStatus], properties_text: str) -> list[str]:
-    """A line each: what the server does, and what the file says. Raises ConfigError for a file that cannot be read."""
+    """Return a line each: what the server does, and what the file says.
+
+    Raises ConfigError for a file that cannot be read.
+    """
     return [line for model in models for line in _differences_of(model, properties_text)]
 
 

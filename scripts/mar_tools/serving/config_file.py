@@ -12,7 +12,7 @@ from vision_serving.worker.server_settings import Models, read_model, read_model
 
 
 def with_values(text: str, values: Mapping[str, str]) -> str:
-    """Each key in its old place, or at the end; a value may have several lines."""
+    """Return each key in its old place, or at the end; a value may have several lines."""
     left = dict(values)
     lines: list[str] = []
     for line in _logical_lines(text):
@@ -26,7 +26,10 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
 
 
 def with_model(text: str, name: str, version: str, settings: Mapping[str, Any]) -> str:
-    """These settings over those that `models` has of a version. Raises ConfigError where `models` is not JSON."""
+    """Return these settings over those that `models` has of a version.
+
+    Raises ConfigError where `models` is not JSON.
+    """
     models = read_models(text)
     versions = models.setdefault(name, {})
     versions[version] = {**versions.get(version, {}), **settings}
@@ -34,7 +37,7 @@ def with_model(text: str, name: str, version: str, settings: Mapping[str, Any]) 
 
 
 def without_model(text: str, name: str, version: str) -> str:
-    """As it is, but for what `models` says of a version."""
+    """Return it as it is, but for what `models` says of a version."""
     models = read_models(text)
     if version not in models.get(name, {}):
         return text
@@ -43,7 +46,7 @@ def without_model(text: str, name: str, version: str) -> str:
 
 
 def rewrite(config: Path, change: Callable[[str], str]) -> None:
-    """Into the file as it is now, whole or not at all; its line ends, mode and place stay."""
+    """Rewrite the file as it is now, whole or not at all; its line ends, mode and place stay."""
     config = config.resolve()
     with config.open(encoding="utf-8", newline="") as file:
         text = file.read()
@@ -55,7 +58,7 @@ def rewrite(config: Path, change: Callable[[str], str]) -> None:
 
 
 def model_section(text: str, name: str, version: str) -> dict[str, Any]:
-    """What `models` says of a version; empty where it says nothing."""
+    """Return what `models` says of a version; empty where it says nothing."""
     section = read_model(text, name).get(version, {})
     if not isinstance(section, dict):
         raise ConfigError(f"config.properties: expected settings of {name} {version} in `models`, got {section!r}")
@@ -63,7 +66,7 @@ def model_section(text: str, name: str, version: str) -> dict[str, Any]:
 
 
 def format_models(models: Models) -> str:
-    """JSON with a version's settings on one line."""
+    """Format JSON with a version's settings on one line."""
     names = []
     for name, versions in models.items():
         entries = [f"    {json.dumps(version)}: {json.dumps(settings)}" for version, settings in versions.items()]
@@ -76,7 +79,7 @@ def _continued(value: str) -> str:
 
 
 def _logical_lines(text: str) -> Iterator[str]:
-    """Lines together with those that continue them; a comment is never continued."""
+    """Yield lines together with those that continue them; a comment is never continued."""
     whole: list[str] = []
     for line in text.removesuffix("\n").split("\n"):
         whole.append(line)

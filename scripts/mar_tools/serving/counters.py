@@ -29,7 +29,7 @@ class Counts:
 
 
 def read_counts(metrics: str) -> Counts | None:
-    """From the text format of Prometheus; None where it has no such counts: TorchServe makes each at its first use."""
+    """Read Prometheus' text format; None where it has no such counts: TorchServe makes each at its first use."""
     requests: dict[tuple[str, str], float] = {}
     failed = 0.0
     for name, labels, value in SAMPLE.findall(metrics):

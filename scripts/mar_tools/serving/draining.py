@@ -69,7 +69,7 @@ def stop_drained(server: Server, timeout_s: float, announce: Callable[[str], Non
 
 
 def answer_all(server: Server, deadline: float, announce: Callable[[str], None]) -> list[str]:
-    """Until every worker refuses, and so has answered what it had. Returns what was not reached, and why.
+    """Answer until every worker refuses, and so has answered what it had. Returns what was not reached, and why.
 
     The workers refuse afterwards in any case.
     """
@@ -88,7 +88,7 @@ def answer_all(server: Server, deadline: float, announce: Callable[[str], None])
 
 
 def _for_each(versions: Sequence[Version], step: Callable[[Version], str | None]) -> list[str]:
-    """What went wrong, at all at the same time: a model that is slow must not keep the others serving."""
+    """Return what went wrong, at all at the same time: a model that is slow must not keep the others serving."""
     with ThreadPoolExecutor(max(1, len(versions))) as pool:
         return [problem for problem in pool.map(step, versions) if problem is not None]
 
@@ -124,7 +124,9 @@ def wait_until_quiet(server: Server, timeout_s: float) -> None:
 
 
 def close_listeners(process: psutil.Process, ports: set[int]) -> bool:
-    """New connections are refused from now on, those that stand are answered. False where the kernel does not allow it.
+    """Close them: new connections are refused from now on, standing ones answered.
+
+    False where the kernel does not allow it.
 
     TorchServe cannot close them alone. Linux lets a process use another's socket if it may trace it: as root, or with
     CAP_SYS_PTRACE, or as the same user where kernel.yama.ptrace_scope is 0.
@@ -157,7 +159,7 @@ def _answer_no_syn(listener: socket.socket) -> None:
 
 
 def _count_waiting(listener: socket.socket) -> int:
-    """Connections that stand, and that the server has not accepted."""
+    """Count connections that stand, and that the server has not accepted."""
     info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, UNACKED.stop)
     return int.from_bytes(info[UNACKED], sys.byteorder)
 

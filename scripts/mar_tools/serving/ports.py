@@ -15,7 +15,7 @@ OWN_PORTS = range(10_000, 32_768)
 
 
 def find_free_ports(count: int) -> list[int]:
-    """Different ports that nobody listens on now."""
+    """Find different ports that nobody listens on now."""
     found: list[int] = []
     while len(found) < count:
         port = secrets.choice(OWN_PORTS)
@@ -25,7 +25,7 @@ def find_free_ports(count: int) -> list[int]:
 
 
 def free_addresses() -> dict[str, str]:
-    """Lines of config.properties for a TorchServe beside others."""
+    """Return lines of config.properties for a TorchServe beside others."""
     ports = iter(find_free_ports(len(ADDRESS_KEYS) + len(PORT_KEYS)))
     addresses = {key: f"http://{LOOPBACK}:{next(ports)}" for key in ADDRESS_KEYS}
     return addresses | {key: str(next(ports)) for key in PORT_KEYS}

@@ -17,18 +17,21 @@ END_TIMEOUT_S = 5.0
 
 
 def temporary_folder(config: Path) -> Path:
-    """Short, because TorchServe puts Unix sockets there; by the file, so that two checkouts never meet."""
+    """Return a short folder, because TorchServe puts Unix sockets there.
+
+    By the file, so that two checkouts never meet.
+    """
     digest = hashlib.sha256(str(config.resolve()).encode()).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"vision-serving-{digest}"
 
 
 def drain_file(config: Path) -> Path:
-    """It exists while the server drains."""
+    """Return the file that exists while the server drains."""
     return temporary_folder(config) / "drain"
 
 
 def find_frontend(temporary: Path) -> psutil.Process | None:
-    """The running frontend, None when there is none, or the process of its number is another's by now."""
+    """Return the running frontend, None when there is none, or the process of its number is another's by now."""
     try:
         process = psutil.Process(int((temporary / ".model_server.pid").read_text()))
         command = process.cmdline()
@@ -38,7 +41,7 @@ def find_frontend(temporary: Path) -> psutil.Process | None:
 
 
 def find_workers(temporary: Path) -> list[psutil.Process]:
-    """The workers, whether their frontend lives or not: each was given a socket in the folder."""
+    """Return the workers, whether their frontend lives or not: each was given a socket in the folder."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
@@ -48,7 +51,7 @@ def find_workers(temporary: Path) -> list[psutil.Process]:
 
 
 def end_processes(processes: Sequence[psutil.Process]) -> None:
-    """By SIGTERM, and what has not ended by then by SIGKILL, which ends one that is halted too."""
+    """End them by SIGTERM, and what has not ended by then by SIGKILL, which ends one that is halted too."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -59,7 +62,7 @@ def end_processes(processes: Sequence[psutil.Process]) -> None:
 
 
 def wait_until_ended(processes: Sequence[psutil.Process], timeout_s: float) -> list[psutil.Process]:
-    """Those that still run at the end. A zombie has ended, though the init of a container may never reap it."""
+    """Return those that still run at the end. A zombie has ended, though the init of a container may never reap it."""
     wait_until(lambda: not any(map(_runs, processes)), timeout_s, POLL_S)
     return [process for process in processes if _runs(process)]
 

@@ -24,7 +24,7 @@ POLL_S = 0.02
 
 
 def scale(client: TorchServeClient, config: Path, model: str, version: str | None, workers: int) -> Any:
-    """As `client.scale`. Raises ServerError as it does."""
+    """Scale as `client.scale` does. Raises ServerError as it does."""
     entry = client.describe(model, version)[0] if version else client.describe_default(model)
     # In the order of their age: TorchServe ends the youngest.
     leaving = [worker["pid"] for worker in entry["workers"][workers:] if worker["status"] == READY]
@@ -36,7 +36,7 @@ def scale(client: TorchServeClient, config: Path, model: str, version: str | Non
 def _keeping_still(
     client: TorchServeClient, drain: Path, model: str, version: str, pids: Sequence[int]
 ) -> Iterator[None]:
-    """Within it these workers have no prediction in hand, where they came to that in time."""
+    """Keep these workers without a prediction in hand, where they came to that in time."""
     files = [leaving_files(drain, pid) for pid in pids]
     asking = client.with_deadline(time.monotonic() + PATIENCE_S)
 
@@ -44,7 +44,7 @@ def _keeping_still(
         return not any(asked.exists() for asked, _ in files)
 
     def ask() -> bool:
-        """The one answer that does not come is that of a worker that keeps still."""
+        """Return the one answer that does not come: that of a worker that keeps still."""
         with suppress(ServerError, ValueError, LookupError):  # a full queue; another's archive; it was ended
             asking.describe_card(model, version)
         return all_still()

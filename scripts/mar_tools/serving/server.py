@@ -56,7 +56,7 @@ class Server:
         self._logs = ServerLogs(self.folder / "logs")
 
     def process(self) -> psutil.Process | None:
-        """The running frontend, None when there is none."""
+        """Return the running frontend, None when there is none."""
         return find_frontend(self.temporary)
 
     def start(self, timeout_s: float, announce: Announce, warn: Announce = lambda text: None) -> list[Health]:
@@ -110,7 +110,7 @@ class Server:
         return [read_status(model, entry, properties) for model, entry in list_versions(self.client)]
 
     def archives(self) -> list[Path]:
-        """Those that `load_models` names: all of the store, or a list."""
+        """Return those that `load_models` names: all of the store, or a list."""
         properties, store = self.config.read_text(encoding="utf-8"), self.model_store()
         return [store / file_name(entry) for entry in list_entries(properties, store)]
 
@@ -196,7 +196,7 @@ class Server:
             read_start_record(self.temporary).with_left_out(refused).write(self.temporary)
 
     def _wait_for_workers(self, deadline: float, announce: Announce, warn: Announce) -> list[str]:
-        """Until each model is ready, has said why it cannot load, or the time is up: the reasons."""
+        """Wait until each model is ready, has said why it cannot load, or the time is up. Return the reasons."""
         failed: dict[tuple[str, str], str] = {}
         while True:
             statuses = self.status()
@@ -221,7 +221,7 @@ class Server:
             time.sleep(POLL_S)
 
     def _give_up(self, entry: ModelStatus) -> None:
-        """TorchServe would start the worker again and again, on the cores of the others, and keep requests waiting."""
+        """Give up a model: TorchServe would start its worker again and again, on the cores of the others."""
         self.client.scale(entry.model, entry.version, 0)
 
     def _require_free_ports(self) -> None:
@@ -231,7 +231,7 @@ class Server:
                 raise ServerError(f"{taken}; stop it or change the port")
 
     def ports(self) -> dict[str, int]:
-        """The five listening ports by their key."""
+        """Return the five listening ports by their key."""
         ports = {key: int(self._values.get(key, default)) for key, default in PORT_KEYS.items()}
         for key, default in ADDRESS_KEYS.items():
             ports[key] = urlsplit(self._values.get(key, "")).port or default

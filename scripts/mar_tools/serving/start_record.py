@@ -27,7 +27,7 @@ class StartRecord(StrictModel):
 
 
 def read_start_record(temporary: Path) -> StartRecord:
-    """Empty for a server that another command started."""
+    """Return empty for a server that another command started."""
     path = temporary / RECORD
     document = read_json(path, "restart the server") if path.is_file() else {}
     return parse_config(StartRecord, document, str(path))

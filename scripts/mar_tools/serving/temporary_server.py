@@ -15,7 +15,7 @@ START_TIMEOUT_S = 300.0
 
 @contextmanager
 def temporary_server(archives: Sequence[Path], properties: str, log_settings: Path | None) -> Iterator[Server]:
-    """Serves these archives; started, and stopped at the end.
+    """Serve these archives; stop at the end.
 
     properties: the text of a config.properties; its addresses and folders are replaced. log_settings: the log4j2.xml
     that `vmargs` names. Raises ServerError where a model does not come up.
@@ -38,7 +38,7 @@ def temporary_server(archives: Sequence[Path], properties: str, log_settings: Pa
 
 
 def own_places() -> dict[str, str]:
-    """Lines of config.properties: addresses that nobody has, and folders beside the file."""
+    """Return lines of config.properties: addresses that nobody has, and folders beside the file."""
     return {
         **free_addresses(),
         "grpc_inference_address": LOOPBACK,

@@ -53,7 +53,7 @@ class ServerAddress:
 
 
 def read_address(config: Path) -> ServerAddress:
-    """From a `config.properties`. Raises ConfigError when there is none."""
+    """Read a `config.properties`. Raises ConfigError when there is none."""
     if not config.is_file():
         raise ConfigError(f"{config}: no such file; give --config with the server's config.properties")
     values = read_properties(config.read_text(encoding="utf-8"))
@@ -88,7 +88,7 @@ class TorchServeClient:
         return connection
 
     def _token_source(self, kind: str) -> Callable[[], str] | None:
-        """What is asked for a token first, and again when the server refuses the one that it gave."""
+        """Return what is asked for a token first, and again when the server refuses the one that it gave."""
         if self._address.key_file is None:
             return None
         given = ""
@@ -102,11 +102,11 @@ class TorchServeClient:
         return next_token
 
     def with_deadline(self, deadline: float) -> "TorchServeClient":
-        """A client of the same server."""
+        """Return a client of the same server."""
         return TorchServeClient(self._address, deadline)
 
     def seconds_left(self) -> float:
-        """Until the deadline."""
+        """Return the seconds until the deadline."""
         return math.inf if self._deadline is None else self._deadline - time.monotonic()
 
     def predict(
@@ -128,15 +128,15 @@ class TorchServeClient:
         return [model["modelName"] for model in document["models"]]
 
     def describe(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
-        """One entry per version (all of them, unless one is asked for)."""
+        """Return one entry per version (all of them, unless one is asked for)."""
         return list(self._manage("GET", _model_path(model, version or "all")))
 
     def describe_default(self, model: str) -> dict[str, Any]:
-        """The version that answers without one in the path."""
+        """Return the version that answers without one in the path."""
         return dict(self._manage("GET", _model_path(model, None))[0])
 
     def describe_card(self, model: str, version: str | None = None) -> dict[str, Any]:
-        """The model card, which a worker gives: of one version, the default one unless one is named."""
+        """Return the model card, which a worker gives: of one version, the default one unless one is named."""
         [document] = self._manage("GET", _model_path(model, version), params={"customized": "true"})
         if "customizedMetadata" not in document:
             raise ServerError(f"model {model!r} gave no card; was its archive built by build_model.py?")
@@ -144,7 +144,7 @@ class TorchServeClient:
         return card
 
     def register(self, archive: str, workers: int, batch_size: int, max_batch_delay_ms: int) -> Any:
-        """`archive` is a file name in the server's model store. Returns when the workers are ready.
+        """Register `archive`, a file name in the server's model store. Returns when the workers are ready.
 
         Raises ServerError for a path or a URL too: TorchServe would take the path of a folder anywhere on its machine.
         """
@@ -181,7 +181,7 @@ class TorchServeClient:
         return {(model, entry["modelVersion"]) for model in self.list_models() for entry in self.describe(model)}
 
     def _limit_workers(self, path: str, least: int, most: int) -> None:
-        """TorchServe starts what is lacking, and ends the youngest of what is too much."""
+        """Limit the workers: TorchServe starts what is lacking, and ends the youngest of what is too much."""
         self._manage("PUT", path, params={"min_worker": str(least), "max_worker": str(most), **NOT_WAITING})
 
     def _wait_for_workers(self, model: str, version: str | None, count: int, before: tuple[int, int]) -> None:
@@ -250,7 +250,7 @@ class TorchServeClient:
             raise ServerError(error.message) from error
 
     def token(self, kind: str) -> str:
-        """The current token, `inference`, `management` or `API`, from the server's key file."""
+        """Return the current token, `inference`, `management` or `API`, from the server's key file."""
         path = self._address.key_file
         try:
             return str(json.loads(path.read_text(encoding="utf-8"))[kind]["key"]) if path else ""
@@ -261,12 +261,12 @@ class TorchServeClient:
 
 
 def _model_path(model: str, version: str | None) -> str:
-    """Of the management API; without a version, of the default one."""
+    """Return the path in the management API; without a version, of the default one."""
     return f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
 
 
 def describe_failure(response: requests.Response) -> str:
-    """The server's own message, or its status when there is none."""
+    """Return the server's own message, or its status when there is none."""
     try:
         return str(response.json()["message"]).splitlines()[0]
     except (ValueError, KeyError, TypeError, IndexError):

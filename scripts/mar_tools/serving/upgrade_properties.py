@@ -13,7 +13,10 @@ from vision_serving.worker.server_settings import read_properties
 
 @contextmanager
 def lasting_properties(config: Path, plan: Plan) -> Iterator[None]:
-    """Before the new version is loaded, as its workers read there how many threads are theirs; undone when it fails."""
+    """Write them before the new version is loaded, as its workers read there how many threads are theirs.
+
+    Undone when it fails.
+    """
     former = config.read_text(encoding="utf-8")
     rewrite(config, lambda text: name_version(text, plan))
     try:
@@ -24,7 +27,7 @@ def lasting_properties(config: Path, plan: Plan) -> Iterator[None]:
 
 
 def name_version(text: str, plan: Plan) -> str:
-    """The new version in the place of the old one, in `models` and in a list of `load_models`."""
+    """Return the new version in the place of the old one, in `models` and in a list of `load_models`."""
     former = model_section(text, plan.model, plan.old_version)
     section = {**{key: former[key] for key in ("threads",) if key in former}, **plan.section}
     text = without_model(with_model(text, plan.model, plan.version, section), plan.model, plan.old_version)
@@ -37,7 +40,7 @@ def name_version(text: str, plan: Plan) -> str:
 
 
 def advise(config: Path, done: Upgraded, written: bool) -> Iterator[str]:
-    """What is left to do for the upgrade to last."""
+    """Yield what is left to do for the upgrade to last."""
     plan = done.plan
     if not written:
         section = json.dumps({plan.version: plan.section})

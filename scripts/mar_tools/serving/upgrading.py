@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def settings(self) -> dict[str, int]:
-        """As `models` in config.properties has them."""
+        """Return them as `models` in config.properties has them."""
         return {
             "minWorkers": self.workers,
             "maxWorkers": max(self.workers, self.old["maxWorkers"]),
@@ -56,7 +56,7 @@ class Plan:
 
     @property
     def section(self) -> dict[str, Any]:
-        """What config.properties says of the new version."""
+        """Return what config.properties says of the new version."""
         return {"defaultVersion": True, "marName": self.archive.name, **self.settings}
 
     @property
@@ -140,11 +140,11 @@ class Upgrade:
             raise ServerError(f"{why}; {plan.model} {plan.old_version} serves as before") from error
 
     def _load_failure(self) -> str | None:
-        """What a worker said of the new version: into a log that TorchServe may be late with."""
+        """Return what a worker said of the new version: into a log that TorchServe may be late with."""
         return wait_until(lambda: self._logs().load_failure(self._plan.model, self._plan.version), LOG_S, POLL_S)
 
     def _require_healthy(self) -> str:
-        """What the golden prediction says. Raises ServerError when the version is not healthy."""
+        """Return what the golden prediction says. Raises ServerError when the version is not healthy."""
         health = self._check()
         if not health.healthy:
             raise ServerError(str(health))
@@ -185,7 +185,7 @@ class Upgrade:
         return None
 
     def _has_answered(self, version: str, timeout_s: float) -> bool:
-        """Each worker answers what it took before the request that it is sent now."""
+        """Wait until each worker answers what it took before the request that it is sent now."""
         time.sleep(SETTLE_S)
         client = self._client.with_deadline(time.monotonic() + timeout_s)
         [entry] = client.describe(self._plan.model, version)
@@ -218,7 +218,10 @@ class Upgrade:
 
 
 def find_too_many_failures(before: Counts, during: Counts, max_failed_share: float) -> str | None:
-    """What speaks against the new version: a share of failed answers that is by so much above what was usual before."""
+    """Return what speaks against the new version.
+
+    A share of failed answers that is by so much above what was usual before.
+    """
     usual = before.failed_share
     if during.failed < FAILURES or during.failed_share <= usual + max_failed_share:
         return None

@@ -108,7 +108,7 @@ def tune(tuner: Tuner, search: Search, current: Settings, arguments: Namespace, 
 
 
 def try_everything(tuner: Tuner, search: Search, everything: Sequence[Settings], announce: Announce) -> None:
-    """All settings, none spared for being worse than another."""
+    """Try all settings, none spared for being worse than another."""
 
     def evaluate(settings: Settings, to_beat: float) -> Attempt:
         return tuner.evaluate(settings, to_beat=0.0)
@@ -117,7 +117,7 @@ def try_everything(tuner: Tuner, search: Search, everything: Sequence[Settings],
 
 
 def attempt_table(search: Search, current: Settings) -> Table:
-    """The best, and the settings of now."""
+    """Return the best, and the settings of now."""
     table = Table("settings", "requests/s", "p50 ms", "p99 ms", "closed loop/s", title=f"{len(search.attempts)} trials")
     ranked = sorted(search.attempts.values(), key=lambda attempt: attempt.rate or 0.0, reverse=True)
     shown = ranked[:SHOWN]

@@ -37,7 +37,7 @@ class Candidate:
 
 
 def count_gpus(archive: Path, properties: str) -> int:
-    """On how many GPUs TorchServe would serve an archive; 0 where it runs on the CPU. Raises BackendError."""
+    """Count on how many GPUs TorchServe would serve an archive; 0 where it runs on the CPU. Raises BackendError."""
     found = torch.cuda.device_count()
     gpus = min(found, int(read_properties(properties).get("number_of_gpu", found)))
     if not gpus:
@@ -48,7 +48,7 @@ def count_gpus(archive: Path, properties: str) -> int:
 
 
 def find_candidate(name: str, version: str | None, server: Server) -> Candidate:
-    """The archive that the server would load for a model. Raises ConfigError."""
+    """Return the archive that the server would load for a model. Raises ConfigError."""
     found = {archive: check_archive(archive) for archive in server.archives()}
     fitting = [archive for archive, identity in found.items() if identity[0] == name and version in (None, identity[1])]
     if len(fitting) == 1:
@@ -61,7 +61,7 @@ def find_candidate(name: str, version: str | None, server: Server) -> Candidate:
 
 
 def current_settings(candidate: Candidate) -> Settings:
-    """As config.properties has them, or as TorchServe takes them without."""
+    """Return them as config.properties has them, or as TorchServe takes them without."""
     identity = (candidate.properties, candidate.name, candidate.version)
     section = {**DEFAULTS, **model_section(*identity)}
     return Settings(
@@ -73,7 +73,7 @@ def current_settings(candidate: Candidate) -> Settings:
 
 
 def write_settings(config: Path, candidate: Candidate, settings: Settings) -> None:
-    """Over what `models` says of the version."""
+    """Write over what `models` says of the version."""
 
     def change(text: str) -> str:
         model = {"defaultVersion": True, "marName": candidate.archive.name}

@@ -29,7 +29,7 @@ class Probe:
 
 
 def measure_capacity(target: Target, requests: Sequence[Request], settings: Settings, duration_s: float) -> float:
-    """requests/s with all batches full."""
+    """Measure requests/s with all batches full."""
     connections = min(max(2 * settings.workers * settings.batch_size, MIN_CONNECTIONS), MAX_CONNECTIONS)
     measured = run_closed_loop(target, requests, connections, duration_s, WARM_UP_S)
     refuse_wrong(measured, settings)
@@ -45,7 +45,7 @@ def find_rate(
     to_beat: float,
     duration_s: float,
 ) -> Probe | None:
-    """By halves among SHARES of the capacity; None where none of them that beats `to_beat` keeps the latency."""
+    """Find by halves among SHARES of the capacity; None where none of them that beats `to_beat` keeps the latency."""
     rates = [round(share * capacity, 2) for share in SHARES]
     low, high = 0, sum(rate > to_beat for rate in rates)  # the first that keeps it is among rates[low:high + 1]
     can_be_worst = high == len(rates)
@@ -64,7 +64,7 @@ def find_rate(
 
 
 def keeps(measured: Measurement, p99_ms: float) -> bool:
-    """Whether all were answered, and 99 of 100 in time."""
+    """Return whether all were answered, and 99 of 100 in time."""
     return not measured.failed and measured.latency_ms.get("p99", float("inf")) <= p99_ms
 
 

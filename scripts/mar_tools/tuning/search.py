@@ -37,7 +37,7 @@ class Attempt(StrictModel):
 
     @property
     def score(self) -> float:
-        """For the sampler, which has to know how far away from the best the others are."""
+        """Return what the sampler has to know: how far away from the best the others are."""
         if self.rate is not None:
             return self.rate
         return 0.0 if self.capacity is None else min(self.capacity, self.to_beat)
@@ -58,7 +58,10 @@ class Search:
 
     @classmethod
     def open(cls, journal: Path, space: Space, key: Sequence[object]) -> "Search":
-        """key: all that a result depends on; another key is another search. Raises ConfigError without Optuna."""
+        """Open the search of `key`, all that a result depends on; another key is another search.
+
+        Raises ConfigError without Optuna.
+        """
         try:
             import optuna
             from optuna.storages.journal import JournalFileBackend
@@ -80,7 +83,7 @@ class Search:
 
     @property
     def best(self) -> Attempt | None:
-        """The highest rate; of equal ones the first."""
+        """Return the highest rate; of equal ones the first."""
         return max((entry for entry in self.attempts.values() if entry.rate), key=lambda e: e.rate or 0, default=None)
 
     def run(
@@ -102,7 +105,7 @@ class Search:
             self.study.tell(trial, known.score)
 
     def _try_guess(self, settings: Settings, evaluate: Evaluate, announce: Callable[[str], None]) -> None:
-        """Into the journal when it is done, as if the sampler had proposed it."""
+        """Try it, into the journal when it is done, as if the sampler had proposed it."""
         import optuna
 
         attempt = self._try(settings, evaluate, announce)
@@ -123,7 +126,7 @@ class Search:
         return attempt
 
     def _distributions(self) -> dict[str, Any]:
-        """Of the places in the space; plans have no order, numbers do."""
+        """Return the distributions of the places in the space; plans have no order, numbers do."""
         from optuna.distributions import CategoricalDistribution, IntDistribution
 
         return {

@@ -26,7 +26,7 @@ class Settings:
         return f"{workers}, batch {self.batch_size}, delay {self.max_batch_delay_ms} ms"
 
     def as_properties(self) -> dict[str, Any]:
-        """As `models` in config.properties names them."""
+        """Return them as `models` in config.properties names them."""
         return {
             "minWorkers": self.workers,
             "maxWorkers": self.workers,
@@ -46,7 +46,7 @@ class Space:
     delays_ms: tuple[int, ...]
 
     def settings(self) -> list[Settings]:
-        """All there are: with a batch size of 1 nothing waits, so that the least delay stands for all."""
+        """Return all there are: with a batch size of 1 nothing waits, so that the least delay stands for all."""
         return [
             Settings(*plan, batch_size, delay)
             for plan in self.plans
@@ -63,7 +63,7 @@ def new_space(
     batch_sizes: Sequence[int] | None = None,
     delays_ms: Sequence[int] | None = None,
 ) -> Space:
-    """gpus: that the model runs on, 0 for the CPU. current: always among the choices.
+    """Return the space. gpus: that the model runs on, 0 for the CPU. current: always among the choices.
 
     batch_sizes, delays_ms: those to choose from; None: all that make sense.
     """
@@ -77,7 +77,7 @@ def new_space(
 
 
 def first_guesses(space: Space, current: Settings) -> list[Settings]:
-    """What is tried first: as it is now, and the fewest and the most workers that share the cores fairly."""
+    """Return what is tried first: as it is now, and the fewest and the most workers that share the cores fairly."""
     fair = [plan for plan in space.plans if plan == (plan[0], space.cores // plan[0])] or list(space.plans)
     middle = space.batch_sizes[len(space.batch_sizes) // 2]
     guesses = [current, *(Settings(*plan, middle, space.delays_ms[0]) for plan in (fair[0], fair[-1]))]
@@ -95,11 +95,11 @@ def _plans(cores: int) -> list[tuple[int, int]]:
 
 
 def _plans_on_gpus(cores: int, gpus: int) -> list[tuple[int, int]]:
-    """Threads only decode there: a fair share."""
+    """Return plans whose threads only decode: a fair share."""
     return [(gpus * workers, max(1, cores // (gpus * workers))) for workers in WORKERS_PER_GPU]
 
 
 def _powers_of_two(most: int) -> list[int]:
-    """Up to `most`, which is the last one even where it is none."""
+    """Return powers up to `most`, which is the last one even where it is none."""
     powers = [2**exponent for exponent in range(most.bit_length()) if 2**exponent <= most]
     return powers if powers[-1] == most else [*powers, most]

@@ -16,13 +16,16 @@ WAITING_REQUESTS = 1000  # an open loop shows by its latencies, not by refusals,
 
 @contextmanager
 def serve_trial(candidate: Candidate, settings: Settings, log_settings: Path | None) -> Iterator[Target]:
-    """log_settings: the log4j2.xml that `vmargs` names. Raises ServerError where the model does not come up."""
+    """Serve a trial. log_settings: the log4j2.xml that `vmargs` names.
+
+    Raises ServerError where the model does not come up.
+    """
     with temporary_server([candidate.archive], trial_properties(candidate, settings), log_settings) as server:
         yield find_served_models(server, [candidate.name])[0].target
 
 
 def trial_properties(candidate: Candidate, settings: Settings) -> str:
-    """Those of the candidate, for this archive alone, and with these settings."""
+    """Return those of the candidate, for this archive alone, and with these settings."""
     own = {"load_models": candidate.archive.name, "job_queue_size": str(WAITING_REQUESTS), "models": "{}"}
     model = {"defaultVersion": True, "marName": candidate.archive.name, **settings.as_properties()}
     return with_model(with_values(candidate.properties, own), candidate.name, candidate.version, model)

@@ -69,7 +69,7 @@ class Tuner:
         self._log_settings = log_settings
 
     def key(self) -> tuple[object, ...]:
-        """All that the result of a trial depends on, besides its settings and the machine."""
+        """Return all that the result of a trial depends on, besides its settings and the machine."""
         content = hashlib.sha256(self.candidate.archive.read_bytes()).hexdigest()
         pictures = hashlib.sha256(b"".join(request.body for request in self._requests)).hexdigest()
         values = read_properties(self.candidate.properties)
@@ -77,7 +77,7 @@ class Tuner:
         return (self.candidate.name, content, others, pictures, self._goal)
 
     def evaluate(self, settings: Settings, to_beat: float) -> Attempt:
-        """One trial. What does not start is a finding; wrong answers are an error (WrongAnswersError)."""
+        """Return one trial. What does not start is a finding; wrong answers are an error (WrongAnswersError)."""
         attempt = Attempt(settings=settings, to_beat=to_beat)
         try:
             with self._serve(settings) as target:
@@ -93,7 +93,7 @@ class Tuner:
         return attempt.model_copy(update={"rate": probe.rate, **latencies})
 
     def decide(self, search: Search, current: Settings, announce: Announce) -> Decision | None:
-        """The best settings that stand the comparison with the current ones; None where those do as well."""
+        """Return the best settings that stand the comparison with the current ones; None where those do as well."""
         former = search.attempts[current]
         least = LEAST_GAIN * (former.rate or 0.0)
         better = [entry for entry in search.attempts.values() if entry.rate and entry.rate >= least]
@@ -105,7 +105,7 @@ class Tuner:
         return None
 
     def _compare(self, attempt: Attempt, former: Attempt, least: float, announce: Announce) -> Decision | None:
-        """Side by side, in turns, under the highest rate at which `attempt` keeps the latency for longer."""
+        """Compare side by side, in turns, under the highest rate at which `attempt` keeps the latency for longer."""
         with ExitStack() as stack:
             announce(f"starting {attempt.settings} beside the current settings")
             target = stack.enter_context(self._serve(attempt.settings))
@@ -128,7 +128,7 @@ class Tuner:
         return None
 
     def _rates_kept(self, target: Target, attempt: Attempt, least: float, announce: Announce) -> Iterator[float]:
-        """Downwards to `least`, those at which the latency is kept for longer than in a trial."""
+        """Yield rates downwards to `least`, at which the latency is kept for longer than in a trial."""
         rate = attempt.rate or 0.0
         while rate >= least:
             announce(f"{attempt.settings} at {rate:.4g} requests/s")
@@ -156,7 +156,7 @@ class Tuner:
 
 
 def _summarise(settings: Settings, rounds: Sequence[Measurement]) -> Side:
-    """A round without any answer has no latency; its requests count as failed."""
+    """Return the latency; a round without any answer has none, and its requests count as failed."""
     p50, p99 = ([found.latency_ms.get(name, float("inf")) for found in rounds] for name in ("p50", "p99"))
     return Side(
         settings=settings,

@@ -18,14 +18,14 @@ PRIMARY: dict[Task, str] = {"classification": "top1", "detection": "map"}
 
 
 def measure_accuracy(task: Task, observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:
-    """All in [0, 1]. Classification: `top1`, `top5`. Detection: `map` over IoU 0.5 to 0.95, `map_50` at 0.5."""
+    """Return all in [0, 1]. Classification: `top1`, `top5`. Detection: `map` over IoU 0.5 to 0.95, `map_50` at 0.5."""
     measure: Callable[[Sequence[Observation], Sequence[Truth]], dict[str, float]]
     measure = {"classification": measure_top_k, "detection": measure_map}[task]
     return {name: round(value, 6) for name, value in measure(observations, truth).items()}
 
 
 def accuracy_drop(task: Task, reference: dict[str, float], candidate: dict[str, float]) -> float:
-    """By how much the candidate is worse, as a share; negative where it is better."""
+    """Return by how much the candidate is worse, as a share; negative where it is better."""
     return round(reference[PRIMARY[task]] - candidate[PRIMARY[task]], 6)
 
 
@@ -38,7 +38,9 @@ def measure_top_k(observations: Sequence[Observation], truth: Sequence[Truth]) -
 
 
 def measure_map(observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:
-    """Boxes of any score count, as many as `max_detections` lets through, up to COCO's 100 a picture."""
+    """Return the options: boxes of any score count, as many as `max_detections` lets through, up to
+    COCO's 100 a picture.
+    """
     coco, coco_eval = import_pycocotools()
     known = [_coco_boxes(index, image["boxes"], image["labels"], image["iscrowd"]) for index, image in enumerate(truth)]
     found = [
@@ -56,7 +58,7 @@ def measure_map(observations: Sequence[Observation], truth: Sequence[Truth]) -> 
 def _coco_boxes(
     image_id: int, boxes_xyxy: Tensor, class_ids: Tensor, crowds: Tensor | None = None, *, scores: Tensor | None = None
 ) -> list[dict[str, Any]]:
-    """One image's boxes, each as COCO's annotations have it, without an id."""
+    """Return one image's boxes, each as COCO's annotations have it, without an id."""
     crowds = torch.zeros_like(class_ids) if crowds is None else crowds
     scores = torch.ones(len(class_ids)) if scores is None else scores
     values = (boxes_xyxy.tolist(), class_ids.tolist(), crowds.tolist(), scores.tolist())
@@ -86,7 +88,7 @@ def _index_boxes(index: Any, images: Sequence[Sequence[dict[str, Any]]]) -> Any:
 
 
 def import_pycocotools() -> tuple[Any, Any]:
-    """The classes COCO and COCOeval. Raises ConfigError where the package is not installed."""
+    """Return the classes COCO and COCOeval. Raises ConfigError where the package is not installed."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval

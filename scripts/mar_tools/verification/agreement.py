@@ -27,7 +27,7 @@ THRESHOLD_SLACK = 0.1  # a box within this share above the threshold may be on e
 def measure_agreement(
     task: Task, expected: Sequence[Observation], found: Sequence[Observation], score_threshold: float
 ) -> dict[str, float]:
-    """Each measure over all images: shares are means, everything else is the worst case.
+    """Return each measure over all images: shares are means, everything else is the worst case.
 
     top1_agreement    share of images whose best class is the reference's, or tied with it there
     top5_agreement    mean share of the five best classes that the reference has among its five, or tied with its fifth;
@@ -58,7 +58,8 @@ def measure_classes(
 
 
 def top_k_agreement(expected: Tensor, found: Tensor, k: int) -> Tensor:
-    """(N,): the share of each image's k best found classes that are among the k best expected ones, ties included.
+    """Return (N,): the share of each image's k best found classes that are among the k best expected
+    ones, ties included.
 
     expected, found: (N, C) scores.
     """
@@ -92,7 +93,7 @@ def measure_boxes(
 
 
 def choose_thresholds(scores: Sequence[Tensor], score_threshold: float) -> list[float]:
-    """For each image the score above which its boxes are compared. scores: the reference's, best first.
+    """Choose for each image the score above which its boxes are compared. scores: the reference's, best first.
 
     The detector's own threshold, where it finds boxes in these images. Where it does not, being random or shown
     something else, comparing none would prove nothing: then an image's best boxes are compared.
@@ -107,7 +108,7 @@ def choose_thresholds(scores: Sequence[Tensor], score_threshold: float) -> list[
 
 
 def boxes_above(image: Observation, threshold: float) -> Candidates:
-    """Without the boxes that are thinner than a pixel, whose overlap means nothing; untrained networks give many."""
+    """Drop boxes thinner than a pixel, whose overlap means nothing; untrained networks give many."""
     numbers = torch.arange(len(image["scores"]))
     candidates = Candidates(image["boxes"], image["scores"], image["class_ids"], numbers)
     widths_heights = candidates.boxes[:, 2:] - candidates.boxes[:, :2]
@@ -154,7 +155,7 @@ def match_boxes(expected: Candidates, found: Candidates, score_threshold: float)
 
 
 def measure_overlaps(first: Tensor, second: Tensor) -> Tensor:
-    """(N, M) IoUs of boxes (N, 4) and (M, 4) xyxy; 0 where neither has an area.
+    """Return (N, M) IoUs of boxes (N, 4) and (M, 4) xyxy; 0 where neither has an area.
 
     Equals torchvision.ops.box_iou, which every process of a build would take seconds to import.
     """
@@ -166,6 +167,6 @@ def _clearly_above(scores: Tensor, threshold: float) -> set[int]:
 
 
 def least_snr_db(expected: Tensor, found: Tensor) -> float:
-    """Of the rows of (N, V)."""
+    """Return the least of the rows of (N, V)."""
     ratios = [signal_to_noise_db(*rows) for rows in zip(expected, found, strict=True)]
     return float(torch.tensor(ratios, dtype=torch.float64).min())  # torch's min keeps a NaN

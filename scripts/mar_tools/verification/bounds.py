@@ -81,21 +81,21 @@ SCALED_DECODING: dict[Precision, Precision] = {"fp32": "bf16", "fp16": "bf16"}
 
 
 def choose_precision(precision: Precision, *, scaled_decoding: bool) -> Precision:
-    """Whose bounds count."""
+    """Choose the precision whose bounds count."""
     return SCALED_DECODING.get(precision, precision) if scaled_decoding else precision
 
 
 def choose_bounds(
     verification: VerificationRecipe, precision: Precision, measured: Mapping[str, float], *, random_weights: bool
 ) -> dict[str, float]:
-    """The defaults of the precision for what was measured, with the recipe's own values over them."""
+    """Return the defaults of the precision for what was measured, with the recipe's own values over them."""
     table = RANDOM_BOUNDS if random_weights else DEFAULT_BOUNDS
     defaults = {bound: limit for bound, limit in table[precision].items() if bound[4:] in measured}
     return {**defaults, **verification.bounds()}
 
 
 def find_failures(measured: Mapping[str, float], bounds: Mapping[str, float]) -> list[str]:
-    """Which bounds (`min_...`, `max_...`) the measured values break, in words."""
+    """Return which bounds (`min_...`, `max_...`) the measured values break, in words."""
     failures = []
     for bound, limit in bounds.items():
         kind, _, name = bound.partition("_")

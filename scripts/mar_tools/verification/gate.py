@@ -83,7 +83,7 @@ def _read_images(folder: Path, config: HandlerConfig, verification: Verification
 def observe_both(
     folder: Path, config: HandlerConfig, paths: Sequence[Path]
 ) -> tuple[VisionHandler, list[Observation], list[Observation]]:
-    """The export's handler, and what the reference and it see in the images."""
+    """Return the export's handler, and what the reference and it see in the images."""
     expected = observe_reference(folder.parent / REFERENCE, paths)
     if config.scaled_decoding:
         require_large_images(config, paths)
@@ -98,7 +98,7 @@ def measure_export(
     expected: Sequence[Observation],
     found: Sequence[Observation],
 ) -> tuple[dict[str, float], dict[str, Any] | None]:
-    """What is measured, and the accuracy of both where the truth is known."""
+    """Return what is measured, and the accuracy of both where the truth is known."""
     measured = measure_agreement(config.task, expected, found, score_threshold(config))
     if images.truth is None:
         return measured, None
@@ -124,13 +124,13 @@ def require_large_images(config: HandlerConfig, paths: Sequence[Path]) -> None:
 
 
 def score_threshold(config: HandlerConfig) -> float:
-    """The detector's own; 0 for a classifier, which has none."""
+    """Return the detector's own; 0 for a classifier, which has none."""
     options = config.options_model.model_validate(config.options)
     return options.score_threshold if isinstance(options, DetectionOptions) else 0.0
 
 
 def describe_export(folder: Path, manifest: ExportManifest, config: HandlerConfig) -> dict[str, Any]:
-    """What was verified: the artifact, how it is computed, and what it was made from."""
+    """Return what was verified: the artifact, how it is computed, and what it was made from."""
     handler_section = read_yaml(folder / "model-config.yaml")["handler"]
     return {
         "reference": REFERENCE,
@@ -145,7 +145,7 @@ def describe_export(folder: Path, manifest: ExportManifest, config: HandlerConfi
 
 
 def require_verified(folder: Path) -> Mapping[str, Any]:
-    """The folder's verification. Raises ConfigError when it is missing, failed, or of other artifact bytes."""
+    """Return the folder's verification. Raises ConfigError when it is missing, failed, or of other artifact bytes."""
     report = read_report(folder)
     if not report["passed"]:
         raise ConfigError(f"{folder}: verification failed: {'; '.join(report['failures'])}")

@@ -58,7 +58,9 @@ def write_golden(
 
 
 def choose_options(handler: VisionHandler) -> dict[str, str]:
-    """Of the request: the archive's defaults, but one threshold for all boxes, in pixels, of the whole picture."""
+    """Choose the request's: the archive's defaults, but one threshold for all boxes, in pixels, of the
+    whole picture.
+    """
     if handler.config.task == "classification":
         return {"top_k": str(TOP_K)}
     options = {"class_thresholds": "", "class_filter": "", "box_format": "xyxy", "tile_size": "0"}
@@ -66,7 +68,7 @@ def choose_options(handler: VisionHandler) -> dict[str, str]:
 
 
 def measure_clearness(handler: VisionHandler, seen: Observation) -> tuple[float, ...]:
-    """The larger, the less can rounding change the answer to an image."""
+    """Return a margin: the larger, the less can rounding change the answer to an image."""
     threshold = _score_threshold(handler)
     if threshold is None:
         best, second, *_ = [*seen["logits"].softmax(dim=0).topk(min(2, len(seen["logits"]))).values.tolist(), 0.0]
@@ -75,7 +77,7 @@ def measure_clearness(handler: VisionHandler, seen: Observation) -> tuple[float,
 
 
 def _clearness_of_boxes(seen: Observation, threshold: float, tolerance: float) -> tuple[float, ...]:
-    """An image with clear boxes comes first, then the one with the fewest boxes that could come or go."""
+    """Rate an image: clear boxes come first, then the fewest boxes that could come or go."""
     shown = seen["scores"] > threshold - tolerance
     scores, boxes, class_ids = (seen[name][shown] for name in ("scores", "boxes", "class_ids"))
     clear = scores >= threshold + tolerance
@@ -88,7 +90,7 @@ def _clearness_of_boxes(seen: Observation, threshold: float, tolerance: float) -
 
 
 def encode_picture(handler: VisionHandler, path: Path) -> bytes:
-    """Upright, without what a camera writes into its files, and small."""
+    """Encode it upright, without what a camera writes into its files, and small."""
     picture = PIL.Image.fromarray(decode_image(path.read_bytes(), ImageLimits(), handler.config.colours))
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     buffer = io.BytesIO()
@@ -102,7 +104,7 @@ def _score_threshold(handler: VisionHandler) -> float | None:
 
 
 def _round(each: dict[str, Any]) -> GoldenEntry:
-    """To far less than the tolerance, and so coarsely that a second build writes the same."""
+    """Round to far less than the tolerance, and so coarsely that a second build writes the same."""
     box = each.get("box")
     return GoldenEntry(
         class_id=each["class_id"],

@@ -15,8 +15,8 @@ Pairs = Iterable[tuple[int, int]]  # numbers of matched boxes in both observatio
 
 
 def observe_instances(outputs: Mapping[str, Tensor], index: int, best: Candidates) -> dict[str, Tensor]:
-    """Of image `index`'s best boxes, NaN where the model has none: `masks` (K, M, M), in or out on the grid of the box,
-    or `keypoints` (K, P, 2), in parts of the box. Nothing for other models.
+    """Observe image `index`'s best boxes, NaN where the model has none: `masks` (K, M, M), in or out on the grid of
+    the box, or `keypoints` (K, P, 2), in parts of the box. Nothing for other models.
     """
     name = next((name for name in ("masks", "heatmaps") if name in outputs), None)
     if name is None or best.rows is None:
@@ -44,7 +44,7 @@ def _stack(values: Sequence[Tensor | None], shape: torch.Size) -> Tensor:
 def measure_instances(
     images: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Tensor], Pairs]],
 ) -> dict[str, float]:
-    """Of all images: expected and found observation and which of their boxes match. Nothing for other models.
+    """Measure all images: expected and found observation and which of their boxes match. Nothing for other models.
 
     mean_mask_iou      mean IoU of the masks of matched boxes, on the model's grid
     keypoint_distance  mean distance of their keypoints, each side of the box being 1

@@ -33,7 +33,10 @@ class VerificationImages:
 
 
 def read_verification_images(verification: VerificationRecipe, labels: Sequence[str]) -> VerificationImages:
-    """labels: the model's. Raises ConfigError where images are missing or their truth does not fit the labels."""
+    """Read images. labels: the model's.
+
+    Raises ConfigError where images are missing or their truth does not fit the labels.
+    """
     images = verification.images
     if verification.annotations is not None and images is not None:
         return read_coco(images, verification.annotations, labels, verification.count or LABELLED_COUNT)
@@ -44,7 +47,9 @@ def read_verification_images(verification: VerificationRecipe, labels: Sequence[
 
 
 def name_classes(labels: Sequence[str], names_file: Path | None) -> dict[str, int]:
-    """What a folder may be called -> class id: the class id, a label that no other class has, or a name of the file.
+    """Return what a folder may be called -> class id.
+
+    The class id, a label that no other class has, or a name of the file.
 
     names_file: {"folder": "label or class id"}, or TorchServe's index_to_name.json: {"0": ["n01440764", "tench"]}.
     """
@@ -70,7 +75,10 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def read_class_folders(folder: Path, class_ids: Mapping[str, int], count: int | None) -> VerificationImages:
-    """An image's class is the name of its folder in `folder`. class_ids: what a folder may be called -> class id."""
+    """Read images whose class is the name of their folder in `folder`.
+
+    class_ids: what a folder may be called -> class id.
+    """
     paths = find_images(folder)
     folders = [path.relative_to(folder).parts[0] if path != folder else path.name for path in paths]
     unknown = sorted(set(folders) - class_ids.keys())
@@ -103,7 +111,7 @@ class CocoFile(BaseModel):
 
 
 def read_coco(folder: Path, annotations: Path, labels: Sequence[str], count: int | None) -> VerificationImages:
-    """Categories are matched to labels by their names."""
+    """Read COCO; categories are matched to labels by their names."""
     document = parse_config(CocoFile, read_json_object(annotations), str(annotations))
     if not document.annotations:
         raise ConfigError(f"{annotations}: no boxes in it (`annotations` is empty)")
@@ -123,7 +131,7 @@ def read_coco(folder: Path, annotations: Path, labels: Sequence[str], count: int
 
 
 def match_categories(document: CocoFile, labels: Sequence[str], annotations: Path) -> dict[int, int]:
-    """COCO category id -> class id. Raises ConfigError that names the used categories that are no label."""
+    """Match COCO category id -> class id. Raises ConfigError that names the used categories that are no label."""
     used = {box.category_id for box in document.annotations}
     names = {category.id: category.name for category in document.categories if category.id in used}
     unknown = sorted(name for name in names.values() if name not in labels)

@@ -40,7 +40,7 @@ BATCH = 4
 
 
 def load_handler(folder: Path, threads: ThreadPlan | None = None, limits: ImageLimits | None = None) -> VisionHandler:
-    """The handler of an export folder, loaded as a worker would load it, on the device that it was exported for.
+    """Return the handler of an export folder, loaded as a worker would load it, on the device that it was exported for.
 
     threads, limits: as of VisionHandler.load. Raises ConfigError or BackendError.
     """
@@ -54,7 +54,10 @@ def load_handler(folder: Path, threads: ThreadPlan | None = None, limits: ImageL
 
 
 def observe(handler: VisionHandler, paths: Sequence[Path], *, whole: bool = False) -> list[Observation]:
-    """One observation per image, in order. whole: decoded at full size, whatever the handler is allowed to do."""
+    """Return one observation per image, in order.
+
+    whole: decoded at full size, whatever the handler is allowed to do.
+    """
     observe_batch = {"classification": _observe_classes, "detection": _observe_boxes}[handler.config.task]
     observations: list[Observation] = []
     for images in _batches(handler, paths, None if whole else find_shrink(handler.config)):
@@ -64,7 +67,10 @@ def observe(handler: VisionHandler, paths: Sequence[Path], *, whole: bool = Fals
 
 
 def observe_reference(folder: Path, paths: Sequence[Path]) -> list[Observation]:
-    """Those of a reference export, from disk where neither it nor the images changed. Raises ConfigError without it."""
+    """Return those of a reference export, from disk where neither it nor the images changed.
+
+    Raises ConfigError without it.
+    """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no reference to compare with; export backend eager first")
     kept, key = folder.parent / KEPT_OBSERVATIONS, _key(folder, paths)
@@ -76,12 +82,12 @@ def observe_reference(folder: Path, paths: Sequence[Path]) -> list[Observation]:
 
 
 def hash_config(folder: Path, config: HandlerConfig) -> str:
-    """SHA-256 of what decides, beside the artifact, which answer an archive gives: its `handler` section and labels."""
+    """Hash what decides, beside the artifact, which answer an archive gives: its `handler` section and labels."""
     return digest_config(config, (folder / config.labels).read_bytes())
 
 
 def _batches(handler: VisionHandler, paths: Sequence[Path], shrink: Shrink | None) -> Iterator[list[Image]]:
-    """Neighbours that share a model size, a few at a time, decoded only then.
+    """Yield neighbours that share a model size, a few at a time, decoded only then.
 
     The first one alone: some runtimes compile or plan a batch of one apart from all others.
     """
@@ -125,7 +131,10 @@ def _observe_boxes(handler: VisionHandler, batch: ImageBatch, outputs: Mapping[s
 
 
 def _key(folder: Path, paths: Sequence[Path]) -> str:
-    """Changes with anything that could change an observation: artifact, configuration, images, our code, libraries."""
+    """Return a key that changes with all that could change an observation.
+
+    Artifact, configuration, images, code, libraries.
+    """
     config = read_handler_config(folder / "model-config.yaml")
     digest = hashlib.sha256(f"{hash_artifact(folder, config.artifact)} {hash_config(folder, config)}".encode())
     digest.update(orjson.dumps(package_versions(REFERENCE_PACKAGES)))
@@ -147,7 +156,7 @@ def _keep(observations: Sequence[Observation], path: Path, key: str) -> None:
 
 
 def _read_kept(path: Path, key: str) -> list[Observation] | None:
-    """None where there are none, or none of this key."""
+    """Return none where there are none, or none of this key."""
     if not path.is_file():
         return None
     observations: dict[int, dict[str, Tensor]] = {}

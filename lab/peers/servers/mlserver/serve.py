@@ -19,7 +19,7 @@ class ClassifierRuntime(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """One input `image` (N, 1): the requests of a batch, merged by MLServer."""
+        """Return one input `image` (N, 1): the requests of a batch, merged by MLServer."""
         bodies = Base64Codec.decode_input(payload.inputs[0])
         answers = self._model.predict([self._model.decode(body) for body in bodies])
         output = StringCodec.encode_output("answer", [answer.decode() for answer in answers])

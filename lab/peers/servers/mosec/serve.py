@@ -24,7 +24,7 @@ class Inference(Worker):
         return self._model.decode(data)
 
     def forward(self, data: Any) -> Any:
-        """A list where the stage has batches, else one item."""
+        """Return a list where the stage has batches, else one item."""
         return self._model.predict(data) if self.max_batch_size > 1 else self._model.predict([data])[0]
 
     def serialize(self, data: bytes) -> bytes:

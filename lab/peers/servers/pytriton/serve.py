@@ -24,7 +24,7 @@ def new_instance(arguments: ServerArguments) -> Callable[..., dict[str, NDArray[
 
     @batch
     def infer(image: NDArray[np.object_]) -> dict[str, NDArray[np.object_]]:
-        """image: encoded images (N, 1)."""
+        """Infer from encoded images (N, 1)."""
         answers = model.predict([model.decode(body) for body in image[:, 0]])
         return {"answer": np.array(answers, dtype=object).reshape(-1, 1)}
 

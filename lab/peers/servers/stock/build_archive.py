@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def build_archive(export: Path, target: Path) -> None:
-    """export: of eager fp32. Raises CalledProcessError, ConfigError, BackendError or OSError."""
+    """Build from an export of eager fp32. Raises CalledProcessError, ConfigError, BackendError or OSError."""
     source, network = read_artifact(export / "model")
     labels = orjson.loads((export / "labels.json").read_bytes())
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def build_archive(export: Path, target: Path) -> None:
 
 
 def write_classifier(network: nn.Module, folder: Path) -> list[str]:
-    """What the archiver is told."""
+    """Return what the archiver is told."""
     with torch.inference_mode():
         trace = torch.jit.trace(network, torch.zeros(1, 3, 224, 224))  # type: ignore[no-untyped-call]
     trace.save(str(folder / "model.pt"))
@@ -63,7 +63,7 @@ def write_classifier(network: nn.Module, folder: Path) -> list[str]:
 
 
 def write_detector(source: EagerSource, network: nn.Module, classes: int, folder: Path) -> list[str]:
-    """What the archiver is told."""
+    """Return what the archiver is told."""
     built = source.network
     text = DETECTOR_FILE.format(name=built.name, classes=classes, arguments=dict(built.arguments))
     (folder / "model.py").write_text(text, encoding="utf-8")

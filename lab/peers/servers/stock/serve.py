@@ -24,7 +24,7 @@ ARCHIVE = Path(__file__).resolve().parent / "archives" / "model.mar"
 
 
 def new_properties(arguments: ServerArguments) -> dict[str, str]:
-    """The lines of `config.properties`."""
+    """Return the lines of `config.properties`."""
     return {
         **free_addresses(),
         "inference_address": f"http://{arguments.host}:{arguments.port}",
@@ -36,7 +36,9 @@ def new_properties(arguments: ServerArguments) -> dict[str, str]:
 
 
 def new_tuning(arguments: ServerArguments) -> dict[str, str]:
-    """Batches and workers as asked for, and none of the costs per request that TorchServe's users can turn off."""
+    """Return batches and workers as asked for, and none of the costs per request that TorchServe's
+    users can turn off.
+    """
     model = {
         "defaultVersion": True,
         "marName": ARCHIVE.name,
@@ -54,7 +56,10 @@ def new_tuning(arguments: ServerArguments) -> dict[str, str]:
 
 
 def new_environment(arguments: ServerArguments, folder: str) -> dict[str, str]:
-    """folder: for logs and sockets. Out of the box nothing tells OpenMP how many threads it has, or how they wait."""
+    """Return the environment. folder: for logs and sockets.
+
+    Out of the box nothing tells OpenMP its threads, or how they wait.
+    """
     removed = {"PYTHONPATH", "TS_CONFIG_FILE", "OMP_NUM_THREADS"}
     removed |= WAIT_POLICY.keys() if arguments.mode == "default" else set()
     kept = {key: value for key, value in os.environ.items() if key not in removed}

@@ -59,7 +59,7 @@ def compile_program(program: ExportedProgram, path: Path) -> None:
 
 
 def quantize(job: ExportJob) -> tuple[nn.Module, dict[str, Any]]:
-    """Static int8 of convolutions and linear layers, which go by the names of their modules."""
+    """Quantise convolutions and linear layers to static int8; they go by the names of their modules."""
     if job.calibration.quantization.scheme not in ("auto", "static"):
         raise BackendError(f"aotinductor has no int8 scheme {job.calibration.quantization.scheme!r}; it has 'static'")
     program = export_program(job.graph, job.pixels, strict=True)
@@ -81,7 +81,7 @@ def quantize(job: ExportJob) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def quantize_program(program: ExportedProgram, batches: list[Tensor], float_layers: list[str]) -> nn.Module:
-    """float_layers: names of modules, as they stand in the program. The result computes as the int8 kernels will."""
+    """Quantise a program. float_layers: names of its modules. The result computes as the int8 kernels will."""
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
@@ -99,7 +99,7 @@ def quantize_program(program: ExportedProgram, batches: list[Tensor], float_laye
 
 
 def compiled_cpu_features(job: ExportJob) -> tuple[str, ...]:
-    """The vector instructions that Inductor compiled for: on a CPU without them the artifact would crash."""
+    """Return the vector instructions that Inductor compiled for: on a CPU without them the artifact would crash."""
     if job.device_type != "cpu":
         return ()
     compiled_for = str(cpu_vec_isa.pick_vec_isa())

@@ -35,12 +35,12 @@ class ExportJob:
 
     @property
     def onnx_file(self) -> Path | None:
-        """The user's model where it is an ONNX file; the graph then only runs it, and cannot be traced."""
+        """Return the user's model where it is an ONNX file; the graph then only runs it, and cannot be traced."""
         return self.source_file if self.checkpoint.source.source == "onnx" else None
 
     @cached_property
     def pixels(self) -> Tensor:
-        """Two images uint8 (2, H, W, 3) on the device, to trace with."""
+        """Return two images uint8 (2, H, W, 3) on the device, to trace with."""
         return example_pixels(self.checkpoint.preprocessing).to(self.device_type)
 
     @cached_property
@@ -49,21 +49,21 @@ class ExportJob:
 
     @property
     def float_layers(self) -> tuple[str, ...]:
-        """Modules of our own graphs that int8 would always spoil."""
+        """Return the modules of our own graphs that int8 would always spoil."""
         return getattr(self.graph, "float_layers", ())
 
     @property
     def has_fixed_size(self) -> bool:
-        """Whether all batches share one height and width; else both are dynamic in the artifact."""
+        """Return whether all batches share one height and width; else both are dynamic in the artifact."""
         return is_fixed_size(self.checkpoint.preprocessing)
 
     @property
     def is_quantized_already(self) -> bool:
-        """Whether int8 is to be what fake quantisation in the network says, with the scales of its training."""
+        """Return whether int8 is to be what fake quantisation in the network says, with the scales of its training."""
         return self.precision == "int8" and self.calibration.quantization.scheme == "checkpoint"
 
     def float_graph(self) -> nn.Module:
-        """The graph computing in the precision that was asked for; in fp32 for int8, to be quantised."""
+        """Return the graph computing in the precision that was asked for; in fp32 for int8, to be quantised."""
         return in_precision(self.graph, self.precision, self.device_type)
 
 
@@ -81,7 +81,10 @@ class Exported:
 
 
 def report_own_scales(operators: Iterable[str], wanted: str) -> dict[str, Any]:
-    """The report of a network that was trained with fake quantisation. Raises BackendError where none of it arrived."""
+    """Return the report of a network that was trained with fake quantisation.
+
+    Raises BackendError where none of it arrived.
+    """
     if wanted not in operators:
         raise BackendError(
             "quantization scheme 'checkpoint' needs a network with fake quantisation (torch.fake_quantize_per_...); "

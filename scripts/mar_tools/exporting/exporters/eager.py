@@ -33,7 +33,7 @@ def export(job: ExportJob, folder: Path) -> Exported:
 
 
 def _external_weights(job: ExportJob) -> list[Path]:
-    """What lies beside a large ONNX file."""
+    """Return what lies beside a large ONNX file."""
     if job.onnx_file is None:
         return []
     from mar_tools.exporting.onnx_files import find_external_weights

@@ -111,7 +111,7 @@ def _quantize_dynamic(source: Path, target: Path, _: list[Tensor], float_layers:
 
 
 def _matrix_share(model: onnx.ModelProto) -> float:
-    """The share of the weights that are in matrix products rather than convolutions."""
+    """Return the share of the weights that are in matrix products rather than convolutions."""
     sizes = {weight.name: math.prod(weight.dims) for weight in model.graph.initializer}
     totals: dict[str, int] = {}
     for node in model.graph.node:

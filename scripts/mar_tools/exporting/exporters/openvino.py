@@ -47,7 +47,7 @@ def export(job: ExportJob, folder: Path) -> Exported:
 
 
 def convert(job: ExportJob) -> openvino.Model:
-    """With a dynamic batch, and dynamic height and width where the model takes any."""
+    """Convert with a dynamic batch, and dynamic height and width where the model takes any."""
     model = convert_onnx(job) if job.onnx_file is not None else convert_graph(job)
     model.inputs[0].set_names({"pixels"})
     for output, name in zip(model.outputs, job.output_names, strict=True):
@@ -65,7 +65,7 @@ def convert_onnx(job: ExportJob) -> openvino.Model:
 
 
 def convert_graph(job: ExportJob) -> openvino.Model:
-    """Traced by OpenVINO's converter."""
+    """Convert what OpenVINO's converter traces."""
     height, width = job.pixels.shape[1:3] if job.has_fixed_size else (-1, -1)
     try:
         with torch.inference_mode(), warnings.catch_warnings():
@@ -81,7 +81,10 @@ def convert_graph(job: ExportJob) -> openvino.Model:
 
 
 def quantize(job: ExportJob, model: openvino.Model) -> tuple[openvino.Model, dict[str, Any]]:
-    """Static int8 by NNCF. Layers in float are named by the modules they come from, where the converter kept that."""
+    """Quantise by NNCF to static int8.
+
+    Layers in float go by the modules they come from, where the converter kept that.
+    """
     if job.calibration.quantization.scheme == "dynamic":
         raise BackendError("openvino has no int8 scheme 'dynamic' for images; it has 'static' and 'checkpoint'")
     compared = job.calibration.batches[:COMPARED_IMAGES]
@@ -124,7 +127,7 @@ def _quantize(job: ExportJob, model: openvino.Model, float_nodes: list[str]) -> 
 
 
 def has_attention(model: openvino.Model) -> bool:
-    """By its one operation, or by a softmax over (N, heads, L, L)."""
+    """Return whether it has attention: by its one operation, or by a softmax over (N, heads, L, L)."""
     return any(
         node.get_type_name() == "ScaledDotProductAttention" or (node.get_type_name() == "Softmax" and _rank(node) >= 4)
         for node in model.get_ops()
@@ -132,7 +135,7 @@ def has_attention(model: openvino.Model) -> bool:
 
 
 def _rank(node: openvino.Node) -> int:
-    """0 where it is not known."""
+    """Return the rank, 0 where it is not known."""
     rank = node.get_output_partial_shape(0).rank
     return int(rank.get_length()) if rank.is_static else 0
 
@@ -149,6 +152,8 @@ def run(model: openvino.Model, batches: list[Tensor]) -> list[dict[str, Tensor]]
 
 
 def _module_path(friendly_name: str) -> str:
-    """`__module.graph.network.layer1.0.conv1/aten::_convolution/Convolution` -> `graph.network.layer1.0.conv1`."""
+    """Shorten `__module.graph.network.layer1.0.conv1/aten::_convolution/Convolution` to
+    `graph.network.layer1.0.conv1`.
+    """
     found = MODULE_PATH.search(friendly_name)
     return found.group(1) if found else friendly_name

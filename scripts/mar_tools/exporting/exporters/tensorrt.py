@@ -45,7 +45,7 @@ def export(job: ExportJob, folder: Path) -> Exported:
 
 
 def write_onnx(job: ExportJob, path: Path) -> dict[str, Any]:
-    """The ONNX file to build from; gives how int8 came about."""
+    """Return the ONNX file to build from; gives how int8 came about."""
     scheme = job.calibration.quantization.scheme
     if job.precision == "int8" and scheme == "dynamic":
         raise BackendError("tensorrt has no int8 scheme 'dynamic'; it has 'static' and 'checkpoint'")
@@ -71,7 +71,7 @@ class FloatInput(nn.Module):
 
 
 def profile_shapes(job: ExportJob) -> tuple[Shape, Shape, Shape]:
-    """The smallest, the most usual and the largest batch of pixels (N, H, W, 3)."""
+    """Return the smallest, the most usual and the largest batch of pixels (N, H, W, 3)."""
     height, width = job.pixels.shape[1:3]
     if job.has_fixed_size:
         return (1, height, width, 3), (OPTIMAL_BATCH, height, width, 3), (MAX_BATCH, height, width, 3)
@@ -80,7 +80,7 @@ def profile_shapes(job: ExportJob) -> tuple[Shape, Shape, Shape]:
 
 
 def _edges(preprocessing: PreprocessingConfig) -> tuple[int, int]:
-    """Of a model of any size: the usual shorter edge and the longest that there can be."""
+    """Return the usual shorter edge, and the longest that there can be, of a model of any size."""
     size, longest = preprocessing.resize.size, preprocessing.resize.max_size
     if not isinstance(size, int) or longest is None:
         raise BackendError("tensorrt needs to know the largest images: set `max_size` in `preprocessing.resize`")

@@ -37,7 +37,7 @@ def export(job: ExportJob, folder: Path) -> Exported:
 
 
 def _fill_cache_apart(artifact: Path, job: ExportJob) -> None:
-    """In a process of its own: what this one has compiled before would not be written again."""
+    """Fill it in a process of its own: what this one has compiled before would not be written again."""
     command = python_command(__name__, artifact.absolute(), job.precision, job.device_type)
     with tempfile.TemporaryDirectory() as temporary:
         finished = run_isolated(command, TIMEOUT_S, Path(temporary) / "log")

@@ -54,7 +54,7 @@ def export(job: ExportJob, folder: Path) -> Exported:
 
 
 def cpu_target(features: tuple[str, ...]) -> dict[str, Any]:
-    """LLVM for CPUs that have these features, whoever made them, so that the library runs wherever they are."""
+    """Return LLVM for CPUs that have these features, whoever made them, so that the library runs wherever they are."""
     level = {"mcpu": LEVELS[features[0]]} if features else {}
     return {"kind": "llvm", "fast-math-contract": True, **level}
 
@@ -68,7 +68,7 @@ def compile_graph(job: ExportJob, target: Target) -> Any:
 
 
 def scheduled(module: IRModule) -> IRModule:
-    """TVM's default passes up to loops, and the schedule of each."""
+    """Apply TVM's default passes up to loops, and the schedule of each."""
     passes = [
         transform.DecomposeOpsForInference(),
         transform.CanonicalizeBindings(),
@@ -119,7 +119,7 @@ def _schedule_map(schedule: Schedule, spatial: list[Any]) -> None:
 
 
 def _schedule_sum(schedule: Schedule, block: Any, spatial: list[Any], reduced: list[Any]) -> None:
-    """ROWS vectors of the result are summed in registers, then written."""
+    """Sum ROWS vectors of the result in registers, then write them."""
     outer = spatial[:-1]
     columns, vector = schedule.split(spatial[-1], [None, _divisor(_extent(schedule, spatial[-1]), LANES)])
     rows = []

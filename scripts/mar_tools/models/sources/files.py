@@ -24,7 +24,7 @@ def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
 
 
 def find_preprocessing(_: Recipe, network: nn.Module) -> PreprocessingConfig:
-    """Only a torchvision detector that the file builds on knows its own."""
+    """Find it. Only a torchvision detector that the file builds on knows its own."""
     if find_detector_graph(network) is None:
         raise ConfigError(
             "preprocessing: auto needs a torchvision, timm or huggingface model; "

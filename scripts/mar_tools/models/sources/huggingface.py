@@ -74,13 +74,13 @@ def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
 
 
 def find_location(recipe: Recipe) -> str:
-    """A folder beside the recipe, else an id of the hub."""
+    """Return a folder beside the recipe, else an id of the hub."""
     folder = recipe.path(str(recipe.model.name))
     return str(folder) if folder.is_dir() else str(recipe.model.name)
 
 
 def read_config(recipe: Recipe) -> transformers.PretrainedConfig:
-    """`config.json`, with the recipe's `arguments` in the place of its entries. Raises ConfigError for others."""
+    """Read `config.json`, with the recipe's `arguments` in the place of its entries. Raises ConfigError for others."""
     location = find_location(recipe)
     arguments = {**recipe.model.arguments, "return_unused_kwargs": True}
     try:
@@ -98,7 +98,9 @@ def read_config(recipe: Recipe) -> transformers.PretrainedConfig:
 def load_weights(
     recipe: Recipe, model_class: Any, config: transformers.PretrainedConfig, location: str | None, **options: Any
 ) -> nn.Module:
-    """The network in fp32 with the weights of a folder, the hub or a `state_dict`; every weight must be there and fit.
+    """Return the network in fp32 with the weights of a folder, the hub or a `state_dict`.
+
+    Every weight must be there and fit.
 
     By transformers' own loader, which knows under which names older releases saved a weight.
     """
@@ -139,7 +141,7 @@ def output_of(config: transformers.PretrainedConfig, task: Task) -> OutputFormat
 
 
 def find_preprocessing(recipe: Recipe, network: Any) -> PreprocessingConfig:
-    """What the image processor does, checked against the processor itself on a picture."""
+    """Return what the image processor does, checked against the processor itself on a picture."""
     try:
         processor = transformers.AutoImageProcessor.from_pretrained(find_location(recipe))
     except (OSError, ValueError, ImportError) as error:
@@ -175,13 +177,15 @@ def check_preprocessing(processor: Any, preprocessing: PreprocessingConfig) -> N
 
 
 def find_labels(_: Recipe, network: Any) -> list[str]:
-    """The configuration's `id2label`."""
+    """Return the configuration's `id2label`."""
     labels = network.config.id2label
     return [str(labels[class_id]) for class_id in sorted(labels)]
 
 
 def default_options(network: Any) -> dict[str, Any]:
-    """These detectors need no NMS (no IoU is above 1), and their processors keep so many boxes of a picture."""
+    """Return the limits: these detectors need no NMS (no IoU is above 1), and their processors keep so
+    many boxes of a picture.
+    """
     model_type = network.config.model_type
     if model_type not in ACTIVATIONS:
         return {}

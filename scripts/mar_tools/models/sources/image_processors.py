@@ -99,7 +99,7 @@ RESIZES = {
 
 
 def _padded(resize: ResizeConfig, mean: tuple[float, ...], kind: str, settings: dict[str, Any]) -> ResizeConfig:
-    """The border is 0 after normalising, so of the colour that is the mean, to the next of 255 levels."""
+    """Return the border's colour: 0 after normalising, so the mean, to the next of 255 levels."""
     pad_size = _height_width(settings["pad_size"], kind, "pad_size")
     if resize.mode == "exact" and resize.size == pad_size:
         return resize
@@ -124,7 +124,7 @@ def _interpolation(settings: dict[str, Any]) -> str:
 
 
 def _normalisation(settings: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """mean and std for pixels scaled to [0, 1], whatever the processor scales them to."""
+    """Return mean and std for pixels scaled to [0, 1], whatever the processor scales them to."""
     factor = settings["rescale_factor"] if settings.get("do_rescale") else 1.0
     normalises = bool(settings.get("do_normalize"))
     means = _per_channel(settings["image_mean"]) if normalises else (0.0,) * 3

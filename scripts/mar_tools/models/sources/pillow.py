@@ -6,5 +6,8 @@ import PIL
 
 
 def pass_order() -> Literal["horizontal_first", "pillow13"]:
-    """Which side of a picture comes first. Written into the archive, so that no other Pillow changes its answers."""
+    """Return which side of a picture comes first.
+
+    Written into the archive, so that no other Pillow changes its answers.
+    """
     return "pillow13" if int(PIL.__version__.partition(".")[0]) >= 13 else "horizontal_first"

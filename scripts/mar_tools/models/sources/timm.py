@@ -32,7 +32,7 @@ def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
 
 
 def download(source: NetworkSource) -> nn.Module:
-    """The network with timm's published weights, from the cache of the hub where they are there."""
+    """Return the network with timm's published weights, from the cache of the hub where they are there."""
     try:
         network: nn.Module = timm.create_model(str(source.name), pretrained=True, **source.arguments)
     except Exception as error:  # the hub's client raises its own errors, those of requests, and OSError
@@ -45,7 +45,7 @@ def download(source: NetworkSource) -> nn.Module:
 
 
 def find_preprocessing(recipe: Recipe, network: nn.Module) -> PreprocessingConfig:
-    """As `timm.data.create_transform(**data_config, is_training=False)` does it."""
+    """Find it as `timm.data.create_transform(**data_config, is_training=False)` does."""
     img_size = recipe.model.arguments.get("img_size")
     if img_size is None:
         return preprocessing_of(timm.data.resolve_model_data_config(network))
@@ -54,7 +54,10 @@ def find_preprocessing(recipe: Recipe, network: nn.Module) -> PreprocessingConfi
 
 
 def preprocessing_of(data_config: dict[str, Any]) -> PreprocessingConfig:
-    """data_config: timm's own, resolved. Raises ConfigError for pictures that are not RGB, and for an unknown mode."""
+    """Return it from timm's own data_config, resolved.
+
+    Raises ConfigError for pictures that are not RGB, and unknown modes.
+    """
     channels, height, width = data_config["input_size"]
     if channels != 3:
         raise ConfigError(f"this timm model takes {channels} channels; only RGB pictures are served")
@@ -94,7 +97,7 @@ RESIZES = {"center": _center, "squash": _squash, "border": _border}
 
 
 def find_labels(_: Recipe, network: nn.Module) -> list[str]:
-    """The descriptions of ImageNet's classes, for the numbers of classes that its subsets have."""
+    """Return the descriptions of ImageNet's classes, for the numbers of classes that its subsets have."""
     subset = timm.data.infer_imagenet_subset(network)
     if subset is None:
         raise ConfigError(

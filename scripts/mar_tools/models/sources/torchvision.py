@@ -28,7 +28,7 @@ def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
 
 
 def load_published(source: NetworkSource, weights: str) -> tuple[nn.Module, NetworkSource]:
-    """torchvision's published weights, downloaded into torch's cache."""
+    """Load torchvision's published weights, downloaded into torch's cache."""
     entry = find_published(source, weights)
     try:
         network = models.get_model(source.name, weights=entry, **source.arguments)
@@ -42,7 +42,7 @@ def load_published(source: NetworkSource, weights: str) -> tuple[nn.Module, Netw
 
 
 def find_published(source: NetworkSource, weights: str) -> Any:
-    """The entry of the model's weights enum. Raises ConfigError that names the entries."""
+    """Return the entry of the model's weights enum. Raises ConfigError that names the entries."""
     if source.name not in models.list_models():
         raise ConfigError(f"unknown torchvision model {source.name!r}; `torchvision.models.list_models()` names them")
     enum = models.get_model_weights(source.name)
@@ -55,7 +55,7 @@ def find_published(source: NetworkSource, weights: str) -> Any:
 
 
 def _traits_of(network: nn.Module, source: NetworkSource) -> dict[str, Any]:
-    """What a builder sets only because it was given published weights, so that a rebuilt network is the same."""
+    """Return what a builder sets only because it was given published weights, so that a rebuilt network is the same."""
     arguments = dict(source.arguments)
     for name in ("transform_input", "aux_logits"):
         if hasattr(network, name):
@@ -65,7 +65,7 @@ def _traits_of(network: nn.Module, source: NetworkSource) -> dict[str, Any]:
 
 
 def find_preprocessing(recipe: Recipe, network: nn.Module) -> PreprocessingConfig:
-    """What torchvision states for the model."""
+    """Return what torchvision states for the model."""
     transform = getattr(network, "transform", None)
     if isinstance(transform, GeneralizedRCNNTransform):
         return preprocessing_of_detector(transform)
@@ -79,14 +79,16 @@ def find_preprocessing(recipe: Recipe, network: nn.Module) -> PreprocessingConfi
 
 
 def find_fitting_entry(published: Any, network: nn.Module) -> Any:
-    """The default weights, unless they are for another size of images than a vision transformer was built for."""
+    """Return the default weights, unless they are for another size of images than a vision transformer
+    was built for.
+    """
     size = getattr(network, "image_size", None)
     fitting = [entry for entry in published if size is not None and entry.transforms().crop_size[0] == size]
     return published.DEFAULT if published.DEFAULT in fitting else next(iter(fitting), published.DEFAULT)
 
 
 def preprocessing_of_preset(preset: ImageClassification) -> PreprocessingConfig:
-    """torchvision's classification preset: shortest edge, centre crop."""
+    """Return torchvision's classification preset: shortest edge, centre crop."""
     return PreprocessingConfig(
         resize=ResizeConfig(mode="shortest_edge", size=preset.resize_size[0]),
         crop=(preset.crop_size[0], preset.crop_size[0]),
@@ -99,7 +101,7 @@ def preprocessing_of_preset(preset: ImageClassification) -> PreprocessingConfig:
 
 
 def preprocessing_of_detector(transform: GeneralizedRCNNTransform) -> PreprocessingConfig:
-    """torchvision's detection transform, which resizes without antialiasing."""
+    """Return torchvision's detection transform, which resizes without antialiasing."""
     if transform.fixed_size is not None:
         width, height = transform.fixed_size
         resize = ResizeConfig(mode="exact", size=(height, width))
@@ -110,7 +112,7 @@ def preprocessing_of_detector(transform: GeneralizedRCNNTransform) -> Preprocess
 
 
 def find_labels(recipe: Recipe, _: nn.Module) -> list[str]:
-    """The categories that torchvision publishes with the weights."""
+    """Return the categories that torchvision publishes with the weights."""
     published = models.get_model_weights(recipe.model.name)
     if Path(recipe.model.weights).suffix in WEIGHT_FILES:
         raise ConfigError(
@@ -121,7 +123,7 @@ def find_labels(recipe: Recipe, _: nn.Module) -> list[str]:
 
 
 def default_options(network: nn.Module) -> dict[str, Any]:
-    """The NMS threshold and the number of boxes that a torchvision detector was built with."""
+    """Return the NMS threshold and the number of boxes that a torchvision detector was built with."""
     owner = getattr(network, "roi_heads", network)
     if not hasattr(owner, "nms_thresh"):
         return {}
