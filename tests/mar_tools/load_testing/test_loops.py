@@ -1,5 +1,7 @@
 """Closed and open loops against a real small server. Nothing here depends on how fast the machine is."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -10,7 +12,8 @@ from itertools import count, pairwise
 import pytest
 from http_fakes import Answer, serve_http
 
-from lab.peers.contest import start_trivial_server
+from mar_tools.child_processes import isolated
+from mar_tools.command_line import ROOT
 from mar_tools.load_testing import open_loop
 from mar_tools.load_testing.answers import Expected, Found
 from mar_tools.load_testing.closed_loop import run_closed_loop
@@ -110,7 +113,11 @@ def test_the_window_waits_for_a_first_answer() -> None:
 
 
 def test_a_servers_processes_are_watched() -> None:
-    with start_trivial_server() as target:
+    command = [sys.executable, str(ROOT / "lab" / "peers" / "trivial_server.py")]
+    with isolated(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdout is not None
+        url = f"http://127.0.0.1:{int(process.stdout.readline())}/predictions/none"
+        target = Target("trivial", url, pid=process.pid)
         found = run_closed_loop(target, prepare_requests([b"x" * 5000]), 2, 1.0, 0.1)
     assert found.failed == 0
     assert found.cpu_ms_per_request is not None
