@@ -8,7 +8,7 @@ from markdown_pages import ROOT, read_page
 
 DIAGRAMS = re.findall(r"```mermaid\n(.*?)```", read_page("docs/understand/architecture.md"), re.DOTALL)
 ROOMS = (ROOT / "handlers" / "vision_serving", ROOT / "scripts" / "mar_tools")
-ROOM = re.compile(r'\["([a-z_]+(?:/|\.py)):')
+ROOM = re.compile(r'\["([a-z_/]+(?:/|\.py)):')
 
 
 @pytest.mark.parametrize(("diagram", "room"), list(zip(DIAGRAMS, ROOMS, strict=True)), ids=["request", "build"])
