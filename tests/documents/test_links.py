@@ -1,12 +1,16 @@
 """Every link and picture in a Markdown page leads to a file, and every anchor to a heading."""
 
+import re
 from functools import cache
 from os.path import normpath
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from markdown_pages import list_anchors, list_files, list_links, list_pages
+from markdown_pages import list_anchors, list_files, list_links, list_pages, read_page
+
+TOP = "client|deploy|docs|examples|handlers|lab|recipes|requirements|scripts|tests"
+NAMED = re.compile(rf"(?<![\w/.-])((?:{TOP})/[a-z0-9_/.-]+\.(?:py|sh|md|txt|yaml|json|lua|js|conf)(?:\.j2)?)\b")
 
 
 @cache
@@ -27,3 +31,8 @@ def resolves(page: str, link: str) -> bool:
     path, _, anchor = link.partition("#")
     target = normpath(Path(page).parent / path) if path else page
     return target in list_paths() and (not anchor or anchor in list_anchors(target))
+
+
+@pytest.mark.parametrize("page", list_pages())
+def test_every_file_that_is_named_is_there(page: str) -> None:
+    assert [name for name in NAMED.findall(read_page(page)) if name not in list_paths()] == []
