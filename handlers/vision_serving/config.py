@@ -152,8 +152,8 @@ class HandlerConfig(StrictModel):
 
     instances      what a detector gives of an object beyond its box
     device_type    the only kind of device that the artifact runs on; any that its backend knows where there is none
-    cpu_features   what its verified answers depend on, as `resources.cpu_features` names it
-    scaled_decoding  large JPEGs of a classifier may be decoded at 1/2, 1/4 or 1/8 of their size (images.shrink_jpeg)
+    cpu_features   what its verified answers depend on, as `cores.cpu_features` names it
+    scaled_decoding  large JPEGs of a classifier may be decoded at 1/2, 1/4 or 1/8 of their size (decoding.shrink_jpeg)
     """
 
     task: Task

@@ -20,6 +20,9 @@
 All are RuntimeErrors: TorchServe reports those as a failed load, while any other error kills the worker.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 
 class VisionServingError(RuntimeError):
     """Root of the tree."""
@@ -124,8 +127,29 @@ class OutOfResourcesError(RequestError):
     status = 507
 
 
-def last_line(error: Exception) -> str:
-    """Return the last line of a foreign error, where runtimes put the reason; its type where it says nothing."""
+@contextmanager
+def foreign_code(
+    explain: Callable[[BaseException], VisionServingError], passed_on: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Turn whatever foreign code raises while a model is loaded into an error of ours.
+
+    For runtimes whose exceptions have no common base, and for a user's own files, which may end the process, too.
+    """
+    try:
+        yield
+    except passed_on:
+        raise
+    except (Exception, SystemExit) as error:
+        raise explain(error) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the beginning of a foreign error; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def last_line(error: BaseException) -> str:
+    """Return the end of a foreign error, where most runtimes put the reason; its type where it says nothing."""
     return next(reversed(str(error).strip().splitlines()), type(error).__name__)
 
 

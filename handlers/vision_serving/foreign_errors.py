@@ -8,8 +8,10 @@ Six places catch everything. Four serve requests:
     batching.py             one batch: it is halved until the images that make the model fail stand alone
     handler.py              all requests of a batch: after a failure that belongs to no image each of them runs alone
 
-Two load archives: `worker/guard.py`, because TorchServe reports the reason of our own errors alone, and
-`graphs/sources.py`, because a network's code is the user's.
+Two load archives:
+
+    errors.foreign_code     a runtime whose exceptions have no common base; a network whose code is the user's
+    worker/guard.py         a load: TorchServe reports the reason of our own errors alone
 """
 
 import gc

@@ -16,7 +16,7 @@ from mar_tools.models.random_weights import settle_batch_norm
 from mar_tools.models.sources.huggingface import output_of
 from mar_tools.models.sources.image_processors import preprocessing_of
 from mar_tools.verification.observations import Observation
-from vision_serving.graphs import build_graph
+from vision_serving.graphs.construction import build_graph
 from vision_serving.options import Task
 
 LABELS = {0: "cat", 1: "dog", 2: "bird", 3: "fish"}

@@ -20,7 +20,7 @@ from mar_tools.models.sources.torchvision import default_options, preprocessing_
 from mar_tools.models.weights import load_weights
 from object_detection import ObjectDetectionHandler
 from vision_serving.config import HandlerConfig, PreprocessingConfig
-from vision_serving.graphs import build_graph
+from vision_serving.graphs.construction import build_graph
 from vision_serving.graphs.sources import NetworkSource, build_network
 from vision_serving.handler import VisionHandler
 from vision_serving.pictures.decoding import Image

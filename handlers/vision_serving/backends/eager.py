@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vision_serving.backends.base import read_document
 from vision_serving.config import BackendConfig, PreprocessingConfig
 from vision_serving.errors import BackendError
-from vision_serving.graphs import build_graph
+from vision_serving.graphs.construction import build_graph
 from vision_serving.graphs.precisions import in_precision
 from vision_serving.graphs.sources import NetworkSource, build_network, load_state
 from vision_serving.options import Task

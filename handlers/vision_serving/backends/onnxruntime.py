@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vision_serving.config import BackendConfig
-from vision_serving.errors import BackendError, last_line
+from vision_serving.errors import BackendError, foreign_code, last_line
 
 REQUIREMENTS = "onnx"
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
@@ -31,10 +31,8 @@ class OnnxRuntimeBackend:
         if provider not in onnxruntime.get_available_providers():
             raise BackendError(f"this onnxruntime has no {provider}: pip install onnxruntime-gpu instead")
         chosen = [(provider, {"device_id": device.index or 0})] if device.type == "cuda" else [provider]
-        try:
+        with foreign_code(lambda error: BackendError(f"ONNX Runtime cannot load {artifact.name}: {last_line(error)}")):
             session = onnxruntime.InferenceSession(str(artifact), _session_options(config), providers=chosen)
-        except Exception as error:  # onnxruntime's exceptions have no common base of their own
-            raise BackendError(f"ONNX Runtime cannot load {artifact.name}: {last_line(error)}") from error
         if provider not in session.get_providers():
             raise BackendError(
                 f"ONNX Runtime could not use {provider}, see its log; the CPU instead would not be asked"

@@ -22,7 +22,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 from vision_serving.backends.base import read_document
 from vision_serving.backends.eager import EagerBackend
 from vision_serving.config import BackendConfig, PositiveHW
-from vision_serving.errors import BackendError
+from vision_serving.errors import BackendError, first_line, foreign_code
 from vision_serving.validation import StrictModel
 
 logger = logging.getLogger(__name__)
@@ -91,13 +91,14 @@ def compile_graph(graph: nn.Module, size_hw: PositiveHW, device: torch.device, c
     Raises BackendError for a graph that cannot be compiled.
     """
     model: Compiled = torch.compile(graph, fullgraph=True, dynamic=True, options={**INDUCTOR})
-    try:
-        with _inductor_cache(cache), torch._dynamo.config.patch(recompile_limit=ENTRIES), torch.inference_mode():
-            for count in WARM_BATCHES:
-                model(_fresh(torch.zeros((count, *size_hw, 3), dtype=torch.uint8), device))
-    except Exception as error:  # the compiler raises all sorts: each means that this graph is not for it
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise BackendError(f"torch_compile cannot compile this model: {reason[:300]}") from error
+    with (
+        foreign_code(lambda error: BackendError(f"torch_compile cannot compile this model: {first_line(error)[:300]}")),
+        _inductor_cache(cache),
+        torch._dynamo.config.patch(recompile_limit=ENTRIES),
+        torch.inference_mode(),
+    ):
+        for count in WARM_BATCHES:
+            model(_fresh(torch.zeros((count, *size_hw, 3), dtype=torch.uint8), device))
     return model
 
 

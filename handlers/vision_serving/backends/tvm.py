@@ -12,7 +12,7 @@ from tvm import relax
 
 from vision_serving.backends.base import read_document
 from vision_serving.config import BackendConfig
-from vision_serving.errors import BackendError
+from vision_serving.errors import BackendError, first_line, foreign_code
 from vision_serving.validation import StrictModel
 
 REQUIREMENTS = "tvm"
@@ -42,14 +42,10 @@ class TvmBackend:
         # Read when TVM starts its threads, which is once in a process.
         os.environ["TVM_NUM_THREADS"] = str(config.threads)
         os.environ["TVM_BIND_THREADS"] = "1" if config.pin_threads else "0"
-        try:
+        what = f"TVM {tvm.__version__} cannot load {artifact.name}, which {compiled_by.tvm} compiled"
+        with foreign_code(lambda error: BackendError(f"{what}: {first_line(error)[:300]}")):
             machine = relax.VirtualMachine(tvm.runtime.load_module(str(artifact)), tvm.cpu())
             run = machine["main"]
-        except Exception as error:  # TVM's exceptions have no common base of their own
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise BackendError(
-                f"TVM {tvm.__version__} cannot load {artifact.name}, which {compiled_by.tvm} compiled: {reason[:300]}"
-            ) from error
         return cls(run, compiled_by.outputs)
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:

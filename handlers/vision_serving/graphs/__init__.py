@@ -1,48 +1,12 @@
 """What an artifact computes, as torch modules: uint8 pixels (N, H, W, 3) in, named outputs out.
 
 The eager backend runs these modules, every exporter exports them, so no backend can normalise or decode differently.
+
+    construction.py                                which graph a network gets
+    sources.py                                     the network, rebuilt from what an archive says; onnx_network.py
+    pixels.py                                      the first layers: normalisation
+    plain.py                                       a network that gives logits, or boxes and scores
+    one_stage.py, two_stage.py, instance_heads.py  torchvision's detectors, with anchors.py
+    outputs.py                                     what a network gives becomes the named outputs
+    precisions.py                                  the same graph in 16 bits
 """
-
-from importlib import import_module
-
-from torch import nn
-
-from vision_serving.config import PreprocessingConfig
-from vision_serving.graphs.outputs import OutputDecoder, OutputFormat
-from vision_serving.graphs.pixels import Normalize
-from vision_serving.graphs.plain import PlainGraph
-from vision_serving.options import Task
-
-# torchvision detectors, by class name; everything else is decoded according to its output format.
-DETECTOR_GRAPHS = {
-    "SSD": "vision_serving.graphs.one_stage:SsdGraph",
-    "RetinaNet": "vision_serving.graphs.one_stage:RetinaNetGraph",
-    "FCOS": "vision_serving.graphs.one_stage:FcosGraph",
-    "FasterRCNN": "vision_serving.graphs.two_stage:RcnnGraph",
-    "MaskRCNN": "vision_serving.graphs.instance_heads:MaskRcnnGraph",
-    "KeypointRCNN": "vision_serving.graphs.instance_heads:KeypointRcnnGraph",
-}
-
-
-def build_graph(
-    network: nn.Module, task: Task, preprocessing: PreprocessingConfig, output: OutputFormat | None = None
-) -> nn.Module:
-    """Return the graph of a network in eval mode."""
-    normalize = Normalize(preprocessing.mean, preprocessing.std, preprocessing.color_order)
-    graph_class = find_detector_graph(network) if task == "detection" else None
-    if graph_class is not None:
-        graph: nn.Module = graph_class(network.eval(), normalize)
-    else:
-        graph = PlainGraph(network.eval(), normalize, OutputDecoder(task, output or OutputFormat()))
-    return graph.eval().requires_grad_(False)
-
-
-def find_detector_graph(network: nn.Module) -> type[nn.Module] | None:
-    """Return the graph class of a torchvision detector, None for every other network."""
-    names = [kind.__name__ for kind in type(network).__mro__ if kind.__module__.startswith("torchvision.")]
-    family = next((DETECTOR_GRAPHS[name] for name in names if name in DETECTOR_GRAPHS), None)
-    if family is None:
-        return None
-    module_name, _, class_name = family.partition(":")
-    graph_class: type[nn.Module] = getattr(import_module(module_name), class_name)
-    return graph_class

@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from vision_serving.errors import ConfigError
+from vision_serving.errors import ConfigError, first_line, foreign_code
 
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
@@ -25,10 +25,8 @@ class OnnxNetwork(nn.Module):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
-        try:
+        with foreign_code(lambda error: ConfigError(f"{path}: ONNX Runtime cannot load it: {first_line(error)[:200]}")):
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions have no common base of their own
-            raise ConfigError(f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0][:200]}") from error
         self._input = self._session.get_inputs()[0]
         if self._input.type not in DTYPES:
             raise ConfigError(f"{path}: its input is {self._input.type}; expected one of {sorted(DTYPES)}")

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vision_serving.errors import ConfigError, how_to_install
+from vision_serving.errors import ConfigError, foreign_code, how_to_install
 from vision_serving.graphs.outputs import OutputFormat
 from vision_serving.validation import StrictModel
 
@@ -135,11 +135,12 @@ def _build_from_file(source: NetworkSource, folder: Path) -> nn.Module:
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses with postponed annotations look their module up there
     try:
-        # Not imported: that would write bytecode beside the file, into an artifact whose bytes are verified.
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
-    except (Exception, SystemExit) as error:  # the file is the user's: whatever it raises, it cannot be used
+        with foreign_code(lambda error: ConfigError(f"{path} cannot be run: {type(error).__name__}: {error}")):
+            # Not imported: that would write bytecode beside the file, into an artifact whose bytes are verified.
+            exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    except ConfigError:
         del sys.modules[module.__name__]
-        raise ConfigError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+        raise
     factory = getattr(module, str(source.class_name), None)
     if factory is None:
         own = (n for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__)
@@ -185,13 +186,11 @@ def find_source_file(source: NetworkSource, folder: Path) -> Path:
 
 
 def _call(factory: Callable[..., Any], arguments: dict[str, Any], what: str) -> nn.Module:
-    try:
+    def explain(error: BaseException) -> ConfigError:
+        return ConfigError(f"{what} cannot be built with {str(arguments)[:200]}: {type(error).__name__}: {error}")
+
+    with foreign_code(explain, passed_on=(ModuleNotFoundError,)):
         network = factory(**arguments)
-    except ModuleNotFoundError:
-        raise
-    except Exception as error:  # the code is the user's
-        shown = str(arguments)[:200]
-        raise ConfigError(f"{what} cannot be built with {shown}: {type(error).__name__}: {error}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{what} gave a {type(network).__name__}; expected a torch.nn.Module")
     return network

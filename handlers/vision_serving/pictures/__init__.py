@@ -1,1 +1,10 @@
-"""Encoded pictures become pixels at model size."""
+"""Encoded images become pixels at model size.
+
+preparation.py        the images of a batch, in a few threads and within a budget of memory
+decoding.py           one image: opened, checked, decoded, turned upright
+header_limits.py      what its header says, held against the limits
+structure_limits.py   what Pillow would read piece by piece
+colours.py            any colour mode becomes RGB
+tiles.py              the tiles that a large image is cut into
+resizing.py           pixels of any size become a batch of model pixels
+"""

@@ -1,4 +1,4 @@
-"""Small objects in large images: which tiles an image is cut into, and one answer from those of its tiles."""
+"""Small objects in large images: one answer from those of an image and its tiles."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What this machine gives to a worker: cores, shared with how many others, and the arithmetic of its CPU."""
+"""What `config.properties` says to a worker: its threads and memory, the longest answer, the models beside it."""
 
 import json
 from pathlib import Path

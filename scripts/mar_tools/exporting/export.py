@@ -19,7 +19,7 @@ from mar_tools.models.recipes import Recipe
 from vision_serving.config import DeviceType, HandlerConfig, Precision
 from vision_serving.cores import cpu_features
 from vision_serving.errors import BackendError, ConfigError, how_to_install
-from vision_serving.graphs import build_graph
+from vision_serving.graphs.construction import build_graph
 from vision_serving.options import Instances, check_options, find_options
 
 

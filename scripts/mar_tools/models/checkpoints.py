@@ -12,7 +12,7 @@ from mar_tools.models.recipes import Recipe
 from mar_tools.models.sources import load_source
 from mar_tools.models.weights import RANDOM as RANDOM
 from vision_serving.config import PreprocessingConfig
-from vision_serving.graphs import build_graph
+from vision_serving.graphs.construction import build_graph
 from vision_serving.graphs.sources import NetworkSource
 
 RANDOM_SEED = 0

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
-from vision_serving.graphs import build_graph
+from vision_serving.graphs.construction import build_graph
 from vision_serving.graphs.outputs import OutputDecoder, OutputFormat
 from vision_serving.options import Task
 from vision_serving.validation import parse_config

@@ -16,7 +16,7 @@ from mar_tools.exporting.onnx_models import wrap_onnx
 from mar_tools.models.pixels import load_pixels
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
-from vision_serving.graphs import build_graph
+from vision_serving.graphs.construction import build_graph
 from vision_serving.graphs.outputs import OutputFormat
 from vision_serving.graphs.pixels import Normalize
 from vision_serving.options import Task

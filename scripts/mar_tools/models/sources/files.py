@@ -9,7 +9,7 @@ from mar_tools.models.recipes import WEIGHT_FILES, Recipe
 from mar_tools.models.weights import RANDOM, load_weights
 from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
-from vision_serving.graphs import find_detector_graph
+from vision_serving.graphs.construction import find_detector_graph
 from vision_serving.graphs.sources import NetworkSource, build_network
 
 
