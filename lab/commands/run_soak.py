@@ -10,7 +10,7 @@ from rich.console import Console
 from lab.pages.rendering import write_page
 from lab.reliability.malformed import run_malformed
 from lab.reliability.soak import soak
-from lab.reliability.soak_plots import plot_soak
+from lab.reliability.soak_plots import plot_soak, write_curves
 from lab.testbed.archives import build_archives
 from lab.testbed.findings import Finding, write_finding
 from lab.testbed.world import open_world
@@ -45,7 +45,8 @@ def measure(arguments: Namespace, announce: Callable[[str], None]) -> Finding:
                 finding = run_malformed(world, arguments.count, arguments.seed, command, announce)
             else:
                 soaked = soak(world, arguments.minutes, arguments.seed, command, announce)
-                plot_soak(soaked, arguments.results)
+                curves = write_curves(soaked, arguments.minutes, arguments.results)
                 finding = soaked.finding
+                plot_soak(curves, finding, arguments.results)
     write_finding(finding, arguments.results)
     return finding

@@ -61,19 +61,19 @@ def report(
         told = {**describe_run(**document), "results": [result.as_document() for result in results]}
         arguments.json.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
     if arguments.plots:
-        draw_plots(results, arguments.plots)
+        draw_plots(results, arguments.models, arguments.plots)
     wrong = {result.target: result.median.wrong for result in results if result.median.wrong}
     if wrong:  # failures are a finding of a load test; wrong answers make it worthless
         raise LoadTestError(f"wrong answers: {', '.join(f'{name}: {number}' for name, number in wrong.items())}")
 
 
-def draw_plots(results: Sequence[LoadResult], folder: Path) -> None:
+def draw_plots(results: Sequence[LoadResult], models: Sequence[str], folder: Path) -> None:
     """Raises ConfigError without Matplotlib."""
     try:
         from mar_tools.load_testing.plots import plot_results
     except ModuleNotFoundError as error:
         raise ConfigError(f"--plots needs {how_to_install(error)}") from error
-    for path in plot_results(results, folder):
+    for path in plot_results(results, models, folder):
         print(path)
 
 

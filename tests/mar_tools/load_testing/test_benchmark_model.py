@@ -29,6 +29,7 @@ RESULTS = [
     result("resnet50 (P)", "in_process", 8, 90.0, {"decode": 1.5, "inference": 8.0}),
     result("resnet50_stock", "closed", 8, 10.0),
 ]
+MODELS = ["resnet50"]
 
 
 def rendered(table: object) -> str:
@@ -54,28 +55,29 @@ def test_the_stages_are_those_that_servers_told() -> None:
 
 
 def test_pictures_are_png_and_svg_and_name_their_curves(tmp_path: Path) -> None:
-    files = plot_results(RESULTS, tmp_path / "plots")
+    files = plot_results(RESULTS, MODELS, tmp_path / "plots")
     assert [path.name for path in files] == [
         f"{name}.{suffix}" for name in ("throughput_latency", "stages") for suffix in ("png", "svg")
     ]
     curves, stages = (files[number].read_text() for number in (1, 3))
     assert all(
-        name in curves for name in ("resnet50, closed loop", "resnet50, open loop", "resnet50_stock", "(P), batch 8")
+        name in curves
+        for name in ("this project, closed loop", "this project, open loop", "resnet50_stock", "(P), batch 8")
     )
     assert all(name in stages for name in ("decode", "inference", REST, "resnet50 (P)"))
     assert files[0].read_bytes().startswith(b"\x89PNG")
 
 
 def test_pictures_of_the_same_results_are_the_same(tmp_path: Path) -> None:
-    first, second = (plot_results(RESULTS, tmp_path / name) for name in "ab")
+    first, second = (plot_results(RESULTS, MODELS, tmp_path / name) for name in "ab")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_without_stages_several_loads_or_answers_there_is_less_to_draw(tmp_path: Path) -> None:
-    assert [path.stem for path in plot_results(RESULTS[:1], tmp_path)] == ["stages", "stages"]
-    assert plot_results(RESULTS[-1:], tmp_path) == []
+    assert [path.stem for path in plot_results(RESULTS[:1], MODELS, tmp_path)] == ["stages", "stages"]
+    assert plot_results(RESULTS[-1:], MODELS, tmp_path) == []
     nothing = Measurement(5, 5, 0, 1.0, 0.0, {})
-    assert plot_results([LoadResult("down", Load("closed", 1), (nothing,))], tmp_path) == []
+    assert plot_results([LoadResult("down", Load("closed", 1), (nothing,))], ["down"], tmp_path) == []
 
 
 def test_the_rest_of_a_latency_is_what_no_stage_accounts_for() -> None:
@@ -111,10 +113,23 @@ def test_what_nobody_knows_the_answers_of_is_not_checked_and_says_why(known: boo
     assert ("model-config.yaml" if known else "not in the model store") in reason
 
 
-def test_servers_are_drawn_side_by_side_under_one_load(tmp_path: Path) -> None:
-    assert plot_servers(RESULTS) is None, "two loads"
-    assert plot_servers(RESULTS[1:4]) is None, "one server"
-    figure = plot_servers(RESULTS[1:])
+def test_servers_are_drawn_side_by_side_under_one_load_and_p_as_a_line() -> None:
+    assert plot_servers(RESULTS, MODELS) is None, "two loads"
+    assert plot_servers(RESULTS[1:4], MODELS) is None, "one server"
+    figure = plot_servers(RESULTS[1:], MODELS)
     assert figure is not None
-    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert names == ["resnet50_stock", "resnet50", "resnet50 (P)"]
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["resnet50_stock", "this project"]
+    (line,) = (line for line in axes.lines if "(P)" in str(line.get_label()))
+    assert line.get_xdata() == [90.0, 90.0]
+
+
+def test_several_models_of_ours_keep_their_names() -> None:
+    figure = plot_servers(RESULTS[1:], ["resnet50", "resnet50_stock"])
+    assert figure is not None
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["resnet50_stock", "resnet50"]
+
+
+def test_a_logarithmic_axis_has_decimal_ticks(tmp_path: Path) -> None:
+    files = plot_results(RESULTS, MODELS, tmp_path)
+    assert "mathdefault" not in files[1].read_text(), "10^2"
