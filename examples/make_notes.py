@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from examples.digits import Digits, FloatArray, draw_ink, load_digit_split
 from examples.make_photographs import open_scene
-from mar_tools.predicting.predicting import predict_in_process, read_prediction
+from mar_tools.predicting.predictors import predict_in_process, read_prediction
 from vision_serving.answers.drawing import draw_prediction
 
 FOLDER = Path(__file__).resolve().parent / "notes"

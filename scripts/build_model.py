@@ -23,7 +23,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mar_tools.building.build import Announce, BuildOptions, build_candidates, folder_of
+from mar_tools.building.build import AnnounceTrial, BuildOptions, build_candidates, folder_of
 from mar_tools.building.candidates import find_chosen
 from mar_tools.building.packing import build_archive
 from mar_tools.building.table import candidate_table, describe_preprocessing
@@ -93,7 +93,7 @@ def choose_options(recipe: Recipe, arguments: argparse.Namespace) -> BuildOption
 
 
 @contextmanager
-def show_progress(console: Console, name: str) -> Iterator[Announce]:
+def show_progress(console: Console, name: str) -> Iterator[AnnounceTrial]:
     columns = (
         TextColumn(name),
         BarColumn(),

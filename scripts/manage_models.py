@@ -32,7 +32,7 @@ from mar_tools.archives.policy import check_registered
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.serving.scaling import scale
 from mar_tools.serving.torchserve_api import TorchServeClient, read_address
-from mar_tools.serving.upgrade_properties import advise, lasting_properties
+from mar_tools.serving.upgrade_config import advise, lasting_properties
 from mar_tools.serving.upgrading import Upgrade, plan_upgrade
 
 MOST_WORKERS = 64

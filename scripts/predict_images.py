@@ -26,7 +26,7 @@ from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.images import find_images
 from mar_tools.predicting.coco_results import match_images, number_images
 from mar_tools.predicting.formats import COCO, FORMATS, NewWriter, write_coco
-from mar_tools.predicting.predicting import (
+from mar_tools.predicting.predictors import (
     Answer,
     Predict,
     has_failed,

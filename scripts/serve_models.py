@@ -79,7 +79,7 @@ def start(server: Server, timeout_s: float) -> list[Health]:
 def stop(server: Server, arguments: argparse.Namespace) -> bool:
     if not arguments.drain:
         return server.stop()
-    from mar_tools.serving.draining import stop_drained
+    from mar_tools.serving.graceful_stop import stop_drained
 
     with Console(stderr=True).status("draining") as status:
         return stop_drained(server, arguments.drain_timeout_s, lambda step: status.update(step))

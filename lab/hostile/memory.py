@@ -71,15 +71,15 @@ class PeakMemory:
         self._before: dict[int, int] = {}
         for pid in pids:
             Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew from what is held now
-            self._before[pid] = read_status(pid, "VmRSS")
+            self._before[pid] = read_process_status(pid, "VmRSS")
 
     @property
     def rise_mib(self) -> float:
         """Return the rise of the one that rose most."""
-        return max(read_status(pid, "VmHWM") - before for pid, before in self._before.items()) / MEBI
+        return max(read_process_status(pid, "VmHWM") - before for pid, before in self._before.items()) / MEBI
 
 
-def read_status(pid: int, key: str) -> int:
+def read_process_status(pid: int, key: str) -> int:
     """Return bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * KIBI for line in lines if line.startswith(key + ":"))

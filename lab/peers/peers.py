@@ -22,7 +22,7 @@ from typing import Protocol
 import requests
 from pydantic import Field
 
-from mar_tools.child_processes import has_ended, isolated, last_line, run_isolated, session_members
+from mar_tools.child_processes import has_ended, isolated, last_message, run_isolated, session_members
 from mar_tools.command_line import HANDLERS, ROOT
 from mar_tools.exporting.export_folders import REFERENCE
 from mar_tools.load_testing.targets import Encoding, Target
@@ -228,7 +228,7 @@ def _wait_until_right(peer: Peer, url: str, probe: Probe, process: "subprocess.P
                 return
             raise PeerError(f"{peer.file.title}: a wrong answer: {answer.text[:300]}")
         if has_ended(process):
-            raise PeerError(f"{peer.file.title} ended during start: {last_line(log)}; see {log}")
+            raise PeerError(f"{peer.file.title} ended during start: {last_message(log)}; see {log}")
         if time.monotonic() > deadline:
             said = "no answer" if answer is None else f"{answer.status_code} {answer.text[:300]}"
             raise PeerError(f"{peer.file.title} was not ready in {READY_TIMEOUT_S:g} s: {said}; see {log}")

@@ -10,7 +10,7 @@ from lab.testbed.traffic import Exchange, Traffic
 from lab.testbed.world import BATCH_DELAY_MS, BATCH_SIZE, WORKERS, World, good_asks
 from mar_tools.load_testing.processes import find_processes
 from mar_tools.serving.config_file import with_values
-from mar_tools.serving.draining import stop_drained
+from mar_tools.serving.graceful_stop import stop_drained
 from mar_tools.serving.health import check_server
 from mar_tools.serving.ports import is_free
 from mar_tools.serving.processes import wait_until_ended
@@ -76,7 +76,7 @@ def note_failures(episode: Episode, traffic: Traffic, fault: float) -> None:
 def drain_and_stop(world: World, choose: random.Random) -> Episode:
     """Drain while clients go on asking. Earlier ones are answered; then each is refused; then nothing is left."""
     episode = Episode(patience=world.patience)
-    family, temporary = find_processes([world.frontend().pid]), temporary_folder(world)
+    family, temporary = find_processes([world.frontend().pid]), world.server.temporary
     ports = world.server.ports()
     with world.traffic(choose.randrange(1 << 32)) as traffic:
         time.sleep(CALM_S)
@@ -103,10 +103,6 @@ def drain_and_stop(world: World, choose: random.Random) -> Episode:
 
 def is_refused(exchange: Exchange) -> bool:
     return any(refusal in exchange.problem for refusal in REFUSALS)
-
-
-def temporary_folder(world: World) -> Path:
-    return Path(world.frontend().environ()["TMPDIR"])
 
 
 def manage_models(world: World, choose: random.Random) -> Episode:
@@ -136,7 +132,7 @@ def kill_the_frontend(world: World, choose: random.Random) -> Episode:
 
     The new server has new tokens, and so the traffic after it its own.
     """
-    frontend, temporary = world.frontend(), temporary_folder(world)
+    frontend, temporary = world.frontend(), world.server.temporary
     workers = frontend.children(recursive=True)
     episode = Episode(patience=world.patience, figures={"workers": len(workers)})
     with world.traffic(choose.randrange(1 << 32)) as traffic:

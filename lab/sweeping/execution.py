@@ -10,7 +10,7 @@ from typing import Protocol
 
 import orjson
 
-from lab.sweeping.coverage import Row, Run, locked, read_coverage, write_coverage
+from lab.sweeping.coverage import Row, Run, lock_folder, read_coverage, write_coverage
 from lab.sweeping.plan import Task
 from lab.sweeping.processes import Limits, Step, run_steps
 from lab.sweeping.worker import Job
@@ -52,7 +52,7 @@ def sweep(plan: Sequence[Sequence[Task]], output: Path, run: Run, limits: Limits
 
 
 def record_row(row: Row, output: Path, run: Run) -> None:
-    with locked(output.parent):
+    with lock_folder(output.parent):
         write_coverage(read_coverage(output).with_row(row, run), output)
 
 

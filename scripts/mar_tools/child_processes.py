@@ -136,10 +136,10 @@ def describe_end(status: int, log: Path) -> str:
         name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
         hint = " (memory ran out?)" if name == "SIGKILL" else ""
         return f"crashed: signal {name}{hint}"
-    return f"failed: {last_line(log) or f'exit status {status}'}"
+    return f"failed: {last_message(log) or f'exit status {status}'}"
 
 
-def last_line(log: Path) -> str:
+def last_message(log: Path) -> str:
     """Return the last line that says something, shortened, without the `error: ` of our own commands."""
     with log.open("rb") as content:
         content.seek(max(0, log.stat().st_size - TAIL_BYTES))

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from vision_serving.errors import EXTRAS, VisionServingError, how_to_install
 
@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HANDLERS = ROOT / "handlers"
 MODEL_STORE = ROOT / "model_store"
 EXPORTS = ROOT / "exports"
+Announce: TypeAlias = Callable[[str], None]  # hears what a command is at
+
 UNREAD = 128 + signal.SIGPIPE  # the status of a command that nobody reads to its end
 
 

@@ -6,10 +6,10 @@ from typing import TypeVar
 
 POLL_S = 0.05
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], Answer], timeout_s: float, poll_s: float = POLL_S) -> Answer:
+def wait_until(condition: Callable[[], T], timeout_s: float, poll_s: float = POLL_S) -> T:
     """Ask until the answer is true or the time is up, at least once. Return the last answer.
 
     What `condition` raises ends the wait.

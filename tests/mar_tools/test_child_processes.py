@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mar_tools.child_processes import isolated_environment, last_line, python_command, run_isolated
+from mar_tools.child_processes import isolated_environment, last_message, python_command, run_isolated
 from mar_tools.command_line import ROOT
 from mar_tools.waiting import wait_until
 
@@ -103,7 +103,7 @@ def test_it_runs_this_checkout_s_code_wherever_we_stand(tmp_path: Path, monkeypa
 def test_the_last_line_that_says_something_is_the_reason(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"x" * 10_000 + b"\nerror: too \xff many dimensions\n\n  \n")
-    assert last_line(log) == "too � many dimensions"
+    assert last_message(log) == "too � many dimensions"
 
 
 @pytest.mark.parametrize(("said", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])

@@ -17,7 +17,7 @@ from vision_serving.config import DeviceType, Precision
 from vision_serving.errors import ConfigError
 
 Pair = tuple[str, Precision]
-Announce = Callable[[str, int, int], None]
+AnnounceTrial = Callable[[str, int, int], None]
 
 EAGER_FP32: Pair = ("eager", "fp32")
 REFERENCE_TIMEOUT_S = 3600.0  # weights may have to be downloaded first
@@ -46,7 +46,7 @@ class BuildOptions:
 class Progress:
     """Counts the steps of a build for whoever listens: what comes now, how many are done, of how many."""
 
-    def __init__(self, announce: Announce, total: int) -> None:
+    def __init__(self, announce: AnnounceTrial, total: int) -> None:
         self._announce = announce
         self._done = 0
         self._total = total
@@ -60,7 +60,7 @@ class Progress:
         self._total -= steps
 
 
-def build_candidates(recipe: Recipe, exports: Path, options: BuildOptions, announce: Announce) -> list[Candidate]:
+def build_candidates(recipe: Recipe, exports: Path, options: BuildOptions, announce: AnnounceTrial) -> list[Candidate]:
     """Return a row for every candidate that the recipe leaves, and one for eager fp32.
 
     The fastest that passed is chosen.

@@ -1,1 +1,6 @@
-"""nginx in front of TorchServe, for clients of other machines."""
+"""nginx in front of TorchServe, for clients of other machines: HTTPS, keys of clients, limits, retries.
+
+nginx.py        finds an nginx with its JavaScript module, and runs it as an ordinary user
+client_keys.py  gives and removes the keys of clients; only their SHA-256 is kept
+front.py        writes nginx's configuration from deploy/nginx, and starts, reloads and stops it
+"""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mar_tools.predicting.predicting import Answer, has_failed
+from mar_tools.predicting.predictors import Answer, has_failed
 from mar_tools.verification.coco_files import CocoCategory, CocoImage
 from vision_serving.errors import ConfigError
 from vision_serving.validation import parse_config, read_json
@@ -74,7 +74,7 @@ def _to_result(detection: Mapping[str, Any], image_id: int, category_ids: Mappin
     }
 
 
-def describe_images(answers: Iterable[tuple[Path, Answer]], ids: CocoIds) -> dict[str, Any]:
+def make_annotation_file(answers: Iterable[tuple[Path, Answer]], ids: CocoIds) -> dict[str, Any]:
     """Return what results refer to, in the form of an annotation file.
 
     The images, and the categories that were found.

@@ -14,8 +14,8 @@ import orjson
 from rich.console import Console
 from rich.table import Column, Table
 
-from mar_tools.predicting.coco_results import CocoIds, describe_images, to_results
-from mar_tools.predicting.predicting import Answer, has_failed
+from mar_tools.predicting.coco_results import CocoIds, make_annotation_file, to_results
+from mar_tools.predicting.predictors import Answer, has_failed
 
 Write: TypeAlias = Callable[[Path, Answer], None]
 NewWriter: TypeAlias = Callable[[IO[str]], AbstractContextManager[Write]]
@@ -23,13 +23,13 @@ NewWriter: TypeAlias = Callable[[IO[str]], AbstractContextManager[Write]]
 CSV_COLUMNS = ("file", "class_id", "label", "score", "x1", "y1", "x2", "y2", "error")
 
 
-def list_entries(answer: Answer) -> list[dict[str, Any]]:
+def list_classes_or_boxes(answer: Answer) -> list[dict[str, Any]]:
     """Return the classes or detections of an answer; none of an error."""
     entries: list[dict[str, Any]] = answer.get("classes", []) + answer.get("detections", [])
     return entries
 
 
-def describe_error(answer: Answer) -> str:
+def format_error(answer: Answer) -> str:
     return f"{answer['code']} {answer['type']}: {answer['message']}"
 
 
@@ -48,9 +48,9 @@ def _answer_table(answers: list[tuple[Path, Answer]]) -> Table:
     boxes = any("detections" in answer for _, answer in answers)
     table = Table(Column("image", overflow="fold"), "label", "score", *(["box"] if boxes else []))
     for file, answer in answers:
-        entries = list_entries(answer)
+        entries = list_classes_or_boxes(answer)
         if not entries:
-            table.add_row(file.name, describe_error(answer) if has_failed(answer) else "nothing found")
+            table.add_row(file.name, format_error(answer) if has_failed(answer) else "nothing found")
         for index, entry in enumerate(entries):
             box = ", ".join(f"{side:g}" for side in entry.get("box", []))
             cells = [file.name if index == 0 else "", entry["label"], f"{entry['score']:.3f}"]
@@ -76,12 +76,12 @@ def write_csv(stream: IO[str]) -> Iterator[Write]:
     writer.writerow(CSV_COLUMNS)
 
     def write(file: Path, answer: Answer) -> None:
-        for entry in list_entries(answer):
+        for entry in list_classes_or_boxes(answer):
             box = entry.get("box", ("", "", "", ""))
             writer.writerow((str(file), entry["class_id"], entry["label"], entry["score"], *box, ""))
-        if not list_entries(answer):
+        if not list_classes_or_boxes(answer):
             nothing = [""] * (len(CSV_COLUMNS) - 2)
-            writer.writerow((str(file), *nothing, describe_error(answer) if has_failed(answer) else ""))
+            writer.writerow((str(file), *nothing, format_error(answer) if has_failed(answer) else ""))
         stream.flush()
 
     yield write
@@ -96,7 +96,7 @@ def write_coco(stream: IO[str], ids: CocoIds, images_file: Path | None = None) -
     def write(file: Path, answer: Answer) -> None:
         nonlocal separator
         if has_failed(answer):
-            print(f"{file}: {describe_error(answer)}", file=sys.stderr)
+            print(f"{file}: {format_error(answer)}", file=sys.stderr)
         for result in to_results(file, answer, ids):
             stream.write(separator + orjson.dumps(result).decode())
             separator = ",\n"
@@ -108,7 +108,7 @@ def write_coco(stream: IO[str], ids: CocoIds, images_file: Path | None = None) -
     finally:
         stream.write("[]\n" if separator == "[" else "]\n")
         if images_file is not None and answers:
-            images_file.write_bytes(orjson.dumps(describe_images(answers, ids)))
+            images_file.write_bytes(orjson.dumps(make_annotation_file(answers, ids)))
 
 
 FORMATS: dict[str, NewWriter] = {

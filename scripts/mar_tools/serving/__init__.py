@@ -1,1 +1,26 @@
-"""One TorchServe: its settings, processes, API, health, drains and upgrades."""
+"""One TorchServe: its settings, processes and API; how it is started, checked, changed and stopped.
+
+In the order in which the files build on each other:
+
+    before it runs
+      config_file.py       writes other values into config.properties; the rest of it stays as it is
+      archive_choice.py    chooses the archives that the server can take, and says what is wrong with the others
+      ports.py             finds free ports, and knows the five of a TorchServe
+      java.py              finds a Java for TorchServe's frontend
+    while it runs
+      processes.py         finds the frontend and the workers by the server's temporary folder, and ends them
+      logs.py              reads why a start failed, or why a model cannot load
+      start_record.py      keeps what a start found out, for the commands that come later
+      torchserve_api.py    asks the server: predictions, models, workers, metrics, tokens
+      model_status.py      tells which versions there are, with how many workers
+      config_drift.py      finds where the server differs from config.properties
+      health.py            asks every worker for the golden prediction of its archive
+    what is done to it
+      server.py            starts it until every model answers, and stops it at once
+      graceful_stop.py     stops it after its last answer; the workers' side is vision_serving.worker.draining
+      scaling.py           changes the number of workers of a model, without a failed request
+      request_counts.py    reads how many requests and failures TorchServe has counted
+      upgrading.py         puts a new version in the place of the running one, and back when it fails
+      upgrade_config.py    writes an upgrade into config.properties, so that a restart keeps it
+      temporary_server.py  runs a server of its own in a temporary folder, for measurements and tests
+"""

@@ -26,7 +26,7 @@ WORKER_ENDED = (500, 507)  # what TorchServe itself answers then
 BUSY_PAUSE_S = 0.05
 LEAST_PATIENCE_S = 0.2
 
-Verdict = Literal["right", "wrong", "not checked"]
+GoldenVerdict = Literal["right", "wrong", "not checked"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Health:
     model: str
     version: str
     status: ModelStatus | None
-    golden: Verdict
+    golden: GoldenVerdict
     problem: str | None
 
     @property
@@ -104,7 +104,7 @@ def check_version(
     return Health(model, status.version, status, verdict, problem)
 
 
-def check_golden(client: TorchServeClient, model: str, entry: Mapping[str, Any]) -> tuple[Verdict, str | None]:
+def check_golden(client: TorchServeClient, model: str, entry: Mapping[str, Any]) -> tuple[GoldenVerdict, str | None]:
     """Ask until every worker has answered. TorchServe deals requests out; the answer says which worker gave it.
 
     Raises ServerError when one does not answer in time.
@@ -116,7 +116,7 @@ def check_golden(client: TorchServeClient, model: str, entry: Mapping[str, Any])
         # A worker that hangs keeps what it took; the next request reaches another one.
         limit = time.monotonic() + client.seconds_left() / (len(waiting) + 1)
         try:
-            response = ask(
+            response = ask_any(
                 client.with_deadline(limit), model, version, picture, waiting, golden.options if golden else None
             )
         except ServerError:
@@ -124,7 +124,7 @@ def check_golden(client: TorchServeClient, model: str, entry: Mapping[str, Any])
                 raise
             continue
         pid = response.headers.get(WORKER_HEADER)
-        differences = judge(response, golden)
+        differences = find_faults(response, golden)
         if differences:
             return "wrong", (f"worker {pid}: " if pid else "") + "; ".join(differences[:3])
         if golden is None or pid is None:
@@ -143,7 +143,7 @@ def tick_off(waiting: set[int], pid: int) -> None:
     waiting.discard(pid)
 
 
-def ask(
+def ask_any(
     client: TorchServeClient,
     model: str,
     version: str,
@@ -179,7 +179,7 @@ def ask_each(
     """
     waiting, picture = set(workers), find_picture(workers)
     while waiting := {pid for pid in waiting if psutil.pid_exists(pid)}:
-        response = ask(client, model, version, picture, waiting)
+        response = ask_any(client, model, version, picture, waiting)
         pid = response.headers.get(WORKER_HEADER)
         if pid is not None:
             if counts(response):
@@ -191,7 +191,7 @@ def ask_each(
     return True
 
 
-def judge(response: requests.Response, golden: Golden | None) -> list[str]:
+def find_faults(response: requests.Response, golden: Golden | None) -> list[str]:
     """Return what is wrong with an answer."""
     if not response.ok:
         return [f"cannot predict: {describe_failure(response)}"]

@@ -5,13 +5,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 
+from mar_tools.command_line import Announce
 from mar_tools.locking import locked
 from mar_tools.serving.archive_choice import Choice, choose_archives, file_name, list_entries
 from mar_tools.serving.health import Health, check_server
@@ -37,7 +38,6 @@ from vision_serving.worker.server_settings import read_properties
 
 STOP_TIMEOUT_S = 20.0
 FIRST_ANSWER_S = 60.0  # of a model whose workers are ready
-Announce = Callable[[str], None]
 
 
 class Server:

@@ -6,16 +6,17 @@ is unregistered at once, and never answers what waits for it.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mar_tools.archives.policy import check_served, read_policy
-from mar_tools.serving.counters import Counts, read_counts
+from mar_tools.command_line import Announce
 from mar_tools.serving.health import Health, ask_each, check_version
 from mar_tools.serving.logs import ServerLogs
 from mar_tools.serving.processes import temporary_folder
+from mar_tools.serving.request_counts import Counts, find_too_many_failures, read_counts
 from mar_tools.serving.start_record import read_start_record
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
 from mar_tools.waiting import wait_until
@@ -24,10 +25,7 @@ ANSWER_S = 60.0  # until every worker has answered one request
 LAST_ANSWERS_S = 10.0  # the same, of a version that is no good
 POLL_S = 0.5
 LOG_S = 5.0  # for the reason of a failed load to be in the log
-FAILURES = 3  # fewer are chance
 SETTLE_S = 0.3  # for a request that found the old version to be in its queue
-
-Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -215,17 +213,3 @@ class Upgrade:
     def _logs(self) -> ServerLogs:
         record = read_start_record(temporary_folder(self._config))
         return ServerLogs(self._config.parent / "logs", record.log_sizes)
-
-
-def find_too_many_failures(before: Counts, during: Counts, max_failed_share: float) -> str | None:
-    """Return what speaks against the new version.
-
-    A share of failed answers that is by so much above what was usual before.
-    """
-    usual = before.failed_share
-    if during.failed < FAILURES or during.failed_share <= usual + max_failed_share:
-        return None
-    return (
-        f"{during.failed:.0f} answers to {sum(during.requests.values()):.0f} requests failed since it gets them "
-        f"({during.failed_share:.1%}; before {usual:.1%})"
-    )

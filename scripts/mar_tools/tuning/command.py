@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mar_tools.command_line import Announce
 from mar_tools.images import load_encoded_images
 from mar_tools.load_testing.answers import expect_answers
 from mar_tools.load_testing.images import load_test_images
@@ -28,7 +29,7 @@ from mar_tools.tuning.deployment import (
 )
 from mar_tools.tuning.search import Attempt, Search
 from mar_tools.tuning.space import Settings, first_guesses, new_space
-from mar_tools.tuning.tuner import Announce, Decision, Goal, Tuner
+from mar_tools.tuning.tuner import Decision, Goal, Tuner
 from vision_serving.cores import usable_cores
 from vision_serving.errors import ConfigError
 

@@ -2,11 +2,12 @@
 
 import hashlib
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mar_tools.command_line import Announce
 from mar_tools.load_testing.measurement import Measurement
 from mar_tools.load_testing.open_loop import run_open_loop
 from mar_tools.load_testing.targets import Request, Target
@@ -24,8 +25,6 @@ ROUND_FACTOR = 2  # longer than the trials of the search: p99 is a matter of few
 STEP_DOWN = 0.95  # where the winner does not keep the latency for longer
 COMPARED = 3  # of the best: a trial is short, and one may have been lucky
 LEAST_GAIN = 1.02  # less is noise, and no reason to change what runs
-
-Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pycocotools import coco
 
 from mar_tools.predicting.coco_results import CocoIds, match_images, number_images
 from mar_tools.predicting.formats import FORMATS, NewWriter, write_coco
-from mar_tools.predicting.predicting import Answer
+from mar_tools.predicting.predictors import Answer
 from vision_serving.errors import ConfigError
 
 CLASSES = {

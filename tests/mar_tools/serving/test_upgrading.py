@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from mar_tools.archives.archive import MANIFEST
-from mar_tools.serving.counters import Counts, read_counts
+from mar_tools.serving.request_counts import Counts, find_too_many_failures, read_counts
 from mar_tools.serving.torchserve_api import ServerAddress, TorchServeClient
-from mar_tools.serving.upgrade_properties import advise, name_version
-from mar_tools.serving.upgrading import Plan, Upgrade, Upgraded, find_too_many_failures, plan_upgrade
+from mar_tools.serving.upgrade_config import advise, name_version
+from mar_tools.serving.upgrading import Plan, Upgrade, Upgraded, plan_upgrade
 from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import read_model, read_properties
 

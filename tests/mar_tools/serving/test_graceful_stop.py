@@ -11,7 +11,7 @@ import psutil
 import pytest
 from http_fakes import Answer, Request, serve_requests
 
-from mar_tools.serving.draining import answer_all, close_listeners, pass_workers
+from mar_tools.serving.graceful_stop import answer_all, close_listeners, pass_workers
 from mar_tools.serving.ports import find_free_ports
 from mar_tools.serving.server import Server
 from mar_tools.serving.torchserve_api import ServerAddress, TorchServeClient

@@ -22,7 +22,8 @@ from typing import Any
 
 import psutil
 
-from mar_tools.serving.health import ask, ask_each, find_picture, is_draining
+from mar_tools.command_line import Announce
+from mar_tools.serving.health import ask_any, ask_each, find_picture, is_draining
 from mar_tools.serving.model_status import READY, list_versions
 from mar_tools.serving.processes import POLL_S
 from mar_tools.serving.server import Server
@@ -46,7 +47,7 @@ WITHOUT_SYN = (  # classic BPF over a TCP segment: opcode, jump if true, jump if
 Version = tuple[str, Mapping[str, Any]]
 
 
-def stop_drained(server: Server, timeout_s: float, announce: Callable[[str], None]) -> bool:
+def stop_drained(server: Server, timeout_s: float, announce: Announce) -> bool:
     """Stop, after what was asked before has been answered. False when nothing was running.
 
     Raises ServerError when something was still unanswered after the time; the server is stopped all the same.
@@ -98,7 +99,7 @@ def pass_queue(client: TorchServeClient, version: Version) -> str | None:
     model, entry = version
     workers = _ready_workers(entry)
     try:
-        ask(client, model, entry["modelVersion"], find_picture(workers), workers)
+        ask_any(client, model, entry["modelVersion"], find_picture(workers), workers)
     except ServerError as error:
         return f"{model} {entry['modelVersion']}: {error}"
     return None

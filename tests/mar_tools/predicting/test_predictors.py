@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mar_tools.predicting.predicting import Answer, has_failed, predict_files, read_prediction
+from mar_tools.predicting.predictors import Answer, has_failed, predict_files, read_prediction
 from mar_tools.serving.torchserve_api import ServerError
 from vision_serving.predictions import Classification, ClassScore, Detection, Detections, ImageSize
 
