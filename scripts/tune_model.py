@@ -7,7 +7,7 @@
 Each trial serves the archive of the model store from a TorchServe of its own, on free ports, and sends it requests at
 random times: the highest rate at which 99 of 100 requests are answered within --p99-ms counts. The best settings are
 then measured in turns with those of config.properties, and written there if they are better; the evidence goes to
-tuning/MODEL.json beside it. A search that was interrupted, or shall have more time, goes on when it is started again.
+tuning/MODEL.json beside it. A search that was interrupted, or needs more time, goes on when it is started again.
 Stop other work on the machine first, a loaded server too: it takes the cores that the trials need.
 """
 

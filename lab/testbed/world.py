@@ -24,7 +24,7 @@ from mar_tools.waiting import wait_until
 from vision_serving.cores import plan_threads, usable_cores
 
 WORKERS, BATCH_SIZE, BATCH_DELAY_MS = 2, 4, 20
-# While one of two workers starts, less than half of two cores is left: that shall show as time, not as refusals.
+# While one of two workers starts, less than half of two cores is left: that must show as time, not as refusals.
 QUEUE = 500
 PICTURES = 20
 HELD_OUT = ROOT / "examples" / "digits_classification" / "heldout"

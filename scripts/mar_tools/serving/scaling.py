@@ -18,7 +18,7 @@ from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
 from mar_tools.waiting import wait_until
 from vision_serving.worker.draining import leaving_files
 
-# Until all that shall go keep still. One that hangs never does, nor one of another's archive, or of ours from before.
+# Until all that must go keep still. One that hangs never does, nor one of another's archive, or of ours from before.
 PATIENCE_S = 5.0
 POLL_S = 0.02
 

@@ -46,4 +46,4 @@ def advise(config: Path, done: Upgraded, written: bool) -> Iterator[str]:
         section = json.dumps({plan.version: plan.section})
         yield f"to make it last, {config.name} has to say of {plan.model} in `models`: {section}; or give --write"
     if read_properties(config.read_text(encoding="utf-8")).get("load_models", "all").lower() == "all":
-        yield f"a restart loads all of the model store: move {plan.old_archive} away, unless both shall be served"
+        yield f"a restart loads all of the model store: move {plan.old_archive} away, unless both should be served"
