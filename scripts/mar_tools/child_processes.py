@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
 
@@ -98,8 +98,9 @@ def kill_session(process: "subprocess.Popen[bytes]") -> None:
         return
     wait_until(lambda: not _kill_members(process.pid), KILL_PATIENCE_S, POLL_S)
     process.wait()
-    for stream in (process.stdin, process.stdout, process.stderr):
-        _close(stream)
+    for stream in filter(None, (process.stdin, process.stdout, process.stderr)):
+        with suppress(BrokenPipeError):
+            stream.close()
 
 
 def _kill_members(leader: int) -> int:
@@ -120,12 +121,6 @@ def session_members(leader: int) -> list[psutil.Process]:
             if is_own and candidate.status() != psutil.STATUS_ZOMBIE:
                 found[candidate.pid] = candidate
     return list(found.values())
-
-
-def _close(stream: IO[bytes] | None) -> None:
-    if stream is not None:
-        with suppress(BrokenPipeError):
-            stream.close()
 
 
 def describe_end(status: int, log: Path) -> str:

@@ -205,7 +205,8 @@ class Server:
                 reason = self._logs.load_failure(*entry.identity)
                 if reason is not None and entry.workers_ready == 0:
                     failed[entry.identity] = f"model {entry.model} cannot load: {reason}"
-                    self._give_up(entry)
+                    # TorchServe would start the worker again and again, on the cores of the others.
+                    self.client.scale(entry.model, entry.version, 0)
                 elif time.monotonic() > deadline:
                     ready = f"{entry.workers_ready} of {entry.workers} workers"
                     failed[entry.identity] = f"model {entry.model}: {ready} ready in time{self._logs.last_failure()}"
@@ -219,10 +220,6 @@ class Server:
             names = ", ".join(f"{entry.model} {entry.workers_ready}/{entry.workers}" for entry in loading)
             announce(f"waiting for workers: {names}")
             time.sleep(POLL_S)
-
-    def _give_up(self, entry: ModelStatus) -> None:
-        """Give up a model: TorchServe would start its worker again and again, on the cores of the others."""
-        self.client.scale(entry.model, entry.version, 0)
 
     def _require_free_ports(self) -> None:
         for name, port in self.ports().items():

@@ -13,7 +13,7 @@ from typing import Any
 
 from mar_tools.archives.policy import check_served, read_policy
 from mar_tools.command_line import Announce
-from mar_tools.serving.health import Health, ask_each, check_version
+from mar_tools.serving.health import ask_each, check_version
 from mar_tools.serving.logs import ServerLogs
 from mar_tools.serving.processes import temporary_folder
 from mar_tools.serving.request_counts import Counts, find_too_many_failures, read_counts
@@ -129,30 +129,24 @@ class Upgrade:
         try:
             self._client.register(plan.archive.name, plan.workers, plan.old["batchSize"], plan.old["maxBatchDelay"])
         except BaseException as error:  # also when the user interrupts
-            if plan.version in self._versions():
+            if plan.version in [entry["modelVersion"] for entry in self._client.describe(plan.model)]:
                 self._client.unregister(plan.model, plan.version)
             if not isinstance(error, ServerError):
                 raise
-            reason = self._load_failure()
+            # What a worker said of the new version, in a log that TorchServe may be late with.
+            reason = wait_until(lambda: self._logs().load_failure(plan.model, plan.version), LOG_S, POLL_S)
             why = f"{error}: {reason}" if reason else str(error)
             raise ServerError(f"{why}; {plan.model} {plan.old_version} serves as before") from error
 
-    def _load_failure(self) -> str | None:
-        """Return what a worker said of the new version: into a log that TorchServe may be late with."""
-        return wait_until(lambda: self._logs().load_failure(self._plan.model, self._plan.version), LOG_S, POLL_S)
-
     def _require_healthy(self) -> str:
         """Return what the golden prediction says. Raises ServerError when the version is not healthy."""
-        health = self._check()
+        model, properties = self._plan.model, self._config.read_text(encoding="utf-8")
+        client = self._client.with_deadline(time.monotonic() + ANSWER_S)
+        [entry] = client.describe(model, self._plan.version)
+        health = check_version(client, model, entry, properties, self._logs())
         if not health.healthy:
             raise ServerError(str(health))
         return health.golden
-
-    def _check(self) -> Health:
-        plan = self._plan
-        client = self._client.with_deadline(time.monotonic() + ANSWER_S)
-        [entry] = client.describe(plan.model, plan.version)
-        return check_version(client, plan.model, entry, self._config.read_text(encoding="utf-8"), self._logs())
 
     def _watch(self, watch_s: float, max_failed_share: float, before: Counts | None, start: Counts | None) -> None:
         """Raises ServerError as soon as too many answers fail, or a worker ends."""
@@ -206,9 +200,6 @@ class Upgrade:
     def _pids(self) -> set[int]:
         [entry] = self._client.describe(self._plan.model, self._plan.version)
         return {worker["pid"] for worker in entry["workers"]}
-
-    def _versions(self) -> list[str]:
-        return [entry["modelVersion"] for entry in self._client.describe(self._plan.model)]
 
     def _logs(self) -> ServerLogs:
         record = read_start_record(temporary_folder(self._config))
