@@ -18,7 +18,7 @@ fi
 source scripts/install.sh
 
 run_tests() {
-  python -m pytest -n 2 --dist loadgroup --durations=20 "$@"
+  python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 "$@"
 }
 
 test_product() {

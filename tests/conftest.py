@@ -21,6 +21,7 @@ import torch
 import yaml
 from fakes import FAKE_BACKENDS, TINY_CLASSIFIER, TINY_DETECTOR, write_model_dir
 from filelock import FileLock
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from mar_tools.building.packing import build_archive
 from mar_tools.command_line import HANDLERS as HANDLERS_FOLDER
@@ -60,8 +61,7 @@ OncePerRun = Callable[[str, Callable[[], object]], None]
 Made = TypeVar("Made")
 TESTS = Path(__file__).resolve().parent
 # So that two processes end at about the same time.
-SLOW_FIRST = ("lab/reliability", "lab/hostile", "e2e", "contract")
-SHARED_SERVERS = ("service", "cloud")  # fixtures of tests/e2e: the files that use one run in one process
+SLOW_FIRST = ("lab/reliability", "lab/hostile", "e2e", "e2e/front", "contract")
 EXAMPLES = float(os.environ.get("EXAMPLES", "0.25"))  # `bash scripts/test.sh --lab` sets 1
 
 
@@ -74,16 +74,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "lab: guards the laboratory, not the product")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Mark the laboratory's tests, sort slow folders to the front, and keep what shares a server in one process."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the laboratory's tests, and sort slow folders to the front."""
     folders = {item.path: item.path.parent.relative_to(TESTS).as_posix() for item in items}
     order = [*SLOW_FIRST, *dict.fromkeys(folders.values())]
     items.sort(key=lambda item: order.index(folders[item.path]))
-    shared = {item.path: name for item in items for name in SHARED_SERVERS if name in item.fixturenames}
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(shared.get(item.path, str(item.path))))
         if folders[item.path].startswith("lab"):
             item.add_marker(pytest.mark.lab)
+
+
+class OneServerAFolder(LoadScopeScheduling):  # type: ignore[misc]
+    """Keeps the tests of a file in one process, and those of a folder of e2e, which share its servers."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path.rpartition("/")[0] if path.startswith("tests/e2e/") else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneServerAFolder:
+    return OneServerAFolder(config, log)
 
 
 def pytest_collection_finish() -> None:

@@ -1,0 +1,74 @@
+"""The log of the front, its command and its settings."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mar_tools.front import nginx as nginx_module
+from mar_tools.front.front import SETTINGS, Front
+from mar_tools.front.nginx import NginxError, find_nginx
+from vision_serving.errors import ConfigError
+
+from .conftest import Running, nginx_processes
+
+
+def test_the_log_has_who_and_what_but_no_secrets(running: Running, seven: bytes) -> None:
+    running.predict(seven, "?top_k=1&note=secret")
+    line = running.line_of(running.predict(seven))
+    assert {name: line[name] for name in ("client", "method", "path", "status", "tries", "tls", "model_version")} == {
+        "client": "first", "method": "POST", "path": "/predictions/digits", "status": 200, "tries": "200",
+        "tls": "TLSv1.3", "model_version": "1.0",
+    }  # fmt: skip
+    assert 0 < float(line["tries_seconds"]) <= line["seconds"] + 0.01
+    assert "secret" not in (running.front.logs / "access.log").read_text()
+
+
+def test_status_and_a_second_start(running: Running) -> None:
+    status = json.loads(running.command("status", "--json").stdout)
+    assert (status["pid"], status["url"]) == (nginx_processes(running)[0].pid, running.front.url)
+    assert "first" in status["clients"]
+    again = running.command("start")
+    assert (again.returncode, "already running" in again.stderr) == (1, True)
+
+
+def test_a_broken_change_is_refused_and_the_front_goes_on(running: Running, seven: bytes) -> None:
+    local = running.front.folder / "local" / "broken.conf"
+    local.write_text("no_such_directive on;\n")
+    try:
+        with pytest.raises(NginxError, match="unknown directive"):
+            running.front.reload()
+    finally:
+        local.unlink()
+    assert running.predict(seven).status_code == 200
+
+
+def test_a_start_that_fails_makes_no_key_that_nobody_saw(before_upstream: Running, tmp_path: Path) -> None:
+    front = Front(tmp_path, before_upstream.settings, before_upstream.config)  # its port is taken
+    with pytest.raises(NginxError, match="Address already in use"):
+        front.start()
+    assert front.clients.names() == []
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8443; autoindex on", "8443", "127.0.0.1", "[::1]"])
+def test_where_it_listens_is_an_address_with_a_port(tmp_path: Path, listen: str) -> None:
+    settings = tmp_path / "front.yaml"
+    settings.write_text(yaml.safe_dump({**yaml.safe_load(SETTINGS.read_text()), "listen": listen}))
+    with pytest.raises(ConfigError, match="listen"):
+        Front(tmp_path, settings, tmp_path / "config.properties")
+
+
+def test_settings_are_strict(tmp_path: Path) -> None:
+    settings = tmp_path / "front.yaml"
+    settings.write_text(SETTINGS.read_text() + "burts: 3\n")
+    with pytest.raises(ConfigError, match="unknown key 'burts'"):
+        Front(tmp_path, settings, tmp_path / "config.properties")
+
+
+def test_a_missing_nginx_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(nginx_module, "SYSTEM_PATHS", ())
+    monkeypatch.setattr(nginx_module, "FETCHED", tmp_path)
+    with pytest.raises(NginxError, match="apt install nginx libnginx-mod-http-js"):
+        find_nginx()
