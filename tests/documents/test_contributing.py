@@ -1,0 +1,153 @@
+"""CONTRIBUTING.md is true: its diagram, its tree, and its steps for a new backend, followed to the letter."""
+
+import ast
+import graphlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+from conftest import MakeRecipe
+from markdown_pages import ROOT, read_page
+
+PAGE = read_page("CONTRIBUTING.md")
+CODE = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
+ARROWS = re.findall(r"^ +(\w+) --> (\w+)$", PAGE, re.MULTILINE)
+ROOMS = {
+    "core": ("vision_serving", ROOT / "handlers/vision_serving"),
+    "tools": ("mar_tools", ROOT / "scripts/mar_tools"),
+}
+FLOW = {"handler", "batching"}  # files of the core that stand between its folders
+COPIED = ("handlers", "scripts", "client", "tests", "examples", "requirements", "pyproject.toml", "config.properties")
+TASK_NAMES = re.compile(r'"(?:classification|detection)"')
+
+
+def list_rooms(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if (path / "__init__.py").is_file()} | {
+        path.stem for path in folder.glob("*.py") if path.stem in FLOW
+    }
+
+
+def list_imports(package: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield (room, room that it imports)."""
+    rooms = list_rooms(folder)
+    for path in folder.rglob("*.py"):
+        room = path.relative_to(folder).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith(f"{package}."):
+                imported = str(node.module).split(".")[1]
+                if room in rooms and imported in rooms and imported != room:
+                    yield room, imported
+
+
+def reachable(room: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [room]
+    while waiting:
+        new = {after for before, after in ARROWS if before == waiting[-1]} - found
+        waiting.pop()
+        found |= new
+        waiting += new
+    return found
+
+
+@pytest.mark.parametrize(("package", "folder"), ROOMS.values(), ids=ROOMS)
+def test_the_diagram_shows_what_imports_what(package: str, folder: Path) -> None:
+    imports = set(list_imports(package, folder))
+    drawn = {arrow for arrow in ARROWS if arrow[0] in list_rooms(folder)}
+    assert {room for arrow in drawn for room in arrow} == list_rooms(folder)
+    assert drawn <= imports
+    assert [arrow for arrow in imports if arrow[1] not in reachable(arrow[0])] == []
+
+
+def test_the_diagram_has_no_circle() -> None:
+    order = graphlib.TopologicalSorter[str]()
+    for before, after in ARROWS:
+        order.add(before, after)
+    assert list(order.static_order())
+
+
+def test_the_tree_shows_every_folder_of_both_packages() -> None:
+    tree = PAGE[PAGE.index("```\nhandlers/") : PAGE.index("```mermaid")]
+    shown = set(re.findall(r"^    (\w+)/ ", tree, re.MULTILINE))
+    assert shown == {room for _, folder in ROOMS.values() for room in list_rooms(folder)} - FLOW
+
+
+def test_files_that_know_the_tasks_are_named_where_a_task_is_added() -> None:
+    steps = PAGE[PAGE.index("## Add a task") : PAGE.index("## Add an image format")]
+    folders = (ROOT / "handlers" / "vision_serving", ROOT / "scripts" / "mar_tools", ROOT / "client" / "vision_client")
+    knowing = [path for folder in folders for path in folder.rglob("*.py") if TASK_NAMES.search(path.read_text())]
+    names = {f"{path.parent.name}/{path.name}" if path.stem == "__init__" else path.name for path in knowing}
+    assert sorted(name for name in names if f"{name}`" not in steps) == []
+
+
+def add_line(file: Path, table: str, line: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    end = text.index("\n}", text.index(f"\n{table} = {{")) + 1
+    file.write_text(text[:end] + line + text[end:], encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with the backend of CONTRIBUTING.md, by its two files and two lines and nothing else."""
+    copy = tmp_path_factory.mktemp("extended")
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copyfile(source, copy / name)
+    for name, code in CODE.items():
+        if name.endswith("__init__.py"):
+            add_line(copy / name, "BACKENDS" if name.startswith("handlers") else "EXPORTERS", code)
+        else:
+            (copy / name).write_text(code, encoding="utf-8")
+    return copy
+
+
+def run_in(copy: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    path = os.pathsep.join(str(copy / name) for name in ("handlers", "scripts", "client"))
+    environment = {**os.environ, "PYTHONPATH": path}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+
+
+def test_a_backend_is_two_files_and_two_lines_that_are_shown() -> None:
+    folders = sorted(Path(name).parent.name for name in CODE)
+    assert folders == ["backends", "backends", "exporters", "exporters"]
+    tables = [code for name, code in CODE.items() if name.endswith("__init__.py")]
+    assert [len(code.splitlines()) for code in tables] == [1, 1]
+
+
+def test_a_build_tries_the_new_backend_verifies_it_and_its_archive_predicts(
+    extended: Path, tiny_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    build = ("scripts/build_model.py", tiny_recipe(), "--device", "cpu", "--budget-min", 0, "--json")
+    places = ("--exports", tmp_path / "exports", "--model-store", tmp_path / "store")
+    built = run_in(extended, *build, *places)
+    assert built.returncode == 0, built.stderr
+    first, *others = orjson.loads(built.stdout)["candidates"]
+    assert (first["backend"], first["precision"]) == ("torch_export", "fp32")
+    assert first["verdict"] in ("verified", "chosen"), first["reason"]
+    assert {row["verdict"] for row in others} <= {"not tried", "verified", "chosen"}
+
+    export = tmp_path / "exports" / "tiny_classification" / "torch_export-fp32"
+    packed = run_in(extended, "scripts/package_model.py", export, "--model-store", tmp_path / "own")
+    assert packed.returncode == 0, packed.stderr
+    picture = next((extended / "examples" / "photographs").glob("*.jpg"))
+    predict = ("scripts/predict_images.py", "--archive", packed.stdout.strip(), picture, "--json")
+    predicted = run_in(extended, *predict)
+    assert predicted.returncode == 0, predicted.stderr
+    assert len(orjson.loads(predicted.stdout)["classes"]) == 3
+
+
+def test_the_guards_and_the_contract_take_the_new_backend_as_it_is(extended: Path) -> None:
+    tests = ("tests/test_architecture.py", "tests/test_requirements.py", "tests/contract/test_backends_agree.py")
+    chosen = "torch_export or test_requirements or (test_architecture and (runtime or exporter))"
+    finished = run_in(extended, "-m", "pytest", *tests, "-q", "-p", "no:cacheprovider", "-k", chosen)
+    assert finished.returncode == 0, finished.stdout
