@@ -96,7 +96,10 @@ def _encode_tensors(outcome: Outcome, model: ModelIdentity) -> Response:
     if unknown:
         error = MalformedRequestError(f"unknown output {unknown[0][:60]!r}; expected one of {list(tensors)}")
         return _encode_failure(error, outcome.form)
-    head, *sections = encode_tensors([tensors[name] for name in binary], binary, _identify(outcome, model))
+    beside = {"model_name": model.name, "model_version": model.version}
+    if wishes.id is not None:
+        beside["id"] = _to_utf8(wishes.id)
+    head, *sections = encode_tensors([tensors[name] for name in binary], binary, beside)
     if not sections:
         return Response(200, head)
     return Response(200, head + b"".join(sections), BINARY_TYPE, {HEADER_LENGTH: str(len(head))})
@@ -119,12 +122,6 @@ def _encode_failure(error: RequestError, form: Form, failed_images: int = 1) -> 
         body = {"error": body.pop("message"), **body}
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     return Response(error.status, orjson.dumps(body), headers=headers)
-
-
-def _identify(outcome: Outcome, model: ModelIdentity) -> dict[str, str]:
-    """Return what stands beside the outputs of the Open Inference Protocol."""
-    named = {"model_name": model.name, "model_version": model.version}
-    return named if outcome.wishes.id is None else {**named, "id": _to_utf8(outcome.wishes.id)}
 
 
 def _describe(item: ImageResult) -> object:

@@ -56,14 +56,14 @@ class TorchCompileBackend:
 
     @classmethod
     def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "TorchCompileBackend":
-        require_compiler()
+        require_compiler_at_load()
         size_hw = read_size(artifact)
         graph = EagerBackend.load_graph(artifact, config, device)
         misses = counters["inductor"]["fxgraph_cache_miss"]
         with tempfile.TemporaryDirectory(prefix="inductor-") as cache:
             # Copied, since Inductor writes into its cache, and an artifact's bytes are the ones that were verified.
             shutil.copytree(artifact / CACHE, cache, dirs_exist_ok=True)
-            model = compile_graph(graph, size_hw, device, Path(cache))
+            model = compile_with_inductor(graph, size_hw, device, Path(cache))
         if counters["inductor"]["fxgraph_cache_miss"] > misses:
             logger.warning("kernels were compiled anew: the archive's are of another PyTorch, CPU or GPU; rebuild it")
         return cls(model, device)
@@ -74,7 +74,7 @@ class TorchCompileBackend:
         return {name: values.cpu() for name, values in outputs.items()}
 
 
-def require_compiler() -> None:
+def require_compiler_at_load() -> None:
     """Refuse a missing C++ compiler, which Inductor asks for before it looks into its cache. Raises BackendError."""
     try:
         get_cpp_compiler()
@@ -85,7 +85,7 @@ def require_compiler() -> None:
         ) from error
 
 
-def compile_graph(graph: nn.Module, size_hw: PositiveHW, device: torch.device, cache: Path) -> Compiled:
+def compile_with_inductor(graph: nn.Module, size_hw: PositiveHW, device: torch.device, cache: Path) -> Compiled:
     """Compile for any batch size, with the kernels that are in the cache; what is not there comes into it.
 
     Raises BackendError for a graph that cannot be compiled.

@@ -38,7 +38,7 @@ class TvmBackend:
 
     @classmethod
     def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "TvmBackend":
-        compiled_by = _read_compiled_by(artifact.with_suffix(".json"))
+        compiled_by = read_document(artifact.with_suffix(".json"), CompiledBy)
         # Read when TVM starts its threads, which is once in a process.
         os.environ["TVM_NUM_THREADS"] = str(config.threads)
         os.environ["TVM_BIND_THREADS"] = "1" if config.pin_threads else "0"
@@ -54,7 +54,3 @@ class TvmBackend:
             name: torch.cat([torch.from_numpy(outputs[index].numpy()) for outputs in images])
             for index, name in enumerate(self._output_names)
         }
-
-
-def _read_compiled_by(path: Path) -> CompiledBy:
-    return read_document(path, CompiledBy)

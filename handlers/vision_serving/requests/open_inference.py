@@ -95,13 +95,11 @@ def _read_tensor(tensor: object, section: bytes | None) -> Sequence[SentImage]:
     datatype, shape = shorten(tensor.get("datatype"), 20), tensor.get("shape")
     if datatype not in READERS:
         raise MalformedRequestError(f"datatype {datatype!r}; {EXPECTED}")
-    if not (isinstance(shape, list) and 0 < len(shape) <= MAX_AXES and all(map(_is_side, shape))):
+    if not (
+        isinstance(shape, list) and 0 < len(shape) <= MAX_AXES and all(type(side) is int and side > 0 for side in shape)
+    ):
         raise MalformedRequestError(f"shape {shorten(shape, 60)}; expected a list of numbers above 0")
     return READERS[datatype](tensor, shape, section)
-
-
-def _is_side(value: object) -> bool:
-    return type(value) is int and value > 0
 
 
 def _read_encoded(tensor: dict[str, Any], shape: list[int], section: bytes | None) -> Sequence[SentImage]:

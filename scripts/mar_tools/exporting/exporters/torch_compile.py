@@ -13,7 +13,13 @@ from mar_tools.exporting.exporters import eager
 from mar_tools.exporting.exporters.aotinductor import compiled_cpu_features
 from mar_tools.exporting.exporters.base import Exported, ExportJob, Precisions
 from vision_serving.backends.eager import EagerBackend
-from vision_serving.backends.torch_compile import CACHE, CompiledFor, compile_graph, read_size, require_compiler
+from vision_serving.backends.torch_compile import (
+    CACHE,
+    CompiledFor,
+    compile_with_inductor,
+    read_size,
+    require_compiler_at_load,
+)
 from vision_serving.config import BackendConfig, DeviceType, Precision
 from vision_serving.errors import BackendError
 
@@ -27,7 +33,7 @@ def export(job: ExportJob, folder: Path) -> Exported:
             "torch_compile needs images of one size, since a new one could compile within a request: set "
             "`preprocessing.resize` to mode exact or letterbox, or use another backend"
         )
-    require_compiler()
+    require_compiler_at_load()
     artifact = folder / eager.export(job, folder).artifact
     height, width = job.pixels.shape[1:3]
     compiled_for = CompiledFor(size_hw=(height, width))
@@ -50,7 +56,7 @@ def fill_cache(artifact: Path, precision: Precision, device_type: DeviceType) ->
     cache = artifact / CACHE
     device = torch.device(device_type)
     graph = EagerBackend.load_graph(artifact, BackendConfig(precision=precision), device)
-    compile_graph(graph, read_size(artifact), device, cache)
+    compile_with_inductor(graph, read_size(artifact), device, cache)
     for lock in cache.rglob("*.lock"):
         lock.unlink()
 
