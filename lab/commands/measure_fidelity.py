@@ -24,7 +24,7 @@ def measure_fidelity(arguments: Namespace) -> None:
     if arguments.list:
         print("\n".join(case.full_name for case in cases))
         return
-    fidelity = measure(cases)
+    fidelity = measure_models(cases)
     if arguments.json:
         print(fidelity.model_dump_json(indent=2, exclude_none=True))
     if not arguments.models:
@@ -44,18 +44,18 @@ def choose_cases(patterns: Sequence[str] | None) -> list[ModelCase]:
     return [case for case in cases if not patterns or any(fnmatch(case.full_name, pattern) for pattern in patterns)]
 
 
-def measure(cases: Sequence[ModelCase]) -> Fidelity:
+def measure_models(cases: Sequence[ModelCase]) -> Fidelity:
     console = Console(stderr=True)
     pictures = make_pictures()
     rows = []
     for case in track(cases, "comparing", console=console, disable=not console.is_terminal):
         rows.append(measure_case(case, pictures))
-        console.print(describe_row(rows[-1]), markup=False, highlight=False, soft_wrap=True)
+        console.print(describe_fidelity(rows[-1]), markup=False, highlight=False, soft_wrap=True)
     versions = package_versions(PACKAGES)
     return Fidelity(date=date.today().isoformat(), cpu=cpu_name(), versions=versions, rows=tuple(rows))
 
 
-def describe_row(row: ModelFidelity) -> str:
+def describe_fidelity(row: ModelFidelity) -> str:
     pixels, answers = row.pixels, row.answers
     kept = "pixels alone"
     if answers is not None and answers.same_best is not None:

@@ -19,7 +19,7 @@ def run_chaos(arguments: Namespace) -> None:
     if arguments.list:
         print("\n".join(f"{name:12} {CLAIMS[name]}" for name in NAMES))
         return
-    findings = measure(arguments)
+    findings = measure_rows(arguments)
     page = write_page("reliability", arguments.results)
     if arguments.json:
         print(orjson.dumps([finding.model_dump(mode="json") for finding in findings]).decode())
@@ -30,7 +30,7 @@ def run_chaos(arguments: Namespace) -> None:
         raise VisionServingError(f"not held: {', '.join(broken)}; see {page}")
 
 
-def measure(arguments: Namespace) -> list[Finding]:
+def measure_rows(arguments: Namespace) -> list[Finding]:
     """Write each finding when it is there."""
     names = choose_rows(arguments.rows)
     console = Console(stderr=True)

@@ -21,7 +21,7 @@ def run_soak(arguments: Namespace) -> None:
     """Send the traffic; write the result, the plots and the page."""
     console = Console(stderr=True)
     with console.status("building the archives") as status:
-        finding = measure(arguments, status.update)
+        finding = measure_soak(arguments, status.update)
     page = write_page("reliability", arguments.results)
     if arguments.json:
         print(finding.model_dump_json())
@@ -33,7 +33,7 @@ def run_soak(arguments: Namespace) -> None:
         raise VisionServingError(f"not held: {finding.row}; see {page}")
 
 
-def measure(arguments: Namespace, announce: Callable[[str], None]) -> Finding:
+def measure_soak(arguments: Namespace, announce: Callable[[str], None]) -> Finding:
     what = f"--malformed --count {arguments.count}" if arguments.malformed else f"--minutes {arguments.minutes:g}"
     rate = f" --rate {arguments.rate:g}" if arguments.rate else ""
     command = f"python lab/run_soak.py {what} --seed {arguments.seed}{rate}"

@@ -6,7 +6,7 @@ from lab.hostile import handler as hostile_handler
 from lab.hostile.forms import OPTIONS, RAW
 from lab.hostile.pictures import whole
 from lab.hostile.requests import refusal
-from lab.hostile.truth import Truth
+from lab.hostile.truth import AnsweringModel
 from lab.testbed.traffic import Ask
 
 LARGEST_BYTES = 2048
@@ -23,7 +23,7 @@ OUTCOMES: dict[int, tuple[int, str]] = {
 }
 
 
-def odd_answer_asks(truth: Truth) -> list[Ask]:
+def odd_answer_asks(truth: AnsweringModel) -> list[Ask]:
     """Return one for each."""
     return [
         Ask(

@@ -13,14 +13,14 @@ from vision_serving.requests.payload import HEADER_LENGTH, Payload, parse_payloa
 
 MAX_S = 2.0  # of the processor
 LIMITS = ImageLimits(max_pixels=1_000_000)  # more would take the fuzzer's time and find nothing else
-Row = tuple[Mapping[str, Any], dict[str, Any]]
+HeadersAndBody = tuple[Mapping[str, Any], dict[str, Any]]
 
 
 class SlowRequestError(Exception):
     """A request that takes a worker longer than it may."""
 
 
-def attempt(data: bytes) -> None:
+def attempt_request(data: bytes) -> None:
     """Attempt a form that the first byte chooses. Raises SlowRequestError, or what a worker would not expect."""
     started = time.process_time()
     row, headers = FORMS[data[0] % len(FORMS)](data[1:]) if data else ({}, {})
@@ -62,20 +62,20 @@ def check_refusal(error: RequestError) -> None:
     assert str(error), f"{type(error).__name__} without a reason"
 
 
-def _picture(data: bytes) -> Row:
+def _picture(data: bytes) -> HeadersAndBody:
     return {"body": data}, {"Content-Type": "image/png"}
 
 
-def _document(data: bytes) -> Row:
+def _document(data: bytes) -> HeadersAndBody:
     return {"body": data}, {"Content-Type": "application/json"}
 
 
-def _binary(data: bytes) -> Row:
+def _binary(data: bytes) -> HeadersAndBody:
     """Read a document whose JSON ends where two bytes say."""
     return {"body": data[2:]}, {HEADER_LENGTH: str(int.from_bytes(data[:2], "little"))}
 
 
-def _form(data: bytes) -> Row:
+def _form(data: bytes) -> HeadersAndBody:
     """Read names and values between zeros; each second one is a file."""
     texts = data.split(b"\0")
     row = dict(zip((name.decode("utf-8", "replace") for name in texts[::2]), texts[1::2]))
@@ -83,7 +83,7 @@ def _form(data: bytes) -> Row:
     return row, {**kinds, "Content-Type": "multipart/form-data; boundary=x"}
 
 
-def _headers(data: bytes) -> Row:
+def _headers(data: bytes) -> HeadersAndBody:
     options, accept, kind = (*data.decode("latin-1").split("\0", 2), "", "")[:3]
     return {"body": b"x"}, {"X-Inference-Options": options, "Accept": accept, "Content-Type": kind}
 

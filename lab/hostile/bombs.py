@@ -11,7 +11,7 @@ from lab.hostile.picture_files import (
     RGB,
     TILE,
     chunk,
-    encode_picture,
+    encode_as,
     forge_size,
     gray_tiff,
     insert_into_gif,
@@ -33,9 +33,9 @@ from lab.hostile.picture_files import (
 MEBI = 1 << 20
 MAX_CPU_S, MAX_RISE_MIB = 1.0, 150  # what each of them may cost
 
-SMALL_JPEG = encode_picture(noise_picture(0, (8, 8)), "JPEG")
-SMALL_GIF = encode_picture(PIL.Image.new("P", (8, 8)), "GIF")
-PROGRESSIVE = encode_picture(noise_picture(0, (64, 64)), "JPEG", progressive=True)
+SMALL_JPEG = encode_as(noise_picture(0, (8, 8)), "JPEG")
+SMALL_GIF = encode_as(PIL.Image.new("P", (8, 8)), "GIF")
+PROGRESSIVE = encode_as(noise_picture(0, (64, 64)), "JPEG", progressive=True)
 ROW_OF_RUNS = b"\xff\1" * 3 + b"\xeb\1\0\0"  # of 1000 pixels
 ONE_GRAY_SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\x00"
 
@@ -61,7 +61,7 @@ def frames(kind: str, count: int, **options: Any) -> bytes:
     shades = [
         PIL.Image.new("RGB", (16, 16), (number % 2 * 255, number % 256, number // 256)) for number in range(count)
     ]
-    return encode_picture(shades[0], kind, save_all=True, append_images=shades[1:], **options)
+    return encode_as(shades[0], kind, save_all=True, append_images=shades[1:], **options)
 
 
 def webp_with_a_large_canvas() -> bytes:
@@ -71,7 +71,7 @@ def webp_with_a_large_canvas() -> bytes:
 
 
 def bmp_of_no_pixels() -> bytes:
-    encoded = bytearray(encode_picture(noise_picture(0, (1, 1)), "BMP"))
+    encoded = bytearray(encode_as(noise_picture(0, (1, 1)), "BMP"))
     encoded[18:26] = (7000).to_bytes(4, "little") * 2
     return bytes(encoded)
 
@@ -137,7 +137,7 @@ BOMBS: dict[str, Bomb] = {
     "webp of 16383 x 16383": Bomb(413, lambda: write_flat_webp(16383)),
     "webp of 7000 x 7000": Bomb(413, lambda: write_flat_webp(7000)),
     "webp, animated, 16384 x 10001": Bomb(413, webp_with_a_large_canvas),
-    "avif of 3300 x 3300": Bomb(413, lambda: encode_picture(PIL.Image.new("L", (3300, 3300)), "AVIF", speed=10)),
+    "avif of 3300 x 3300": Bomb(413, lambda: encode_as(PIL.Image.new("L", (3300, 3300)), "AVIF", speed=10)),
     "tiff of 65535 x 65535": Bomb(413, lambda: gray_tiff(b"", 8, (65535, 65535))),
     "tiff of 1 x 1 from a tile of 12000 x 12000": Bomb(413, lambda: write_tiled_tiff((1, 1), (12000, 12000))),
     "tiff of 1 x 1 from a tile of 400 MB": Bomb(413, tiff_of_a_deep_tile),

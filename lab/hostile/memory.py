@@ -53,7 +53,7 @@ class Cost:
     rise_mib: float
 
 
-def measure_in_process(files: Mapping[str, Callable[[], bytes]], folder: Path) -> dict[str, Cost]:
+def measure_without_server(files: Mapping[str, Callable[[], bytes]], folder: Path) -> dict[str, Cost]:
     """Raises RuntimeError where the process that decodes them fails."""
     paths = {name: folder / str(number) for number, name in enumerate(files)}
     for name, path in paths.items():

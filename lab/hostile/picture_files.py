@@ -18,7 +18,7 @@ def noise_picture(seed: int, size: tuple[int, int]) -> PIL.Image.Image:
     return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
 
 
-def encode_picture(picture: PIL.Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def encode_as(picture: PIL.Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()

@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 
 from lab.hostile.picture_files import (
-    encode_picture,
+    encode_as,
     insert_into_jpeg,
     jpeg_segment,
     noise_picture,
@@ -34,7 +34,7 @@ def photograph(size: tuple[int, int] = (64, 48)) -> PIL.Image.Image:
 
 @cache
 def whole(kind: str) -> bytes:
-    return encode_picture(photograph(), kind, exif=exif(6), **FORMATS[kind])
+    return encode_as(photograph(), kind, exif=exif(6), **FORMATS[kind])
 
 
 def exif(orientation: int) -> bytes:
@@ -72,12 +72,12 @@ def exif_that_loops() -> bytes:
 
 def palette_with_transparency() -> bytes:
     picture = photograph().quantize(16)
-    return encode_picture(picture, transparency=bytes(range(0, 256, 16)))
+    return encode_as(picture, transparency=bytes(range(0, 256, 16)))
 
 
 def deep_png() -> bytes:
     levels = np.asarray(photograph().convert("L")).astype(np.uint16) * 257
-    return encode_picture(PIL.Image.fromarray(levels))
+    return encode_as(PIL.Image.fromarray(levels))
 
 
 def script_in_a_jpeg() -> bytes:
@@ -85,27 +85,27 @@ def script_in_a_jpeg() -> bytes:
 
 
 def several(kind: str, **options: Any) -> bytes:
-    return encode_picture(photograph(), kind, save_all=True, append_images=[noise_picture(1, (64, 48))], **options)
+    return encode_as(photograph(), kind, save_all=True, append_images=[noise_picture(1, (64, 48))], **options)
 
 
 def converted(mode: str, kind: str = "PNG", **options: Any) -> bytes:
-    return encode_picture(photograph().convert(mode), kind, **options)
+    return encode_as(photograph().convert(mode), kind, **options)
 
 
 def turned(orientation: int) -> bytes:
-    return encode_picture(photograph(), "JPEG", exif=exif(orientation))
+    return encode_as(photograph(), "JPEG", exif=exif(orientation))
 
 
 # Pictures that are served, however odd they are.
 ODD: dict[str, Callable[[], bytes]] = {
     **{f"EXIF orientation {number}": partial(turned, number) for number in ORIENTATIONS},
-    "EXIF block of garbage": lambda: encode_picture(photograph(), "JPEG", exif=b"Exif\0\0garbage"),
-    "EXIF block beyond its end": lambda: encode_picture(photograph(), "JPEG", exif=b"Exif\0\0II*\0" + b"\xff" * 4),
-    "EXIF block that leads to itself": lambda: encode_picture(photograph(), "JPEG", exif=exif_that_loops()),
+    "EXIF block of garbage": lambda: encode_as(photograph(), "JPEG", exif=b"Exif\0\0garbage"),
+    "EXIF block beyond its end": lambda: encode_as(photograph(), "JPEG", exif=b"Exif\0\0II*\0" + b"\xff" * 4),
+    "EXIF block that leads to itself": lambda: encode_as(photograph(), "JPEG", exif=exif_that_loops()),
     "CMYK JPEG": partial(converted, "CMYK", "JPEG"),
     "CMYK TIFF": partial(converted, "CMYK", "TIFF"),
     "gray JPEG": partial(converted, "L", "JPEG"),
-    "progressive JPEG": lambda: encode_picture(photograph(), "JPEG", progressive=True),
+    "progressive JPEG": lambda: encode_as(photograph(), "JPEG", progressive=True),
     "JPEG with a second picture behind it": partial(several, "MPO"),
     "JPEG with a script in its comment": script_in_a_jpeg,
     "JPEG with a ZIP behind it": lambda: whole("JPEG") + b"PK\3\4" + bytes(100),
@@ -114,9 +114,9 @@ ODD: dict[str, Callable[[], bytes]] = {
     "PNG with a transparent palette": palette_with_transparency,
     "PNG, gray with alpha": partial(converted, "LA"),
     "PNG with alpha": partial(converted, "RGBA"),
-    "PNG of 1 x 1": lambda: encode_picture(noise_picture(0, (1, 1))),
-    "PNG of 1 x 16384": lambda: encode_picture(noise_picture(0, (1, 16384))),
-    "PNG of 16384 x 1": lambda: encode_picture(noise_picture(0, (16384, 1))),
+    "PNG of 1 x 1": lambda: encode_as(noise_picture(0, (1, 1))),
+    "PNG of 1 x 16384": lambda: encode_as(noise_picture(0, (1, 16384))),
+    "PNG of 16384 x 1": lambda: encode_as(noise_picture(0, (16384, 1))),
     "GIF with two frames": partial(several, "GIF"),
     "GIF with a PDF behind it": lambda: whole("GIF") + b"%PDF-1.7",
     "WebP with alpha": partial(converted, "RGBA", "WEBP", lossless=True),
@@ -126,7 +126,7 @@ ODD: dict[str, Callable[[], bytes]] = {
 
 
 def float_tiff() -> bytes:
-    return encode_picture(PIL.Image.fromarray(np.zeros((4, 4), dtype=np.float32)), "TIFF")
+    return encode_as(PIL.Image.fromarray(np.zeros((4, 4), dtype=np.float32)), "TIFF")
 
 
 BOX = b"\0\0\0\x1cftyp"
@@ -155,7 +155,7 @@ FOREIGN: dict[str, tuple[bytes, int]] = {
     ),
     "ZIP": (b"PK\3\4" + bytes(100), 415),
     "Photoshop": (b"8BPS\0\1" + bytes(100), 415),
-    "ICO": (encode_picture(noise_picture(0, (16, 16)), "ICO"), 415),
+    "ICO": (encode_as(noise_picture(0, (16, 16)), "ICO"), 415),
     "JPEG 2000": (b"\0\0\0\x0cjP  \r\n\x87\n", 415),
     "JPEG XL": (b"\xff\x0a" + bytes(100), 415),
     "HEIC": (BOX + b"heic" + bytes(20), 415),

@@ -15,7 +15,7 @@ from lab.hostile import documents as hostile_documents
 from lab.hostile import forms as hostile_forms
 from lab.hostile.bombs import BOMBS
 from lab.hostile.pictures import DAMAGED, FOREIGN, ODD, TYPES
-from lab.hostile.truth import Truth
+from lab.hostile.truth import AnsweringModel
 from lab.testbed.traffic import Ask, Check
 
 RAW = hostile_forms.RAW
@@ -23,7 +23,7 @@ MAX_ERROR_BYTES = 2048
 ERROR_KEYS = ({"code", "type", "message"}, {"code", "type", "error"})  # ours, and that of V1 and V2
 EVERYDAY_BYTES = 2_000_000  # a bomb above it is sent alone, and not among others by the thousand
 Body = Callable[[random.Random], bytes]
-Kind = Callable[[Truth, random.Random], Ask]
+RequestMaker = Callable[[AnsweringModel, random.Random], Ask]
 
 
 def refusal(status: int, error: str) -> Check:
@@ -45,17 +45,17 @@ def refusal(status: int, error: str) -> Check:
     return check
 
 
-def known(name: str, body: Callable[[], bytes], headers: Mapping[str, str], status: int, error: str) -> Kind:
-    def make(truth: Truth, choose: random.Random) -> Ask:
+def known(name: str, body: Callable[[], bytes], headers: Mapping[str, str], status: int, error: str) -> RequestMaker:
+    def make(truth: AnsweringModel, choose: random.Random) -> Ask:
         return Ask(name, truth.path, body(), headers, status, refusal(status, error), good=False)
 
     return make
 
 
-def told(name: str, body: Body, headers: Mapping[str, str] = RAW, good: bool = False) -> Kind:
+def told(name: str, body: Body, headers: Mapping[str, str] = RAW, good: bool = False) -> RequestMaker:
     """Judge by what the core says in process of that very body."""
 
-    def make(truth: Truth, choose: random.Random) -> Ask:
+    def make(truth: AnsweringModel, choose: random.Random) -> Ask:
         data = body(choose)
         status, check = truth.expect(data)
         return Ask(name, truth.path, data, headers, status, check, good)
@@ -72,14 +72,14 @@ def _fixed(body: bytes) -> Callable[[], bytes]:
     return lambda: body
 
 
-BOMB_KINDS: dict[str, Kind] = {
+BOMB_KINDS: dict[str, RequestMaker] = {
     name: known(name, cache(bomb.make), RAW, bomb.status, TYPES[bomb.status])
     if bomb.status != 200
     else told(name, _always(bomb.make))
     for name, bomb in BOMBS.items()
 }
 # What is refused, or may be.
-HOSTILE: dict[str, Kind] = {
+HOSTILE: dict[str, RequestMaker] = {
     **{name: told(name, make) for name, make in DAMAGED.items()},
     **{name: known(name, _fixed(body), RAW, status, TYPES[status]) for name, (body, status) in FOREIGN.items()},
     **{
@@ -92,7 +92,7 @@ HOSTILE: dict[str, Kind] = {
     },
 }
 # What is served, however odd it is.
-HARMLESS: dict[str, Kind] = {
+HARMLESS: dict[str, RequestMaker] = {
     **{name: told(name, _always(make), good=True) for name, make in ODD.items()},
     **{
         name: told(name, _always(_fixed(entry.body)), entry.headers, good=True)
@@ -101,12 +101,12 @@ HARMLESS: dict[str, Kind] = {
 }
 
 
-def everyday_bombs() -> dict[str, Kind]:
+def everyday_bombs() -> dict[str, RequestMaker]:
     """Return those that are small enough to be sent by the hundred."""
     return {name: kind for name, kind in BOMB_KINDS.items() if len(BOMBS[name].make()) <= EVERYDAY_BYTES}
 
 
-def hostile_asks(truth: Truth, seed: int) -> Iterator[Ask]:
+def hostile_asks(truth: AnsweringModel, seed: int) -> Iterator[Ask]:
     """Yield without end: all kinds in turn, each time others of those that are random."""
     choose = random.Random(seed)
     kinds = {**HOSTILE, **everyday_bombs()}

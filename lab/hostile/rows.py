@@ -10,7 +10,7 @@ from pathlib import Path
 from lab.hostile.answers import odd_answer_asks
 from lab.hostile.bombs import BOMBS, MAX_CPU_S, MAX_RISE_MIB
 from lab.hostile.fuzzing import fuzz, require_atheris
-from lab.hostile.memory import Cost, measure_in_process, measure_in_workers
+from lab.hostile.memory import Cost, measure_in_workers, measure_without_server
 from lab.hostile.requests import BOMB_KINDS, HARMLESS, HOSTILE, hostile_asks
 from lab.hostile.server import Subject, build_hostile_archive, open_subject
 from lab.hostile.truth import mix
@@ -21,7 +21,9 @@ CONNECTIONS = 16
 ROWS = ("A1", "A3", "A4", "A5", "A6")
 
 
-def observe_rows(wanted: Sequence[str], seed: int, fuzz_s: int, announce: Callable[[str], None]) -> Iterator[Finding]:
+def observe_hostile_rows(
+    wanted: Sequence[str], seed: int, fuzz_s: int, announce: Callable[[str], None]
+) -> Iterator[Finding]:
     """Yield each row as soon as it is finished; all but A6 on one server. Raises ServerError, MissingPackageError."""
     if "A6" in wanted:
         require_atheris()
@@ -76,14 +78,14 @@ def observe_a1(subject: Subject, seed: int, command: str, hostile: int = 1200, g
 def observe_a3(subject: Subject, seed: int, command: str) -> Finding:
     pids, choose = subject.worker_pids(), random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="bombs-") as folder:
-        alone = measure_in_process({name: bomb.make for name, bomb in BOMBS.items()}, Path(folder))
-    failures: list[str] = [problem for name, cost in alone.items() for problem in judge(name, cost, "in process")]
+        alone = measure_without_server({name: bomb.make for name, bomb in BOMBS.items()}, Path(folder))
+    failures: list[str] = [problem for name, cost in alone.items() for problem in judge_cost(name, cost, "in process")]
     served: dict[str, Cost] = {}
     for name, kind in BOMB_KINDS.items():
         ask = kind(subject.truth, choose)
         cost, exchange = measure_in_workers(pids, partial(subject.send_one, ask))
         served[name] = cost
-        failures += [*judge(name, cost, "in a worker"), *describe([exchange])]
+        failures += [*judge_cost(name, cost, "in a worker"), *describe([exchange])]
     failures += worker_changes(pids, subject.worker_pids())
     return Finding(
         row="A3",
@@ -171,7 +173,7 @@ def observe_a6(seconds: int, seed: int, command: str) -> Finding:
     )
 
 
-def judge(name: str, cost: Cost, where: str) -> Iterator[str]:
+def judge_cost(name: str, cost: Cost, where: str) -> Iterator[str]:
     if cost.status != BOMBS[name].status:
         yield f"{name} {where}: {cost.status} instead of {BOMBS[name].status}"
     if cost.seconds > MAX_CPU_S:

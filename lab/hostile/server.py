@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.hostile import handler as hostile_handler
-from lab.hostile.truth import Truth, open_truth
+from lab.hostile.truth import AnsweringModel, open_answering_model
 from lab.testbed.archives import SERVED, copy_handlers, export_served
 from lab.testbed.traffic import Ask, Exchange, send_all
 from lab.testbed.world import WORKERS, Running, world_properties
@@ -21,7 +21,7 @@ CLIENT_TIMEOUT_S = 30.0  # what the server does not answer in time, it answers w
 class Subject(Running):
     """A running server, and what is right of its model."""
 
-    truth: Truth
+    truth: AnsweringModel
 
     def send(self, asks: list[Ask], connections: int) -> list[Exchange]:
         return send_all(self.url, asks, connections, self.headers, CLIENT_TIMEOUT_S)
@@ -44,7 +44,7 @@ def build_hostile_archive(folder: Path) -> Path:
 def open_subject(archive: Path) -> Iterator[Subject]:
     """Raises ServerError where it does not come up."""
     with (
-        open_truth(archive, SERVED, WORKERS) as truth,
+        open_answering_model(archive, SERVED, WORKERS) as truth,
         temporary_server([archive], world_properties({}), ROOT / "log4j2.xml") as server,
     ):
         yield Subject(server, truth)

@@ -24,7 +24,7 @@ PICTURES = 40
 
 
 @dataclass(frozen=True)
-class Truth:
+class AnsweringModel:
     """handler: of the export that is served as `model`."""
 
     handler: VisionHandler
@@ -55,13 +55,13 @@ class Truth:
 
 
 @contextmanager
-def open_truth(export: Path, model: str, workers: int = 2) -> Iterator[Truth]:
+def open_answering_model(export: Path, model: str, workers: int = 2) -> Iterator[AnsweringModel]:
     """Open the truth. export: a folder or an archive. workers: of the server, which divide the cores.
 
     Raises ConfigError.
     """
     with open_export(export) as folder:
-        yield Truth(load_handler(folder, plan_threads(usable_cores(), workers)), model)
+        yield AnsweringModel(load_handler(folder, plan_threads(usable_cores(), workers)), model)
 
 
 def same_prediction(expected: Expected) -> Check:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from lab.peers.peers import Peer, PeerError, ServerSettings, StartedTarget, ask, find_peers, run_peer
+from lab.peers.peers import Peer, PeerError, ServerSettings, StartedTarget, find_peers, run_peer, send_probe
 from mar_tools.child_processes import isolated, python_command
 from mar_tools.exporting.export_folders import REFERENCE
 from mar_tools.load_testing.answers import Expected, expect_answers, expect_library_boxes
@@ -140,7 +140,7 @@ def wait_for_answer(target: Target, request: Request) -> None:
     """Wait until a server that was halted answers again, or WAKE_TIMEOUT_S: what follows shows that it does not."""
 
     def answers() -> bool:
-        answer = ask(target.url, request)
+        answer = send_probe(target.url, request)
         return answer is not None and answer.ok
 
     wait_until(answers, WAKE_TIMEOUT_S, POLL_S)

@@ -28,7 +28,7 @@ from vision_serving.requests.payload import Payload
 TOP_K = 5
 
 
-class ServedModel(Protocol):
+class PeerModel(Protocol):
     """Two steps, for frameworks that take a request's own work out of the batch."""
 
     def decode(self, body: bytes) -> Any:
@@ -107,13 +107,13 @@ def new_transform(config: PreprocessingConfig) -> Callable[[PIL.Image.Image], Te
     return composed
 
 
-MODELS: dict[str, Callable[[ServerArguments], ServedModel]] = {
+MODELS: dict[str, Callable[[ServerArguments], PeerModel]] = {
     "artifact": ArtifactModel.load,
     "idiomatic": EagerModel.load,
 }
 
 
-def load_model(arguments: ServerArguments) -> ServedModel:
+def load_model(arguments: ServerArguments) -> PeerModel:
     """Return the model of a mode, warm: it has run one image and a full batch. Raises ConfigError or BackendError."""
     model = MODELS[arguments.mode](arguments)
     picture = io.BytesIO()

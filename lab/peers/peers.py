@@ -222,7 +222,7 @@ def _prepare(peer: Peer, python: Path, export: Path) -> None:
 def _wait_until_right(peer: Peer, url: str, probe: Probe, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while True:
-        answer = ask(url, probe)
+        answer = send_probe(url, probe)
         if answer is not None and answer.status_code == requests.codes.ok:
             if probe.is_right(answer.content):
                 return
@@ -235,7 +235,7 @@ def _wait_until_right(peer: Peer, url: str, probe: Probe, process: "subprocess.P
         time.sleep(POLL_S)
 
 
-def ask(url: str, probe: Probe) -> requests.Response | None:
+def send_probe(url: str, probe: Probe) -> requests.Response | None:
     """Return none while nothing listens."""
     with suppress(requests.RequestException):
         return requests.post(url, data=probe.body, headers=dict(probe.headers), timeout=PROBE_TIMEOUT_S)

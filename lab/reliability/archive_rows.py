@@ -25,7 +25,7 @@ FLIPS = 1000  # anywhere; and one in the header of each entry, and in each byte 
 END_BYTES = 150
 
 
-def observe_rows(wanted: Sequence[str], seed: int, announce: Callable[[str], None]) -> Iterator[Finding]:
+def observe_archive_rows(wanted: Sequence[str], seed: int, announce: Callable[[str], None]) -> Iterator[Finding]:
     """Yield each row as soon as it is finished, of the digits classifier of examples/."""
     if not set(ROWS) & set(wanted):
         return

@@ -50,7 +50,7 @@ class Row:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def observe(
+def observe_row(
     row: Row, world: World, repetitions: int, seed: int, command: str, announce: Callable[[str], None]
 ) -> Finding:
     """Repeat it, each time from a healthy server. Raises ServerError where none can be had."""

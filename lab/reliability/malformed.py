@@ -161,8 +161,8 @@ def _expecting(choose: random.Random, authorization: str) -> bytes:
     return _request(authorization, b"x", Expect=choose.choice(("100-continue", "200-ok", "", "\xff")))
 
 
-Kind = Callable[[random.Random, str], bytes]
-KINDS: tuple[Kind, ...] = (
+MalformedMaker = Callable[[random.Random, str], bytes]
+KINDS: tuple[MalformedMaker, ...] = (
     _random_bytes,
     _preface,
     _odd_line,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab.hostile import rows as hostile_rows
 from lab.reliability import archive_rows, operations, overload, worker_faults
-from lab.reliability.episodes import Row, observe
+from lab.reliability.episodes import Row, observe_row
 from lab.testbed.archives import build_archives
 from lab.testbed.findings import Finding
 from lab.testbed.world import open_world
@@ -45,9 +45,9 @@ def run_rows(
     repetitions, rate: of section B; the rate of its traffic is half of saturation by default. fuzz_s: of A6.
     Raises ServerError.
     """
-    yield from hostile_rows.observe_rows(names, seed, fuzz_s, announce)
+    yield from hostile_rows.observe_hostile_rows(names, seed, fuzz_s, announce)
     yield from observe_faults([ROWS[name] for name in names if name in ROWS], repetitions, seed, announce, rate)
-    yield from archive_rows.observe_rows(names, seed, announce)
+    yield from archive_rows.observe_archive_rows(names, seed, announce)
 
 
 def observe_faults(
@@ -64,7 +64,7 @@ def observe_faults(
                 for row in group:
                     options = f"--repetitions {repetitions} --seed {seed}" + (f" --rate {rate:g}" if rate else "")
                     command = f"python lab/run_chaos.py {row.name} {options}"
-                    yield observe(row, world, repetitions, seed, command, announce)
+                    yield observe_row(row, world, repetitions, seed, command, announce)
 
 
 def _settings_of(row: Row) -> tuple[tuple[str, str], ...]:

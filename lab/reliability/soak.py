@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.hostile.requests import hostile_asks
-from lab.hostile.truth import open_truth
+from lab.hostile.truth import open_answering_model
 from lab.reliability.episodes import Episode, describe_failures
 from lab.reliability.overload import whole_request
 from lab.testbed.archives import SERVED
@@ -81,7 +81,7 @@ def soak(world: World, minutes: float, seed: int, command: str, announce: Callab
 def mixed_asks(world: World, seed: int, hostile: int) -> Iterator[Ask]:
     """Yield asks. hostile: how many will be asked for."""
     choose = random.Random(seed)
-    with open_truth(world.archives.export, SERVED, WORKERS) as truth:
+    with open_answering_model(world.archives.export, SERVED, WORKERS) as truth:
         bad = list(itertools.islice(hostile_asks(truth, seed), min(hostile, MOST_HOSTILE)))
     return (choose.choice(bad if choose.random() < HOSTILE_SHARE else world.good) for _ in itertools.count())
 

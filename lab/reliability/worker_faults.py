@@ -54,11 +54,11 @@ def strike_workers(world: World, choose: random.Random, strike: Strike, bounds: 
         time.sleep(CALM_S)
     episode = Episode(patience=world.patience, figures={"requests": len(traffic.exchanges)})
     episode.bound_time("ready_s", ready_s, bounds.ready_s)
-    judge(episode, traffic.exchanges, fault, bounds)
+    judge_failures(episode, traffic.exchanges, fault, bounds)
     return episode
 
 
-def judge(episode: Episode, exchanges: Sequence[Exchange], fault: float, bounds: Bounds) -> None:
+def judge_failures(episode: Episode, exchanges: Sequence[Exchange], fault: float, bounds: Bounds) -> None:
     failed = [exchange.first for exchange in exchanges if exchange.first.problem]
     answered = [exchange for exchange in failed if exchange.status in WORKER_ENDED]
     unanswered = [exchange for exchange in failed if exchange.status == 0]
@@ -114,7 +114,7 @@ def stop_one(world: World, choose: random.Random) -> Episode:
     return strike_workers(world, choose, partial(send_signal, signal.SIGSTOP, 1), HUNG)
 
 
-def allocate_too_much(world: World, choose: random.Random) -> Episode:
+def take_too_much_memory(world: World, choose: random.Random) -> Episode:
     """Return one request that asks for more memory than a worker may have, among others."""
     before = world.worker_pids()
     with world.traffic(choose.randrange(1 << 32)) as traffic:
@@ -167,6 +167,6 @@ ROWS = (
         "B5",
         "8 GB are allocated in the handler",
         "that request alone fails, with 507; no worker is replaced",
-        allocate_too_much,
+        take_too_much_memory,
     ),
 )

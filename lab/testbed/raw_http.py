@@ -16,7 +16,7 @@ from mar_tools.serving.ports import LOOPBACK
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 READ_BYTES = 65536
 CONNECT_TIMEOUT_S = 5.0
-Headers = Mapping[str, str] | Sequence[tuple[str, str]]
+HeaderPairs = Mapping[str, str] | Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RawAnswer:
     seconds: float
 
 
-def request_head(path: str, headers: Headers, method: str = "POST", host: str = "localhost") -> bytes:
+def request_head(path: str, headers: HeaderPairs, method: str = "POST", host: str = "localhost") -> bytes:
     """Return all up to and with the empty line. A list of headers may hold one twice."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in pairs)]
@@ -73,7 +73,7 @@ def send_raw(
             received += data
         else:
             closed = False
-    status, headers, body = read_answer(received, method)
+    status, headers, body = parse_answer(received, method)
     return RawAnswer(status, headers, body, sent, closed, time.perf_counter() - started)
 
 
@@ -91,7 +91,7 @@ def is_whole(received: bytes, method: str = "POST") -> bool:
     return length is not None and len(body) >= int(length[1])
 
 
-def read_answer(received: bytes, method: str) -> tuple[int, dict[str, str], bytes]:
+def parse_answer(received: bytes, method: str) -> tuple[int, dict[str, str], bytes]:
     """Read status, headers and body; status 0 where it is no answer. A body that was cut is as long as it came."""
     response = HTTPResponse(_Received(received), method=method)  # type: ignore[arg-type]
     try:

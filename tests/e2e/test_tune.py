@@ -11,7 +11,7 @@ from conftest import RunHere
 from mar_tools.serving.config_drift import find_differences
 from mar_tools.serving.config_file import model_section
 from mar_tools.serving.server import Server
-from mar_tools.tuning.deployment import Candidate, apply_settings, current_settings
+from mar_tools.tuning.deployment import TunedModel, apply_settings, current_settings
 
 from .conftest import ROOT, Service, run_script
 
@@ -28,7 +28,7 @@ def config(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_model_is_tuned_with_evidence_and_the_winner_is_written(config: Path) -> None:
-    before = current_settings(Candidate.read(config.parent / "model_store" / "digits.mar", config))
+    before = current_settings(TunedModel.read(config.parent / "model_store" / "digits.mar", config))
     finished = run_script(
         "tune_model.py", "digits", "--p99-ms", 20000, "--budget-min", 0.15, "--trial-s", 0.5, "--config", config
     )
@@ -63,7 +63,7 @@ def test_what_cannot_be_tuned_is_said(run_here: RunHere, config: Path, arguments
 
 def test_settings_are_applied_to_the_running_server(service: Service) -> None:
     server = Server(service.server.config)
-    candidate = Candidate.read(service.model_store / "digits.mar", server.config)
+    candidate = TunedModel.read(service.model_store / "digits.mar", server.config)
     apply_settings(server, candidate, current_settings(candidate))
     assert find_differences(server.status(), candidate.properties) == []
     assert all(entry.ready for entry in server.status())

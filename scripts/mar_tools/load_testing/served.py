@@ -126,7 +126,7 @@ class Workload:
     def as_document(self) -> dict[str, Any]:
         return {
             "client": "bundled",
-            "images": describe_images(self.images),
+            "images": summarise_images(self.images),
             "models": {model.target.name: model.as_document() for model in self.models},
             "not_checked": self.unchecked,
         }
@@ -159,7 +159,7 @@ def load_images(arguments: Namespace) -> list[bytes]:
     return load_test_images(arguments.image_count, arguments.image_size)
 
 
-def describe_images(images: Sequence[bytes]) -> dict[str, int]:
+def summarise_images(images: Sequence[bytes]) -> dict[str, int]:
     return {"count": len(images), "mean_bytes": sum(map(len, images)) // len(images)}
 
 

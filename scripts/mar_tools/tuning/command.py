@@ -18,9 +18,9 @@ from mar_tools.load_testing.answers import expect_answers
 from mar_tools.load_testing.images import load_test_images
 from mar_tools.load_testing.reporting import describe_run
 from mar_tools.load_testing.targets import prepare_requests
-from mar_tools.serving.server import Server
+from mar_tools.serving.server import Announce, Server
 from mar_tools.tuning.deployment import (
-    Candidate,
+    TunedModel,
     apply_settings,
     current_settings,
     find_candidate,
@@ -62,7 +62,7 @@ def tune_model(arguments: Namespace) -> None:
         require_some_rate(search, goal)
         print(f"{arguments.config.name} stays as it is: nothing was better for long")
         return
-    report(decision, current, goal)
+    print_decision(decision, current, goal)
     if arguments.exhaustive:
         return
     chosen = decision.chosen.settings
@@ -133,7 +133,7 @@ def attempt_table(search: Search, current: Settings) -> Table:
 
 
 def write_evidence(
-    path: Path, candidate: Candidate, search: Search, decision: Decision | None, goal: Goal, images: Sequence[bytes]
+    path: Path, candidate: TunedModel, search: Search, decision: Decision | None, goal: Goal, images: Sequence[bytes]
 ) -> None:
     document: dict[str, Any] = describe_run(
         model=candidate.name,
@@ -161,7 +161,7 @@ def require_some_rate(search: Search, goal: Goal) -> None:
     raise ConfigError(f"{slow}; allow more, build a faster model, or see what benchmark_model.py says of these images")
 
 
-def report(decision: Decision, current: Settings, goal: Goal) -> None:
+def print_decision(decision: Decision, current: Settings, goal: Goal) -> None:
     chosen, former = decision.chosen, decision.former
     held = "none" if not decision.former_requests_per_s else f"{decision.former_requests_per_s:.4g} requests/s"
     print(f"best: {chosen.settings}")

@@ -20,7 +20,7 @@ from vision_serving.worker.service import choose_device
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TunedModel:
     """What is tuned. properties: the text of the config.properties that it will be served with. gpus: 0 on the CPU."""
 
     archive: Path
@@ -30,7 +30,7 @@ class Candidate:
     gpus: int = 0
 
     @classmethod
-    def read(cls, archive: Path, config: Path) -> "Candidate":
+    def read(cls, archive: Path, config: Path) -> "TunedModel":
         name, version = check_archive(archive)
         properties = config.read_text(encoding="utf-8")
         return cls(archive, name, version, properties, count_gpus(archive, properties))
@@ -47,12 +47,12 @@ def count_gpus(archive: Path, properties: str) -> int:
     return gpus if choose_device(0, config.backend, config.device_type).type == "cuda" else 0
 
 
-def find_candidate(name: str, version: str | None, server: Server) -> Candidate:
+def find_candidate(name: str, version: str | None, server: Server) -> TunedModel:
     """Return the archive that the server would load for a model. Raises ConfigError."""
     found = {archive: check_archive(archive) for archive in server.archives()}
     fitting = [archive for archive, identity in found.items() if identity[0] == name and version in (None, identity[1])]
     if len(fitting) == 1:
-        return Candidate.read(fitting[0], server.config)
+        return TunedModel.read(fitting[0], server.config)
     store = server.model_store()
     if fitting:
         raise ConfigError(f"{store}: {name} has versions {[found[archive][1] for archive in fitting]}; give --version")
@@ -60,7 +60,7 @@ def find_candidate(name: str, version: str | None, server: Server) -> Candidate:
     raise ConfigError(f"{store}: no archive of {name} {version or ''}; it holds {known}")
 
 
-def current_settings(candidate: Candidate) -> Settings:
+def current_settings(candidate: TunedModel) -> Settings:
     """Return them as config.properties has them, or as TorchServe takes them without."""
     identity = (candidate.properties, candidate.name, candidate.version)
     section = {**DEFAULTS, **model_section(*identity)}
@@ -72,7 +72,7 @@ def current_settings(candidate: Candidate) -> Settings:
     )
 
 
-def write_settings(config: Path, candidate: Candidate, settings: Settings) -> None:
+def write_settings(config: Path, candidate: TunedModel, settings: Settings) -> None:
     """Write over what `models` says of the version."""
 
     def change(text: str) -> str:
@@ -83,7 +83,7 @@ def write_settings(config: Path, candidate: Candidate, settings: Settings) -> No
     rewrite(config, change)
 
 
-def require_applicable(server: Server, candidate: Candidate) -> None:
+def require_applicable(server: Server, candidate: TunedModel) -> None:
     """Raises ServerError where `apply_settings` could not work, ConfigError where the archive may not be served."""
     check_registered(server.config, candidate.archive.name)
     versions = [entry.version for entry in server.status() if entry.model == candidate.name]
@@ -95,7 +95,7 @@ def require_applicable(server: Server, candidate: Candidate) -> None:
         raise ServerError(f"--apply: TorchServe serves {candidate.name} in versions {versions}; restart it instead")
 
 
-def apply_settings(server: Server, candidate: Candidate, settings: Settings) -> None:
+def apply_settings(server: Server, candidate: TunedModel, settings: Settings) -> None:
     """Register the model anew, which takes its workers down for the seconds of a start. Raises ServerError."""
     server.client.unregister(candidate.name, candidate.version)
     try:

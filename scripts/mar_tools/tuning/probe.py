@@ -20,7 +20,7 @@ class WrongAnswersError(VisionServingError):
 
 
 @dataclass(frozen=True)
-class Probe:
+class KeptRate:
     """rate: requests/s, 0 where no rate is slow enough. capacity: requests/s of a closed loop."""
 
     rate: float
@@ -44,7 +44,7 @@ def find_rate(
     capacity: float,
     to_beat: float,
     duration_s: float,
-) -> Probe | None:
+) -> KeptRate | None:
     """Find by halves among SHARES of the capacity; None where none of them that beats `to_beat` keeps the latency."""
     rates = [round(share * capacity, 2) for share in SHARES]
     low, high = 0, sum(rate > to_beat for rate in rates)  # the first that keeps it is among rates[low:high + 1]
@@ -55,11 +55,11 @@ def find_rate(
         measured = run_open_loop(target, requests, rates[number], duration_s, seed=number)
         refuse_wrong(measured, settings)
         if keeps(measured, p99_ms):
-            best, high = Probe(rates[number], capacity, measured), number
+            best, high = KeptRate(rates[number], capacity, measured), number
         else:
             low = number + 1
     if best is None and can_be_worst and measured is not None:
-        return Probe(0.0, capacity, measured)
+        return KeptRate(0.0, capacity, measured)
     return best
 
 

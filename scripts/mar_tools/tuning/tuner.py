@@ -11,8 +11,9 @@ from mar_tools.command_line import Announce
 from mar_tools.load_testing.measurement import Measurement
 from mar_tools.load_testing.open_loop import run_open_loop
 from mar_tools.load_testing.targets import Request, Target
+from mar_tools.serving.server import Announce
 from mar_tools.serving.torchserve_api import ServerError
-from mar_tools.tuning.deployment import Candidate
+from mar_tools.tuning.deployment import TunedModel
 from mar_tools.tuning.probe import find_rate, keeps, measure_capacity, refuse_wrong
 from mar_tools.tuning.search import Attempt, Search
 from mar_tools.tuning.space import Settings
@@ -60,7 +61,7 @@ class Decision(StrictModel):
 
 class Tuner:
     def __init__(
-        self, candidate: Candidate, requests: Sequence[Request], goal: Goal, log_settings: Path | None
+        self, candidate: TunedModel, requests: Sequence[Request], goal: Goal, log_settings: Path | None
     ) -> None:
         self.candidate = candidate
         self._requests = requests

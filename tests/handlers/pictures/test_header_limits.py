@@ -8,10 +8,10 @@ import pytest
 from fakes import encode_image, noise_image
 
 from lab.hostile.bombs import BOMBS, MAX_CPU_S, MAX_RISE_MIB, ROW_OF_RUNS, SMALL_GIF, png_with
-from lab.hostile.memory import Cost, measure_in_process
+from lab.hostile.memory import Cost, measure_without_server
 from lab.hostile.picture_files import (
     chunk,
-    encode_picture,
+    encode_as,
     insert_into_gif,
     insert_into_jpeg,
     jpeg_segment,
@@ -30,7 +30,7 @@ LIMITS = ImageLimits()
 @pytest.fixture(scope="module")
 def costs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Cost]:
     """What the decoding of each file took."""
-    return measure_in_process({name: bomb.make for name, bomb in BOMBS.items()}, tmp_path_factory.mktemp("bombs"))
+    return measure_without_server({name: bomb.make for name, bomb in BOMBS.items()}, tmp_path_factory.mktemp("bombs"))
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -83,7 +83,7 @@ def test_a_picture_with_many_chunks_is_served() -> None:
     assert decode_image(encoded, LIMITS).tolist() == [[[1, 2, 3]]]
 
 
-JPEG = encode_picture(PIL.Image.new("RGB", (8, 8)), "JPEG")
+JPEG = encode_as(PIL.Image.new("RGB", (8, 8)), "JPEG")
 PARTS = {
     "jpeg": insert_into_jpeg(JPEG, jpeg_segment(0xFE, bytes(500)) * 1000),
     "jpeg, EXIF block in 20 segments": insert_into_jpeg(JPEG, jpeg_segment(0xE1, b"Exif\0\0" + bytes(60_000)) * 20),

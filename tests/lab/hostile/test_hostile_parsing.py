@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lab.hostile.attempts import FORMS, SlowRequestError, attempt, read_request
+from lab.hostile.attempts import FORMS, SlowRequestError, attempt_request, read_request
 from lab.hostile.documents import DOCUMENTS, NESTED
 from lab.hostile.fuzzing import read_output, write_corpus
 from lab.hostile.pictures import DAMAGED, FORMATS, ODD, whole
@@ -35,7 +35,7 @@ def mutated(draw: st.DrawFn, files: st.SearchStrategy[bytes]) -> bytes:
 @example(form=3, data=b"class_filter\0" + b"a," * 1_000_000)
 @example(form=3, data=b"class_thresholds\0" + b"a:0.1," * 1_000_000)
 def test_any_request_is_read_or_refused(form: int, data: bytes) -> None:
-    attempt(bytes((form,)) + data)
+    attempt_request(bytes((form,)) + data)
 
 
 @settings(max_examples=200, deadline=None)
@@ -48,7 +48,7 @@ def test_any_headers_are_read_or_refused(headers: dict[str, str], options: str) 
 def test_a_damaged_picture_is_decoded_or_refused(name: str) -> None:
     choose = random.Random(name)
     for _ in range(40):
-        attempt(b"\0" + DAMAGED[name](choose))
+        attempt_request(b"\0" + DAMAGED[name](choose))
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -62,7 +62,7 @@ def test_a_document_that_is_no_request_says_why(name: str) -> None:
 def test_what_takes_too_long_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.hostile.attempts.MAX_S", -1.0)
     with pytest.raises(SlowRequestError):
-        attempt(b"\0x")
+        attempt_request(b"\0x")
 
 
 def test_the_fuzzer_begins_with_every_form(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_fuzzer_begins_with_every_form(tmp_path: Path) -> None:
     files = [path.read_bytes() for path in tmp_path.iterdir()]
     assert {data[0] for data in files} == set(range(len(FORMS)))
     for data in files:
-        attempt(data)
+        attempt_request(data)
 
 
 def test_the_output_of_the_fuzzer_is_read() -> None:

@@ -9,7 +9,7 @@ import pytest
 from lab.reliability.episodes import Episode, describe_failures
 from lab.reliability.malformed import malformed_requests
 from lab.reliability.soak import judge_growth, judge_latencies
-from lab.reliability.worker_faults import HUNG, KILLED, judge
+from lab.reliability.worker_faults import HUNG, KILLED, judge_failures
 from lab.testbed.sampling import Curve
 from lab.testbed.traffic import Ask, Exchange
 
@@ -23,7 +23,7 @@ def exchange(status: int, due: float = FAULT, waited: float = 0.5, ask: Ask = GO
 
 def problems_of(exchanges: Sequence[Exchange], bounds: object = KILLED) -> list[str]:
     episode = Episode()
-    judge(episode, exchanges, FAULT, bounds)  # type: ignore[arg-type]
+    judge_failures(episode, exchanges, FAULT, bounds)  # type: ignore[arg-type]
     return episode.problems
 
 

@@ -12,7 +12,7 @@ from mar_tools.serving.config_file import with_values
 from mar_tools.serving.temporary_server import own_places
 from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.tuning import probe, tuner
-from mar_tools.tuning.deployment import Candidate, write_settings
+from mar_tools.tuning.deployment import TunedModel, write_settings
 from mar_tools.tuning.probe import WrongAnswersError, find_rate
 from mar_tools.tuning.search import Attempt, Evaluate, Search
 from mar_tools.tuning.space import Settings, Space, first_guesses, new_space
@@ -226,14 +226,14 @@ def tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tuner:
     """One whose servers are only named; `unstartable` fails to start."""
 
     @contextmanager
-    def serve_trial(candidate: Candidate, settings: Settings, _: Path | None) -> Iterator[Target]:
+    def serve_trial(candidate: TunedModel, settings: Settings, _: Path | None) -> Iterator[Target]:
         if settings.workers == 4:
             raise ServerError("no memory")
         yield Target(str(settings), "http://nowhere")
 
     monkeypatch.setattr(tuner, "serve_trial", serve_trial)
     monkeypatch.setattr(tuner, "measure_capacity", lambda target, requests, settings, duration_s: 100.0)
-    return Tuner(Candidate(tmp_path / "m.mar", "m", "1.0", ""), [], Goal(100, 1.0), None)
+    return Tuner(TunedModel(tmp_path / "m.mar", "m", "1.0", ""), [], Goal(100, 1.0), None)
 
 
 def test_what_does_not_start_is_a_finding(tuned: Tuner) -> None:
@@ -309,7 +309,7 @@ def test_nothing_is_decided_where_nothing_keeps_the_latency(
 
 def test_a_trial_serves_one_archive_elsewhere(tmp_path: Path) -> None:
     text = "inference_address=http://0.0.0.0:8080\nmodel_store=/srv/models\nvmargs=-Xmx1g\nload_models=all\n"
-    candidate = Candidate(tmp_path / "m.mar", "m", "1.0", text)
+    candidate = TunedModel(tmp_path / "m.mar", "m", "1.0", text)
     values = read_properties(with_values(trial_properties(candidate, CURRENT), own_places()))
     assert values["inference_address"].startswith("http://127.0.0.1:")
     addresses = [value for key, value in values.items() if key.endswith(("address", "port"))]
@@ -325,7 +325,7 @@ def test_the_winner_is_written_into_the_file_that_a_link_names(tmp_path: Path) -
     real.write_bytes(b"a=1\r\nmodels={}\r\n# end\r\n")
     real.chmod(0o600)
     link.symlink_to(real)
-    write_settings(link, Candidate(tmp_path / "m.mar", "m", "1.0", ""), CURRENT)
+    write_settings(link, TunedModel(tmp_path / "m.mar", "m", "1.0", ""), CURRENT)
     lines = real.read_bytes().split(b"\r\n")
     assert (lines[0], lines[-2], lines[-1]) == (b"a=1", b"# end", b"")
     section = read_model(real.read_text(), "m")["1.0"]

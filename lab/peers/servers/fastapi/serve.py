@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from lab.peers.peer_arguments import ServerArguments, parse_server_arguments
-from lab.peers.peer_servers import ServedModel, load_model
+from lab.peers.peer_servers import PeerModel, load_model
 
 Waiting = tuple[bytes, "asyncio.Future[bytes]"]
 
@@ -20,7 +20,7 @@ Waiting = tuple[bytes, "asyncio.Future[bytes]"]
 class Batcher:
     """Collects requests until a batch is full or its first one has waited long enough, and runs one batch at a time."""
 
-    def __init__(self, model: ServedModel, size: int, delay_s: float) -> None:
+    def __init__(self, model: PeerModel, size: int, delay_s: float) -> None:
         self._model, self._size, self._delay_s = model, size, delay_s
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue()
         self._executor = ThreadPoolExecutor(1)
