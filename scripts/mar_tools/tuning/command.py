@@ -18,7 +18,7 @@ from mar_tools.load_testing.answers import expect_answers
 from mar_tools.load_testing.images import load_test_images
 from mar_tools.load_testing.reporting import describe_run
 from mar_tools.load_testing.targets import prepare_requests
-from mar_tools.serving.server import Announce, Server
+from mar_tools.serving.server import Server
 from mar_tools.tuning.deployment import (
     TunedModel,
     apply_settings,

@@ -11,7 +11,6 @@ from mar_tools.command_line import Announce
 from mar_tools.load_testing.measurement import Measurement
 from mar_tools.load_testing.open_loop import run_open_loop
 from mar_tools.load_testing.targets import Request, Target
-from mar_tools.serving.server import Announce
 from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.tuning.deployment import TunedModel
 from mar_tools.tuning.probe import find_rate, keeps, measure_capacity, refuse_wrong
