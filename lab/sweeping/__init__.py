@@ -6,5 +6,4 @@ worker.py     one model on some backends, in a process of its own
 processes.py  its process, watched: a crash, a hang or a lack of memory costs one row
 execution.py  the plan, model by model
 coverage.py   lab/results/compatibility.json, one row a line
-rendering.py  docs/evidence/compatibility.md, from it
 """

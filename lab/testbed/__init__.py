@@ -1,1 +1,11 @@
-"""A server of ours to be hurt: its archives, its traffic, what is claimed of it and what was found."""
+"""A server of ours to be hurt: its archives, its traffic, what is claimed of it and what was found.
+
+archives.py               the digits classifier, packed to fail on demand
+faulty_classification.py  its entry file: a colour makes it fail
+world.py                  the running server, its good requests, its processes
+traffic.py                requests at random times, each answer judged
+raw_http.py               HTTP byte for byte: odd, cut, endless, slow
+sampling.py               memory and descriptors over time
+claims.py                 the rows of the reliability page, and the tests that prove some
+findings.py               the results file of a row
+"""
