@@ -98,7 +98,7 @@ step_profile() { # where a worker's main thread spends its time under load; need
   serve "$exports"/resnet50/openvino-int8
   python scripts/benchmark_model.py resnet50 --config "$config" --connections 16 --rounds 1 --round-s 20 >/dev/null &
   local worker
-  worker=$(python scripts/manage_models.py describe resnet50 --config "$config" | python -c '
+  worker=$(python scripts/manage_models.py describe resnet50 --json --config "$config" | python -c '
 import json, sys
 print(json.load(sys.stdin)[0]["workers"][0]["pid"])')
   sleep 8

@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
-# Known vulnerabilities of the pinned packages, by pip-audit, which asks the Python package index for each of them.
+# Look for known vulnerabilities of the pinned packages: pip-audit asks PyPI.
 #
-#   bash scripts/audit.sh                      all of constraints.txt
-#   bash scripts/audit.sh my-pins.txt          another list of name==version
+#   bash scripts/audit.sh                all of constraints.txt
+#   bash scripts/audit.sh my-pins.txt    another list of name==version
 #
-# pip-audit lives in a temporary environment of its own. Exit status 1 when something is found, and (--strict) when a package
-# could not be asked about: pip-audit alone would skip it and say that nothing was found.
+# pip-audit gets a temporary environment. Exit status 1 when something is found,
+# and when a package could not be asked about: pip-audit alone would skip it.
 set -euo pipefail
+
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
+  sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
+
 pins=$(realpath "${1:-$(dirname "${BASH_SOURCE[0]}")/../constraints.txt}")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

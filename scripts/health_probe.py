@@ -1,35 +1,34 @@
-"""Whether the server can predict: exit status 0, or 1 with the models that cannot, and why.
+"""Check that the server can predict: exit status 0, or 1 with the models that cannot, and why.
 
     python scripts/health_probe.py
     python scripts/health_probe.py digits --timeout-s 3
     python scripts/health_probe.py --json
 
-Every worker has to be ready and to give the golden prediction of its archive. For containers: `HEALTHCHECK CMD python
-scripts/health_probe.py`, or an exec probe of Kubernetes. With names, these models alone.
+Every worker has to be ready and to give the golden prediction of its archive. With names, the command checks these
+models alone. Containers use it as `HEALTHCHECK CMD python scripts/health_probe.py`, Kubernetes as an exec probe.
 """
 
 import time
 from pathlib import Path
 
-import orjson
-
-from mar_tools.command_line import ROOT, new_parser, run
+from mar_tools.command_line import ROOT, new_parser, print_json, run
 from mar_tools.serving.health import check_server
 from mar_tools.serving.torchserve_api import ServerError
 
 
 def main() -> None:
     parser = new_parser(__doc__)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="these alone; all, and what was left out, without")
-    parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="the server's settings")
-    parser.add_argument("--timeout-s", type=float, default=5.0, help="until then everything has to have answered")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="default: all, and what was left out")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="the server's settings"
+    )
+    parser.add_argument("--timeout-s", type=float, metavar="S", default=5.0, help="for all answers (default: 5)")
     parser.add_argument("--json", action="store_true", help="print the models with their workers and problems")
     arguments = parser.parse_args()
     found = check_server(arguments.config, time.monotonic() + arguments.timeout_s, arguments.models)
     bad = [model for model in found if not model.healthy]
     if arguments.json:
-        document = {"healthy": bool(found) and not bad, "models": [model.as_document() for model in found]}
-        print(orjson.dumps(document).decode())
+        print_json({"healthy": bool(found) and not bad, "models": [model.as_document() for model in found]})
     if not found:
         raise ServerError("the server has no models")
     if bad:

@@ -1,29 +1,26 @@
 """Show what a .mar says of itself, what is in it, and whether it can be trusted; without a server.
 
-    python scripts/inspect_archive.py model_store/digits.mar               its model card
-    python scripts/inspect_archive.py model_store/digits.mar --json
-    python scripts/inspect_archive.py model_store/digits.mar --contents    every file and its SHA-256; the signature
-    python scripts/inspect_archive.py model_store/digits.mar --verify      exit status 0 if whole, unchanged and ours
-    python scripts/inspect_archive.py model_store/digits.mar --diff before/digits.mar
+    python scripts/inspect_archive.py digits.mar              # its model card
+    python scripts/inspect_archive.py digits.mar --json
+    python scripts/inspect_archive.py digits.mar --contents   # files, digests, signature
+    python scripts/inspect_archive.py digits.mar --verify
+    python scripts/inspect_archive.py digits.mar --diff before/digits.mar
 
-docs/operate/archives.md says what --verify checks. A running model shows its card, and its device:
-python scripts/manage_models.py describe digits --card
+--verify: exit status 0 if the archive is whole, unchanged and ours. docs/operate/archives.md says what it checks.
+
+A running model shows its card and its device by `python scripts/manage_models.py describe digits --card`.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
-from rich import box
-from rich.console import Console, RenderableType
-from rich.table import Column, Table
-
 from mar_tools.archives.archive import Archive, open_archive
 from mar_tools.archives.checks import verify_archive
 from mar_tools.archives.contents import Difference, find_changes, list_contents
 from mar_tools.archives.model_cards import card_table, read_card
-from mar_tools.command_line import MODEL_STORE, new_parser, run
+from mar_tools.command_line import MODEL_STORE, new_parser, print_json, run
+from mar_tools.terminal import Column, Table, name_column, new_table, number_column, print_tables
 from vision_serving.errors import ConfigError
 
 
@@ -53,11 +50,11 @@ def find_archive(path: Path) -> Path:
     return path if path.exists() or not named.exists() else named
 
 
-def show(value: Any, render: Callable[[Any], RenderableType], as_json: bool) -> None:
+def show(value: Any, render: Callable[[Any], Table | str], as_json: bool) -> None:
     if as_json:
-        print(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+        print_json(value, indent=True)
     else:
-        Console().print(render(value), soft_wrap=isinstance(value, dict))
+        print_tables(render(value))
 
 
 def summarise(archive: Archive) -> dict[str, Any]:
@@ -94,24 +91,21 @@ def summary(found: dict[str, Any]) -> str:
 
 def contents_table(found: dict[str, Any]) -> Table:
     digest = Column("SHA-256", overflow="fold", min_width=32)  # whole: it is there to be compared
-    table = Table(Column("file", overflow="fold"), Column("bytes", justify="right"), digest, box=box.SIMPLE)
+    table = new_table(name_column("file"), number_column("bytes"), digest)
     for file in found["files"]:
         table.add_row(file["name"], f"{file['bytes']:,}", file["sha256"])
-    table.caption = f"archive: SHA-256 {found['sha256']}; signature: {found['signature']['state']}"
+    table.caption = f"archive: SHA-256 {found['sha256']}\nsignature: {found['signature']['state']}"
     return table
 
 
-def changes_table(changes: list[Difference]) -> RenderableType:
+def changes_table(changes: list[Difference]) -> Table | str:
     if not changes:
         return "no difference"
-    table = Table("what", Column("name", overflow="fold"), "before", "after", box=box.SIMPLE)
+    table = new_table("what", *map(name_column, ("name", "before", "after")))
     for change in changes:
-        table.add_row(change.kind, change.name, *(_brief(side) for side in (change.before, change.after)))
+        sides = ("-" if side is None else str(side)[:40] for side in (change.before, change.after))
+        table.add_row(change.kind, change.name, *sides)
     return table
-
-
-def _brief(value: Any) -> str:
-    return "-" if value is None else str(value)[:40]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,11 @@
-# Sourced by quickstart.sh and test.sh: a virtual environment with the pinned requirements, made once.
-# Usage: install_requirements FILE...   Leaves the environment active.
+# quickstart.sh and test.sh source this file. On its own it does nothing.
+#
+#   install_requirements FILE...    makes .venv once, and leaves it active
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  sed -n '1,3s/^# \{0,1\}//p' "$0"
+  exit 0
+fi
 
 find_python() {
   local candidate

@@ -11,29 +11,28 @@
     python scripts/manage_models.py token inference
 
 Tokens are read from key_file.json beside config.properties and renewed when they have expired. What `register`, `scale`
-and `upgrade` change lasts until the server stops; config.properties is what lasts.
+and `upgrade` change lasts until the server stops. To make it last, write it into config.properties.
 
-`upgrade` puts a new version in the place of the one that is served, without a failed request: beside it at first, with
-its settings; then, when each worker has given the golden prediction, in its place; after --watch-s alone.
-What is no good is taken out again, and the exit status is 1.
+`upgrade` replaces the version that is served without a failed request. The new version starts beside the old one, with
+its settings. When each worker has given the golden prediction, it gets the requests. After --watch-s the old one is
+taken out. A new version that is no good is taken out again, and the exit status is 1.
 """
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import orjson
-from rich.console import Console
-
 from mar_tools.archives.model_cards import card_table
 from mar_tools.archives.policy import check_registered
-from mar_tools.command_line import ROOT, new_parser, run
+from mar_tools.command_line import ROOT, new_parser, print_json, run
 from mar_tools.serving.scaling import scale
 from mar_tools.serving.torchserve_api import TorchServeClient, read_address
 from mar_tools.serving.upgrade_config import advise, lasting_properties
 from mar_tools.serving.upgrading import Upgrade, plan_upgrade
+from mar_tools.terminal import Table, new_table, number_column, print_tables, show_work
 
 MOST_WORKERS = 64
 
@@ -42,12 +41,16 @@ def main() -> None:
     arguments = new_command_parser().parse_args()
     client = TorchServeClient(read_address(arguments.config))
     result = ACTIONS[arguments.action](client, arguments)
-    if isinstance(result, str) or (arguments.action == "list" and not arguments.json):
-        print(result if isinstance(result, str) else "\n".join(result))
+    if isinstance(result, str):
+        print(result)
+    elif isinstance(result, Table):
+        print_tables(result)
+    elif arguments.action == "list" and not arguments.json:
+        print("\n".join(result))
     elif isinstance(result, dict) and "status" in result and not arguments.json:
         print(result["status"])
     else:
-        print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
+        print_json(result, indent=True)
 
 
 def new_command_parser() -> argparse.ArgumentParser:
@@ -109,22 +112,31 @@ def worker_count(least: int) -> Callable[[str], int]:
 
 def add_common(parser: argparse.ArgumentParser, config: object, as_json: object) -> None:
     """Add options that may stand before or after the action."""
-    parser.add_argument("--config", type=Path, default=config, help="the server's config.properties")
+    parser.add_argument("--config", type=Path, metavar="FILE", default=config, help="the server's config.properties")
     parser.add_argument("--json", action="store_true", default=as_json, help="print what the server answered")
 
 
 def describe(client: TorchServeClient, given: argparse.Namespace) -> Any:
-    if not given.card:
-        return client.describe(given.model, given.version)
-    card = client.describe_card(given.model, given.version)
-    return card if given.json else show_card(card)
+    if given.card:
+        card = client.describe_card(given.model, given.version)
+        return card if given.json else card_table(card)
+    versions = client.describe(given.model, given.version)
+    return versions if given.json else workers_table(versions)
 
 
-def show_card(card: dict[str, Any]) -> str:
-    console = Console()
-    with console.capture() as capture:
-        console.print(card_table(card))
-    return capture.get().rstrip()
+def workers_table(versions: Sequence[Mapping[str, Any]]) -> Table:
+    """Lay out the workers of each version, with the requests that wait for them."""
+    figures = map(number_column, ("pid", "memory\nMB", "batch\nsize", "delay\nms", "requests\nwaiting"))
+    table = new_table("version", "worker", "status", *figures, "device", title=versions[0]["modelName"])
+    for version in versions:
+        waiting = str(version.get("jobQueueStatus", {}).get("pendingRequests", ""))
+        served = (str(version["batchSize"]), str(version["maxBatchDelay"]), waiting, version["deviceType"])
+        if not version["workers"]:
+            table.add_row(version["modelVersion"], "none", "", "", "", *served)
+        for worker in version["workers"]:
+            memory = f"{worker['memoryUsage'] / 1e6:.0f}"
+            table.add_row(version["modelVersion"], worker["id"], worker["status"], str(worker["pid"]), memory, *served)
+    return table
 
 
 def register(client: TorchServeClient, given: argparse.Namespace) -> Any:
@@ -134,13 +146,12 @@ def register(client: TorchServeClient, given: argparse.Namespace) -> Any:
 
 def upgrade(client: TorchServeClient, given: argparse.Namespace) -> Any:
     plan = plan_upgrade(client, given.config, given.archive, given.workers)
-    console = Console(stderr=True)
     written = lasting_properties(given.config, plan) if given.write else nullcontext()
-    with console.status("upgrading") as status, written:
-        run = Upgrade(client, given.config, plan, lambda step: status.update(step))
-        done = run.run(given.watch_s, given.max_failed_share, given.keep_old)
+    with show_work("upgrading") as announce, written:
+        upgrading = Upgrade(client, given.config, plan, announce)
+        done = upgrading.run(given.watch_s, given.max_failed_share, given.keep_old)
     for advice in advise(given.config, done, given.write):
-        console.print(advice, markup=False, highlight=False, soft_wrap=True)
+        print(advice, file=sys.stderr)
     return done.as_document()
 
 

@@ -1,26 +1,23 @@
 """Predict image files or folders, over HTTP or in process.
 
-    python scripts/predict_images.py digits examples/digits_classification/samples
-    python scripts/predict_images.py digits_detection photo.jpg --option score_threshold=0.3 --json
-    python scripts/predict_images.py --archive model_store/digits.mar photo.jpg
-    python scripts/predict_images.py digits_detection photos/ --save-annotated annotated/
-    python scripts/predict_images.py digits_detection photos/ --format csv --output found.csv
+    python scripts/predict_images.py digits photo.jpg photos/
+    python scripts/predict_images.py detector photo.jpg --option score_threshold=0.3
+    python scripts/predict_images.py detector photos/ --save-annotated annotated/
+    python scripts/predict_images.py detector photos/ --format csv --output found.csv
     python scripts/predict_images.py detector val2017/ --format coco --coco-images val2017.json --output found.json
+    python scripts/predict_images.py --archive model_store/digits.mar photo.jpg
 
-With --archive no server is needed. Answers come in order and are written as they come; an image that failed is a row
-with the reason, and makes the exit status 1. docs/use/outputs.md describes the formats.
+With --archive no server is needed. Answers are written as they come, in the order of the images. An image that failed
+is a row with the reason, and makes the exit status 1. docs/use/outputs.md describes the formats.
 """
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import IO
-
-from rich.console import Console
-from rich.progress import track
 
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.images import find_images
@@ -36,6 +33,7 @@ from mar_tools.predicting.predictors import (
     read_prediction,
 )
 from mar_tools.serving.torchserve_api import TorchServeClient, read_address
+from mar_tools.terminal import show_items
 from vision_serving.answers.drawing import draw_prediction, open_picture
 from vision_serving.config import ImageLimits
 from vision_serving.errors import ConfigError, RequestError, VisionServingError
@@ -94,8 +92,8 @@ def new_argument_parser() -> argparse.ArgumentParser:
     parser.usage = (
         "%(prog)s [OPTIONS] MODEL IMAGE [IMAGE ...]\n       %(prog)s [OPTIONS] --archive FILE IMAGE [IMAGE ...]"
     )
-    parser.add_argument("inputs", nargs="+", metavar="MODEL IMAGE", help="model name (not with --archive), then images")
-    parser.add_argument("--archive", type=Path, help="predict in process from this .mar")
+    parser.add_argument("inputs", nargs="+", metavar="MODEL IMAGE", help="a model (not with --archive), then images")
+    parser.add_argument("--archive", type=Path, metavar="FILE", help="predict in process from this .mar")
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="top_k=3, score_threshold=0.4"
     )
@@ -109,7 +107,9 @@ def new_argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--concurrency", type=int, choices=range(1, 65), metavar="1..64", default=4, help="requests at a time (4)"
     )
-    parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="the server's settings")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="the server's settings"
+    )
     return parser
 
 
@@ -148,12 +148,10 @@ def open_output(path: Path | None) -> AbstractContextManager[IO[str]]:
 
 def show_progress(
     answers: Iterator[tuple[Path, Answer]], total: int, arguments: argparse.Namespace
-) -> Iterable[tuple[Path, Answer]]:
-    """Return a bar on a terminal, where nothing else is written to it meanwhile."""
-    console = Console(stderr=True)
+) -> Iterator[tuple[Path, Answer]]:
+    """Show how far it is, unless the answers come to the terminal meanwhile."""
     writes_meanwhile = sys.stdout.isatty() and arguments.output is None and arguments.format != "table"
-    hidden = writes_meanwhile or not console.is_terminal
-    return track(answers, "predicting", total=total, console=console, transient=True, disable=hidden)
+    return show_items(answers, "predicting", total, hidden=writes_meanwhile)
 
 
 def save_annotated(file: Path, answer: Answer, folder: Path) -> list[str]:

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # From nothing to two served models with a prediction from each.
 #
-#   bash scripts/quickstart.sh          install, build, serve, predict; a second run takes seconds
+#   bash scripts/quickstart.sh          install, build, serve, predict
 #   bash scripts/quickstart.sh --stop   stop the server
 #
-# Needs Python 3.10 to 3.13 with venv. Java comes with a package when there is none.
+# Needs Python 3.10 to 3.13 with venv. Java comes with a package if there is none.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/install.sh

@@ -1,14 +1,15 @@
 """A front for others: nginx with HTTPS, client keys and limits before the TorchServe of config.properties.
 
-    python scripts/serve_front.py start                     prints the first client's key, once
-    python scripts/serve_front.py add-client camera-7       prints its key, once
+    python scripts/serve_front.py start                  # prints the first client's key, once
+    python scripts/serve_front.py add-client camera-7    # prints its key, once
     python scripts/serve_front.py remove-client camera-7
-    python scripts/serve_front.py reload                    after a change of front.yaml, nginx.conf or a certificate
+    python scripts/serve_front.py reload
     python scripts/serve_front.py status --json
-    python scripts/serve_front.py stop                      when all that is under way is answered
+    python scripts/serve_front.py stop
 
-It runs as you, without root, and keeps all it writes in front/ (`--folder`). deploy/nginx/front.yaml has its settings,
-docs/operate/front.md what it does.
+`reload` takes up a change of front.yaml, nginx.conf or a certificate. `stop` first answers all that is under way. The
+front runs as you, without root, and keeps all it writes in front/ (`--folder`). deploy/nginx/front.yaml has its
+settings, docs/operate/front.md says what it does.
 """
 
 import argparse
@@ -18,9 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import orjson
-
-from mar_tools.command_line import ROOT, new_parser, run
+from mar_tools.command_line import ROOT, new_parser, print_json, run
 from mar_tools.front.front import FOLDER, SETTINGS, Front
 from mar_tools.serving.server import Server
 
@@ -49,7 +48,7 @@ def start(front: Front, given: argparse.Namespace) -> None:
     if os.geteuid() == 0:
         print("note: you are root, so nginx's workers are too; start it as an ordinary user", file=sys.stderr)
     if given.json:
-        print(orjson.dumps({**asdict(front.status()), "key": key}).decode())
+        print_json({**asdict(front.status()), "key": key})
         return
     print(f"listens at {front.url}")
     if key:
@@ -61,7 +60,10 @@ def start(front: Front, given: argparse.Namespace) -> None:
 def add_client(front: Front, given: argparse.Namespace) -> None:
     key = front.clients.add(given.name)
     reload_if_running(front)
-    print(orjson.dumps({"name": given.name, "key": key}).decode() if given.json else key)
+    if given.json:
+        print_json({"name": given.name, "key": key})
+    else:
+        print(key)
 
 
 def remove_client(front: Front, given: argparse.Namespace) -> None:
@@ -87,7 +89,7 @@ def stop(front: Front, given: argparse.Namespace) -> None:
 def show_status(front: Front, given: argparse.Namespace) -> None:
     status = front.status()
     if given.json:
-        print(orjson.dumps(asdict(status)).decode())
+        print_json(asdict(status))
         return
     print(f"nginx {status.nginx}, {f'pid {status.pid}, {status.url}' if status.pid else 'not running'}")
     print(f"clients: {', '.join(status.clients) or 'none'}")

@@ -2,8 +2,8 @@
 
     python scripts/sign_archive.py keygen keys/release.key
     python scripts/sign_archive.py keygen keys/release.key --passphrase
-    python scripts/sign_archive.py sign model_store/digits.mar --key keys/release.key
-    python scripts/sign_archive.py verify model_store/digits.mar --public-key keys/release.pub
+    python scripts/sign_archive.py sign digits.mar --key keys/release.key
+    python scripts/sign_archive.py verify digits.mar --public-key keys/release.pub
 
 `keygen` writes a private key, for its owner alone, and a public one beside it (.pub). `sign` verifies the archive and
 writes X.mar.sig beside it. The passphrase of an encrypted key is asked for, or taken from VISION_SIGNING_PASSPHRASE.
@@ -17,8 +17,6 @@ from collections.abc import Callable
 from getpass import getpass
 from pathlib import Path
 
-import orjson
-
 from mar_tools.archives.archive import open_archive
 from mar_tools.archives.checks import verify_archive
 from mar_tools.archives.signing import (
@@ -31,7 +29,7 @@ from mar_tools.archives.signing import (
     sign_archive,
     write_key_pair,
 )
-from mar_tools.command_line import new_parser, run
+from mar_tools.command_line import new_parser, print_json, run
 from vision_serving.errors import ConfigError
 
 PASSPHRASE = "VISION_SIGNING_PASSPHRASE"
@@ -53,9 +51,10 @@ def main() -> None:
         action.add_argument("--json", action="store_true", help="print the result as JSON")
     given = parser.parse_args()
     result = ACTIONS[given.action](given)
-    print(
-        orjson.dumps(result).decode() if given.json else "\n".join(f"{key}: {value}" for key, value in result.items())
-    )
+    if given.json:
+        print_json(result)
+    else:
+        print("\n".join(f"{key}: {value}" for key, value in result.items()))
 
 
 def keygen(given: argparse.Namespace) -> dict[str, str]:

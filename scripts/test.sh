@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Check everything: lint, types and tests. A fresh machine gets an environment first.
+# Check lint, types and tests. A fresh machine gets an environment first.
 #
-#   bash scripts/test.sh                     lint, types, and the tests of the product
-#   bash scripts/test.sh --lab               the same of the laboratory, lab/; generated examples in full number
+#   bash scripts/test.sh                     those of the product
+#   bash scripts/test.sh --lab               those of lab/; all generated examples
 #   bash scripts/test.sh tests/handlers -x   what follows goes to pytest
 #
-# Needs Python 3.10 to 3.13 with venv. Java comes with a package when there is none.
+# Needs Python 3.10 to 3.13 with venv. Java comes with a package if there is none.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,9 +1,9 @@
 """Compare an export with the eager fp32 export beside it, on images, and write its verification.json.
 
     python scripts/verify_model.py exports/resnet50/openvino-bf16
+    python scripts/verify_model.py exports/resnet50/openvino-bf16 --json
     python scripts/verify_model.py exports/resnet50/openvino-bf16 --images imagenet/val --labels folders --count 1000
     python scripts/verify_model.py exports/ssdlite320/openvino-bf16 --images val2017 --annotations val2017.json
-    python scripts/verify_model.py exports/resnet50/openvino-bf16 --json
 
 Exit status 1 when the export breaks a bound.
 """
@@ -13,75 +13,74 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-from rich.console import Console
-from rich.table import Column, Table
-
-from mar_tools.command_line import new_parser, run
-from mar_tools.exporting.export_folders import read_manifest
-from mar_tools.models.recipes import VerificationRecipe
-from mar_tools.verification.gate import verify_export
+from mar_tools.command_line import new_parser, print_json, run
+from mar_tools.terminal import Table, new_table, number_column, print_tables, show_work
 from vision_serving.errors import ConfigError
 from vision_serving.validation import parse_config
 
 
 def main() -> None:
+    given = parse_arguments()
+    with show_work(f"verify {given.export}"):
+        report = verify(given)
+    if given.json:
+        print_json(report, indent=True)
+    else:
+        print_tables(measure_table(report), to_stderr=True)
+        print("verified" if report["passed"] else "rejected")
+    if not report["passed"]:
+        raise ConfigError(f"{given.export}: {'; '.join(report['failures'])}")
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("export", type=Path, help="a folder that export_model.py wrote")
-    parser.add_argument("--images", type=Path, help="a folder, in place of the recipe's and of what it says about them")
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="in place of the recipe's and of what it says about them"
+    )
     parser.add_argument(
         "--labels", help="`folders` named after the classes, or a JSON file with the class of each folder"
     )
-    parser.add_argument("--annotations", type=Path, help="a COCO file with the boxes")
-    parser.add_argument("--count", type=int, help="compare at most so many images")
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help="a COCO file with the boxes")
+    parser.add_argument("--count", type=int, metavar="N", help="compare at most so many images")
     parser.add_argument("--json", action="store_true", help="print the whole report")
-    arguments = parser.parse_args()
-    console = Console(stderr=True)
-    with console.status(f"verify {arguments.export}"):
-        report = verify_export(arguments.export, choose_verification(arguments))
-    if arguments.json:
-        print(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
-    else:
-        console.print(measure_table(report))
-        print("verified" if report["passed"] else "rejected")
-    if not report["passed"]:
-        raise ConfigError(f"{arguments.export}: {'; '.join(report['failures'])}")
+    return parser.parse_args()
 
 
-def choose_verification(arguments: argparse.Namespace) -> VerificationRecipe:
-    """Return the recipe's, with the command line's values over it.
+def verify(given: argparse.Namespace) -> dict[str, Any]:
+    """Verify by the recipe, with the command line's values over it; what it says of its images holds for no others."""
+    from mar_tools.exporting.export_folders import read_manifest  # after the options: these need PyTorch
+    from mar_tools.models.recipes import VerificationRecipe
+    from mar_tools.verification.gate import verify_export
 
-    What it says about its own images holds for no others.
-    """
-    manifest = read_manifest(arguments.export)
     names = ("images", "labels", "annotations", "count")
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    own = manifest.verification.model_dump(exclude_none=True)
-    if "images" in given:
+    wanted = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    own = read_manifest(given.export).verification.model_dump(exclude_none=True)
+    if "images" in wanted:
         own = {key: value for key, value in own.items() if key not in (*names, "max_accuracy_drop")}
-    return parse_config(VerificationRecipe, {**own, **given}, "command line")
+    return verify_export(given.export, parse_config(VerificationRecipe, {**own, **wanted}, "command line"))
 
 
 def measure_table(report: Mapping[str, Any]) -> Table:
-    """Return each measure with its bounds; then the accuracy of both, where it is known."""
-    images = report["images"]
-    title = f"{report['backend']} {report['precision']} against {report['reference']}"
-    table = Table("measure", Column("measured", justify="right"), Column("asked", justify="right"), "met", title=title)
-    table.caption = f"{images['count']} images of {images['source']}"
+    """Lay out each measure with its bounds, then the accuracy of both where it is known."""
+    images, bounds = report["images"], report["bounds"]
+    table = new_table(
+        "measure",
+        number_column("measured"),
+        number_column("asked"),
+        "met",
+        title=f"{report['backend']} {report['precision']} against {report['reference']}",
+        caption=f"{images['count']} images of {images['source']}",
+    )
     for name, value in report["measured"].items():
-        table.add_row(name, f"{value:.4g}", *judge(name, report))
+        signs = (("≥", f"min_{name}"), ("≤", f"max_{name}"))
+        asked = ", ".join(f"{sign} {bounds[key]:g}" for sign, key in signs if key in bounds)
+        failed = any(failure.startswith(f"{name} ") for failure in report["failures"])
+        table.add_row(name, f"{value:.4g}", asked, ("[red]no[/]" if failed else "[green]yes[/]") if asked else "")
     for owner, figures in (report["accuracy"] or {}).items():
         for name, value in figures.items():
             table.add_row(f"{name} of {owner}", f"{value:.4g}")
     return table
-
-
-def judge(name: str, report: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what is asked of a measure, and whether it is met; empty where nothing is."""
-    bounds = report["bounds"]
-    asked = [f"{sign} {bounds[key]:g}" for sign, key in (("≥", f"min_{name}"), ("≤", f"max_{name}")) if key in bounds]
-    failed = any(failure.startswith(f"{name} ") for failure in report["failures"])
-    return ", ".join(asked), ("[red]no[/red]" if failed else "[green]yes[/green]") if asked else ""
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ LAYERS = {
         "worker",
     ),
     TOOLS: (
-        "command_line machine child_processes locking images waiting",
+        "command_line terminal machine child_processes locking images waiting",
         "archives models",
         "exporting",
         "verification",

@@ -1,12 +1,20 @@
-"""What every script shares: its docstring is its help, and a failure is one line and exit status 1."""
+"""What every command shares: its docstring is its help, and a failure is one line and exit status 1.
+
+A command imports what needs PyTorch inside its functions, so that `--help` takes no second.
+"""
 
 import argparse
 import os
+import re
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
+
+import orjson
 
 from vision_serving.errors import EXTRAS, VisionServingError, how_to_install
 
@@ -17,10 +25,49 @@ EXPORTS = ROOT / "exports"
 Announce: TypeAlias = Callable[[str], None]  # hears what a command is at
 
 UNREAD = 128 + signal.SIGPIPE  # the status of a command that nobody reads to its end
+WIDEST_HELP = 100  # longer lines are hard to read
+
+
+class DocstringHelp(argparse.HelpFormatter):
+    """Wraps a docstring to the terminal: paragraphs as prose, indented lines, its examples, as commands."""
+
+    def __init__(self, prog: str, **settings: Any) -> None:
+        columns = min(shutil.get_terminal_size().columns, WIDEST_HELP)
+        super().__init__(prog, **{"width": columns - 2, "max_help_position": 26, **settings})
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        blocks = re.split(r"\n\s*\n", text.strip("\n"))
+        return "\n\n".join((fill_example if block[0] == " " else fill_prose)(block, width) for block in blocks)
+
+
+def fill_prose(text: str, width: int) -> str:
+    return textwrap.fill(" ".join(text.split()), width, break_on_hyphens=False)
+
+
+def fill_example(text: str, width: int) -> str:
+    """Keep lines that fit. Of others, write the comment above, and break the command before an option."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        command, _, comment = (line, "", "") if len(line) <= width else line.partition(" # ")
+        if comment:
+            lines += textwrap.wrap(comment, width, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        if len(command.rstrip()) > width:
+            unbroken = re.sub(r" (?!--)", "\xa0", " ".join(command.split()))  # an option keeps its value
+            parts = textwrap.wrap(unbroken, width - 8, break_long_words=False, break_on_hyphens=False)
+            command = indent + f" \\\n{indent}    ".join(parts).replace("\xa0", " ")
+        lines.append(command.rstrip())
+    return "\n".join(lines)
 
 
 def new_parser(docstring: str | None) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return a parser whose help is the docstring of a command."""
+    return argparse.ArgumentParser(description=docstring, formatter_class=DocstringHelp)
+
+
+def print_json(document: Any, indent: bool = False) -> None:
+    """Print what `--json` asks for."""
+    print(orjson.dumps(document, option=orjson.OPT_INDENT_2 if indent else None).decode())
 
 
 def reader_is_gone() -> bool:
@@ -37,7 +84,7 @@ def reader_is_gone() -> bool:
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a script's main. Exit status 0 only if it happened."""
+    """Run a command's main. Exit status 0 only if it happened."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: sys.exit(128 + received))  # so that `finally` and `with` clean up
     try:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 
 from vision_serving.config import DeviceType
 from vision_serving.cores import usable_cores
+from vision_serving.errors import ConfigError
 
 MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -40,6 +40,8 @@ def memory_bytes(device_type: DeviceType = "cpu") -> float:
     limits = [path.read_text().strip() for path in MEMORY_LIMITS if path.is_file()]
     found = [float(psutil.virtual_memory().total), *(float(limit) for limit in limits if limit.isdigit())]
     if device_type == "cuda":
+        import torch  # here, as all else needs none
+
         found.append(float(torch.cuda.get_device_properties(0).total_memory))
     return min(found)
 
@@ -55,4 +57,14 @@ def package_versions(names: Iterable[str]) -> dict[str, str]:
 
 def default_device() -> DeviceType:
     """Return a GPU where PyTorch can use one."""
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def choose_device(asked: DeviceType | None) -> DeviceType:
+    """Return what `--device` asks for, else the default. Raises ConfigError for a GPU that PyTorch cannot use."""
+    found = default_device()
+    if asked == "cuda" and found != "cuda":
+        raise ConfigError("--device cuda: PyTorch finds no GPU that it can use here; leave the option out")
+    return asked or found

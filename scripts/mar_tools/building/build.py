@@ -1,7 +1,7 @@
 """The flow: the reference, every candidate within the budget, the timing of what passed, the choice."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from mar_tools.exporting.exporters import find_candidates, onnx_precisions
 from mar_tools.images import choose_images
 from mar_tools.machine import memory_bytes
 from mar_tools.models.recipes import Recipe
+from mar_tools.terminal import AnnounceStep
 from vision_serving.config import DeviceType, Precision
 from vision_serving.errors import ConfigError
 
 Pair = tuple[str, Precision]
-AnnounceTrial = Callable[[str, int, int], None]
 
 EAGER_FP32: Pair = ("eager", "fp32")
 REFERENCE_TIMEOUT_S = 3600.0  # weights may have to be downloaded first
@@ -46,7 +46,7 @@ class BuildOptions:
 class Progress:
     """Counts the steps of a build for whoever listens: what comes now, how many are done, of how many."""
 
-    def __init__(self, announce: AnnounceTrial, total: int) -> None:
+    def __init__(self, announce: AnnounceStep, total: int) -> None:
         self._announce = announce
         self._done = 0
         self._total = total
@@ -60,7 +60,7 @@ class Progress:
         self._total -= steps
 
 
-def build_candidates(recipe: Recipe, exports: Path, options: BuildOptions, announce: AnnounceTrial) -> list[Candidate]:
+def build_candidates(recipe: Recipe, exports: Path, options: BuildOptions, announce: AnnounceStep) -> list[Candidate]:
     """Return a row for every candidate that the recipe leaves, and one for eager fp32.
 
     The fastest that passed is chosen.

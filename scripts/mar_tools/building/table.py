@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from rich import box
 from rich.console import Group
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
 
 from mar_tools.building.candidates import Candidate
+from mar_tools.terminal import new_table, number_column
 from vision_serving.config import PreprocessingConfig
 from vision_serving.options import Task
 
@@ -29,9 +29,8 @@ def candidate_table(rows: Sequence[Candidate], task: Task) -> Group:
     ordered = sorted(tried, key=lambda row: (ORDER.index(row.verdict), -row.rate))
     columns = {title: [_number(show(row)) for row in ordered] for title, show in figures(rows, task).items()}
     shown = {title: cells for title, cells in columns.items() if any(cells)}
-    headers = [Column(title, justify="right", no_wrap=True) for title in shown]
-    columns_of_words = Column("\ncandidate", no_wrap=True), Column("\nverdict", no_wrap=True)
-    table = Table(columns_of_words[0], *headers, columns_of_words[1], box=box.SIMPLE_HEAD, collapse_padding=True)
+    candidate, verdict = (Column(f"\n{heading}", no_wrap=True) for heading in ("candidate", "verdict"))
+    table = new_table(candidate, *map(number_column, shown), verdict, gap=1)
     for index, row in enumerate(ordered):
         figures_of_row = (cells[index] for cells in shown.values())
         table.add_row(row.name, *figures_of_row, row.verdict, style=STYLES.get(row.verdict))

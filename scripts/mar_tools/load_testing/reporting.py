@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Column, Table
+from rich.table import Table
 
 from mar_tools.load_testing.comparison import Ratio, compare_results
 from mar_tools.load_testing.trials import LoadResult, LoadTrial, run_in_turns
 from mar_tools.machine import describe_machine, package_versions
+from mar_tools.terminal import name_column, new_table, number_column, print_tables, show_steps
 from vision_serving.errors import ConfigError, VisionServingError, how_to_install
 
 PACKAGES = ("torch", "torchvision", "openvino", "onnxruntime", "torchserve", "aiohttp")
@@ -39,24 +37,19 @@ def describe_run(**settings: Any) -> dict[str, Any]:
 
 
 def run_all(trials: Sequence[LoadTrial], rounds: int) -> list[LoadResult]:
-    """Run trials in turns, with a bar that says which."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(trials) * rounds)
-        done = count()
-        return run_in_turns(trials, rounds, lambda step: progress.update(task, description=step, completed=next(done)))
+    """Run trials in turns, and say which."""
+    with show_steps("load test") as announce:
+        done, total = count(), len(trials) * rounds
+        return run_in_turns(trials, rounds, lambda step: announce(step, next(done), total))
 
 
 def report(
     results: Sequence[LoadResult], document: dict[str, Any], arguments: Namespace, unchecked: Sequence[str]
 ) -> None:
     """Print the tables, write `--json` and `--plots`. Raises LoadTestError where some answers were wrong."""
-    console = Console()
     ratios = [ratio for name in arguments.models[:1] for ratio in compare_results(results, name)]
-    for table in (result_table(results, unchecked), stage_table(results), ratio_table(ratios)):
-        if table is not None:
-            console.print(table)
+    tables = (result_table(results, unchecked), stage_table(results), ratio_table(ratios))
+    print_tables(*(table for table in tables if table is not None))
     if arguments.json:
         told = {**describe_run(**document), "results": [result.as_document() for result in results]}
         arguments.json.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
@@ -127,9 +120,8 @@ def ratio_table(ratios: Sequence[Ratio]) -> Table | None:
 
 
 def _new_table(*headings: str) -> Table:
-    """Make a table for 80 columns; only the targets, which come first, are folded where a line is too long."""
-    columns = (Column(heading, no_wrap=True) for heading in headings)
-    return Table(Column("target", overflow="fold", min_width=10), *columns, box=SIMPLE, padding=(0, 1, 0, 0))
+    """Return a table that folds only the targets, which come first."""
+    return new_table(name_column("target"), *map(number_column, headings), gap=1)
 
 
 def _format(value: float | None) -> str:

@@ -62,7 +62,7 @@ def render(width: int) -> str:
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize("width", [100, 160])
+@pytest.mark.parametrize("width", [80, 100, 160])
 def test_the_table_fits_and_every_figure_is_whole(width: int) -> None:
     lines = render(width).splitlines()
     assert max(map(len, lines)) <= width
