@@ -32,14 +32,13 @@ def read_counts(metrics: str) -> Counts | None:
     """Read the text format of Prometheus. None where it has no counts: TorchServe makes each at its first use."""
     requests: dict[tuple[str, str], float] = {}
     failed = 0.0
-    samples = [sample for family in text_string_to_metric_families(metrics) for sample in family.samples]
-    for sample in samples:
+    for sample in (sample for family in text_string_to_metric_families(metrics) for sample in family.samples):
         name = sample.name.removesuffix("_total")  # which the parser adds to every counter
         if name in FAILED:
             failed += sample.value
         elif name == REQUESTS:
             requests[sample.labels["model_name"], sample.labels["model_version"]] = sample.value
-    return Counts(requests, failed) if samples else None
+    return Counts(requests, failed) if metrics else None
 
 
 def find_too_many_failures(before: Counts, during: Counts, max_failed_share: float) -> str | None:

@@ -54,6 +54,7 @@ def test_requests_are_counted_by_version_and_failures_of_all() -> None:
         {("digits", "default"): 12.0, ("digits", "1.0"): 3.0}, 3.0
     )
     assert read_counts("") is None
+    assert read_counts("# TYPE Requests5XX counter\n") == Counts({}, 0.0)
 
 
 @pytest.mark.parametrize(
