@@ -1,7 +1,7 @@
 # Shortcuts; each is one command of the README.
 SOURCES = handlers scripts client examples lab tests
 
-.PHONY: quickstart stop check test
+.PHONY: quickstart stop check test lab
 
 quickstart:
 	bash scripts/quickstart.sh
@@ -14,3 +14,6 @@ check:
 
 test:
 	bash scripts/test.sh
+
+lab:
+	bash scripts/test.sh --lab
