@@ -101,13 +101,9 @@ HARMLESS: dict[str, RequestMaker] = {
 }
 
 
-def everyday_bombs() -> dict[str, RequestMaker]:
-    """Return those that are small enough to be sent by the hundred."""
-    return {name: kind for name, kind in BOMB_KINDS.items() if len(BOMBS[name].make()) <= EVERYDAY_BYTES}
-
-
 def hostile_asks(truth: AnsweringModel, seed: int) -> Iterator[Ask]:
     """Yield without end: all kinds in turn, each time others of those that are random."""
     choose = random.Random(seed)
-    kinds = {**HOSTILE, **everyday_bombs()}
+    small = {name: kind for name, kind in BOMB_KINDS.items() if len(BOMBS[name].make()) <= EVERYDAY_BYTES}
+    kinds = {**HOSTILE, **small}
     return (kinds[name](truth, choose) for name in itertools.cycle(kinds))

@@ -135,7 +135,8 @@ def install_peer(peer: Peer) -> Path:
         raise PeerError(f"{peer.file.title} cannot run here: {peer.file.unavailable}")
     stamp = peer.environment / "installed"
     requirements = peer.folder / "requirements.txt"
-    wanted = _describe_environment(requirements)
+    parts = (sys.version, sys.prefix, str(ROOT), requirements.read_text(encoding="utf-8"))
+    wanted = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     if stamp.is_file() and stamp.read_text() == wanted:
         return peer.python
     log = peer.folder / "install.log"
@@ -146,12 +147,6 @@ def install_peer(peer: Peer) -> Path:
     _run_step(peer, "install", [*pip, "--disable-pip-version-check", "-r", str(requirements)], log)
     stamp.write_text(wanted)
     return peer.python
-
-
-def _describe_environment(requirements: Path) -> str:
-    """Return what an environment depends on, as a hash."""
-    parts = (sys.version, sys.prefix, str(ROOT), requirements.read_text(encoding="utf-8"))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _share_packages(peer: Peer) -> None:

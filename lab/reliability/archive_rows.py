@@ -75,17 +75,13 @@ def observe_c1(good: Path, command: str) -> Finding:
         repetitions=1,
         measured={
             "archives": len(hostile),
-            "refused_for_its_reason": len(hostile) - sum(name in hostile for name in map(_name_in, problems)),
+            "refused_for_its_reason": len(hostile) - sum(problem.partition(":")[0] in hostile for problem in problems),
             "slowest_s": round(slowest_s, 3),
             "slowest": slowest,
         },
         problems=tuple(problems),
         command=command,
     )
-
-
-def _name_in(problem: str) -> str:
-    return problem.partition(":")[0]
 
 
 def observe_c2(good: Path, seed: int, command: str) -> Finding:

@@ -96,15 +96,11 @@ def describe_failures(exchanges: Iterable[Exchange], fault: float) -> list[str]:
         if exchange.problem:
             kinds.setdefault((exchange.ask.good, exchange.problem), []).append(exchange)
     return [
-        f"{len(found)} {'' if good else 'of the bad requests '}{_problem_in_a_line(problem)}; "
+        f"{len(found)} {'' if good else 'of the bad requests '}{' '.join(problem.split())}; "
         f"due {_range([entry.due - fault for entry in found], '+')} s, "
         f"waited {_range([entry.latency_s for entry in found])} s"
         for (good, problem), found in kinds.items()
     ]
-
-
-def _problem_in_a_line(problem: str) -> str:
-    return " ".join(problem.split())
 
 
 def _range(values: Sequence[float], sign: str = "") -> str:

@@ -102,16 +102,8 @@ def hang_in_the_handler(fault: Callable[[], None], world: World, choose: random.
     return episode
 
 
-def kill_one(world: World, choose: random.Random) -> Episode:
-    return strike_workers(world, choose, partial(send_signal, signal.SIGKILL, 1), KILLED)
-
-
-def kill_both(world: World, choose: random.Random) -> Episode:
-    return strike_workers(world, choose, partial(send_signal, signal.SIGKILL, 2), BOTH_KILLED)
-
-
-def stop_one(world: World, choose: random.Random) -> Episode:
-    return strike_workers(world, choose, partial(send_signal, signal.SIGSTOP, 1), HUNG)
+def strike_by_signal(number: signal.Signals, count: int, bounds: Bounds) -> Callable[[World, random.Random], Episode]:
+    return partial(strike_workers, strike=partial(send_signal, number, count), bounds=bounds)
 
 
 def take_too_much_memory(world: World, choose: random.Random) -> Episode:
@@ -141,9 +133,16 @@ AS_KILLED = (
 AS_STOPPED = "at most 4 requests fail, at responseTimeout (5 s) at the latest; replaced within 20 s"
 
 ROWS = (
-    Row("B1", "`kill -9` of one of two workers (simulated OOM)", AS_KILLED, kill_one),
-    Row("B2", "`kill -9` of both workers (simulated OOM)", "no wrong answer; ready again within 25 s", kill_both),
-    Row("B3", "`kill -STOP` of one worker", AS_STOPPED, stop_one),
+    Row(
+        "B1", "`kill -9` of one of two workers (simulated OOM)", AS_KILLED, strike_by_signal(signal.SIGKILL, 1, KILLED)
+    ),
+    Row(
+        "B2",
+        "`kill -9` of both workers (simulated OOM)",
+        "no wrong answer; ready again within 25 s",
+        strike_by_signal(signal.SIGKILL, 2, BOTH_KILLED),
+    ),
+    Row("B3", "`kill -STOP` of one worker", AS_STOPPED, strike_by_signal(signal.SIGSTOP, 1, HUNG)),
     Row(
         "B4-deadlock",
         "the handler waits for a lock for ever",

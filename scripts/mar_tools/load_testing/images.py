@@ -2,6 +2,7 @@
 
 import io
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
@@ -18,6 +19,10 @@ def load_test_images(count: int = 200, size: tuple[int, int] = (640, 427)) -> li
     """Load distinct JPEGs: cuts of `examples/photographs`, half of them mirrored. size: (width, height) of each."""
     sources = [PIL.Image.open(path).convert("RGB") for path in find_images(PHOTOGRAPHS)]
     return [_encode(cut_image(sources[number % len(sources)], size, number)) for number in range(count)]
+
+
+def summarise_images(images: Sequence[bytes]) -> dict[str, int]:
+    return {"count": len(images), "mean_bytes": sum(map(len, images)) // len(images)}
 
 
 def cut_image(source: PIL.Image.Image, size: tuple[int, int], seed: int) -> PIL.Image.Image:

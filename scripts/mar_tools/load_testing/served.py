@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mar_tools.images import load_encoded_images
 from mar_tools.load_testing.answers import expect_answers
-from mar_tools.load_testing.images import load_test_images
+from mar_tools.load_testing.images import load_test_images, summarise_images
 from mar_tools.load_testing.targets import Request, Target, prepare_requests
 from mar_tools.load_testing.trials import LoadResult, LoadTrial, best_rate, closed_trial, in_process_trial, open_trial
 from mar_tools.serving.server import Server
@@ -157,10 +157,6 @@ def load_images(arguments: Namespace) -> list[bytes]:
     if arguments.images is not None:
         return load_encoded_images(arguments.images, arguments.image_count)
     return load_test_images(arguments.image_count, arguments.image_size)
-
-
-def summarise_images(images: Sequence[bytes]) -> dict[str, int]:
-    return {"count": len(images), "mean_bytes": sum(map(len, images)) // len(images)}
 
 
 def prepare_checked_requests(

@@ -15,7 +15,7 @@ from rich.table import Table
 from mar_tools.command_line import Announce
 from mar_tools.images import load_encoded_images
 from mar_tools.load_testing.answers import expect_answers
-from mar_tools.load_testing.images import load_test_images
+from mar_tools.load_testing.images import load_test_images, summarise_images
 from mar_tools.load_testing.reporting import describe_run
 from mar_tools.load_testing.targets import prepare_requests
 from mar_tools.serving.server import Server
@@ -140,7 +140,7 @@ def write_evidence(
         version=candidate.version,
         p99_ms=goal.p99_ms,
         trial_s=goal.trial_s,
-        images={"count": len(images), "mean_bytes": sum(map(len, images)) // len(images)},
+        images=summarise_images(images),
         decision=None if decision is None else decision.model_dump(mode="json"),
         trials=[attempt.model_dump(mode="json") for attempt in search.attempts.values()],
         seconds=round(sum(attempt.seconds for attempt in search.attempts.values()), 1),
