@@ -8,9 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lab.pages.rendering import write_page
 from lab.sweeping.coverage import Coverage, Row, read_coverage
-from lab.sweeping.execution import describe_run, sweep
-from lab.sweeping.plan import Selection, Task, make_plan
-from lab.sweeping.processes import Limits
+from lab.sweeping.execution import Limits, describe_sweep, sweep
+from lab.sweeping.plan import Selection, SweepTask, make_plan
 from lab.sweeping.zoo import list_zoo
 
 
@@ -24,12 +23,12 @@ def sweep_zoo(arguments: Namespace) -> None:
     limits = Limits(arguments.timeout_s, arguments.memory_gib)
     with SweepProgress(sum(len(task.precisions) for tasks in plan for task in tasks)) as progress:
         try:
-            sweep(plan, arguments.output, describe_run(arguments.timed), limits, progress)
+            sweep(plan, arguments.output, describe_sweep(arguments.timed), limits, progress)
         finally:  # the rows that are there are kept, so the page shows them
             write_page("compatibility", arguments.output)
 
 
-def new_plan(arguments: Namespace, coverage: Coverage) -> list[list[Task]]:
+def new_plan(arguments: Namespace, coverage: Coverage) -> list[list[SweepTask]]:
     selection = Selection(
         models=arguments.models,
         backends=arguments.backends,
@@ -40,7 +39,7 @@ def new_plan(arguments: Namespace, coverage: Coverage) -> list[list[Task]]:
     return make_plan(list_zoo(), selection, coverage)
 
 
-def list_models(plan: list[list[Task]]) -> None:
+def list_models(plan: list[list[SweepTask]]) -> None:
     left: Counter[str] = Counter()
     for tasks in plan:
         for task in tasks:

@@ -19,7 +19,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 RowKey = tuple[Group, str, str, Precision]  # group, model, backend, precision
 
 
-class Outcome(StrictModel):
+class RowOutcome(StrictModel):
     """What became of one model on one backend in one precision.
 
     verified       within every bound
@@ -43,8 +43,8 @@ class Outcome(StrictModel):
     float_layers: int | None = None
 
 
-class Row(Outcome):
-    """seconds: what it took in all. peak_gib: the most memory that its process had. run: the `id` of its Run."""
+class Row(RowOutcome):
+    """seconds: what it took in all. peak_gib: the most memory that its process had. run: the `id` of its SweepRun."""
 
     group: Group
     model: str
@@ -59,7 +59,7 @@ class Row(Outcome):
         return self.group, self.model, self.backend, self.precision
 
 
-class Run(StrictModel):
+class SweepRun(StrictModel):
     """Where rows come from. timed: whether the machine did nothing else, so that times mean something."""
 
     id: int
@@ -71,7 +71,7 @@ class Run(StrictModel):
 
 
 class Coverage(StrictModel):
-    runs: tuple[Run, ...] = ()
+    runs: tuple[SweepRun, ...] = ()
     rows: tuple[Row, ...] = Field(default=())
 
     def find(self, model: ZooModel, backend: str, precision: Precision) -> Row | None:
@@ -81,7 +81,7 @@ class Coverage(StrictModel):
     def by_key(self) -> dict[RowKey, Row]:
         return {row.key: row for row in self.rows}
 
-    def with_row(self, row: Row, run: Run) -> "Coverage":
+    def with_row(self, row: Row, run: SweepRun) -> "Coverage":
         """Return it with the row for an older one.
 
         A run of the same content is used again, runs without rows are left out.

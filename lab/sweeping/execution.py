@@ -2,29 +2,35 @@
 
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Protocol
 
-import orjson
-
-from lab.sweeping.coverage import Row, Run, lock_folder, read_coverage, write_coverage
-from lab.sweeping.plan import Task
-from lab.sweeping.processes import Limits, Step, run_steps
-from lab.sweeping.worker import Job
+from lab.sweeping.coverage import Row, RowOutcome, SweepRun, lock_folder, read_coverage, write_coverage
+from lab.sweeping.plan import SweepTask
 from lab.sweeping.zoo import ZooModel
-from mar_tools.child_processes import python_command
+from mar_tools.building.trials import CandidateTrial, TrialRun, new_trial, run_process
 from mar_tools.exporting.export_folders import REFERENCE
+from mar_tools.exporting.exporters import BackendAndPrecision
 from mar_tools.machine import cpu_name, package_versions
-from vision_serving.config import Precision
+from mar_tools.verification.gate import read_report
 from vision_serving.cores import usable_cores
 
 PACKAGES = ("torch", "torchvision", "timm", "openvino", "nncf", "onnx", "onnxscript", "onnxruntime", "torchao", "numpy")
+PROCESS = "lab.sweeping.trial_process"
+REASON_CHARS = 240
+EAGER_FP32: BackendAndPrecision = ("eager", "fp32")
 
-Pair = tuple[str, Precision]
-REFERENCE_PAIR: Pair = ("eager", "fp32")
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one row: one model on one backend in one precision, the start of its process included."""
+
+    timeout_s: float = 300.0
+    memory_gib: float = 16.0
 
 
 class Listener(Protocol):
@@ -34,12 +40,12 @@ class Listener(Protocol):
     def ends(self, row: Row) -> None: ...
 
 
-def describe_run(timed: bool) -> Run:
+def describe_sweep(timed: bool) -> SweepRun:
     today, versions = date.today().isoformat(), package_versions(PACKAGES)
-    return Run(id=0, date=today, cpu=cpu_name(), cores=usable_cores(), timed=timed, versions=versions)
+    return SweepRun(id=0, date=today, cpu=cpu_name(), cores=usable_cores(), timed=timed, versions=versions)
 
 
-def sweep(plan: Sequence[Sequence[Task]], output: Path, run: Run, limits: Limits, listener: Listener) -> None:
+def sweep(plan: Sequence[Sequence[SweepTask]], output: Path, run: SweepRun, limits: Limits, listener: Listener) -> None:
     """Add a row for each step of the plan to `output`, as soon as it is there."""
     for tasks in plan:
         with (
@@ -51,69 +57,71 @@ def sweep(plan: Sequence[Sequence[Task]], output: Path, run: Run, limits: Limits
                 listener.ends(row)
 
 
-def record_row(row: Row, output: Path, run: Run) -> None:
+def record_row(row: Row, output: Path, run: SweepRun) -> None:
     with lock_folder(output.parent):
         write_coverage(read_coverage(output).with_row(row, run), output)
 
 
-def sweep_model(tasks: Sequence[Task], scratch: Path, limits: Limits, listener: Listener) -> Generator[Row, None, None]:
+def sweep_model(
+    tasks: Sequence[SweepTask], scratch: Path, limits: Limits, listener: Listener
+) -> Generator[Row, None, None]:
     """Yield the reference, eager fp32, then everything else against it. tasks: those of one model."""
     model = tasks[0].model
     wanted = [(task.backend, precision) for task in tasks for precision in task.precisions]
-    for pairs in ([REFERENCE_PAIR], [pair for pair in wanted if pair != REFERENCE_PAIR]):
-        for step in run_pairs(model, pairs, scratch, limits, listener):
-            pair = next(pair for pair in pairs if step_name(*pair) == step.name)
-            if step.stopped:
-                remove_unfinished(scratch / model.name)
-            if pair == REFERENCE_PAIR and step.outcome.status not in ("verified", "rejected"):
-                yield from _without_reference(model, wanted, step)
-                return
-            if pair in wanted:
-                yield _new_row(model, *pair, step)
+    for pair in dict.fromkeys([EAGER_FP32, *wanted]):
+        listener.begins(model.name, *pair)
+        row = try_pair(model, pair, scratch, limits)
+        if pair == EAGER_FP32 and row.status not in ("verified", "rejected"):
+            reason = f"no eager fp32 reference: {row.reason}"
+            for backend, precision in wanted:
+                yield row.model_copy(update={"backend": backend, "precision": precision, "reason": reason})
+            return
+        if pair in wanted:
+            yield row
 
 
-def remove_unfinished(exports: Path) -> None:
-    """Remove what a process that was stopped leaves there; large models would fill the disk."""
-    for folder in exports.glob("*/"):
-        if folder.name != REFERENCE:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _without_reference(model: ZooModel, pairs: Sequence[Pair], step: Step) -> Iterator[Row]:
-    reason = f"no eager fp32 reference: {step.outcome.reason}"
-    failed = Step(step.name, step.outcome.model_copy(update={"reason": reason}), step.seconds, step.peak_gib)
-    for pair in pairs:
-        yield _new_row(model, *pair, failed)
-
-
-def _new_row(model: ZooModel, backend: str, precision: Precision, step: Step) -> Row:
+def try_pair(model: ZooModel, pair: BackendAndPrecision, exports: Path, limits: Limits) -> Row:
+    """Return the row of a pair; nothing but the reference stays on disk, as large models would fill it."""
+    trial = new_trial(model.recipe(), exports, pair, "cpu")
+    trial.folder.parent.mkdir(parents=True, exist_ok=True)
+    trial = trial.model_copy(update={"is_reference": pair == EAGER_FP32})
+    run = run_process(trial, limits.timeout_s, limits.memory_gib, PROCESS)
+    outcome = describe_trial(trial, run)
+    if trial.folder.name != REFERENCE:
+        shutil.rmtree(trial.folder, ignore_errors=True)
     return Row(
-        **step.outcome.model_dump(),
+        **outcome.model_dump(),
         group=model.group,
         model=model.name,
-        backend=backend,
-        precision=precision,
-        seconds=round(step.seconds, 1),
-        peak_gib=round(step.peak_gib, 2),
+        backend=trial.backend,
+        precision=trial.precision,
+        seconds=round(run.finished.seconds, 1),
+        peak_gib=round(run.finished.peak_gib, 2),
         run=0,
     )
 
 
-def run_pairs(
-    model: ZooModel, pairs: Sequence[Pair], scratch: Path, limits: Limits, listener: Listener
-) -> Iterator[Step]:
-    """Run in one process as long as none of them brings it down: imports and the model's construction take seconds."""
-    by_name = {step_name(*pair): pair for pair in pairs}
-    outcomes = Path(tempfile.mkdtemp(prefix="outcomes-", dir=scratch))
+def describe_trial(trial: CandidateTrial, run: TrialRun) -> RowOutcome:
+    if run.result is None:
+        status = "timed out" if run.finished.timed_out else "crashed"
+        return RowOutcome(status=status, reason=run.finished.problem.removeprefix("crashed: "))
+    if run.result.problem is not None:
+        status = "not supported" if run.result.problem == "refused" else "failed"
+        return RowOutcome(status=status, reason=clip_reason(run.result.reason))
+    report = read_report(trial.folder)
+    measured, quantization = report["measured"], report["quantization"]
+    float_layers = quantization.get("float_layers")
+    return RowOutcome(
+        status="verified" if report["passed"] else "rejected",
+        reason="; ".join(report["failures"]) or None,
+        snr_db=round(measured["snr_db"], 1),
+        matched_boxes=measured.get("matched_boxes"),
+        scheme=quantization.get("scheme"),
+        float_layers=None if float_layers is None else len(float_layers),
+        ms=run.result.figures.get("ms"),
+        ms_of_4=run.result.figures.get("ms_of_4"),
+    )
 
-    def command(left: Sequence[str]) -> list[str]:
-        steps = tuple(by_name[name] for name in left)
-        job = Job(model=model, steps=steps, exports=scratch, outcomes=outcomes)
-        (outcomes / "job").write_bytes(orjson.dumps(job.model_dump(mode="json")))
-        return python_command("lab.sweeping.worker", outcomes / "job")
 
-    return run_steps(command, list(by_name), outcomes, limits, lambda name: listener.begins(model.name, *by_name[name]))
-
-
-def step_name(backend: str, precision: Precision) -> str:
-    return f"{backend}-{precision}"
+def clip_reason(text: str) -> str:
+    return text if len(text) <= REASON_CHARS else text[: REASON_CHARS - 1] + "…"

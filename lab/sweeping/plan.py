@@ -29,7 +29,7 @@ Again = Literal["nothing", "failed", "all"]
 
 
 @dataclass(frozen=True)
-class Task:
+class SweepTask:
     """One model on one backend, in these precisions, in this order."""
 
     model: ZooModel
@@ -62,7 +62,7 @@ def why_not_offered(backend: str, precision: Precision) -> str:
     return NOT_OFFERED.get((backend, precision), f"backend {backend} has no precision {precision} on a CPU")
 
 
-def make_plan(zoo: Sequence[ZooModel], selection: Selection, coverage: Coverage) -> list[list[Task]]:
+def make_plan(zoo: Sequence[ZooModel], selection: Selection, coverage: Coverage) -> list[list[SweepTask]]:
     """Make lists of the tasks of one model in one pass: they share the model's reference. Raises ConfigError."""
     models = choose_models(zoo, selection.models)
     check_names("backend", selection.backends, [backend for backends in list_passes() for backend in backends])
@@ -96,11 +96,11 @@ def _matches(model: ZooModel, pattern: str) -> bool:
     return fnmatchcase(model.name, pattern) or fnmatchcase(f"{model.group}/{model.name}", pattern)
 
 
-def _new_task(model: ZooModel, backend: str, selection: Selection, coverage: Coverage) -> Task:
+def _new_task(model: ZooModel, backend: str, selection: Selection, coverage: Coverage) -> SweepTask:
     chosen = selection.backends is None or backend in selection.backends
     wanted = [p for p in offered_precisions(backend) if selection.precisions is None or p in selection.precisions]
     left = [precision for precision in wanted if chosen and _is_left(model, backend, precision, selection, coverage)]
-    return Task(model, backend, tuple(left))
+    return SweepTask(model, backend, tuple(left))
 
 
 def _is_left(model: ZooModel, backend: str, precision: Precision, selection: Selection, coverage: Coverage) -> bool:

@@ -19,6 +19,8 @@ from mar_tools.waiting import wait_until
 from vision_serving.cores import WAIT_POLICY
 
 POLL_S = 0.02
+MEMORY_POLL_S = 0.1  # to look at the memory of a tree of processes takes milliseconds
+GIB = 2**30
 KILL_PATIENCE_S = 10.0  # a killed process that waits for a disk or a driver takes a moment to go
 FIRST_TO_DIE = "1000"  # of the kernel, where memory runs out: better this process than whoever waits for it
 TAIL_BYTES = 4096
@@ -27,27 +29,62 @@ REASON_CHARS = 300
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended. `problem`: empty where its exit status is 0, else why it is not, in a few words."""
+    """How a command ended. `problem`: empty where its exit status is 0, else why it is not, in a few words.
+
+    peak_gib: the most memory that it had, where that was watched.
+    """
 
     problem: str
     seconds: float
+    timed_out: bool = False
+    peak_gib: float = 0.0
 
     @property
     def succeeded(self) -> bool:
         return not self.problem
 
 
-def run_isolated(command: Sequence[str], timeout_s: float, log: Path) -> Finished:
-    """Run a command to its end, or to the timeout; its whole output goes into `log`. Nothing of it runs on.
+class MemoryWatch:
+    """Looks at the memory of a process and its descendants, as compilers; what they share counts for each."""
 
-    The problem of a command that fails is the last line that it wrote.
+    def __init__(self, pid: int, most_gib: float) -> None:
+        self._pid = pid
+        self._most_gib = most_gib
+        self.peak_gib = 0.0
+
+    def is_exceeded(self) -> bool:
+        self.peak_gib = max(self.peak_gib, self._resident_gib())
+        return self.peak_gib > self._most_gib
+
+    def _resident_gib(self) -> float:
+        total = 0
+        with suppress(psutil.Error):
+            leader = psutil.Process(self._pid)
+            for process in (leader, *leader.children(recursive=True)):
+                with suppress(psutil.Error):
+                    total += process.memory_info().rss
+        return total / GIB
+
+
+def run_isolated(command: Sequence[str], timeout_s: float, log: Path, memory_gib: float | None = None) -> Finished:
+    """Run a command to its end, the timeout or the bound on its memory. Nothing of it runs on.
+
+    Its whole output goes into `log`. The problem of a command that fails is the last line that it wrote.
     """
     started = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output, isolated(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process:
-        if not wait_until(lambda: has_ended(process), timeout_s, POLL_S):
-            return Finished(f"gave up after {timeout_s:g} s", time.monotonic() - started)
-    return Finished(describe_end(process.returncode, log), time.monotonic() - started)
+        memory = None if memory_gib is None else MemoryWatch(process.pid, memory_gib)
+
+        def is_over() -> bool:
+            return (memory is not None and memory.is_exceeded()) or has_ended(process)
+
+        in_time = wait_until(is_over, timeout_s, POLL_S if memory is None else MEMORY_POLL_S)
+        problem = "" if in_time else f"gave up after {timeout_s:g} s"
+        if in_time and not has_ended(process):
+            problem = f"stopped at {memory_gib:g} GiB of memory"
+    problem = problem or describe_end(process.returncode, log)
+    return Finished(problem, time.monotonic() - started, not in_time, memory.peak_gib if memory else 0.0)
 
 
 @contextmanager

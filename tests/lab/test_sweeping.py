@@ -2,42 +2,45 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from conftest import MakeRecipe
+from fakes import TINY_CLASSIFIER
 
 from lab import sweep_zoo
 from lab.pages.rendering import render_page
 from lab.sweeping.coverage import (
     PRECISIONS,
     Coverage,
-    Outcome,
     Row,
-    Run,
+    RowOutcome,
+    SweepRun,
     read_coverage,
     write_coverage,
 )
-from lab.sweeping.execution import record_row, sweep, sweep_model
+from lab.sweeping.execution import Limits, describe_trial, record_row, sweep, sweep_model
 from lab.sweeping.plan import (
     NOT_OFFERED,
     Again,
     Selection,
-    Task,
+    SweepTask,
     list_passes,
     make_plan,
     offered_precisions,
 )
-from lab.sweeping.processes import Limits, Step, run_steps
-from lab.sweeping.worker import describe_error
 from lab.sweeping.zoo import ZooModel, list_zoo
+from mar_tools.building.trial_process import describe_problem
+from mar_tools.building.trials import TrialRun, new_trial
+from mar_tools.child_processes import Finished
 from mar_tools.command_line import ROOT
 from mar_tools.exporting.exporters import list_candidates
+from mar_tools.models.recipes import Recipe, read_recipe
 from vision_serving.config import Precision
 from vision_serving.errors import BackendError, ConfigError
 
 SMALL = ZooModel(group="classification", name="squeezenet1_1")
-RUN = Run(id=0, date="2030-01-01", cpu="a CPU", cores=2, timed=False, versions={"torch": "1.0"})
+RUN = SweepRun(id=0, date="2030-01-01", cpu="a CPU", cores=2, timed=False, versions={"torch": "1.0"})
 
 
 def new_row(backend: str = "openvino", precision: Precision = "fp32", **changes: object) -> Row:
@@ -173,55 +176,53 @@ def test_patterns_choose_models_and_groups() -> None:
 
 # Processes.
 
-WORKER = """
-import os, sys, time
-from pathlib import Path
-for step in sys.argv[2:]:
-    if step == {bad!r}:
-        {fault}
-    path = Path(sys.argv[1]) / (step + ".json")
-    path.with_suffix(".tmp").write_text('{{"status": "verified", "snr_db": 50}}')
-    path.with_suffix(".tmp").rename(path)
-"""
+
+class FaultyModel(ZooModel):
+    """The tiny classifier with a line that runs only where it is traced, as for openvino and torchscript."""
+
+    path: Path
+
+    def recipe(self) -> Recipe:
+        return read_recipe(self.path)
 
 
-def steps_of(tmp_path: Path, bad: str, fault: str, limits: Limits) -> list[Step]:
-    code = WORKER.format(bad=bad, fault=fault)
-
-    def command(left: Sequence[str]) -> list[str]:
-        return [sys.executable, "-c", code, str(tmp_path), *left]
-
-    return list(run_steps(command, PRECISIONS, tmp_path, limits, lambda name: None))
+def faulty_model(path: Path, fault: str) -> FaultyModel:
+    traced = f"import os, time, torch\n        if torch.jit.is_tracing():\n            {fault}\n        "
+    (path.parent / "tiny.py").write_text(TINY_CLASSIFIER.replace("return self.head", f"{traced}return self.head"))
+    return FaultyModel(group="classification", name="tiny_classification", path=path)
 
 
 @pytest.mark.parametrize(
     ("fault", "limits", "status", "reason"),
     [
         ("os.abort()", Limits(), "crashed", "signal SIGABRT"),
-        ("raise ValueError('no such kernel')", Limits(), "crashed", "failed: ValueError: no such kernel"),
-        ("sys.exit(0)", Limits(), "crashed", "ended without an outcome"),
-        ("time.sleep(60)", Limits(timeout_s=1.5), "timed out", "stopped after 1.5 s"),
+        ("os._exit(0)", Limits(), "crashed", "failed: ended without a result"),
+        ("raise ValueError('no such kernel')", Limits(), "failed", "ValueError: no such kernel"),
+        ("time.sleep(300)", Limits(timeout_s=60), "timed out", "gave up after 60 s"),
         (
-            "x = bytearray(300 * 2**20); time.sleep(60)",
-            Limits(memory_gib=0.2),
+            "x = bytearray(3 * 2**30); time.sleep(300)",
+            Limits(memory_gib=2.5),
             "crashed",
-            "stopped at 0.2 GiB of memory",
+            "stopped at 2.5 GiB of memory",
         ),
     ],
-    ids=["signal", "exception", "silent end", "hang", "memory"],
+    ids=["signal", "silent end", "exception", "hang", "memory"],
 )
-def test_a_process_that_fails_loses_the_precision_at_hand_and_no_other(
-    tmp_path: Path, fault: str, limits: Limits, status: str, reason: str
+def test_a_process_that_fails_loses_its_own_row_and_no_other(
+    tiny_recipe: MakeRecipe, tmp_path: Path, fault: str, limits: Limits, status: str, reason: str
 ) -> None:
-    steps = steps_of(tmp_path, "bf16", fault, limits)
-    assert [step.name for step in steps] == ["fp32", "bf16", "int8"]
-    assert [step.outcome.status for step in steps] == ["verified", status, "verified"]
-    assert steps[1].outcome.reason == reason
+    model = faulty_model(tiny_recipe(), fault)
+    tasks = [SweepTask(model, "torchscript", ("fp32",)), SweepTask(model, "eager", ("fp32",))]
+    rows = {row.backend: row for row in sweep_model(tasks, tmp_path, limits, Heard())}
+    assert (rows["torchscript"].status, rows["torchscript"].reason) == (status, reason)
+    assert rows["eager"].status == "verified"
+    assert rows["eager"].ms
+    assert [folder.name for folder in (tmp_path / model.name).glob("*/")] == ["eager-fp32"]
 
 
 def test_a_missing_reference_is_the_reason_of_every_row(tmp_path: Path) -> None:
     broken = ZooModel(group="timm", name="no_such_model")
-    tasks = [Task(broken, "openvino", ("fp32", "int8"))]
+    tasks = [SweepTask(broken, "openvino", ("fp32", "int8"))]
     rows = list(sweep_model(tasks, tmp_path, Limits(), Heard()))
     assert [(row.backend, row.precision, row.status) for row in rows] == [
         ("openvino", "fp32", "not supported"),
@@ -238,19 +239,21 @@ def caused(error: Exception, cause: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (BackendError("no such\n  scheme"), Outcome(status="not supported", reason="no such scheme")),
-        (caused(BackendError("cannot"), KeyError("x")), Outcome(status="failed", reason="cannot")),
-        (ValueError("\nfirst\nsecond"), Outcome(status="failed", reason="ValueError: first")),
+        (BackendError("no such\n  scheme"), RowOutcome(status="not supported", reason="no such scheme")),
+        (caused(BackendError("cannot"), KeyError("x")), RowOutcome(status="failed", reason="cannot")),
+        (ValueError("\nfirst\nsecond"), RowOutcome(status="failed", reason="ValueError: first")),
         (
             caused(RuntimeError("step 1"), KeyError("x")),
-            Outcome(status="failed", reason="RuntimeError, KeyError: 'x'"),
+            RowOutcome(status="failed", reason="RuntimeError, KeyError: 'x'"),
         ),
-        (ValueError("y" * 500), Outcome(status="failed", reason="ValueError: " + "y" * 227 + "…")),
+        (ValueError("y" * 500), RowOutcome(status="failed", reason="ValueError: " + "y" * 227 + "…")),
     ],
     ids=["ours", "ours with a cause", "foreign", "with a cause", "long"],
 )
-def test_an_error_becomes_a_short_reason(error: Exception, outcome: Outcome) -> None:
-    assert describe_error(error) == outcome
+def test_an_error_becomes_a_short_reason(error: Exception, outcome: RowOutcome) -> None:
+    trial = new_trial(SMALL.recipe(), Path(), ("openvino", "fp32"), "cpu")
+    run = TrialRun(Finished("", 1.0), describe_problem(error))
+    assert describe_trial(trial, run) == outcome
 
 
 # What is kept.
@@ -294,8 +297,8 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("sweep") / "compatibility.json"
-    task = Task(SMALL, "openvino", ("fp32",))
-    sweep([[Task(SMALL, "eager", ("fp32",)), task]], output, RUN, Limits(), Heard())
+    task = SweepTask(SMALL, "openvino", ("fp32",))
+    sweep([[SweepTask(SMALL, "eager", ("fp32",)), task]], output, RUN, Limits(), Heard())
     return output
 
 

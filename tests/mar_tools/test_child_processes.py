@@ -109,3 +109,21 @@ def test_the_last_line_that_says_something_is_the_reason(tmp_path: Path) -> None
 @pytest.mark.parametrize(("said", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
 def test_threads_that_wait_sleep_unless_the_user_says_otherwise(said: dict[str, str], expected: str) -> None:
     assert isolated_environment(said, "/tmp")["OMP_WAIT_POLICY"] == expected
+
+
+def test_what_takes_too_much_memory_is_stopped_with_what_it_started(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    eats = "x = bytearray(300 * 2**20); time.sleep(60)"
+    finished = run_isolated(python(FAMILY.format(pids=str(pids), end=eats)), 20, tmp_path / "log", memory_gib=0.2)
+    assert finished.problem == "stopped at 0.2 GiB of memory"
+    assert not finished.timed_out
+    assert finished.peak_gib > 0.2
+    assert running(read_pids(pids)) == []
+
+
+def test_the_most_memory_of_a_command_and_its_children_is_told(tmp_path: Path) -> None:
+    child = "x = bytearray(200 * 2**20); import time; time.sleep(1)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    finished = run_isolated(python(code), 20, tmp_path / "log", memory_gib=2)
+    assert finished.succeeded
+    assert 0.2 < finished.peak_gib < 2

@@ -9,17 +9,15 @@ from mar_tools.building.candidates import Candidate, mark_fastest, record_candid
 from mar_tools.building.timing import TIMED_IMAGES, Timing, TimingPlan, time_exports
 from mar_tools.building.trials import MB, NOT_POSSIBLE, new_trial, run_trial
 from mar_tools.exporting.export_folders import export_folder
-from mar_tools.exporting.exporters import find_candidates, onnx_precisions
+from mar_tools.exporting.exporters import BackendAndPrecision, find_candidates, onnx_precisions
 from mar_tools.images import choose_images
 from mar_tools.machine import memory_bytes
 from mar_tools.models.recipes import Recipe
 from mar_tools.terminal import AnnounceStep
-from vision_serving.config import DeviceType, Precision
+from vision_serving.config import DeviceType
 from vision_serving.errors import ConfigError
 
-Pair = tuple[str, Precision]
-
-EAGER_FP32: Pair = ("eager", "fp32")
+EAGER_FP32: BackendAndPrecision = ("eager", "fp32")
 REFERENCE_TIMEOUT_S = 3600.0  # weights may have to be downloaded first
 
 
@@ -77,7 +75,7 @@ def build_candidates(recipe: Recipe, exports: Path, options: BuildOptions, annou
     progress = Progress(announce, len({"cpu", options.device_type}) + len(others) + turns)
     eager = build_reference(recipe, exports, options, progress)
     rows = [eager, *try_candidates(recipe, others, exports, options, progress)]
-    rows = mark_fastest(judge(time_rows(rows, recipe, exports, options, progress), EAGER_FP32 in pairs))
+    rows = mark_fastest(place_reference(time_rows(rows, recipe, exports, options, progress), EAGER_FP32 in pairs))
     write_candidates(rows, exports / recipe.name / "candidates.json")
     for chosen in (row for row in rows if row.verdict == "chosen"):
         record_candidates(rows, folder_of(chosen, recipe, exports))
@@ -106,7 +104,7 @@ def build_reference(recipe: Recipe, exports: Path, options: BuildOptions, progre
 
 
 def try_candidates(
-    recipe: Recipe, pairs: Sequence[Pair], exports: Path, options: BuildOptions, progress: Progress
+    recipe: Recipe, pairs: Sequence[BackendAndPrecision], exports: Path, options: BuildOptions, progress: Progress
 ) -> list[Candidate]:
     """Try them in order, until the budget is used up; the first one always."""
     rows: list[Candidate] = []
@@ -155,7 +153,7 @@ def with_timing(row: Candidate, timing: Timing) -> Candidate:
     return replace(row, load_s=timing.load_s, images_per_s=timing.images_per_s(), speedup=timing.speedup)
 
 
-def judge(rows: Sequence[Candidate], eager_may_be_chosen: bool) -> list[Candidate]:
+def place_reference(rows: Sequence[Candidate], eager_may_be_chosen: bool) -> list[Candidate]:
     """Judge the rows. rows[0]: eager fp32, which is no candidate where the recipe asks for something else."""
     eager, *others = rows
     if eager.verdict == "verified" and not eager_may_be_chosen:

@@ -11,7 +11,7 @@ from mar_tools.verification.gate import read_report
 from vision_serving.config import DeviceType, Precision
 
 # reference: eager fp32, timed to compare with, where the recipe leaves it no chance to be chosen.
-Verdict = Literal["chosen", "verified", "rejected", "failed", "not tried", "reference"]
+CandidateVerdict = Literal["chosen", "verified", "rejected", "failed", "not tried", "reference"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Candidate:
     backend: str
     precision: Precision
     device: DeviceType
-    verdict: Verdict
+    verdict: CandidateVerdict
     reason: str = ""
     build_s: float | None = None
     size_mb: float | None = None

@@ -2,13 +2,15 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-import orjson
-
-from mar_tools.building.candidates import Candidate, Verdict
-from mar_tools.child_processes import python_command, run_isolated
+from mar_tools.building.candidates import Candidate, CandidateVerdict
+from mar_tools.child_processes import Finished, python_command, run_isolated
 from mar_tools.exporting.export_folders import artifact_files, export_folder
+from mar_tools.exporting.exporters import BackendAndPrecision
 from mar_tools.models.recipes import Recipe
 from mar_tools.verification.gate import read_report
 from vision_serving.config import DeviceType, Precision, read_handler_config
@@ -16,11 +18,14 @@ from vision_serving.validation import StrictModel
 
 TRIAL = "trial.json"
 RESULT = "result.json"
+PROCESS = "mar_tools.building.trial_process"
 NOT_POSSIBLE = "not possible"  # begins the reason of a candidate whose process could say what was wrong
 MB = 1e6
 
+Problem = Literal["missing package", "refused", "unforeseen"]
 
-class Trial(StrictModel):
+
+class CandidateTrial(StrictModel):
     """What the process is told. The recipe itself travels, not its file: it may be edited while a build runs.
 
     is_reference: the checkpoint is loaded from where the recipe says, else from the reference's export.
@@ -40,15 +45,28 @@ class Trial(StrictModel):
 
 
 class TrialResult(StrictModel):
-    """What the process tells when it did not crash. `problem`: empty where there is a report to read."""
+    """What the process tells when it did not crash. problem: None where there is a report to read.
 
-    problem: str
-    is_missing_package: bool = False
+    refused: an exporter or backend said why it cannot. unforeseen: a library raised something.
+    figures: what a process that measures more has measured.
+    """
+
+    problem: Problem | None = None
+    reason: str = ""
+    figures: Mapping[str, float | None] = {}
 
 
-def new_trial(recipe: Recipe, exports: Path, pair: tuple[str, Precision], device_type: DeviceType) -> Trial:
+@dataclass(frozen=True)
+class TrialRun:
+    """How the process ended, and what it told; None where it did not come to that."""
+
+    finished: Finished
+    result: TrialResult | None
+
+
+def new_trial(recipe: Recipe, exports: Path, pair: BackendAndPrecision, device_type: DeviceType) -> CandidateTrial:
     backend, precision = pair
-    return Trial(
+    return CandidateTrial(
         recipe=recipe,
         recipe_folder=recipe.folder.absolute(),
         exports=exports.absolute(),
@@ -58,21 +76,36 @@ def new_trial(recipe: Recipe, exports: Path, pair: tuple[str, Precision], device
     )
 
 
-def run_trial(trial: Trial, timeout_s: float) -> Candidate:
+def run_trial(trial: CandidateTrial, timeout_s: float) -> Candidate:
     """Return the row of a candidate: verified, rejected or failed. The process's output is in `<export>.log`."""
+    run = run_process(trial, timeout_s)
+    seconds = round(run.finished.seconds, 1)
+    if run.result is not None and run.result.problem is None:
+        return read_row(trial, seconds)
+    verdict: CandidateVerdict = "failed"
+    if run.result is None:
+        reason = run.finished.problem
+    elif run.result.problem == "missing package":
+        verdict, reason = "not tried", run.result.reason
+    else:
+        reason = f"{NOT_POSSIBLE}: {run.result.reason}"
+    return Candidate(trial.backend, trial.precision, trial.device_type, verdict, reason, seconds)
+
+
+def run_process(
+    trial: CandidateTrial, timeout_s: float, memory_gib: float | None = None, module: str = PROCESS
+) -> TrialRun:
+    """Export and verify in a process of its own. module: what runs there, see `trial_process.answer_trial`."""
     with tempfile.TemporaryDirectory(prefix="trial-") as exchange:
         (Path(exchange) / TRIAL).write_text(trial.model_dump_json(by_alias=True), encoding="utf-8")
-        command = python_command("mar_tools.building.trial_process", exchange)
         try:
-            finished = run_isolated(command, timeout_s, log_of(trial.folder))
+            finished = run_isolated(python_command(module, exchange), timeout_s, log_of(trial.folder), memory_gib)
         finally:
             remove_unfinished(trial.folder)
-        result = TrialResult(problem=finished.problem) if finished.problem else _read_result(Path(exchange) / RESULT)
-    seconds = round(finished.seconds, 1)
-    if result.problem:
-        verdict: Verdict = "not tried" if result.is_missing_package else "failed"
-        return Candidate(trial.backend, trial.precision, trial.device_type, verdict, result.problem, seconds)
-    return read_row(trial, seconds)
+        result = Path(exchange) / RESULT
+        if finished.succeeded and result.is_file():
+            return TrialRun(finished, TrialResult.model_validate_json(result.read_bytes()))
+    return TrialRun(replace(finished, problem=finished.problem or "failed: ended without a result"), None)
 
 
 def log_of(folder: Path) -> Path:
@@ -85,7 +118,7 @@ def remove_unfinished(folder: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def read_row(trial: Trial, build_s: float) -> Candidate:
+def read_row(trial: CandidateTrial, build_s: float) -> Candidate:
     """Return what the export folder says."""
     report = read_report(trial.folder)
     config = read_handler_config(trial.folder / "model-config.yaml")
@@ -102,7 +135,3 @@ def read_row(trial: Trial, build_s: float) -> Candidate:
         accuracy=report["accuracy"] and report["accuracy"]["candidate"],
         quantization=report["quantization"],
     )
-
-
-def _read_result(path: Path) -> TrialResult:
-    return TrialResult.model_validate(orjson.loads(path.read_bytes()))

@@ -173,6 +173,12 @@ class Recipe(StrictModel):
     def folder(self) -> Path:
         return self._folder
 
+    def located_in(self, folder: Path) -> "Recipe":
+        """Return a copy whose relative paths start at `folder`."""
+        located = self.model_copy()
+        located._folder = folder
+        return located
+
     def path(self, relative: str | Path) -> Path:
         """Return a path of the recipe, from where we stand."""
         return self.folder / relative
@@ -190,6 +196,4 @@ def read_recipe(path: Path, **overrides: str | None) -> Recipe:
     values.update({key: value for key, value in overrides.items() if value is not None})
     if isinstance(values.get("version"), (int, float)):
         values["version"] = str(values["version"])  # version: 1.0 without quotes is a number in YAML
-    recipe = parse_config(Recipe, values, str(path))
-    recipe._folder = path.parent
-    return recipe
+    return parse_config(Recipe, values, str(path)).located_in(path.parent)

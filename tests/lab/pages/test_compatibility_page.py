@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from lab.pages.rendering import render_page
-from lab.sweeping.coverage import Coverage, Row, Run, write_coverage
+from lab.sweeping.coverage import Coverage, Row, SweepRun, write_coverage
 from lab.sweeping.plan import list_passes
 from vision_serving.config import Precision
 
-RUN = Run(id=0, date="2030-01-01", cpu="a CPU", cores=2, timed=False, versions={"torch": "1.0"})
+RUN = SweepRun(id=0, date="2030-01-01", cpu="a CPU", cores=2, timed=False, versions={"torch": "1.0"})
 
 
 def new_row(backend: str = "openvino", precision: Precision = "fp32", **changes: object) -> Row:

@@ -23,6 +23,8 @@ from vision_serving.config import DeviceType, Precision
 from vision_serving.errors import BackendError
 from vision_serving.source_constants import read_constant
 
+BackendAndPrecision = tuple[str, Precision]
+
 EXPORTERS = {
     "eager": "mar_tools.exporting.exporters.eager",
     "torchscript": "mar_tools.exporting.exporters.torchscript",
@@ -35,9 +37,9 @@ EXPORTERS = {
 }
 
 
-def list_candidates(device_type: DeviceType) -> list[tuple[str, Precision]]:
+def list_candidates(device_type: DeviceType) -> list[BackendAndPrecision]:
     """Return every (backend, precision) pair for a device, the most promising first."""
-    ranks: dict[tuple[str, Precision], int] = {
+    ranks: dict[BackendAndPrecision, int] = {
         (backend, precision): rank
         for backend in EXPORTERS
         for precision, rank in read_statement(backend, "PRECISIONS").get(device_type, {}).items()
@@ -66,7 +68,7 @@ def load_exporter(backend: str, precision: str, device_type: DeviceType = "cpu")
         raise missing_package(backend, error) from error
 
 
-def find_candidates(backend: str, precision: str, device_type: DeviceType) -> list[tuple[str, Precision]]:
+def find_candidates(backend: str, precision: str, device_type: DeviceType) -> list[BackendAndPrecision]:
     """Return the (backend, precision) pairs that a recipe's choice, with `auto`, leaves.
 
     Raises BackendError when none is left.
