@@ -62,7 +62,7 @@ def write_recipe(folder: Path, document: Mapping[str, Any]) -> Recipe:
     return read_recipe(path)
 
 
-def open_archive(recipe: Recipe) -> tuple[nn.Module, VisionHandler]:
+def open_own_archive(recipe: Recipe) -> tuple[nn.Module, VisionHandler]:
     """Return the recipe's network, and the handler of its eager archive: loaded from files, as a worker does."""
     checkpoint = load_checkpoint(recipe)
     return checkpoint.network, load_handler(
@@ -74,7 +74,7 @@ def open_reader(folder: Path, preprocessing: PreprocessingConfig) -> tuple[nn.Mo
     """Open READER behind the preprocessing of another model."""
     model = {"source": "torchvision", "name": READER, "weights": "random"}
     stated = preprocessing.model_dump(mode="json", exclude_none=True)
-    return open_archive(write_recipe(folder, {"task": "classification", "model": model, "preprocessing": stated}))
+    return open_own_archive(write_recipe(folder, {"task": "classification", "model": model, "preprocessing": stated}))
 
 
 def classify(network: nn.Module, prepare: Prepare) -> LibraryAnswer:

@@ -11,7 +11,14 @@ import torch
 import transformers
 from torch import Tensor
 
-from lab.fidelity.compared_models import SCORE_THRESHOLD, ComparedModel, ModelCase, classify, open_archive, write_recipe
+from lab.fidelity.compared_models import (
+    SCORE_THRESHOLD,
+    ComparedModel,
+    ModelCase,
+    classify,
+    open_own_archive,
+    write_recipe,
+)
 from mar_tools.models.random_weights import settle_batch_norm
 from mar_tools.models.sources.huggingface import output_of
 from mar_tools.models.sources.image_processors import preprocessing_of
@@ -176,7 +183,7 @@ def open_kind(folder: Path, kind: ProcessorCase) -> ComparedModel:
         save_detector(folder / "model", config, processor)
         document["model"]["weights"] = "pretrained"
         document["options"] = {"score_threshold": SCORE_THRESHOLD}
-    network, handler = open_archive(write_recipe(folder, document))
+    network, handler = open_own_archive(write_recipe(folder, document))
     prepare = partial(prepare_with, processor)
     answer = classify(network, prepare) if kind.task == "classification" else partial(detect, network, processor)
     return ComparedModel(handler.config.preprocessing, handler, prepare, answer)

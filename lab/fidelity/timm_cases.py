@@ -13,7 +13,7 @@ from lab.fidelity.compared_models import (
     ComparedModel,
     ModelCase,
     classify,
-    open_archive,
+    open_own_archive,
     open_reader,
     write_recipe,
 )
@@ -58,7 +58,7 @@ BASE = "resnet10t.c3_in1k"
 def open_model(folder: Path, name: str, arguments: Mapping[str, Any]) -> ComparedModel:
     """Return a model that answers itself."""
     model = {"source": "timm", "name": name.partition(",")[0], "weights": "random", "arguments": dict(arguments)}
-    network, handler = open_archive(write_recipe(folder, {"task": "classification", "model": model}))
+    network, handler = open_own_archive(write_recipe(folder, {"task": "classification", "model": model}))
     size = arguments.get("img_size")
     changes = {} if size is None else {"input_size": (3, size, size)}
     config = timm.data.resolve_model_data_config(network, args=changes)

@@ -15,7 +15,7 @@ from lab.fidelity.compared_models import (
     ComparedModel,
     ModelCase,
     classify,
-    open_archive,
+    open_own_archive,
     open_reader,
     write_recipe,
 )
@@ -62,7 +62,7 @@ def open_classifier(folder: Path, name: str, weights: str) -> ComparedModel:
     if name in QUICK:
         stated = preprocessing.model_dump(mode="json", exclude_none=True)
         random = {"task": "classification", "model": {**model, "weights": "random"}, "preprocessing": stated}
-        network, handler = open_archive(write_recipe(folder, random))
+        network, handler = open_own_archive(write_recipe(folder, random))
     else:
         network, handler = open_reader(folder, preprocessing)
     return ComparedModel(preprocessing, handler, prepare, classify(network, prepare))
@@ -71,7 +71,7 @@ def open_classifier(folder: Path, name: str, weights: str) -> ComparedModel:
 def open_detector(folder: Path, name: str) -> ComparedModel:
     model = {"source": "torchvision", "name": name, "weights": "random"}
     options = {"score_threshold": SCORE_THRESHOLD}
-    network, handler = open_archive(write_recipe(folder, {"task": "detection", "model": model, "options": options}))
+    network, handler = open_own_archive(write_recipe(folder, {"task": "detection", "model": model, "options": options}))
     owner: Any = getattr(network, "roi_heads", network)
     owner.score_thresh = SCORE_THRESHOLD
     return ComparedModel(handler.config.preprocessing, handler, partial(prepare_for, network), partial(detect, network))

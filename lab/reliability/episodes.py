@@ -40,7 +40,7 @@ class Episode:
 
 
 @dataclass(frozen=True)
-class Row:
+class FaultRow:
     """run: one repetition. settings: of config.properties, where it needs a server with others."""
 
     name: str
@@ -51,7 +51,7 @@ class Row:
 
 
 def observe_row(
-    row: Row, world: World, repetitions: int, seed: int, command: str, announce: Callable[[str], None]
+    row: FaultRow, world: World, repetitions: int, seed: int, command: str, announce: Callable[[str], None]
 ) -> Finding:
     """Repeat it, each time from a healthy server. Raises ServerError where none can be had."""
     figures: dict[str, list[float]] = {}

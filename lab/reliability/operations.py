@@ -4,7 +4,7 @@ import random
 import time
 from pathlib import Path
 
-from lab.reliability.episodes import Episode, Row, describe_failures
+from lab.reliability.episodes import Episode, FaultRow, describe_failures
 from lab.testbed.archives import BESIDE, BROKEN, REASON, SERVED
 from lab.testbed.traffic import Exchange, Traffic
 from lab.testbed.world import BATCH_DELAY_MS, BATCH_SIZE, WORKERS, World, good_asks
@@ -165,21 +165,21 @@ def count_older(folder: Path, moment: float) -> int:
 AS_BEFORE = "no request fails"
 
 ROWS = (
-    Row(
+    FaultRow(
         "B6",
         "an archive that cannot load beside one that can",
         f"the start and, within {TOLD_S:g} s, readiness name it with the reason; the other one answers all",
         start_beside_broken,
     ),
-    Row(
+    FaultRow(
         "B10",
         "drain and stop",
         "no request that was sent before fails, later ones are refused at most (503, or no connection); it ends "
         f"within {DRAIN_S + STOP_S:g} s though clients go on asking; no process, port or folder is left",
         drain_and_stop,
     ),
-    Row("B11", "register, scale and unregister", AS_BEFORE, manage_models),
-    Row(
+    FaultRow("B11", "register, scale and unregister", AS_BEFORE, manage_models),
+    FaultRow(
         "B12",
         "`kill -9` of the frontend, and a new start",
         f"its workers gone in {WORKERS_GONE_S:g} s, ready {READY_S:g} s after the start, nothing left of before",

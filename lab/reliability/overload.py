@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from lab.reliability.episodes import Episode, Row, describe_failures
+from lab.reliability.episodes import Episode, FaultRow, describe_failures
 from lab.testbed import faulty_classification as faults
 from lab.testbed.archives import SERVED
 from lab.testbed.raw_http import RawAnswer, abandon, cut_places, request_head, send_raw, send_slowly
@@ -161,20 +161,20 @@ def chunks(count: int) -> Iterator[bytes]:
 
 
 ROWS = (
-    Row(
+    FaultRow(
         "B7",
         f"a burst of {BURST} requests that take 200 ms each, for a queue of {QUEUE}",
         f"what fits ({QUEUE} and what the workers take) is 200, the rest 503 within {AT_ONCE_S:g} s; none hangs",
         burst,
         {"job_queue_size": str(QUEUE)},
     ),
-    Row(
+    FaultRow(
         "B8",
         f"{CLIENTS} clients disconnect, half of them while they send",
         "no worker is replaced, no other request fails, the next 100 are right",
         disconnect,
     ),
-    Row(
+    FaultRow(
         "B9",
         f"bodies at, above and far above the limit, endless, shorter and longer than they say; {CLIENTS} slow senders",
         f"200, 413, or closed; at most {MOST_EXTRA_MB:g} MB more memory; 99.9 % of the good traffic right",

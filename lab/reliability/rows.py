@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab.hostile import rows as hostile_rows
 from lab.reliability import archive_rows, operations, overload, worker_faults
-from lab.reliability.episodes import Row, observe_row
+from lab.reliability.episodes import FaultRow, observe_row
 from lab.testbed.archives import build_archives
 from lab.testbed.findings import Finding
 from lab.testbed.world import open_world
@@ -51,7 +51,7 @@ def run_rows(
 
 
 def observe_faults(
-    rows: Sequence[Row], repetitions: int, seed: int, announce: Callable[[str], None], rate: float | None
+    rows: Sequence[FaultRow], repetitions: int, seed: int, announce: Callable[[str], None], rate: float | None
 ) -> Iterator[Finding]:
     if not rows:
         return
@@ -67,5 +67,5 @@ def observe_faults(
                     yield observe_row(row, world, repetitions, seed, command, announce)
 
 
-def _settings_of(row: Row) -> tuple[tuple[str, str], ...]:
+def _settings_of(row: FaultRow) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(row.settings.items()))

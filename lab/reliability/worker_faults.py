@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from lab.reliability.episodes import Episode, Row, describe_failures
+from lab.reliability.episodes import Episode, FaultRow, describe_failures
 from lab.testbed import faulty_classification as faults
 from lab.testbed.archives import RESPONSE_TIMEOUT_S
 from lab.testbed.traffic import Exchange, Traffic
@@ -133,36 +133,36 @@ AS_KILLED = (
 AS_STOPPED = "at most 4 requests fail, at responseTimeout (5 s) at the latest; replaced within 20 s"
 
 ROWS = (
-    Row(
+    FaultRow(
         "B1", "`kill -9` of one of two workers (simulated OOM)", AS_KILLED, strike_by_signal(signal.SIGKILL, 1, KILLED)
     ),
-    Row(
+    FaultRow(
         "B2",
         "`kill -9` of both workers (simulated OOM)",
         "no wrong answer; ready again within 25 s",
         strike_by_signal(signal.SIGKILL, 2, BOTH_KILLED),
     ),
-    Row("B3", "`kill -STOP` of one worker", AS_STOPPED, strike_by_signal(signal.SIGSTOP, 1, HUNG)),
-    Row(
+    FaultRow("B3", "`kill -STOP` of one worker", AS_STOPPED, strike_by_signal(signal.SIGSTOP, 1, HUNG)),
+    FaultRow(
         "B4-deadlock",
         "the handler waits for a lock for ever",
         f"{AS_STOPPED}; its stack is in the log",
         partial(hang_in_the_handler, faults.wait_for_a_lock_that_is_held),
     ),
-    Row(
+    FaultRow(
         "B4-loop",
         "the handler loops in C, and holds the interpreter's lock",
         f"{AS_STOPPED}; its stack is in the log",
         partial(hang_in_the_handler, faults.loop_in_c_forever),
     ),
-    Row("B4-exit", "`os._exit` in the handler", AS_KILLED, partial(end_in_the_handler, faults.end_at_once)),
-    Row(
+    FaultRow("B4-exit", "`os._exit` in the handler", AS_KILLED, partial(end_in_the_handler, faults.end_at_once)),
+    FaultRow(
         "B4-segfault",
         "a segmentation fault in the handler",
         AS_KILLED,
         partial(end_in_the_handler, faults.read_address_zero),
     ),
-    Row(
+    FaultRow(
         "B5",
         "8 GB are allocated in the handler",
         "that request alone fails, with 507; no worker is replaced",
