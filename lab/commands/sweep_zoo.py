@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lab.pages.rendering import write_page
-from lab.sweeping.coverage import Coverage, Row, read_coverage
+from lab.sweeping.coverage import Coverage, CoverageRow, read_coverage
 from lab.sweeping.execution import Limits, describe_sweep, sweep
 from lab.sweeping.plan import Selection, SweepTask, make_plan
 from lab.sweeping.zoo import list_zoo
@@ -71,7 +71,7 @@ class SweepProgress:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(self.counts.items()))
         self.bar.update(self.task, description=f"{model} {backend} {precision} ({counts or 'the first row'})")
 
-    def ends(self, row: Row) -> None:
+    def ends(self, row: CoverageRow) -> None:
         self.counts[row.status] += 1
         self.bar.advance(self.task)
         if not self.console.is_terminal or row.status != "verified":
@@ -79,7 +79,7 @@ class SweepProgress:
             self.console.print(f"[{number}] {describe_row(row)}", markup=False, highlight=False, soft_wrap=True)
 
 
-def describe_row(row: Row) -> str:
+def describe_row(row: CoverageRow) -> str:
     boxes = None if row.matched_boxes is None else 100 * row.matched_boxes
     figures = {"dB": row.snr_db, "% boxes": boxes, "ms": row.ms, "s": row.seconds, "GiB": row.peak_gib}
     measured = ", ".join(f"{value:.4g} {unit}" for unit, value in figures.items() if value is not None)

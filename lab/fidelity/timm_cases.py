@@ -17,7 +17,7 @@ from lab.fidelity.compared_models import (
     open_reader,
     write_recipe,
 )
-from mar_tools.models.sources.timm import preprocessing_of
+from mar_tools.models.sources.timm import preprocessing_of_data_config
 
 # With the arguments of those that are not built as they are published. They answer themselves.
 QUICK: dict[str, Mapping[str, Any]] = {
@@ -70,7 +70,7 @@ def open_configuration(folder: Path, name: str, changes: Mapping[str, Any]) -> C
     """Return a published data configuration, changed."""
     published = timm.models.get_pretrained_cfg(name).to_dict()
     config = timm.data.resolve_data_config(args=dict(changes), pretrained_cfg=published)
-    preprocessing = preprocessing_of(config)
+    preprocessing = preprocessing_of_data_config(config)
     prepare = timm.data.create_transform(**config, is_training=False)
     network, handler = open_reader(folder, preprocessing)
     return ComparedModel(preprocessing, handler, prepare, classify(network, prepare))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.pages.formatting import round_down_percent
-from lab.sweeping.coverage import PRECISIONS, Coverage, Row, read_coverage
+from lab.sweeping.coverage import PRECISIONS, Coverage, CoverageRow, read_coverage
 from lab.sweeping.plan import list_passes, offered_precisions, why_not_offered
 from lab.sweeping.zoo import CALIBRATION_IMAGES, GROUPS, TIMM_MODELS, VERIFICATION_IMAGES, Group
 from mar_tools.exporting.export_folders import REFERENCE
@@ -84,7 +84,7 @@ def make_table(group: Group, coverage: Coverage, notes: dict[str, int]) -> list[
     return lines
 
 
-def make_cell(row: Row, notes: dict[str, int]) -> str:
+def make_cell(row: CoverageRow, notes: dict[str, int]) -> str:
     measured = [] if row.snr_db is None else [f"{row.snr_db:.0f} dB"]
     if row.matched_boxes is not None:
         measured.append(round_down_percent(row.matched_boxes))
@@ -103,7 +103,7 @@ def _list_backends(coverage: Coverage) -> list[str]:
     return [backend for backends in list_passes() for backend in backends if backend in swept]
 
 
-def _share(group: Group, column: BackendPrecision, rows: Sequence[Row]) -> str:
+def _share(group: Group, column: BackendPrecision, rows: Sequence[CoverageRow]) -> str:
     tried = [row for row in rows if (row.group, row.backend, row.precision) == (group, *column)]
     verified = sum(row.status == "verified" for row in tried)
     return f"{verified} of {len(tried)} ({round_down_percent(verified / len(tried))})" if tried else "not tried"

@@ -43,7 +43,7 @@ class RowOutcome(StrictModel):
     float_layers: int | None = None
 
 
-class Row(RowOutcome):
+class CoverageRow(RowOutcome):
     """seconds: what it took in all. peak_gib: the most memory that its process had. run: the `id` of its SweepRun."""
 
     group: Group
@@ -72,16 +72,16 @@ class SweepRun(StrictModel):
 
 class Coverage(StrictModel):
     runs: tuple[SweepRun, ...] = ()
-    rows: tuple[Row, ...] = Field(default=())
+    rows: tuple[CoverageRow, ...] = Field(default=())
 
-    def find(self, model: ZooModel, backend: str, precision: Precision) -> Row | None:
+    def find(self, model: ZooModel, backend: str, precision: Precision) -> CoverageRow | None:
         return self.by_key.get((model.group, model.name, backend, precision))
 
     @property
-    def by_key(self) -> dict[RowKey, Row]:
+    def by_key(self) -> dict[RowKey, CoverageRow]:
         return {row.key: row for row in self.rows}
 
-    def with_row(self, row: Row, run: SweepRun) -> "Coverage":
+    def with_row(self, row: CoverageRow, run: SweepRun) -> "Coverage":
         """Return it with the row for an older one.
 
         A run of the same content is used again, runs without rows are left out.
@@ -140,5 +140,5 @@ def _one_a_line(entries: list[dict[str, object]]) -> str:
     )
 
 
-def _position(row: Row) -> tuple[int, str, str, int]:
+def _position(row: CoverageRow) -> tuple[int, str, str, int]:
     return list(GROUPS).index(row.group), row.model, row.backend, PRECISIONS.index(row.precision)

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Protocol
 
-from lab.sweeping.coverage import Row, RowOutcome, SweepRun, lock_folder, read_coverage, write_coverage
+from lab.sweeping.coverage import CoverageRow, RowOutcome, SweepRun, lock_folder, read_coverage, write_coverage
 from lab.sweeping.plan import SweepTask
 from lab.sweeping.zoo import ZooModel
 from mar_tools.building.trials import CandidateTrial, TrialRun, new_trial, run_process
@@ -37,7 +37,7 @@ class Listener(Protocol):
     """Hears of every row when it begins, the reference's too, and when it is there."""
 
     def begins(self, model: str, backend: str, precision: str) -> None: ...
-    def ends(self, row: Row) -> None: ...
+    def ends(self, row: CoverageRow) -> None: ...
 
 
 def describe_sweep(timed: bool) -> SweepRun:
@@ -57,14 +57,14 @@ def sweep(plan: Sequence[Sequence[SweepTask]], output: Path, run: SweepRun, limi
                 listener.ends(row)
 
 
-def record_row(row: Row, output: Path, run: SweepRun) -> None:
+def record_row(row: CoverageRow, output: Path, run: SweepRun) -> None:
     with lock_folder(output.parent):
         write_coverage(read_coverage(output).with_row(row, run), output)
 
 
 def sweep_model(
     tasks: Sequence[SweepTask], scratch: Path, limits: Limits, listener: Listener
-) -> Generator[Row, None, None]:
+) -> Generator[CoverageRow, None, None]:
     """Yield the reference, eager fp32, then everything else against it. tasks: those of one model."""
     model = tasks[0].model
     wanted = [(task.backend, precision) for task in tasks for precision in task.precisions]
@@ -80,7 +80,7 @@ def sweep_model(
             yield row
 
 
-def try_pair(model: ZooModel, pair: BackendAndPrecision, exports: Path, limits: Limits) -> Row:
+def try_pair(model: ZooModel, pair: BackendAndPrecision, exports: Path, limits: Limits) -> CoverageRow:
     """Return the row of a pair; nothing but the reference stays on disk, as large models would fill it."""
     trial = new_trial(model.recipe(), exports, pair, "cpu")
     trial.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def try_pair(model: ZooModel, pair: BackendAndPrecision, exports: Path, limits: 
     outcome = describe_trial(trial, run)
     if trial.folder.name != REFERENCE:
         shutil.rmtree(trial.folder, ignore_errors=True)
-    return Row(
+    return CoverageRow(
         **outcome.model_dump(),
         group=model.group,
         model=model.name,

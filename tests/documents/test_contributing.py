@@ -78,6 +78,17 @@ def test_the_tree_shows_every_folder_of_both_packages() -> None:
     assert shown == {room for _, folder in ROOMS.values() for room in list_rooms(folder)} - FLOW
 
 
+PACKAGES = [file for _, folder in ROOMS.values() for file in folder.rglob("__init__.py") if file.parent != folder]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda file: file.parent.name)
+def test_a_package_says_in_its_docstring_what_each_of_its_files_is(package: Path) -> None:
+    captions = ast.get_docstring(ast.parse(package.read_text(encoding="utf-8"))) or ""
+    files = [path.name for path in package.parent.glob("*.py") if path != package]
+    folders = [f"{path.parent.name}/" for path in package.parent.glob("*/__init__.py")]
+    assert [name for name in files + folders if name not in captions] == []
+
+
 def test_files_that_know_the_tasks_are_named_where_a_task_is_added() -> None:
     steps = PAGE[PAGE.index("## Add a task") : PAGE.index("## Add an image format")]
     folders = (ROOT / "handlers" / "vision_serving", ROOT / "scripts" / "mar_tools", ROOT / "client" / "vision_client")

@@ -13,7 +13,7 @@ from lab.pages.rendering import render_page
 from lab.sweeping.coverage import (
     PRECISIONS,
     Coverage,
-    Row,
+    CoverageRow,
     RowOutcome,
     SweepRun,
     read_coverage,
@@ -43,7 +43,7 @@ SMALL = ZooModel(group="classification", name="squeezenet1_1")
 RUN = SweepRun(id=0, date="2030-01-01", cpu="a CPU", cores=2, timed=False, versions={"torch": "1.0"})
 
 
-def new_row(backend: str = "openvino", precision: Precision = "fp32", **changes: object) -> Row:
+def new_row(backend: str = "openvino", precision: Precision = "fp32", **changes: object) -> CoverageRow:
     values = {
         "group": "classification",
         "model": "squeezenet1_1",
@@ -56,10 +56,10 @@ def new_row(backend: str = "openvino", precision: Precision = "fp32", **changes:
         "peak_gib": 0.5,
         "run": 0,
     }
-    return Row.model_validate({**values, **changes})
+    return CoverageRow.model_validate({**values, **changes})
 
 
-def coverage_of(*rows: Row) -> Coverage:
+def coverage_of(*rows: CoverageRow) -> Coverage:
     coverage = Coverage()
     for row in rows:
         coverage = coverage.with_row(row, RUN)
@@ -71,12 +71,12 @@ class Heard:
 
     def __init__(self) -> None:
         self.begun: list[str] = []
-        self.rows: list[Row] = []
+        self.rows: list[CoverageRow] = []
 
     def begins(self, model: str, backend: str, precision: str) -> None:
         self.begun.append(f"{backend}-{precision}")
 
-    def ends(self, row: Row) -> None:
+    def ends(self, row: CoverageRow) -> None:
         self.rows.append(row)
 
 

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from vision_serving.predictions import Box
 
-Entry = TypeVar("Entry")
+Boxed = TypeVar("Boxed")
 
 
 def intersection_over_union(one: Box | None, other: Box | None) -> float:
@@ -20,8 +20,8 @@ def intersection_over_union(one: Box | None, other: Box | None) -> float:
 
 
 def find_unpaired(
-    owed: Sequence[Entry], given: Sequence[Entry], are_partners: Callable[[Entry, Entry], bool], *, one_to_one: bool
-) -> list[Entry]:
+    owed: Sequence[Boxed], given: Sequence[Boxed], are_partners: Callable[[Boxed, Boxed], bool], *, one_to_one: bool
+) -> list[Boxed]:
     """Return what is owed and has no partner among what is given. one_to_one: each of those is one's partner alone."""
     free, unpaired = list(given), []
     for entry in owed:

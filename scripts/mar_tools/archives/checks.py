@@ -116,13 +116,13 @@ def _find_bad_entry_file(module: ast.Module) -> str | None:
 
 def find_bad_config(archive: Archive) -> str | None:
     try:
-        read_config(archive)
+        read_handler_section(archive)
     except ConfigError as error:
         return str(error)
     return None
 
 
-def read_config(archive: Archive) -> HandlerConfig:
+def read_handler_section(archive: Archive) -> HandlerConfig:
     """Return the `handler` section. Raises ConfigError."""
     if CONFIG not in archive.entries:
         raise ConfigError(f"{CONFIG} is missing")
@@ -150,7 +150,7 @@ def load_plain_yaml(content: bytes) -> Any:
 
 
 def find_bad_labels(archive: Archive) -> str | None:
-    name = read_config(archive).labels
+    name = read_handler_section(archive).labels
     if name not in archive.entries:
         return f"the labels {name} are missing"
     try:
@@ -163,7 +163,7 @@ def find_bad_labels(archive: Archive) -> str | None:
 
 def find_bad_artifact(archive: Archive) -> str | None:
     """Find one that is missing, or not the one that was verified."""
-    config = read_config(archive)
+    config = read_handler_section(archive)
     names = select_artifact(archive.digests, config.artifact)
     if not names or (config.artifact not in names and not names[0].startswith(f"{config.artifact}/")):
         return f"the artifact {config.artifact} is missing"
@@ -184,7 +184,7 @@ def find_bad_artifact(archive: Archive) -> str | None:
 
 
 def find_bad_pickle(archive: Archive) -> str | None:
-    config = read_config(archive)
+    config = read_handler_section(archive)
     cache = f"{config.artifact}/{INDUCTOR}/" if config.backend == "torch_compile" else None
     for name in archive.digests:
         if name.endswith(TEXTS) or (cache and name.startswith(cache)):

@@ -1,1 +1,11 @@
-"""A recipe becomes a network with its weights, labels and preprocessing."""
+"""A recipe becomes a network with its weights, labels and preprocessing.
+
+recipes.py           the recipe: one strict yaml file a model
+checkpoints.py       the network and all that a checkpoint says of it
+sources/             one file a library that models come from
+weights.py           state dicts from files into networks
+random_weights.py    random weights that still tell pictures apart
+labels.py            the labels file
+pixels.py            photographs as model pixels, to trace and warm up with
+handlers_by_task.py  the handler of each task, and its entry file
+"""

@@ -1,10 +1,12 @@
 """The gate: an export enters an archive only with evidence that it answers as the eager fp32 reference does.
 
-labelled.py      which images, and what is known to be in them
-observations.py  what a handler sees in them; the reference's are kept on disk
-agreement.py     how the answers of two handlers differ
-accuracy.py      how good the answers are, where the truth is known
-bounds.py        how much may differ, for each precision
-golden_making.py the picture and answer by which a served model is known to be right
-gate.py          verify_export writes verification.json, require_verified asks for it
+labelled.py            which images, and what is known to be in them
+coco_files.py          what every COCO annotation file has
+observations.py        what a handler sees in them; the reference's are kept on disk
+agreement.py           how the answers of two handlers differ
+instance_agreement.py  the same of masks and keypoints
+accuracy.py            how good the answers are, where the truth is known
+bounds.py              how much may differ, for each precision
+golden_making.py       the picture and answer by which a served model is known to be right
+gate.py                verify_export writes verification.json, require_verified asks for it
 """

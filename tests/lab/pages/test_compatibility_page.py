@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from lab.pages.rendering import render_page
-from lab.sweeping.coverage import Coverage, Row, SweepRun, write_coverage
+from lab.sweeping.coverage import Coverage, CoverageRow, SweepRun, write_coverage
 from lab.sweeping.plan import list_passes
 from vision_serving.config import Precision
 
 RUN = SweepRun(id=0, date="2030-01-01", cpu="a CPU", cores=2, timed=False, versions={"torch": "1.0"})
 
 
-def new_row(backend: str = "openvino", precision: Precision = "fp32", **changes: object) -> Row:
+def new_row(backend: str = "openvino", precision: Precision = "fp32", **changes: object) -> CoverageRow:
     values = {
         "group": "classification",
         "model": "squeezenet1_1",
@@ -25,10 +25,10 @@ def new_row(backend: str = "openvino", precision: Precision = "fp32", **changes:
         "peak_gib": 0.5,
         "run": 0,
     }
-    return Row.model_validate({**values, **changes})
+    return CoverageRow.model_validate({**values, **changes})
 
 
-def render(folder: Path, *rows: Row) -> str:
+def render(folder: Path, *rows: CoverageRow) -> str:
     coverage = Coverage()
     for row in rows:
         coverage = coverage.with_row(row, RUN)
@@ -52,7 +52,7 @@ def line_of(page: str, model: str) -> str:
     ],
     ids=["verified", "a detector", "the reference", "rejected", "not supported"],
 )
-def test_a_cell_is_short(tmp_path: Path, row: Row, cell: str) -> None:
+def test_a_cell_is_short(tmp_path: Path, row: CoverageRow, cell: str) -> None:
     assert line_of(render(tmp_path, row), "squeezenet1_1") == f"| squeezenet1_1 | {cell} |"
 
 

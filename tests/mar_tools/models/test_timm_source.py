@@ -18,7 +18,7 @@ from torch import nn
 from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import Recipe, read_recipe
-from mar_tools.models.sources.timm import preprocessing_of
+from mar_tools.models.sources.timm import preprocessing_of_data_config
 from vision_serving.backends import load_backend
 from vision_serving.config import BackendConfig
 from vision_serving.errors import ConfigError
@@ -73,7 +73,7 @@ CONFIGS = {
 def test_pixels_are_those_of_timms_own_transform(config: dict[str, Any], size_hw: tuple[int, int]) -> None:
     image = generate_image(5, size_hw)
     expected = with_timm(image, config)
-    found = preprocess_images([image], preprocessing_of(config)).pixels[0].numpy()
+    found = preprocess_images([image], preprocessing_of_data_config(config)).pixels[0].numpy()
     assert found.shape == expected.shape
     difference = np.abs(found.astype(int) - expected)
     assert difference.max() <= 2  # torch's and Pillow's bicubic round in two passes each
@@ -87,7 +87,7 @@ def test_the_data_configuration_of_a_model_is_taken_over(tmp_path: Path, name: s
     network = timm.create_model(name, pretrained=False)
     config = timm.data.resolve_model_data_config(network)
     found = load_checkpoint(recipe_of(tmp_path, name=name)).preprocessing
-    assert found == preprocessing_of(config)
+    assert found == preprocessing_of_data_config(config)
     assert found.crop == tuple(config["input_size"][1:])
     assert found.resize.size == math.floor(config["input_size"][1] / config["crop_pct"])
     assert (found.interpolation, list(found.mean)) == (config["interpolation"], list(config["mean"]))
@@ -103,7 +103,7 @@ def test_the_data_configuration_of_a_model_is_taken_over(tmp_path: Path, name: s
 )
 def test_a_data_configuration_without_counterpart_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        preprocessing_of(data_config(**changes))
+        preprocessing_of_data_config(data_config(**changes))
 
 
 def test_a_size_among_the_arguments_is_the_size_of_the_pixels(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def quantize(job: ExportJob, model: openvino.Model) -> tuple[openvino.Model, dic
     if job.calibration.quantization.scheme == "dynamic":
         raise BackendError("openvino has no int8 scheme 'dynamic' for images; it has 'static' and 'checkpoint'")
     compared = job.calibration.batches[:COMPARED_IMAGES]
-    expected = run(model, compared)
+    expected = infer_images(model, compared)
     layers: dict[str, list[str]] = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() in QUANTIZED_OPERATORS:
@@ -97,7 +97,7 @@ def quantize(job: ExportJob, model: openvino.Model) -> tuple[openvino.Model, dic
         job.calibration,
         list(layers),
         lambda kept: _quantize(job, model, [name for layer in kept for name in layers[layer]]),
-        lambda found: outputs_snr_db(expected, run(found, compared)),
+        lambda found: outputs_snr_db(expected, infer_images(found, compared)),
     )
     report = {
         "scheme": "static",
@@ -140,7 +140,7 @@ def _rank(node: openvino.Node) -> int:
     return int(rank.get_length()) if rank.is_static else 0
 
 
-def run(model: openvino.Model, batches: list[Tensor]) -> list[dict[str, Tensor]]:
+def infer_images(model: openvino.Model, batches: list[Tensor]) -> list[dict[str, Tensor]]:
     properties = {"INFERENCE_PRECISION_HINT": "f32"}
     request = openvino.Core().compile_model(model, "CPU", properties).create_infer_request()
     names = [output.any_name for output in model.outputs]

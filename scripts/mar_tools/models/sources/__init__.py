@@ -6,6 +6,13 @@ Each module has the same functions, all of which raise ConfigError:
     find_preprocessing(recipe, network)  what `preprocessing: auto` means
     find_labels(recipe, network)         what `labels: auto` means
     default_options(network)             options of a request that the model was built with
+
+torchvision.py       torchvision's classifiers and detectors
+timm.py              models of timm
+huggingface.py       models of transformers
+image_processors.py  what their image processors do, as our preprocessing
+files.py             a Python file, a TorchScript file, an ONNX file
+pillow.py            how the installed Pillow resizes
 """
 
 from importlib import import_module

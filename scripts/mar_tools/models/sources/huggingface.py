@@ -52,7 +52,7 @@ def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
     weights, asked = recipe.model.weights, recipe.model.network_source()
     if asked.output != OutputFormat():
         raise ConfigError("source 'huggingface' does not take 'output' in a recipe: config.json tells it")
-    config = read_config(recipe)
+    config = read_model_config(recipe)
     source = asked.model_copy(
         update={
             "class_name": asked.class_name or AUTO_CLASSES[recipe.task],
@@ -64,13 +64,13 @@ def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
         return build_network(source, recipe.folder), source
     if weights == PRETRAINED:
         auto_class = getattr(transformers, str(source.class_name))
-        return load_weights(recipe, auto_class, config, find_location(recipe)), source
+        return load_pretrained(recipe, auto_class, config, find_location(recipe)), source
     if Path(weights).suffix not in WEIGHT_FILES:
         expected = f"{PRETRAINED!r}, a file ({', '.join(sorted(WEIGHT_FILES))}) or {RANDOM!r}"
         raise ConfigError(f"weights {weights!r}: expected {expected}")
     model_class = type(build_network(source, recipe.folder))  # an Auto class wants a folder
     state = read_state_dict(recipe.path(weights))
-    return load_weights(recipe, model_class, config, None, state_dict=state), source
+    return load_pretrained(recipe, model_class, config, None, state_dict=state), source
 
 
 def find_location(recipe: Recipe) -> str:
@@ -79,7 +79,7 @@ def find_location(recipe: Recipe) -> str:
     return str(folder) if folder.is_dir() else str(recipe.model.name)
 
 
-def read_config(recipe: Recipe) -> transformers.PretrainedConfig:
+def read_model_config(recipe: Recipe) -> transformers.PretrainedConfig:
     """Read `config.json`, with the recipe's `arguments` in the place of its entries. Raises ConfigError for others."""
     location = find_location(recipe)
     arguments = {**recipe.model.arguments, "return_unused_kwargs": True}
@@ -95,7 +95,7 @@ def read_config(recipe: Recipe) -> transformers.PretrainedConfig:
     return config
 
 
-def load_weights(
+def load_pretrained(
     recipe: Recipe, model_class: Any, config: transformers.PretrainedConfig, location: str | None, **options: Any
 ) -> nn.Module:
     """Return the network in fp32 with the weights of a folder, the hub or a `state_dict`.

@@ -48,12 +48,14 @@ def find_preprocessing(recipe: Recipe, network: nn.Module) -> PreprocessingConfi
     """Find it as `timm.data.create_transform(**data_config, is_training=False)` does."""
     img_size = recipe.model.arguments.get("img_size")
     if img_size is None:
-        return preprocessing_of(timm.data.resolve_model_data_config(network))
+        return preprocessing_of_data_config(timm.data.resolve_model_data_config(network))
     height, width = img_size if isinstance(img_size, (list, tuple)) else (img_size, img_size)
-    return preprocessing_of(timm.data.resolve_model_data_config(network, args={"input_size": (3, height, width)}))
+    return preprocessing_of_data_config(
+        timm.data.resolve_model_data_config(network, args={"input_size": (3, height, width)})
+    )
 
 
-def preprocessing_of(data_config: dict[str, Any]) -> PreprocessingConfig:
+def preprocessing_of_data_config(data_config: dict[str, Any]) -> PreprocessingConfig:
     """Return it from timm's own data_config, resolved.
 
     Raises ConfigError for pictures that are not RGB, and unknown modes.
