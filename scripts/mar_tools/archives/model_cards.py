@@ -63,14 +63,11 @@ def _allowed(option: Mapping[str, Any]) -> str:
 
 def _evidence(card: Card) -> str:
     evidence = card.get("verification", {})
-    figures = {**evidence.get("measured", {}), **_named("accuracy", evidence.get("accuracy", {}).get("candidate", {}))}
+    accuracy = evidence.get("accuracy", {}).get("candidate", {})
+    figures = {**evidence.get("measured", {}), **{f"accuracy {name}": share for name, share in accuracy.items()}}
     images = evidence.get("images", {})
     lines = [f"{images['count']} images, {images['source']}, beside {evidence['reference']}"] if images else []
     return "\n".join([*lines, *_lines(figures)])
-
-
-def _named(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{prefix} {name}": value for name, value in values.items()}
 
 
 def _timing(card: Card) -> str:

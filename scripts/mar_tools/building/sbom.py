@@ -20,7 +20,7 @@ def describe_environment() -> bytes:
     """Describe as JSON all packages that are installed here, and Python."""
     # Not of sys.path, which setuptools extends by its own copies of packages as soon as something imports it.
     parts = distributions(path=site.getsitepackages())
-    found = {_normal(part.metadata["Name"]): part for part in parts if part.metadata["Name"]}
+    found = {SEPARATORS.sub("-", part.metadata["Name"]).lower(): part for part in parts if part.metadata["Name"]}
     document = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -45,7 +45,3 @@ def _python() -> dict[str, Any]:
 def _component(name: str, part: Distribution) -> dict[str, Any]:
     place = f"pkg:pypi/{name}@{part.version.replace('+', '%2B')}"
     return {"type": "library", "bom-ref": place, "name": name, "version": part.version, "purl": place}
-
-
-def _normal(name: str) -> str:
-    return SEPARATORS.sub("-", name).lower()

@@ -34,7 +34,11 @@ def candidate_table(rows: Sequence[Candidate], task: Task) -> Group:
     for index, row in enumerate(ordered):
         figures_of_row = (cells[index] for cells in shown.values())
         table.add_row(row.name, *figures_of_row, row.verdict, style=STYLES.get(row.verdict))
-    reasons = [describe_reason(row) for row in ordered if row.reason]
+    reasons = [
+        Text(f"{row.name} {row.verdict}: {row.reason}", style=STYLES.get(row.verdict, ""))
+        for row in ordered
+        if row.reason
+    ]
     left_out = [row for row in rows if row.verdict == "not tried"]
     for reason in dict.fromkeys(row.reason for row in left_out):
         names = ", ".join(row.name for row in left_out if row.reason == reason)
@@ -65,10 +69,6 @@ def figures(rows: Sequence[Candidate], task: Task) -> dict[str, Show]:
         "SNR\ndB": lambda row: row.measured.get("snr_db"),
         accuracy[0]: lambda row: (row.accuracy or {}).get(accuracy[1]),
     }
-
-
-def describe_reason(row: Candidate) -> Text:
-    return Text(f"{row.name} {row.verdict}: {row.reason}", style=STYLES.get(row.verdict, ""))
 
 
 def _rate_at(batch_size: int) -> Show:

@@ -44,8 +44,7 @@ def export_model(
             raise BackendError(f"{backend} {precision} needs {how_to_install(error)}") from error
         write_model_config(folder / "model-config.yaml", recipe, checkpoint, job, exported, backend)
         (folder / "labels.json").write_bytes(orjson.dumps(checkpoint.labels))
-        manifest = _manifest(recipe, exported).model_dump(mode="json")
-        (folder / "export.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+        write_manifest(folder / "export.json", recipe, exported)
     return target
 
 
@@ -148,8 +147,9 @@ def write_model_config(
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
 
-def _manifest(recipe: Recipe, exported: Exported) -> ExportManifest:
-    return ExportManifest(
+def write_manifest(path: Path, recipe: Recipe, exported: Exported) -> None:
+    """Write what the later steps need to know of the recipe."""
+    manifest = ExportManifest(
         name=recipe.name,
         version=recipe.version,
         task=recipe.task,
@@ -157,6 +157,7 @@ def _manifest(recipe: Recipe, exported: Exported) -> ExportManifest:
         verification=recipe.verification.located_in(recipe.folder),
         quantization=dict(exported.quantization),
     )
+    path.write_bytes(orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
 
 
 @contextmanager

@@ -58,7 +58,10 @@ def verify_export(folder: Path, verification: VerificationRecipe | None = None) 
         "passed": not failures,
         "failures": failures,
         **describe_export(folder, manifest, config),
-        "images": {"count": len(images.paths), "source": _image_source(verification)},
+        "images": {
+            "count": len(images.paths),
+            "source": "photographs" if verification.images is None else verification.images.name,
+        },
         "measured": measured,
         "bounds": bounds,
         "accuracy": accuracy,
@@ -169,10 +172,6 @@ def read_report(folder: Path) -> Mapping[str, Any]:
     if missing:
         raise ConfigError(f"{path}: not a verification report (no {min(missing)}); {again}")
     return found
-
-
-def _image_source(verification: VerificationRecipe) -> str:
-    return "photographs" if verification.images is None else verification.images.name
 
 
 def _version(package: str) -> str:
