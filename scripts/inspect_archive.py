@@ -20,7 +20,7 @@ from mar_tools.archives.checks import verify_archive
 from mar_tools.archives.contents import Difference, find_changes, list_contents
 from mar_tools.archives.model_cards import card_table, read_card
 from mar_tools.command_line import MODEL_STORE, new_parser, print_json, run
-from mar_tools.terminal import Column, Table, name_column, new_table, number_column, print_tables
+from mar_tools.terminal import Table, Text, name_column, new_table, number_column, print_tables
 from vision_serving.errors import ConfigError
 
 
@@ -90,10 +90,10 @@ def summary(found: dict[str, Any]) -> str:
 
 
 def contents_table(found: dict[str, Any]) -> Table:
-    digest = Column("SHA-256", overflow="fold", min_width=32)  # whole: it is there to be compared
-    table = new_table(name_column("file"), number_column("bytes"), digest)
+    table = new_table(name_column("file, SHA-256"), number_column("bytes"))
     for file in found["files"]:
-        table.add_row(file["name"], f"{file['bytes']:,}", file["sha256"])
+        digest = (file["sha256"], "dim")  # whole, and in one line: it is there to be compared
+        table.add_row(Text.assemble(file["name"], "\n", digest), f"{file['bytes']:,}")
     table.caption = f"archive: SHA-256 {found['sha256']}\nsignature: {found['signature']['state']}"
     return table
 

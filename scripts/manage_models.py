@@ -126,16 +126,15 @@ def describe(client: TorchServeClient, given: argparse.Namespace) -> Any:
 
 def workers_table(versions: Sequence[Mapping[str, Any]]) -> Table:
     """Lay out the workers of each version, with the requests that wait for them."""
-    figures = map(number_column, ("pid", "memory\nMB", "batch\nsize", "delay\nms", "requests\nwaiting"))
-    table = new_table("version", "worker", "status", *figures, "device", title=versions[0]["modelName"])
+    figures = map(number_column, ("\npid", "batch\nsize", "delay\nms", "requests\nwaiting"))
+    table = new_table("\nversion", "\nworker", "\nstatus", *figures, "\ndevice", title=versions[0]["modelName"])
     for version in versions:
         waiting = str(version.get("jobQueueStatus", {}).get("pendingRequests", ""))
         served = (str(version["batchSize"]), str(version["maxBatchDelay"]), waiting, version["deviceType"])
         if not version["workers"]:
-            table.add_row(version["modelVersion"], "none", "", "", "", *served)
+            table.add_row(version["modelVersion"], "none", "", "", *served)
         for worker in version["workers"]:
-            memory = f"{worker['memoryUsage'] / 1e6:.0f}"
-            table.add_row(version["modelVersion"], worker["id"], worker["status"], str(worker["pid"]), memory, *served)
+            table.add_row(version["modelVersion"], worker["id"], worker["status"], str(worker["pid"]), *served)
     return table
 
 

@@ -95,7 +95,7 @@ def new_argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("inputs", nargs="+", metavar="MODEL IMAGE", help="a model (not with --archive), then images")
     parser.add_argument("--archive", type=Path, metavar="FILE", help="predict in process from this .mar")
     parser.add_argument(
-        "--option", action="append", default=[], metavar="NAME=VALUE", help="top_k=3, score_threshold=0.4"
+        "--option", type=_option, action="append", default=[], metavar="NAME=VALUE", help="such as top_k=3"
     )
     parser.add_argument("--format", choices=[*FORMATS, COCO], default="table", help="of what is written (table)")
     parser.add_argument("--json", action="store_const", const="json-lines", dest="format", help="--format json-lines")
@@ -111,6 +111,12 @@ def new_argument_parser() -> argparse.ArgumentParser:
         "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="the server's settings"
     )
     return parser
+
+
+def _option(text: str) -> str:
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    return text
 
 
 def choose_format(arguments: argparse.Namespace, files: Sequence[Path]) -> NewWriter:

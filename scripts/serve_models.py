@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mar_tools.command_line import ROOT, new_parser, print_json, run
+from mar_tools.command_line import ROOT, new_parser, positive, print_json, run
 from mar_tools.serving.archive_choice import choose_archives
 from mar_tools.serving.config_drift import find_differences
 from mar_tools.serving.health import Health, check_server
@@ -59,10 +59,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="the server's settings"
     )
-    parser.add_argument("--timeout-s", type=float, metavar="S", default=180.0, help="for a start (default: 180)")
-    parser.add_argument("--answer-timeout-s", type=float, metavar="S", default=10.0, help="for a status (default: 10)")
+    parser.add_argument("--timeout-s", type=positive, metavar="S", default=180.0, help="for a start (default: 180)")
+    parser.add_argument(
+        "--answer-timeout-s", type=positive, metavar="S", default=10.0, help="for a status (default: 10)"
+    )
     parser.add_argument("--drain", action="store_true", help="stop, restart: answer what was asked before")
-    parser.add_argument("--drain-timeout-s", type=float, metavar="S", default=30.0, help="for --drain (default: 30)")
+    parser.add_argument("--drain-timeout-s", type=positive, metavar="S", default=30.0, help="for --drain (default: 30)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser.parse_args()
 
@@ -89,16 +91,16 @@ def show(found: Sequence[Health], arguments: argparse.Namespace) -> None:
 
 
 def health_table(found: Sequence[Health]) -> Table:
-    figures = map(number_column, ("workers\nready", "threads\neach", "batch\nsize", "delay\nms"))
-    table = new_table(name_column("\nmodel"), "\nversion", *figures, "golden\nprediction", "\ndevice")
+    figures = map(number_column, ("workers\nready", "batch\nsize", "delay\nms"))
+    table = new_table(name_column("\nmodel"), "\nversion", *figures, "\ngolden", "\ndevice", "threads of\neach worker")
     for model in found:
         status = model.status
         if status is None:
-            table.add_row(model.model, "", "", "", "", "", "not served")
+            table.add_row(model.model, "", "", "", "", "not served")
             continue
         workers = f"{status.workers_ready} of {status.workers}"
-        plan = (str(status.threads), str(status.batch_size), str(status.max_batch_delay_ms))
-        table.add_row(model.model, model.version, workers, *plan, model.golden, status.device)
+        batches = (str(status.batch_size), str(status.max_batch_delay_ms))
+        table.add_row(model.model, model.version, workers, *batches, model.golden, status.device, str(status.threads))
     return table
 
 

@@ -99,7 +99,9 @@ def read_yaml(path: Path) -> Any:
         return load_yaml(path.read_bytes())
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: not a readable YAML file ({error.strerror})") from error
+    except ValueError as error:
         raise ConfigError(f"{path}: not a readable YAML file ({' '.join(str(error).split())[:300]})") from error
 
 

@@ -65,6 +65,17 @@ def new_parser(docstring: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=docstring, formatter_class=DocstringHelp)
 
 
+def positive(text: str) -> float:
+    """Read an argument that has to be more than 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return number
+
+
 def print_json(document: Any, indent: bool = False) -> None:
     """Print what `--json` asks for."""
     print(orjson.dumps(document, option=orjson.OPT_INDENT_2 if indent else None).decode())

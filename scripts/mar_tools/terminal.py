@@ -9,8 +9,9 @@ from typing import TypeVar
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, track
-from rich.table import Column as Column  # commands import the two from here
-from rich.table import Table as Table
+from rich.table import Column
+from rich.table import Table as Table  # commands import these two from here
+from rich.text import Text as Text
 
 from mar_tools.command_line import Announce
 
@@ -22,7 +23,15 @@ LOG_EVERY_S = 60.0
 
 def new_table(*columns: Column | str, title: str | None = None, caption: str | None = None, gap: int = 2) -> Table:
     """Return a table in the one style of this project, for 80 columns. Cells wrap where a terminal is narrow."""
-    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0), title=title, caption=caption)
+    table = Table(
+        *columns,
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, gap - 1, 0, 0),
+        title=title,
+        caption=caption,
+    )
     table.title_justify = table.caption_justify = "left"
     return table
 
@@ -38,9 +47,11 @@ def name_column(heading: str) -> Column:
 
 
 def print_tables(*tables: RenderableType, to_stderr: bool = False) -> None:
-    """Print tables and lines of text, which wrap at the width of the terminal."""
+    """Print tables and lines of text, with a free line between them. They wrap at the width of the terminal."""
     console = Console(stderr=to_stderr, highlight=False)
-    for table in tables:
+    for number, table in enumerate(tables):
+        if number:
+            console.print()
         console.print(table)
 
 

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from mar_tools.archives.archive import extract_archive
+from mar_tools.terminal import new_table
 from vision_serving.config import read_handler_config
 from vision_serving.errors import ConfigError
 from vision_serving.labels import read_labels
@@ -31,9 +31,8 @@ def read_card(archive: Path) -> Card:
 
 def card_table(card: Card) -> Table:
     """Return one line for each of SHOWN that the card has something to say of; `--json` has the rest."""
-    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = new_table(Column(style="bold", no_wrap=True), Column(overflow="fold"))
+    table.show_header = False
     for title, show in SHOWN.items():
         text = show(card)
         if text:

@@ -44,7 +44,7 @@ class ClientKeys:
         with self._lock:
             digests = self._read()
             if name not in digests:
-                raise ConfigError(f"no client {name!r}; there are {sorted(digests)}")
+                raise ConfigError(f"no client {name!r}; there are {sorted(digests) or 'none'}")
             self._write({other: digest for other, digest in digests.items() if other != name})
 
     def write_missing(self) -> None:

@@ -49,8 +49,16 @@ def add_load_options(parser: ArgumentParser) -> None:
     parser.add_argument("--image-count", type=_positive, default=IMAGES, help="how many different ones")
     parser.add_argument("--image-size", type=_size, default=IMAGE_SIZE, metavar="WxH", help="of the cuts")
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="the server's settings")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
+    parser.add_argument("--json", type=_new_file, metavar="FILE", help="write the results")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the results as PNG and SVG")
+
+
+def _new_file(text: str) -> Path:
+    """Read the path of a file to write, now, and not after minutes of measuring."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise ArgumentTypeError(f"{text}: no such folder as {path.parent}")
+    return path
 
 
 def _positive(text: str) -> int:

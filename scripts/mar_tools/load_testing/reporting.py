@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.table import Table
+from rich.table import Column, Table
 
 from mar_tools.load_testing.comparison import Ratio, compare_results
 from mar_tools.load_testing.trials import LoadResult, LoadTrial, run_in_turns
@@ -121,7 +121,8 @@ def ratio_table(ratios: Sequence[Ratio]) -> Table | None:
 
 def _new_table(*headings: str) -> Table:
     """Return a table that folds only the targets, which come first."""
-    return new_table(name_column("target"), *map(number_column, headings), gap=1)
+    load, *figures = headings
+    return new_table(name_column("target"), Column(load, no_wrap=True), *map(number_column, figures), gap=1)
 
 
 def _format(value: float | None) -> str:

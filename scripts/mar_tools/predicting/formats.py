@@ -12,10 +12,11 @@ from typing import IO, Any, TypeAlias
 
 import orjson
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from mar_tools.predicting.coco_results import CocoIds, make_annotation_file, to_results
 from mar_tools.predicting.predictors import Answer, has_failed
+from mar_tools.terminal import name_column, new_table, number_column
 
 Write: TypeAlias = Callable[[Path, Answer], None]
 NewWriter: TypeAlias = Callable[[IO[str]], AbstractContextManager[Write]]
@@ -46,7 +47,7 @@ def write_table(stream: IO[str]) -> Iterator[Write]:
 
 def _answer_table(answers: list[tuple[Path, Answer]]) -> Table:
     boxes = any("detections" in answer for _, answer in answers)
-    table = Table(Column("image", overflow="fold"), "label", "score", *(["box"] if boxes else []))
+    table = new_table(name_column("image"), "label", number_column("score"), *([number_column("box")] if boxes else []))
     for file, answer in answers:
         entries = list_classes_or_boxes(answer)
         if not entries:

@@ -53,10 +53,13 @@ class ServerAddress:
 
 
 def read_address(config: Path) -> ServerAddress:
-    """Read a `config.properties`. Raises ConfigError when there is none."""
+    """Read a `config.properties`. Raises ConfigError when there is none, or an address in it is none."""
     if not config.is_file():
         raise ConfigError(f"{config}: no such file; give --config with the server's config.properties")
     values = read_properties(config.read_text(encoding="utf-8"))
+    for key in ("inference_address", "management_address", "metrics_address"):
+        if not values.get(key, "http://").startswith(("http://", "https://")):
+            raise ConfigError(f"{config}: {key}: expected http://HOST:PORT, got {values[key]!r}")
     tokens = values.get("disable_token_authorization", "false").lower() != "true"
     metrics = values.get("enable_metrics_api", "true").lower() != "false"
     return ServerAddress(
@@ -232,7 +235,9 @@ class TorchServeClient:
             # TorchServe stumbles over a worker that ends while it scales, and asking again changes nothing.
             response = self._ask(self._management, method, path, MANAGE_TIMEOUT_S, **arguments)
         if not response.ok:
-            raise ServerError(describe_failure(response))
+            reason = describe_failure(response)
+            known = f"; the server has {self.list_models()}" if reason.startswith("Model not found: ") else ""
+            raise ServerError(reason + known)
         return response.json()
 
     def _ask(

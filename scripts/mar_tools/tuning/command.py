@@ -1,5 +1,6 @@
 """What scripts/tune_model.py does."""
 
+import math
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -7,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mar_tools.command_line import Announce
@@ -19,6 +18,7 @@ from mar_tools.load_testing.images import load_test_images, summarise_images
 from mar_tools.load_testing.reporting import describe_run
 from mar_tools.load_testing.targets import prepare_requests
 from mar_tools.serving.server import Server
+from mar_tools.terminal import AnnounceStep, new_table, number_column, print_tables, show_steps, show_work
 from mar_tools.tuning.deployment import (
     TunedModel,
     apply_settings,
@@ -33,6 +33,11 @@ from mar_tools.tuning.tuner import Decision, Goal, Tuner
 from vision_serving.cores import usable_cores
 from vision_serving.errors import ConfigError
 
+IMAGES = 100
+SHOWN = 8
+SEARCH_SHARE = 0.8  # of the budget; the rest is for the comparison at the end
+LOG_SETTINGS = "log4j2.xml"
+
 
 def tune_model(arguments: Namespace) -> None:
     """Search, decide, write the evidence and the settings."""
@@ -43,8 +48,7 @@ def tune_model(arguments: Namespace) -> None:
     current = current_settings(candidate)
     goal = Goal(arguments.p99_ms, arguments.trial_s)
     log_settings = arguments.config.resolve().parent / LOG_SETTINGS
-    console = Console(stderr=True)
-    with console.status(f"{candidate.name}: computing the expected answers"):
+    with show_work(f"{candidate.name}: computing the expected answers"):
         images = load_test_images(IMAGES) if arguments.images is None else load_encoded_images(arguments.images, IMAGES)
         requests = prepare_requests(images, expected=expect_answers(candidate.archive, images))
     tuner = Tuner(candidate, requests, goal, log_settings if log_settings.is_file() else None)
@@ -54,9 +58,10 @@ def tune_model(arguments: Namespace) -> None:
     mode = "exhaustive" if arguments.exhaustive else "search"
     key = (mode, usable_cores(), *tuner.key())
     search = Search.open(evidence.with_suffix(".journal"), space, key)
-    decision = tune(tuner, search, current, arguments, console)
+    with show_steps(candidate.name, "setting" if arguments.exhaustive else "minute") as announce:
+        decision = tune(tuner, search, current, arguments, announce)
     write_evidence(evidence, candidate, search, decision, goal, images)
-    Console().print(attempt_table(search, current))
+    print_tables(attempt_table(search, current))
     print(f"evidence: {evidence}")
     if decision is None:
         require_some_rate(search, goal)
@@ -73,39 +78,26 @@ def tune_model(arguments: Namespace) -> None:
         print(f"the running server serves {candidate.name} with {chosen}")
 
 
-IMAGES = 100
-
-
-SHOWN = 8
-
-
-SEARCH_SHARE = 0.8  # of the budget; the rest is for the comparison at the end
-
-
-LOG_SETTINGS = "log4j2.xml"
-
-
-def tune(tuner: Tuner, search: Search, current: Settings, arguments: Namespace, console: Console) -> Decision | None:
-    """Search and decide, with a bar that shows the budget, or all settings."""
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
+def tune(
+    tuner: Tuner, search: Search, current: Settings, arguments: Namespace, announce_step: AnnounceStep
+) -> Decision | None:
+    """Search and decide, and tell how much of the budget, or of all settings, is done."""
     everything = search.space.settings()
-    total = len(everything) if arguments.exhaustive else 60 * arguments.budget_min
+    total = len(everything) if arguments.exhaustive else math.ceil(arguments.budget_min)
     started = time.monotonic()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total)
 
-        def announce(step: str) -> None:
-            done = len(search.attempts) if arguments.exhaustive else time.monotonic() - started
-            best = search.best
-            found = "" if best is None else f"; best so far {best.rate:.4g}/s"
-            progress.update(task, description=f"{step}{found}", completed=done)
+    def announce(step: str) -> None:
+        done = len(search.attempts) if arguments.exhaustive else int((time.monotonic() - started) / 60)
+        best = search.best
+        found = "" if best is None else f"; best so far {best.rate:.4g}/s"
+        announce_step(f"{step}{found}", done, max(total, done + 1))
 
-        if arguments.exhaustive:
-            try_everything(tuner, search, everything, announce)
-        else:
-            until = started + SEARCH_SHARE * total
-            search.run(first_guesses(search.space, current), tuner.evaluate, until, announce)
-        return tuner.decide(search, current, announce)
+    if arguments.exhaustive:
+        try_everything(tuner, search, everything, announce)
+    else:
+        until = started + SEARCH_SHARE * 60 * arguments.budget_min
+        search.run(first_guesses(search.space, current), tuner.evaluate, until, announce)
+    return tuner.decide(search, current, announce)
 
 
 def try_everything(tuner: Tuner, search: Search, everything: Sequence[Settings], announce: Announce) -> None:
@@ -119,16 +111,18 @@ def try_everything(tuner: Tuner, search: Search, everything: Sequence[Settings],
 
 def attempt_table(search: Search, current: Settings) -> Table:
     """Return the best, and the settings of now."""
-    table = Table("settings", "requests/s", "p50 ms", "p99 ms", "closed loop/s", title=f"{len(search.attempts)} trials")
+    figures = map(number_column, ("requests\n/s", "p50\nms", "p99\nms", "closed\nloop/s"))
+    table = new_table("\nsettings", *figures, title=f"{len(search.attempts)} trials")
     ranked = sorted(search.attempts.values(), key=lambda attempt: attempt.rate or 0.0, reverse=True)
     shown = ranked[:SHOWN]
     shown += [attempt for attempt in ranked[SHOWN:] if attempt.settings == current]
     for attempt in shown:
-        figures = (attempt.rate, attempt.p50_ms, attempt.p99_ms, attempt.capacity)
-        cells = ["" if value is None else f"{value:.4g}" for value in figures]
-        if attempt.rate is None:
-            cells[0] = escape(attempt.problem) or f"below {attempt.to_beat:.4g}"
-        table.add_row(f"{attempt.settings}{' (now)' * (attempt.settings == current)}", *cells)
+        measured = (attempt.rate, attempt.p50_ms, attempt.p99_ms, attempt.capacity)
+        cells = ["" if value is None else f"{value:.4g}" for value in measured]
+        if attempt.rate is None and not attempt.problem:
+            cells[0] = f"< {attempt.to_beat:.4g}"
+        named = f"{attempt.settings}{' (now)' * (attempt.settings == current)}"
+        table.add_row(f"{named}\n{escape(attempt.problem)}" if attempt.problem else named, *cells)
     return table
 
 

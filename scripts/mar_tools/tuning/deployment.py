@@ -57,7 +57,8 @@ def find_candidate(name: str, version: str | None, server: Server) -> TunedModel
     if fitting:
         raise ConfigError(f"{store}: {name} has versions {[found[archive][1] for archive in fitting]}; give --version")
     known = [f"{model} {number}" for model, number in found.values()]
-    raise ConfigError(f"{store}: no archive of {name} {version or ''}; it holds {known}")
+    wanted = name if version is None else f"{name} {version}"
+    raise ConfigError(f"{store}: no archive of {wanted}; it holds {known}")
 
 
 def current_settings(candidate: TunedModel) -> Settings:
