@@ -26,20 +26,21 @@ from mar_tools.serving.server import Server
 
 def main() -> None:
     given = new_command_parser().parse_args()
-    ACTIONS[given.action](Front(given.folder, given.settings, given.config), given)
+    _, act = ACTIONS[given.action]
+    act(Front(given.folder, given.settings, given.config), given)
 
 
 def new_command_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name in ACTIONS:
-        action = actions.add_parser(name)
+    for name, (text, _) in ACTIONS.items():
+        action = actions.add_parser(name, help=text)
         if name in ("add-client", "remove-client"):
             action.add_argument("name", help="as the log has it; the limits are of each name")
         action.add_argument("--folder", type=Path, default=FOLDER, help="keys, certificate, logs, configuration")
-        action.add_argument("--settings", type=Path, default=SETTINGS)
+        action.add_argument("--settings", type=Path, metavar="FILE", default=SETTINGS, help="limits and addresses")
         action.add_argument("--config", type=Path, default=ROOT / "config.properties", help="TorchServe's settings")
-        action.add_argument("--json", action="store_true")
+        action.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
@@ -95,13 +96,13 @@ def show_status(front: Front, given: argparse.Namespace) -> None:
     print(f"clients: {', '.join(status.clients) or 'none'}")
 
 
-ACTIONS: dict[str, Callable[[Front, argparse.Namespace], None]] = {
-    "start": start,
-    "stop": stop,
-    "reload": reload,
-    "status": show_status,
-    "add-client": add_client,
-    "remove-client": remove_client,
+ACTIONS: dict[str, tuple[str, Callable[[Front, argparse.Namespace], None]]] = {
+    "start": ("start nginx, and print the first client's key once", start),
+    "stop": ("stop when all that is under way is answered", stop),
+    "reload": ("take up a change of front.yaml, nginx.conf or a certificate", reload),
+    "status": ("whether it runs, where, and for which clients", show_status),
+    "add-client": ("print the key of a new client, once", add_client),
+    "remove-client": ("end the key of a client", remove_client),
 }
 
 

@@ -11,6 +11,7 @@ from lab.pages.rendering import write_page
 from lab.reliability.rows import NAMES, choose_rows, run_rows
 from lab.testbed.claims import CLAIMS
 from lab.testbed.findings import Finding, write_finding
+from mar_tools.terminal import new_table, number_column, print_tables
 from vision_serving.errors import VisionServingError
 
 
@@ -24,7 +25,7 @@ def run_chaos(arguments: Namespace) -> None:
     if arguments.json:
         print(orjson.dumps([finding.model_dump(mode="json") for finding in findings]).decode())
     else:
-        Console().print(findings_table(findings))
+        print_tables(findings_table(findings))
     broken = [finding.row for finding in findings if not finding.held]
     if broken:
         raise VisionServingError(f"not held: {', '.join(broken)}; see {page}")
@@ -54,7 +55,7 @@ def measure_rows(arguments: Namespace) -> list[Finding]:
 
 
 def findings_table(findings: list[Finding]) -> Table:
-    table = Table("row", "held", "times", "measured")
+    table = new_table("row", "held", number_column("times"), "measured")
     for finding in findings:
         figures = ", ".join(f"{name} {list_values(value)}" for name, value in finding.measured.items())
         table.add_row(finding.row, "held" if finding.held else "[red]NOT held[/]", str(finding.repetitions), figures)
