@@ -18,7 +18,17 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from mar_tools.command_line import EXPORTS, HANDLERS, MODEL_STORE, ROOT, new_parser, positive, print_json, run
+from mar_tools.command_line import (
+    EXPORTS,
+    HANDLERS,
+    MODEL_STORE,
+    ROOT,
+    new_parser,
+    not_negative,
+    positive,
+    print_json,
+    run,
+)
 from mar_tools.locking import building
 from mar_tools.machine import choose_device
 from mar_tools.terminal import print_tables, show_steps
@@ -68,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("auto", *get_args(Precision)), help="default: what the recipe says")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU, else cpu")
     parser.add_argument(
-        "--budget-min", type=positive, metavar="MIN", default=20.0, help="begin no candidate later (default: 20)"
+        "--budget-min", type=not_negative, metavar="MIN", default=20.0, help="begin no candidate later (default: 20)"
     )
     parser.add_argument(
         "--candidate-timeout-s", type=positive, metavar="S", help="give one up then; default: the recipe's, or 600"

@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mar_tools.command_line import ROOT, new_parser, positive, print_json, run
+from mar_tools.command_line import ROOT, new_parser, not_negative, positive, print_json, run
 from mar_tools.serving.archive_choice import choose_archives
 from mar_tools.serving.config_drift import find_differences
 from mar_tools.serving.health import Health, check_server
@@ -64,7 +64,9 @@ def parse_arguments() -> argparse.Namespace:
         "--answer-timeout-s", type=positive, metavar="S", default=10.0, help="for a status (default: 10)"
     )
     parser.add_argument("--drain", action="store_true", help="stop, restart: answer what was asked before")
-    parser.add_argument("--drain-timeout-s", type=positive, metavar="S", default=30.0, help="for --drain (default: 30)")
+    parser.add_argument(
+        "--drain-timeout-s", type=not_negative, metavar="S", default=30.0, help="for --drain (default: 30)"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser.parse_args()
 

@@ -236,14 +236,14 @@ async function authorization(r, kind) {
 
 // Of the key file, with the token of this kind. While TorchServe renews one, the file is half written for an instant.
 async function read_keys(r, kind) {
-    for (let tries = 0; tries < 10; tries++) {
+    for (let tries = 0; tries < 100; tries++) {
         try {
             const keys = JSON.parse(fs.readFileSync(r.variables.key_file));
             if (keys[kind]) {
                 return keys;
             }
         } catch (error) {
-            // no file, or half of one
+            // no file, or half of one: on a busy machine the writer may need a second
         }
         await new Promise((resolve) => setTimeout(resolve, 20));
     }

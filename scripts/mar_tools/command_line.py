@@ -67,12 +67,20 @@ def new_parser(docstring: str | None) -> argparse.ArgumentParser:
 
 def positive(text: str) -> float:
     """Read an argument that has to be more than 0."""
+    number = not_negative(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return number
+
+
+def not_negative(text: str) -> float:
+    """Read an argument that has to be 0 or more."""
     try:
         number = float(text)
     except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text!r}")
     return number
 
 

@@ -29,7 +29,7 @@ def test_list_names_the_models(service: Service) -> None:
 
 
 def test_describe_gives_what_the_server_says(service: Service) -> None:
-    description = json.loads(manage(service, "describe", "digits"))
+    description = json.loads(manage(service, "describe", "digits", "--json"))
     assert description[0]["batchSize"] == 8
 
 
