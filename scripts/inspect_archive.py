@@ -69,7 +69,7 @@ def describe(archive: Archive) -> dict[str, Any]:
 def describe_signature(archive: Archive) -> dict[str, Any]:
     """Describe which key it is of, and whether it is of these bytes.
 
-    Sign_archive.py verify says whether to trust the key.
+    `sign_archive.py verify` says whether to trust the key.
     """
     from mar_tools.archives.signing import read_signature, signature_path
 

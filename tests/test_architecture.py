@@ -31,7 +31,7 @@ PRODUCT = [*PACKED, *TOOL_FILES, *SCRIPT_FILES, *CLIENT_FILES]
 LAB_FILES = [path for path in sorted(LAB.rglob("*.py")) if LAB / "peers" / "servers" not in path.parents]
 SOURCES = [*PRODUCT, *LAB_FILES]
 
-# From the ground up. A wing or file imports those of lower layers alone; those of the ground may import each other.
+# The lowest layer first. A folder or file imports those of lower layers alone. Those of the lowest import each other.
 LAYERS = {
     CORE: (
         "errors validation options config predictions metrics labels cores geometry foreign_errors source_constants",

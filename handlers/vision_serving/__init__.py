@@ -10,7 +10,7 @@ In the order of a request:
     explaining/     heat maps of what speaks for a class
     answers/        predictions become the bytes of an answer
     batching.py     prepared images through the model; a batch that fails is halved
-    handler.py      the flow of a request, on one screen
+    handler.py      the flow of a request: load, predict, explain
     worker/         TorchServe's side of it
 
 What all of them stand on:

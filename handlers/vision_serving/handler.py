@@ -53,7 +53,7 @@ RunImages: TypeAlias = Callable[[Sequence[Source], StageTimings], Mapping[ImageI
 
 
 class VisionHandler(ABC):
-    """Serves one archive. Nothing in it changes after `assemble`: what belongs to a batch travels through the calls."""
+    """Serves one archive. It keeps nothing of a batch: what belongs to a batch travels through the calls."""
 
     config: HandlerConfig
     labels: Sequence[str]
@@ -154,7 +154,10 @@ class VisionHandler(ABC):
 
     @abstractmethod
     def preprocess(self, images: Sequence[Image]) -> ImageBatch:
-        """Bring images that share one model size to it. Called in several threads at a time, with an image each."""
+        """Bring images that share one model size to it.
+
+        For a request, several threads call it at the same time, each with one image or tile.
+        """
 
     def inference(self, batch: ImageBatch) -> dict[str, Tensor]:
         """Return the named outputs of the backend, N first."""

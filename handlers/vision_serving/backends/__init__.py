@@ -1,7 +1,6 @@
 """The backends by name. A new one is a file beside this one and a line in BACKENDS.
 
     base.py           the protocol of a backend
-    eager.py, torchscript.py, torch_compile.py, aotinductor.py, onnxruntime.py, openvino.py, tensorrt.py, tvm.py
 
 A file may state two things, as literals that are read from its source:
 

@@ -99,8 +99,8 @@ class MaskRcnnGraph(InstanceGraph):
 class KeypointRcnnGraph(InstanceGraph):
     """`heatmaps` (N, D, P, 56, 56): the scores of each keypoint on a grid over the box.
 
-    Where a keypoint is best is found at the size of each box, which only a loop could do inside a graph: `keypoints.py`
-    does it for the boxes that are answered.
+    Where a keypoint is best is found at the size of each box, which only a loop could do inside a graph.
+    `results/instances.py` does it for the boxes that are answered.
     """
 
     instances = "keypoints"

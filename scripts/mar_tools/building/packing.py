@@ -31,7 +31,7 @@ FIXED_CREATION = "01/01/1980 00:00:00"
 
 def build_archive(export_folder: Path, handlers: Path, model_store: Path, entry_file: str | None = None) -> Path:
     """Write `<model_store>/<name>.mar`, whole or not at all. Raises ConfigError for an export that is not verified,
-    and for one that would not pass the checks of archive_checks.py, such as with a key of its own in its yaml.
+    and for one that would not pass the checks of archives/checks.py, such as with a key of its own in its yaml.
 
     entry_file: another one in `handlers` than that of the task.
     """

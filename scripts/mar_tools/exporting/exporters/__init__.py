@@ -1,7 +1,6 @@
 """The exporters by backend name. A new one is a file beside this one and a line in EXPORTERS.
 
     base.py           what every exporter states, is given and tells
-    eager.py, torchscript.py, torch_compile.py, aotinductor.py, onnxruntime.py, openvino.py, tensorrt.py, tvm.py
 
 Each module states what it can make, as literals, and makes it:
 
