@@ -61,7 +61,7 @@ OncePerRun = Callable[[str, Callable[[], object]], None]
 Made = TypeVar("Made")
 TESTS = Path(__file__).resolve().parent
 # So that two processes end at about the same time.
-SLOW_FIRST = ("lab/reliability", "lab/hostile", "e2e", "e2e/front", "contract")
+SLOW_FIRST = ("lab/reliability", "lab/hostile", "e2e/operations", "e2e", "e2e/front", "contract")
 EXAMPLES = float(os.environ.get("EXAMPLES", "0.25"))  # `bash scripts/test.sh --lab` sets 1
 
 

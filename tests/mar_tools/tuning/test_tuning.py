@@ -1,4 +1,4 @@
-"""Which settings are tried and what is concluded. That servers are started and loaded, tests/e2e/test_tune.py shows."""
+"""Which settings are tried and what is concluded. That servers are started and loaded is shown in tests/e2e/operations."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

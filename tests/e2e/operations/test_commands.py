@@ -20,7 +20,7 @@ from mar_tools.serving.server import Server
 from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.waiting import wait_until
 
-from .conftest import EXAMPLES, Service, run_script, scene_path, write_configuration
+from ..conftest import EXAMPLES, Service, run_script, scene_path, write_configuration
 
 SAMPLES = EXAMPLES / "digits_classification" / "samples"
 

@@ -9,8 +9,8 @@ import pytest
 
 from mar_tools.serving.server import Server
 
-from .canaries import build_canaries
-from .conftest import run_script, write_configuration
+from ..canaries import build_canaries
+from ..conftest import run_script, write_configuration
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from mar_tools.serving.processes import find_workers, wait_until_ended
 from mar_tools.serving.server import Server
 from vision_serving.worker.server_settings import read_model
 
-from .conftest import Service, run_script, write_configuration
+from ..conftest import Service, run_script, write_configuration
+from ..traffic import keep_asking, try_once
 from .test_commands import listening
-from .traffic import keep_asking, try_once
 
 Change = Callable[[dict[str, Any]], None]
 SLOW = {"X-Inference-Options": "method=occlusion; cells=16"}  # 289 inferences

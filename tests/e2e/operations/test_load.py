@@ -5,7 +5,7 @@ from pathlib import Path
 
 from conftest import RunHere
 
-from .conftest import Service, run_script
+from ..conftest import Service, run_script
 
 FEW = ("--image-count", 20, "--rounds", 1)
 

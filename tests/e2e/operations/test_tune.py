@@ -13,7 +13,7 @@ from mar_tools.serving.config_file import model_section
 from mar_tools.serving.server import Server
 from mar_tools.tuning.deployment import TunedModel, apply_settings, current_settings
 
-from .conftest import ROOT, Service, run_script
+from ..conftest import ROOT, Service, run_script
 
 
 @pytest.fixture(scope="module")
