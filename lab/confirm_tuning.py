@@ -1,6 +1,6 @@
 """Is what the tuner's search found as good as the best of all settings? Both again, in turns, with longer loads.
 
-    python lab/confirm_tuning.py --config lab/peers/config.properties --p99-ms 60 \
+    python lab/confirm_tuning.py --config lab/config.properties --p99-ms 60 \
         --exhaustive tuning-exhaustive.json --search tuning-search.json --json tuning-confirmed.json
 
 A trial of the tuner is short, so of two settings that are as good as each other either may have had the luck. Here the

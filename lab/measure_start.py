@@ -1,6 +1,6 @@
 """From `serve_models.py start` until the first right answer, in turns with TorchServe and its stock handler.
 
-    python lab/measure_start.py resnet50 --config lab/peers/config.properties \
+    python lab/measure_start.py resnet50 --config lab/config.properties \
         --export lab/exports/resnet50/openvino-int8 --rounds 5 --json start.json
 """
 

@@ -30,7 +30,7 @@ from mar_tools.command_line import (
     run,
 )
 from mar_tools.locking import building
-from mar_tools.machine import choose_device
+from mar_tools.machine import choose_device_type
 from mar_tools.terminal import print_tables, show_steps
 from vision_serving.config import Precision, read_handler_config
 from vision_serving.errors import ConfigError
@@ -48,7 +48,7 @@ def main() -> None:
 
     recipe = read_recipe(given.recipe, weights=given.weights, backend=given.backend, precision=given.precision)
     options = BuildOptions(
-        device_type=choose_device(given.device),
+        device_type=choose_device_type(given.device),
         budget_s=60 * given.budget_min,
         timeout_s=given.candidate_timeout_s or recipe.candidate_timeout_s,
         batch_size=read_batch_size(given.config.read_text(encoding="utf-8"), recipe.name) or BuildOptions.batch_size,

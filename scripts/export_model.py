@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mar_tools.command_line import EXPORTS, new_parser, run
 from mar_tools.locking import building
-from mar_tools.machine import choose_device
+from mar_tools.machine import choose_device_type
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     from mar_tools.models.recipes import read_recipe
 
     is_reference = (given.backend, given.precision) == ("eager", "fp32")
-    device_type = choose_device(given.device or ("cpu" if is_reference else None))
+    device_type = choose_device_type(given.device or ("cpu" if is_reference else None))
     load_exporter(given.backend, given.precision, device_type)  # refused now, and not after a download of weights
     recipe = read_recipe(given.recipe, weights=given.weights)
     with building(given.exports, recipe.name):

@@ -43,7 +43,7 @@ CORNERS = "xyxy"
 ANY_SIZE = ImageLimits(max_pixels=10**9)  # whoever predicted it has judged it
 
 
-class PredictionError(VisionServingError):
+class FailedImagesError(VisionServingError):
     """Some images have no prediction."""
 
 
@@ -62,7 +62,7 @@ def main() -> None:
             elif arguments.save_annotated is not None:
                 failures += save_annotated(file, answer, arguments.save_annotated)
     if failures:
-        raise PredictionError(f"{len(failures)} of {len(files)} images failed; the first, {failures[0]}")
+        raise FailedImagesError(f"{len(failures)} of {len(files)} images failed; the first, {failures[0]}")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -81,9 +81,10 @@ class Connection:
         concurrency: int,
         retries: int,
         retried: Sequence[str] = ("GET", "POST"),  # a prediction changes nothing
+        connect_retries: int | None = None,
     ) -> None:
         self.url = url.rstrip("/")
-        self.session = new_session(self.url, concurrency, retries, retried)
+        self.session = new_session(self.url, concurrency, retries, retried, connect_retries)
         self._tokens = Tokens(token)
 
     def request(self, method: str, path: str, timeout_s: float, **arguments: Any) -> requests.Response:
@@ -138,8 +139,10 @@ class Connection:
         return _without_answer(ConnectionLostError, f"{self.url} closed the connection without an answer: {last}")
 
 
-def new_session(url: str, concurrency: int, retries: int, retried: Sequence[str]) -> requests.Session:
-    """Return a connection a thread, kept.
+def new_session(
+    url: str, concurrency: int, retries: int, retried: Sequence[str], connect_retries: int | None = None
+) -> requests.Session:
+    """Return a connection a thread, kept. connect_retries: of a refused connection, where not as many as `retries`.
 
     Environment proxies are for other machines alone: no one else sees a local token.
     """
@@ -147,6 +150,7 @@ def new_session(url: str, concurrency: int, retries: int, retried: Sequence[str]
     session.trust_env = not _is_loopback(url)
     retry = PatientRetry(
         total=retries,
+        connect=connect_retries,
         read=min(retries, 1),  # what ends a worker must not be sent to one worker after the other
         status_forcelist=[BUSY],
         allowed_methods=retried,

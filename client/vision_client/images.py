@@ -48,7 +48,7 @@ ImageInput: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview 
 
 
 def is_image(value: object) -> TypeGuard[ImageInput]:
-    """Return one image, as opposed to several."""
+    """Return whether the value is one image, as opposed to several."""
     return _find_reader(value) is not None
 
 

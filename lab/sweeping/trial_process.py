@@ -7,7 +7,7 @@ import statistics
 import time
 from pathlib import Path
 
-from mar_tools.building.trial_process import answer_trial, perform
+from mar_tools.building.trial_process import answer_trial, describe_problem, perform
 from mar_tools.building.trials import CandidateTrial, TrialResult
 from mar_tools.command_line import run
 from mar_tools.images import choose_images
@@ -33,7 +33,10 @@ def perform_and_time(trial: CandidateTrial) -> TrialResult:
     result = perform(trial)
     if result.problem is not None or not read_report(trial.folder)["passed"]:
         return result
-    return result.model_copy(update={"figures": measure_ms(trial.folder)})
+    try:
+        return result.model_copy(update={"figures": measure_ms(trial.folder)})
+    except Exception as error:  # a backend that passes and cannot be timed is a row with its reason, as in `perform`
+        return describe_problem(error)
 
 
 def measure_ms(folder: Path) -> dict[str, float | None]:

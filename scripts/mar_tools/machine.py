@@ -62,7 +62,7 @@ def default_device() -> DeviceType:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def choose_device(asked: DeviceType | None) -> DeviceType:
+def choose_device_type(asked: DeviceType | None) -> DeviceType:
     """Return what `--device` asks for, else the default. Raises ConfigError for a GPU that PyTorch cannot use."""
     found = default_device()
     if asked == "cuda" and found != "cuda":

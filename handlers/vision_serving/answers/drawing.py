@@ -55,7 +55,7 @@ class Canvas:
 
 
 def open_picture(encoded: bytes, limits: ImageLimits, colours: ColourConfig | None = None) -> PIL.Image.Image:
-    """Decode an image once more, to be drawn on: Colour, upright, a large JPEG at a part of its size.
+    """Decode an image once more, to be drawn on: RGB, upright, a large JPEG at a part of its size.
 
     Raises a RequestError as `decoding.decode_image` does.
     """
@@ -70,7 +70,7 @@ def _shrink_to_canvas(opened: PIL.Image.Image) -> None:
 def draw_prediction(image: PIL.Image.Image, prediction: Prediction) -> PIL.Image.Image:
     """Return a new RGB picture of at most MAX_SIDE x MAX_SIDE and about MAX_PIXELS pixels.
 
-    image: Colour, upright; it may be smaller than its source, of which the prediction knows the size.
+    image: RGB, upright; it may be smaller than its source, of which the prediction knows the size.
     """
     return DRAWERS[type(prediction)](_new_canvas(image), prediction)
 

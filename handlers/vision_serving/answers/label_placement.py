@@ -20,7 +20,7 @@ STEPS_INSIDE = 8  # places for a label down the inside of its box
 
 
 def contrast(first: Colour, second: Colour) -> float:
-    """Return the contrast ratio of two sColour colours, from 1 to 21 (WCAG 2)."""
+    """Return the contrast ratio of two sRGB colours, from 1 to 21 (WCAG 2)."""
     darker, lighter = sorted((_luminance(first), _luminance(second)))
     return (lighter + 0.05) / (darker + 0.05)
 

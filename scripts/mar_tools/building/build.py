@@ -125,7 +125,7 @@ def time_rows(
 ) -> list[Candidate]:
     """Return the same rows, those that passed with their figures; one that is lost on the way has failed.
 
-    Rows[0]: eager.
+    rows[0]: eager.
     """
     passed = {folder_of(row, recipe, exports): row for row in rows if row.verdict == "verified"}
     progress.skip((len(rows) - len(passed)) * (1 + options.rounds))

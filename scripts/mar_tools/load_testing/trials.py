@@ -71,7 +71,7 @@ def closed_trial(target: Target, requests: Sequence[Request], connections: int, 
 
 
 def open_trial(target: Target, requests: Sequence[Request], rate: float, duration_s: float) -> LoadTrial:
-    """Return each round's arrivals, which are its own, the same ones for every target of that rate."""
+    """Return an open loop. Each round has arrivals of its own, the same for every target of that rate."""
 
     def measure(number: int) -> Measurement:
         return run_open_loop(target, requests, rate, duration_s, seed=number)

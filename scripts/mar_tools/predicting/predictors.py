@@ -13,7 +13,7 @@ import requests
 from pydantic import TypeAdapter
 
 from mar_tools.archives.archive import extract_archive
-from mar_tools.serving.torchserve_api import ServerError, TorchServeClient, describe_failure
+from mar_tools.serving.torchserve_api import ServerError, TorchServeClient, tell_refusal
 from vision_serving.answers.responses import encode_response
 from vision_serving.predictions import Prediction
 from vision_serving.requests.payload import Payload
@@ -31,7 +31,7 @@ def predict_over_http(client: TorchServeClient, model: str, options: Mapping[str
     def predict(encoded: bytes) -> Answer:
         response = client.predict(model, encoded, options)
         if response.status_code == requests.codes.not_found:
-            raise ServerError(f"{describe_failure(response)}; the server has {client.list_models()}")
+            raise ServerError(f"{tell_refusal(response)}; the server has {client.list_models()}")
         try:
             answer: Answer = orjson.loads(response.content)
         except orjson.JSONDecodeError:

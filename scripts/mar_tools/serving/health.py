@@ -17,7 +17,7 @@ from mar_tools.serving.logs import ServerLogs
 from mar_tools.serving.model_status import ModelStatus, list_versions, read_status
 from mar_tools.serving.processes import temporary_folder
 from mar_tools.serving.start_record import StartRecord, read_start_record
-from mar_tools.serving.torchserve_api import ServerError, TorchServeClient, describe_failure, read_address
+from mar_tools.serving.torchserve_api import ServerError, TorchServeClient, read_address, tell_refusal
 from vision_serving.errors import ConfigError
 
 WORKER_HEADER = "X-Worker-Pid"
@@ -194,7 +194,7 @@ def ask_each(
 def find_faults(response: requests.Response, golden: Golden | None) -> list[str]:
     """Return what is wrong with an answer."""
     if not response.ok:
-        return [f"cannot predict: {describe_failure(response)}"]
+        return [f"cannot predict: {tell_refusal(response)}"]
     try:
         return [] if golden is None else golden.find_differences(orjson.loads(response.content))
     except orjson.JSONDecodeError:

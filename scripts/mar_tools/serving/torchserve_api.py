@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def read_address(config: Path) -> ServerAddress:
 
 
 class TorchServeClient:
-    """Predictions and GET requests are retried, scaling once: asking twice changes nothing. Registering is not.
+    """Predictions and GET requests are retried, scaling once: asking twice changes nothing. Registering is not retried.
 
     deadline: of time.monotonic, when the last call has to have its answer; nothing is retried then.
     """
@@ -80,13 +81,16 @@ class TorchServeClient:
         self._address = address
         self._deadline = deadline
         self._inference = self._connect(address.inference, self._token_source("inference"), RETRIES)
-        self._management = self._connect(address.management, self._token_source("management"), 1, ("GET",))
+        self._management = self._connect(address.management, self._token_source("management"), RETRIES, ("GET",))
         self._metrics = None if address.metrics is None else self._connect(address.metrics, None, 1)
 
     def _connect(
         self, url: str, token: Callable[[], str] | None, retries: int, retried: tuple[str, ...] = ("GET", "POST")
     ) -> Connection:
-        connection = Connection(url, token, CONNECTIONS, retries if self._deadline is None else 0, retried)
+        if self._deadline is not None:
+            retries = 0
+        # A command says at once that no server is there.
+        connection = Connection(url, token, CONNECTIONS, retries, retried, connect_retries=min(retries, 1))
         connection.session.trust_env = False  # a proxy of the environment must not see a server's tokens
         return connection
 
@@ -226,7 +230,7 @@ class TorchServeClient:
         renewing = self._connect(self._address.management, lambda: self.token("API"), 1, ("GET",))
         response = self._ask(renewing, "GET", "/token", MANAGE_TIMEOUT_S, params={"type": kind})
         if not response.ok:
-            raise ServerError(f"the server gave no new {kind} token: {describe_failure(response)}")
+            raise ServerError(f"the server gave no new {kind} token: {tell_refusal(response)}")
         return self.token(kind)
 
     def _manage(self, method: str, path: str, **arguments: Any) -> Any:
@@ -235,9 +239,11 @@ class TorchServeClient:
             # TorchServe stumbles over a worker that ends while it scales, and asking again changes nothing.
             response = self._ask(self._management, method, path, MANAGE_TIMEOUT_S, **arguments)
         if not response.ok:
-            reason = describe_failure(response)
-            known = f"; the server has {self.list_models()}" if reason.startswith("Model not found: ") else ""
-            raise ServerError(reason + known)
+            reason = tell_refusal(response)
+            if reason.startswith("Model not found: "):
+                with suppress(ServerError):  # the reason matters more than what else there is
+                    reason += f"; the server has {self.list_models()}"
+            raise ServerError(reason)
         return response.json()
 
     def _ask(
@@ -270,7 +276,7 @@ def _model_path(model: str, version: str | None) -> str:
     return f"/models/{quote(model)}" + (f"/{quote(version)}" if version else "")
 
 
-def describe_failure(response: requests.Response) -> str:
+def tell_refusal(response: requests.Response) -> str:
     """Return the server's own message, or its status when there is none."""
     try:
         return str(response.json()["message"]).splitlines()[0]

@@ -53,7 +53,7 @@ def test_a_label_is_spelled_in_characters_of_the_font_or_not_at_all(label: str, 
 
 
 @pytest.mark.parametrize("width", [20, 60, 100])
-def test_what_is_too_long_is_fit_texted_by_no_more_than_it_must(width: int) -> None:
+def test_what_is_too_long_is_shortened_by_no_more_than_it_must(width: int) -> None:
     text = "a very long label of a thing"
     short = fit_text(text, FONT, width)
     assert FONT.getlength(short) <= width

@@ -1,4 +1,4 @@
-"""Which settings are tried and what is concluded. That servers are started and loaded is shown in tests/e2e/operations."""
+"""Which settings are tried and what is concluded. tests/e2e/operations shows that servers are started and loaded."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
