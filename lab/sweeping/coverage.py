@@ -98,7 +98,7 @@ class Coverage(StrictModel):
 
 
 def read_coverage(path: Path) -> Coverage:
-    """Return empty where there is no such file. Raises ConfigError for a damaged one."""
+    """Read what is known so far; nothing where there is no such file. Raises ConfigError for a damaged one."""
     if not path.is_file():
         return Coverage()
     document = read_json(path, "restore it from git, or delete it to begin again")

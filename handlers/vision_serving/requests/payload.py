@@ -232,7 +232,7 @@ def _read_instances(document: Mapping[str, Any], binary: bytes) -> tuple[SentIma
 
 
 def _decode_instance(instance: object) -> SentImage:
-    """Read the instances; a broken one is an error of its own, and its neighbours are served."""
+    """Read one instance. A broken one is an error of its own, and its neighbours are served."""
     try:
         return decode_base64(_find_base64(instance))
     except MalformedRequestError as error:

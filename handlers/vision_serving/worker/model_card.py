@@ -113,7 +113,7 @@ def read_object(path: Path) -> Card:
 
 
 def installed_versions() -> dict[str, str]:
-    """Return those of Python and the packages here, which need not be those of the verification."""
+    """Return the versions of Python and the packages here. The verification may have had others."""
     found = {"python": platform.python_version()}
     stated = (read_constant(file, "DISTRIBUTIONS", ()) for file in sorted(BACKENDS_FOLDER.glob("*.py")))
     for package in (*PACKAGES, *itertools.chain.from_iterable(stated)):
