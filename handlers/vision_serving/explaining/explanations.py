@@ -34,7 +34,7 @@ class Explainer:
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        """Return the methods that this model and backend have. Whether Captum is installed shows when one is asked for."""
+        """Return the methods that this model and backend have. Only a request shows whether Captum is there."""
         if self._config.task != "classification" or self._config.limits.max_explanation_s == 0:
             return ()
         if isinstance(self._backend, DifferentiableBackend):
