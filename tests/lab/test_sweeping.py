@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import MakeRecipe
 from fakes import TINY_CLASSIFIER
+from sweep_rows import RUN, new_row
 
 from lab import sweep_zoo
 from lab.pages.rendering import render_page
@@ -15,7 +16,6 @@ from lab.sweeping.coverage import (
     Coverage,
     CoverageRow,
     RowOutcome,
-    SweepRun,
     read_coverage,
     write_coverage,
 )
@@ -36,27 +36,9 @@ from mar_tools.child_processes import Finished
 from mar_tools.command_line import ROOT
 from mar_tools.exporting.exporters import list_candidates
 from mar_tools.models.recipes import Recipe, read_recipe
-from vision_serving.config import Precision
 from vision_serving.errors import BackendError, ConfigError
 
 SMALL = ZooModel(group="classification", name="squeezenet1_1")
-RUN = SweepRun(id=0, date="2030-01-01", cpu="a CPU", cores=2, timed=False, versions={"torch": "1.0"})
-
-
-def new_row(backend: str = "openvino", precision: Precision = "fp32", **changes: object) -> CoverageRow:
-    values = {
-        "group": "classification",
-        "model": "squeezenet1_1",
-        "backend": backend,
-        "precision": precision,
-        "status": "verified",
-        "snr_db": 62.4,
-        "ms": 14.25,
-        "seconds": 1.0,
-        "peak_gib": 0.5,
-        "run": 0,
-    }
-    return CoverageRow.model_validate({**values, **changes})
 
 
 def coverage_of(*rows: CoverageRow) -> Coverage:

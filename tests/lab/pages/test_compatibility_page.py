@@ -3,29 +3,11 @@
 from pathlib import Path
 
 import pytest
+from sweep_rows import RUN, new_row
 
 from lab.pages.rendering import render_page
-from lab.sweeping.coverage import Coverage, CoverageRow, SweepRun, write_coverage
+from lab.sweeping.coverage import Coverage, CoverageRow, write_coverage
 from lab.sweeping.plan import list_passes
-from vision_serving.config import Precision
-
-RUN = SweepRun(id=0, date="2030-01-01", cpu="a CPU", cores=2, timed=False, versions={"torch": "1.0"})
-
-
-def new_row(backend: str = "openvino", precision: Precision = "fp32", **changes: object) -> CoverageRow:
-    values = {
-        "group": "classification",
-        "model": "squeezenet1_1",
-        "backend": backend,
-        "precision": precision,
-        "status": "verified",
-        "snr_db": 62.4,
-        "ms": 14.25,
-        "seconds": 1.0,
-        "peak_gib": 0.5,
-        "run": 0,
-    }
-    return CoverageRow.model_validate({**values, **changes})
 
 
 def render(folder: Path, *rows: CoverageRow) -> str:
