@@ -10,10 +10,8 @@ from lab.sweeping.coverage import PRECISIONS, Coverage, CoverageRow, read_covera
 from lab.sweeping.plan import list_passes, offered_precisions, why_not_offered
 from lab.sweeping.zoo import CALIBRATION_IMAGES, GROUPS, TIMM_MODELS, VERIFICATION_IMAGES, Group
 from mar_tools.exporting.export_folders import REFERENCE
+from mar_tools.exporting.exporters import BackendAndPrecision
 from mar_tools.verification.bounds import RANDOM_BOUNDS
-from vision_serving.config import Precision
-
-BackendPrecision = tuple[str, Precision]
 
 GROUP_TITLES: dict[Group, str] = {
     "classification": "torchvision classifiers",
@@ -53,7 +51,7 @@ def count_verified(coverage: Coverage) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def list_not_offered(coverage: Coverage) -> dict[BackendPrecision, str]:
+def list_not_offered(coverage: Coverage) -> dict[BackendAndPrecision, str]:
     """Return why a backend lacks a precision."""
     pairs = [(backend, precision) for backend in _list_backends(coverage) for precision in PRECISIONS]
     return {pair: why_not_offered(*pair) for pair in pairs if pair[1] not in offered_precisions(pair[0])}
@@ -103,7 +101,7 @@ def _list_backends(coverage: Coverage) -> list[str]:
     return [backend for backends in list_passes() for backend in backends if backend in swept]
 
 
-def _share(group: Group, column: BackendPrecision, rows: Sequence[CoverageRow]) -> str:
+def _share(group: Group, column: BackendAndPrecision, rows: Sequence[CoverageRow]) -> str:
     tried = [row for row in rows if (row.group, row.backend, row.precision) == (group, *column)]
     verified = sum(row.status == "verified" for row in tried)
     return f"{verified} of {len(tried)} ({round_down_percent(verified / len(tried))})" if tried else "not tried"

@@ -14,7 +14,7 @@ from lab.sweeping.plan import SweepTask
 from lab.sweeping.zoo import ZooModel
 from mar_tools.building.trials import CandidateTrial, TrialRun, new_trial, run_process
 from mar_tools.exporting.export_folders import REFERENCE
-from mar_tools.exporting.exporters import BackendAndPrecision
+from mar_tools.exporting.exporters import EAGER_FP32, BackendAndPrecision
 from mar_tools.machine import cpu_name, package_versions
 from mar_tools.verification.gate import read_report
 from vision_serving.cores import usable_cores
@@ -22,7 +22,6 @@ from vision_serving.cores import usable_cores
 PACKAGES = ("torch", "torchvision", "timm", "openvino", "nncf", "onnx", "onnxscript", "onnxruntime", "torchao", "numpy")
 PROCESS = "lab.sweeping.trial_process"
 REASON_CHARS = 240
-EAGER_FP32: BackendAndPrecision = ("eager", "fp32")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from mar_tools.building.candidates import Candidate, mark_fastest, record_candid
 from mar_tools.building.timing import TIMED_IMAGES, Timing, TimingPlan, time_exports
 from mar_tools.building.trials import MB, NOT_POSSIBLE, new_trial, run_trial
 from mar_tools.exporting.export_folders import export_folder
-from mar_tools.exporting.exporters import BackendAndPrecision, find_candidates, onnx_precisions
+from mar_tools.exporting.exporters import EAGER_FP32, BackendAndPrecision, find_candidates, onnx_precisions
 from mar_tools.images import choose_images
 from mar_tools.machine import memory_bytes
 from mar_tools.models.recipes import Recipe
@@ -17,7 +17,6 @@ from mar_tools.terminal import AnnounceStep
 from vision_serving.config import DeviceType
 from vision_serving.errors import ConfigError
 
-EAGER_FP32: BackendAndPrecision = ("eager", "fp32")
 REFERENCE_TIMEOUT_S = 3600.0  # weights may have to be downloaded first
 
 

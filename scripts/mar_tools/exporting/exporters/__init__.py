@@ -23,6 +23,7 @@ from vision_serving.errors import BackendError
 from vision_serving.source_constants import read_constant
 
 BackendAndPrecision = tuple[str, Precision]
+EAGER_FP32: BackendAndPrecision = ("eager", "fp32")  # the reference
 
 EXPORTERS = {
     "eager": "mar_tools.exporting.exporters.eager",
