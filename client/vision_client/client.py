@@ -100,10 +100,7 @@ class Client:
         model_version: str | None = None,
         **options: Any,
     ) -> bytes:
-        """Return the image with its prediction drawn on it by the server, as an encoded picture.
-
-        Raises PredictionError.
-        """
+        """Return the image with its prediction drawn by the server, encoded. Raises PredictionError."""
         if format not in PICTURE_TYPES:
             raise ValueError(f"expected a format of {list(PICTURE_TYPES)}, got {format!r}")
         path, headers = predictions_path(model, model_version), request_headers(PICTURE_TYPES[format], options)
@@ -115,10 +112,7 @@ class Client:
         return response.content
 
     def health(self) -> str:
-        """Return what the server says of itself: "Healthy", or why not. It says so while models load too.
-
-        Raises PredictionError when it does not answer, or refuses the token.
-        """
+        """Return "Healthy", or why the server is not ready, e.g. loading. Raises PredictionError without an answer."""
         return self._connection.health(self._timeout_s)
 
     @property

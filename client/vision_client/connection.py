@@ -180,9 +180,7 @@ def describe_failure(response: requests.Response, has_token: bool) -> Prediction
 
 
 def _read_error(response: requests.Response) -> tuple[str, str]:
-    """Return (type, message). A body that is none of the HTTP contract's, for example a proxy's page,
-    gives the status line.
-    """
+    """Return (type, message). A body of another form, for example a proxy's page, gives the status line."""
     try:
         document = response.json()
         return str(document["type"]), str(document["message"])

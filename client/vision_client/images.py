@@ -81,10 +81,7 @@ def _read_file(file: File) -> bytes:
 
 
 def _encode_array(array: Array) -> bytes:
-    """Return a PNG. Needs neither numpy nor Pillow.
-
-    Eight-bit RGB is rows of bytes, each after the number of its filter.
-    """
+    """Return a PNG without numpy or Pillow. Eight-bit RGB is rows of bytes, each after its filter's number."""
     shape = tuple(array.shape)
     if str(array.dtype) != "uint8" or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         found = f"{type(array).__name__} {array.dtype} {shape}"

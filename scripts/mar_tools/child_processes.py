@@ -116,10 +116,7 @@ def isolated_environment(environment: Mapping[str, str], scratch: str) -> dict[s
 
 
 def python_command(module: str, *arguments: object) -> list[str]:
-    """Return `python -m module ...` with this interpreter.
-
-    `-P`: the folder that we stand in holds no modules of ours.
-    """
+    """Return `python -m module ...`. `-P`: the folder that we stand in holds no modules of ours."""
     flags = ["-P"] if sys.version_info >= (3, 11) else []
     return [sys.executable, *flags, "-m", module, *map(str, arguments)]
 

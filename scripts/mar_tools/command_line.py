@@ -90,10 +90,7 @@ def print_json(document: Any, indent: bool = False) -> None:
 
 
 def reader_is_gone() -> bool:
-    """Return whether nobody reads this command's output any more, as behind `| head`.
-
-    The rest of it goes nowhere then.
-    """
+    """Return whether nobody reads our output, as behind `| head`. Its rest goes nowhere then."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -10,10 +10,7 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], timeout_s: float, poll_s: float = POLL_S) -> T:
-    """Ask until the answer is true or the time is up, at least once. Return the last answer.
-
-    What `condition` raises ends the wait.
-    """
+    """Ask until the answer is true or the time is up, at least once. Return the last answer."""
     deadline = time.monotonic() + timeout_s
     while not (answer := condition()) and time.monotonic() < deadline:
         time.sleep(poll_s)

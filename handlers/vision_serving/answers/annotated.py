@@ -24,10 +24,7 @@ ENCODER_OPTIONS = {"PNG": {"compress_level": 1}, "JPEG": {"quality": 90, "subsam
 
 
 def options_for_drawing(options: Options) -> Options:
-    """Ask for boxes as corners, from which they are drawn, whatever the request wants otherwise.
-
-    Masks are not drawn.
-    """
+    """Ask for boxes as corners, from which they are drawn, whatever the request wants. Masks are not drawn."""
     if not isinstance(options, DetectionOptions):
         return options
     masks = {"mask_format": "none"} if isinstance(options, MaskOptions) else {}

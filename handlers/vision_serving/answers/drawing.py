@@ -55,10 +55,7 @@ class Canvas:
 
 
 def open_picture(encoded: bytes, limits: ImageLimits, colours: ColourConfig | None = None) -> PIL.Image.Image:
-    """Decode an image once more, to be drawn on: RGB, upright, a large JPEG at a part of its size.
-
-    Raises a RequestError as `decoding.decode_image` does.
-    """
+    """Decode an image as RGB, upright, a large JPEG at a part of its size. Raises as `decode_image` does."""
     with open_image(encoded, limits, _shrink_to_canvas) as opened:
         return read_picture(opened, colours or ColourConfig())
 

@@ -32,10 +32,7 @@ def _luminance(colour: Colour) -> float:
 
 
 def spell(text: str) -> str:
-    """Return the text in one line and in characters of the font, accents left out.
-
-    Empty where it needs other characters.
-    """
+    """Spell a text in one line of the font's characters, without accents; empty where others are needed."""
     line = " ".join(text[:MAX_CHARS].split())
     spelled = "".join(character if character in CHARACTERS else _without_accents(character) for character in line)
     return spelled if CHARACTERS.issuperset(spelled) else ""
@@ -60,10 +57,7 @@ def fit_text(text: str, font: Any, width: float) -> str:
 
 
 def place_labels(boxes: Sequence[Rectangle], sizes: Sequence[Size], canvas: Size) -> list[Corner]:
-    """Return the left top corner of each box's label, inside the canvas: the first place that no earlier label takes.
-
-    Where there is none, the one that covers the least of earlier labels.
-    """
+    """Return the left top corner of each box's label: the first place that covers the least of earlier labels."""
     taken = np.empty((len(boxes), 4), dtype=np.int64)
     for number, (box, size) in enumerate(zip(boxes, sizes, strict=True)):
         places = _list_places(box, size, canvas)
@@ -74,10 +68,7 @@ def place_labels(boxes: Sequence[Rectangle], sizes: Sequence[Size], canvas: Size
 
 
 def _list_places(box: Rectangle, size: Size, canvas: Size) -> NDArray[np.int64]:
-    """List left top corners (P, 2), the best first: above the box, below it, down its inside.
-
-    At its left, its right.
-    """
+    """List left top corners (P, 2), best first: above the box, below it, down its inside, each left and right."""
     x1, y1, x2, y2 = box
     width, height = size
     inside = np.linspace(y1, max(y1, y2 + 1 - height), STEPS_INSIDE).round().tolist()

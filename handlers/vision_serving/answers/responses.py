@@ -55,10 +55,7 @@ class Response:
 
 
 def encode_response(outcome: Outcome, model: ModelIdentity = ModelIdentity()) -> Response:
-    """Encode an answer: bare for a raw body, a list for the other forms.
-
-    200 when any image succeeded, else the first error.
-    """
+    """Encode an answer: bare for a raw body, else a list. Its status is 200, or the first error's if all failed."""
     errors = [item for item in outcome.items if isinstance(item, RequestError)]
     if len(errors) == len(outcome.items) and outcome.wishes.has_status:
         return _encode_failure(errors[0], outcome.form, failed_images=len(errors))

@@ -30,16 +30,11 @@ class DifferentiableBackend(Protocol):
     """A backend that can also tell how its outputs depend on the pixels."""
 
     def differentiate(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Turn float (N, H, W, 3) RGB in 0..255 into named outputs on the backend's device, a function
-        of the pixels.
-        """
+        """Turn RGB in 0..255, float (N, H, W, 3), into named outputs, on the backend's device."""
 
 
 def read_document(path: Path, model: type[ConfigModel]) -> ConfigModel:
-    """Return a JSON file of an artifact.
-
-    Raises BackendError when it cannot be read, ConfigError when it is not of `model`.
-    """
+    """Read a JSON file of an artifact. Raises BackendError if unreadable, ConfigError if not of `model`."""
     try:
         document = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:

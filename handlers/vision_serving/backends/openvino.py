@@ -103,9 +103,7 @@ class OpenVinoBackend:
         return {name: torch.from_numpy(output) for name, output in zip(self._output_names, outputs, strict=True)}
 
     def _mark_outputs(self, request: openvino.InferRequest) -> None:
-        """Mark the outputs: with one thread, a request that gets no memory is silent and leaves the
-        last batch's answer.
-        """
+        """Mark the outputs: with one thread, a request without memory silently leaves the last batch's answer."""
         for index in range(len(self._output_names)):
             end = _end_of(request.get_output_tensor(index).data)
             end[:] = MARK[: len(end)]

@@ -46,10 +46,7 @@ class Log(tensorrt.ILogger):  # type: ignore[misc]
 
 
 def create(kind: Callable[[Log], Any], log: Log) -> Any:
-    """Return a `tensorrt.Runtime` or `tensorrt.Builder`.
-
-    Raises BackendError where the GPU's driver is not for TensorRT.
-    """
+    """Return a `tensorrt.Runtime` or `tensorrt.Builder`. Raises BackendError where the driver does not fit."""
     try:
         return kind(log)
     except TypeError as error:  # how the bindings tell of a null pointer

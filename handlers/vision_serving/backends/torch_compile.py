@@ -86,10 +86,7 @@ def require_compiler_at_load() -> None:
 
 
 def compile_with_inductor(graph: nn.Module, size_hw: PositiveHW, device: torch.device, cache: Path) -> Compiled:
-    """Compile for any batch size, with the kernels that are in the cache; what is not there comes into it.
-
-    Raises BackendError for a graph that cannot be compiled.
-    """
+    """Compile for any batch size, reading and filling the cache of kernels. Raises BackendError."""
     model: Compiled = torch.compile(graph, fullgraph=True, dynamic=True, options={**INDUCTOR})
     with (
         foreign_code(lambda error: BackendError(f"torch_compile cannot compile this model: {first_line(error)[:300]}")),

@@ -36,10 +36,7 @@ class TorchScriptBackend:
 
     @cached_property
     def _traced(self) -> nn.Module:
-        """Return the graph as it was exported, since what is fused for inference has no gradients.
-
-        Read at the first explanation.
-        """
+        """Return the graph as exported, read at the first explanation. A graph fused for inference has no gradients."""
         return load_graph(self._artifact, self._device, optimize=False)
 
     def differentiate(self, pixels: Tensor) -> dict[str, Tensor]:

@@ -63,10 +63,7 @@ class InstanceGraph(RcnnGraph):
         return torch.where(best > SUPPRESSED, rows, torch.full_like(rows, -1))
 
     def _describe(self, features: dict[str, Tensor], candidates: dict[str, Tensor], instances: Tensor) -> Tensor:
-        """Return the head's values (N, D, ...).
-
-        It runs on what is there alone, however unlike the images of a batch are.
-        """
+        """Return the head's values (N, D, ...). It runs only on boxes that are there."""
         flat = instances.reshape(-1)
         is_there = flat >= 0
         places = is_there.nonzero().squeeze(1)

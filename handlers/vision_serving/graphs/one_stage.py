@@ -47,10 +47,7 @@ class SsdGraph(nn.Module):
 
 
 class PyramidGraph(nn.Module):
-    """A detector over feature levels with the best `topk_candidates` of each: K = sum over levels of its share.
-
-    Gives padded `boxes` (N, K, 4), `scores` (N, K), `class_ids` (N, K).
-    """
+    """Feature levels, the best `topk_candidates` of each: `boxes` (N, K, 4), `scores` and `class_ids` (N, K)."""
 
     def __init__(self, model: RetinaNet | FCOS, normalize: nn.Module) -> None:
         super().__init__()

@@ -46,9 +46,7 @@ class RcnnGraph(nn.Module):
         return features, self._classify(features, proposals, objectness, height, width)
 
     def _propose(self, features: list[Tensor], images: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Return the best proposals (N, P, 4) of all levels, with their objectness (N, P), SUPPRESSED
-        where there is none.
-        """
+        """Return the best proposals (N, P, 4) of all levels, with objectness (N, P), SUPPRESSED where there is none."""
         rpn = self.model.rpn
         levels = []
         for level, (objectness, deltas) in enumerate(zip(*rpn.head(features), strict=True)):

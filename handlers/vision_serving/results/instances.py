@@ -24,10 +24,7 @@ def add_instances(
     geometry: ImageGeometry,
     options: DetectionOptions,
 ) -> tuple[Detection, ...]:
-    """Add masks or keypoints to image `index`'s detections; leave them as they are where the model has none.
-
-    candidates: of the detections, in their order. Raises InferenceError for values that are not finite.
-    """
+    """Add masks or keypoints to image `index`'s detections; `candidates` are in their order. Raises InferenceError."""
     name = next((name for name in FIELDS if name in outputs), None)
     if name is None or not detections:
         return detections
@@ -37,10 +34,7 @@ def add_instances(
 
 
 def take_values(values: Tensor, instances: Tensor, rows: Tensor) -> InstanceValues:
-    """Take values (D, ...). instances: (D,) the candidate that each belongs to, or -1.
-
-    rows: the candidates asked for.
-    """
+    """Take from values (D, ...) those of `rows`. instances: (D,) the candidate that each belongs to, or -1."""
     slots = {row: slot for slot, row in enumerate(instances.tolist()) if row >= 0}
     wanted = [slots.get(row) for row in rows.tolist()]
     found = [None if slot is None else values[slot].float() for slot in wanted]
@@ -115,10 +109,7 @@ def locate_keypoints(heatmaps: Tensor, box_xyxy: Tensor) -> Tensor:
 
 
 def to_source_points(points_xy: Tensor, geometry: ImageGeometry) -> Tensor:
-    """Move points (P, 2) from model pixels to pixels of the source image, beyond it where they are.
-
-    A mask keeps its box.
-    """
+    """Move points (P, 2) from model pixels to source pixels, also beyond the image. A mask keeps its box."""
     offset, scale = (points_xy.new_tensor(pair[::-1]) for pair in (geometry.offset_hw, geometry.scale_hw))
     return (points_xy - offset) / scale + points_xy.new_tensor(geometry.seen[:2])
 

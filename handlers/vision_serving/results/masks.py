@@ -80,10 +80,7 @@ def _stretch(start: int, stop: int, size: int, cells: int) -> Tensor:
 
 
 def _count_runs(columns: NDArray[np.bool_], left: int, top: int, image_hw: SizeHW) -> NDArray[np.int64]:
-    """Count the runs outside, inside, outside ... of the image's columns in a row.
-
-    columns: (w, h), those of a window whose first pixel is (top, left).
-    """
+    """Count the runs outside, inside, outside ... down an image's columns. columns: (w, h) from (top, left) on."""
     height, width = image_hw
     framed = np.pad(columns, ((0, 0), (1, 1)))
     x, y = (framed[:, 1:] != framed[:, :-1]).nonzero()
@@ -94,10 +91,7 @@ def _count_runs(columns: NDArray[np.bool_], left: int, top: int, image_hw: SizeH
 
 
 def compress_counts(counts: NDArray[np.int64]) -> str:
-    """Write COCO's text: from the fourth on the difference to the count two before.
-
-    5 bits a character, and 1 for more.
-    """
+    """Write COCO's text: 5 bits a character. From the fourth on it is the difference to the count two before."""
     values = counts.copy()
     values[3:] -= counts[1:-2]
     shifted = values[:, None] >> (DIGIT_BITS * np.arange(MAX_DIGITS))
@@ -110,10 +104,7 @@ def compress_counts(counts: NDArray[np.int64]) -> str:
 
 
 def trace_polygons(placed: PlacedMask, image_hw: SizeHW) -> Polygons:
-    """Return the outlines [x1, y1, x2, y2, ...] of a mask's parts, clockwise, where its grid crosses the threshold.
-
-    Holes are left out: COCO's polygons have none.
-    """
+    """Outline a mask's parts, clockwise [x1, y1, x2, y2, ...], without holes, which COCO's polygons lack."""
     height, width = image_hw
     grid = placed.grid.double().numpy()
     cells = len(grid)

@@ -86,10 +86,7 @@ def folder_of(row: Candidate, recipe: Recipe, exports: Path) -> Path:
 
 
 def build_reference(recipe: Recipe, exports: Path, options: BuildOptions, progress: Progress) -> Candidate:
-    """Return the row of eager fp32 on the device, which the others are timed against.
-
-    Verified against it on the CPU.
-    """
+    """Verify eager fp32 on the CPU. Return its row for the device, which the others are timed against."""
     (exports / recipe.name).mkdir(parents=True, exist_ok=True)
     row = None
     for device_type in dict.fromkeys(("cpu", options.device_type)):
@@ -122,10 +119,7 @@ def try_candidates(
 def time_rows(
     rows: Sequence[Candidate], recipe: Recipe, exports: Path, options: BuildOptions, progress: Progress
 ) -> list[Candidate]:
-    """Return the same rows, those that passed with their figures; one that is lost on the way has failed.
-
-    rows[0]: eager.
-    """
+    """Return the rows, of which rows[0] is eager, with the figures of those that passed or failed while timed."""
     passed = {folder_of(row, recipe, exports): row for row in rows if row.verdict == "verified"}
     progress.skip((len(rows) - len(passed)) * (1 + options.rounds))
     images = recipe.verification.images

@@ -67,10 +67,7 @@ class TimingPlan:
 def time_exports(
     sizes: Mapping[Path, float], baseline: Path, plan: TimingPlan, memory_bytes: float
 ) -> dict[Path, Timing]:
-    """Time exports. sizes: bytes of each artifact, the baseline's too.
-
-    The speedups are over the baseline, in each group.
-    """
+    """Time exports. sizes: bytes of each artifact. The speedups are over the baseline, in each group."""
     timings: dict[Path, Timing] = {}
     for group in group_by_memory(sizes, baseline, memory_bytes):
         timed = time_group(group, plan)
@@ -81,10 +78,7 @@ def time_exports(
 
 
 def group_by_memory(sizes: Mapping[Path, float], baseline: Path, memory_bytes: float) -> list[list[Path]]:
-    """Return all in one group where they fit into half the memory together.
-
-    Else as many as fit, each with the baseline.
-    """
+    """Return all in one group if they fit into half the memory, else groups that do, each with the baseline."""
     needs = {folder: PROCESS_BYTES + COPIES * size for folder, size in sizes.items()}
     room = MEMORY_SHARE * memory_bytes - needs[baseline]
     groups: list[list[Path]] = [[]]

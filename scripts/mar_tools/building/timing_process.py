@@ -41,10 +41,7 @@ def main() -> None:
 
 
 def own_output() -> TextIO:
-    """Return the pipe to the parent, which nothing else can write into.
-
-    Libraries print to standard output as they please.
-    """
+    """Return the pipe to the parent, safe from libraries that print to standard output."""
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(line_buffering=True)  # the process is killed at the end, with what was not written yet
@@ -80,10 +77,7 @@ def split_batches(payloads: Sequence[Payload], batch_size: int) -> list[list[Pay
 
 
 def answer_batch(handler: VisionHandler, batch: Sequence[Payload]) -> None:
-    """Turn encoded images into JSON bytes.
-
-    Raises VisionServingError for other answers: fast ones look well in a table.
-    """
+    """Turn encoded images into JSON bytes. Raises VisionServingError: a fast wrong answer looks well in a table."""
     for response in [encode_response(outcome) for outcome in handler.predict(batch)]:
         if response.status != 200:
             raise VisionServingError(f"answered {response.status} to an image: {response.body[:200].decode()}")

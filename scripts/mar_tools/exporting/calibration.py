@@ -79,10 +79,7 @@ def check_layer_names(named: Sequence[str], layers: Sequence[str]) -> None:
 
 
 def float_layer_choices(layers: Sequence[str]) -> Iterator[list[str]]:
-    """Yield nothing, the last layer, then as many of the first and of the last.
-
-    1, 2, 4, at most a quarter of all each.
-    """
+    """Yield nothing, the last layer, then 1, 2, 4 of the first and last each, up to a quarter of all."""
     yield []
     if len(layers) > 1:
         yield [layers[-1]]

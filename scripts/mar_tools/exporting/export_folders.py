@@ -54,10 +54,7 @@ def read_manifest(folder: Path) -> ExportManifest:
 
 
 def load_reference(folder: Path) -> Checkpoint:
-    """Load the checkpoint as its eager fp32 export holds it, without whatever it once came from.
-
-    Its python file, if it has one, is the copy in the artifact. Raises ConfigError or BackendError.
-    """
+    """Load the checkpoint from its eager fp32 export alone. Raises ConfigError or BackendError."""
     config = read_handler_config(folder / "model-config.yaml")
     if (config.backend, config.precision) != ("eager", "fp32"):
         found = f"{config.backend} {config.precision}"

@@ -119,10 +119,7 @@ def make_batch_dynamic(model: onnx.ModelProto, path: Path) -> None:
 
 
 def find_external_weights(path: Path) -> list[Path]:
-    """Return the files with weights that an ONNX file refers to, all beside it.
-
-    Raises ConfigError where they are not.
-    """
+    """Return the files beside an ONNX file that hold its weights. Raises ConfigError where one is missing."""
     model = onnx.load(path, load_external_data=False)
     entries = (entry for weight in model.graph.initializer for entry in weight.external_data)
     locations = {entry.value for entry in entries if entry.key == "location"}

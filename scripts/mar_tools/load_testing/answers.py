@@ -59,10 +59,7 @@ class Expected:
     score_threshold: float | None = None
 
     def matches(self, body: bytes) -> bool:
-        """Return whether an answer is right: the best class and its score, or all confident boxes with their classes.
-
-        A body that is no answer of a known form is not.
-        """
+        """Return whether an answer has the best class and score, or all confident boxes. A body of no form has not."""
         found = self._read(body)
         if found is None:
             return False
@@ -72,10 +69,7 @@ class Expected:
         return _all_have_equals(self.found, found, confident) and _all_have_equals(found, self.found, confident)
 
     def has_same_classes(self, body: bytes) -> bool:
-        """Return whether an answer names the same classes, each as often, in any order.
-
-        Of a classifier, the same top k.
-        """
+        """Return whether an answer names the same classes (a classifier's top k), each as often, in any order."""
         found = list(self._read(body) or [])
         for expected in self.found:
             same = next((entry for entry in found if entry.is_of_class(expected)), None)
@@ -154,10 +148,7 @@ def open_export(export: Path) -> Iterator[Path]:
 
 
 def read_answer(document: Any) -> list[Found]:
-    """Return what an answer says, ours or TorchServe's own.
-
-    Raises ValueError, KeyError, TypeError or AttributeError.
-    """
+    """Read an answer, ours or TorchServe's own. Raises ValueError, KeyError, TypeError or AttributeError."""
     if isinstance(document, list):
         return [_read_stock_box(entry) for entry in document]
     if "classes" in document:
@@ -180,9 +171,7 @@ def _read_box(values: Any) -> Box:
 
 
 def _all_have_equals(owed: Sequence[Found], given: Sequence[Found], confident: float) -> bool:
-    """Return whether each confident box has one of its own class and place on the other side, each of
-    those counted once.
-    """
+    """Return whether each confident box has its own equal, of one class and place, on the other side."""
     boxes = [box for box in owed if box.score >= confident]
     return not find_unpaired(boxes, given, _are_equal, one_to_one=True)
 

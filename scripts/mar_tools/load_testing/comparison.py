@@ -35,10 +35,7 @@ class Ratio:
 
 
 def compare_results(results: Sequence[LoadResult], baseline: str) -> list[Ratio]:
-    """Return the baseline over every other target in closed loops of as many connections, and over each P at its best.
-
-    A target that answered nothing in a round has no ratio.
-    """
+    """Compare the baseline with all others that answered: in equal closed loops, and at its best with each P."""
     own = {result.load: result for result in results if result.target == baseline and result.load.kind == "closed"}
     best = max(own.values(), key=lambda result: result.median.requests_per_s, default=None)
     ratios = []

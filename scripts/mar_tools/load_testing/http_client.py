@@ -60,19 +60,13 @@ def require_aiohttp() -> None:
 
 @asynccontextmanager
 async def open_client(target: Target, requests: Sequence[Request], connections: int) -> AsyncIterator[HttpClient]:
-    """Open a client with at most so many connections; further requests wait for a free one.
-
-    Raises ConfigError without aiohttp.
-    """
+    """Open a client; requests beyond so many connections wait. Raises ConfigError without aiohttp."""
     async with open_session(TIMEOUT_S, limit=connections) as session:
         yield HttpClient(session, target, requests)
 
 
 def open_session(timeout_s: float, **connections: Any) -> "aiohttp.ClientSession":
-    """Open a session that changes nothing of what it sends and receives. connections: how aiohttp keeps them.
-
-    Raises ConfigError without aiohttp.
-    """
+    """Open a session that sends and receives bytes unchanged. Raises ConfigError without aiohttp."""
     require_aiohttp()
     import aiohttp
 

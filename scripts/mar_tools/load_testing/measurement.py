@@ -160,10 +160,7 @@ def parse_server_timing(header: str) -> dict[str, float]:
 
 
 def take_medians(measurements: Sequence[Measurement]) -> Measurement:
-    """Return one measurement of several rounds.
-
-    Counts and seconds are summed, peaks the highest, the rest are medians.
-    """
+    """Summarise several rounds: counts and seconds are summed, peaks the highest, the rest are medians."""
     reduce: dict[str, Callable[[list[Any]], Any]] = {
         **dict.fromkeys(("requests", "failed", "wrong", "seconds"), sum),
         **dict.fromkeys(("peak_rss_mb", "peak_process_mb", "peak_pss_mb", "client_lag_ms"), max),

@@ -58,10 +58,7 @@ def name_target(target: str, results: Sequence[LoadResult], models: Sequence[str
 
 
 def plot_throughput_latency(results: Sequence[LoadResult], models: Sequence[str]) -> Figure | None:
-    """Draw p50 (solid) and p99 (dashed) over requests/s: circles are closed loops, squares open ones, dotted lines P.
-
-    Return None where no model or server was under several loads.
-    """
+    """Draw p50 (solid) and p99 (dashed) over requests/s; None where no model or server had several loads."""
     served = [entry for entry in results if entry.load.kind != "in_process" and entry.median.latency_ms]
     if max(Counter(entry.target for entry in served).values(), default=0) < 2:
         return None

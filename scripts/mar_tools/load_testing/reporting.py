@@ -71,10 +71,7 @@ def draw_plots(results: Sequence[LoadResult], models: Sequence[str], folder: Pat
 
 
 def result_table(results: Sequence[LoadResult], unchecked: Sequence[str] = ()) -> Table:
-    """Return medians over the rounds. CPU ms: of the server, for a request.
-
-    unchecked: whose answers nothing was known of.
-    """
+    """Lay out medians over the rounds; CPU ms of the server per request. unchecked: whose answers nobody knows."""
     headings = ("load", "requests\n/s", "least -\nmost", "p50\nms", "p99\nms", "failed", "wrong", "CPU\nms", "PSS\nMB")
     table = _new_table(*headings)
     for result in results:

@@ -105,10 +105,7 @@ class Workload:
         return trials
 
     def in_process_trials(self, arguments: Namespace) -> list[LoadTrial]:
-        """Return those of P, with as many processes and threads as the server has for each model.
-
-        Raises ConfigError where there is no archive of ours.
-        """
+        """Return P's trials with the server's processes and threads. Raises ConfigError without an archive of ours."""
         if arguments.in_process is None:
             return []
         trials = []

@@ -42,10 +42,7 @@ class Request:
         return self.expected is None or self._satisfies(self.expected.matches, answer)
 
     def has_same_classes(self, answer: bytes) -> bool:
-        """Return whether it names the classes of the expected answer and no others.
-
-        Raises ValueError where none is known.
-        """
+        """Return whether it names the expected classes and no others. Raises ValueError where none are known."""
         if self.expected is None:
             raise ValueError("nothing is expected of this request")
         return self._satisfies(self.expected.has_same_classes, answer)

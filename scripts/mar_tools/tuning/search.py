@@ -58,10 +58,7 @@ class Search:
 
     @classmethod
     def open(cls, journal: Path, space: Space, key: Sequence[object]) -> "Search":
-        """Open the search of `key`, all that a result depends on; another key is another search.
-
-        Raises ConfigError without Optuna.
-        """
+        """Open the search of `key`, all that a result depends on. Raises ConfigError without Optuna."""
         try:
             import optuna
             from optuna.storages.journal import JournalFileBackend

@@ -16,10 +16,7 @@ WAITING_REQUESTS = 1000  # an open loop shows by its latencies, not by refusals,
 
 @contextmanager
 def serve_trial(candidate: TunedModel, settings: Settings, log_settings: Path | None) -> Iterator[Target]:
-    """Serve a trial. log_settings: the log4j2.xml that `vmargs` names.
-
-    Raises ServerError where the model does not come up.
-    """
+    """Serve a trial. log_settings: a log4j2.xml. Raises ServerError where the model does not come up."""
     with temporary_server([candidate.archive], trial_properties(candidate, settings), log_settings) as server:
         yield find_served_models(server, [candidate.name])[0].target
 

@@ -38,9 +38,7 @@ def measure_top_k(observations: Sequence[Observation], truth: Sequence[Truth]) -
 
 
 def measure_map(observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:
-    """Return the options: boxes of any score count, as many as `max_detections` lets through, up to
-    COCO's 100 a picture.
-    """
+    """Measure boxes of any score, at most `max_detections` and COCO's 100 a picture."""
     coco, coco_eval = import_pycocotools()
     known = [_coco_boxes(index, image["boxes"], image["labels"], image["iscrowd"]) for index, image in enumerate(truth)]
     found = [

@@ -58,11 +58,7 @@ def measure_classes(
 
 
 def top_k_agreement(expected: Tensor, found: Tensor, k: int) -> Tensor:
-    """Return (N,): the share of each image's k best found classes that are among the k best expected
-    ones, ties included.
-
-    expected, found: (N, C) scores.
-    """
+    """Return (N,): the share of the k best found classes among the k best expected, ties included, of (N, C)."""
     least = expected.topk(k, dim=1).values[:, -1:]
     among = expected.gather(1, found.topk(k, dim=1).indices) >= least * (1 - TIE_SHARE) - TIE_SCORE
     return among.float().mean(dim=1)
@@ -155,10 +151,7 @@ def match_boxes(expected: Candidates, found: Candidates, score_threshold: float)
 
 
 def measure_overlaps(first: Tensor, second: Tensor) -> Tensor:
-    """Return (N, M) IoUs of boxes (N, 4) and (M, 4) xyxy; 0 where neither has an area.
-
-    Equals torchvision.ops.box_iou, which every process of a build would take seconds to import.
-    """
+    """Return IoUs (N, M) of boxes (N, 4), (M, 4) xyxy, 0 without area: torchvision's, without its slow import."""
     return torch.from_numpy(measure_iou(first.numpy()[:, None], second.numpy()[None])).nan_to_num()
 
 

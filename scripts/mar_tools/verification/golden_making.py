@@ -34,10 +34,7 @@ def remove_golden(folder: Path) -> None:
 def write_golden(
     folder: Path, handler: VisionHandler, paths: Sequence[Path], observations: Sequence[Observation]
 ) -> None:
-    """Write golden.json and golden.png into an export folder; nothing for an archive that takes no such picture.
-
-    observations: of the handler, one per path.
-    """
+    """Write golden.json and golden.png into an export folder. observations: of the handler, one per path."""
     options = choose_options(handler)
     chosen = max(range(len(paths)), key=lambda index: measure_clearness(handler, observations[index]))
     picture = encode_picture(handler, paths[chosen])
@@ -58,9 +55,7 @@ def write_golden(
 
 
 def choose_options(handler: VisionHandler) -> dict[str, str]:
-    """Choose the request's: the archive's defaults, but one threshold for all boxes, in pixels, of the
-    whole picture.
-    """
+    """Choose the archive's defaults, but one threshold for all boxes, in pixels, of the whole picture."""
     if handler.config.task == "classification":
         return {"top_k": str(TOP_K)}
     options = {"class_thresholds": "", "class_filter": "", "box_format": "xyxy", "tile_size": "0"}

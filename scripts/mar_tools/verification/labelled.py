@@ -33,10 +33,7 @@ class VerificationImages:
 
 
 def read_verification_images(verification: VerificationRecipe, labels: Sequence[str]) -> VerificationImages:
-    """Read images. labels: the model's.
-
-    Raises ConfigError where images are missing or their truth does not fit the labels.
-    """
+    """Read images. Raises ConfigError where they are missing or their truth does not fit the model's labels."""
     images = verification.images
     if verification.annotations is not None and images is not None:
         return read_coco(images, verification.annotations, labels, verification.count or LABELLED_COUNT)
@@ -75,10 +72,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def read_class_folders(folder: Path, class_ids: Mapping[str, int], count: int | None) -> VerificationImages:
-    """Read images whose class is the name of their folder in `folder`.
-
-    class_ids: what a folder may be called -> class id.
-    """
+    """Read images in folders named after classes. class_ids: what a folder may be called -> class id."""
     paths = find_images(folder)
     folders = [path.relative_to(folder).parts[0] if path != folder else path.name for path in paths]
     unknown = sorted(set(folders) - class_ids.keys())

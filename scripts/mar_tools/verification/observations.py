@@ -54,10 +54,7 @@ def load_handler(folder: Path, threads: ThreadPlan | None = None, limits: ImageL
 
 
 def observe(handler: VisionHandler, paths: Sequence[Path], *, whole: bool = False) -> list[Observation]:
-    """Return one observation per image, in order.
-
-    whole: decoded at full size, whatever the handler is allowed to do.
-    """
+    """Return one observation per image. whole: decoded at full size, whatever the handler may do."""
     observe_batch = {"classification": _observe_classes, "detection": _observe_boxes}[handler.config.task]
     observations: list[Observation] = []
     for images in _batches(handler, paths, None if whole else find_shrink(handler.config)):
@@ -67,10 +64,7 @@ def observe(handler: VisionHandler, paths: Sequence[Path], *, whole: bool = Fals
 
 
 def observe_reference(folder: Path, paths: Sequence[Path]) -> list[Observation]:
-    """Return those of a reference export, from disk where neither it nor the images changed.
-
-    Raises ConfigError without it.
-    """
+    """Return a reference's observations, from disk if nothing changed. Raises ConfigError without the reference."""
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no reference to compare with; export backend eager first")
     kept, key = folder.parent / KEPT_OBSERVATIONS, _key(folder, paths)
@@ -131,10 +125,7 @@ def _observe_boxes(handler: VisionHandler, batch: ImageBatch, outputs: Mapping[s
 
 
 def _key(folder: Path, paths: Sequence[Path]) -> str:
-    """Return a key that changes with all that could change an observation.
-
-    Artifact, configuration, images, code, libraries.
-    """
+    """Hash all that could change an observation: artifact, configuration, images, code, libraries."""
     config = read_handler_config(folder / "model-config.yaml")
     digest = hashlib.sha256(f"{hash_artifact(folder, config.artifact)} {hash_config(folder, config)}".encode())
     digest.update(orjson.dumps(package_versions(REFERENCE_PACKAGES)))

@@ -69,10 +69,7 @@ def load_exporter(backend: str, precision: str, device_type: DeviceType = "cpu")
 
 
 def find_candidates(backend: str, precision: str, device_type: DeviceType) -> list[BackendAndPrecision]:
-    """Return the (backend, precision) pairs that a recipe's choice, with `auto`, leaves.
-
-    Raises BackendError when none is left.
-    """
+    """Return the pairs that a recipe's backend and precision, or `auto`, leave. Raises BackendError."""
     if backend not in ("auto", *EXPORTERS):
         raise BackendError(f"unknown backend {backend!r}; expected one of {['auto', *EXPORTERS]}")
     of_backend = [pair for pair in list_candidates(device_type) if backend in ("auto", pair[0])]

@@ -81,10 +81,7 @@ class Exported:
 
 
 def report_own_scales(operators: Iterable[str], wanted: str) -> dict[str, Any]:
-    """Return the report of a network that was trained with fake quantisation.
-
-    Raises BackendError where none of it arrived.
-    """
+    """Return the report of a network trained with fake quantisation. Raises BackendError where none arrived."""
     if wanted not in operators:
         raise BackendError(
             "quantization scheme 'checkpoint' needs a network with fake quantisation (torch.fake_quantize_per_...); "

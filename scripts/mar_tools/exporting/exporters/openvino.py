@@ -81,10 +81,7 @@ def convert_graph(job: ExportJob) -> openvino.Model:
 
 
 def quantize(job: ExportJob, model: openvino.Model) -> tuple[openvino.Model, dict[str, Any]]:
-    """Quantise by NNCF to static int8.
-
-    Layers in float go by the modules they come from, where the converter kept that.
-    """
+    """Quantise by NNCF to static int8. Layers kept in float go by their modules where the converter kept those."""
     if job.calibration.quantization.scheme == "dynamic":
         raise BackendError("openvino has no int8 scheme 'dynamic' for images; it has 'static' and 'checkpoint'")
     compared = job.calibration.batches[:COMPARED_IMAGES]
@@ -152,8 +149,6 @@ def infer_images(model: openvino.Model, batches: list[Tensor]) -> list[dict[str,
 
 
 def _module_path(friendly_name: str) -> str:
-    """Shorten `__module.graph.network.layer1.0.conv1/aten::_convolution/Convolution` to
-    `graph.network.layer1.0.conv1`.
-    """
+    """Shorten `__module.graph.network.layer1.0.conv1/aten::_convolution` to `graph.network.layer1.0.conv1`."""
     found = MODULE_PATH.search(friendly_name)
     return found.group(1) if found else friendly_name
