@@ -12,8 +12,9 @@ from mar_tools.load_testing.reporting import describe_run
 from mar_tools.load_testing.targets import prepare_requests
 from mar_tools.serving.server import Server
 from mar_tools.tuning.deployment import find_candidate
+from mar_tools.tuning.probe import Goal
 from mar_tools.tuning.space import Settings
-from mar_tools.tuning.tuner import Goal, Tuner
+from mar_tools.tuning.tuner import Tuner
 from vision_serving.errors import ConfigError
 
 
@@ -49,8 +50,6 @@ def confirm_tuning(arguments: Namespace) -> None:
 
 
 IMAGES = 100
-
-
 BEST = 2  # of all settings
 
 
@@ -63,6 +62,4 @@ def new_tuner(arguments: Namespace, model: str) -> Tuner:
     candidate = find_candidate(model, None, Server(arguments.config))
     images = load_test_images(IMAGES)
     requests = prepare_requests(images, expected=expect_answers(candidate.archive, images))
-    log_settings = arguments.config.resolve().parent / "log4j2.xml"
-    goal = Goal(arguments.p99_ms, arguments.load_s)
-    return Tuner(candidate, requests, goal, log_settings if log_settings.is_file() else None)
+    return Tuner(candidate, requests, Goal(arguments.p99_ms, arguments.load_s))

@@ -84,6 +84,13 @@ def not_negative(text: str) -> float:
     return number
 
 
+def positive_count(text: str) -> int:
+    """Read an argument that has to be a whole number from 1."""
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
+
+
 def print_json(document: Any, indent: bool = False) -> None:
     """Print what `--json` asks for."""
     print(orjson.dumps(document, option=orjson.OPT_INDENT_2 if indent else None).decode())

@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
+from rich.markup import escape as escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, track
 from rich.table import Column
-from rich.table import Table as Table  # commands import these two from here
+from rich.table import Table as Table  # commands import these from here
 from rich.text import Text as Text
 
 from mar_tools.command_line import Announce

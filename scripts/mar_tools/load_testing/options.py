@@ -4,7 +4,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
 
-from mar_tools.command_line import ROOT
+from mar_tools.command_line import ROOT, positive, positive_count
 from vision_serving.errors import ConfigError
 
 IMAGES = 200
@@ -39,14 +39,16 @@ class Rate:
 def add_load_options(parser: ArgumentParser) -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument(
-        "--connections", type=_positive, nargs="*", default=[8], help="of closed loops, one after the other"
+        "--connections", type=positive_count, nargs="*", default=[8], help="of closed loops, one after the other"
     )
     parser.add_argument("--rates", type=_rate, nargs="+", default=[], help="of open loops: requests/s, or 70%%")
-    parser.add_argument("--rounds", type=_positive, default=3)
-    parser.add_argument("--round-s", type=float, default=15.0, help="how long each load lasts, in each round")
-    parser.add_argument("--in-process", type=_positive, nargs="*", metavar="BATCH", help="P too (default: as served)")
+    parser.add_argument("--rounds", type=positive_count, default=3)
+    parser.add_argument("--round-s", type=positive, default=15.0, help="how long each load lasts, in each round")
+    parser.add_argument(
+        "--in-process", type=positive_count, nargs="*", metavar="BATCH", help="P too (default: as served)"
+    )
     parser.add_argument("--images", type=Path, help="a folder; default: cuts of examples/photographs")
-    parser.add_argument("--image-count", type=_positive, default=IMAGES, help="how many different ones")
+    parser.add_argument("--image-count", type=positive_count, default=IMAGES, help="how many different ones")
     parser.add_argument("--image-size", type=_size, default=IMAGE_SIZE, metavar="WxH", help="of the cuts")
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="the server's settings")
     parser.add_argument("--json", type=_new_file, metavar="FILE", help="write the results")
@@ -59,13 +61,6 @@ def _new_file(text: str) -> Path:
     if not path.parent.is_dir():
         raise ArgumentTypeError(f"{text}: no such folder as {path.parent}")
     return path
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ArgumentTypeError(f"expected 1 or more, got {text}")
-    return number
 
 
 def _rate(text: str) -> Rate:

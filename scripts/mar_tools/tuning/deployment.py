@@ -1,5 +1,7 @@
-"""How a model is served: found out, written to config.properties, applied to a running server."""
+"""How a model is served: found out, tried by a TorchServe of its own, written down, applied to a running server."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +10,12 @@ import torch
 from mar_tools.archives.archive import check_archive
 from mar_tools.archives.policy import check_registered
 from mar_tools.load_testing.answers import open_export
+from mar_tools.load_testing.served import find_served_models
+from mar_tools.load_testing.targets import Target
 from mar_tools.serving.config_drift import DEFAULTS
-from mar_tools.serving.config_file import model_section, rewrite, with_model
+from mar_tools.serving.config_file import model_section, rewrite, with_model, with_values
 from mar_tools.serving.server import Server
+from mar_tools.serving.temporary_server import temporary_server
 from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.tuning.space import Settings
 from vision_serving.config import read_handler_config
@@ -18,22 +23,30 @@ from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import read_properties, read_threads, read_workers
 from vision_serving.worker.service import choose_device
 
+WAITING_REQUESTS = 1000  # an open loop shows by its latencies, not by refusals, that a server does not keep up
+
 
 @dataclass(frozen=True)
 class TunedModel:
-    """What is tuned. properties: the text of the config.properties that it will be served with. gpus: 0 on the CPU."""
+    """What is tuned. properties: the text of its config.properties. log_settings: the log4j2.xml that `vmargs` names.
+
+    gpus: 0 on the CPU.
+    """
 
     archive: Path
     name: str
     version: str
     properties: str
     gpus: int = 0
+    log_settings: Path | None = None
 
     @classmethod
     def read(cls, archive: Path, config: Path) -> "TunedModel":
         name, version = check_archive(archive)
         properties = config.read_text(encoding="utf-8")
-        return cls(archive, name, version, properties, count_gpus(archive, properties))
+        logging = config.resolve().parent / "log4j2.xml"
+        found = logging if logging.is_file() else None
+        return cls(archive, name, version, properties, count_gpus(archive, properties), found)
 
 
 def count_gpus(archive: Path, properties: str) -> int:
@@ -71,6 +84,21 @@ def current_settings(candidate: TunedModel) -> Settings:
         batch_size=int(section["batchSize"]),
         max_batch_delay_ms=int(section["maxBatchDelay"]),
     )
+
+
+@contextmanager
+def serve_trial(candidate: TunedModel, settings: Settings) -> Iterator[Target]:
+    """Serve one archive by a TorchServe of its own. Raises ServerError where the model does not come up."""
+    properties = trial_properties(candidate, settings)
+    with temporary_server([candidate.archive], properties, candidate.log_settings) as server:
+        yield find_served_models(server, [candidate.name])[0].target
+
+
+def trial_properties(candidate: TunedModel, settings: Settings) -> str:
+    """Return those of the candidate, for this archive alone, and with these settings."""
+    own = {"load_models": candidate.archive.name, "job_queue_size": str(WAITING_REQUESTS), "models": "{}"}
+    model = {"defaultVersion": True, "marName": candidate.archive.name, **settings.as_properties()}
+    return with_model(with_values(candidate.properties, own), candidate.name, candidate.version, model)
 
 
 def write_settings(config: Path, candidate: TunedModel, settings: Settings) -> None:

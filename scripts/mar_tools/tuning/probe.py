@@ -20,11 +20,18 @@ class WrongAnswersError(VisionServingError):
 
 
 @dataclass(frozen=True)
+class Goal:
+    """The latency to keep, and for how long each load runs."""
+
+    p99_ms: float
+    trial_s: float
+
+
+@dataclass(frozen=True)
 class KeptRate:
-    """rate: requests/s, 0 where no rate is slow enough. capacity: requests/s of a closed loop."""
+    """rate: requests/s, 0 where no rate is slow enough."""
 
     rate: float
-    capacity: float
     measured: Measurement
 
 
@@ -37,13 +44,7 @@ def measure_capacity(target: Target, requests: Sequence[Request], settings: Sett
 
 
 def find_rate(
-    target: Target,
-    requests: Sequence[Request],
-    settings: Settings,
-    p99_ms: float,
-    capacity: float,
-    to_beat: float,
-    duration_s: float,
+    target: Target, requests: Sequence[Request], settings: Settings, goal: Goal, capacity: float, to_beat: float
 ) -> KeptRate | None:
     """Find by halves among SHARES of the capacity; None where none of them that beats `to_beat` keeps the latency."""
     rates = [round(share * capacity, 2) for share in SHARES]
@@ -52,14 +53,14 @@ def find_rate(
     best, measured = None, None
     while low < high:
         number = (low + high) // 2
-        measured = run_open_loop(target, requests, rates[number], duration_s, seed=number)
+        measured = run_open_loop(target, requests, rates[number], goal.trial_s, seed=number)
         refuse_wrong(measured, settings)
-        if keeps(measured, p99_ms):
-            best, high = KeptRate(rates[number], capacity, measured), number
+        if keeps(measured, goal.p99_ms):
+            best, high = KeptRate(rates[number], measured), number
         else:
             low = number + 1
     if best is None and can_be_worst and measured is not None:
-        return KeptRate(0.0, capacity, measured)
+        return KeptRate(0.0, measured)
     return best
 
 

@@ -106,8 +106,13 @@ class Search:
         import optuna
 
         attempt = self._try(settings, evaluate, announce)
+        places = {
+            "plan": self.space.plans.index((settings.workers, settings.threads)),
+            "batch_size": self.space.batch_sizes.index(settings.batch_size),
+            "delay": self.space.delays_ms.index(settings.max_batch_delay_ms),
+        }
         trial = optuna.trial.create_trial(
-            params=self._places(settings),
+            params=places,
             distributions=self._distributions(),
             value=attempt.score,
             user_attrs={ATTEMPT: attempt.model_dump(mode="json")},
@@ -130,13 +135,6 @@ class Search:
             "plan": CategoricalDistribution(range(len(self.space.plans))),
             "batch_size": IntDistribution(0, len(self.space.batch_sizes) - 1),
             "delay": IntDistribution(0, len(self.space.delays_ms) - 1),
-        }
-
-    def _places(self, settings: Settings) -> dict[str, int]:
-        return {
-            "plan": self.space.plans.index((settings.workers, settings.threads)),
-            "batch_size": self.space.batch_sizes.index(settings.batch_size),
-            "delay": self.space.delays_ms.index(settings.max_batch_delay_ms),
         }
 
     def _settings_at(self, places: Mapping[str, int]) -> Settings:

@@ -67,7 +67,8 @@ def new_space(
 
     batch_sizes, delays_ms: those to choose from; None: all that make sense.
     """
-    plans = {(current.workers, current.threads), *(_plans_on_gpus(cores, gpus) if gpus else _plans(cores))}
+    on_gpus = [(gpus * workers, max(1, cores // (gpus * workers))) for workers in WORKERS_PER_GPU if gpus]
+    plans = {(current.workers, current.threads), *(on_gpus or _plans(cores))}  # on a GPU threads only decode
     if batch_sizes is None:
         batch_sizes = _powers_of_two(MAX_BATCH_SIZE["cuda" if gpus else "cpu"])
     if delays_ms is None:
@@ -92,11 +93,6 @@ def _plans(cores: int) -> list[tuple[int, int]]:
         for threads in {cores // workers, *_powers_of_two(cores)} - {0}
         if cores // 2 <= workers * threads <= most
     ]
-
-
-def _plans_on_gpus(cores: int, gpus: int) -> list[tuple[int, int]]:
-    """Return plans whose threads only decode: a fair share."""
-    return [(gpus * workers, max(1, cores // (gpus * workers))) for workers in WORKERS_PER_GPU]
 
 
 def _powers_of_two(most: int) -> list[int]:

@@ -3,20 +3,18 @@
 import hashlib
 import statistics
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from mar_tools.command_line import Announce
 from mar_tools.load_testing.measurement import Measurement
 from mar_tools.load_testing.open_loop import run_open_loop
 from mar_tools.load_testing.targets import Request, Target
 from mar_tools.serving.torchserve_api import ServerError
-from mar_tools.tuning.deployment import TunedModel
-from mar_tools.tuning.probe import find_rate, keeps, measure_capacity, refuse_wrong
+from mar_tools.tuning.deployment import TunedModel, serve_trial
+from mar_tools.tuning.probe import Goal, find_rate, keeps, measure_capacity, refuse_wrong
 from mar_tools.tuning.search import Attempt, Search
 from mar_tools.tuning.space import Settings
-from mar_tools.tuning.trial_server import serve_trial
 from vision_serving.validation import StrictModel
 from vision_serving.worker.server_settings import read_properties
 
@@ -25,14 +23,6 @@ ROUND_FACTOR = 2  # longer than the trials of the search: p99 is a matter of few
 STEP_DOWN = 0.95  # where the winner does not keep the latency for longer
 COMPARED = 3  # of the best: a trial is short, and one may have been lucky
 LEAST_GAIN = 1.02  # less is noise, and no reason to change what runs
-
-
-@dataclass(frozen=True)
-class Goal:
-    """The latency to keep, and for how long each load runs."""
-
-    p99_ms: float
-    trial_s: float
 
 
 class Side(StrictModel):
@@ -58,32 +48,30 @@ class Decision(StrictModel):
     former_requests_per_s: float | None
 
 
+@dataclass(frozen=True)
 class Tuner:
-    def __init__(
-        self, candidate: TunedModel, requests: Sequence[Request], goal: Goal, log_settings: Path | None
-    ) -> None:
-        self.candidate = candidate
-        self._requests = requests
-        self._goal = goal
-        self._log_settings = log_settings
+    """Tries settings, and decides between them."""
+
+    candidate: TunedModel
+    requests: Sequence[Request]
+    goal: Goal
 
     def key(self) -> tuple[object, ...]:
         """Return all that the result of a trial depends on, besides its settings and the machine."""
         content = hashlib.sha256(self.candidate.archive.read_bytes()).hexdigest()
-        pictures = hashlib.sha256(b"".join(request.body for request in self._requests)).hexdigest()
+        pictures = hashlib.sha256(b"".join(request.body for request in self.requests)).hexdigest()
         values = read_properties(self.candidate.properties)
         others = sorted((key, value) for key, value in values.items() if key != "models")
-        return (self.candidate.name, content, others, pictures, self._goal)
+        return (self.candidate.name, content, others, pictures, self.goal)
 
     def evaluate(self, settings: Settings, to_beat: float) -> Attempt:
         """Return one trial. What does not start is a finding; wrong answers are an error (WrongAnswersError)."""
         attempt = Attempt(settings=settings, to_beat=to_beat)
         try:
-            with self._serve(settings) as target:
-                capacity = measure_capacity(target, self._requests, settings, self._goal.trial_s)
+            with serve_trial(self.candidate, settings) as target:
+                capacity = measure_capacity(target, self.requests, settings, self.goal.trial_s)
                 attempt = attempt.model_copy(update={"capacity": capacity})
-                goal = self._goal
-                probe = find_rate(target, self._requests, settings, goal.p99_ms, capacity, to_beat, goal.trial_s)
+                probe = find_rate(target, self.requests, settings, self.goal, capacity, to_beat)
         except ServerError as error:
             return attempt.model_copy(update={"problem": str(error)})
         if probe is None:
@@ -107,10 +95,10 @@ class Tuner:
         """Compare side by side, in turns, under the highest rate at which `attempt` keeps the latency for longer."""
         with ExitStack() as stack:
             announce(f"starting {attempt.settings} beside the current settings")
-            target = stack.enter_context(self._serve(attempt.settings))
+            target = stack.enter_context(serve_trial(self.candidate, attempt.settings))
             targets = {attempt.settings: target}
             with suppress(ServerError):  # no memory for both, perhaps; what it did in the search still counts
-                targets[former.settings] = stack.enter_context(self._serve(former.settings))
+                targets[former.settings] = stack.enter_context(serve_trial(self.candidate, former.settings))
             for rate in self._rates_kept(target, attempt, least, announce):
                 announce(f"comparing at {rate:.4g} requests/s")
                 sides = self._measure_in_turns(targets, rate)
@@ -131,27 +119,24 @@ class Tuner:
         rate = attempt.rate or 0.0
         while rate >= least:
             announce(f"{attempt.settings} at {rate:.4g} requests/s")
-            found = run_open_loop(target, self._requests, rate, ROUND_FACTOR * self._goal.trial_s, seed=ROUNDS)
+            found = run_open_loop(target, self.requests, rate, ROUND_FACTOR * self.goal.trial_s, seed=ROUNDS)
             refuse_wrong(found, attempt.settings)
-            if keeps(found, self._goal.p99_ms):
+            if keeps(found, self.goal.p99_ms):
                 yield rate
             rate = round(rate * STEP_DOWN, 2)
 
     def _keeps(self, side: Side) -> bool:
-        return not side.failed and side.p99_ms <= self._goal.p99_ms
+        return not side.failed and side.p99_ms <= self.goal.p99_ms
 
     def _measure_in_turns(self, targets: dict[Settings, Target], rate: float) -> dict[Settings, Side]:
         measured: dict[Settings, list[Measurement]] = {settings: [] for settings in targets}
         for number in range(ROUNDS):
             for settings, target in targets.items():
-                duration_s = ROUND_FACTOR * self._goal.trial_s
-                found = run_open_loop(target, self._requests, rate, duration_s, seed=number)
+                duration_s = ROUND_FACTOR * self.goal.trial_s
+                found = run_open_loop(target, self.requests, rate, duration_s, seed=number)
                 refuse_wrong(found, settings)
                 measured[settings].append(found)
         return {settings: _summarise(settings, rounds) for settings, rounds in measured.items()}
-
-    def _serve(self, settings: Settings) -> AbstractContextManager[Target]:
-        return serve_trial(self.candidate, settings, self._log_settings)
 
 
 def _summarise(settings: Settings, rounds: Sequence[Measurement]) -> Side:

@@ -47,7 +47,7 @@ def test_a_model_is_tuned_with_evidence_and_the_winner_is_written(config: Path) 
     ("arguments", "message"),
     [
         (["nothing", "--p99-ms", 100], "no archive of nothing"),
-        (["digits", "--p99-ms", 0], "--p99-ms has to be more than 0"),
+        (["digits", "--p99-ms", 0], "--p99-ms: expected a number above 0"),
         (
             ["digits", "--p99-ms", 0.001, "--budget-min", 0.001, "--trial-s", 0.2],
             "no settings kept 99 of 100 requests within 0.001 ms, or",

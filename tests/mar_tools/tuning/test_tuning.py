@@ -12,16 +12,16 @@ from mar_tools.serving.config_file import with_values
 from mar_tools.serving.temporary_server import own_places
 from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.tuning import probe, tuner
-from mar_tools.tuning.deployment import TunedModel, write_settings
-from mar_tools.tuning.probe import WrongAnswersError, find_rate
+from mar_tools.tuning.deployment import TunedModel, trial_properties, write_settings
+from mar_tools.tuning.probe import Goal, WrongAnswersError, find_rate
 from mar_tools.tuning.search import Attempt, Evaluate, Search
 from mar_tools.tuning.space import Settings, Space, first_guesses, new_space
-from mar_tools.tuning.trial_server import trial_properties
-from mar_tools.tuning.tuner import Goal, Tuner
+from mar_tools.tuning.tuner import Tuner
 from vision_serving.worker.server_settings import read_model, read_properties
 
 CURRENT = Settings(workers=1, threads=2, batch_size=8, max_batch_delay_ms=2)
 TARGET = Target("model", "http://nowhere")
+GOAL = Goal(p99_ms=100, trial_s=1.0)
 
 
 def measured(p99_ms: float, failed: int = 0, wrong: int = 0) -> Measurement:
@@ -99,21 +99,21 @@ def test_the_highest_rate_that_keeps_the_latency_is_found_by_halves(
     keeps_up_to: Callable[[float], list[float]],
 ) -> None:
     rates = keeps_up_to(82)
-    found = find_rate(TARGET, [], CURRENT, 100, capacity=100, to_beat=0, duration_s=1)
+    found = find_rate(TARGET, [], CURRENT, GOAL, capacity=100, to_beat=0)
     assert rates == [50, 75, 85, 80]
     assert found is not None
-    assert (found.rate, found.capacity, found.measured.latency_ms["p99"]) == (80, 100, 50)
+    assert (found.rate, found.measured.latency_ms["p99"]) == (80, 50)
 
 
 def test_nobody_looks_closer_at_what_cannot_be_the_best(keeps_up_to: Callable[[float], list[float]]) -> None:
     rates = keeps_up_to(82)
-    assert find_rate(TARGET, [], CURRENT, 100, capacity=100, to_beat=87, duration_s=1) is None
+    assert find_rate(TARGET, [], CURRENT, GOAL, capacity=100, to_beat=87) is None
     assert rates == [90]
 
 
 def test_a_server_that_is_always_too_slow_has_no_rate(keeps_up_to: Callable[[float], list[float]]) -> None:
     keeps_up_to(0)
-    found = find_rate(TARGET, [], CURRENT, 100, capacity=100, to_beat=0, duration_s=1)
+    found = find_rate(TARGET, [], CURRENT, GOAL, capacity=100, to_beat=0)
     assert found is not None
     assert found.rate == 0
 
@@ -226,14 +226,14 @@ def tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tuner:
     """One whose servers are only named; `unstartable` fails to start."""
 
     @contextmanager
-    def serve_trial(candidate: TunedModel, settings: Settings, _: Path | None) -> Iterator[Target]:
+    def serve_trial(candidate: TunedModel, settings: Settings) -> Iterator[Target]:
         if settings.workers == 4:
             raise ServerError("no memory")
         yield Target(str(settings), "http://nowhere")
 
     monkeypatch.setattr(tuner, "serve_trial", serve_trial)
     monkeypatch.setattr(tuner, "measure_capacity", lambda target, requests, settings, duration_s: 100.0)
-    return Tuner(TunedModel(tmp_path / "m.mar", "m", "1.0", ""), [], Goal(100, 1.0), None)
+    return Tuner(TunedModel(tmp_path / "m.mar", "m", "1.0", ""), [], GOAL)
 
 
 def test_what_does_not_start_is_a_finding(tuned: Tuner) -> None:
