@@ -8,14 +8,15 @@
     python scripts/predict_images.py --archive model_store/digits.mar photo.jpg
 
 With --archive no server is needed. Answers are written as they come, in the order of the images. An image that failed
-is a row with the reason, and makes the exit status 1. docs/use/outputs.md describes the formats.
+is a row with the reason, and makes the exit status 1. No file is replaced. docs/use/outputs.md describes the formats.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -31,6 +32,7 @@ from mar_tools.predicting.predictors import (
     predict_in_process,
     predict_over_http,
     read_prediction,
+    show_line,
 )
 from mar_tools.serving.torchserve_api import TorchServeClient, read_address
 from mar_tools.terminal import show_items
@@ -52,13 +54,15 @@ def main() -> None:
     files = [file for path in arguments.images for file in find_images(Path(path))]
     new_writer = choose_format(arguments, files)
     failures = []
-    with open_predictor(arguments) as predict, open_output(arguments.output) as stream, new_writer(stream) as write:
-        answers = predict_files(predict, files, arguments.concurrency)
-        for file, answer in show_progress(answers, len(files), arguments):
+    with open_predictor(arguments) as predict, ExitStack() as stack:
+        answers = show_progress(predict_files(predict, files, arguments.concurrency), len(files), arguments)
+        first = next(answers)  # before there is a file: without any answer none is left
+        write = stack.enter_context(new_writer(stack.enter_context(open_output(arguments))))
+        for file, answer in chain([first], answers):
             require_corners(answer, arguments)
             write(file, answer)
             if has_failed(answer):
-                failures.append(f"{file}: {answer['message']}")
+                failures.append(f"{show_line(file)}: {answer['message']}")
             elif arguments.save_annotated is not None:
                 failures += save_annotated(file, answer, arguments.save_annotated)
     if failures:
@@ -120,11 +124,16 @@ def _option(text: str) -> str:
 
 
 def choose_format(arguments: argparse.Namespace, files: Sequence[Path]) -> NewWriter:
+    """Raises ConfigError where the work would replace a file, or `--coco-images` lacks an image."""
+    if arguments.output is not None:
+        require_new(arguments.output)
     if arguments.format != COCO:
         return FORMATS[arguments.format]
     if arguments.coco_images:
         return partial(write_coco, ids=match_images(files, arguments.coco_images))
-    return partial(write_coco, ids=number_images(files), images_file=arguments.output.with_suffix(".images.json"))
+    images_file = arguments.output.with_suffix(".images.json")
+    require_new(images_file)
+    return partial(write_coco, ids=number_images(files), images_file=images_file)
 
 
 @contextmanager
@@ -148,8 +157,19 @@ def require_corners(answer: Answer, arguments: argparse.Namespace) -> None:
         )
 
 
-def open_output(path: Path | None) -> AbstractContextManager[IO[str]]:
-    return nullcontext(sys.stdout) if path is None else path.open("w", encoding="utf-8", newline="")
+def require_new(file: Path) -> None:
+    """Raises ConfigError for a file that is there. A device or a pipe takes what comes."""
+    if file.is_file():
+        raise ConfigError(f"{file}: this file is there, and would be replaced; give another --output, or move it away")
+
+
+def open_output(arguments: argparse.Namespace) -> AbstractContextManager[IO[str]]:
+    """Open a new file, or standard output, which takes any label. Programs expect UTF-8 of both."""
+    if arguments.output is None:
+        encoding = None if arguments.format == "table" else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
+        return nullcontext(sys.stdout)
+    return arguments.output.open("w" if arguments.output.exists() else "x", encoding="utf-8", newline="")
 
 
 def show_progress(
@@ -163,18 +183,19 @@ def show_progress(
 def save_annotated(file: Path, answer: Answer, folder: Path) -> list[str]:
     """Save `folder/<name>.annotated.png`, with a number where there is such a file: nothing is replaced.
 
-    Gives why it could not be drawn: the server may read formats that are not read here.
+    Gives why it could not: the server may read formats that are not read here, or the name be too long.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target, number = folder / f"{file.name}.annotated.png", 1
-    while target.exists():
-        number += 1
-        target = folder / f"{file.name}.annotated-{number}.png"
     try:
+        while target.exists():
+            number += 1
+            target = folder / f"{file.name}.annotated-{number}.png"
         picture = open_picture(file.read_bytes(), ANY_SIZE)
-    except RequestError as error:
-        return [f"{file} has a prediction, but cannot be drawn on: {error}"]
-    draw_prediction(picture, read_prediction(answer)).save(target)
+        draw_prediction(picture, read_prediction(answer)).save(target)
+    except (RequestError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return [f"{show_line(file)} has a prediction, but cannot be drawn on: {reason}"]
     return []
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mar_tools.predicting.predictors import Answer, has_failed
+from mar_tools.predicting.predictors import Answer, has_failed, show_name
 from mar_tools.verification.coco_files import CocoCategory, CocoImage
 from vision_serving.errors import ConfigError
 from vision_serving.validation import parse_config, read_json
@@ -38,7 +38,7 @@ def match_images(files: Sequence[Path], annotations: Path) -> CocoIds:
     document = parse_config(CocoImages, read_json(annotations), str(annotations))
     known = {image.file_name: image.id for image in document.images}
     image_ids = {file: known.get(_find_name(file, known)) for file in files}
-    absent = [str(file) for file, image_id in image_ids.items() if image_id is None]
+    absent = [show_name(file) for file, image_id in image_ids.items() if image_id is None]
     if absent:
         raise ConfigError(f"{annotations}: {len(absent)} of {len(files)} files are not in its images: {absent[0]}")
     found = {file: image_id for file, image_id in image_ids.items() if image_id is not None}
@@ -47,7 +47,7 @@ def match_images(files: Sequence[Path], annotations: Path) -> CocoIds:
 
 def _find_name(file: Path, known: Mapping[str, int]) -> str:
     """Return the longest end of the path that is known; empty where none is."""
-    ends = ("/".join(file.parts[start:]) for start in range(len(file.parts)))
+    ends = (show_name("/".join(file.parts[start:])) for start in range(len(file.parts)))
     return next((end for end in ends if end in known), "")
 
 
@@ -75,13 +75,10 @@ def _to_result(detection: Mapping[str, Any], image_id: int, category_ids: Mappin
 
 
 def make_annotation_file(answers: Iterable[tuple[Path, Answer]], ids: CocoIds) -> dict[str, Any]:
-    """Return what results refer to, in the form of an annotation file.
-
-    The images, and the categories that were found.
-    """
+    """Return the images and the categories that were found, in the form of an annotation file."""
     images, names = [], {}
     for file, answer in answers:
-        images.append({"id": ids.image_ids[file], "file_name": str(file), **answer.get("image", {})})
+        images.append({"id": ids.image_ids[file], "file_name": show_name(file), **answer.get("image", {})})
         names.update({detection["class_id"]: detection["label"] for detection in answer.get("detections", [])})
     categories = [{"id": class_id, "name": name} for class_id, name in sorted(names.items())]
     return {"images": images, "categories": categories, "annotations": []}

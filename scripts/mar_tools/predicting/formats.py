@@ -1,6 +1,8 @@
 """Forms in which the answers for many files are written, as they come: what was written stays if the work is cut short.
 
 Each function gives, as a context, the function that writes the answer for one file.
+
+No name of a file ends a run: `show_name` gives it to programs, `show_line` to people.
 """
 
 import csv
@@ -15,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mar_tools.predicting.coco_results import CocoIds, make_annotation_file, to_results
-from mar_tools.predicting.predictors import Answer, has_failed
-from mar_tools.terminal import name_column, new_table, number_column
+from mar_tools.predicting.predictors import Answer, has_failed, show_line, show_name
+from mar_tools.terminal import Text, name_column, new_table, number_column
 
 Write: TypeAlias = Callable[[Path, Answer], None]
 NewWriter: TypeAlias = Callable[[IO[str]], AbstractContextManager[Write]]
@@ -49,12 +51,12 @@ def _answer_table(answers: list[tuple[Path, Answer]]) -> Table:
     boxes = any("detections" in answer for _, answer in answers)
     table = new_table(name_column("image"), "label", number_column("score"), *([number_column("box")] if boxes else []))
     for file, answer in answers:
-        entries = list_classes_or_boxes(answer)
+        entries, name = list_classes_or_boxes(answer), Text(show_line(file.name))  # a str would be read as markup
         if not entries:
-            table.add_row(file.name, format_error(answer) if has_failed(answer) else "nothing found")
+            table.add_row(name, Text(show_line(format_error(answer)) if has_failed(answer) else "nothing found"))
         for index, entry in enumerate(entries):
             box = ", ".join(f"{side:g}" for side in entry.get("box", []))
-            cells = [file.name if index == 0 else "", entry["label"], f"{entry['score']:.3f}"]
+            cells = [name if index == 0 else "", Text(show_line(entry["label"])), f"{entry['score']:.3f}"]
             table.add_row(*cells, *([box] if boxes else []))
     return table
 
@@ -64,7 +66,7 @@ def write_json_lines(stream: IO[str]) -> Iterator[Write]:
     """Write a line of JSON for each file: its name and the answer, or the error."""
 
     def write(file: Path, answer: Answer) -> None:
-        stream.write(orjson.dumps({"file": str(file), **answer}, option=orjson.OPT_APPEND_NEWLINE).decode())
+        stream.write(orjson.dumps({"file": show_name(file), **answer}, option=orjson.OPT_APPEND_NEWLINE).decode())
         stream.flush()
 
     yield write
@@ -79,10 +81,10 @@ def write_csv(stream: IO[str]) -> Iterator[Write]:
     def write(file: Path, answer: Answer) -> None:
         for entry in list_classes_or_boxes(answer):
             box = entry.get("box", ("", "", "", ""))
-            writer.writerow((str(file), entry["class_id"], entry["label"], entry["score"], *box, ""))
+            writer.writerow((show_name(file), entry["class_id"], entry["label"], entry["score"], *box, ""))
         if not list_classes_or_boxes(answer):
             nothing = [""] * (len(CSV_COLUMNS) - 2)
-            writer.writerow((str(file), *nothing, format_error(answer) if has_failed(answer) else ""))
+            writer.writerow((show_name(file), *nothing, format_error(answer) if has_failed(answer) else ""))
         stream.flush()
 
     yield write
@@ -97,7 +99,7 @@ def write_coco(stream: IO[str], ids: CocoIds, images_file: Path | None = None) -
     def write(file: Path, answer: Answer) -> None:
         nonlocal separator
         if has_failed(answer):
-            print(f"{file}: {format_error(answer)}", file=sys.stderr)
+            print(f"{show_line(file)}: {format_error(answer)}", file=sys.stderr)
         for result in to_results(file, answer, ids):
             stream.write(separator + orjson.dumps(result).decode())
             separator = ",\n"

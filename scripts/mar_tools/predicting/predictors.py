@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import orjson
 import requests
@@ -81,6 +82,16 @@ def predict_file(predict: Predict, file: Path) -> Answer:
     except OSError as error:
         return {"code": NO_STATUS, "type": type(error).__name__, "message": error.strerror or str(error)}
     return predict(encoded)
+
+
+def show_name(file: Path | str) -> str:
+    """Return a file's name as text for data: bytes that are no UTF-8 as `\\xe9`."""
+    return str(file).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def show_line(text: Path | str) -> str:
+    """Return a name or label for people: control characters, which a terminal obeys, as `\\x1b` too."""
+    return "".join(c.encode("unicode_escape").decode() if category(c) == "Cc" else c for c in show_name(text))
 
 
 def has_failed(answer: Answer) -> bool:

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from pycocotools import coco
 
 from mar_tools.predicting.coco_results import CocoIds, match_images, number_images
 from mar_tools.predicting.formats import FORMATS, NewWriter, write_coco
-from mar_tools.predicting.predictors import Answer
+from mar_tools.predicting.predictors import Answer, show_name
 from vision_serving.errors import ConfigError
 
 CLASSES = {
@@ -68,6 +69,52 @@ def test_what_was_written_stays_when_the_work_is_cut_short(name: str) -> None:
         write(A, BOXES)
         raise KeyboardInterrupt
     assert "cat" in stream.getvalue()
+
+
+# Latin-1, markup of tables, a command to the terminal, a line end, a tag that nothing opened, no text at all.
+ODD_NAMES = [
+    Path(os.fsdecode(name)) for name in (b"caf\xe9.png", b"[b]x.png", b"\x1b[31m.png", b"a\nb.png", b"[", b"\xff")
+]
+SHOWN = ["caf\\xe9.png", "[b]x.png", "\\x1b[31m.png", "a\\nb.png", "[", "\\xff"]
+
+
+@pytest.mark.parametrize("name", [*FORMATS, "coco"])
+def test_no_name_of_a_file_ends_a_run(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each name has an answer and an error; what is written is UTF-8."""
+    output, listed = tmp_path / "out", tmp_path / "images.json"
+    new_writer = FORMATS.get(name) or partial(write_coco, ids=number_images(ODD_NAMES), images_file=listed)
+    with output.open("w", encoding="utf-8", newline="") as stream, new_writer(stream) as write:
+        for file in ODD_NAMES:
+            write(file, BOXES)
+            write(file, FAILED)
+    text = output.read_bytes().decode()
+    if name == "table":
+        assert [row.split("  ")[0] for row in text.splitlines() if "cat" in row] == SHOWN
+        assert "\x1b" not in text
+    elif name == "json-lines":
+        assert [json.loads(line)["file"] for line in text.splitlines()][::2] == [show_name(file) for file in ODD_NAMES]
+    elif name == "csv":
+        found = {row["file"] for row in csv.DictReader(io.StringIO(text, newline=""))}
+        assert found == {show_name(file) for file in ODD_NAMES}
+    else:
+        images = json.loads(listed.read_bytes())["images"]
+        assert [image["file_name"] for image in images][::2] == [show_name(file) for file in ODD_NAMES]
+        assert "".join(f"{shown}: 400" for shown in SHOWN) in capsys.readouterr().err.replace(
+            " ImageDecodeError: not an image\n", ""
+        )
+
+
+@pytest.mark.parametrize("label", ["[/b]", "[red]", ":smile:", "\x1b[2J"])
+def test_a_label_is_no_markup(label: str) -> None:
+    answer = {"classes": [{"class_id": 0, "label": label, "score": 0.5}]}
+    assert label.replace("\x1b", "\\x1b") in write_all(FORMATS["table"], (A, answer))
+
+
+def test_a_name_that_is_no_text_is_found_again_in_the_list_of_images(tmp_path: Path) -> None:
+    listed = tmp_path / "images.json"
+    listed.write_text(json.dumps({"images": [{"id": 5, "file_name": "caf\\xe9.png"}], "categories": []}))
+    file = tmp_path / ODD_NAMES[0]
+    assert match_images([file], listed).image_ids == {file: 5}
 
 
 IDS = CocoIds({A: 10, B: 20, C: 30})

@@ -1,0 +1,94 @@
+"""The command, before a server that finds the same in every picture."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import RunHere
+from http_fakes import Answer, serve_requests
+
+from mar_tools.serving.ports import find_free_ports
+
+BOX = {"class_id": 1, "label": "cat", "score": 0.9, "box": [1.0, 2.0, 3.0, 4.0]}
+FOUND = json.dumps({"detections": [BOX], "image": {"width": 8, "height": 8}}).encode()
+OUTPUTS = [("csv", "found.csv"), ("json-lines", "found.jsonl"), ("table", "found.txt"), ("coco", "found.json")]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "config.properties"
+    with serve_requests(lambda request: Answer(200, FOUND)) as url:
+        path.write_text(f"inference_address={url}\ndisable_token_authorization=true\n")
+        yield path
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    file = tmp_path / "photo.png"
+    file.touch()
+    return file
+
+
+@pytest.mark.parametrize(("form", "name"), OUTPUTS)
+def test_an_earlier_result_is_never_replaced(
+    config: Path, photo: Path, run_here: RunHere, form: str, name: str
+) -> None:
+    output = photo.parent / name
+    command = ("predict_images.py", "cats", photo, "--config", config, "--format", form, "--output", output)
+    assert run_here(*command).returncode == 0
+    first = output.read_bytes()
+    assert b"cat" in first or form == "coco"
+    again = run_here(*command)
+    assert again.returncode == 1
+    assert again.stderr.startswith(f"error: {output}: this file is there, and would be replaced")
+    assert output.read_bytes() == first
+
+
+def test_the_list_of_images_of_an_earlier_result_is_not_replaced_either(
+    config: Path, photo: Path, run_here: RunHere
+) -> None:
+    (photo.parent / "found.images.json").write_text("earlier")
+    output = photo.parent / "found.json"
+    command = ("predict_images.py", "cats", photo, "--config", config, "--format", "coco", "--output", output)
+    refused = run_here(*command)
+    assert (refused.returncode, "found.images.json: this file is there" in refused.stderr) == (1, True)
+    assert not output.exists()
+
+
+def test_a_run_without_any_answer_leaves_no_file_that_would_stand_in_the_way(photo: Path, run_here: RunHere) -> None:
+    [closed] = find_free_ports(1)
+    config, output = photo.parent / "config.properties", photo.parent / "found.csv"
+    config.write_text(f"inference_address=http://127.0.0.1:{closed}\ndisable_token_authorization=true\n")
+    finished = run_here("predict_images.py", "cats", photo, "--config", config, "--format", "csv", "--output", output)
+    assert (finished.returncode, "no server answers" in finished.stderr) == (1, True)
+    assert not output.exists()
+
+
+def test_a_device_takes_what_comes(config: Path, photo: Path, run_here: RunHere) -> None:
+    assert run_here("predict_images.py", "cats", photo, "--config", config, "--output", "/dev/null").returncode == 0
+
+
+@pytest.mark.parametrize("form", ["csv", "json-lines", "table"])
+def test_names_that_are_no_text_or_nearly_too_long_are_predicted_and_drawn(
+    config: Path, tmp_path: Path, run_here: RunHere, form: str
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / os.fsdecode(b"\xe9\x1b[7m.png")).touch()
+    (folder / ("x" * 250 + ".png")).touch()
+    finished = run_here(
+        "predict_images.py",
+        "cats",
+        folder,
+        "--config",
+        config,
+        "--format",
+        form,
+        "--save-annotated",
+        tmp_path / "drawn",
+    )
+    assert (finished.returncode, finished.stdout.count("cat")) == (1, 2)
+    assert "2 of 2 images failed; the first, " in finished.stderr  # empty files have a prediction, but no pixels
+    assert "cannot be drawn on" in finished.stderr
