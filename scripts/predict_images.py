@@ -169,7 +169,8 @@ def open_output(arguments: argparse.Namespace) -> AbstractContextManager[IO[str]
         encoding = None if arguments.format == "table" else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
         return nullcontext(sys.stdout)
-    return arguments.output.open("w" if arguments.output.exists() else "x", encoding="utf-8", newline="")
+    output: Path = arguments.output
+    return output.open("w" if output.exists() else "x", encoding="utf-8", newline="")
 
 
 def show_progress(
