@@ -7,7 +7,6 @@ hostile      requests, pictures and archives that mean harm
 sweeping     every model on every backend
 reliability  faults, and what must hold then
 pages        docs/evidence, from results and templates
-commands     what the commands do
 
 Each file of this folder is a command. lab/README.md lists them.
 """

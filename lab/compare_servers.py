@@ -8,11 +8,15 @@ The loads are those of scripts/benchmark_model.py. The servers are the folders o
 model's export, workers and batches, and take turns with it. --export MODEL=FOLDER gives the expected answers too.
 """
 
+import runpy
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+if __name__ == "__main__":  # outside the environment, this names the command that helps
+    runpy.run_path(str(Path(__file__).parents[1] / "scripts/mar_tools/__init__.py"))
 
 from mar_tools.command_line import new_parser, run
 from mar_tools.load_testing.options import add_load_options

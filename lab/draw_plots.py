@@ -1,10 +1,16 @@
 """Draw all plots of lab/results anew from the results that lie beside them.
 
-python lab/draw_plots.py
-python lab/draw_plots.py --results /tmp/try      # of a run that wrote elsewhere
+    python lab/draw_plots.py
+    python lab/draw_plots.py --results /tmp/try
+
+--results names the folder of a run that wrote elsewhere.
 """
 
+import runpy
 from pathlib import Path
+
+if __name__ == "__main__":  # outside the environment, this names the command that helps
+    runpy.run_path(str(Path(__file__).parents[1] / "scripts/mar_tools/__init__.py"))
 
 from mar_tools.command_line import ROOT, new_parser, run
 

@@ -9,9 +9,13 @@ than two seconds of the processor. Exit status 1 where something else happens: w
 requirements/fuzz.txt.
 """
 
+import runpy
 from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
+
+if __name__ == "__main__":  # outside the environment, this names the command that helps
+    runpy.run_path(str(Path(__file__).parents[1] / "scripts/mar_tools/__init__.py"))
 
 import orjson
 from rich.console import Console

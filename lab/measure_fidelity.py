@@ -9,19 +9,47 @@ Writes lab/results/fidelity.json and docs/evidence/fidelity.md.
 Nothing is downloaded: preprocessing needs no weights, and the networks have random ones. Needs requirements/lab.txt.
 """
 
+import runpy
 from argparse import Namespace
+from collections.abc import Sequence
+from datetime import date
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __name__ == "__main__":  # outside the environment, this names the command that helps
+    runpy.run_path(str(Path(__file__).parents[1] / "scripts/mar_tools/__init__.py"))
+
+from rich.console import Console
+from rich.progress import track
 
 from mar_tools.command_line import ROOT, new_parser, run
+from mar_tools.machine import cpu_name, package_versions
+from vision_serving.errors import ConfigError
+
+if TYPE_CHECKING:  # they import PyTorch, which --help needs not
+    from lab.fidelity.compared_models import ModelCase
+    from lab.fidelity.results import Fidelity, ModelFidelity
 
 OUTPUT = ROOT / "lab" / "results" / "fidelity.json"
+PACKAGES = ("torch", "torchvision", "timm", "transformers", "pillow", "numpy")
 
 
 def main() -> None:
     arguments = parse_arguments()
-    from lab.commands.measure_fidelity import measure_fidelity  # after the options: it imports PyTorch
+    from lab.fidelity.results import write_fidelity
+    from lab.pages.rendering import write_page
 
-    measure_fidelity(arguments)
+    cases = choose_cases(arguments.models)
+    if arguments.list:
+        print("\n".join(case.full_name for case in cases))
+        return
+    fidelity = measure_models(cases)
+    if arguments.json:
+        print(fidelity.model_dump_json(indent=2, exclude_none=True))
+    if not arguments.models:
+        write_fidelity(fidelity, arguments.output)
+        write_page("fidelity", arguments.output)
 
 
 def parse_arguments() -> Namespace:
@@ -31,6 +59,45 @@ def parse_arguments() -> Namespace:
     parser.add_argument("--json", action="store_true", help="print the result too")
     parser.add_argument("--list", action="store_true")
     return parser.parse_args()
+
+
+def choose_cases(patterns: Sequence[str] | None) -> "list[ModelCase]":
+    """Raises ConfigError for a pattern that fits no model."""
+    from lab.fidelity.cases import list_cases
+
+    cases = list_cases()
+    for pattern in patterns or ():
+        if not any(fnmatch(case.full_name, pattern) for case in cases):
+            raise ConfigError(f"no model fits {pattern!r}; --list shows them")
+    return [case for case in cases if not patterns or any(fnmatch(case.full_name, pattern) for pattern in patterns)]
+
+
+def measure_models(cases: "Sequence[ModelCase]") -> "Fidelity":
+    from lab.fidelity.comparison import measure_case
+    from lab.fidelity.pictures import make_pictures
+    from lab.fidelity.results import Fidelity
+
+    console = Console(stderr=True)
+    pictures = make_pictures()
+    rows = []
+    for case in track(cases, "comparing", console=console, disable=not console.is_terminal):
+        rows.append(measure_case(case, pictures))
+        console.print(describe_fidelity(rows[-1]), markup=False, highlight=False, soft_wrap=True)
+    versions = package_versions(PACKAGES)
+    return Fidelity(date=date.today().isoformat(), cpu=cpu_name(), versions=versions, rows=tuple(rows))
+
+
+def describe_fidelity(row: "ModelFidelity") -> str:
+    pixels, answers = row.pixels, row.answers
+    kept = "pixels alone"
+    if answers is not None and answers.same_best is not None:
+        kept = f"best class {100 * answers.same_best:.4g} %, {answers.snr_db} dB"
+    if answers is not None and answers.matched_boxes is not None:
+        kept = f"boxes {100 * answers.matched_boxes:.4g} %, IoU {answers.least_iou}"
+    return (
+        f"{row.full_name}: {100 * pixels.other_level:.3f} % of values differ, at most {pixels.largest:g} levels; "
+        f"{kept} ({row.seconds} s)"
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,11 @@ Prose stands in the templates, lab/pages/*.md.j2.
 """
 
 import os
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__":  # outside the environment, this names the command that helps
+    runpy.run_path(str(Path(__file__).parents[1] / "scripts/mar_tools/__init__.py"))
 
 from mar_tools.command_line import new_parser, run
 from vision_serving.errors import ConfigError

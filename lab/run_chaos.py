@@ -11,19 +11,44 @@ hold. Stop other work on the machine first: the rate of the traffic is half of w
 requirements/fuzz.txt.
 """
 
+import runpy
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mar_tools.command_line import ROOT, new_parser, run
+if __name__ == "__main__":  # outside the environment, this names the command that helps
+    runpy.run_path(str(Path(__file__).parents[1] / "scripts/mar_tools/__init__.py"))
+
+from rich.console import Console
+
+from mar_tools.command_line import ROOT, new_parser, print_json, run
+from mar_tools.terminal import Table, new_table, number_column, print_tables
+from vision_serving.errors import VisionServingError
+
+if TYPE_CHECKING:  # the laboratory, which --help needs not
+    from lab.testbed.findings import Finding
 
 RESULTS = ROOT / "lab" / "results" / "reliability"
 
 
 def main() -> None:
     arguments = parse_arguments()
-    from lab.commands.run_chaos import run_chaos  # after the options: it imports PyTorch
+    from lab.pages.rendering import write_page
+    from lab.reliability.rows import NAMES
+    from lab.testbed.findings import CLAIMS
 
-    run_chaos(arguments)
+    if arguments.list:
+        print("\n".join(f"{name:12} {CLAIMS[name]}" for name in NAMES))
+        return
+    findings = measure_rows(arguments)
+    page = write_page("reliability", arguments.results)
+    if arguments.json:
+        print_json([finding.model_dump(mode="json") for finding in findings])
+    else:
+        print_tables(findings_table(findings))
+    broken = [finding.row for finding in findings if not finding.held]
+    if broken:
+        raise VisionServingError(f"not held: {', '.join(broken)}; see {page}")
 
 
 def parse_arguments() -> Namespace:
@@ -40,6 +65,42 @@ def parse_arguments() -> Namespace:
     if arguments.repetitions < 1 or arguments.fuzz_s < 1:
         parser.error("--repetitions and --fuzz-s have to be at least 1")
     return arguments
+
+
+def measure_rows(arguments: Namespace) -> "list[Finding]":
+    """Write each finding when it is there."""
+    from lab.reliability.rows import choose_rows, run_rows
+    from lab.testbed.findings import write_finding
+
+    console = Console(stderr=True)
+    findings = []
+    with console.status("") as status:
+
+        def announce(step: str) -> None:
+            status.update(step)
+            if not console.is_terminal:
+                console.print(step)
+
+        rows = choose_rows(arguments.rows)
+        for finding in run_rows(
+            rows, arguments.repetitions, arguments.seed, announce, arguments.rate, arguments.fuzz_s
+        ):
+            write_finding(finding, arguments.results)
+            console.print(f"{finding.row}: {'held' if finding.held else 'NOT held'}", highlight=False)
+            for problem in finding.problems or (() if finding.held else finding.failures):
+                console.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
+            findings.append(finding)
+    return findings
+
+
+def findings_table(findings: "list[Finding]") -> Table:
+    from lab.pages.formatting import list_values
+
+    table = new_table("row", "held", number_column("times"), "measured")
+    for finding in findings:
+        figures = ", ".join(f"{name} {list_values(value)}" for name, value in finding.measured.items())
+        table.add_row(finding.row, "held" if finding.held else "[red]NOT held[/]", str(finding.repetitions), figures)
+    return table
 
 
 if __name__ == "__main__":

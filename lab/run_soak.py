@@ -8,19 +8,41 @@ It starts a server of its own, on free ports. Exit status 1 where something does
 machine first: the rate of the traffic is half of what the server can do alone.
 """
 
+import runpy
+import tempfile
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mar_tools.command_line import ROOT, new_parser, run
+if __name__ == "__main__":  # outside the environment, this names the command that helps
+    runpy.run_path(str(Path(__file__).parents[1] / "scripts/mar_tools/__init__.py"))
+
+from rich.console import Console
+
+from mar_tools.command_line import ROOT, Announce, new_parser, run
+from vision_serving.errors import VisionServingError
+
+if TYPE_CHECKING:  # the laboratory, which --help needs not
+    from lab.testbed.findings import Finding
 
 RESULTS = ROOT / "lab" / "results" / "reliability"
 
 
 def main() -> None:
     arguments = parse_arguments()
-    from lab.commands.run_soak import run_soak  # after the options: it imports PyTorch
+    from lab.pages.rendering import write_page
 
-    run_soak(arguments)
+    with Console(stderr=True).status("building the archives") as status:
+        finding = measure_soak(arguments, status.update)
+    page = write_page("reliability", arguments.results)
+    if arguments.json:
+        print(finding.model_dump_json())
+    else:
+        for name, value in finding.measured.items():
+            print(f"{name:28} {value:g}")
+        print("\n".join((*finding.problems, *finding.failures)))
+    if not finding.held:
+        raise VisionServingError(f"not held: {finding.row}; see {page}")
 
 
 def parse_arguments() -> Namespace:
@@ -36,6 +58,31 @@ def parse_arguments() -> Namespace:
     if arguments.minutes <= 0 or arguments.count < 1:
         parser.error("--minutes and --count have to be more than 0")
     return arguments
+
+
+def measure_soak(arguments: Namespace, announce: Announce) -> "Finding":
+    from lab.reliability.malformed import run_malformed
+    from lab.reliability.soak import soak
+    from lab.reliability.soak_plots import plot_soak, write_curves
+    from lab.testbed.archives import build_archives
+    from lab.testbed.findings import write_finding
+    from lab.testbed.world import open_world
+
+    what = f"--malformed --count {arguments.count}" if arguments.malformed else f"--minutes {arguments.minutes:g}"
+    rate = f" --rate {arguments.rate:g}" if arguments.rate else ""
+    command = f"python lab/run_soak.py {what} --seed {arguments.seed}{rate}"
+    with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
+        archives = build_archives(Path(folder))
+        announce("starting a server")
+        with open_world(archives, {}, rate=arguments.rate) as world:
+            if arguments.malformed:
+                finding = run_malformed(world, arguments.count, arguments.seed, command, announce)
+            else:
+                soaked = soak(world, arguments.minutes, arguments.seed, command, announce)
+                finding = soaked.finding
+                plot_soak(write_curves(soaked, arguments.minutes, arguments.results), finding, arguments.results)
+    write_finding(finding, arguments.results)
+    return finding
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ LAYERS = {
         "front predicting load_testing",
         "tuning",
     ),
-    LAB: ("testbed peers fidelity", "hostile sweeping", "reliability", "pages", "commands", "entry"),
+    LAB: ("testbed peers fidelity", "hostile sweeping", "reliability", "pages", "entry"),
 }
 # What a backend's files import beside its own runtime, which is all else.
 SHARED = {"vision_serving", "mar_tools", "torch", "torchvision", "numpy", "orjson", "safetensors", "onnx"}

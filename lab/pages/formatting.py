@@ -92,7 +92,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "spread": format_spread,
     "percent": format_percent,
     "percent_down": round_down_percent,
-    "one_by_one": list_values,
     "escape_markdown": escape_markdown,
     "cell": protect_cell,
     "median": statistics.median,

@@ -3,23 +3,10 @@
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lab.pages.formatting import add_unit, split_unit, summarise_values
-from lab.testbed.claims import BY_TESTS_ALONE, CLAIMS
-from lab.testbed.findings import Finding, read_findings
-
-# `2: after one retry: 3 answered 500; due +0.01 s, waited 0.08 to 0.09 s`, as episodes.describe_failures writes it.
-FAILURE_LINE = re.compile(r"(\d+): (after one retry: )?(\d+) (.*); due (.*), waited (.*)")
-
-
-class FailedRequests(NamedTuple):
-    """Requests of one repetition that failed alike."""
-
-    repetition: str
-    requests: str
-    due: str
-    waited: str
+from lab.testbed.findings import BY_TESTS_ALONE, CLAIMS, Finding, read_findings
 
 
 def read_values(folder: Path) -> dict[str, Any]:
@@ -32,7 +19,6 @@ def read_values(folder: Path) -> dict[str, Any]:
         "claims": CLAIMS,
         "plots": sorted(path.name for path in folder.glob("*.svg")),
         "machines": describe_machines(findings),
-        "group_failures": group_failures,
         "summarise_figures": summarise_figures,
     }
 
@@ -58,19 +44,6 @@ def order_of(row: str) -> tuple[str, int, str]:
     """Return a key that sorts B2 before B10."""
     found = re.match(r"([A-Z])(\d*)(.*)", row)
     return (found[1], int(found[2] or 0), found[3]) if found else ("~", 0, row)
-
-
-def group_failures(failures: Sequence[str]) -> dict[str, list[FailedRequests]]:
-    """Group the failures of a row by what happened. A line of another form is a group of its own, without entries."""
-    parsed = [(line, FAILURE_LINE.fullmatch(line)) for line in failures]
-    groups: dict[str, list[FailedRequests]] = {}
-    for line, found in parsed:
-        if found is None:
-            groups.setdefault(line, [])
-        else:
-            repetition, retry, count, what, due, waited = found.groups()
-            groups.setdefault(f"{retry or ''}{what}", []).append(FailedRequests(repetition, count, due, waited))
-    return groups
 
 
 def describe_machines(findings: Iterable[Finding]) -> str:

@@ -44,7 +44,7 @@ class RowOutcome(StrictModel):
 
 
 class CoverageRow(RowOutcome):
-    """seconds: what it took in all. peak_gib: the most memory that its process had. run: the `id` of its SweepRun."""
+    """seconds, peak_gib: of its process, start and imports included. run: the `id` of its SweepRun."""
 
     group: Group
     model: str

@@ -6,6 +6,5 @@ world.py                  the running server, its good requests, its processes
 traffic.py                requests at random times, each answer judged
 raw_http.py               HTTP byte for byte: odd, cut, endless, slow
 sampling.py               memory and descriptors over time
-claims.py                 the rows of the reliability page, and the tests that prove some
-findings.py               the results file of a row
+findings.py               the rows of the reliability page, and the results file of each
 """

@@ -1,4 +1,4 @@
-"""What was seen of one row of the reliability page: a results file for each, written by the command that saw it."""
+"""The rows of the reliability page, and what was seen of each: a results file, written by the command that saw it."""
 
 import os
 from datetime import date
@@ -12,6 +12,40 @@ from mar_tools.machine import describe_machine
 from vision_serving.validation import StrictModel, parse_config, read_json
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reliability"
+CLAIMS = {
+    "A1": "hostile requests among good ones",
+    "A2": "any item of a batch bad, through TorchServe's own service code",
+    "A3": "decompression bombs",
+    "A4": "damaged and odd pictures and bodies",
+    "A5": "answers that would end a worker",
+    "A6": "fuzzing",
+    "B1": "one worker killed",
+    "B2": "both workers killed",
+    "B3": "one worker stopped",
+    "B4-deadlock": "the handler waits for a lock for ever",
+    "B4-loop": "an endless loop in C in the handler",
+    "B4-exit": "the handler ends its process",
+    "B4-segfault": "a segmentation fault in the handler",
+    "B5": "8 GB allocated in the handler",
+    "B6": "a model that cannot load beside a healthy one",
+    "B7": "more requests than the queue holds",
+    "B8": "clients that disconnect",
+    "B9": "bodies too large, endless, cut, and slow",
+    "B10": "drain and stop",
+    "B11": "register, scale, unregister",
+    "B12": "the frontend killed",
+    "C1": "corrupt and hostile archives",
+    "C2": "flipped bytes",
+    "C3": "reproducible archives",
+    "C4": "listening addresses",
+    "C5": "access without a token",
+    "C6": "signed archives",
+    "C7": "known vulnerabilities: docs/operate/audit.md",
+    "D-10": "10 minutes of half load, with hostile requests and clients that leave",
+    "D-60": "60 minutes of it",
+    "D-malformed": "requests that are hardly HTTP",
+}
+BY_TESTS_ALONE = ("A2", "C3", "C4", "C5", "C6")  # all others are measured by a command, whatever tests show too
 
 
 class Finding(StrictModel):

@@ -1,5 +1,6 @@
-"""The help of every command of the laboratory, where only the product is installed."""
+"""Every command of the laboratory where only the product is installed, or nothing at all."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from mar_tools.command_line import ROOT
 from vision_serving.errors import EXTRAS
 
-COMMANDS = sorted((ROOT / "lab").glob("*.py"))
+COMMANDS = [path for path in sorted((ROOT / "lab").glob("*.py")) if path.stem != "__init__"]
 RUN = """
 import atexit, runpy, sys
 atexit.register(lambda: print("torch" in sys.modules, file=sys.stderr))
@@ -24,7 +25,7 @@ def run_bare(path: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("path", [path for path in COMMANDS if path.stem != "__init__"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
 def test_help_needs_neither_the_laboratory_nor_pytorch(path: Path) -> None:
     finished = run_bare(path, "--help")
     assert finished.returncode == 0, finished.stderr
@@ -38,3 +39,18 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it() -> None:
     assert finished.stderr.splitlines()[0] == (
         "error: this needs the package 'lab': pip install -c constraints.txt -r requirements/lab.txt"
     )
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
+def test_outside_the_environment_a_command_says_what_activates_it(path: Path, tmp_path: Path) -> None:
+    """In a copy of the checkout, with a Python that has no packages."""
+    for needed in (path, ROOT / "scripts" / "mar_tools" / "__init__.py"):
+        copied = tmp_path / needed.relative_to(ROOT)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(needed, copied)
+    (tmp_path / ".venv").mkdir()
+    command = [sys.executable, "-E", "-S", f"lab/{path.name}", "--help"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (finished.returncode, finished.stdout) == (1, "")
+    (said,) = finished.stderr.splitlines()
+    assert said.endswith("run `source .venv/bin/activate` first")

@@ -11,7 +11,7 @@ import pytest
 from lab import render_pages
 from lab.pages import rendering
 from lab.pages.rendering import PAGES, PAGES_FOLDER, page_path, render_page
-from lab.testbed.claims import BY_TESTS_ALONE, CLAIMS
+from lab.testbed.findings import BY_TESTS_ALONE, CLAIMS
 from mar_tools.command_line import ROOT
 from vision_serving.errors import ConfigError
 
