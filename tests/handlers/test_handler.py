@@ -46,7 +46,7 @@ from vision_serving.errors import (
     VisionServingError,
 )
 from vision_serving.handler import VisionHandler
-from vision_serving.predictions import Classification, Detections
+from vision_serving.predictions import Classification, Detections, Explanation
 from vision_serving.requests.contents import Pixels
 from vision_serving.requests.payload import Payload, parse_payload
 from vision_serving.results.outcome import ImageResult, Outcome
@@ -74,6 +74,17 @@ def summaries(outcomes: list[Outcome]) -> list[list[object]]:
 def batches_of(handler: VisionHandler) -> list[tuple[int, ...]]:
     assert isinstance(handler.backend, ColourBackend)
     return handler.backend.batches
+
+
+@pytest.mark.parametrize("hold", [bytearray, memoryview], ids=str)
+def test_an_image_may_be_any_bytes_like_object(make_handler: MakeHandler, hold: Any) -> None:
+    """As other servers than TorchServe hand it over: encoded, and decoded."""
+    handler = make_handler("classification")
+    pixels = Pixels(hold(np.full((16, 16, 3), BLUE, np.uint8).tobytes()), 16, 16)
+    both = Payload(images=(hold(png(RED)), pixels))
+    assert summaries(handler.predict([both])) == [["red", "blue"]]
+    explained = [item.label for item in handler.explain([both])[0].items if isinstance(item, Explanation)]
+    assert explained == ["red", "blue"]
 
 
 def test_no_payloads_give_no_outcomes(make_handler: MakeHandler) -> None:

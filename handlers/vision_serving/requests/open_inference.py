@@ -1,13 +1,12 @@
 """What a request of the Open Inference Protocol (V2) holds: images in input tensors, and wishes for the answer."""
 
-import base64
-import binascii
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 from vision_serving.errors import MalformedRequestError, PayloadTooLargeError, RequestError
+from vision_serving.requests.base64_text import decode_or_refuse
 from vision_serving.requests.contents import AnswerWishes, Pixels, SentImage
 from vision_serving.validation import shorten
 
@@ -53,16 +52,6 @@ def check_number(images: int) -> None:
         raise PayloadTooLargeError(f"{str(images)[:30]} images; no request may hold more than {MAX_IMAGES}")
 
 
-def decode_base64(text: object) -> bytes:
-    """Raises MalformedRequestError."""
-    if not isinstance(text, str):
-        raise MalformedRequestError(f"expected an image as a string of base64, got {type(text).__name__}")
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise MalformedRequestError("the image is not valid base64") from error
-
-
 def _cut(inputs: Sequence[object], binary: bytes) -> list[bytes | None]:
     """Return the binary data of each tensor, None where its data are JSON."""
     sections: list[bytes | None] = []
@@ -106,13 +95,13 @@ def _read_encoded(tensor: dict[str, Any], shape: list[int], section: bytes | Non
     """Read BYTES, one element an encoded image. In JSON an element is text, so it is base64; in binary it is the
     file, or base64 where the parameter `content_type` says so, as MLServer's clients do."""
     check_number(math.prod(shape))
-    if section is None:
-        return [_decode_or_refuse(text) for text in _flatten(tensor.get("data"), shape)]
-    files = list(_split_elements(section))
-    _check_count(len(files), shape)
-    if _read_parameter(tensor, "content_type") == "base64":
-        return [_decode_or_refuse(file.decode("ascii", errors="replace")) for file in files]
-    return files
+    elements = _flatten(tensor.get("data"), shape) if section is None else list(_split_elements(section))
+    _check_count(len(elements), shape)
+    if section is not None and _read_parameter(tensor, "content_type") != "base64":
+        return elements
+    name = shorten(tensor.get("name"), 60)
+    places = (f"input {name!r}, element {number} of {len(elements)}" for number in range(1, len(elements) + 1))
+    return list(map(decode_or_refuse, elements, places))
 
 
 def _read_pixels(tensor: dict[str, Any], shape: list[int], section: bytes | None) -> Sequence[SentImage]:
@@ -168,14 +157,6 @@ def _split_elements(section: bytes) -> Iterator[bytes]:
         if start > len(section):
             raise MalformedRequestError("an element of the binary data is cut off")
         yield section[begin:start]
-
-
-def _decode_or_refuse(text: object) -> SentImage:
-    """Decode an image; one that is no base64 is an error of its own."""
-    try:
-        return decode_base64(text)
-    except MalformedRequestError as error:
-        return error.without_frames()
 
 
 def _read_parameter(holder: object, name: str, default: object = None) -> Any:

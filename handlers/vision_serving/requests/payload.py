@@ -15,8 +15,9 @@ from vision_serving.errors import (
     UnsupportedFormatError,
 )
 from vision_serving.requests.accept import JSON_TYPE, choose_media_type
-from vision_serving.requests.contents import NO_WISHES, AnswerWishes, SentImage
-from vision_serving.requests.open_inference import check_number, decode_base64, read_images, read_wishes
+from vision_serving.requests.base64_text import decode_or_refuse
+from vision_serving.requests.contents import NO_WISHES, AnswerWishes, Pixels, SentImage
+from vision_serving.requests.open_inference import check_number, read_images, read_wishes
 
 OPTIONS_HEADER = "x-inference-options"
 HEADER_LENGTH = "Inference-Header-Content-Length"  # of V2 with binary data: where the JSON ends
@@ -25,6 +26,7 @@ UNTYPED = ("", "application/octet-stream", "text/plain")  # a body that begins l
 BODY_NAMES = ("body", "data")
 MODEL_NAME = "model_name"  # of /invocations?model_name=..., whose query TorchServe puts into the row
 JSON_PARTS, MAX_JSON_PARTS = (b"[", b"{", b'"'), 1_000_000  # what is not a number takes about 100 bytes of memory
+READ = (bytes, Pixels, RequestError)
 PROTOCOL_PARAMETERS = ("binary_data_output", "content_type", "headers")  # of V2, which are not options
 
 
@@ -41,6 +43,7 @@ class Form(Enum):
 class Payload:
     """Images in order (or why one could not be read), the raw options, and what decides the form of the answer.
 
+    images              encoded ones may be given as any bytes-like object, and are kept as bytes
     answer_type         the media type of a good answer
     wants_explanation   whether the request came by `/explanations`
     """
@@ -51,6 +54,10 @@ class Payload:
     wishes: AnswerWishes = NO_WISHES
     answer_type: str = JSON_TYPE
     wants_explanation: bool = False
+
+    def __post_init__(self) -> None:
+        images = (sent if isinstance(sent, READ) else bytes(memoryview(sent)) for sent in self.images)
+        object.__setattr__(self, "images", tuple(images))
 
 
 def parse_payload(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload:
@@ -76,6 +83,8 @@ def parse_payload(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload
 def _parse_body(row: Mapping[str, Any], headers: Mapping[str, Any], http_headers: Mapping[str, str]) -> Payload:
     content_type = http_headers.get("content-type", "").partition(";")[0].strip().lower()
     body = row.get("body", row.get("data"))
+    if body is not None and not isinstance(body, (dict, list)):
+        body = _to_bytes(body)
     if content_type != "multipart/form-data" and _is_json(body, content_type, http_headers):
         return _parse_json(body, http_headers)
     try:
@@ -84,7 +93,7 @@ def _parse_body(row: Mapping[str, Any], headers: Mapping[str, Any], http_headers
             return _parse_multipart(row, headers, options)
         if body is None or content_type == FORM_URLENCODED:
             raise MalformedRequestError(_describe_missing_image(row, content_type))
-        return Payload(images=(_to_bytes(body),), options={**_read_fields(row), **options})
+        return Payload(images=(body,), options={**_read_fields(row), **options})
     except RequestError as error:
         return Payload(images=(error.without_frames(),))
 
@@ -154,8 +163,7 @@ def _parse_multipart(row: Mapping[str, Any], headers: Mapping[str, Any], options
 def _is_json(body: object, content_type: str, http_headers: Mapping[str, str]) -> bool:
     if content_type == "application/json" or HEADER_LENGTH.lower() in http_headers or isinstance(body, (dict, list)):
         return True
-    start = body[:20] if isinstance(body, (str, bytes, bytearray, memoryview)) else b""
-    return content_type in UNTYPED and _to_bytes(start).lstrip().startswith(b"{")
+    return content_type in UNTYPED and isinstance(body, bytes) and body[:20].lstrip().startswith(b"{")
 
 
 def _parse_json(body: object, http_headers: Mapping[str, str]) -> Payload:
@@ -228,27 +236,20 @@ def _read_instances(document: Mapping[str, Any], binary: bytes) -> tuple[SentIma
     check_number(len(instances))
     if binary:
         raise MalformedRequestError("binary data follow the JSON; only the inputs of Open Inference (V2) have them")
-    return tuple(_decode_instance(instance) for instance in instances)
+    places = (f"instance {number} of {len(instances)}" for number in range(1, len(instances) + 1))
+    return tuple(map(_decode_instance, instances, places))
 
 
-def _decode_instance(instance: object) -> SentImage:
-    """Read one instance. A broken one is an error of its own, and its neighbours are served."""
-    try:
-        return decode_base64(_find_base64(instance))
-    except MalformedRequestError as error:
-        return error.without_frames()
-
-
-def _find_base64(instance: object) -> object:
-    """Find `{"b64": text}`; the same under one name, as TensorFlow Serving and Vertex AI have it; or `{"data":
+def _decode_instance(instance: object, place: str) -> SentImage:
+    """Decode `{"b64": text}`; the same under one name, as TensorFlow Serving and Vertex AI have it; or `{"data":
     text}`, as TorchServe's own KServe examples have it."""
     if isinstance(instance, dict):
         named = [value for value in instance.values() if isinstance(value, dict) and "b64" in value]
         holder = named[0] if len(named) == 1 else instance
         for name in ("b64", "data"):
             if name in holder:
-                return holder[name]
-    raise MalformedRequestError('expected an instance of the form {"b64": "<base64 of an image>"}')
+                return decode_or_refuse(holder[name], place)
+    return MalformedRequestError(f'{place}: expected the form {{"b64": "<base64 of an image>"}}')
 
 
 def _read_inputs(document: Mapping[str, Any], binary: bytes) -> tuple[SentImage, ...]:
@@ -272,4 +273,7 @@ def _to_text(value: object) -> str:
 def _to_bytes(value: object) -> bytes:
     if isinstance(value, str):
         return value.encode("utf-8", errors="replace")
-    return bytes(value) if isinstance(value, (bytes, bytearray, memoryview)) else b""
+    try:
+        return value if isinstance(value, bytes) else bytes(memoryview(value))  # type: ignore[arg-type]
+    except TypeError:  # nothing that holds bytes
+        return b""

@@ -116,10 +116,13 @@ def test_a_binary_element_that_is_cut_off_is_an_error_of_its_tensor(data: bytes)
 
 
 def test_an_element_that_is_no_base64_is_an_error_of_its_own() -> None:
-    first, second, third = read_images([tensor("BYTES", [3], data=["YQ==", "?", 5])], b"")
+    first, *failed = read_images([tensor("BYTES", [3], data=["YQ==", "?", 5])], b"")
     assert first == b"a"
-    assert isinstance(second, MalformedRequestError)
-    assert isinstance(third, MalformedRequestError)
+    assert [str(error) for error in failed] == [
+        "input 'image', element 2 of 3: the image is not valid base64: character 1 of 1 is '?'",
+        "input 'image', element 3 of 3: expected an image as a string of base64, got int",
+    ]
+    assert all(isinstance(error, MalformedRequestError) for error in failed)
 
 
 @pytest.mark.parametrize("size", [59, 61, -60, "60", True, 1.5], ids=repr)
