@@ -1,5 +1,6 @@
 """Files that would cost far more than they weigh: refused at once, or served at the price of what is seen of them."""
 
+import random
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,6 +99,12 @@ def tiff_that_inflates() -> bytes:
     return write_tiff(tags, zlib.compress(bytes(64 * MEBI)))
 
 
+def fax_of_noise(rows: int) -> bytes:
+    """Return rows of 16 pixels with an error in nearly each, which libtiff would report one by one."""
+    tags = {256: 16, 257: rows, 258: 1, 259: 3, 262: 0, 277: 1, 278: rows}
+    return write_tiff(tags, random.Random(1).randbytes(20_000))
+
+
 def tiff_whose_next_picture_is_itself() -> bytes:
     encoded = gray_tiff(bytes(64), 8, (8, 8))
     end = 10 + 12 * int.from_bytes(encoded[8:10], "little")
@@ -143,6 +150,7 @@ BOMBS: dict[str, Bomb] = {
     "tiff of 1 x 1 from a tile of 400 MB": Bomb(413, tiff_of_a_deep_tile),
     "tiff of a million strips": Bomb(400, lambda: write_tiff_tag(273, 4, 1_000_000)),
     "tiff whose orientation has two million values": Bomb(400, lambda: write_tiff_tag(274, 3, 2_000_000)),
+    "tiff of 600,000 rows of fax": Bomb(413, lambda: fax_of_noise(600_000)),
     "bmp, 7000 x 7000 in its header": Bomb(413, bmp_of_no_pixels),
     "bmp of 2 MB of run lengths": Bomb(413, lambda: write_run_length_bmp((1900, 1900), b"\1\1" * MEBI)),
     "bmp of 3000 x 3300 in run lengths": Bomb(413, lambda: write_run_length_bmp((3000, 3300), b"\1\1\0\0" * 3300)),
@@ -153,6 +161,7 @@ BOMBS: dict[str, Bomb] = {
     "avif of 20 frames": Bomb(200, lambda: frames("AVIF", 20, speed=10)),
     "tiff whose next picture is itself": Bomb(200, tiff_whose_next_picture_is_itself),
     "tiff of 8 x 8, its strip of 64 MB": Bomb(200, tiff_that_inflates),
+    "tiff of 65,535 damaged rows of fax": Bomb(200, lambda: fax_of_noise(65_535)),
     "png, text of 1 MB sixty times": Bomb(200, lambda: png_with(compressed(b"zTXt", MEBI) * 60)),
     "png, orientation of two million values": Bomb(
         200, lambda: png_with(chunk(b"eXIf", write_tiff_tag(274, 3, 2_000_000)))

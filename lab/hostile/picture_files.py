@@ -76,17 +76,16 @@ def write_tiff(
 ) -> bytes:
     """Return one picture in one piece, not compressed unless `tags` says so.
 
-    A number or several of them each, as SHORTs.
+    A number or several of them each, as SHORTs, or LONGs where one needs it.
     """
     start = 8 + 2 + 12 * (len(tags) + 2) + 4
-    packed = {
-        tag: struct.pack(f"{order}{len(values)}H", *values)
-        for tag, values in ((tag, (value,) if isinstance(value, int) else value) for tag, value in tags.items())
-    }
+    lists = {tag: (value,) if isinstance(value, int) else value for tag, value in tags.items()}
+    letters = {tag: "I" if max(values) > 0xFFFF else "H" for tag, values in lists.items()}
+    packed = {tag: struct.pack(f"{order}{len(values)}{letters[tag]}", *values) for tag, values in lists.items()}
     outside = b"".join(value for value in packed.values() if len(value) > 4)
     rows, place = {}, start
     for tag, content in packed.items():
-        rows[tag] = struct.pack(order + "HHI", tag, 3, len(content) // 2)
+        rows[tag] = struct.pack(order + "HHI", tag, {"H": 3, "I": 4}[letters[tag]], len(lists[tag]))
         rows[tag] += content.ljust(4, b"\0") if len(content) <= 4 else struct.pack(order + "I", place)
         place += len(content) if len(content) > 4 else 0
     for tag, value in zip(piece, (place, len(pixels)), strict=True):

@@ -5,24 +5,21 @@ import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
 import numpy as np
-import PIL.AvifImagePlugin
 import PIL.Image
 from numpy.typing import NDArray
 
 from vision_serving.config import ColourConfig, ImageLimits
 from vision_serving.errors import (
-    ConfigError,
     ImageDecodeError,
     OutOfResourcesError,
     PayloadTooLargeError,
     RequestError,
     UnsupportedFormatError,
-    how_to_install,
 )
 from vision_serving.pictures.colours import load_rgb, read_strips
 from vision_serving.pictures.header_limits import check_header, check_pixels
@@ -86,22 +83,6 @@ KNOWN_SIGNATURES = (
     (4, b"ftyp", "MP4"),
     (0, b"PK\x03\x04", "ZIP"),
 )
-
-
-def load_formats(formats: Sequence[str]) -> None:
-    """Make Pillow ready for these formats, so that the first image need not wait. Raises ConfigError.
-
-    Decoders that would start threads of their own are told not to: images are decoded in as many as there are to be.
-    """
-    PIL.Image.init()
-    PIL.AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-    if "HEIF" not in formats:
-        return
-    try:
-        import pillow_heif
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"limits.formats: HEIF needs {how_to_install(error)}") from error
-    pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
 
 
 def decode_image(

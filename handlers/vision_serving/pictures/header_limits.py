@@ -12,7 +12,9 @@ FEW_PIXELS = 10_000_000
 # Each scan of a JPEG goes over the whole picture, and ten bytes make one. Encoders write about ten of them.
 MAX_JPEG_SCANS = 100
 FEW_BYTES_TIMES_PIXELS = 50_000_000_000  # if all the bytes were scans, it would still be done within a second
-TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF tags
+IMAGE_LENGTH, COMPRESSION, TILE_WIDTH, TILE_LENGTH = 257, 259, 322, 323  # TIFF tags
+FAX = (2, 3, 4)  # compressions that libtiff decodes row by row, each with an end of its own
+MAX_FAX_ROWS = 65_535  # as many as a JPEG can have
 # Pillow decodes the run lengths of a BMP in Python: this is done within half a second.
 MAX_RUN_PIXELS, MAX_RUN_BYTES = 4_000_000, 1_000_000
 
@@ -52,9 +54,11 @@ def _check_scans(opened: PIL.Image.Image, encoded: bytes, limits: ImageLimits) -
         raise ImageDecodeError(f"the JPEG has {scans:,} scans; the limit is {MAX_JPEG_SCANS}")
 
 
-def _check_tiles(opened: PIL.Image.Image, encoded: bytes, limits: ImageLimits) -> None:
-    """Check the tiles: each is decoded whole, however little of it is in the picture."""
+def _check_tiff(opened: PIL.Image.Image, encoded: bytes, limits: ImageLimits) -> None:
+    """Check the rows of a fax, and the tiles: each is decoded whole, however little of it is in the picture."""
     tags = getattr(opened, "tag_v2", {})
+    if tags.get(COMPRESSION) in FAX and tags[IMAGE_LENGTH] > MAX_FAX_ROWS:
+        raise PayloadTooLargeError(f"the TIFF has {tags[IMAGE_LENGTH]:,} rows of fax; the limit is {MAX_FAX_ROWS:,}")
     width, length = tags.get(TILE_WIDTH, 0), tags.get(TILE_LENGTH, 0)
     if not isinstance(width, int) or not isinstance(length, int):
         raise ImageDecodeError("the TIFF does not say how large its tiles are")
@@ -73,4 +77,4 @@ def _check_runs(opened: PIL.Image.Image, encoded: bytes, limits: ImageLimits) ->
         )
 
 
-CHECKS = {"BMP": _check_runs, "JPEG": _check_scans, "MPO": _check_scans, "TIFF": _check_tiles}
+CHECKS = {"BMP": _check_runs, "JPEG": _check_scans, "MPO": _check_scans, "TIFF": _check_tiff}

@@ -1,7 +1,6 @@
 import io
 import random
 import struct
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,8 +16,9 @@ from hypothesis import strategies as st
 from icc_profiles import SWAPPED
 
 from vision_serving.config import ImageLimits
-from vision_serving.errors import ConfigError, ImageDecodeError, RequestError, UnsupportedFormatError
-from vision_serving.pictures.decoding import EXIF_ORIENTATION, Image, decode_image, load_formats, shrink_jpeg
+from vision_serving.errors import ImageDecodeError, RequestError, UnsupportedFormatError
+from vision_serving.pictures.decoders import load_formats
+from vision_serving.pictures.decoding import EXIF_ORIENTATION, Image, decode_image, shrink_jpeg
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow comments on broken files
 
@@ -89,17 +89,6 @@ def test_pictures_of_phones_are_read(kind: str, heif: None) -> None:
 def test_pictures_of_phones_may_be_transparent(kind: str, heif: None) -> None:
     clear = PIL.Image.new("RGBA", (32, 32), (200, 0, 0, 0))
     assert (decode_image(encode_image(clear, kind, quality=95), WITH_HEIF) >= 254).all()
-
-
-def test_heif_without_its_package_is_an_error_of_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(ConfigError, match=r"limits.formats: HEIF needs .*-r requirements/heif\.txt"):
-        load_formats(("JPEG", "HEIF"))
-
-
-def test_decoders_start_no_threads_of_their_own(heif: None) -> None:
-    assert PIL.AvifImagePlugin.DEFAULT_MAX_THREADS == 1
-    assert sys.modules["pillow_heif"].options.DECODE_THREADS == 1
 
 
 WHOLE_COLOURS: dict[str, dict[str, int]] = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}}

@@ -1,0 +1,86 @@
+import random
+import sys
+from contextlib import suppress
+
+import PIL.AvifImagePlugin
+import PIL.Image
+import pytest
+from fakes import encode_image, generate_image
+
+from lab.hostile.bombs import fax_of_noise
+from lab.hostile.picture_files import write_tiff
+from vision_serving.config import ImageLimits
+from vision_serving.errors import ConfigError, RequestError
+from vision_serving.pictures import decoders
+from vision_serving.pictures.decoders import load_formats
+from vision_serving.pictures.decoding import decode_image
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow comments on broken files
+
+
+@pytest.fixture
+def heif() -> None:
+    pytest.importorskip("pillow_heif", reason="pip install -r requirements/heif.txt")
+    load_formats(("HEIF",))
+
+
+def test_heif_without_its_package_is_an_error_of_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ConfigError, match=r"limits.formats: HEIF needs .*-r requirements/heif\.txt"):
+        load_formats(("JPEG", "HEIF"))
+
+
+def test_decoders_start_no_threads_of_their_own(heif: None) -> None:
+    assert PIL.AvifImagePlugin.DEFAULT_MAX_THREADS == 1
+    assert sys.modules["pillow_heif"].options.DECODE_THREADS == 1
+
+
+PHOTO = PIL.Image.fromarray(generate_image(1, (48, 64)))
+COMPRESSIONS = ("tiff_lzw", "jpeg", "tiff_adobe_deflate", "packbits", "group3", "group4", "tiff_ccitt", "zstd")
+
+
+def damaged(whole: bytes, choose: random.Random) -> bytes:
+    broken = bytearray(whole)
+    for _ in range(choose.randint(1, 8)):
+        broken[choose.randrange(len(broken))] = choose.randrange(256)
+    return bytes(broken[: choose.randrange(len(broken))] if choose.random() < 0.2 else broken)
+
+
+def decode_or_refuse(encoded: bytes) -> None:
+    with suppress(RequestError):
+        decode_image(encoded, ImageLimits(max_pixels=2_000_000))
+
+
+def files() -> dict[str, bytes]:
+    plain = {kind: encode_image(PHOTO, kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF")}
+    bits = {name: PHOTO.convert("1" if name.startswith(("group", "tiff_ccitt")) else "RGB") for name in COMPRESSIONS}
+    return plain | {name: encode_image(picture, "TIFF", compression=name) for name, picture in bits.items()}
+
+
+@pytest.mark.parametrize("name", files())
+def test_no_decoder_writes_to_a_stream(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    load_formats(())
+    choose = random.Random(name)
+    for _ in range(100):
+        decode_or_refuse(damaged(files()[name], choose))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("samples", [1000, 65_535])
+def test_pillow_itself_logs_nothing_of_a_picture(samples: int, capfd: pytest.CaptureFixture[str]) -> None:
+    load_formats(())
+    decode_or_refuse(write_tiff({256: 4, 257: 4, 258: 8, 259: 1, 262: 1, 277: samples, 278: 4}, bytes(16)))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_fax_of_errors_is_decoded_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
+    load_formats(())
+    encoded = fax_of_noise(20_000)
+    assert decode_image(encoded, ImageLimits()).shape == (20_000, 16, 3)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_libtiff_that_cannot_be_silenced_is_an_error_of_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoders, "HANDLER_SETTERS", ("TIFFSetNoHandler",))
+    with pytest.raises(ConfigError, match="has no TIFFSetNoHandler; install Pillow from its wheels"):
+        load_formats(())
