@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from vision_serving.errors import ConfigError
 from vision_serving.options import Instances, PredictionOptions, Task, check_options, find_options
@@ -147,6 +147,15 @@ def check_scaled_decoding(task: Task, wanted: bool) -> None:
         raise ValueError("`scaled_decoding` is for classification; a detector looks for small things in whole pictures")
 
 
+def _require_inside(path: str) -> str:
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"expected a file inside the archive, got {path[:80]!r}")
+    return path
+
+
+InnerPath = Annotated[str, AfterValidator(_require_inside)]
+
+
 class HandlerConfig(StrictModel):
     """The `handler:` section of an archive.
 
@@ -160,10 +169,10 @@ class HandlerConfig(StrictModel):
     instances: Instances | None = None
     backend: str
     precision: Precision = "fp32"
-    artifact: str
+    artifact: InnerPath
     device_type: DeviceType | None = None
     cpu_features: tuple[str, ...] = ()
-    labels: str = "labels.json"
+    labels: InnerPath = "labels.json"
     preprocessing: PreprocessingConfig
     candidates_per_class: Annotated[int, Field(gt=0)] | None = None
     options: dict[str, Any] = Field(default={})

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vision_serving.errors import ConfigError, InvalidOptionError
-from vision_serving.validation import read_json
+from vision_serving.validation import MOST_BYTES, read_json
 
 NAMED = 10  # labels that a message lists
 
 
 def read_labels(path: Path) -> list[str]:
     """Read `labels.json`: the label of each class id. Raises ConfigError."""
-    labels = read_json(path)
+    labels = read_json(path, most_bytes=MOST_BYTES)
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ConfigError(f"{path}: expected a list of strings")
     return labels

@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,11 @@ from vision_serving.errors import ConfigError
 # A part of a location that a user wrote; pydantic adds the names of types and validators.
 KEY = re.compile(r"(?!int$|float$|str$)[a-z_][a-z0-9_]*|\d+")
 
-
+MOST_BYTES = 1 << 20  # of a document that people write, or that a start reads
+MOST_EVENTS = 200_000  # of YAML; 21,000 labels by their numbers and back are 84,000
+DEEPEST = 50  # as for TorchServe's own reader
+LONGEST_NUMBER = 100
+TEXT_TAG, MERGE_TAG = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 BRIEF = reprlib.Repr()
 BRIEF.maxlevel, BRIEF.maxlist, BRIEF.maxtuple, BRIEF.maxdict = 4, 10, 10, 10
 BRIEF.maxstring = BRIEF.maxlong = BRIEF.maxother = 100
@@ -79,14 +84,18 @@ def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def read_json(path: Path, hint: str = "") -> Any:
-    """Read a JSON file. Raises ConfigError that names the file when it is missing or is not JSON.
+def read_json(path: Path, hint: str = "", most_bytes: int | None = None) -> Any:
+    """Read a JSON file. Raises ConfigError that names the file when it is missing, too large, or is not JSON.
 
-    hint: what to do then, for the end of the message.
+    hint: what to do then, for the end of the message. most_bytes: of a file from elsewhere.
     """
     advice = f"; {hint}" if hint else ""
     try:
-        return orjson.loads(path.read_bytes())
+        with path.open("rb") as file:
+            content = file.read(-1 if most_bytes is None else most_bytes + 1)
+        if most_bytes is not None and len(content) > most_bytes:
+            raise ConfigError(f"{path}: has over {most_bytes:,} bytes{advice}")
+        return orjson.loads(content)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file{advice}") from error
     except (OSError, orjson.JSONDecodeError) as error:
@@ -94,9 +103,10 @@ def read_json(path: Path, hint: str = "") -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file. Raises ConfigError that names the file when it is missing or is not YAML."""
+    """Read a YAML file. Raises ConfigError that names the file when it is missing or is not plain YAML (load_yaml)."""
     try:
-        return load_yaml(path.read_bytes())
+        with path.open("rb") as file:
+            return load_yaml(file.read(MOST_BYTES + 1))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except OSError as error:
@@ -105,9 +115,43 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: not a readable YAML file ({' '.join(str(error).split())[:300]})") from error
 
 
+class PlainLoader(yaml.CSafeLoader):
+    """Builds what each reader of YAML builds alike, in time and memory that its size bounds."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse merge keys and keys that are given twice: a reader would keep one value, without a word."""
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if any(key.tag == MERGE_TAG for key, _ in node.value):
+            raise ValueError("it has a merge key (<<); write the keys out")
+        for name, count in counts.most_common(1):
+            if count > 1:
+                raise ValueError(f"it has the key {name[:80]!r} twice; leave one of them")
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        """Bound what is no text: an integer of a million digits takes minutes."""
+        if node.tag != TEXT_TAG and len(node.value) > LONGEST_NUMBER:
+            raise ValueError(f"it has a number or date of {len(node.value)} characters; quote it if it is a text")
+        return super().construct_scalar(node)
+
+
 def load_yaml(content: bytes) -> Any:
-    """Raises ValueError, where PyYAML raises what it comes upon: of a date such as 2024-13-45, of `!!bool maybe`."""
+    """Load one small document without anchors, aliases, merge keys, tags, double keys and deep nesting.
+
+    A few lines with aliases stand for more than memory holds. Raises ValueError.
+    """
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it has over {MOST_BYTES:,} bytes")
     try:
-        return yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        depth = 0
+        for count, event in enumerate(yaml.parse(content, PlainLoader)):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                raise ValueError("it has an anchor or alias (& or *); write out what it stands for")
+            if tag := getattr(event, "tag", None):
+                raise ValueError(f"it has the tag {tag[:80]!r}; leave it out")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST or count > MOST_EVENTS:
+                raise ValueError(f"it has over {DEEPEST} levels, or over {MOST_EVENTS:,} values")
+        return yaml.load(content, PlainLoader)
+    # PyYAML raises what it comes upon, for example of the date 2024-13-45.
+    except (yaml.YAMLError, ArithmeticError, TypeError, AttributeError, LookupError) as error:
         raise ValueError(str(error)) from error

@@ -144,9 +144,15 @@ def _incomplete(contents: Contents) -> Iterator[Case]:
     yield "manifest without a version", with_file(MANIFEST, _manifest(contents, modelVersion=None)), "no modelVersion"
     yield "no yaml", without(CONFIG), f"{CONFIG} is missing"
     yield "empty yaml", with_file(CONFIG, b""), f"{CONFIG} has no section 'handler'"
-    yield "broken yaml", with_file(CONFIG, b"handler: ["), f"{CONFIG} is not YAML"
-    yield "date that is none in the yaml", with_file(CONFIG, b"responseTimeout: 2024-13-45"), f"{CONFIG} is not YAML"
-    yield "yaml that swells", with_file(CONFIG, _swelling_yaml()), "it has an alias"
+    yield "broken yaml", with_file(CONFIG, b"handler: ["), f"{CONFIG} is not YAML, or"
+    yield (
+        "date that is none in the yaml",
+        with_file(CONFIG, b"responseTimeout: 2024-13-45"),
+        f"{CONFIG} is not YAML, or",
+    )
+    yield "yaml that swells", with_file(CONFIG, _swelling_yaml()), "an anchor or alias"
+    yield "yaml too large", with_file(CONFIG, b"#" * (1 << 21)), f"{CONFIG} has 2,097,152 bytes"
+    yield "manifest too large", with_file(MANIFEST, contents[MANIFEST] + b" " * (1 << 21)), f"{MANIFEST} has 2,097"
     yield "workers in the yaml", with_file(CONFIG, yaml.safe_dump({**config, "minWorkers": 9}).encode()), "'minWorkers'"
     yield "mistyped key", with_section(precison="fp32"), "unknown key 'precison'"
     yield "key of another type", with_section(task=["classification"]), "'task'"

@@ -41,11 +41,15 @@ def test_a_minimal_handler_section_has_the_documented_defaults() -> None:
         ({"options": {"score_threshold": 2}}, ["less than or equal to 1"]),
         ({"options": {"top_k": 2}}, ["unknown key 'top_k'", "'score_threshold'"]),
         ({"preprocessing": {"resize": {"mode": "stretch", "size": 5}}}, ["resize.mode", "'letterbox'", "'stretch'"]),
+        ({"labels": "../words.json"}, ["'labels'", "inside the archive", "../words.json"]),
+        ({"artifact": "/srv/model"}, ["'artifact'", "inside the archive", "/srv/model"]),
+        ({"artifact": "a/../../model"}, ["'artifact'", "inside the archive"]),
         ({"colours": {"background": [255, 255, 256]}}, ["'colours.background.2'", "less than or equal to 255"]),
         ({"colours": {"backgroud": [0, 0, 0]}}, ["unknown key 'colours.backgroud'", "'background'", "'icc_profiles'"]),
     ],
     ids=["unknown", "unknown inside", "unknown deep inside", "task", "precision", "out of range", "option value",
-         "option of another task", "mode", "background", "key of colours"],
+         "option of another task", "mode", "labels above", "artifact of the machine",
+         "artifact above", "background", "key of colours"],
 )  # fmt: skip
 def test_a_wrong_key_or_value_is_named_with_what_is_allowed(changes: dict[str, Any], words: list[str]) -> None:
     problem = problem_of(HandlerConfig, {**HANDLER, **changes})
@@ -208,6 +212,48 @@ def test_a_model_config_that_cannot_be_read_names_the_file(tmp_path: Path, conte
     with pytest.raises(ConfigError, match=message) as caught:
         read_handler_config(path)
     assert str(path) in str(caught.value)
+
+
+NESTED_MERGES = b"a0: &a0 {k: 1}\n" + b"".join(
+    b"a%d: &a%d {<<: [%s]}\n" % (i, i, b", ".join([b"*a%d" % (i - 1)] * 9)) for i in range(1, 13)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (NESTED_MERGES, "anchor or alias"),
+        (b"task: &once classification", "anchor or alias"),
+        (b"{<<: {task: x}, task: y}", "merge key"),
+        (b"limits: {max_images: 1, max_images: 2}", "the key 'max_images' twice"),
+        (b"a: !!binary aGk=", "the tag"),
+        (b"a: !local {b: 1}", "the tag"),
+        (b"[" * 60 + b"]" * 60, "over 50 levels"),
+        (b"? " * 100_000, "over 50 levels"),
+        (b"a: 1" + b":59" * 200_000, "of 600001 characters"),
+        (b"a: 0x" + b"f" * 900_000, "of 900002 characters"),
+        (b"a: 1" + b":59" * 300 + b".5", "of 903 characters"),
+        (b"[" + b"a," * 300_000 + b"]", "over 200,000 values"),
+        (b"# " + b"x" * (1 << 20), "over 1,048,576 bytes"),
+        (b"a: 1\n---\na: 2", "single document"),
+        (b"? [a]\n: 1\n? {b: 1}\n: 2", "unhashable"),
+    ],
+    ids=["merges of merges", "anchor", "merge key", "double key", "binary", "own tag", "deep", "deep keys",
+         "number in sixties", "hexadecimal", "float in sixties", "many", "large", "two documents", "key that is a map"],
+)  # fmt: skip
+def test_yaml_that_costs_more_than_its_bytes_or_that_readers_read_as_two_things_is_refused(
+    content: bytes, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model-config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="not a readable YAML file") as caught:
+        read_yaml(path)
+    assert reason in str(caught.value)
+
+
+def test_a_file_without_an_end_is_read_up_to_the_limit() -> None:
+    with pytest.raises(ConfigError, match="over 1,048,576 bytes"):
+        read_yaml(Path("/dev/zero"))
 
 
 def test_a_folder_is_not_a_yaml_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from vision_serving.config import HandlerConfig
 from vision_serving.errors import ConfigError
 from vision_serving.options import ExplanationOptions
 from vision_serving.source_constants import read_constant
-from vision_serving.validation import read_json
+from vision_serving.validation import MOST_BYTES, read_json
 
 Card = dict[str, Any]
 
@@ -106,7 +106,7 @@ def read_evidence(folder: Path) -> Card | None:
 
 def read_object(path: Path) -> Card:
     """Read the object in a JSON file, empty where there is none. Raises ConfigError when it cannot be read."""
-    document = read_json(path) if path.is_file() else {}
+    document = read_json(path, most_bytes=MOST_BYTES) if path.is_file() else {}
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected an object")
     return document

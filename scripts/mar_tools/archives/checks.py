@@ -6,10 +6,8 @@ Each check is one function, and CHECKS their order. Nothing here needs PyTorch, 
 import ast
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import orjson
-import yaml
 
 from mar_tools.archives.archive import DIGESTS, MANIFEST, Archive, open_archive
 from mar_tools.archives.digests import combine_digests, digest_config, select_artifact
@@ -39,7 +37,10 @@ def verify_archive(path: Path) -> Archive:
 def check_ours(archive: Archive) -> None:
     """Raises ConfigError."""
     for check in CHECKS:
-        fault = check(archive)
+        try:
+            fault = check(archive)
+        except ConfigError as error:
+            fault = str(error).removeprefix(f"{archive.path}: ")
         if fault is not None:
             raise ConfigError(f"{archive.path}: {fault}")
 
@@ -63,7 +64,7 @@ def find_other_form(archive: Archive) -> str | None:
 
 def find_other_digest(archive: Archive) -> str | None:
     try:
-        expected = orjson.loads(archive.read(DIGESTS))
+        expected = orjson.loads(archive.read_document(DIGESTS))
         listed = {str(name): str(digest) for name, digest in expected["sha256"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{DIGESTS} is not a list of digests"
@@ -96,7 +97,7 @@ def find_bad_code(archive: Archive) -> str | None:
     for name in archive.entries:
         if name.endswith(".py"):
             try:
-                module = ast.parse(archive.read(name), name)
+                module = ast.parse(archive.read_document(name), name)
             except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
                 return f"{name} is not Python: {error}"
             if name == handler:
@@ -114,22 +115,24 @@ def _find_bad_entry_file(module: ast.Module) -> str | None:
     return "defines `handle`, which TorchServe would call in place of the class" if "handle" in functions else None
 
 
-def find_bad_config(archive: Archive) -> str | None:
+def find_bad_config(archive: Archive) -> None:
+    read_handler_section(archive)
+
+
+def read_config(archive: Archive, name: str) -> object:
+    """Read a yaml file of an archive. Raises ConfigError, also for one that a server could choke on (load_yaml)."""
+    if name not in archive.entries:
+        raise ConfigError(f"{archive.path}: {name} is missing")
     try:
-        read_handler_section(archive)
-    except ConfigError as error:
-        return str(error)
-    return None
+        return load_yaml(archive.read_document(name))
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{archive.path}: {name} is not YAML, or more than is served ({reason})") from error
 
 
 def read_handler_section(archive: Archive) -> HandlerConfig:
     """Return the `handler` section. Raises ConfigError."""
-    if CONFIG not in archive.entries:
-        raise ConfigError(f"{CONFIG} is missing")
-    try:
-        document = load_plain_yaml(archive.read(CONFIG))
-    except ValueError as error:
-        raise ConfigError(f"{CONFIG} is not YAML ({' '.join(str(error).split())[:200]})") from error
+    document = read_config(archive, CONFIG)
     if not isinstance(document, dict) or "handler" not in document:
         raise ConfigError(f"{CONFIG} has no section 'handler'")
     unknown = sorted(map(str, document.keys() - CONFIG_KEYS))
@@ -141,20 +144,12 @@ def read_handler_section(archive: Archive) -> HandlerConfig:
     return parse_config(HandlerConfig, document["handler"], f"{CONFIG} (handler)")
 
 
-def load_plain_yaml(content: bytes) -> Any:
-    """Load without aliases, a few lines of which stand for more than memory holds. Raises ValueError."""
-    document = load_yaml(content)
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, yaml.SafeLoader)):
-        raise ValueError("it has an alias, and ours never have")
-    return document
-
-
 def find_bad_labels(archive: Archive) -> str | None:
     name = read_handler_section(archive).labels
     if name not in archive.entries:
         return f"the labels {name} are missing"
     try:
-        labels = orjson.loads(archive.read(name))
+        labels = orjson.loads(archive.read_document(name))
     except orjson.JSONDecodeError as error:
         return f"{name} is not JSON ({error})"
     is_list = isinstance(labels, list) and labels and all(isinstance(label, str) for label in labels)
@@ -170,7 +165,7 @@ def find_bad_artifact(archive: Archive) -> str | None:
     if VERIFICATION not in archive.entries:
         return f"{VERIFICATION} is missing: nothing says that it answers as its reference does"
     try:
-        report = orjson.loads(archive.read(VERIFICATION))
+        report = orjson.loads(archive.read_document(VERIFICATION))
         passed, artifact, settings = report["passed"], report["artifact_sha256"], report["config_sha256"]
     except (ValueError, KeyError, TypeError) as error:
         return f"{VERIFICATION} is no report of a verification ({error})"
@@ -178,7 +173,7 @@ def find_bad_artifact(archive: Archive) -> str | None:
         return f"{VERIFICATION}: the verification failed"
     if artifact != combine_digests({name: archive.digests[name] for name in names}):
         return f"{VERIFICATION} is of another artifact"
-    if settings != digest_config(config, archive.read(config.labels)):
+    if settings != digest_config(config, archive.read_document(config.labels)):
         return f"{VERIFICATION} is of another configuration, or of other labels"
     return None
 

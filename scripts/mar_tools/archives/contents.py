@@ -7,7 +7,8 @@ from typing import Any
 import orjson
 
 from mar_tools.archives.archive import DIGESTS, MANIFEST, SBOM, Archive
-from mar_tools.archives.checks import CONFIG, VERIFICATION, load_plain_yaml
+from mar_tools.archives.checks import CONFIG, VERIFICATION, read_config
+from vision_serving.errors import ConfigError
 
 Values = dict[str, Any]
 # Files whose values are compared; of verification.json and the bill of materials there is too much to list.
@@ -61,9 +62,8 @@ def _read(archive: Archive, name: str) -> Any:
     if name not in archive.entries:
         return {}
     try:
-        content = archive.read(name)
-        return load_plain_yaml(content) if name.endswith(".yaml") else orjson.loads(content)
-    except ValueError:
+        return read_config(archive, name) if name == CONFIG else orjson.loads(archive.read_document(name))
+    except (ValueError, ConfigError):
         return {}  # of another's archive: that the bytes differ is said of the file
 
 

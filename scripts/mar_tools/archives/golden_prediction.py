@@ -13,7 +13,7 @@ from typing import Any
 from mar_tools.archives.box_matching import find_unpaired, intersection_over_union
 from vision_serving.errors import ConfigError
 from vision_serving.predictions import Box
-from vision_serving.validation import StrictModel, parse_config, read_json
+from vision_serving.validation import MOST_BYTES, StrictModel, parse_config, read_json
 
 GOLDEN = "golden.json"
 PICTURE = "golden.png"
@@ -101,7 +101,7 @@ def read_golden(folder: Path) -> tuple[bytes, Golden] | None:
         picture = (folder / PICTURE).read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: its picture cannot be read ({error})") from error
-    return picture, parse_config(Golden, read_json(path), str(path))
+    return picture, parse_config(Golden, read_json(path, most_bytes=MOST_BYTES), str(path))
 
 
 def _show(score: float | None, least: float) -> str:

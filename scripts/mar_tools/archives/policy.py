@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from mar_tools.archives.archive import Archive, open_archive
-from mar_tools.archives.checks import check_ours, verify_archive
+from mar_tools.archives.checks import check_ours, read_config, verify_archive
 from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import read_properties
 
@@ -65,7 +65,9 @@ def check_served(path: Path, policy: ArchivePolicy) -> Archive:
     archive = verify_archive(path) if policy.taken == "ours" else open_archive(path)
     if archive.is_ours and policy.taken != "ours":
         check_ours(archive)
-    _ = archive.identity  # raises where the manifest has none
+    config = archive.manifest["model"].get("configFile")
+    if config:
+        read_config(archive, str(config))  # as TorchServe does, which has no bounds
     if policy.keys is not None:
         from mar_tools.archives.signing import check_signature
 

@@ -1,5 +1,6 @@
 """Hostile archives are refused, each for its own reason; ours, and stock ones that are well-formed, are not."""
 
+import os
 import random
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from lab.reliability.archive_rows import observe_c1, observe_c2
 from mar_tools.archives.archive import SBOM, check_archive, extract_archive, open_archive
 from mar_tools.archives.checks import verify_archive
 from mar_tools.archives.contents import find_changes, list_contents
+from mar_tools.archives.model_cards import read_card
 from mar_tools.archives.pickles import find_pickle
 from mar_tools.archives.policy import check_registered, check_served, read_policy
 from mar_tools.building.packing import build_archive
@@ -82,6 +84,82 @@ def test_a_stock_archive_is_served_unless_only_ours_are(stock: Path, tmp_path: P
     config.write_text("vision_archives=all\n")
     with pytest.raises(ConfigError, match="expected one of"):
         read_policy(config)
+
+
+def repack(archive: Path, target: Path, changes: dict[str, bytes]) -> Path:
+    """Write an archive that is not ours (deflated, without digests) with other contents."""
+    with zipfile.ZipFile(archive) as ours, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
+        contents = {name: ours.read(name) for name in ours.namelist() if "DIGESTS" not in name}
+        for name, content in {**contents, **changes}.items():
+            packed.writestr(name, content)
+    return target
+
+
+def sparse(size: int) -> bytes:
+    """Return `size` bytes that deflate to a hundredth, but not to less."""
+    return (random.Random(3).randbytes(1 << 14) + bytes((1 << 20) - (1 << 14))) * (size >> 20)
+
+
+MERGES = b"a0: &a0 {k: 1}\n" + b"".join(
+    b"a%d: &a%d {<<: [%s]}\n" % (i, i, b", ".join([b"*a%d" % (i - 1)] * 9)) for i in range(1, 11)
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("model-config.yaml", MERGES, "anchor or alias"),
+        ("settings/other.yml", MERGES, "anchor or alias"),
+        ("settings/other.yml", b"a: &unused 1", "anchor or alias"),
+        ("settings/other.yml", sparse(2 << 20), "expected at most 1,048,576"),
+        ("MAR-INF/MANIFEST.json", sparse(64 << 20), "expected at most 1,048,576"),
+    ],
+    ids=["merges", "merges under another name", "anchor", "large yaml", "large manifest"],
+)
+def test_no_server_gets_a_yaml_or_manifest_that_swells(
+    archive: Path, tmp_path: Path, file: str, content: bytes, reason: str
+) -> None:
+    manifest = {"model": {"modelName": "stock", "handler": "handler.py", "configFile": file}}
+    store = tmp_path / "model_store"
+    store.mkdir()
+    repack(archive, store / "x.mar", {"MAR-INF/MANIFEST.json": orjson.dumps(manifest), file: content})
+    config = tmp_path / "config.properties"
+    config.touch()
+    for attempt in (lambda: choose_archives(config), lambda: check_registered(config, "x.mar")):
+        with pytest.raises(ConfigError, match=reason):
+            attempt()
+
+
+@pytest.mark.parametrize(
+    ("labels", "content", "reason"),
+    [
+        ("../outside.json", b'["secret"]', "inside the archive"),
+        ("words.json", b'["' + sparse(2 << 20).hex().encode() + b'"]', "over 1,048,576 bytes"),
+        ("verification.json", b"[]" + b" " * 900, "expected a list|expected an object"),
+    ],
+    ids=["outside", "large", "no labels"],
+)
+def test_a_card_is_read_from_the_archive_alone_and_never_without_a_bound(
+    archive: Path, tmp_path: Path, labels: str, content: bytes, reason: str
+) -> None:
+    with zipfile.ZipFile(archive) as packed:
+        config = packed.read("model-config.yaml").replace(b"labels: labels.json", f"labels: {labels}".encode())
+    assert labels.encode() in config
+    inner = {} if labels.startswith("..") else {labels: content}
+    (tmp_path / "outside.json").write_bytes(content)
+    path = repack(archive, tmp_path / "x.mar", {"model-config.yaml": config, **inner})
+    with pytest.raises(ConfigError, match=reason):
+        read_card(path)
+
+
+def test_a_pipe_in_the_store_holds_nobody_up(archive: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mar")
+    shutil.copy(archive, tmp_path)
+    config = tmp_path / "config.properties"
+    config.write_text("model_store=.\n")
+    choice = choose_archives(config)
+    assert list(choice.served) == [archive.name]
+    assert "it is no file" in choice.left_out["pipe.mar"]
 
 
 @pytest.mark.parametrize("name", FORM)
