@@ -88,7 +88,8 @@ class WorkerGuard:
                 yield
             except Exception as error:
                 if self._active and not is_out_of_memory(error):
-                    pause_before_failing_again(model_dir / FAILED_LOAD, min(time.monotonic() + PAUSE_S, deadline - 1))
+                    limit = min(time.monotonic() + PAUSE_S, deadline - 1)
+                    pause_before_failing_again(model_dir / FAILED_LOAD, limit, error)
                 if isinstance(error, VisionServingError):
                     raise
                 raise VisionServingError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
@@ -166,12 +167,15 @@ def end_with_server() -> None:
     threading.Thread(target=watch, name="end_with_server", daemon=True).start()
 
 
-def pause_before_failing_again(marker: Path, deadline: float) -> None:
+def pause_before_failing_again(marker: Path, deadline: float, error: Exception) -> None:
     """Return at once the first time, after that not before `deadline` (time.monotonic), unless TorchServe ends."""
     if not marker.exists():
         with suppress(OSError):  # a folder that cannot be written to: then TorchServe's own pace is kept
             marker.touch()
         return
+    # As TorchServe says it afterwards: whoever waits for the reason, which the first time may not have come through,
+    # does not wait for the end of the pause. TorchServe ends a worker while its last line is still in the pipe.
+    logger.error("Failed to load model %s, exception %s", marker.parent.name, " ".join(str(error).split()))
     server = os.getppid()
     while time.monotonic() < deadline and os.getppid() == server:
         time.sleep(POLL_S)

@@ -1,6 +1,8 @@
 """Which archives a server is given: those that it can take. What is wrong with the others is known before it starts."""
 
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from mar_tools.archives.policy import check_served, read_policy
@@ -10,6 +12,7 @@ from vision_serving.worker.server_settings import read_model, read_models, read_
 Identity = tuple[str, str]  # model and version
 # Of `models`: TorchServe ends at its start over one that is no number, and does not say which.
 COUNTS = ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout")
+SETTINGS = (*COUNTS, "defaultVersion", "marName", "runtimeType", "threads", "memory_headroom_mb")
 
 
 @dataclass(frozen=True)
@@ -62,19 +65,24 @@ def choose_archives(config: Path) -> Choice:
 
 
 def check_models(properties: str) -> None:
-    """Raises ConfigError for `models` that are not JSON of models, versions and their settings."""
+    """Raises ConfigError for `models` that are not JSON of models, versions and settings that somebody reads."""
     try:
-        counts = {
-            f"{model} {version}: {key}": settings.get(key, 0)
+        found = {
+            (f"config.properties: `models`: {model} {version}", key): value
             for model, versions in read_models(properties).items()
             for version, settings in versions.items()
-            for key in COUNTS
+            for key, value in settings.items()
         }
     except AttributeError as error:
         raise ConfigError('config.properties: `models`: expected {"<model>": {"<version>": {...}}}') from error
-    for place, count in counts.items():
-        if type(count) is not int:
-            raise ConfigError(f"config.properties: `models`: {place}: expected a whole number, got {count!r}")
+    for (place, key), value in found.items():
+        if key not in SETTINGS:
+            known = {setting.replace("_", "").lower(): setting for setting in SETTINGS}
+            near = get_close_matches(re.sub("[^a-z]", "", key.lower()), known, 1)
+            hint = f"; did you mean {known[near[0]]!r}?" if near else ""
+            raise ConfigError(f"{place}: unknown key {key!r}{hint or f'; expected one of {sorted(SETTINGS)}'}")
+        if key in COUNTS and type(value) is not int:
+            raise ConfigError(f"{place}: {key}: expected a whole number, got {value!r}")
 
 
 def find_twins(found: dict[str, Identity], store: Path) -> dict[str, str]:

@@ -45,8 +45,9 @@ def _keeping_still(
 
     def ask() -> bool:
         """Return the one answer that does not come: that of a worker that keeps still."""
-        with suppress(ServerError, ValueError, LookupError):  # a full queue; another's archive; it was ended
-            asking.describe_card(model, version)
+        if not all_still():  # by now: a description more would only keep a worker from pictures
+            with suppress(ServerError, ValueError, LookupError):  # a full queue; another's archive; it was ended
+                asking.describe_card(model, version)
         return all_still()
 
     try:

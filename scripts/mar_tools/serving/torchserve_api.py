@@ -8,7 +8,9 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -80,9 +82,14 @@ class TorchServeClient:
     def __init__(self, address: ServerAddress, deadline: float | None = None) -> None:
         self._address = address
         self._deadline = deadline
-        self._inference = self._connect(address.inference, self._token_source("inference"), RETRIES)
-        self._management = self._connect(address.management, self._token_source("management"), RETRIES, ("GET",))
-        self._metrics = None if address.metrics is None else self._connect(address.metrics, None, 1)
+
+    @cached_property
+    def _inference(self) -> Connection:
+        return self._connect(self._address.inference, self._token_source("inference"), RETRIES)
+
+    @cached_property
+    def _management(self) -> Connection:
+        return self._connect(self._address.management, self._token_source("management"), RETRIES, ("GET",))
 
     def _connect(
         self, url: str, token: Callable[[], str] | None, retries: int, retried: tuple[str, ...] = ("GET", "POST")
@@ -109,8 +116,12 @@ class TorchServeClient:
         return next_token
 
     def with_deadline(self, deadline: float) -> "TorchServeClient":
-        """Return a client of the same server."""
-        return TorchServeClient(self._address, deadline)
+        """Return a client of the same server, over the same connections where this one has a deadline too."""
+        if self._deadline is None:
+            return TorchServeClient(self._address, deadline)
+        other = copy(self)
+        other._deadline = deadline
+        return other
 
     def seconds_left(self) -> float:
         """Return the seconds until the deadline."""
@@ -220,9 +231,9 @@ class TorchServeClient:
 
     def read_metrics(self) -> str:
         """Return them as Prometheus reads them; empty where the server collects none, or shows them to nobody."""
-        if self._metrics is None:
+        if self._address.metrics is None:
             return ""
-        response = self._ask(self._metrics, "GET", "/metrics", MANAGE_TIMEOUT_S)
+        response = self._ask(self._connect(self._address.metrics, None, 1), "GET", "/metrics", MANAGE_TIMEOUT_S)
         return response.text if response.ok else ""
 
     def renew_token(self, kind: str) -> str:
@@ -256,6 +267,10 @@ class TorchServeClient:
         try:
             return connection.request(method, path, min(timeout_s, left_s), **arguments)
         except ServerUnreachableError as error:
+            if isinstance(error.__cause__, requests.exceptions.SSLError):
+                raise ServerError(
+                    f"{error.message.partition(';')[0]}; is the address in config.properties right?"
+                ) from error
             raise ServerError(f"no server answers at {connection.url}; {START_IT}") from error
         except PredictionError as error:
             raise ServerError(error.message) from error

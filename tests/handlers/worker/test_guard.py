@@ -15,6 +15,8 @@ from fakes import GREEN, RED, Colour, png, write_model_dir
 from torchserve_worker import Worker, raw, start_worker
 
 import vision_serving.worker.guard as protection
+from mar_tools.serving.logs import LOAD_FAILURE
+from vision_serving.errors import ConfigError
 from vision_serving.worker.guard import (
     Timeouts,
     WorkerGuard,
@@ -216,18 +218,29 @@ def test_the_watchdog_is_a_little_before_torchserve(timeout_s: float, expected: 
     assert patience_s(timeout_s) == expected
 
 
-def test_a_pause_ends_with_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_ends_with_the_server_and_its_reason_is_told_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     marker, parents = tmp_path / ".load_failed", iter([1, 1, 2])
-    pause_before_failing_again(marker, deadline=float("inf"))  # the first time at once
-    monkeypatch.setattr(os, "getppid", lambda: next(parents))
-    pause_before_failing_again(marker, deadline=float("inf"))
+    pause_before_failing_again(marker, float("inf"), ConfigError("torn labels"))  # the first time at once
+    assert caplog.messages == []
+    told: list[list[str]] = []
+
+    def parent() -> int:
+        told.append(list(caplog.messages))
+        return next(parents)
+
+    monkeypatch.setattr(os, "getppid", parent)
+    pause_before_failing_again(marker, float("inf"), ConfigError("torn\nlabels"))
     assert next(parents, None) is None
+    assert told[0] == [f"Failed to load model {tmp_path.name}, exception torn labels"]
+    assert LOAD_FAILURE.search(told[0][0])[1] == "torn labels"  # type: ignore[index]
 
 
 def test_a_folder_that_cannot_be_written_to_pauses_nothing(tmp_path: Path) -> None:
     marker = tmp_path / "no folder" / ".load_failed"
     for _ in range(2):
-        pause_before_failing_again(marker, deadline=float("inf"))
+        pause_before_failing_again(marker, float("inf"), ConfigError("torn labels"))
 
 
 SERVER = """

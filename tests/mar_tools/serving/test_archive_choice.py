@@ -68,6 +68,13 @@ def test_a_store_without_archives_is_no_fault_but_one_of_bad_ones_is(tmp_path: P
         ("[]", r"`models`: expected \{"),
         ('{"digits": {"batchSize": 8}}', r"`models`: expected \{"),
         ('{"digits": {"1.0": {"batchSize": "x"}}}', "digits 1.0: batchSize: expected a whole number, got 'x'"),
+        ('{"digits": {"1.0": {"batchsize": 8}}}', r"digits 1\.0: unknown key 'batchsize'; did you mean 'batchSize'\?"),
+        ('{"a": {"2": {"marName": "a.mar", "max-workers": 1}}}', r"a 2: unknown key 'max-workers'.* 'maxWorkers'\?"),
+        (
+            '{"a": {"2": {"memoryHeadroomMb": 1}}}',
+            r"'memoryHeadroomMb'; did you mean 'memory_headroom_mb'\?",
+        ),
+        ('{"a": {"2": {"colour": 1}}}', r"unknown key 'colour'; expected one of \['batchSize', .*'threads'\]"),
     ],
 )
 def test_models_that_torchserve_could_not_read_are_refused(models: str, message: str, store: Path) -> None:

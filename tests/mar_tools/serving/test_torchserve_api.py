@@ -1,5 +1,6 @@
 import json
 import socket
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from http_fakes import Answer, Request, serve_http, serve_requests
 
 from mar_tools.serving import torchserve_api
 from mar_tools.serving.torchserve_api import ServerAddress, ServerError, TorchServeClient, read_address
+from vision_client.connection import Connection
 
 
 def test_a_server_that_hangs_is_asked_once_and_called_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +73,29 @@ def test_a_worker_that_cannot_load_leaves_a_model_with_those_it_had() -> None:
     with serve_requests(answer) as url, pytest.raises(ServerError, match="end while they load"):
         TorchServeClient(ServerAddress(url, url, None)).scale("digits", None, 2)
     assert limits == ["min_worker=2&max_worker=2", "min_worker=1&max_worker=4"]
+
+
+def test_a_client_connects_to_what_it_asks_and_keeps_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def connect(url: str, *arguments: object, **settings: object) -> Connection:
+        made.append(url)
+        return Connection(url, *arguments, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torchserve_api, "Connection", connect)
+    with serve_requests(lambda request: Answer(200, b'{"models": []}')) as url:
+        client = TorchServeClient(ServerAddress("http://127.0.0.1:9", url, None), time.monotonic() + 60)
+        assert made == []
+        assert client.list_models() == client.with_deadline(time.monotonic() + 9).list_models() == []
+    assert made == [url]
+
+
+def test_a_server_that_speaks_no_tls_is_not_called_away() -> None:
+    with serve_requests(lambda request: Answer(200)) as url:
+        address = url.replace("http:", "https:")
+        with pytest.raises(ServerError, match=f"cannot connect to {address}: .*SSL.*config.properties right") as caught:
+            TorchServeClient(ServerAddress(address, address, None), time.monotonic() + 60).list_models()
+    assert "no server answers" not in str(caught.value)
 
 
 def test_metrics_that_the_server_does_not_show_are_none(tmp_path: Path) -> None:
