@@ -28,6 +28,7 @@ from typing import Any
 from mar_tools.archives.model_cards import card_table
 from mar_tools.archives.policy import check_registered
 from mar_tools.command_line import ROOT, new_parser, print_json, run
+from mar_tools.serving.archive_choice import register_checked
 from mar_tools.serving.scaling import scale
 from mar_tools.serving.torchserve_api import TorchServeClient, read_address
 from mar_tools.serving.upgrade_config import advise, lasting_properties
@@ -139,8 +140,8 @@ def workers_table(versions: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def register(client: TorchServeClient, given: argparse.Namespace) -> Any:
-    check_registered(given.config, given.archive)
-    return client.register(given.archive, given.workers, given.batch_size, given.max_batch_delay)
+    archive = check_registered(given.config, given.archive)
+    return register_checked(client, archive, given.workers, given.batch_size, given.max_batch_delay)
 
 
 def upgrade(client: TorchServeClient, given: argparse.Namespace) -> Any:

@@ -2,13 +2,14 @@
 
     vision_archives=well_formed        the default: ours whole and unchanged, another's well-formed
     vision_archives=ours               ours alone
-    vision_trusted_keys=keys/*.pub     and only what one of these keys has signed
+    vision_trusted_keys=keys/*.pub     and only what one of these keys has signed, where nobody else can change it
 
 The keys are ours: TorchServe ignores what it does not know.
 """
 
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -57,11 +58,27 @@ def _read_keys(config: Path, value: str) -> "Keys":
     paths = [Path(path) for pattern in patterns for path in sorted(glob(str(folder / pattern)))]
     if not paths:
         raise ConfigError(f"{config}: {KEYS}={value} names no file in {folder}; so no archive would be served")
+    for path in (config, *paths):
+        require_owned(path)
     return read_public_keys(paths)
 
 
-def check_served(path: Path, policy: ArchivePolicy) -> Archive:
-    """Return what TorchServe may be given. Raises ConfigError for all else, with its reason."""
+def find_archive(name: str, policy: ArchivePolicy) -> Path:
+    """Return the file of the store that a name means, to TorchServe too. Raises ConfigError for paths and addresses."""
+    if name != Path(name).name or name == "..":
+        what = f"only what is signed there is served ({KEYS})" if policy.keys is not None else "copy it there"
+        raise ConfigError(f"{name}: expected the file name of an archive in {policy.store}; {what}")
+    return policy.store / name
+
+
+def check_served(name: str, policy: ArchivePolicy) -> Archive:
+    """Return the archive of that name in the store, which TorchServe may be given.
+
+    Raises ConfigError for all else, with its reason.
+    """
+    path = find_archive(name, policy)
+    if policy.keys is not None and path.exists():
+        require_owned(path)
     archive = verify_archive(path) if policy.taken == "ours" else open_archive(path)
     if archive.is_ours and policy.taken != "ours":
         check_ours(archive)
@@ -71,31 +88,48 @@ def check_served(path: Path, policy: ArchivePolicy) -> Archive:
     if policy.keys is not None:
         from mar_tools.archives.signing import check_signature
 
-        _check_owner(policy.store)
-        _check_owner(path)
         check_signature(archive, policy.keys)
     return archive
 
 
-def check_registered(config: Path, name: str) -> None:
-    """Check an archive that a running server is asked to register. Raises ConfigError.
+def check_registered(config: Path, name: str) -> Archive:
+    """Check an archive that a running server is asked to register. Raises ConfigError."""
+    return check_served(name, read_policy(config))
 
-    One that is not in the store is left to TorchServe to refuse, unless only signed ones are served.
+
+def require_owned(path: Path) -> None:
+    """Check all files, folders and links that a path leads through: what was checked must be what is loaded.
+
+    As sshd demands, they belong to this account or to root, and nobody else may write there. A folder like /tmp, where
+    each may remove only what is their own, counts as safe. Raises ConfigError.
     """
-    policy = read_policy(config)
-    path = policy.store / Path(name).name  # as TorchServe looks it up
-    if path.is_file():
-        check_served(path, policy)
-    elif path.is_dir() and path != policy.store:
-        raise ConfigError(f"{path}: a folder; expected a .mar, which can be checked")
-    elif policy.keys is not None:
-        raise ConfigError(f"{name}: not in {policy.store}, and only what is signed there is served ({KEYS})")
+    try:
+        path.stat()  # which finds links that go round in circles
+        for place in _walk(path):
+            _require_owned(place, place.lstat())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _check_owner(path: Path) -> None:
-    """Check the owner: what was checked is what is loaded only where nobody else can change it in between."""
-    found = path.stat()
+def _require_owned(place: Path, found: os.stat_result) -> None:
+    mode = stat.S_IMODE(found.st_mode)
     if found.st_uid not in (os.getuid(), 0):
-        raise ConfigError(f"{path}: owned by another user, who could change it after its signature was checked")
-    if stat.S_IMODE(found.st_mode) & 0o022:
-        raise ConfigError(f"{path}: others may write here, and change what was checked; chmod go-w it")
+        raise ConfigError(
+            f"{place}: owned by another user ({found.st_uid}), who could change what was checked; "
+            f"chown it to {os.getuid()} or to root"
+        )
+    is_shared = stat.S_ISDIR(found.st_mode) and mode & stat.S_ISVTX
+    if mode & 0o022 and not stat.S_ISLNK(found.st_mode) and not is_shared:
+        raise ConfigError(f"{place}: others may write here (mode {mode:o}), and change what was checked; chmod go-w it")
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """Yield each step of the way to a path from the root, as the system takes it."""
+    place, steps = Path("/"), [*reversed(path.absolute().parts)]
+    while steps:
+        step = steps.pop()
+        place = place.parent if step == ".." else place / step
+        yield place
+        if place.is_symlink():
+            steps.extend(reversed(place.readlink().parts))
+            place = place.parent

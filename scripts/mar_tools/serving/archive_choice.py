@@ -4,8 +4,12 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
+from mar_tools.archives.archive import Archive
 from mar_tools.archives.policy import check_served, read_policy
+from mar_tools.serving.model_status import list_versions
+from mar_tools.serving.torchserve_api import TorchServeClient
 from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import read_model, read_models, read_properties
 
@@ -17,10 +21,19 @@ SETTINGS = (*COUNTS, "defaultVersion", "marName", "runtimeType", "threads", "mem
 
 @dataclass(frozen=True)
 class Choice:
-    """served: what each entry of `--models` holds, in order. left_out: why, by the name of the archive."""
+    """served: what each entry of `--models` holds, in order. left_out: why, by the name of the archive.
+
+    checked: the archives of `served`.
+    """
 
     served: dict[str, Identity]
     left_out: dict[str, str]
+    checked: tuple[Archive, ...]
+
+    def require_unchanged(self) -> None:
+        """Check, once all are loaded, that what was loaded is what was checked. Raises ConfigError."""
+        for archive in self.checked:
+            archive.require_unchanged()
 
 
 def list_entries(properties: str, store: Path) -> list[str]:
@@ -49,19 +62,42 @@ def choose_archives(config: Path) -> Choice:
     check_models(properties)
     policy = read_policy(config)
     store = policy.store
-    found: dict[str, Identity] = {}
+    checked: dict[str, Archive] = {}
     left_out: dict[str, str] = {}
     for entry in list_entries(properties, store):
         try:
-            found[entry] = check_served(store / file_name(entry), policy).identity
+            checked[entry] = check_served(file_name(entry), policy)
         except ConfigError as error:
             left_out[file_name(entry)] = str(error)
+    found = {entry: archive.identity for entry, archive in checked.items()}
     left_out.update(find_twins(found, store))
     served = {entry: identity for entry, identity in found.items() if file_name(entry) not in left_out}
     if left_out and not served:
         raise ConfigError("; ".join(dict.fromkeys(left_out.values())))
     defaults_first = sorted(served, key=lambda entry: not is_default(properties, served[entry]))
-    return Choice({entry: served[entry] for entry in defaults_first}, left_out)
+    return Choice({entry: served[entry] for entry in defaults_first}, left_out, tuple(checked[each] for each in served))
+
+
+def register_checked(
+    client: TorchServeClient, archive: Archive, workers: int, batch_size: int, max_batch_delay_ms: int
+) -> Any:
+    """Register an archive of the store that was checked.
+
+    Raises ServerError, and ConfigError where another file took its place meanwhile, which is taken out again.
+    """
+    before = _list_served(client)
+    answer = client.register(archive.path.name, workers, batch_size, max_batch_delay_ms)
+    try:
+        archive.require_unchanged()
+    except ConfigError:
+        for model, version in _list_served(client) - before:
+            client.unregister(model, version)
+        raise
+    return answer
+
+
+def _list_served(client: TorchServeClient) -> set[Identity]:
+    return {(model, entry["modelVersion"]) for model, entry in list_versions(client)}
 
 
 def check_models(properties: str) -> None:

@@ -81,7 +81,9 @@ class Server:
         deadline = time.monotonic() + timeout_s
         try:
             self._launch(list(choice.served), StartRecord(left_out=choice.left_out, log_sizes=self._logs.measure()))
-            return self._wait_until_ready(choice, deadline, announce, warn)
+            found = self._wait_until_ready(choice, deadline, announce, warn)
+            choice.require_unchanged()
+            return found
         except BaseException:  # also when the user interrupts: half a server is of no use
             self.stop()
             raise

@@ -33,7 +33,7 @@ def name_version(text: str, plan: Plan) -> str:
     text = without_model(with_model(text, plan.model, plan.version, section), plan.model, plan.old_version)
     wanted = read_properties(text).get("load_models", "all")
     names = [  # an entry may be `name=file`
-        name.removesuffix(plan.old_archive) + plan.archive.name if file_name(name) == plan.old_archive else name
+        name.removesuffix(plan.old_archive) + plan.archive.path.name if file_name(name) == plan.old_archive else name
         for name in split_entries(wanted)
     ]
     return text if wanted.lower() == "all" else with_values(text, {"load_models": ",".join(names)})

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mar_tools.archives.policy import check_served, read_policy
+from mar_tools.archives.archive import Archive
+from mar_tools.archives.policy import check_registered
 from mar_tools.command_line import Announce
+from mar_tools.serving.archive_choice import register_checked
 from mar_tools.serving.health import ask_each, check_version
 from mar_tools.serving.logs import ServerLogs
 from mar_tools.serving.processes import temporary_folder
@@ -32,11 +34,17 @@ SETTLE_S = 0.3  # for a request that found the old version to be in its queue
 class Plan:
     """old: as TorchServe describes the default version."""
 
-    model: str
-    version: str
-    archive: Path
+    archive: Archive
     old: Mapping[str, Any]
     workers: int
+
+    @property
+    def model(self) -> str:
+        return self.archive.identity[0]
+
+    @property
+    def version(self) -> str:
+        return self.archive.identity[1]
 
     @property
     def old_version(self) -> str:
@@ -55,7 +63,7 @@ class Plan:
     @property
     def section(self) -> dict[str, Any]:
         """Return what config.properties says of the new version."""
-        return {"defaultVersion": True, "marName": self.archive.name, **self.settings}
+        return {"defaultVersion": True, "marName": self.archive.path.name, **self.settings}
 
     @property
     def old_archive(self) -> str:
@@ -82,9 +90,8 @@ class Upgraded:
 
 def plan_upgrade(client: TorchServeClient, config: Path, archive_name: str, workers: int | None) -> Plan:
     """Raises ConfigError for an archive that may not be served, ServerError where it does not fit what is served."""
-    policy = read_policy(config)
-    archive = policy.store / archive_name
-    model, version = check_served(archive, policy).identity
+    archive = check_registered(config, archive_name)
+    model, version = archive.identity
     if model not in client.list_models():
         raise ServerError(f"{archive_name} holds {model} {version}, and no {model} is served; register it instead")
     old = client.describe_default(model)
@@ -93,7 +100,7 @@ def plan_upgrade(client: TorchServeClient, config: Path, archive_name: str, work
         raise ServerError(
             f"{archive_name} holds {model} {version}, which is served already; build it with another `version`"
         )
-    return Plan(model, version, archive, old, workers or max(1, old["minWorkers"]))
+    return Plan(archive, old, workers or max(1, old["minWorkers"]))
 
 
 class Upgrade:
@@ -127,7 +134,7 @@ class Upgrade:
         """Raises ServerError with the reason of the worker. What did not load is taken out again."""
         plan = self._plan
         try:
-            self._client.register(plan.archive.name, plan.workers, plan.old["batchSize"], plan.old["maxBatchDelay"])
+            register_checked(self._client, plan.archive, plan.workers, plan.old["batchSize"], plan.old["maxBatchDelay"])
         except BaseException as error:  # also when the user interrupts
             if plan.version in [entry["modelVersion"] for entry in self._client.describe(plan.model)]:
                 self._client.unregister(plan.model, plan.version)

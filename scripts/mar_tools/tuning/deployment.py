@@ -12,6 +12,7 @@ from mar_tools.archives.policy import check_registered
 from mar_tools.load_testing.answers import open_export
 from mar_tools.load_testing.served import find_served_models
 from mar_tools.load_testing.targets import Target
+from mar_tools.serving.archive_choice import register_checked
 from mar_tools.serving.config_drift import DEFAULTS
 from mar_tools.serving.config_file import model_section, rewrite, with_model, with_values
 from mar_tools.serving.server import Server
@@ -126,11 +127,10 @@ def require_applicable(server: Server, candidate: TunedModel) -> None:
 
 def apply_settings(server: Server, candidate: TunedModel, settings: Settings) -> None:
     """Register the model anew, which takes its workers down for the seconds of a start. Raises ServerError."""
+    archive = check_registered(server.config, candidate.archive.name)
     server.client.unregister(candidate.name, candidate.version)
     try:
-        server.client.register(
-            candidate.archive.name, settings.workers, settings.batch_size, settings.max_batch_delay_ms
-        )
+        register_checked(server.client, archive, settings.workers, settings.batch_size, settings.max_batch_delay_ms)
     except ServerError as error:
         lost = f"{candidate.name} is not served any more: {error}"
         raise ServerError(f"{lost}; `serve_models.py restart` brings it back") from error

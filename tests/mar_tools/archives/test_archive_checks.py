@@ -19,7 +19,7 @@ from mar_tools.archives.checks import verify_archive
 from mar_tools.archives.contents import find_changes, list_contents
 from mar_tools.archives.model_cards import read_card
 from mar_tools.archives.pickles import find_pickle
-from mar_tools.archives.policy import check_registered, check_served, read_policy
+from mar_tools.archives.policy import check_registered, read_policy
 from mar_tools.building.packing import build_archive
 from mar_tools.command_line import HANDLERS, ROOT
 from mar_tools.serving.archive_choice import choose_archives
@@ -77,10 +77,10 @@ def test_a_stock_archive_is_served_unless_only_ours_are(stock: Path, tmp_path: P
     assert check_archive(stock)[0] == "tiny_classification"
     config = tmp_path / "config.properties"
     config.write_text("model_store=.\n")
-    assert check_served(stock, read_policy(config)).identity[0] == "tiny_classification"
+    assert check_registered(config, stock.name).identity[0] == "tiny_classification"
     config.write_text("vision_archives=ours\n")
     with pytest.raises(ConfigError, match=r"no MAR-INF/DIGESTS\.json"):
-        check_served(stock, read_policy(config))
+        check_registered(config, stock.name)
     config.write_text("vision_archives=all\n")
     with pytest.raises(ConfigError, match="expected one of"):
         read_policy(config)

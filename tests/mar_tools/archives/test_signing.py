@@ -112,11 +112,52 @@ def test_keys_that_are_not_there_are_named(place: Path) -> None:
         check(place)
 
 
-@pytest.mark.parametrize("name", ["model_store", "model_store/tiny.mar"])
-def test_what_others_can_change_after_the_check_is_refused(place: Path, name: str) -> None:
-    (place / name).chmod((place / name).stat().st_mode | 0o020)
-    with pytest.raises(ConfigError, match="others may write here"):
+@pytest.mark.parametrize("mode", [0o020, 0o002], ids=["group", "world"])
+@pytest.mark.parametrize(
+    "name", [".", "config.properties", "keys", "keys/ours.pub", "model_store", "model_store/tiny.mar"]
+)
+def test_what_others_can_change_is_refused_with_its_mode(place: Path, name: str, mode: int) -> None:
+    (place / name).chmod((place / name).stat().st_mode | mode)
+    with pytest.raises(ConfigError, match=r"others may write here \(mode [0-7]+\).*chmod go-w") as caught:
         check(place)
+    assert str(caught.value).startswith(f"{place / name}: ")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("name", [".", "config.properties", "keys", "keys/ours.pub", "model_store/tiny.mar"])
+def test_what_belongs_to_another_user_is_refused_with_its_owner(place: Path, name: str) -> None:
+    os.chown(place / name, 12345, -1)
+    with pytest.raises(ConfigError, match=r"owned by another user \(12345\).*chown it"):
+        check(place)
+
+
+def test_links_are_followed_through_every_folder_that_they_lead_through(place: Path) -> None:
+    """The name, the link in between and the file lie in three folders; the one in between is open to others."""
+    for folder in ("between", "vault/deep"):
+        (place / folder).mkdir(parents=True)
+    archive = place / "model_store" / "tiny.mar"
+    archive.rename(place / "vault" / "deep" / "tiny.mar")
+    (place / "between" / "link.mar").symlink_to("../vault/deep/tiny.mar")
+    archive.symlink_to("../between/link.mar")
+    check(place)
+    for folder in ("between", "vault", "vault/deep"):
+        (place / folder).chmod(0o777)
+        with pytest.raises(ConfigError, match=f"{place / folder}: others may write here"):
+            check(place)
+        (place / folder).chmod(0o755)
+
+
+def test_links_in_a_circle_and_files_that_are_gone_are_named(place: Path) -> None:
+    key = place / "keys" / "ours.pub"
+    key.unlink()
+    key.symlink_to("ours.pub")
+    with pytest.raises(ConfigError, match=r"ours\.pub: cannot be read"):
+        check(place)
+
+
+def test_a_folder_where_each_removes_only_their_own_is_safe_as_tmp_is(place: Path) -> None:
+    (place / "model_store").chmod(0o1777)
+    check(place)
 
 
 def test_an_archive_from_elsewhere_is_not_registered(place: Path) -> None:

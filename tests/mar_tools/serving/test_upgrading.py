@@ -2,9 +2,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from mar_tools.archives.archive import MANIFEST
+from mar_tools.archives.policy import check_registered
+from mar_tools.serving.archive_choice import choose_archives, register_checked
 from mar_tools.serving.request_counts import Counts, find_too_many_failures, read_counts
 from mar_tools.serving.torchserve_api import ServerAddress, TorchServeClient
 from mar_tools.serving.upgrade_config import advise, name_version
@@ -12,6 +15,7 @@ from mar_tools.serving.upgrading import Plan, Upgrade, Upgraded, plan_upgrade
 from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import read_model, read_properties
 
+NOWHERE = TorchServeClient(ServerAddress("http://127.0.0.1:1", "http://127.0.0.1:1", None))
 METRICS = """# HELP Requests2XX Torchserve prometheus counter metric with unit: Count
 # TYPE Requests2XX counter
 Requests2XX{Level="Host",Hostname="vm",} 90.0
@@ -20,20 +24,14 @@ Requests5XX{Level="Host",Hostname="vm",} 1.0
 ts_inference_requests_total{model_name="digits",model_version="default",hostname="vm",} 1.2E1
 ts_inference_requests_total{model_name="digits",model_version="1.0",hostname="vm",} 8.0
 """
-PLAN = Plan(
-    "digits",
-    "2.0",
-    Path("/store/digits_2.mar"),
-    {
-        "modelVersion": "1.0",
-        "modelUrl": "digits.mar",
-        "minWorkers": 1,
-        "maxWorkers": 4,
-        "batchSize": 8,
-        "maxBatchDelay": 2,
-    },
-    2,
-)
+OLD = {
+    "modelVersion": "1.0",
+    "modelUrl": "digits.mar",
+    "minWorkers": 1,
+    "maxWorkers": 4,
+    "batchSize": 8,
+    "maxBatchDelay": 2,
+}
 PROPERTIES = """# how this machine serves
 load_models=digits.mar,other.mar
 models={\\
@@ -41,6 +39,23 @@ models={\\
   "other": {"1.0": {"minWorkers": 1}}\\
 }
 """
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    write_archive(tmp_path / "digits_2.mar", "2.0")
+    (tmp_path / "config.properties").write_text("model_store=.\n")
+    return tmp_path
+
+
+@pytest.fixture
+def plan(store: Path) -> Plan:
+    return Plan(check_registered(store / "config.properties", "digits_2.mar"), OLD, 2)
+
+
+def write_archive(path: Path, version: str) -> None:
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr(MANIFEST, orjson.dumps({"model": {"modelName": "digits", "modelVersion": version}}))
 
 
 def counts(requests: float, failed: float) -> Counts:
@@ -76,8 +91,8 @@ def test_a_version_is_no_good_when_clearly_more_answers_fail_than_before(
     assert (find_too_many_failures(before, during, 0.02) is not None) == bad
 
 
-def test_what_lasts_is_the_new_version_with_the_settings_of_the_old_one() -> None:
-    text = name_version(PROPERTIES, PLAN)
+def test_what_lasts_is_the_new_version_with_the_settings_of_the_old_one(plan: Plan) -> None:
+    text = name_version(PROPERTIES, plan)
     section = {"minWorkers": 2, "maxWorkers": 4, "batchSize": 8, "maxBatchDelay": 2, "threads": 3}
     assert read_model(text, "digits") == {"2.0": {"defaultVersion": True, "marName": "digits_2.mar", **section}}
     assert read_model(text, "other") == {"1.0": {"minWorkers": 1}}
@@ -93,10 +108,10 @@ def test_what_lasts_is_the_new_version_with_the_settings_of_the_old_one() -> Non
         ("load_models=digits_2.mar", True, []),
     ],
 )
-def test_what_is_left_to_do_is_told(tmp_path: Path, properties: str, written: bool, expected: list[str]) -> None:
-    config = tmp_path / "config.properties"
+def test_what_is_left_to_do_is_told(plan: Plan, properties: str, written: bool, expected: list[str]) -> None:
+    config = plan.archive.path.parent / "config.properties"
     config.write_text(properties)
-    advice = list(advise(config, Upgraded(PLAN, "right", None), written))
+    advice = list(advise(config, Upgraded(plan, "right", None), written))
     assert len(advice) == len(expected)
     assert all(part in line for part, line in zip(expected, advice, strict=True))
 
@@ -104,11 +119,64 @@ def test_what_is_left_to_do_is_told(tmp_path: Path, properties: str, written: bo
 def test_an_archive_that_the_policy_refuses_is_refused_before_the_server_is_asked(tmp_path: Path) -> None:
     config = tmp_path / "config.properties"
     config.write_text("model_store=.\nvision_archives=ours\n")
-    with zipfile.ZipFile(tmp_path / "other.mar", "w") as packed:
-        packed.writestr(MANIFEST, '{"model": {"modelName": "digits", "modelVersion": "2.0"}}')
-    nowhere = TorchServeClient(ServerAddress("http://127.0.0.1:1", "http://127.0.0.1:1", None))
+    write_archive(tmp_path / "other.mar", "2.0")
     with pytest.raises(ConfigError, match=r"other\.mar"):
-        plan_upgrade(nowhere, config, "other.mar", None)
+        plan_upgrade(NOWHERE, config, "other.mar", None)
+
+
+@pytest.mark.parametrize("name", ["{elsewhere}/digits_2.mar", "../elsewhere/digits_2.mar", "./digits_2.mar", "..", ""])
+def test_a_path_is_no_name_of_the_store_for_an_upgrade_a_registration_or_a_start(
+    store: Path, tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write_archive(elsewhere / "digits_2.mar", "3.0")
+    config, name = store / "config.properties", name.format(elsewhere=elsewhere)
+    for attempt in (lambda: plan_upgrade(NOWHERE, config, name, None), lambda: check_registered(config, name)):
+        with pytest.raises(ConfigError, match=r"expected the file name of an archive in|it is no file"):
+            attempt()
+    if name:
+        config.write_text(f"model_store=.\nload_models={name}\n")
+        with pytest.raises(ConfigError, match="expected the file name of an archive in"):
+            choose_archives(config)
+
+
+class ServerWithATwin(TorchServeClient):
+    """While it loads, somebody puts another archive into the place of the one that was checked."""
+
+    def __init__(self, store: Path) -> None:
+        super().__init__(ServerAddress("http://127.0.0.1:1", "http://127.0.0.1:1", None))
+        self.store, self.versions = store, ["1.0"]
+
+    def list_models(self) -> list[str]:
+        return ["digits"]
+
+    def describe(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
+        return [{"modelVersion": each} for each in self.versions]
+
+    def register(self, archive: str, workers: int, batch_size: int, max_batch_delay_ms: int) -> Any:
+        write_archive(self.store / archive, "6.66")
+        self.versions.append("6.66")
+        return {"status": "served"}
+
+    def unregister(self, model: str, version: str | None) -> Any:
+        self.versions.remove(str(version))
+
+
+def test_what_took_the_place_of_a_checked_archive_is_taken_out_again(plan: Plan, store: Path) -> None:
+    client = ServerWithATwin(store)
+    with pytest.raises(ConfigError, match="changed after it was checked"):
+        register_checked(client, plan.archive, 1, 1, 1)
+    assert client.versions == ["1.0"]
+
+
+def test_a_start_finds_an_archive_that_changed_while_it_was_loaded(store: Path) -> None:
+    choice = choose_archives(store / "config.properties")
+    choice.require_unchanged()
+    data = (store / "digits_2.mar").read_bytes()
+    (store / "digits_2.mar").unlink()
+    (store / "digits_2.mar").write_bytes(data)
+    with pytest.raises(ConfigError, match="changed after it was checked"):
+        choice.require_unchanged()
 
 
 class InterruptedServer(TorchServeClient):
@@ -117,6 +185,9 @@ class InterruptedServer(TorchServeClient):
     def __init__(self) -> None:
         super().__init__(ServerAddress("http://127.0.0.1:1", "http://127.0.0.1:1", None))
         self.versions = ["1.0"]
+
+    def list_models(self) -> list[str]:
+        return ["digits"]
 
     def describe(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
         return [{"modelVersion": each} for each in self.versions]
@@ -132,8 +203,8 @@ class InterruptedServer(TorchServeClient):
         self.versions.remove(str(version))
 
 
-def test_an_upgrade_that_is_interrupted_while_it_loads_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_an_upgrade_that_is_interrupted_while_it_loads_leaves_nothing_behind(plan: Plan, tmp_path: Path) -> None:
     client = InterruptedServer()
     with pytest.raises(KeyboardInterrupt):
-        Upgrade(client, tmp_path / "config.properties", PLAN, lambda step: None).run(0, 0.02, keep_old=False)
+        Upgrade(client, tmp_path / "config.properties", plan, lambda step: None).run(0, 0.02, keep_old=False)
     assert client.versions == ["1.0"]
