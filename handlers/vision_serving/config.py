@@ -114,11 +114,12 @@ class PreprocessingConfig(StrictModel):
 class ImageLimits(StrictModel):
     """What one request may cost.
 
-    max_pixels_per_byte   of an image of over 10 million pixels: more is a forged header or an all but empty picture
-    max_request_pixels    of its images together, where it has several, by their headers
-    max_tiles             of all its images together, beside the images themselves
-    max_explanation_s     seconds for all explanations of a batch together, which its predictions wait for; 0: none
-    formats               HEIF needs requirements/heif.txt, the others are Pillow's own
+    max_pixels_per_byte     of an image of over 10 million pixels: more is a forged header or an all but empty picture
+    max_request_pixels      of its images together, where it has several, by their headers
+    max_tiles               of all its images together, beside the images themselves
+    max_explanation_s       seconds for all explanations of a request together; 0: none
+    max_explanation_share   of a worker's time, which predictions wait for; 1: all of it
+    formats                 HEIF needs requirements/heif.txt, the others are Pillow's own
     """
 
     max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
@@ -127,6 +128,7 @@ class ImageLimits(StrictModel):
     max_request_pixels: Annotated[int, Field(gt=0)] = 200_000_000
     max_tiles: Annotated[int, Field(gt=0)] = 64
     max_explanation_s: Annotated[float, Field(ge=0)] = 20.0
+    max_explanation_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     formats: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 
 

@@ -14,6 +14,7 @@
         │   └── DeviceLostError
         ├── NotSupportedError       501
         ├── DrainingError           503
+        ├── ExplanationsBusyError   503
         ├── ExplanationTimeoutError 504
         └── OutOfResourcesError     507
 
@@ -113,6 +114,19 @@ class DrainingError(RequestError):
 
     status = 503
     retry_after_s = 1
+
+
+class ExplanationsBusyError(RequestError):
+    """Explanations have taken their share of the worker's time, in whose queue predictions wait."""
+
+    status = 503
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(
+            "explanations have taken their share of this worker's time (max_explanation_share of the archive); ask "
+            f"again in {retry_after_s} s, with fewer at once"
+        )
+        self.retry_after_s = retry_after_s
 
 
 class ExplanationTimeoutError(RequestError):

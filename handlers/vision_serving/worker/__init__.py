@@ -1,8 +1,9 @@
 """TorchServe's side: what a worker process does around the flow of a request.
 
-service.py           initialize and handle: the class that an entry file extends
-guard.py             a watchdog, a bound of memory, an end after the last answer
-draining.py          requests are refused and workers keep still before a server or worker ends
-server_settings.py   what config.properties says to a worker
-model_card.py        what an archive says of itself
+service.py              initialize and handle: the class that an entry file extends
+guard.py                a watchdog, a bound of memory, an end after the last answer
+explanation_budget.py   the share of its time that explanations may take
+draining.py             requests are refused and workers keep still before a server or worker ends
+server_settings.py      what config.properties says to a worker
+model_card.py           what an archive says of itself
 """

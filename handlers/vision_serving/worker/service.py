@@ -21,6 +21,7 @@ from vision_serving.requests.accept import JSON_TYPE
 from vision_serving.requests.payload import Payload, parse_payload
 from vision_serving.results.outcome import Outcome
 from vision_serving.worker.draining import find_refusal, keep_still_if_leaving, refuse
+from vision_serving.worker.explanation_budget import ExplanationBudget
 from vision_serving.worker.guard import WorkerGuard
 from vision_serving.worker.model_card import build_card, is_describe_job
 from vision_serving.worker.server_settings import (
@@ -34,10 +35,11 @@ from vision_serving.worker.server_settings import (
 class TorchServeHandler(VisionHandler):
     """A handler that TorchServe can run. The class of an entry file extends it.
 
-    guard, max_answer_bytes   as `initialize` sets them; without it nothing is guarded
+    guard, budget, max_answer_bytes   as `initialize` sets them; without it nothing is guarded
     """
 
     guard: WorkerGuard = WorkerGuard()
+    budget: ExplanationBudget = ExplanationBudget(share=1)
     max_answer_bytes: int = DEFAULT_ANSWER_BYTES
     _card: bytes | None = None
 
@@ -51,6 +53,7 @@ class TorchServeHandler(VisionHandler):
             device = choose_device(properties.get("gpu_id"), config.backend, config.device_type)
             self.load(model_dir, device, configured_threads(model.name, model.version))
             self.max_answer_bytes = configured_answer_bytes()
+            self.budget = ExplanationBudget(config.limits.max_explanation_share)
             for batch_size in sorted({1, properties.get("batch_size") or 1}):
                 self.warm_up(batch_size)
             self.guard.freeze_objects()
@@ -99,12 +102,17 @@ class TorchServeHandler(VisionHandler):
 
     def _run(self, payloads: Sequence[Payload], timings: StageTimings) -> list[Outcome]:
         """Predict in a batch, then explain one by one what asks for an explanation."""
-        explained = [payload for payload in payloads if payload.wants_explanation]
-        if not explained:
-            return self.predict(payloads, timings)
         predictions = iter(self.predict([payload for payload in payloads if not payload.wants_explanation], timings))
-        explanations = iter(self.explain(explained, timings))
-        return [next(explanations if payload.wants_explanation else predictions) for payload in payloads]
+        return [
+            self._explain(payload, timings) if payload.wants_explanation else next(predictions) for payload in payloads
+        ]
+
+    def _explain(self, payload: Payload, timings: StageTimings) -> Outcome:
+        """Explain the images of a request, or refuse it where explanations have had their share of the time."""
+        with self.budget.spend() as refusal:
+            if refusal is not None:
+                return Outcome((refusal,), payload.form, payload.wishes)
+            return self.explain([payload], timings)[0]
 
     def _end_where_broken(self, outcomes: Sequence[Outcome]) -> None:
         """Let this worker end after its answer when it can serve no other batch.
