@@ -11,13 +11,23 @@ function key_digest(r) {
     return key ? crypto.createHash('sha256').update(key).digest('hex') : '';
 }
 
-// js_content: runs when the whole body is here.
+// js_content: a prediction or explanation; runs when the whole body is here.
 async function predict(r) {
-    await pass_on(r, '@predict');
-}
-
-async function explain(r) {
-    await pass_on(r, '@explain');
+    const explains = r.variables.asked_path.startsWith('/explanations/');
+    let again;
+    try {
+        const type = r.headersIn['Content-Type'] || '';
+        refuse_urlencoded(type);
+        again = /multipart/i.test(type) ? has_file(r, type) : PICTURES.test(type);
+        r.variables.body_type = type;
+        r.variables.options = query_options(r);
+        r.variables.inference_authorization = await authorization(r, 'inference');
+        r.variables.lane = explains ? 'explanations' : LANES.find((lane) => r.variables.request_length <= lane[1])[0];
+    } catch (error) {
+        send_error(r, error);
+        return;
+    }
+    r.internalRedirect(again && !explains ? '@predict' : '@once');
 }
 
 // js_content: metadata and readiness, for clients with a key.
@@ -30,7 +40,7 @@ async function probe(r) {
     await answer(r, PROBES);
 }
 
-export default {key_digest, predict, explain, describe, probe};
+export default {key_digest, predict, describe, probe};
 
 const ROUTES = [
     [/^\/v2$/, describe_server],
@@ -63,24 +73,64 @@ const OUTPUTS = {
 
 // --- Predictions
 
-async function pass_on(r, location) {
-    try {
-        refuse_forms(r);
-        r.variables.options = query_options(r);
-        r.variables.inference_authorization = await authorization(r, 'inference');
-    } catch (error) {
-        send_error(r, error);
-        return;
-    }
-    r.internalRedirect(location);
-}
+const LANES = [['small', 1 << 20], ['medium', 8 << 20], ['large', Infinity]]; // by bytes: mar_tools/serving/memory_bounds.py
+const PICTURES = /^(image\/|application\/(octet-stream|json)\b|$)/i; // what may be asked twice, beside forms with a file
+const FORM = /^multipart\/form-data(?: *; *charset=[\w-]+)? *; *boundary=("?)([\w'()+,./:=?-]{1,70})\1(?: *; *charset=[\w-]+)?$/i;
+const WINDOW = 1 << 18;
+const PART_HEADER = 8192; // bytes
 
 // TorchServe would parse the image as a form, and fail with a 500.
-function refuse_forms(r) {
-    if ((r.headersIn['Content-Type'] || '').toLowerCase().startsWith('application/x-www-form-urlencoded')) {
+function refuse_urlencoded(type) {
+    if (type.toLowerCase().includes('application/x-www-form-urlencoded')) {
         throw refusal(415, 'UnsupportedMediaTypeError', 'the body came as application/x-www-form-urlencoded, which is what '
             + "curl's -d and --data-binary send; send the image with -T FILE, or with -H 'Content-Type: image/jpeg'");
     }
+}
+
+// Whether a form has a file among its parts. TorchServe takes memory for each part, so there are bounds on their number and headers.
+function has_file(r, type) {
+    const form = FORM.exec(type);
+    if (!form) {
+        throw refusal(415, 'UnsupportedMediaTypeError', 'expected Content-Type: multipart/form-data; boundary=WORD');
+    }
+    if (!r.variables.request_body_file) {
+        return false;
+    }
+    const file = fs.openSync(r.variables.request_body_file);
+    try {
+        const headers = find_delimiters(file, `--${form[2]}`, Number(r.variables.form_parts)).map((end) => part_header(file, end));
+        if (headers.some((header) => /multipart\/mixed/i.test(header))) {
+            throw refusal(400, 'FormError', 'a part of the form is a form itself (multipart/mixed); send every file as a part of its own');
+        }
+        return headers.some((header) => /(filename|^content-type:)/im.test(header));
+    } finally {
+        fs.closeSync(file);
+    }
+}
+
+// Where the delimiters end, which no more parts have than `most`.
+function find_delimiters(file, mark, most) {
+    const window = Buffer.alloc(WINDOW);
+    const ends = [];
+    for (let start = 0, bytes; (bytes = fs.readSync(file, window, 0, WINDOW, start)) >= mark.length; start += bytes - mark.length + 1) {
+        for (let at = window.indexOf(mark); at >= 0 && at + mark.length <= bytes; at = window.indexOf(mark, at + 1)) {
+            ends.push(start + at + mark.length);
+            if (ends.length > most + 1) { // the last one ends the form
+                throw refusal(413, 'TooManyPartsError', `the form has more than ${most} parts; send fewer images a request`);
+            }
+        }
+    }
+    return ends;
+}
+
+function part_header(file, start) {
+    const bytes = Buffer.alloc(PART_HEADER);
+    const text = bytes.slice(0, fs.readSync(file, bytes, 0, PART_HEADER, start));
+    const end = text.indexOf('\r\n\r\n');
+    if (end < 0 && text.slice(0, 2).toString() !== '--') {
+        throw refusal(400, 'FormError', `the header of a part of the form does not end within ${PART_HEADER} bytes`);
+    }
+    return end < 0 ? '' : text.slice(0, end).toString();
 }
 
 // The query as X-Inference-Options has it, to stand behind what the client's own header says: of one name the last one counts.
@@ -115,12 +165,13 @@ function decode(text) {
 
 async function answer(r, routes) {
     try {
-        const route = routes.find((row) => row[0].test(r.uri));
+        const path = r.uri.slice(r.variables.path_prefix.length);
+        const route = routes.find((row) => row[0].test(path));
         if (!route) {
             r.return(404);
             return;
         }
-        const result = await route[1](r, route[0].exec(r.uri));
+        const result = await route[1](r, route[0].exec(path));
         send(r, result.status || 200, result.body);
     } catch (error) {
         send_error(r, error);
@@ -274,7 +325,7 @@ function send_error(r, error) {
         return;
     }
     const body = {code: error.code, type: error.type, message: error.message};
-    if (/^\/v[12](\/|$)/.test(r.uri)) {
+    if (/^\/v[12](\/|$)/.test(r.variables.request_uri.slice(r.variables.path_prefix.length))) {
         body.error = error.message; // where clients of V1 and V2 look
     }
     send(r, error.code, body);

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import psutil
@@ -17,6 +18,7 @@ from pydantic import Field
 from mar_tools.command_line import ROOT
 from mar_tools.front.client_keys import ClientKeys
 from mar_tools.front.nginx import Nginx, NginxError, find_nginx, first_failure
+from mar_tools.serving.memory_bounds import DEFAULT_MAX_REQUEST, read_bounds
 from mar_tools.serving.processes import wait_until_ended
 from mar_tools.serving.torchserve_api import read_address
 from mar_tools.waiting import wait_until
@@ -33,7 +35,7 @@ STOP_TIMEOUT_S = 200.0  # longer than worker_shutdown_timeout
 RELOAD_TIMEOUT_S = 20.0
 OPEN_FILES = 16384
 PLACEHOLDER = re.compile(r"@\{(\w+)\}")
-TORCHSERVE_MAX_REQUEST = "6553500"  # its own default
+Origin = Annotated[str, Field(pattern=r"^https?://[\w.-]+(:\d+)?$")]
 
 
 class FrontSettings(StrictModel):
@@ -46,6 +48,11 @@ class FrontSettings(StrictModel):
     requests_per_s: int = Field(gt=0)
     burst: int = Field(ge=0)
     concurrent_requests: int = Field(gt=0)
+    explanations_at_once: int = Field(gt=0)
+    explanations_of_a_client: int = Field(gt=0)
+    form_parts: int = Field(gt=0)
+    allowed_origins: tuple[Origin, ...]
+    path_prefix: str = Field(pattern=r"^(/[\w-]+)*$")
     header_timeout_s: int = Field(gt=0)
     body_timeout_s: int = Field(gt=0)
     answer_timeout_s: int = Field(gt=0)
@@ -171,8 +178,10 @@ class Front:
     def _render(self, nginx: Nginx) -> str:
         address = read_address(self._config)
         properties = read_properties(self._config.read_text(encoding="utf-8"))
+        settings = self._settings
+        bounds = read_bounds(properties, settings.explanations_at_once)
         root = os.geteuid() == 0  # then nginx's workers would be `nobody`, who may not read TorchServe's tokens
-        values = self._settings.model_dump() | {
+        values = settings.model_dump() | {
             "folder": self.folder,
             "source": SOURCE,
             "js_module": nginx.js_module,
@@ -181,7 +190,14 @@ class Front:
             "key_file": address.key_file or "",
             "inference": _host_and_port(address.inference),
             "management": _host_and_port(address.management),
-            "max_body": properties.get("max_request_size", TORCHSERVE_MAX_REQUEST),
+            "max_body": properties.get("max_request_size", DEFAULT_MAX_REQUEST),
+            "small_slots": bounds.small,
+            "medium_slots": bounds.medium,
+            "large_slots": bounds.large,
+            "medium_of_a_client": bounds.medium // 2,
+            "large_of_a_client": bounds.large // 2,
+            "allowed_origins": " ".join(f'"{origin}" $http_origin;' for origin in settings.allowed_origins),
+            "vary": "Origin" if settings.allowed_origins else '""',
             "certificate": self.certificate,
             "certificate_key": self.certificate_key,
         }

@@ -5,6 +5,7 @@ In the order in which the files build on each other:
     before it runs
       config_file.py       writes other values into config.properties; the rest of it stays as it is
       archive_choice.py    chooses the archives that the server can take, and says what is wrong with the others
+      memory_bounds.py     derives how many bodies its memory takes at once, and refuses numbers that do not fit
       ports.py             finds free ports, and knows the five of a TorchServe
       java.py              finds a Java for TorchServe's frontend
     while it runs

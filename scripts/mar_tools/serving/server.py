@@ -18,6 +18,7 @@ from mar_tools.serving.archive_choice import Choice, choose_archives, file_name,
 from mar_tools.serving.health import Health, check_server
 from mar_tools.serving.java import find_java_home
 from mar_tools.serving.logs import ServerLogs
+from mar_tools.serving.memory_bounds import read_bounds
 from mar_tools.serving.model_status import ModelStatus, list_versions, read_status
 from mar_tools.serving.ports import ADDRESS_KEYS, PORT_KEYS, is_free
 from mar_tools.serving.processes import (
@@ -73,6 +74,7 @@ class Server:
     def _start(self, timeout_s: float, announce: Announce, warn: Announce) -> list[Health]:
         if self.process() is not None:
             raise ServerError(f"the server of {self.config.name} is already running; use restart, or stop it first")
+        read_bounds(self._values)
         self.stop()  # what a frontend that was killed has left
         self._require_free_ports()
         choice = choose_archives(self.config)

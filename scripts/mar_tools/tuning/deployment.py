@@ -24,7 +24,7 @@ from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import read_properties, read_threads, read_workers
 from vision_serving.worker.service import choose_device
 
-WAITING_REQUESTS = 1000  # an open loop shows by its latencies, not by refusals, that a server does not keep up
+WAITING_REQUESTS = 700  # an open loop shows by its latencies, not by refusals, that a server does not keep up
 
 
 @dataclass(frozen=True)

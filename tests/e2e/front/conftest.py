@@ -17,6 +17,7 @@ from e2e.conftest import ROOT, Service, run_script, serve
 from e2e.test_requests import OCTETS
 from mar_tools.front.front import SETTINGS, Front
 from mar_tools.front.nginx import NginxError, find_nginx
+from mar_tools.serving.config_file import with_values
 from mar_tools.serving.ports import find_free_ports
 from mar_tools.waiting import wait_until
 
@@ -137,12 +138,17 @@ def told(nginx: None) -> Iterator[Upstream]:
 def before_upstream(told: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A front before an upstream that fails as it is told, with tokens that a test can let expire."""
     folder = tmp_path_factory.mktemp("before upstream")  # a path may have spaces
+    with run_front(folder, configure_upstream(folder, told), answer_timeout_s=1) as running:
+        yield running
+
+
+def configure_upstream(folder: Path, told: Upstream) -> Path:
     [closed] = find_free_ports(1)
     config = folder / "config.properties"
-    config.write_text(f"inference_address={told.address}\nmanagement_address=http://127.0.0.1:{closed}\n")
+    addresses = {"inference_address": told.address, "management_address": f"http://127.0.0.1:{closed}"}
+    config.write_text(with_values((ROOT / "config.properties").read_text(), addresses))
     write_tokens(folder)
-    with run_front(folder, config, answer_timeout_s=1) as running:
-        yield running
+    return config
 
 
 def write_tokens(folder: Path, year: int = 2999) -> None:

@@ -3,6 +3,7 @@
 import random
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,12 +39,13 @@ def exchange(address: Address, request: bytes, timeout_s: float = 5.0) -> bytes:
 
 @dataclass
 class Upstream:
-    """In TorchServe's place: answers every request with `status`, after `delay_s`, and keeps what it was asked."""
+    """In TorchServe's place: keeps what it is asked, and answers `status` after `delay_s`, when `gate` is open."""
 
     address: str
     status: int = 200
     delay_s: float = 0.0
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
@@ -52,10 +54,12 @@ def upstream() -> Iterator[Upstream]:
         headers = {name.lower(): value for name, value in request.headers.items()}
         told.requests.append((request.path, headers, request.body))
         time.sleep(told.delay_s)
+        told.gate.wait()
         return Answer(told.status, b"its own say")
 
     with serve_requests(answer) as url:
         told = Upstream(url)
+        told.gate.set()
         yield told
 
 
