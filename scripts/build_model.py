@@ -46,7 +46,9 @@ def main() -> None:
     from mar_tools.exporting.export_folders import REFERENCE
     from mar_tools.models.recipes import read_recipe
 
-    recipe = read_recipe(given.recipe, weights=given.weights, backend=given.backend, precision=given.precision)
+    recipe = read_recipe(
+        given.recipe, given.trust_remote_code, weights=given.weights, backend=given.backend, precision=given.precision
+    )
     options = BuildOptions(
         device_type=choose_device_type(given.device),
         budget_s=60 * given.budget_min,
@@ -87,6 +89,7 @@ def parse_arguments() -> argparse.Namespace:
         "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="has the batch sizes"
     )
     parser.add_argument("--model-store", type=Path, metavar="FOLDER", default=MODEL_STORE, help="for the archive")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
     parser.add_argument("--exports", type=Path, metavar="FOLDER", default=EXPORTS, help="for what is between the steps")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser.parse_args()

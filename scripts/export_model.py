@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--precision", metavar="P", default="fp32", help="fp32, bf16, fp16 or int8 (default: fp32)")
     parser.add_argument("--weights", metavar="W", help="published weights, a .safetensors or .pth file, or `random`")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU, else cpu")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
     parser.add_argument("--exports", type=Path, metavar="FOLDER", default=EXPORTS, help="for the export")
     given = parser.parse_args()
     from mar_tools.exporting.export import export_model  # after the options: these need PyTorch
@@ -32,7 +33,7 @@ def main() -> None:
     is_reference = (given.backend, given.precision) == ("eager", "fp32")
     device_type = choose_device_type(given.device or ("cpu" if is_reference else None))
     load_exporter(given.backend, given.precision, device_type)  # refused now, and not after a download of weights
-    recipe = read_recipe(given.recipe, weights=given.weights)
+    recipe = read_recipe(given.recipe, given.trust_remote_code, weights=given.weights)
     with building(given.exports, recipe.name):
         checkpoint = load_checkpoint(recipe)
         print(export_model(recipe, checkpoint, given.backend, given.precision, given.exports, device_type))

@@ -1,6 +1,5 @@
 """TorchScript: a traced and frozen graph. Artifact: `model.pt`, traced for one kind of device and one precision."""
 
-import warnings
 import zipfile
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vision_serving.config import BackendConfig
-from vision_serving.errors import BackendError, last_line
+from vision_serving.errors import BackendError, ConfigError, last_line
+from vision_serving.graphs.torchscript_files import load_torchscript
 
 OPERATORS_ENTRY = "operators.txt"  # names the packages that register the operators which the graph calls
 
@@ -49,11 +49,9 @@ def load_graph(artifact: Path, device: torch.device, *, optimize: bool) -> nn.Mo
     """Raises BackendError."""
     try:
         import_operators(artifact)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, and works
-            graph: torch.jit.ScriptModule = torch.jit.load(artifact, map_location=device).eval()  # type: ignore[no-untyped-call]
-            return torch.jit.optimize_for_inference(graph) if optimize else graph
-    except (RuntimeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        graph = load_torchscript(artifact, device).eval()
+        return torch.jit.optimize_for_inference(graph) if optimize else graph
+    except (ConfigError, RuntimeError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise BackendError(f"TorchScript cannot load {artifact.name}: {last_line(error)}") from error
 
 

@@ -3,7 +3,6 @@
 import inspect
 import sys
 import types
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from vision_serving.errors import ConfigError, foreign_code, how_to_install
 from vision_serving.graphs.outputs import OutputFormat
+from vision_serving.graphs.torchscript_files import load_torchscript
 from vision_serving.validation import StrictModel
 
 SourceName = Literal["torchvision", "timm", "huggingface", "python", "torchscript", "onnx"]
@@ -126,7 +126,8 @@ def _build_huggingface(source: NetworkSource, _: Path) -> nn.Module:
     config = transformers.CONFIG_MAPPING[model_type].from_dict(source.arguments)
     if getattr(config, "use_pretrained_backbone", False):
         config.use_pretrained_backbone = False  # it would be downloaded
-    return _call(auto_class.from_config, {"config": config}, f"huggingface model {source.name!r}")
+    arguments = {"config": config, "trust_remote_code": False}
+    return _call(auto_class.from_config, arguments, f"huggingface model {source.name!r}")
 
 
 def _build_from_file(source: NetworkSource, folder: Path) -> nn.Module:
@@ -150,15 +151,7 @@ def _build_from_file(source: NetworkSource, folder: Path) -> nn.Module:
 
 
 def _load_torchscript(source: NetworkSource, folder: Path) -> nn.Module:
-    path = find_source_file(source, folder)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, and works
-            network: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ConfigError(f"{path}: no TorchScript file; write one with torch.jit.save ({reason})") from error
-    return network
+    return load_torchscript(find_source_file(source, folder), torch.device("cpu"))
 
 
 def _load_onnx(source: NetworkSource, folder: Path) -> nn.Module:

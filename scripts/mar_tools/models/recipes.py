@@ -12,6 +12,7 @@ from vision_serving.graphs.sources import HOLDS_WEIGHTS, NetworkSource
 from vision_serving.options import WIDEST_OPTIONS, Task, check_options
 from vision_serving.validation import StrictModel, parse_config, read_yaml
 
+TRUST = "trust_remote_code"  # among `arguments`, where transformers takes it
 WEIGHT_FILES = {".safetensors", ".pth", ".pt"}
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -34,6 +35,10 @@ class ModelRecipe(NetworkSource):
         if values.get("weights", file) != file:
             raise ValueError(f"source {values['source']!r} does not take 'weights': they are inside its file")
         return {**values, "weights": file}
+
+    @property
+    def trusts_remote_code(self) -> bool:
+        return bool(self.arguments.get(TRUST))
 
     def network_source(self) -> NetworkSource:
         return NetworkSource.model_validate(self.model_dump(by_alias=True, exclude={"weights"}))
@@ -184,8 +189,11 @@ class Recipe(StrictModel):
         return self.folder / relative
 
 
-def read_recipe(path: Path, **overrides: str | None) -> Recipe:
-    """Raises ConfigError. overrides: `weights`, `backend`, `precision` from the command line, None where not given."""
+def read_recipe(path: Path, trust_remote_code: bool = False, **overrides: str | None) -> Recipe:
+    """Raises ConfigError, also for remote code that nobody has said to trust.
+
+    overrides: `weights`, `backend`, `precision` from the command line, None where not given.
+    """
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected `key: value` lines such as name, task and model")
@@ -196,4 +204,10 @@ def read_recipe(path: Path, **overrides: str | None) -> Recipe:
     values.update({key: value for key, value in overrides.items() if value is not None})
     if isinstance(values.get("version"), (int, float)):
         values["version"] = str(values["version"])  # version: 1.0 without quotes is a number in YAML
-    return parse_config(Recipe, values, str(path)).located_in(path.parent)
+    recipe = parse_config(Recipe, values, str(path)).located_in(path.parent)
+    if recipe.model.trusts_remote_code and not trust_remote_code:
+        raise ConfigError(
+            f"{path}: `{TRUST}` runs Python code that comes with the model, from whoever may write there; "
+            "read that code, and give --trust-remote-code"
+        )
+    return recipe

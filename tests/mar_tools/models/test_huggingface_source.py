@@ -406,3 +406,59 @@ def test_a_processor_with_steps_of_its_own_is_refused(tmp_path: Path) -> None:
     transformers.PerceiverImageProcessor().save_pretrained(tmp_path / "model")
     with pytest.raises(ConfigError, match="prepares pictures in a way that its settings do not tell"):
         load_checkpoint(recipe_of(tmp_path, "classification"))
+
+
+def with_code_of_its_own(folder: Path) -> Path:
+    """A model whose configuration, network and image processor name code beside them, which leaves a canary."""
+    for part in vit():
+        part.save_pretrained(folder)
+    (folder / "code.py").write_text(
+        f"open({str(folder / 'canary')!r}, 'w')\n"
+        "import transformers\n"
+        "class Config(transformers.ViTConfig): pass\n"
+        "class Network(transformers.ViTForImageClassification): config_class = Config\n"
+        "class Processor(transformers.ViTImageProcessor): pass\n"
+    )
+    maps = {"AutoConfig": "code.Config", "AutoModelForImageClassification": "code.Network"}
+    for file, auto_map in (
+        ("config.json", maps),
+        ("preprocessor_config.json", {"AutoImageProcessor": "code.Processor"}),
+    ):
+        document = orjson.loads((folder / file).read_bytes())
+        (folder / file).write_bytes(orjson.dumps({**document, "auto_map": auto_map}))
+    return folder
+
+
+def remote_recipe(folder: Path, **arguments: Any) -> Path:
+    model = {"source": "huggingface", "name": folder.name, "weights": "pretrained", "arguments": arguments}
+    path = folder.parent / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"name": "remote", "task": "classification", "model": model}))
+    return path
+
+
+def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
+    folder = with_code_of_its_own(tmp_path / "model")
+    assert load_checkpoint(read_recipe(remote_recipe(folder))).labels == list(LABELS.values())
+    assert not (folder / "canary").exists()
+
+
+def test_code_that_a_recipe_trusts_is_run_only_where_the_command_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = with_code_of_its_own(tmp_path / "model")
+    path = remote_recipe(folder, trust_remote_code=True)
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: `trust_remote_code` runs .* give --trust-remote-code"):
+        read_recipe(path)
+    assert not (folder / "canary").exists()
+    load_checkpoint(read_recipe(path, trust_remote_code=True))
+    assert (folder / "canary").exists()
+
+
+def test_a_model_that_is_nothing_without_its_code_is_refused_and_nobody_is_asked(tmp_path: Path) -> None:
+    folder = with_code_of_its_own(tmp_path / "model")
+    document = orjson.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_bytes(orjson.dumps({**document, "model_type": "own"}))
+    with pytest.raises(ConfigError, match="trust_remote_code"):
+        load_checkpoint(read_recipe(remote_recipe(folder)))
+    assert not (folder / "canary").exists()

@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 
 from mar_tools.models.pixels import load_photographs
-from mar_tools.models.recipes import WEIGHT_FILES, Recipe
+from mar_tools.models.recipes import TRUST, WEIGHT_FILES, Recipe
 from mar_tools.models.sources.image_processors import preprocessing_of
 from mar_tools.models.weights import PRETRAINED, RANDOM, read_state_dict
 from vision_serving.config import PreprocessingConfig
@@ -82,7 +82,8 @@ def find_location(recipe: Recipe) -> str:
 def read_model_config(recipe: Recipe) -> transformers.PretrainedConfig:
     """Read `config.json`, with the recipe's `arguments` in the place of its entries. Raises ConfigError for others."""
     location = find_location(recipe)
-    arguments = {**recipe.model.arguments, "return_unused_kwargs": True}
+    trusted = {TRUST: recipe.model.trusts_remote_code}  # never None: transformers would ask, in a hidden terminal
+    arguments = {**recipe.model.arguments, **trusted, "return_unused_kwargs": True}
     try:
         config: transformers.PretrainedConfig
         config, unknown = transformers.AutoConfig.from_pretrained(location, **arguments)
@@ -105,6 +106,7 @@ def load_pretrained(
     By transformers' own loader, which knows under which names older releases saved a weight.
     """
     options.update(config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True)
+    options[TRUST] = recipe.model.trusts_remote_code
     try:
         network, loaded = model_class.from_pretrained(location, **options)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
@@ -121,6 +123,11 @@ def load_pretrained(
 
 
 def _cannot_read(recipe: Recipe, what: str, error: Exception) -> str:
+    if TRUST in str(error):
+        return (
+            f"{what} of huggingface model {recipe.model.name!r} needs Python code that comes with it; where you trust "
+            f"that code, say `arguments: {{{TRUST}: true}}` in the recipe, and give --trust-remote-code"
+        )
     reason = " ".join(str(error).split())[:200]
     return (
         f"cannot read {what} of huggingface model {recipe.model.name!r}: it is no folder beside the recipe that holds "
@@ -143,7 +150,9 @@ def output_of(config: transformers.PretrainedConfig, task: Task) -> OutputFormat
 def find_preprocessing(recipe: Recipe, network: Any) -> PreprocessingConfig:
     """Return what the image processor does, checked against the processor itself on a picture."""
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(find_location(recipe))
+        processor = transformers.AutoImageProcessor.from_pretrained(
+            find_location(recipe), trust_remote_code=recipe.model.trusts_remote_code
+        )
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(_cannot_read(recipe, "preprocessor_config.json", error)) from error
     preprocessing = preprocessing_of(processor)
