@@ -138,6 +138,8 @@ def read_signature(archive: Path) -> Signature:
     path = signature_path(archive)
     if not path.is_file():
         raise ConfigError(f"{archive}: not signed (no {path.name}); sign it with sign_archive.py sign")
+    if not path.resolve().is_relative_to(path.parent.resolve()):
+        raise ConfigError(f"{path}: a link to a file outside its folder; copy the signature there")
     try:
         document = orjson.loads(_read_small(path))
     except orjson.JSONDecodeError as error:

@@ -106,6 +106,21 @@ def test_what_is_no_signature_is_refused(place: Path, content: bytes) -> None:
         check(place)
 
 
+def test_a_signature_is_not_read_from_outside_its_folder(
+    place: Path,
+) -> None:
+    path = signature_path(place / "model_store" / "tiny.mar")
+    path.rename(place / "real.sig")
+    path.symlink_to("../real.sig")
+    with pytest.raises(ConfigError, match="a link to a file outside its folder"):
+        check(place)
+    path.unlink()
+    (place / "model_store" / ".data").mkdir()
+    (place / "real.sig").rename(place / "model_store" / ".data" / "tiny.mar.sig")
+    path.symlink_to(".data/tiny.mar.sig")
+    check(place)
+
+
 def test_keys_that_are_not_there_are_named(place: Path) -> None:
     (place / "keys" / "ours.pub").unlink()
     with pytest.raises(ConfigError, match="names no file"):
