@@ -67,10 +67,7 @@ def describe(archive: Archive) -> dict[str, Any]:
 
 
 def describe_signature(archive: Archive) -> dict[str, Any]:
-    """Describe which key it is of, and whether it is of these bytes.
-
-    `sign_archive.py verify` says whether to trust the key.
-    """
+    """Describe which key it is of, and if it is of these bytes; to trust the key is for `sign_archive.py verify`."""
     from mar_tools.archives.signing import read_signature, signature_path
 
     if not signature_path(archive.path).is_file():

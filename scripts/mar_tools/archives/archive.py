@@ -58,10 +58,10 @@ class Archive:
         """Raises ConfigError where it has no model with a name."""
         try:
             manifest: Mapping[str, Any] = orjson.loads(self.read_document(MANIFEST))
-            named = isinstance(manifest["model"]["modelName"], str)
+            name = manifest["model"]["modelName"]
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{self.path}: not a model archive (no usable {MANIFEST})") from error
-        if not named or not manifest["model"]["modelName"]:
+        if not name or not isinstance(name, str):
             raise ConfigError(f"{self.path}: not a model archive ({MANIFEST} names no model)")
         return manifest
 
@@ -129,10 +129,7 @@ def _digest(data: Data, entry: Entry) -> str:
 
 
 def check_archive(path: Path) -> tuple[str, str]:
-    """Return its model name and version.
-
-    Raises ConfigError when a file is not a model archive, or an entry is damaged.
-    """
+    """Return its model name and version. Raises ConfigError for what is no model archive, and what is damaged."""
     return open_archive(path).identity
 
 

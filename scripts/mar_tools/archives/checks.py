@@ -115,10 +115,6 @@ def _find_bad_entry_file(module: ast.Module) -> str | None:
     return "defines `handle`, which TorchServe would call in place of the class" if "handle" in functions else None
 
 
-def find_bad_config(archive: Archive) -> None:
-    read_handler_section(archive)
-
-
 def read_config(archive: Archive, name: str) -> object:
     """Read a yaml file of an archive. Raises ConfigError, also for one that a server could choke on (load_yaml)."""
     if name not in archive.entries:
@@ -195,7 +191,6 @@ CHECKS: tuple[Callable[[Archive], str | None], ...] = (
     find_other_digest,
     find_bad_manifest,
     find_bad_code,
-    find_bad_config,
     find_bad_labels,
     find_bad_artifact,
     find_bad_pickle,

@@ -1,6 +1,6 @@
 """What is in an archive, and what differs between two. Values for scripts/inspect_archive.py, which prints them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +9,9 @@ import orjson
 from mar_tools.archives.archive import DIGESTS, MANIFEST, SBOM, Archive
 from mar_tools.archives.checks import CONFIG, VERIFICATION, read_config
 from vision_serving.errors import ConfigError
+from vision_serving.worker.model_card import EVIDENCE
 
 Values = dict[str, Any]
-# Files whose values are compared; of verification.json and the bill of materials there is too much to list.
-DOCUMENTS = {MANIFEST: "manifest", CONFIG: "config", "labels.json": "labels"}
 
 
 @dataclass(frozen=True)
@@ -36,26 +35,17 @@ def find_changes(before: Archive, after: Archive) -> list[Difference]:
     names = sorted((before.digests.keys() | after.digests.keys()) - {DIGESTS})
     changed = [name for name in names if before.digests.get(name) != after.digests.get(name)]
     files = [Difference("file", name, before.digests.get(name), after.digests.get(name)) for name in changed]
-    values = [
+    return files + [
         difference
-        for name, kind in DOCUMENTS.items()
+        for name, (kind, read) in DOCUMENTS.items()
         if name in changed
-        for difference in _compare(kind, _flatten(_read(before, name)), _flatten(_read(after, name)))
+        for difference in _compare(kind, read(_read(before, name)), read(_read(after, name)))
     ]
-    if VERIFICATION in changed:
-        values += _compare("card", _evidence(before), _evidence(after))
-    if SBOM in changed:
-        values += _compare("package", _packages(before), _packages(after))
-    return files + values
 
 
 def _compare(kind: str, before: Values, after: Values) -> list[Difference]:
-    names = sorted(before.keys() | after.keys())
-    return [
-        Difference(kind, name, before.get(name), after.get(name))
-        for name in names
-        if before.get(name) != after.get(name)
-    ]
+    pairs = {name: (before.get(name), after.get(name)) for name in sorted(before.keys() | after.keys())}
+    return [Difference(kind, name, *pair) for name, pair in pairs.items() if pair[0] != pair[1]]
 
 
 def _read(archive: Archive, name: str) -> Any:
@@ -65,10 +55,6 @@ def _read(archive: Archive, name: str) -> Any:
         return read_config(archive, name) if name == CONFIG else orjson.loads(archive.read_document(name))
     except (ValueError, ConfigError):
         return {}  # of another's archive: that the bytes differ is said of the file
-
-
-def _flatten(value: Any) -> Values:
-    return dict(_walk(value, ""))
 
 
 def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -84,24 +70,24 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _evidence(archive: Archive) -> Values:
+def _flatten(value: Any) -> Values:
+    return dict(_walk(value, ""))
+
+
+def _evidence(report: Any) -> Values:
     """Return the part of a verification that a model card shows."""
-    report = _read(archive, VERIFICATION)
-    shown = (
-        "passed",
-        "backend",
-        "precision",
-        "weights",
-        "images",
-        "measured",
-        "bounds",
-        "accuracy",
-        "versions",
-        "machine",
-    )
-    return _flatten({name: report[name] for name in shown if name in report})
+    return _flatten({name: report[name] for name in ("backend", "precision", "bounds", *EVIDENCE) if name in report})
 
 
-def _packages(archive: Archive) -> Values:
-    components = _read(archive, SBOM).get("components", ())
-    return {component["name"]: component["version"] for component in components}
+def _packages(bill: Any) -> Values:
+    return {component["name"]: component["version"] for component in bill.get("components", ())}
+
+
+# Files whose values are compared, how, and what a difference is called.
+DOCUMENTS: dict[str, tuple[str, Callable[[Any], Values]]] = {
+    MANIFEST: ("manifest", _flatten),
+    CONFIG: ("config", _flatten),
+    "labels.json": ("labels", _flatten),
+    VERIFICATION: ("card", _evidence),
+    SBOM: ("package", _packages),
+}

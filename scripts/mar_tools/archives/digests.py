@@ -8,10 +8,7 @@ from vision_serving.config import HandlerConfig
 
 
 def select_artifact(names: Iterable[str], artifact: str) -> list[str]:
-    """Return those of the artifact among all files, sorted.
-
-    A file with its siblings of the same stem, or all in a folder.
-    """
+    """Return those of the artifact among all files, sorted: a file with those of its stem, or all in a folder."""
     known = [PurePosixPath(name) for name in names]
     inside = [path for path in known if PurePosixPath(artifact) in path.parents]
     stem = f"{PurePosixPath(artifact).stem}."
@@ -29,10 +26,5 @@ def combine_digests(digests: Mapping[str, str]) -> str:
 
 
 def digest_config(config: HandlerConfig, labels: bytes) -> str:
-    """Digest what decides, beside the artifact, which answer an archive gives.
-
-    Its `handler` section and labels file.
-    """
-    digest = hashlib.sha256(config.model_dump_json().encode())
-    digest.update(labels)
-    return digest.hexdigest()
+    """Digest what decides, beside the artifact, which answer an archive gives: its `handler` section and labels."""
+    return hashlib.sha256(config.model_dump_json().encode() + labels).hexdigest()

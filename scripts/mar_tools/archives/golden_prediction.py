@@ -46,17 +46,13 @@ class Golden(StrictModel):
 
     def find_differences(self, answer: Mapping[str, Any]) -> list[str]:
         """Return what is wrong with the JSON body of an answer, nothing where it is right."""
+        is_class = self.score_threshold is None
+        kind, compare = ("classes", self._compare_classes) if is_class else ("detections", self._compare_boxes)
+        keys = ("class_id", "score") if is_class else ("class_id", "score", "box")
         try:
-            if self.score_threshold is None:
-                found = [GoldenEntry(class_id=each["class_id"], score=each["score"]) for each in answer["classes"]]
-                return list(self._compare_classes(found))
-            found = [
-                GoldenEntry(class_id=each["class_id"], score=each["score"], box=each["box"])
-                for each in answer["detections"]
-            ]
-            return list(self._compare_boxes(found))
+            return list(compare([GoldenEntry(**{key: each[key] for key in keys}) for each in answer[kind]]))
         except (KeyError, TypeError, ValueError):
-            return [f"expected {'classes' if self.score_threshold is None else 'detections'}, got {str(answer)[:200]}"]
+            return [f"expected {kind}, got {str(answer)[:200]}"]
 
     def _compare_classes(self, found: Sequence[GoldenEntry]) -> Iterator[str]:
         """Yield a problem where a class that only one side names scores more on the other than the last one there."""
@@ -73,9 +69,7 @@ class Golden(StrictModel):
                 yield f"class {class_id}: expected a score of {_show(expected, least[0])}, got {_show(got, least[1])}"
 
     def _compare_boxes(self, found: Sequence[GoldenEntry]) -> Iterator[str]:
-        """Yield a problem where a box that rounding cannot take below the threshold has no partner on
-        the other side.
-        """
+        """Yield a problem where a box that rounding cannot take below the threshold has no partner."""
         yield from (f"expected {_describe(box)}, got none such" for box in self._unpaired(self.found, found))
         yield from (f"got {_describe(box)}, which was not expected" for box in self._unpaired(found, self.found))
 

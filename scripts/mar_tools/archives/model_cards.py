@@ -40,10 +40,6 @@ def card_table(card: Card) -> Table:
     return table
 
 
-def _runs_on(card: Card) -> str:
-    return f"{card['backend']} {card['precision']}" + (f" on {card['device']}" if "device" in card else "")
-
-
 def _labels(card: Card) -> str:
     labels = card["labels"]
     return f"{card['num_classes']}: {', '.join(labels[:NAMED])}{', ...' if len(labels) > NAMED else ''}"
@@ -97,7 +93,8 @@ def _files(card: Card) -> str:
 
 SHOWN: dict[str, Callable[[Card], str]] = {
     "model": lambda card: f"{card.get('name', '')} {card.get('version', '')}, {card['task']}",
-    "runs on": _runs_on,
+    "runs on": lambda card: f"{card['backend']} {card['precision']}",
+    "device": lambda card: card.get("device", ""),
     "CPU features": lambda card: ", ".join(card["cpu_features"]),
     "classes": _labels,
     "preprocessing": lambda card: "\n".join(_lines(card["preprocessing"])),

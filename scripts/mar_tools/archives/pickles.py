@@ -16,16 +16,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-SUFFIXES = {
-    ".pkl",
-    ".pickle",
-    ".pth",
-    ".ckpt",
-    ".joblib",
-    ".dill",
-    ".npy",
-    ".npz",
-}  # which are loaded as pickles, or may be
+SUFFIXES = {".pkl", ".pickle", ".pth", ".ckpt", ".joblib", ".dill", ".npy", ".npz"}  # loaded as pickles, or may be
 OPERATIONS = {operation.code: operation for operation in pickletools.opcodes}
 IMPORTS = {"GLOBAL", "INST", "STACK_GLOBAL"}
 MOST_OPERATIONS = 50_000
@@ -37,6 +28,7 @@ UNREADABLE = (  # what zipfile raises, and those that decompress for it
     ValueError,
 )  # fmt: skip
 COMPUTED = "by a computed name"
+TORCHSCRIPT_FILES = ("data.pkl", "constants.pkl", "version")
 TORCHSCRIPT = re.compile(
     r"__torch__(\.\S+)? \S+|torch\._utils _rebuild_\w*tensor\w*|torch \w+Storage|collections OrderedDict"
     r"|torch\.jit\._pickle (build_\w+list|restore_type_tag)"
@@ -60,17 +52,15 @@ def list_imports(data: bytes) -> list[str] | None:
     """
     stream = io.BytesIO(data)
     found: list[str] = []
-    whole = False
     for _ in range(MOST_PICKLES):
         try:
             for text in _read_imports(stream):
                 found.append(text)
         except (ValueError, UnicodeDecodeError, OverflowError, MemoryError, IndexError):
             break
-        whole = stream.tell() == len(data)
-        if whole:
-            break
-    return found if found or whole else None
+        if stream.tell() == len(data):
+            return found
+    return found or None
 
 
 def _read_imports(stream: io.BytesIO) -> Iterator[str]:
@@ -112,7 +102,8 @@ def _find_in_zip(name: str, data: bytes) -> str | None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as packed:
             entries = packed.infolist()
-            is_torchscript = _is_torchscript([entry.filename for entry in entries])
+            root = entries[0].filename.partition("/")[0] if entries else ""
+            is_torchscript = {f"{root}/{name}" for name in TORCHSCRIPT_FILES} <= {entry.filename for entry in entries}
             if sum(entry.file_size for entry in entries) > MOST_GROWTH * len(data):
                 return f"{name} is a zip that would grow more than {MOST_GROWTH} times"
             for entry in entries:
@@ -122,11 +113,6 @@ def _find_in_zip(name: str, data: bytes) -> str | None:
     except UNREADABLE as error:
         return f"{name} is a zip that cannot be read ({error})"
     return None
-
-
-def _is_torchscript(names: list[str]) -> bool:
-    root = names[0].partition("/")[0] if names else ""
-    return {f"{root}/data.pkl", f"{root}/constants.pkl", f"{root}/version"} <= set(names)
 
 
 def _find_in_entry(name: str, data: bytes, is_torchscript: bool) -> str | None:

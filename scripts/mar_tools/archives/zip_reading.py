@@ -110,29 +110,12 @@ def _read_entry(data: Data, position: int, place: int, begin: int, end: int) -> 
     """Return the next one of the directory, and where the one after it is, in the directory and in the file."""
     if position + CENTRAL_HEADER.size > end:
         raise ZipError("its directory is cut")
-    central = CENTRAL_HEADER.unpack(data[position : position + CENTRAL_HEADER.size])
-    (
-        signature,
-        _,
-        version,
-        flags,
-        method,
-        time,
-        date,
-        crc,
-        packed,
-        size,
-        named,
-        extra,
-        comment,
-        disk,
-        _,
-        mode,
-        offset,
-    ) = central
     text = position + CENTRAL_HEADER.size
+    central = CENTRAL_HEADER.unpack(data[position:text])
+    (_, _, *same, named, extra, comment, disk, _, mode, offset) = central
+    _, flags, method, _, _, crc, packed, size = same  # which both say; the others are version, time and date
     after = text + named + extra + comment
-    if signature != CENTRAL or after > end:
+    if central[0] != CENTRAL or after > end:
         raise ZipError("its directory is damaged")
     raw_name = bytes(data[text : text + named])
     name = _decode(raw_name, flags)
@@ -150,7 +133,7 @@ def _read_entry(data: Data, position: int, place: int, begin: int, end: int) -> 
     if len(header) < LOCAL_HEADER.size or bytes(header[:4]) != LOCAL:
         raise ZipError(f"entry {name!r} has no header of its own")
     local = LOCAL_HEADER.unpack(header)
-    if local[1:9] != (version, flags, method, time, date, crc, packed, size) or local[9] != named:
+    if local[1:10] != (*same, named):
         raise ZipError(f"entry {name!r}: its header says other than the directory")
     start = offset + LOCAL_HEADER.size + named
     if bytes(data[start - named : start]) != raw_name:
@@ -243,13 +226,16 @@ def _check_sizes(entries: list[Entry]) -> None:
 def read_blocks(data: Data, entry: Entry) -> Iterator[bytes | memoryview]:
     """Yield its bytes. Raises ZipError at the end where they are not those that its size and CRC were written for."""
     crc = total = 0
-    for block in _extract(data, entry):
-        crc, total = zlib.crc32(block, crc), total + len(block)
-        if total > entry.size:
-            break
-        yield block
-    if (crc, total) != (entry.crc, entry.size):
-        raise ZipError(f"its entry {entry.name} is damaged")
+    try:
+        for block in _extract(data, entry):
+            crc, total = zlib.crc32(block, crc), total + len(block)
+            if total > entry.size:
+                break
+            yield block
+        if (crc, total) != (entry.crc, entry.size):
+            raise zlib.error("another size or CRC")
+    except zlib.error as error:
+        raise ZipError(f"its entry {entry.name} is damaged") from error
 
 
 def _extract(data: Data, entry: Entry) -> Iterator[bytes | memoryview]:
@@ -259,16 +245,13 @@ def _extract(data: Data, entry: Entry) -> Iterator[bytes | memoryview]:
         yield from pieces
         return
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        for piece in pieces:
-            waiting: bytes | memoryview = piece
-            while len(waiting) and not inflater.eof:
-                yield inflater.decompress(waiting, BLOCK)
-                waiting = inflater.unconsumed_tail
-            if inflater.unused_data or (inflater.eof and len(waiting)):
-                break
-        yield inflater.flush()
-    except zlib.error as error:
-        raise ZipError(f"its entry {entry.name} is damaged") from error
-    if inflater.unused_data or not inflater.eof:
-        raise ZipError(f"its entry {entry.name} is damaged")
+    for piece in pieces:
+        waiting: bytes | memoryview = piece
+        while len(waiting) and not inflater.eof:
+            yield inflater.decompress(waiting, BLOCK)
+            waiting = inflater.unconsumed_tail
+        if inflater.eof:
+            break
+    yield inflater.flush()
+    if inflater.unused_data or not inflater.eof or next(pieces, None) is not None:
+        raise zlib.error("the data end before the entry does, or after it")

@@ -43,19 +43,12 @@ def load_checkpoint(recipe: Recipe) -> Checkpoint:
         spread_class_scores(network)
         settle_batch_norm(network, build_graph(network, recipe.task, preprocessing, source.output), preprocessing)
     auto_labels = recipe.labels == "auto"
+    candidates = getattr(network, "topk_candidates", DENSE_CANDIDATES)  # what a torchvision detector was built with
     return Checkpoint(
         network=network,
         source=source,
         labels=origin.find_labels(recipe, network) if auto_labels else read_labels_file(recipe.path(recipe.labels)),
         preprocessing=preprocessing,
         options={**origin.default_options(network), **recipe.options},
-        candidates_per_class=candidates_per_class(recipe, network),
+        candidates_per_class=candidates if recipe.task == "detection" else None,
     )
-
-
-def candidates_per_class(recipe: Recipe, network: nn.Module) -> int | None:
-    """Return how many boxes of a class reach NMS: what a torchvision detector was built with.
-
-    Nothing for a classifier.
-    """
-    return getattr(network, "topk_candidates", DENSE_CANDIDATES) if recipe.task == "detection" else None

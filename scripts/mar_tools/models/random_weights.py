@@ -54,8 +54,6 @@ def settle_batch_norm(network: nn.Module, graph: nn.Module, preprocessing: Prepr
 
 
 def _take_statistics(frozen_norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Take the statistics: a frozen batch norm, of which every detection library has its own, never
-    takes them itself.
-    """
+    """Take them for a frozen batch norm, of which every detection library has its own: it never does it itself."""
     frozen_norm.get_buffer("running_mean").copy_(inputs[0].mean(dim=(0, 2, 3)))
     frozen_norm.get_buffer("running_var").copy_(inputs[0].var(dim=(0, 2, 3)))

@@ -149,25 +149,13 @@ class Recipe(StrictModel):
     _folder: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")
-    def _options_are_valid(self) -> "Recipe":
+    def _parts_fit_each_other(self) -> "Recipe":
         check_options(WIDEST_OPTIONS[self.task], self.options)
         check_scaled_decoding(self.task, self.scaled_decoding)
-        return self
-
-    @model_validator(mode="after")
-    def _what_calibrates_does_not_verify(self) -> "Recipe":
+        check_truth(self.task, self.verification)
         sides = [side.images and os.path.normpath(side.images) for side in (self.calibration, self.verification)]
         if sides[0] is not None and sides[0] == sides[1]:
             raise ValueError("`calibration` and `verification` name the same images; int8 fits those it was made with")
-        return self
-
-    @model_validator(mode="after")
-    def _truth_fits_the_task(self) -> "Recipe":
-        check_truth(self.task, self.verification)
-        return self
-
-    @model_validator(mode="after")
-    def _output_is_of_the_task(self) -> "Recipe":
         try:
             self.model.output.name_for(self.task)
         except ConfigError as error:

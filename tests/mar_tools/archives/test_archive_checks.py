@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import orjson
@@ -13,6 +14,7 @@ import pytest
 from conftest import CPU_BACKENDS, TinyModel
 
 from lab.hostile.archives import HostileArchive, make_hostile_archives, seal
+from lab.hostile.raw_zip import RawEntry, write_raw_zip
 from lab.reliability.archive_rows import observe_c1, observe_c2
 from mar_tools.archives.archive import SBOM, check_archive, extract_archive, open_archive
 from mar_tools.archives.checks import verify_archive
@@ -78,7 +80,7 @@ def test_a_stock_archive_is_served_unless_only_ours_are(stock: Path, tmp_path: P
     config = tmp_path / "config.properties"
     config.write_text("model_store=.\n")
     assert check_registered(config, stock.name).identity[0] == "tiny_classification"
-    config.write_text("vision_archives=ours\n")
+    config.write_text("model_store=.\nvision_archives=ours\n")
     with pytest.raises(ConfigError, match=r"no MAR-INF/DIGESTS\.json"):
         check_registered(config, stock.name)
     config.write_text("vision_archives=all\n")
@@ -184,6 +186,27 @@ def test_nothing_of_a_hostile_archive_is_extracted(hostile: dict[str, HostileArc
     with pytest.raises(ConfigError, match="leads out of its folder"):
         extract_archive(path, tmp_path / "in" / "deep" / "folder")
     assert [entry.name for entry in path.parent.iterdir()] == ["x.mar"]
+
+
+@pytest.mark.parametrize("hidden", [b"", b"hidden"], ids=["as it should be", "with bytes behind its end"])
+def test_bytes_behind_deflated_data_are_found_where_they_begin_with_a_block_of_their_own(
+    tmp_path: Path, hidden: bytes
+) -> None:
+    def deflate(size: int) -> bytes:
+        deflater = zlib.compressobj(0, wbits=-zlib.MAX_WBITS)
+        return deflater.compress(bytes(size)) + deflater.flush()
+
+    block = 1 << 20
+    size = next(size for size in range(block - 200, block) if len(deflate(size)) == block)
+    both = {"method": 8, "size": size}
+    entry = RawEntry("weights.bin", bytes(size), packed=deflate(size) + hidden, both=both)
+    manifest = RawEntry("MAR-INF/MANIFEST.json", b'{"model": {"modelName": "x"}}')
+    (tmp_path / "x.mar").write_bytes(write_raw_zip([manifest, entry]))
+    if not hidden:
+        assert check_archive(tmp_path / "x.mar") == ("x", "")
+        return
+    with pytest.raises(ConfigError, match=r"its entry weights\.bin is damaged"):
+        open_archive(tmp_path / "x.mar")
 
 
 def test_weights_that_begin_like_a_pickle_are_none() -> None:

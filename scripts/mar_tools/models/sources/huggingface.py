@@ -26,19 +26,11 @@ AUTO_CLASSES: dict[Task, str] = {
     "detection": "AutoModelForObjectDetection",
 }
 # How the image processor of a detector makes scores: by model type.
-ACTIVATIONS = {
-    "detr": "softmax",
-    "table-transformer": "softmax",
-    "yolos": "softmax",
-    "conditional_detr": "sigmoid",
-    "d_fine": "sigmoid",
-    "dab-detr": "sigmoid",
-    "deformable_detr": "sigmoid",
-    "lw_detr": "sigmoid",
-    "rf_detr": "sigmoid",
-    "rt_detr": "sigmoid",
-    "rt_detr_v2": "sigmoid",
-}
+SIGMOIDS = (
+    "conditional_detr", "d_fine", "dab-detr", "deformable_detr", "lw_detr", "rf_detr", "rt_detr", "rt_detr_v2",
+)  # fmt: skip
+SOFTMAXES = ("detr", "table-transformer", "yolos")
+ACTIVATIONS = dict.fromkeys(SOFTMAXES, "softmax") | dict.fromkeys(SIGMOIDS, "sigmoid")
 # Types whose networks look at the mask of the padding, and which need it: none of it reaches an archive.
 MASKED = {"detr", "table-transformer", "conditional_detr", "dab-detr", "deformable_detr", "lw_detr", "rf_detr"}
 BEST_OF_ALL = {"conditional_detr", "dab-detr", "deformable_detr", "lw_detr", "rf_detr"}
@@ -99,11 +91,9 @@ def read_model_config(recipe: Recipe) -> transformers.PretrainedConfig:
 def load_pretrained(
     recipe: Recipe, model_class: Any, config: transformers.PretrainedConfig, location: str | None, **options: Any
 ) -> nn.Module:
-    """Return the network in fp32 with the weights of a folder, the hub or a `state_dict`.
+    """Return the network in fp32 with the weights of a folder, the hub or a `state_dict`; each must be there and fit.
 
-    Every weight must be there and fit.
-
-    By transformers' own loader, which knows under which names older releases saved a weight.
+    transformers' own loader knows under which names older releases saved a weight.
     """
     options.update(config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True)
     options[TRUST] = recipe.model.trusts_remote_code
@@ -192,9 +182,7 @@ def find_labels(_: Recipe, network: Any) -> list[str]:
 
 
 def default_options(network: Any) -> dict[str, Any]:
-    """Return the limits: these detectors need no NMS (no IoU is above 1), and their processors keep so
-    many boxes of a picture.
-    """
+    """Return the limits: no NMS (no IoU is above 1), and as many boxes of a picture as their processors keep."""
     model_type = network.config.model_type
     if model_type not in ACTIVATIONS:
         return {}

@@ -56,10 +56,7 @@ def find_preprocessing(recipe: Recipe, network: nn.Module) -> PreprocessingConfi
 
 
 def preprocessing_of_data_config(data_config: dict[str, Any]) -> PreprocessingConfig:
-    """Return it from timm's own data_config, resolved.
-
-    Raises ConfigError for pictures that are not RGB, and unknown modes.
-    """
+    """Return it from timm's own data_config, resolved. Raises ConfigError for pictures not RGB, and unknown modes."""
     channels, height, width = data_config["input_size"]
     if channels != 3:
         raise ConfigError(f"this timm model takes {channels} channels; only RGB pictures are served")
@@ -86,16 +83,16 @@ def _center(scaled_hw: tuple[int, int], _: tuple[float, ...]) -> ResizeConfig:
     return ResizeConfig(mode="cover", size=scaled_hw)
 
 
-def _squash(scaled_hw: tuple[int, int], _: tuple[float, ...]) -> ResizeConfig:
-    return ResizeConfig(mode="exact", size=scaled_hw)
-
-
 def _border(scaled_hw: tuple[int, int], mean: tuple[float, ...]) -> ResizeConfig:
     red, green, blue = (round(255 * value) for value in mean)
     return ResizeConfig(mode="letterbox", size=scaled_hw, pad_value=(red, green, blue))
 
 
-RESIZES = {"center": _center, "squash": _squash, "border": _border}
+RESIZES = {
+    "center": _center,
+    "squash": lambda scaled_hw, _: ResizeConfig(mode="exact", size=scaled_hw),
+    "border": _border,
+}
 
 
 def find_labels(_: Recipe, network: nn.Module) -> list[str]:

@@ -79,9 +79,7 @@ def find_preprocessing(recipe: Recipe, network: nn.Module) -> PreprocessingConfi
 
 
 def find_fitting_entry(published: Any, network: nn.Module) -> Any:
-    """Return the default weights, unless they are for another size of images than a vision transformer
-    was built for.
-    """
+    """Return the default weights, or those for the size of images that a vision transformer was built for."""
     size = getattr(network, "image_size", None)
     fitting = [entry for entry in published if size is not None and entry.transforms().crop_size[0] == size]
     return published.DEFAULT if published.DEFAULT in fitting else next(iter(fitting), published.DEFAULT)
