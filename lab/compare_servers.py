@@ -73,10 +73,7 @@ def compare(arguments: Namespace) -> None:
 
 @contextmanager
 def start_others(arguments: Namespace, workload: "Workload") -> Iterator[tuple[list["Contestant"], dict[str, str]]]:
-    """Start the servers of --compare, with the workers and batches of the first model.
-
-    Raises ConfigError where that has no export.
-    """
+    """Start the servers of --compare. Raises ConfigError where the first model has no export."""
     from rich.console import Console
 
     from lab.peers.contest import start_contestants

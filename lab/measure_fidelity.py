@@ -45,8 +45,6 @@ def main() -> None:
         print("\n".join(case.full_name for case in cases))
         return
     fidelity = measure_models(cases)
-    if arguments.json:
-        print(fidelity.model_dump_json(indent=2, exclude_none=True))
     if not arguments.models:
         write_fidelity(fidelity, arguments.output)
         write_page("fidelity", arguments.output)
@@ -56,14 +54,13 @@ def parse_arguments() -> Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("--models", nargs="+", metavar="PATTERN", help="of `library/model`, as --list shows them")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the json; the page lies beside it")
-    parser.add_argument("--json", action="store_true", help="print the result too")
     parser.add_argument("--list", action="store_true")
     return parser.parse_args()
 
 
 def choose_cases(patterns: Sequence[str] | None) -> "list[ModelCase]":
     """Raises ConfigError for a pattern that fits no model."""
-    from lab.fidelity.cases import list_cases
+    from lab.fidelity.comparison import list_cases
 
     cases = list_cases()
     for pattern in patterns or ():

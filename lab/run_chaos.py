@@ -21,8 +21,7 @@ if __name__ == "__main__":  # outside the environment, this names the command th
 
 from rich.console import Console
 
-from mar_tools.command_line import ROOT, new_parser, print_json, run
-from mar_tools.terminal import Table, new_table, number_column, print_tables
+from mar_tools.command_line import ROOT, new_parser, run
 from vision_serving.errors import VisionServingError
 
 if TYPE_CHECKING:  # the laboratory, which --help needs not
@@ -42,10 +41,6 @@ def main() -> None:
         return
     findings = measure_rows(arguments)
     page = write_page("reliability", arguments.results)
-    if arguments.json:
-        print_json([finding.model_dump(mode="json") for finding in findings])
-    else:
-        print_tables(findings_table(findings))
     broken = [finding.row for finding in findings if not finding.held]
     if broken:
         raise VisionServingError(f"not held: {', '.join(broken)}; see {page}")
@@ -59,7 +54,6 @@ def parse_arguments() -> Namespace:
     parser.add_argument("--rate", type=float, help="of the traffic, in requests/s; default: half of saturation")
     parser.add_argument("--fuzz-s", type=int, default=60, help="seconds of A6 (default: 60)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder; the page lies beside it")
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--list", action="store_true", help="show the rows")
     arguments = parser.parse_args()
     if arguments.repetitions < 1 or arguments.fuzz_s < 1:
@@ -87,20 +81,10 @@ def measure_rows(arguments: Namespace) -> "list[Finding]":
         ):
             write_finding(finding, arguments.results)
             console.print(f"{finding.row}: {'held' if finding.held else 'NOT held'}", highlight=False)
-            for problem in finding.problems or (() if finding.held else finding.failures):
+            for problem in finding.problems:
                 console.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
             findings.append(finding)
     return findings
-
-
-def findings_table(findings: "list[Finding]") -> Table:
-    from lab.pages.formatting import list_values
-
-    table = new_table("row", "held", number_column("times"), "measured")
-    for finding in findings:
-        figures = ", ".join(f"{name} {list_values(value)}" for name, value in finding.measured.items())
-        table.add_row(finding.row, "held" if finding.held else "[red]NOT held[/]", str(finding.repetitions), figures)
-    return table
 
 
 if __name__ == "__main__":

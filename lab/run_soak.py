@@ -35,12 +35,9 @@ def main() -> None:
     with Console(stderr=True).status("building the archives") as status:
         finding = measure_soak(arguments, status.update)
     page = write_page("reliability", arguments.results)
-    if arguments.json:
-        print(finding.model_dump_json())
-    else:
-        for name, value in finding.measured.items():
-            print(f"{name:28} {value:g}")
-        print("\n".join((*finding.problems, *finding.failures)))
+    for name, value in finding.measured.items():
+        print(f"{name:28} {value:g}")
+    print("\n".join((*finding.problems, *finding.failures)))
     if not finding.held:
         raise VisionServingError(f"not held: {finding.row}; see {page}")
 
@@ -53,7 +50,6 @@ def parse_arguments() -> Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the requests (default: 0)")
     parser.add_argument("--rate", type=float, help="of the traffic, in requests/s; default: half of saturation")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder; the page lies beside it")
-    parser.add_argument("--json", action="store_true", help="print the finding as JSON")
     arguments = parser.parse_args()
     if arguments.minutes <= 0 or arguments.count < 1:
         parser.error("--minutes and --count have to be more than 0")

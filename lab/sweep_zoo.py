@@ -20,7 +20,7 @@ if __name__ == "__main__":  # outside the environment, this names the command th
     runpy.run_path(str(Path(__file__).parents[1] / "scripts/mar_tools/__init__.py"))
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import track
 
 from mar_tools.command_line import ROOT, new_parser, run
 
@@ -45,11 +45,14 @@ def main() -> None:
         print_models(plan)
         return
     limits = Limits(arguments.timeout_s, arguments.memory_gib)
-    with SweepProgress(sum(len(task.precisions) for tasks in plan for task in tasks)) as progress:
-        try:
-            sweep(plan, arguments.output, describe_sweep(arguments.timed), limits, progress)
-        finally:  # the rows that are there are kept, so the page shows them
-            write_page("compatibility", arguments.output)
+    rows = sweep(plan, arguments.output, describe_sweep(arguments.timed), limits)
+    total = sum(len(task.precisions) for tasks in plan for task in tasks)
+    console = Console(stderr=True)
+    try:
+        for row in track(rows, "sweeping", total, console=console, disable=not console.is_terminal):
+            console.print(describe_row(row), markup=False, highlight=False, soft_wrap=True)
+    finally:  # the rows that are there are kept, so the page shows them
+        write_page("compatibility", arguments.output)
 
 
 def parse_arguments() -> Namespace:
@@ -75,36 +78,6 @@ def print_models(plan: "list[list[SweepTask]]") -> None:
     for name, count in left.items():
         print(f"{name}: {count}")
     print(f"{left.total()} rows left of {len(left)} models")
-
-
-class SweepProgress:
-    """A bar with the row that is being made and the counts so far; one line a row where nobody watches."""
-
-    def __init__(self, total: int) -> None:
-        self.counts: Counter[str] = Counter()
-        self.total = total
-        self.console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        self.task = self.bar.add_task("", total=total)
-
-    def __enter__(self) -> "SweepProgress":
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def begins(self, model: str, backend: str, precision: str) -> None:
-        counts = ", ".join(f"{count} {status}" for status, count in sorted(self.counts.items()))
-        self.bar.update(self.task, description=f"{model} {backend} {precision} ({counts or 'the first row'})")
-
-    def ends(self, row: "CoverageRow") -> None:
-        self.counts[row.status] += 1
-        self.bar.advance(self.task)
-        if not self.console.is_terminal or row.status != "verified":
-            number = f"{self.counts.total()}/{self.total}"
-            self.console.print(f"[{number}] {describe_row(row)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def describe_row(row: "CoverageRow") -> str:

@@ -2,7 +2,6 @@
 
 pictures.py           real photographs at many sizes, encoded as a client sends them
 compared_models.py    one model: our archive of it, and what its library does with a picture
-cases.py              the models, from three tables named CASES
 torchvision_cases.py  those of torchvision
 timm_cases.py         those of timm
 huggingface_cases.py  those of transformers

@@ -40,10 +40,7 @@ class ComparedModel:
 
 @dataclass(frozen=True)
 class ModelCase:
-    """A model of a library. open: builds it in an empty folder. network: what answers, None for the model itself.
-
-    answered: how many pictures, the first ones, get answers; the pixels of all are compared.
-    """
+    """A model of a library. network: what answers for it. answered: how many pictures get answers, the first ones."""
 
     library: Library
     name: str

@@ -2,20 +2,22 @@
 
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from lab.fidelity.compared_models import ComparedModel, ModelCase
+from lab.fidelity.compared_models import ComparedModel, Library, ModelCase
 from lab.fidelity.pictures import EncodedPhotograph
 from lab.fidelity.results import AnswerDifference, ModelFidelity, PixelDifference
 from mar_tools.building.table import describe_preprocessing
 from mar_tools.exporting.signal_to_noise import score_profile
 from mar_tools.verification.agreement import measure_boxes, measure_classes
 from mar_tools.verification.observations import Observation
-from vision_serving.errors import ConfigError
+from vision_serving.errors import ConfigError, how_to_install
 from vision_serving.graphs.pixels import Normalize
 from vision_serving.pictures.resizing import preprocess_images
 from vision_serving.predictions import Detections
@@ -23,6 +25,17 @@ from vision_serving.requests.payload import Payload
 
 SAME_LEVEL = 0.51  # levels: half of one where the library does not round, and the noise of float32
 ONE_LEVEL = 1.01
+
+
+def list_cases() -> list[ModelCase]:
+    """Return the models of all libraries. Raises ConfigError for a library that is missing."""
+    cases: list[ModelCase] = []
+    for library in get_args(Library):
+        try:
+            cases += import_module(f"lab.fidelity.{library}_cases").CASES
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"comparing models of {library!r} needs {how_to_install(error)}") from error
+    return cases
 
 
 def measure_case(case: ModelCase, pictures: Sequence[EncodedPhotograph]) -> ModelFidelity:
@@ -34,7 +47,6 @@ def measure_case(case: ModelCase, pictures: Sequence[EncodedPhotograph]) -> Mode
     return ModelFidelity(
         library=case.library,
         model=case.name,
-        task=compared.handler.config.task,
         settings=describe_preprocessing(compared.preprocessing).removeprefix("preprocessing: "),
         network=case.network,
         pixels=pixels,
@@ -45,26 +57,17 @@ def measure_case(case: ModelCase, pictures: Sequence[EncodedPhotograph]) -> Mode
 
 def compare_pixels(compared: ComparedModel, pictures: Sequence[EncodedPhotograph]) -> PixelDifference:
     differences = [difference_in_levels(compared, picture) for picture in pictures]
-    jpegs = [levels for levels, picture in zip(differences, pictures, strict=True) if picture.name.endswith("JPEG")]
     count = sum(levels.numel() for levels in differences)
     return PixelDifference(
         pictures=len(pictures),
         other_level=sum(int((levels > SAME_LEVEL).sum()) for levels in differences) / count,
         beyond_one=sum(int((levels > ONE_LEVEL).sum()) for levels in differences) / count,
-        largest=largest(differences),
-        jpeg_largest=largest(jpegs),
+        largest=round(max(float(levels.max()) for levels in differences), 2),
     )
 
 
-def largest(differences: Sequence[Tensor]) -> float:
-    return round(max((float(levels.max()) for levels in differences), default=0.0), 2)
-
-
 def difference_in_levels(compared: ComparedModel, picture: EncodedPhotograph) -> Tensor:
-    """Return (3, H, W) >= 0: the difference in levels of the network's 8-bit pixels.
-
-    Raises ConfigError for two sizes.
-    """
+    """Return (3, H, W): how many 8-bit levels the pixels differ. Raises ConfigError for two sizes."""
     config = compared.preprocessing
     pixels = preprocess_images([picture.decoded], config).pixels
     found = Normalize(config.mean, config.std, config.color_order)(pixels)[0]

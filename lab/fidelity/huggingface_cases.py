@@ -78,19 +78,12 @@ def rt_detr_network() -> dict[str, Any]:
     return {**RT_DETR, "backbone_config": backbone}
 
 
-def clip_network() -> dict[str, Any]:
-    return {"vision_config": {**VIT, "image_size": 224, "patch_size": 32}, "projection_dim": 32}
-
-
-def height_width(height: int, width: int) -> dict[str, int]:
-    return {"height": height, "width": width}
-
-
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 SEGFORMER = {"hidden_sizes": [8, 16, 16, 32], "depths": [1, 1, 1, 1], "decoder_hidden_size": 32}
 YOLOS = {**VIT, "image_size": [320, 480], "num_detection_tokens": 20}
 SQUARE = {"shortest_edge": 640, "longest_edge": 640}
-PADDED = {"do_pad": True, "pad_size": height_width(640, 640)}
+CLIP = {"vision_config": {**VIT, "image_size": 224, "patch_size": 32}, "projection_dim": 32}
+PADDED = {"do_pad": True, "pad_size": {"height": 640, "width": 640}}
 PROCESSOR_CASES: dict[str, ProcessorCase] = {
     "vit": ProcessorCase("ViTConfig", "ViTImageProcessor", {**VIT, "image_size": 224}),
     "swin": ProcessorCase(
@@ -100,9 +93,7 @@ PROCESSOR_CASES: dict[str, ProcessorCase] = {
         {**IMAGENET, "resample": 3},
     ),
     "deit": ProcessorCase(
-        "DeiTConfig",
-        "DeiTImageProcessor",
-        {**VIT, "image_size": 224, "architectures": ["DeiTForImageClassification"]},
+        "DeiTConfig", "DeiTImageProcessor", {**VIT, "image_size": 224, "architectures": ["DeiTForImageClassification"]}
     ),
     "beit": ProcessorCase("BeitConfig", "BeitImageProcessor", {**VIT, "image_size": 224}),
     "convnext at 224": ProcessorCase(
@@ -112,7 +103,7 @@ PROCESSOR_CASES: dict[str, ProcessorCase] = {
     "resnet": ProcessorCase(
         "ResNetConfig", "ConvNextImageProcessor", RESNET, {"size": {"shortest_edge": 224}, **IMAGENET}
     ),
-    "clip": ProcessorCase("CLIPConfig", "CLIPImageProcessor", {"network": clip_network}),
+    "clip": ProcessorCase("CLIPConfig", "CLIPImageProcessor", CLIP),
     "siglip": ProcessorCase(
         "SiglipConfig", "SiglipImageProcessor", {"vision_config": {**VIT, "image_size": 224, "patch_size": 16}}
     ),
@@ -164,10 +155,7 @@ PROCESSOR_CASES: dict[str, ProcessorCase] = {
 
 
 def open_kind(folder: Path, kind: ProcessorCase) -> ComparedModel:
-    """Return a model folder as `save_pretrained` leaves it.
-
-    That of a classifier without weights, which are random then.
-    """
+    """Save a model folder as `save_pretrained` does, a classifier without its weights, and open it."""
     transformers.utils.logging.disable_progress_bar()
     make: Callable[[], dict[str, Any]] | None = kind.network.get("network")
     arguments = dict(kind.network) if make is None else make()
@@ -225,10 +213,7 @@ def detect(network: Any, processor: Any, picture: PIL.Image.Image) -> Observatio
 
 
 def source_size(inputs: Mapping[str, Tensor], picture: PIL.Image.Image, processor: Any) -> tuple[float, float]:
-    """Return what the boxes, relative to what the network sees, are multiplied with.
-
-    Of a padded picture, more than it is.
-    """
+    """Return (height, width) of the picture, enlarged as its padding enlarges what the network sees."""
     if not (processor.do_pad and processor.pad_size):
         return picture.height, picture.width
     padded_hw, mask = inputs["pixel_values"].shape[-2:], inputs["pixel_mask"][0]

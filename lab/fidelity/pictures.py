@@ -50,10 +50,7 @@ class EncodedPhotograph:
 
 
 def make_pictures(rounds: int = 2, sizes_hw: Sequence[SizeHW] = SIZES_HW) -> list[EncodedPhotograph]:
-    """Return a PNG of every size and a JPEG, each of the next scene; every round of them starts at another scene.
-
-    Raises ConfigError for a missing package.
-    """
+    """Return a PNG of each size and a JPEG, each of the next scene. Each round starts at another scene."""
     scenes = [open_scene(*scene) for scene in SCENES]
     made = [(size_hw, "PNG") for size_hw in sizes_hw] + [(JPEG_SIZE_HW, "JPEG")]
     return [

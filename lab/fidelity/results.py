@@ -6,24 +6,21 @@ from pathlib import Path
 import orjson
 
 from lab.fidelity.compared_models import Library
-from vision_serving.options import Task
 from vision_serving.validation import StrictModel, parse_config, read_json
 
 
 class PixelDifference(StrictModel):
     """Of the library's pixels and ours, in levels of 255, over all values of all pictures.
 
-    other_level   share of the values that are not the same level: more than half a level apart
-    beyond_one    share of those that are more than a level apart
-    largest       the largest difference
-    jpeg_largest  the largest one in pictures that came as JPEG
+    other_level  share of the values that are not the same level: more than half a level apart
+    beyond_one   share of those that are more than a level apart
+    largest      the largest difference
     """
 
     pictures: int
     other_level: float
     beyond_one: float
     largest: float
-    jpeg_largest: float
 
 
 class AnswerDifference(StrictModel):
@@ -50,7 +47,6 @@ class ModelFidelity(StrictModel):
 
     library: Library
     model: str
-    task: Task
     settings: str
     network: str | None = None
     pixels: PixelDifference

@@ -8,10 +8,8 @@ documents.py      JSON bodies that are no request
 forms.py          odd multipart forms and headers
 archives.py       archives that must be refused, each for its reason
 raw_zip.py        zip files that no honest writer would write
-truth.py          the right answers, computed in process
 handler.py        an entry file whose answers would end a worker
-answers.py        the requests for these answers
-server.py         the server of section A
+server.py         the server of section A, and the right answers, computed in process
 memory.py         what a file costs a worker
 attempts.py       one request of any bytes, read as a worker would
 fuzzing.py        fuzzing guided by coverage

@@ -30,20 +30,14 @@ class Fuzzed:
     failures: tuple[str, ...]
 
 
-def fuzz(seconds: float, seed: int, keep: Path | None = None) -> Fuzzed:
-    """Fuzz. keep: a folder for what was found to reach new code, and for what fails.
-
-    It is read first where it is there.
-
-    Raises MissingPackageError where atheris is not installed.
-    """
+def fuzz(seconds: int, seed: int) -> Fuzzed:
+    """Raises MissingPackageError where atheris is not installed. What fails is in base64 among the failures."""
     require_atheris()
-    with tempfile.TemporaryDirectory(prefix="fuzzing-") as temporary:
-        folder = keep or Path(temporary)
-        corpus = folder / "corpus"
+    with tempfile.TemporaryDirectory(prefix="fuzzing-") as folder:
+        corpus = Path(folder) / "corpus"
         write_corpus(corpus)
         command = [
-            sys.executable, "-m", TARGET, str(corpus), f"-max_total_time={int(seconds)}", f"-seed={seed + 1}",
+            sys.executable, "-m", TARGET, str(corpus), f"-max_total_time={seconds}", f"-seed={seed + 1}",
             f"-max_len={MAX_BYTES}", f"-timeout={int(10 * MAX_S)}", "-print_final_stats=1", "-rss_limit_mb=4096",
             f"-artifact_prefix={folder}/",
         ]  # fmt: skip

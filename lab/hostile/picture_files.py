@@ -29,10 +29,7 @@ def chunk(kind: bytes, data: bytes = b"") -> bytes:
 
 
 def write_png(size: tuple[int, int], bits: int, colour: int, pixels: bytes, chunks: bytes = b"") -> bytes:
-    """Write a PNG of `size` (width, height). pixels: as stored, each row after its filter's byte.
-
-    chunks: before the pixels.
-    """
+    """Write a PNG of (width, height). pixels: as stored, a filter's byte before each row. chunks: before the pixels."""
     header = struct.pack(">IIBBBBB", *size, bits, colour, 0, 0, 0)
     data = chunk(b"IDAT", zlib.compress(pixels))
     return SIGNATURE + chunk(b"IHDR", header) + chunks + data + chunk(b"IEND")
@@ -74,10 +71,7 @@ STRIP, TILE = (273, 279), (324, 325)  # tags: where the pixels begin, and their 
 def write_tiff(
     tags: Mapping[int, int | Sequence[int]], pixels: bytes, order: str = "<", piece: tuple[int, int] = STRIP
 ) -> bytes:
-    """Return one picture in one piece, not compressed unless `tags` says so.
-
-    A number or several of them each, as SHORTs, or LONGs where one needs it.
-    """
+    """Return one picture in one piece. tags: each one or several SHORTs, or LONGs where one needs it."""
     start = 8 + 2 + 12 * (len(tags) + 2) + 4
     lists = {tag: (value,) if isinstance(value, int) else value for tag, value in tags.items()}
     letters = {tag: "I" if max(values) > 0xFFFF else "H" for tag, values in lists.items()}
@@ -147,10 +141,7 @@ def write_run_length_bmp(size: tuple[int, int], runs: bytes) -> bytes:
 
 
 def write_tiff_tag(tag: int, kind: int, count: int) -> bytes:
-    """Return a gray TIFF of 1 x 1, one tag of which has so many values, all of them in the file.
-
-    kind: 3 SHORT, 4 LONG.
-    """
+    """Return a gray TIFF of 1 x 1 with one tag of `count` values. kind: 3 SHORT, 4 LONG."""
     tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 277: 1, 278: 1, 273: 8, 279: 1}
     start = 8 + 2 + 12 * len(tags | {tag: 0}) + 4
     rows = {number: struct.pack("<HHII", number, 3, 1, value) for number, value in tags.items()}

@@ -9,13 +9,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from lab.hostile.picture_files import (
-    encode_as,
-    insert_into_jpeg,
-    jpeg_segment,
-    noise_picture,
-    write_tiff,
-)
+from lab.hostile.picture_files import encode_as, insert_into_jpeg, jpeg_segment, noise_picture, write_tiff
 
 Make = Callable[[random.Random], bytes]
 
@@ -149,10 +143,7 @@ FOREIGN: dict[str, tuple[bytes, int]] = {
     "PDF with a PNG in it": (b"%PDF-1.7\n" + whole("PNG"), 415),
     "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n(/etc/passwd) run", 415),
     "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>', 415),
-    "XML with an entity": (
-        b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:/etc/passwd">]>',
-        415,
-    ),
+    "XML with an entity": (b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:/etc/passwd">]>', 415),
     "ZIP": (b"PK\3\4" + bytes(100), 415),
     "Photoshop": (b"8BPS\0\1" + bytes(100), 415),
     "ICO": (encode_as(noise_picture(0, (16, 16)), "ICO"), 415),

@@ -13,11 +13,14 @@ import orjson
 
 from lab.hostile import documents as hostile_documents
 from lab.hostile import forms as hostile_forms
+from lab.hostile import handler as hostile_handler
 from lab.hostile.bombs import BOMBS
-from lab.hostile.pictures import DAMAGED, FOREIGN, ODD, TYPES
-from lab.hostile.truth import AnsweringModel
+from lab.hostile.pictures import DAMAGED, FOREIGN, ODD, TYPES, whole
+from lab.hostile.server import AnsweringModel
+from lab.testbed.archives import SERVED
 from lab.testbed.traffic import Ask, Check
 
+PATH = f"/predictions/{SERVED}"
 RAW = hostile_forms.RAW
 MAX_ERROR_BYTES = 2048
 ERROR_KEYS = ({"code", "type", "message"}, {"code", "type", "error"})  # ours, and that of V1 and V2
@@ -47,7 +50,7 @@ def refusal(status: int, error: str) -> Check:
 
 def known(name: str, body: Callable[[], bytes], headers: Mapping[str, str], status: int, error: str) -> RequestMaker:
     def make(truth: AnsweringModel, choose: random.Random) -> Ask:
-        return Ask(name, truth.path, body(), headers, status, refusal(status, error), good=False)
+        return Ask(name, PATH, body(), headers, status, refusal(status, error), good=False)
 
     return make
 
@@ -58,7 +61,7 @@ def told(name: str, body: Body, headers: Mapping[str, str] = RAW, good: bool = F
     def make(truth: AnsweringModel, choose: random.Random) -> Ask:
         data = body(choose)
         status, check = truth.expect(data)
-        return Ask(name, truth.path, data, headers, status, check, good)
+        return Ask(name, PATH, data, headers, status, check, good)
 
     return make
 
@@ -107,3 +110,40 @@ def hostile_asks(truth: AnsweringModel, seed: int) -> Iterator[Ask]:
     small = {name: kind for name, kind in BOMB_KINDS.items() if len(BOMBS[name].make()) <= EVERYDAY_BYTES}
     kinds = {**HOSTILE, **small}
     return (kinds[name](truth, choose) for name in itertools.cycle(kinds))
+
+
+# top_k -> status and type of the answer; `null` stands for a number that JSON has not, and for nothing.
+OUTCOMES: dict[int, tuple[int, str]] = {
+    901: (200, ""),
+    902: (200, ""),
+    909: (200, ""),
+    **dict.fromkeys((903, 905, 906, 907, 908), (500, "InferenceError")),
+    904: (413, "PayloadTooLargeError"),
+    **dict.fromkeys((910, 911, 912), (500, "InferenceError")),
+    913: (400, "RequestError"),
+    hostile_handler.ODD_HEADERS: (200, ""),
+}
+
+
+def odd_answer_asks() -> list[Ask]:
+    """Return a request for each answer of hostile_handler.py; it gets one of its own, which is JSON."""
+    return [
+        Ask(
+            f"top_k={top_k}",
+            PATH,
+            whole("PNG"),
+            {**RAW, hostile_forms.OPTIONS: f"top_k={top_k}"},
+            status,
+            refusal(status, error) if error else is_small_json,
+            good=False,
+        )
+        for top_k, (status, error) in OUTCOMES.items()
+    ]
+
+
+def is_small_json(body: bytes) -> str:
+    try:
+        orjson.loads(body)
+    except ValueError:
+        return f"not JSON: {body[:200]!r}"
+    return f"{len(body):,} bytes" if len(body) > MAX_ERROR_BYTES else ""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # it imports PyTorch, which takes seconds, and `render_pages.py --help` should not
     from mar_tools.load_testing.comparison import Spread
 
-FEW = 40  # values that are listed one by one
 UNITS = {
     "_mb_per_h": "MB/h",
     "_per_s": "/s",
@@ -42,23 +41,16 @@ def round_down_percent(share: float) -> str:
     return f"{int(100 * share + 1e-9)} %"
 
 
-def list_values(value: Any) -> str:
-    """List counts one by one, for none may hide behind an average. Give times as median (least - most)."""
+def summarise_values(value: Any) -> str:
+    """Give the least and the most of counts, for none may hide behind an average; times as median (least - most)."""
     if not isinstance(value, list):
         return f"{value:g}" if isinstance(value, float) else str(value)
     if len(set(value)) == 1:
         return f"{value[0]:g}" + (" each time" if len(value) > 1 else "")
-    if _are_counts(value) and len(value) <= FEW:
-        return ", ".join(f"{entry:g}" for entry in value)
     ranked = sorted(value)
+    if all(float(entry).is_integer() for entry in value):
+        return f"{ranked[0]:g} - {ranked[-1]:g}"
     return f"{ranked[len(ranked) // 2]:.3g} ({ranked[0]:.3g} - {ranked[-1]:.3g})"
-
-
-def summarise_values(value: Any) -> str:
-    """Give the least and the most of counts that differ, and everything else as `list_values` does."""
-    if isinstance(value, list) and len(set(value)) > 1 and _are_counts(value):
-        return f"{min(value):g} - {max(value):g}"
-    return list_values(value)
 
 
 def add_unit(text: str, name: str) -> str:
@@ -81,10 +73,6 @@ def escape_markdown(text: str) -> str:
 def protect_cell(text: str) -> str:
     """Keep a table's cell whole. Markdown in it stays."""
     return text.replace("|", r"\|")
-
-
-def _are_counts(values: list[float]) -> bool:
-    return all(float(entry).is_integer() for entry in values)
 
 
 FILTERS: dict[str, Callable[..., Any]] = {

@@ -166,10 +166,7 @@ class PerformanceResults:
 
 
 def compare_runs(first: StepResults, second: StepResults) -> Iterator[tuple[str, Spread, Spread, bool]]:
-    """Yield the ratios of two runs of one command.
-
-    The last value says whether the second median lies within the first one's spread.
-    """
+    """Yield each ratio in two runs, and whether the second median lies within the first one's spread."""
     for name in [*first.peers, f"{first.baseline} (P)"]:
         kind = "in_process" if name.endswith("(P)") else "closed"
         try:

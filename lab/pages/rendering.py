@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lab.pages.formatting import FILTERS
+from lab.testbed.findings import write_whole
 from mar_tools.command_line import ROOT
 
 TEMPLATES = Path(__file__).resolve().parent
@@ -30,11 +31,8 @@ def page_path(name: str, results: Path | None = None) -> Path:
 
 
 def write_page(name: str, results: Path | None = None) -> Path:
-    """Write a page whole or not at all: several sweeps may write the same one."""
     path = page_path(name, results)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(render_page(name, results), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, render_page(name, results))
     return path
 
 

@@ -24,10 +24,7 @@ class ServerArguments:
     batch_delay_ms: int
 
     def to_environment(self) -> None:
-        """Set the environment of the processes that a framework starts itself.
-
-        They import the server's file without its flags.
-        """
+        """Tell the processes that a framework starts itself: they import the server's file without its flags."""
         os.environ[ENVIRONMENT_KEY] = json.dumps(asdict(self), default=str)
 
     @classmethod

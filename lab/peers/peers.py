@@ -13,11 +13,10 @@ import site
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import requests
 from pydantic import Field
@@ -25,7 +24,7 @@ from pydantic import Field
 from mar_tools.child_processes import has_ended, isolated, last_message, run_isolated, session_members
 from mar_tools.command_line import HANDLERS, ROOT
 from mar_tools.exporting.export_folders import REFERENCE
-from mar_tools.load_testing.targets import Encoding, Target
+from mar_tools.load_testing.targets import Encoding, Request, Target
 from mar_tools.serving.ports import LOOPBACK, is_free
 from mar_tools.waiting import wait_until
 from vision_serving.errors import VisionServingError
@@ -52,7 +51,6 @@ class PeerFile(StrictModel):
     modes                 what its serve.py knows under --mode
     prepare               a file of the folder, with arguments, to run before the server starts; `{reference}` is the
                           export of eager fp32, `{folder}` the peer's
-    unavailable           why it cannot run here, by its own error message
     busy_when_idle        it takes CPU time while nobody asks it, or for long after: halted while others are measured
     """
 
@@ -62,7 +60,6 @@ class PeerFile(StrictModel):
     encoding: Encoding = "raw"
     modes: tuple[str, ...] = ("artifact", "idiomatic")
     prepare: tuple[str, ...] = ()
-    unavailable: str | None = None
     busy_when_idle: bool = False
 
 
@@ -104,17 +101,6 @@ class StartedTarget(Target):
     seconds_to_ready: float = 0.0
 
 
-class Probe(Protocol):
-    """A request whose right answer is known."""
-
-    @property
-    def body(self) -> bytes: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    def is_right(self, answer: bytes) -> bool:
-        """Return whether this body of a 200 answers the request."""
-
-
 def read_peer(folder: Path) -> Peer:
     """Raises ConfigError."""
     path = folder / "peer.yaml"
@@ -127,12 +113,7 @@ def find_peers(folder: Path = PEERS) -> dict[str, Peer]:
 
 
 def install_peer(peer: Peer) -> Path:
-    """Make the peer's environment where it is missing or its requirements changed; the interpreter in it.
-
-    Raises PeerError with pip's reason, which is in install.log in whole.
-    """
-    if peer.file.unavailable:
-        raise PeerError(f"{peer.file.title} cannot run here: {peer.file.unavailable}")
+    """Make the peer's environment where it is missing or outdated; return its interpreter. Raises PeerError."""
     stamp = peer.environment / "installed"
     requirements = peer.folder / "requirements.txt"
     parts = (sys.version, sys.prefix, str(ROOT), requirements.read_text(encoding="utf-8"))
@@ -164,7 +145,7 @@ def _run_step(peer: Peer, step: str, command: list[str], log: Path) -> None:
 
 @contextmanager
 def run_peer(
-    peer: Peer, mode: str, export: Path, port: int, settings: ServerSettings, probe: Probe
+    peer: Peer, mode: str, export: Path, port: int, settings: ServerSettings, probe: Request
 ) -> Iterator[StartedTarget]:
     """Install and start a peer's server, wait for its first right answer, and stop all of it at the end.
 
@@ -214,7 +195,7 @@ def _prepare(peer: Peer, python: Path, export: Path) -> None:
         _run_step(peer, "prepare", command, peer.folder / "prepare.log")
 
 
-def _wait_until_right(peer: Peer, url: str, probe: Probe, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_until_right(peer: Peer, url: str, probe: Request, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while True:
         answer = send_probe(url, probe)
@@ -230,7 +211,7 @@ def _wait_until_right(peer: Peer, url: str, probe: Probe, process: "subprocess.P
         time.sleep(POLL_S)
 
 
-def send_probe(url: str, probe: Probe) -> requests.Response | None:
+def send_probe(url: str, probe: Request) -> requests.Response | None:
     """Return none while nothing listens."""
     with suppress(requests.RequestException):
         return requests.post(url, data=probe.body, headers=dict(probe.headers), timeout=PROBE_TIMEOUT_S)

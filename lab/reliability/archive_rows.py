@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab.hostile.archives import make_hostile_archives
 from lab.testbed.archives import RECIPE
-from lab.testbed.findings import Finding
+from lab.testbed.findings import Episode, Finding
 from mar_tools.archives.archive import open_archive
 from mar_tools.archives.checks import verify_archive
 from mar_tools.building.packing import build_archive
@@ -52,54 +52,44 @@ def build_digits(folder: Path) -> Path:
 def observe_c1(good: Path, command: str) -> Finding:
     """Observe hostile archives. good: of an OpenVINO artifact; it is accepted, and what is made of it is not."""
     hostile = make_hostile_archives(good.read_bytes())
-    problems, slowest_s, slowest = [], 0.0, ""
+    seen = Episode()
     if (said := refusal_of(good)) is not None:
-        problems.append(f"the good archive is refused: {said}")
+        seen.problems.append(f"the good archive is refused: {said}")
+    refused, slowest_s, slowest = 0, 0.0, ""
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         path = Path(folder) / "x.mar"
         for name, case in hostile.items():
             path.write_bytes(case.data)
             begun = time.process_time()
-            said = refusal_of(path)
+            said = refusal_of(path) or "accepted"
             slowest_s, slowest = max((slowest_s, slowest), (time.process_time() - begun, name))
-            if said is None or case.reason not in said or not said.startswith(str(path)):
-                problems.append(f"{name}: {said or 'accepted'}")
-    if slowest_s > MOST_S:
-        problems.append(f"{slowest}: {slowest_s:.1f} s")
-    return Finding(
-        row="C1",
-        fault=f"{len(hostile)} archives that are damaged, incomplete, of an odd form, or hold a pickle",
-        must_hold=f"each is refused for its own reason within {MOST_S:g} s of the processor; the archive that all are "
-        "made of is accepted",
-        held=not problems,
-        repetitions=1,
-        measured={
-            "archives": len(hostile),
-            "refused_for_its_reason": len(hostile) - sum(problem.partition(":")[0] in hostile for problem in problems),
-            "slowest_s": round(slowest_s, 3),
-            "slowest": slowest,
-        },
-        problems=tuple(problems),
-        command=command,
+            is_right = case.reason in said and said.startswith(str(path))
+            seen.require(is_right, f"{name}: {said}")
+            refused += is_right
+    seen.figures = {"archives": len(hostile), "refused_for_its_reason": refused, "slowest": slowest}
+    seen.bound("slowest_s", slowest_s, MOST_S, " s")
+    return seen.as_finding(
+        "C1",
+        f"{len(hostile)} archives that are damaged, incomplete, of an odd form, or hold a pickle",
+        f"each is refused for its own reason within {MOST_S:g} s of the processor; the archive that all are made of is "
+        "accepted",
+        command,
     )
 
 
 def observe_c2(good: Path, seed: int, command: str) -> Finding:
-    """Return one bit of one byte at a time."""
+    """Flip one bit of one byte at a time."""
     data, choose = good.read_bytes(), random.Random(seed)
     headers = [entry.start - 1 - choose.randrange(30) for entry in open_archive(good).entries.values()]
     end = range(len(data) - END_BYTES, len(data))
     places = [*headers, *end, *(choose.randrange(len(data)) for _ in range(FLIPS))]
     accepted = list(accepted_flips(data, places, choose))
-    return Finding(
-        row="C2",
-        fault=f"one byte changed at {FLIPS:,} places, in each header, and at each of the last {END_BYTES} bytes",
-        must_hold="all are refused",
-        held=not accepted,
-        repetitions=1,
-        measured={"archive_mb": round(len(data) / 1e6, 2), "flips": len(places), "accepted": len(accepted)},
-        problems=tuple(f"byte {place}: accepted" for place in accepted),
-        command=command,
+    figures = {"archive_mb": round(len(data) / 1e6, 2), "flips": len(places), "accepted": len(accepted)}
+    return Episode(figures, problems=[f"byte {place}: accepted" for place in accepted]).as_finding(
+        "C2",
+        f"one byte changed at {FLIPS:,} places, in each header, and at each of the last {END_BYTES} bytes",
+        "all are refused",
+        command,
     )
 
 

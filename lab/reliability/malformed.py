@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from lab.reliability.episodes import Episode, describe_failures
+from lab.reliability.episodes import describe_failures
 from lab.testbed.archives import SERVED
-from lab.testbed.findings import Finding
+from lab.testbed.findings import Episode, Finding
 from lab.testbed.raw_http import send_raw
 from lab.testbed.world import World
 
@@ -39,6 +39,8 @@ TYPES = (
     "\xff/\xff",
     "a" * 9000,
 )
+FORMS = (b"--\r\n\r\n--", b"--x\r\nContent-Disposition: form-data\r\n\r\n")
+HEADERS = ("no colon", ": no name", "A" * 9000 + ": x", "X: " + "y" * 70_000, " folded: x", "a\0b: c\0", "X: \r")
 PREFACES = (
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -68,17 +70,9 @@ def run_malformed(world: World, count: int, seed: int, command: str, announce: C
     episode.bound("golden_failed", len(failed), 0)
     episode.bound("workers_replaced", len(set(world.worker_pids()) ^ set(before)), 0)
     episode.require(world.frontend().pid == frontend, "the frontend is another one")
-    return Finding(
-        row="D-malformed",
-        fault=f"{count} requests that are hardly HTTP, straight at TorchServe, {AT_A_TIME} at a time",
-        must_hold=f"server and workers live on; a prediction after every {GOLDEN_EVERY} is right",
-        held=not episode.problems,
-        repetitions=1,
-        measured=episode.figures,
-        problems=tuple(episode.problems),
-        failures=tuple(episode.failures),
-        command=command,
-    )
+    fault = f"{count} requests that are hardly HTTP, straight at TorchServe, {AT_A_TIME} at a time"
+    must_hold = f"server and workers live on; a prediction after every {GOLDEN_EVERY} is right"
+    return episode.as_finding("D-malformed", fault, must_hold, command)
 
 
 def malformed_requests(choose: random.Random, authorization: str) -> Iterator[bytes]:
@@ -95,50 +89,22 @@ def _request(authorization: str, body: bytes = b"", line: str = f"POST {PATH} HT
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
 
 
-def _random_bytes(choose: random.Random, _: str) -> bytes:
-    return choose.randbytes(choose.randrange(1, 2000))
-
-
-def _preface(choose: random.Random, _: str) -> bytes:
-    return choose.choice(PREFACES) + choose.randbytes(choose.randrange(50))
-
-
-def _odd_line(choose: random.Random, authorization: str) -> bytes:
-    line = " ".join((choose.choice(METHODS), choose.choice(PATHS), choose.choice(VERSIONS)))
-    return _request(authorization, b"x", line)
-
-
-def _odd_length(choose: random.Random, authorization: str) -> bytes:
-    return _request(authorization, b"abc", Content_Length=choose.choice(LENGTHS))
-
-
 def _two_lengths(choose: random.Random, authorization: str) -> bytes:
     line = f"POST {PATH} HTTP/1.1\r\nContent-Length: {choose.randrange(9)}"
-    return _request(
-        authorization, b"abcdef", line, Transfer_Encoding=choose.choice(("chunked", "identity", "chunked, x"))
-    )
+    encoding = choose.choice(("chunked", "identity", "chunked, x"))
+    return _request(authorization, b"abcdef", line, Transfer_Encoding=encoding)
 
 
 def _odd_chunks(choose: random.Random, authorization: str) -> bytes:
+    line = f"POST {PATH} HTTP/1.1\r\nTransfer-Encoding: chunked"
     size = choose.choice(CHUNK_SIZES).encode()
-    chunked = _request(authorization, Content_Length="", Transfer_Encoding="chunked").replace(
-        b"Content-Length: \r\n", b""
-    )
+    chunked = _request(authorization, line=line).replace(b"Content-Length: 0\r\n", b"")
     return chunked + size + choose.choice((b"\r\n", b"\n", b"")) + b"hello\r\n0\r\n"
 
 
-def _odd_type(choose: random.Random, authorization: str) -> bytes:
-    body = choose.choice((b"--\r\n\r\n--", b"--x\r\nContent-Disposition: form-data\r\n\r\n", choose.randbytes(200)))
-    return _request(authorization, body, Content_Type=choose.choice(TYPES))
-
-
 def _odd_headers(choose: random.Random, authorization: str) -> bytes:
-    odd = choose.choice(
-        ("no colon", ": no name", "A" * 9000 + ": x", "X: " + "y" * 70_000, " folded: x", "a\0b: c\0", "X: \r")
-    )
     many = [f"X-{number}: y" for number in range(choose.choice((0, 1, 2000)))]
-    line = "\r\n".join((f"POST {PATH} HTTP/1.1", odd, *many))
-    return _request(authorization, b"x", line)
+    return _request(authorization, b"x", "\r\n".join((f"POST {PATH} HTTP/1.1", choose.choice(HEADERS), *many)))
 
 
 def _flipped(choose: random.Random, authorization: str) -> bytes:
@@ -148,31 +114,20 @@ def _flipped(choose: random.Random, authorization: str) -> bytes:
     return bytes(whole)
 
 
-def _cut(choose: random.Random, authorization: str) -> bytes:
-    whole = _request(authorization, b"x" * 100)
-    return whole[: choose.randrange(1, len(whole))]
-
-
-def _trailing(choose: random.Random, authorization: str) -> bytes:
-    return _request(authorization, b"x") + choose.randbytes(choose.randrange(1, 200))
-
-
-def _expecting(choose: random.Random, authorization: str) -> bytes:
-    return _request(authorization, b"x", Expect=choose.choice(("100-continue", "200-ok", "", "\xff")))
-
-
-MalformedMaker = Callable[[random.Random, str], bytes]
-KINDS: tuple[MalformedMaker, ...] = (
-    _random_bytes,
-    _preface,
-    _odd_line,
-    _odd_length,
+# Each of a random source and the server's token.
+KINDS: tuple[Callable[[random.Random, str], bytes], ...] = (
+    lambda choose, _: choose.randbytes(choose.randrange(1, 2000)),
+    lambda choose, _: choose.choice(PREFACES) + choose.randbytes(choose.randrange(50)),
+    lambda choose, token: _request(token, b"x", " ".join(map(choose.choice, (METHODS, PATHS, VERSIONS)))),
+    lambda choose, token: _request(token, b"abc", Content_Length=choose.choice(LENGTHS)),
     _two_lengths,
     _odd_chunks,
-    _odd_type,
+    lambda choose, token: _request(
+        token, choose.choice((*FORMS, choose.randbytes(200))), Content_Type=choose.choice(TYPES)
+    ),
     _odd_headers,
     _flipped,
-    _cut,
-    _trailing,
-    _expecting,
+    lambda choose, token: _request(token, b"x" * 100)[: choose.randrange(1, 150)],  # cut
+    lambda choose, token: _request(token, b"x") + choose.randbytes(choose.randrange(1, 200)),
+    lambda choose, token: _request(token, b"x", Expect=choose.choice(("100-continue", "200-ok", "", "\xff"))),
 )

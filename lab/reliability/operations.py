@@ -2,11 +2,11 @@
 
 import random
 import time
-from pathlib import Path
 
-from lab.reliability.episodes import Episode, FaultRow, describe_failures
+from lab.reliability.episodes import FaultRow, describe_failures
 from lab.testbed.archives import BESIDE, BROKEN, REASON, SERVED
-from lab.testbed.traffic import Exchange, Traffic
+from lab.testbed.findings import Episode
+from lab.testbed.traffic import Traffic
 from lab.testbed.world import BATCH_DELAY_MS, BATCH_SIZE, WORKERS, World, good_asks
 from mar_tools.load_testing.processes import find_processes
 from mar_tools.serving.config_file import with_values
@@ -55,7 +55,7 @@ def watch_broken(episode: Episode, world: World, choose: random.Random) -> None:
     said = "; ".join(warnings)
     episode.require(BROKEN in said and REASON in said, f"the start does not say which cannot load, and why: {said}")
     with world.traffic(choose.randrange(1 << 32)) as traffic:
-        asked = traffic.mark("asked")
+        asked = time.perf_counter()
         found = {health.model: health for health in check_server(world.server.config, time.monotonic() + READY_S)}
         episode.bound_time("told_by_readiness_s", time.perf_counter() - asked, TOLD_S)
         time.sleep(3 * CALM_S)
@@ -80,14 +80,15 @@ def drain_and_stop(world: World, choose: random.Random) -> Episode:
     ports = world.server.ports()
     with world.traffic(choose.randrange(1 << 32)) as traffic:
         time.sleep(CALM_S)
-        fault = traffic.mark("stop")
+        fault = time.perf_counter()
         try:
             stop_drained(world.server, DRAIN_S, lambda step: None)
         except ServerError as error:
             episode.problems.append(str(error))
-        stopped_s = traffic.mark("stopped") - fault
+        stopped_s = time.perf_counter() - fault
         time.sleep(CALM_S)
-    refused = [entry for entry in traffic.exchanges if entry.due > fault and is_refused(entry)]
+    later = [entry for entry in traffic.exchanges if entry.due > fault]
+    refused = [entry for entry in later if any(refusal in entry.problem for refusal in REFUSALS)]
     failed = [entry for entry in traffic.exchanges if entry.problem and entry not in refused]
     episode.figures.update({"requests": len(traffic.exchanges), "refused_from_then_on": len(refused)})
     episode.failures += describe_failures(failed, fault)
@@ -101,17 +102,13 @@ def drain_and_stop(world: World, choose: random.Random) -> Episode:
     return episode
 
 
-def is_refused(exchange: Exchange) -> bool:
-    return any(refusal in exchange.problem for refusal in REFUSALS)
-
-
 def manage_models(world: World, choose: random.Random) -> Episode:
     """Manage another model: it comes, is asked, scaled and goes; the one that is asked all the time is scaled too."""
     client = world.server.client
     beside = good_asks(world.archives.export, BESIDE)
     with world.traffic(choose.randrange(1 << 32)) as traffic:
         time.sleep(CALM_S)
-        fault = traffic.mark("register")
+        fault = time.perf_counter()
         client.register(world.archives.beside.name, 1, BATCH_SIZE, BATCH_DELAY_MS)
         for ask in beside:
             traffic.insert(ask)
@@ -128,23 +125,21 @@ def manage_models(world: World, choose: random.Random) -> Episode:
 
 
 def kill_the_frontend(world: World, choose: random.Random) -> Episode:
-    """Kill it and start it again as an operator would.
-
-    The new server has new tokens, and so the traffic after it its own.
-    """
+    """Kill it, and start it again as an operator would: with new tokens, which the traffic afterwards has."""
     frontend, temporary = world.frontend(), world.server.temporary
     workers = frontend.children(recursive=True)
     episode = Episode(patience=world.patience, figures={"workers": len(workers)})
     with world.traffic(choose.randrange(1 << 32)) as traffic:
         time.sleep(CALM_S + choose.random())
-        fault = traffic.mark("fault")
+        fault = time.perf_counter()
         frontend.kill()
         left = wait_until_ended(workers, 3 * WORKERS_GONE_S)
         episode.bound_time("workers_gone_s", None if left else time.perf_counter() - fault, WORKERS_GONE_S)
     begun, started = time.time(), time.perf_counter()
     world.server.start(2 * READY_S, lambda step: None)
     episode.bound_time("ready_s", time.perf_counter() - started, READY_S)
-    episode.bound("left_over", count_older(temporary, begun), 0)
+    older = [path for path in temporary.rglob("*") if not path.is_dir() and path.lstat().st_mtime < begun]
+    episode.bound("left_over", len(older), 0)
     with world.traffic(choose.randrange(1 << 32)) as afterwards:
         time.sleep(2 * CALM_S)
     failed = [exchange for exchange in traffic.exchanges if exchange.problem]
@@ -155,11 +150,6 @@ def kill_the_frontend(world: World, choose: random.Random) -> Episode:
     episode.bound("wrong", sum(exchange.is_wrong for exchange in failed), 0)
     episode.bound("failed_after_the_start", len(failed_later), 0)
     return episode
-
-
-def count_older(folder: Path, moment: float) -> int:
-    """Return files and sockets that were there before a moment of time.time."""
-    return sum(path.lstat().st_mtime < moment for path in folder.rglob("*") if not path.is_dir())
 
 
 AS_BEFORE = "no request fails"

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from lab.reliability.episodes import Episode, FaultRow, describe_failures
+from lab.reliability.episodes import FaultRow, describe_failures
 from lab.testbed import faulty_classification as faults
 from lab.testbed.archives import SERVED
+from lab.testbed.findings import Episode
 from lab.testbed.raw_http import RawAnswer, abandon, cut_places, request_head, send_raw, send_slowly
 from lab.testbed.traffic import Ask
 from lab.testbed.world import WORKERS, World
@@ -58,7 +59,7 @@ def disconnect(world: World, choose: random.Random) -> Episode:
     port = world.server.ports()["inference_address"]
     with world.traffic(choose.randrange(1 << 32)) as traffic:
         time.sleep(CALM_S)
-        fault = traffic.mark("fault")
+        fault = time.perf_counter()
         with ThreadPoolExecutor(CLIENTS_AT_A_TIME) as clients:
             cuts = cut_places(CLIENTS, len(request), choose)
             list(clients.map(lambda cut: abandon(port, request[:cut]), cuts))
@@ -99,7 +100,7 @@ def send_odd_bodies(world: World, choose: random.Random) -> Episode:
     episode = Episode(patience=world.patience)
     with UsageWatch([world.frontend().pid]) as watch, world.traffic(choose.randrange(1 << 32)) as traffic:
         watch.begin()
-        fault = traffic.mark("fault")
+        fault = time.perf_counter()
         send_each_kind(episode, world)
         port = world.server.ports()["inference_address"]
         head = head_of(world, {"Content-Length": str(len(world.good[0].body))})

@@ -18,10 +18,7 @@ NAMES = (*hostile_rows.ROWS, *ROWS, *archive_rows.ROWS)
 
 
 def choose_rows(wanted: Sequence[str]) -> list[str]:
-    """Return their names; `B4` is every row that begins with `B4-`, `B` the section; all where none is named.
-
-    Raises ConfigError.
-    """
+    """Return names: `B4` is every row `B4-...`, `B` its section, nothing is all. Raises ConfigError."""
     for name in wanted:
         if not any(_is_meant(row, name) for row in NAMES):
             raise ConfigError(f"no row {name!r}; there are {', '.join(NAMES)}")

@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.hostile.requests import hostile_asks
-from lab.hostile.truth import open_answering_model
-from lab.reliability.episodes import Episode, describe_failures
+from lab.hostile.server import open_answering_model
+from lab.reliability.episodes import describe_failures
 from lab.reliability.overload import whole_request
-from lab.testbed.archives import SERVED
-from lab.testbed.findings import Finding
+from lab.testbed.findings import Episode, Finding
 from lab.testbed.raw_http import abandon
 from lab.testbed.sampling import SAMPLE_S, Curve, ProcessSampler, percentile_ms
 from lab.testbed.traffic import Ask, Exchange
-from lab.testbed.world import WORKERS, World
+from lab.testbed.world import World
 
 HOSTILE_SHARE = 0.05
 MOST_HOSTILE = 500  # of all kinds, each several times; made before, since that takes the client's time
@@ -64,24 +63,16 @@ def soak(world: World, minutes: float, seed: int, command: str, announce: Callab
     judge_growth(episode, list(sampler.curves.values()), min(WARM_UP_SHARE * seconds, LONGEST_WARM_UP_S))
     latencies = [(entry.due - begin, entry.latency_s) for entry in traffic.exchanges if entry.ask.good]
     judge_latencies(episode, latencies, seconds)
-    finding = Finding(
-        row=f"D-{minutes:g}",
-        fault=f"{minutes:g} minutes of half load; {HOSTILE_SHARE:.0%} hostile requests; a client leaves each second",
-        must_hold=MUST_HOLD,
-        held=not episode.problems,
-        repetitions=1,
-        measured={"rate_per_s": round(world.rate, 1), **episode.figures},
-        problems=tuple(episode.problems),
-        failures=tuple(episode.failures),
-        command=command,
-    )
+    episode.figures = {"rate_per_s": round(world.rate, 1), **episode.figures}
+    fault = f"{minutes:g} minutes of half load; {HOSTILE_SHARE:.0%} hostile requests; a client leaves each second"
+    finding = episode.as_finding(f"D-{minutes:g}", fault, MUST_HOLD, command)
     return Soak(finding, list(sampler.curves.values()), latencies)
 
 
 def mixed_asks(world: World, seed: int, hostile: int) -> Iterator[Ask]:
     """Yield asks. hostile: how many will be asked for."""
     choose = random.Random(seed)
-    with open_answering_model(world.archives.export, SERVED, WORKERS) as truth:
+    with open_answering_model(world.archives.export) as truth:
         bad = list(itertools.islice(hostile_asks(truth, seed), min(hostile, MOST_HOSTILE)))
     return (choose.choice(bad if choose.random() < HOSTILE_SHARE else world.good) for _ in itertools.count())
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from lab.reliability.episodes import Episode, FaultRow, describe_failures
+from lab.reliability.episodes import FaultRow, describe_failures
 from lab.testbed import faulty_classification as faults
 from lab.testbed.archives import RESPONSE_TIMEOUT_S
+from lab.testbed.findings import Episode
 from lab.testbed.traffic import Exchange, Traffic
 from lab.testbed.world import BATCH_SIZE, World
 
@@ -48,7 +49,7 @@ def strike_workers(world: World, choose: random.Random, strike: Strike, bounds: 
     before = world.worker_pids()
     with world.traffic(choose.randrange(1 << 32), tries=2) as traffic:
         time.sleep(CALM_S + choose.random())
-        fault = traffic.mark("fault")
+        fault = time.perf_counter()
         strike(world, traffic, choose)
         ready_s = world.wait_until_ready(fault, PATIENCE_S, before, bounds.replaced)
         time.sleep(CALM_S)
@@ -111,7 +112,7 @@ def take_too_much_memory(world: World, choose: random.Random) -> Episode:
     before = world.worker_pids()
     with world.traffic(choose.randrange(1 << 32)) as traffic:
         time.sleep(CALM_S)
-        fault = traffic.mark("fault")
+        fault = time.perf_counter()
         traffic.insert(world.fatal(faults.allocate_too_much, status=507))
         time.sleep(2 * CALM_S)
     failed = [exchange for exchange in traffic.exchanges if exchange.problem]

@@ -1,9 +1,6 @@
 """What is known so far: one row a line of `lab/results/compatibility.json`, in a fixed order for git."""
 
-import fcntl
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +8,7 @@ import orjson
 from pydantic import Field
 
 from lab.sweeping.zoo import GROUPS, Group, ZooModel
+from lab.testbed.findings import write_whole
 from vision_serving.config import Precision
 from vision_serving.validation import StrictModel, parse_config, read_json
 
@@ -29,8 +27,7 @@ class RowOutcome(StrictModel):
     crashed        the end of the process, or as much memory as was allowed
     timed out      stopped after as long as was allowed
 
-    ms: of one image, from pixels to outputs. ms_of_4: of one image in a batch of four; None where that would take long.
-    scheme, float_layers: of int8, how it came about, and how many layers had to stay in float.
+    ms: of one image, from pixels to outputs.
     """
 
     status: Status
@@ -38,9 +35,6 @@ class RowOutcome(StrictModel):
     snr_db: float | None = None
     matched_boxes: float | None = None
     ms: float | None = None
-    ms_of_4: float | None = None
-    scheme: str | None = None
-    float_layers: int | None = None
 
 
 class CoverageRow(RowOutcome):
@@ -82,18 +76,14 @@ class Coverage(StrictModel):
         return {row.key: row for row in self.rows}
 
     def with_row(self, row: CoverageRow, run: SweepRun) -> "Coverage":
-        """Return it with the row for an older one.
-
-        A run of the same content is used again, runs without rows are left out.
-        """
+        """Return it with the row for an older one. Equal runs are one, and runs without rows are left out."""
         same = next((known.id for known in self.runs if known == run.model_copy(update={"id": known.id})), None)
         new_id = max((known.id for known in self.runs), default=0) + 1 if same is None else same
         rows = {**self.by_key, row.key: row.model_copy(update={"run": new_id})}
         runs = {known.id: known for known in (*self.runs, run.model_copy(update={"id": new_id}))}
         used = {kept.run for kept in rows.values()}
         return Coverage(
-            runs=tuple(runs[number] for number in sorted(used)),
-            rows=tuple(sorted(rows.values(), key=_position)),
+            runs=tuple(runs[number] for number in sorted(used)), rows=tuple(sorted(rows.values(), key=_position))
         )
 
 
@@ -113,24 +103,6 @@ def write_coverage(coverage: Coverage, path: Path) -> None:
     }
     parts = [f'"{name}": [\n{_one_a_line(entries)}]' for name, entries in lines.items()]
     write_whole(path, "{\n" + ",\n".join(parts) + "\n}\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-@contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Lock the file, which several sweeps of other models may share: each reads it anew before it adds a row."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _one_a_line(entries: list[dict[str, object]]) -> str:

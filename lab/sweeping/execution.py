@@ -2,14 +2,14 @@
 
 import shutil
 import tempfile
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Protocol
 
-from lab.sweeping.coverage import CoverageRow, RowOutcome, SweepRun, lock_folder, read_coverage, write_coverage
+from filelock import FileLock
+
+from lab.sweeping.coverage import CoverageRow, RowOutcome, SweepRun, read_coverage, write_coverage
 from lab.sweeping.plan import SweepTask
 from lab.sweeping.zoo import ZooModel
 from mar_tools.building.trials import CandidateTrial, TrialRun, new_trial, run_process
@@ -32,43 +32,31 @@ class Limits:
     memory_gib: float = 16.0
 
 
-class Listener(Protocol):
-    """Hears of every row when it begins, the reference's too, and when it is there."""
-
-    def begins(self, model: str, backend: str, precision: str) -> None: ...
-    def ends(self, row: CoverageRow) -> None: ...
-
-
 def describe_sweep(timed: bool) -> SweepRun:
     today, versions = date.today().isoformat(), package_versions(PACKAGES)
     return SweepRun(id=0, date=today, cpu=cpu_name(), cores=usable_cores(), timed=timed, versions=versions)
 
 
-def sweep(plan: Sequence[Sequence[SweepTask]], output: Path, run: SweepRun, limits: Limits, listener: Listener) -> None:
-    """Add a row for each step of the plan to `output`, as soon as it is there."""
+def sweep(plan: Sequence[Sequence[SweepTask]], output: Path, run: SweepRun, limits: Limits) -> Iterator[CoverageRow]:
+    """Yield a row for each step of the plan, as soon as it is in `output`."""
     for tasks in plan:
-        with (
-            tempfile.TemporaryDirectory(prefix="sweep-") as scratch,
-            closing(sweep_model(tasks, Path(scratch), limits, listener)) as rows,
-        ):
-            for row in rows:
+        with tempfile.TemporaryDirectory(prefix="sweep-") as scratch:
+            for row in sweep_model(tasks, Path(scratch), limits):
                 record_row(row, output, run)
-                listener.ends(row)
+                yield row
 
 
 def record_row(row: CoverageRow, output: Path, run: SweepRun) -> None:
-    with lock_folder(output.parent):
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{output}.lock"):  # several sweeps of other models may share the file
         write_coverage(read_coverage(output).with_row(row, run), output)
 
 
-def sweep_model(
-    tasks: Sequence[SweepTask], scratch: Path, limits: Limits, listener: Listener
-) -> Generator[CoverageRow, None, None]:
+def sweep_model(tasks: Sequence[SweepTask], scratch: Path, limits: Limits) -> Iterator[CoverageRow]:
     """Yield the reference, eager fp32, then everything else against it. tasks: those of one model."""
     model = tasks[0].model
     wanted = [(task.backend, precision) for task in tasks for precision in task.precisions]
     for pair in dict.fromkeys([EAGER_FP32, *wanted]):
-        listener.begins(model.name, *pair)
         row = try_pair(model, pair, scratch, limits)
         if pair == EAGER_FP32 and row.status not in ("verified", "rejected"):
             reason = f"no eager fp32 reference: {row.reason}"
@@ -108,17 +96,13 @@ def describe_trial(trial: CandidateTrial, run: TrialRun) -> RowOutcome:
         status = "not supported" if run.result.problem == "refused" else "failed"
         return RowOutcome(status=status, reason=clip_reason(run.result.reason))
     report = read_report(trial.folder)
-    measured, quantization = report["measured"], report["quantization"]
-    float_layers = quantization.get("float_layers")
+    measured = report["measured"]
     return RowOutcome(
         status="verified" if report["passed"] else "rejected",
         reason="; ".join(report["failures"]) or None,
         snr_db=round(measured["snr_db"], 1),
         matched_boxes=measured.get("matched_boxes"),
-        scheme=quantization.get("scheme"),
-        float_layers=None if float_layers is None else len(float_layers),
         ms=run.result.figures.get("ms"),
-        ms_of_4=run.result.figures.get("ms_of_4"),
     )
 
 

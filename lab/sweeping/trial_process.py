@@ -14,15 +14,11 @@ from mar_tools.images import choose_images
 from mar_tools.verification.gate import read_report
 from mar_tools.verification.observations import load_handler
 from vision_serving.config import ImageLimits
-from vision_serving.handler import VisionHandler
 from vision_serving.pictures.decoding import decode_image
-from vision_serving.pictures.resizing import ImageBatch
 
-TIMED_S = 0.3  # for one batch size; up to ten times that for three runs
+TIMED_S = 0.3  # up to ten times that for three runs
 TIMED_RUNS = 3
 SLOW_TIMED_S = 3.0
-BATCH = 4
-BATCHED_UP_TO_MS = 1000.0  # an image; beyond that a batch would take too long to be timed
 
 
 def main() -> None:
@@ -40,23 +36,16 @@ def perform_and_time(trial: CandidateTrial) -> TrialResult:
 
 
 def measure_ms(folder: Path) -> dict[str, float | None]:
-    """Return medians over some runs of the backend, on one image and on four, from pixels to outputs."""
+    """Return the median over some runs of the backend on one image, from pixels to outputs."""
     handler = load_handler(folder)
     image = decode_image(choose_images(None, 1, "verification")[0].read_bytes(), ImageLimits())
-    ms = median_ms(handler, handler.preprocess([image]))
-    if ms > BATCHED_UP_TO_MS:
-        return {"ms": round(ms, 1), "ms_of_4": None}
-    return {"ms": round(ms, 1), "ms_of_4": round(median_ms(handler, handler.preprocess([image] * BATCH)) / BATCH, 1)}
-
-
-def median_ms(handler: VisionHandler, batch: ImageBatch) -> float:
-    """Return the median of the runs after the first, where there is time for more than one."""
+    batch = handler.preprocess([image])
     durations: list[float] = []
     while sum(durations) < TIMED_S or (len(durations) <= TIMED_RUNS and sum(durations) < SLOW_TIMED_S):
         started = time.perf_counter()
         handler.inference(batch)
         durations.append(time.perf_counter() - started)
-    return 1000 * statistics.median(durations[1:] or durations)
+    return {"ms": round(1000 * statistics.median(durations[1:] or durations), 1)}
 
 
 if __name__ == "__main__":

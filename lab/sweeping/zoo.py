@@ -73,10 +73,7 @@ class ZooModel(StrictModel):
 
 
 def list_zoo() -> list[ZooModel]:
-    """Return all models of all groups, the cheap ones of a group first.
-
-    An unfinished sweep has tried as many as can be.
-    """
+    """Return all models, the cheap ones of a group first: an unfinished sweep has tried as many as can be."""
     names: dict[Group, list[str]] = {
         "classification": sorted(models.list_models(module=BUILDERS["classification"]), key=_giga_operations),
         "timm": list(TIMM_MODELS),

@@ -26,10 +26,7 @@ SIZE = (96, 96)  # of the model: a picture of that size is not resized, and keep
 
 @dataclass(frozen=True)
 class Archives:
-    """export: of the model that all of them hold. served: fails on demand. beside: the same, as another model.
-
-    broken: cannot load, for REASON.
-    """
+    """One model three times: `served` fails on demand, so does `beside`, `broken` cannot load, for REASON."""
 
     export: Path
     served: Path

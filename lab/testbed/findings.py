@@ -1,6 +1,7 @@
 """The rows of the reliability page, and what was seen of each: a results file, written by the command that saw it."""
 
 import os
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -69,14 +70,60 @@ class Finding(StrictModel):
     date: str = ""
 
 
+@dataclass
+class Episode:
+    """What was seen once. failures: all of them. problems: what did not hold of what must."""
+
+    figures: dict[str, Any] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    patience: float = 1.0  # times that bounds in seconds are multiplied with, where they are not what is tested
+
+    def require(self, condition: bool, otherwise: str) -> None:
+        if not condition:
+            self.problems.append(otherwise)
+
+    def bound(self, name: str, value: float, most: float, unit: str = "") -> None:
+        """Note a figure that may not be more than that."""
+        self.figures[name] = round(value, 3)
+        self.require(value <= most, f"{name}: {value:.4g}{unit}, and {most:g}{unit} are allowed")
+
+    def bound_time(self, name: str, seconds: float | None, most_s: float) -> None:
+        """Bound the time as `bound` does. None: it was never reached."""
+        most_s *= self.patience
+        if seconds is None:
+            self.problems.append(f"{name}: not within {most_s:g} s")
+        else:
+            self.bound(name, seconds, most_s, " s")
+
+    def as_finding(self, row: str, fault: str, must_hold: str, command: str, repetitions: int = 1) -> Finding:
+        return Finding(
+            row=row,
+            fault=fault,
+            must_hold=must_hold,
+            held=not self.problems,
+            repetitions=repetitions,
+            measured=self.figures,
+            problems=tuple(self.problems),
+            failures=tuple(self.failures),
+            command=command,
+        )
+
+
 def write_finding(finding: Finding, folder: Path = RESULTS) -> Path:
     """Write `<folder>/<row>.json`, whole or not at all, with today's date and this machine in it."""
     folder.mkdir(parents=True, exist_ok=True)
     dated = finding.model_copy(update={"machine": describe_machine(), "date": date.today().isoformat()})
-    path, temporary = folder / f"{finding.row}.json", folder / f".{finding.row}.json"
-    temporary.write_bytes(orjson.dumps(dated.model_dump(mode="json"), option=orjson.OPT_INDENT_2) + b"\n")
-    os.replace(temporary, path)
+    path = folder / f"{finding.row}.json"
+    write_whole(path, orjson.dumps(dated.model_dump(mode="json"), option=orjson.OPT_INDENT_2).decode() + "\n")
     return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write all of a file or, where we are interrupted, nothing. Several processes may write the same one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def read_findings(folder: Path = RESULTS) -> dict[str, Finding]:

@@ -78,10 +78,7 @@ def send_raw(
 
 
 def is_whole(received: bytes, method: str = "POST") -> bool:
-    """Return whether it is all of an answer.
-
-    TorchServe keeps connections, some even where it was asked to close them.
-    """
+    """Return whether it is all of an answer. TorchServe keeps connections, even where it is asked to close them."""
     head, end, body = received.partition(b"\r\n\r\n")
     if end and method == "HEAD":
         return True
@@ -149,8 +146,5 @@ def _sends_a_byte(connection: socket.socket) -> bool:
 
 
 def cut_places(count: int, length: int, choose: random.Random) -> Sequence[int]:
-    """Return where to leave `count` requests of a length.
-
-    The first half of them when all is sent, the others before.
-    """
+    """Return where to leave `count` requests: half of them when all is sent, the others before."""
     return [length] * (count // 2) + [choose.randrange(1, length) for _ in range(count - count // 2)]

@@ -26,10 +26,7 @@ class Curve:
     descriptors: list[int] = field(default_factory=list)
 
     def growth_mb_per_h(self, warm_up_s: float) -> float:
-        """Return the Theil-Sen slope.
-
-        The median of the slopes between all pairs of samples, which single outliers do not move.
-        """
+        """Return the Theil-Sen slope, the median over all pairs of samples: single outliers do not move it."""
         late = np.asarray(self.moments) >= warm_up_s
         hours, memory = np.asarray(self.moments)[late] / 3600, np.asarray(self.memory_mb)[late]
         if len(hours) < 2:

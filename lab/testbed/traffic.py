@@ -1,7 +1,7 @@
 """Continuous traffic whose truth is known: what must come back for each request is said before it is sent.
 
 `Traffic` sends at random times, whether or not the server keeps up, from a thread of its own, so that a test can break
-things meanwhile and mark when it did. `send_all` sends a list over so many connections at a time.
+things meanwhile. `send_all` sends a list over so many connections at a time.
 """
 
 import asyncio
@@ -92,7 +92,6 @@ class Traffic:
         tries: int = 1,
     ) -> None:
         self.exchanges: list[Exchange] = []
-        self.marks: dict[str, float] = {}
         self._sender = Sender(url, headers or {}, timeout_s, tries)
         self._asks = iter(asks)
         self._inserted: deque[Ask] = deque()
@@ -114,18 +113,9 @@ class Traffic:
         if self._failure is not None:
             raise self._failure
 
-    def mark(self, name: str) -> float:
-        """Remember this moment, and return it."""
-        self.marks[name] = time.perf_counter()
-        return self.marks[name]
-
     def insert(self, ask: Ask) -> None:
         """Send it in place of the next one."""
         self._inserted.append(ask)
-
-    def between(self, start: float = 0.0, end: float = float("inf")) -> list[Exchange]:
-        """Return the exchanges that were under way at some time between two moments."""
-        return [entry for entry in list(self.exchanges) if entry.finished >= start and entry.due <= end]
 
     def _run(self) -> None:
         try:
@@ -169,11 +159,7 @@ class Traffic:
 
 
 def send_all(
-    url: str,
-    asks: Sequence[Ask],
-    connections: int,
-    headers: Mapping[str, str] | None = None,
-    timeout_s: float = 15.0,
+    url: str, asks: Sequence[Ask], connections: int, headers: Mapping[str, str] | None = None, timeout_s: float = 15.0
 ) -> list[Exchange]:
     """Return one exchange for each, in order; `connections` are under way at a time."""
     sender = Sender(url, headers or {}, timeout_s)

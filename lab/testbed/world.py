@@ -49,6 +49,12 @@ class Running:
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.server.client.token('inference')}"}
 
+    def worker_pids(self, model: str = SERVED) -> list[int]:
+        """Return the workers that are ready and alive."""
+        described = [worker for entry in self.server.client.describe(model) for worker in entry["workers"]]
+        pids = [int(worker["pid"]) for worker in described if worker["status"] == "READY"]
+        return sorted(pid for pid in pids if is_alive(pid))
+
 
 @dataclass
 class World(Running):
@@ -83,12 +89,6 @@ class World(Running):
             raise ServerError("the server of the test has ended")
         return process
 
-    def worker_pids(self, model: str = SERVED) -> list[int]:
-        """Return the workers that are ready and alive."""
-        described = [worker for entry in self.server.client.describe(model) for worker in entry["workers"]]
-        pids = [int(worker["pid"]) for worker in described if worker["status"] == "READY"]
-        return sorted(pid for pid in pids if is_alive(pid))
-
     def is_ready(self, before: Sequence[int] = (), replaced: int = 0) -> bool:
         """Return whether all workers are ready, so many of them others than `before`, and a prediction is right."""
         try:
@@ -122,22 +122,15 @@ class World(Running):
 
 
 @contextmanager
-def open_world(
-    archives: Archives, settings: Mapping[str, str], load: float = 0.5, rate: float | None = None
-) -> Iterator[World]:
-    """Open a world. settings: of config.properties.
-
-    load: the share of saturation, which is measured, that the traffic is.
-
-    rate: of the traffic in requests/s; nothing is measured then. Raises ServerError.
-    """
+def open_world(archives: Archives, settings: Mapping[str, str], rate: float | None = None) -> Iterator[World]:
+    """Open a world. settings: of config.properties. rate: half of saturation, which is measured, by default."""
     good = good_asks(archives.export)
     with temporary_server(
         [archives.served, archives.beside], world_properties(settings), ROOT / "log4j2.xml"
     ) as server:
         world = World(server, archives, good, rate or 0.0)
         if rate is None:
-            world.rate = load * measure_saturation(world)
+            world.rate = measure_saturation(world) / 2
         yield world
 
 
@@ -157,18 +150,18 @@ def world_properties(settings: Mapping[str, str]) -> str:
     )
 
 
-def good_asks(export: Path, model: str = SERVED) -> tuple[Ask, ...]:
+def good_asks(export: Path, model: str = SERVED, count: int = PICTURES) -> tuple[Ask, ...]:
     """Return pictures that the model never saw, with its answer to each."""
-    pictures = load_encoded_images(HELD_OUT, PICTURES)
+    pictures = load_encoded_images(HELD_OUT, count)
     expected = expect_answers(export, pictures, plan_threads(usable_cores(), WORKERS))
     headers = {"Content-Type": "image/jpeg"}
     return tuple(
-        Ask(f"picture {number}", f"/predictions/{model}", picture, headers, check=_check_of(answer))
+        Ask(f"picture {number}", f"/predictions/{model}", picture, headers, check=check_prediction(answer))
         for number, (picture, answer) in enumerate(zip(pictures, expected, strict=True))
     )
 
 
-def _check_of(expected: Expected) -> Check:
+def check_prediction(expected: Expected) -> Check:
     def check(body: bytes) -> str:
         return "" if expected.matches(body) else f"another answer than the model's: {body[:200]!r}"
 
@@ -176,10 +169,7 @@ def _check_of(expected: Expected) -> Check:
 
 
 def measure_saturation(world: World) -> float:
-    """Measure requests/s of the closed loop that fills all batches, by the same client.
-
-    Raises ServerError where any fails.
-    """
+    """Measure requests/s of the closed loop that fills all batches. Raises ServerError where any fails."""
     asks = [world.good[number % len(world.good)] for number in range(PROBE_REQUESTS)]
     world.send(asks[:PROBE_CONNECTIONS])
     started = time.perf_counter()

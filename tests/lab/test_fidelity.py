@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.fidelity.cases import list_cases
 from lab.fidelity.compared_models import Library
-from lab.fidelity.comparison import compare_answers, compare_pixels
+from lab.fidelity.comparison import compare_answers, compare_pixels, list_cases
 from lab.fidelity.pictures import EncodedPhotograph, make_pictures
 from lab.fidelity.results import Fidelity, ModelFidelity, read_fidelity, write_fidelity
 from lab.pages.rendering import PAGES

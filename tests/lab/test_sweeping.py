@@ -11,24 +11,9 @@ from sweep_rows import RUN, new_row
 
 from lab import sweep_zoo
 from lab.pages.rendering import render_page
-from lab.sweeping.coverage import (
-    PRECISIONS,
-    Coverage,
-    CoverageRow,
-    RowOutcome,
-    read_coverage,
-    write_coverage,
-)
+from lab.sweeping.coverage import PRECISIONS, Coverage, CoverageRow, RowOutcome, read_coverage, write_coverage
 from lab.sweeping.execution import Limits, describe_trial, record_row, sweep, sweep_model
-from lab.sweeping.plan import (
-    NOT_OFFERED,
-    Again,
-    Selection,
-    SweepTask,
-    list_passes,
-    make_plan,
-    offered_precisions,
-)
+from lab.sweeping.plan import NOT_OFFERED, Again, Selection, SweepTask, list_passes, make_plan, offered_precisions
 from lab.sweeping.zoo import ZooModel, list_zoo
 from mar_tools.building.trial_process import describe_problem
 from mar_tools.building.trials import TrialRun, new_trial
@@ -46,20 +31,6 @@ def coverage_of(*rows: CoverageRow) -> Coverage:
     for row in rows:
         coverage = coverage.with_row(row, RUN)
     return coverage
-
-
-class Heard:
-    """A listener that remembers."""
-
-    def __init__(self) -> None:
-        self.begun: list[str] = []
-        self.rows: list[CoverageRow] = []
-
-    def begins(self, model: str, backend: str, precision: str) -> None:
-        self.begun.append(f"{backend}-{precision}")
-
-    def ends(self, row: CoverageRow) -> None:
-        self.rows.append(row)
 
 
 # The zoo and the plan.
@@ -195,7 +166,7 @@ def test_a_process_that_fails_loses_its_own_row_and_no_other(
 ) -> None:
     model = faulty_model(tiny_recipe(), fault)
     tasks = [SweepTask(model, "torchscript", ("fp32",)), SweepTask(model, "eager", ("fp32",))]
-    rows = {row.backend: row for row in sweep_model(tasks, tmp_path, limits, Heard())}
+    rows = {row.backend: row for row in sweep_model(tasks, tmp_path, limits)}
     assert (rows["torchscript"].status, rows["torchscript"].reason) == (status, reason)
     assert rows["eager"].status == "verified"
     assert rows["eager"].ms
@@ -205,7 +176,7 @@ def test_a_process_that_fails_loses_its_own_row_and_no_other(
 def test_a_missing_reference_is_the_reason_of_every_row(tmp_path: Path) -> None:
     broken = ZooModel(group="timm", name="no_such_model")
     tasks = [SweepTask(broken, "openvino", ("fp32", "int8"))]
-    rows = list(sweep_model(tasks, tmp_path, Limits(), Heard()))
+    rows = list(sweep_model(tasks, tmp_path, Limits()))
     assert [(row.backend, row.precision, row.status) for row in rows] == [
         ("openvino", "fp32", "not supported"),
         ("openvino", "int8", "not supported"),
@@ -280,7 +251,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("sweep") / "compatibility.json"
     task = SweepTask(SMALL, "openvino", ("fp32",))
-    sweep([[SweepTask(SMALL, "eager", ("fp32",)), task]], output, RUN, Limits(), Heard())
+    list(sweep([[SweepTask(SMALL, "eager", ("fp32",)), task]], output, RUN, Limits()))
     return output
 
 
@@ -297,10 +268,7 @@ def test_a_sweep_goes_on_where_it_was_stopped(swept: Path) -> None:
     selection = ["--models", SMALL.name, "--backends", "openvino", "eager"]
     finished = subprocess.run([*command, *selection], capture_output=True, text=True, check=True)
     left = len(offered_precisions("openvino")) + len(offered_precisions("eager")) - 2
-    assert finished.stdout.splitlines() == [
-        f"classification/{SMALL.name}: {left}",
-        f"{left} rows left of 1 models",
-    ]
+    assert finished.stdout.splitlines() == [f"classification/{SMALL.name}: {left}", f"{left} rows left of 1 models"]
 
 
 def test_the_command_writes_the_page_of_the_rows_that_are_there(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:

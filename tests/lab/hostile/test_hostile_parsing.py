@@ -1,4 +1,4 @@
-"""Any bytes as a request: an answer or an error of our own, and soon. lab/fuzz_requests.py tries millions."""
+"""Any bytes as a request: an answer or an error of our own, and soon. Row A6 of lab/run_chaos.py tries millions."""
 
 import random
 from pathlib import Path

@@ -9,7 +9,7 @@ import pytest
 from lab.hostile.bombs import BOMBS, MAX_RISE_MIB
 from lab.hostile.forms import OF_THE_FRONTEND
 from lab.hostile.memory import measure_in_workers
-from lab.hostile.requests import BOMB_KINDS, HOSTILE, refusal
+from lab.hostile.requests import BOMB_KINDS, HOSTILE, PATH, refusal
 from lab.hostile.rows import describe, observe_a1, observe_a4, observe_a5
 from lab.hostile.server import Subject, build_hostile_archive, open_subject
 from lab.testbed.traffic import Ask
@@ -29,22 +29,22 @@ def test_there_are_more_than_a_hundred_kinds() -> None:
 
 def test_hostile_requests_among_good_ones(subject: Subject) -> None:
     """A1 in short."""
-    assert observe_a1(subject, 0, "", hostile=120, good=280).failures == ()
+    assert observe_a1(subject, 0, "", hostile=120, good=280).problems == ()
 
 
 def test_every_kind_of_body_form_and_header(subject: Subject) -> None:
     """A4: each once."""
-    assert observe_a4(subject, 0, "", variants=1).failures == ()
+    assert observe_a4(subject, 0, "", variants=1).problems == ()
 
 
 def test_what_the_frontend_cannot_parse_reaches_no_worker(subject: Subject) -> None:
     """It says 500 of its own; docs/evidence/reliability.md counts the answers of workers."""
-    before, path = subject.worker_pids(), subject.truth.path
+    before = subject.worker_pids()
     asks = [
-        Ask(name, path, entry.body, entry.headers, 500, refusal(500, "ErrorDataDecoderException"), good=False)
+        Ask(name, PATH, entry.body, entry.headers, 500, refusal(500, "ErrorDataDecoderException"), good=False)
         for name, entry in OF_THE_FRONTEND.items()
     ]
-    exchanges = subject.send([*asks, *subject.truth.good_asks()], 4)
+    exchanges = subject.send([*asks, *subject.good], 4)
     assert describe(exchanges) == []
     assert not any(exchange.batch_failed for exchange in exchanges)
     assert subject.worker_pids() == before
@@ -52,7 +52,7 @@ def test_what_the_frontend_cannot_parse_reaches_no_worker(subject: Subject) -> N
 
 def test_answers_that_would_end_a_worker(subject: Subject) -> None:
     """A5: each twice."""
-    assert observe_a5(subject, 0, "", times=2).failures == ()
+    assert observe_a5(subject, 0, "", times=2).problems == ()
 
 
 def test_bombs_cost_a_worker_little(subject: Subject) -> None:

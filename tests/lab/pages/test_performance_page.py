@@ -40,12 +40,7 @@ def test_a_step_that_has_not_run_is_a_goal_that_is_not_measured(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("side", "median", "verdict"),
-    [
-        ("at least", 2.0, "met"),
-        ("at least", 1.99, "not met"),
-        ("at most", 2.0, "met"),
-        ("at most", 2.01, "not met"),
-    ],
+    [("at least", 2.0, "met"), ("at least", 1.99, "not met"), ("at most", 2.0, "met"), ("at most", 2.01, "not met")],
 )
 def test_the_median_decides_whether_a_goal_is_met(
     side: Literal["at least", "at most"], median: float, verdict: str

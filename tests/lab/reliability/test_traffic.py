@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from aiohttp import web
 
-from lab.testbed.traffic import Ask, Exchange, Traffic, send_all
+from lab.testbed.traffic import Ask, Traffic, send_all
 from mar_tools.serving.ports import find_free_ports
 
 GOOD = Ask("good", "/echo", b"hello", check=lambda body: "" if body == b"hello" else f"not hello: {body!r}")
@@ -111,25 +111,15 @@ def test_paths_are_sent_as_they_stand(url: str, path: str) -> None:
     assert exchange.problem == ""
 
 
-def test_traffic_keeps_its_rate_and_marks_what_happens_meanwhile(url: str) -> None:
+def test_traffic_keeps_its_rate_and_takes_in_what_is_inserted(url: str) -> None:
     started = time.perf_counter()
     with Traffic(url, itertools.repeat(GOOD), rate=200) as traffic:
         time.sleep(0.5)
-        fault = traffic.mark("fault")
         traffic.insert(HANGS_UP)
         time.sleep(0.5)
     assert 50 <= len(traffic.exchanges) <= 320 * (time.perf_counter() - started)
     (inserted,) = (exchange for exchange in traffic.exchanges if exchange.problem)
     assert inserted.ask is HANGS_UP
-    assert traffic.marks == {"fault": fault}
-
-
-def test_exchanges_are_chosen_by_when_they_were_under_way(url: str) -> None:
-    traffic = Traffic(url, [], rate=1)
-    traffic.exchanges = early, late = [Exchange(GOOD, due, due + 2, 200, "") for due in (10.0, 20.0)]
-    assert traffic.between(11) == [early, late]
-    assert traffic.between(start=13) == [late]
-    assert traffic.between(end=19) == [early]
 
 
 def test_only_good_requests_are_sent_again_and_what_came_first_is_kept(url: str) -> None:

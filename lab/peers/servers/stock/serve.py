@@ -56,10 +56,7 @@ def new_tuning(arguments: ServerArguments) -> dict[str, str]:
 
 
 def new_environment(arguments: ServerArguments, folder: str) -> dict[str, str]:
-    """Return the environment. folder: for logs and sockets.
-
-    Out of the box nothing tells OpenMP its threads, or how they wait.
-    """
+    """Return the environment. Out of the box nothing tells OpenMP its threads. folder: for logs and sockets."""
     removed = {"PYTHONPATH", "TS_CONFIG_FILE", "OMP_NUM_THREADS"}
     removed |= WAIT_POLICY.keys() if arguments.mode == "default" else set()
     kept = {key: value for key, value in os.environ.items() if key not in removed}
