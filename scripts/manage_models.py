@@ -28,9 +28,10 @@ from typing import Any
 from mar_tools.archives.model_cards import card_table
 from mar_tools.archives.policy import check_registered
 from mar_tools.command_line import ROOT, new_parser, print_json, run
+from mar_tools.serving.address import read_address
 from mar_tools.serving.archive_choice import register_checked
 from mar_tools.serving.scaling import scale
-from mar_tools.serving.torchserve_api import TorchServeClient, read_address
+from mar_tools.serving.torchserve_api import TorchServeClient
 from mar_tools.serving.upgrade_config import advise, lasting_properties
 from mar_tools.serving.upgrading import Upgrade, plan_upgrade
 from mar_tools.terminal import Table, new_table, number_column, print_tables, show_work

@@ -34,7 +34,8 @@ from mar_tools.predicting.predictors import (
     read_prediction,
     show_line,
 )
-from mar_tools.serving.torchserve_api import TorchServeClient, read_address
+from mar_tools.serving.address import read_address
+from mar_tools.serving.torchserve_api import TorchServeClient
 from mar_tools.terminal import show_items
 from vision_serving.answers.drawing import draw_prediction, open_picture
 from vision_serving.config import ImageLimits

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mar_tools.command_line import ROOT, new_parser, not_negative, positive, print_json, run
-from mar_tools.serving.archive_choice import choose_archives
 from mar_tools.serving.config_drift import find_differences
 from mar_tools.serving.health import Health, check_server
 from mar_tools.serving.server import Server
@@ -34,7 +33,7 @@ def main() -> None:
     arguments = parse_arguments()
     server = Server(arguments.config)
     if arguments.action == "restart":
-        choose_archives(server.config)  # what cannot be started again is not stopped
+        server.prepare()  # what cannot be started again is not stopped
     if arguments.action in ("stop", "restart"):
         was_running = stop(server, arguments)
         if arguments.action == "stop":

@@ -18,9 +18,9 @@ from pydantic import Field
 from mar_tools.command_line import ROOT
 from mar_tools.front.client_keys import ClientKeys
 from mar_tools.front.nginx import Nginx, NginxError, find_nginx, first_failure
+from mar_tools.serving.address import read_address
 from mar_tools.serving.memory_bounds import DEFAULT_MAX_REQUEST, read_bounds
 from mar_tools.serving.processes import wait_until_ended
-from mar_tools.serving.torchserve_api import read_address
 from mar_tools.waiting import wait_until
 from vision_serving.errors import ConfigError
 from vision_serving.validation import StrictModel, parse_config, read_yaml

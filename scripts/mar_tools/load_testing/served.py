@@ -14,8 +14,8 @@ from mar_tools.load_testing.answers import expect_answers
 from mar_tools.load_testing.images import load_test_images, summarise_images
 from mar_tools.load_testing.targets import Request, Target, prepare_requests
 from mar_tools.load_testing.trials import LoadResult, LoadTrial, best_rate, closed_trial, in_process_trial, open_trial
+from mar_tools.serving.address import read_address
 from mar_tools.serving.server import Server
-from mar_tools.serving.torchserve_api import read_address
 from vision_serving.cores import ThreadPlan
 from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import read_properties, read_threads

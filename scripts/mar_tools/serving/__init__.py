@@ -3,13 +3,15 @@
 In the order in which the files build on each other:
 
     before it runs
+      address.py           reads where the server listens and writes
       config_file.py       writes other values into config.properties; the rest of it stays as it is
       archive_choice.py    chooses the archives that the server can take, and says what is wrong with the others
       memory_bounds.py     derives how many bodies its memory takes at once, and refuses numbers that do not fit
       ports.py             finds free ports, and knows the five of a TorchServe
+      start_checks.py      names what a start lacks: space, rights, open files, free ports, short paths
       java.py              finds a Java for TorchServe's frontend
     while it runs
-      processes.py         finds the frontend and the workers by the server's temporary folder, and ends them
+      processes.py         finds the frontend and the workers, whatever the shell, and ends them
       logs.py              reads why a start failed, or why a model cannot load
       start_record.py      keeps what a start found out, for the commands that come later
       torchserve_api.py    asks the server: predictions, models, workers, metrics, tokens

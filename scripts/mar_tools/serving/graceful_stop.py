@@ -121,7 +121,15 @@ def _ready_workers(entry: Mapping[str, Any]) -> set[int]:
 
 def wait_until_quiet(server: Server, timeout_s: float) -> None:
     """Wait until no request has been refused for a while, or the time is up: each refusal dates the file."""
-    wait_until(lambda: time.time() - server.drain_file.stat().st_mtime >= QUIET_S, timeout_s, POLL_S)
+    dated, since = 0, time.monotonic()  # by this clock: the other one may jump
+
+    def is_quiet() -> bool:
+        nonlocal dated, since
+        if dated != (dated := server.drain_file.stat().st_mtime_ns):
+            since = time.monotonic()
+        return time.monotonic() - since >= QUIET_S
+
+    wait_until(is_quiet, timeout_s, POLL_S)
 
 
 def close_listeners(process: psutil.Process, ports: set[int]) -> bool:

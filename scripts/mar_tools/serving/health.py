@@ -13,11 +13,11 @@ import psutil
 import requests
 
 from mar_tools.archives.golden_prediction import Golden, read_golden
+from mar_tools.serving.address import read_address, state_folder
 from mar_tools.serving.logs import ServerLogs
 from mar_tools.serving.model_status import ModelStatus, list_versions, read_status
-from mar_tools.serving.processes import temporary_folder
 from mar_tools.serving.start_record import StartRecord, read_start_record
-from mar_tools.serving.torchserve_api import ServerError, TorchServeClient, read_address, tell_refusal
+from mar_tools.serving.torchserve_api import ServerError, TorchServeClient, tell_refusal
 from vision_serving.errors import ConfigError
 
 WORKER_HEADER = "X-Worker-Pid"
@@ -62,13 +62,12 @@ def check_server(config: Path, deadline: float, names: Sequence[str] = ()) -> li
     Raises ServerError when the server does not answer, or has no model of a name.
     """
     client = TorchServeClient(read_address(config), deadline)
-    temporary = temporary_folder(config)
-    record = read_start_record(temporary)
+    record = read_start_record(config)
     found = [] if names else left_out(record)
     versions = [(model, entry) for model, entry in list_versions(client) if not names or model in names]
     missing = sorted(set(names) - {model for model, _ in versions})
     found += [Health(name, "", None, "not checked", "the server has no such model") for name in missing]
-    logs = ServerLogs(config.resolve().parent / "logs", record.log_sizes)
+    logs = ServerLogs(state_folder(config) / "logs", record.log_sizes)
     return found + check_versions(client, versions, config.read_text(encoding="utf-8"), logs)
 
 

@@ -1,7 +1,13 @@
 """Ports of this machine, and the five of a TorchServe."""
 
+import errno
 import secrets
 import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import psutil
 
 LOOPBACK = "127.0.0.1"
 
@@ -31,11 +37,38 @@ def free_addresses() -> dict[str, str]:
     return addresses | {key: str(next(ports)) for key in PORT_KEYS}
 
 
+def listening_places(values: Mapping[str, str]) -> dict[str, tuple[str, int]]:
+    """Return host and port of the five that a config.properties sets, by their key."""
+    hosts = {key: values.get(key.replace("port", "address"), LOOPBACK) for key in PORT_KEYS}
+    places = {key: (hosts[key], int(values.get(key, default))) for key, default in PORT_KEYS.items()}
+    for key, default in ADDRESS_KEYS.items():
+        url = urlsplit(values.get(key, ""))
+        places[key] = (url.hostname or LOOPBACK, url.port or default)
+    return places
+
+
 def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
+    return find_obstacle(LOOPBACK, port) is None
+
+
+def find_obstacle(host: str, port: int) -> str | None:
+    """Return why nobody can listen there, with whose process does, as the end of a sentence. None where one can."""
+    try:
+        [(family, _, _, _, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return f"is taken by {_describe_listener(port)}"
+        return f"cannot be listened on at {host}: {error.strerror}"
+    return None
+
+
+def _describe_listener(port: int) -> str:
+    with suppress(psutil.Error):  # it has just ended, or this system tells nobody
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                process = psutil.Process(connection.pid)
+                return f"process {process.pid} ({process.name()}) of user {process.username()}"
+    return "a process of another user"

@@ -1,53 +1,95 @@
-"""The processes of one server, and its temporary folder, by which they are known."""
+"""The processes of one server: found by its configuration and its temporary folder, whatever the shell's TMPDIR is.
 
-import hashlib
-import tempfile
-from collections.abc import Sequence
+Only processes and folders of this user count: others may look as they like. For root, those of whoever owns the
+configuration or started the server count too.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+from mar_tools.serving.start_record import read_start_record, record_path
+from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.waiting import wait_until
 
 FRONTEND = "org.pytorch.serve.ModelServer"
 WORKER = "model_service_worker.py"
+DRAIN_NAME = "drain"  # of the file in the temporary folder that exists while the server drains
+PREFIX = "vision-serving-"  # of the temporary folders
+TEMPORARY_FLAG = "-Djava.io.tmpdir="
 POLL_S = 0.25
 END_TIMEOUT_S = 5.0
 
 
 def temporary_folder(config: Path) -> Path:
-    """Return a short folder, because TorchServe puts Unix sockets there.
-
-    By the file, so that two checkouts never meet.
-    """
-    digest = hashlib.sha256(str(config.resolve()).encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"vision-serving-{digest}"
-
-
-def drain_file(config: Path) -> Path:
-    """Return the file that exists while the server drains."""
-    return temporary_folder(config) / "drain"
-
-
-def find_frontend(temporary: Path) -> psutil.Process | None:
-    """Return the running frontend, None when there is none, or the process of its number is another's by now."""
-    try:
-        process = psutil.Process(int((temporary / ".model_server.pid").read_text()))
-        command = process.cmdline()
-    except (FileNotFoundError, PermissionError, ValueError, psutil.Error):  # not permitted: another user's
-        return None
-    return process if FRONTEND in command and f"-Djava.io.tmpdir={temporary}" in command else None
-
-
-def find_workers(temporary: Path) -> list[psutil.Process]:
-    """Return the workers, whether their frontend lives or not: each was given a socket in the folder."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        command = process.info["cmdline"] or []
-        if any(part.endswith(WORKER) for part in command) and any(part.startswith(f"{temporary}/") for part in command):
-            found.append(process)
+    """Return the folder of the server that runs, or ran last. Raises ServerError where this project started none."""
+    found = find_temporary(config)
+    if found is None:
+        raise ServerError(f"no server of {config} was started by serve_models.py, whose temporary folder this needs")
     return found
+
+
+def find_temporary(config: Path) -> Path | None:
+    """Return the folder of the server that runs, or ran last. None where this project started none."""
+    recorded = read_start_record(config).temporary
+    frontend = None if recorded else find_frontend(config)
+    if frontend is not None:  # the record is lost
+        flags = [part for part in frontend.cmdline() if part.startswith(TEMPORARY_FLAG) and PREFIX in part]
+        recorded = flags[-1].removeprefix(TEMPORARY_FLAG) if flags else ""
+    return Path(recorded) if recorded else None
+
+
+def find_frontend(config: Path) -> psutil.Process | None:
+    """Return the running frontend, None when there is none: by the folder that its start noted, or by its settings."""
+    noted = f"{TEMPORARY_FLAG}{read_start_record(config).temporary or None}"
+    for process, command in _own_processes(config):
+        if FRONTEND in command and (noted in command or _reads(process, command, config)):
+            return process
+    return None
+
+
+def find_workers(config: Path, temporary: Path) -> list[psutil.Process]:
+    """Return the workers, whether their frontend lives or not: each was given a socket in the folder."""
+    return [
+        process
+        for process, command in _own_processes(config)
+        if any(part.endswith(WORKER) for part in command) and any(part.startswith(f"{temporary}/") for part in command)
+    ]
+
+
+def remove_temporary(config: Path, temporary: Path) -> None:
+    """Remove the folder, unless another user has one of that name by now, and the record of the start."""
+    with suppress(FileNotFoundError):
+        found = temporary.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid in _own_users(config):
+            shutil.rmtree(temporary, ignore_errors=True)  # a worker that ends removes its socket meanwhile
+    record_path(config).unlink(missing_ok=True)
+
+
+def _own_users(config: Path) -> set[int]:
+    places = (config, record_path(config)) if os.geteuid() == 0 else ()
+    return {os.geteuid(), *(place.stat().st_uid for place in places if place.exists())}
+
+
+def _own_processes(config: Path) -> Iterator[tuple[psutil.Process, list[str]]]:
+    users = _own_users(config)
+    for process in psutil.process_iter(["cmdline", "uids"]):
+        if process.info["cmdline"] and process.info["uids"].effective in users:
+            yield process, process.info["cmdline"]
+
+
+def _reads(process: psutil.Process, command: Sequence[str], config: Path) -> bool:
+    """Return whether its settings are this file, and not one of the same path in a container of its own. On Linux."""
+    try:
+        named = Path(process.cwd(), command[command.index("-f") + 1])
+        return os.path.samefile(f"/proc/{process.pid}/root{named}", config)
+    except (ValueError, IndexError, OSError, psutil.Error):  # without settings; ended; not this system
+        return False
 
 
 def end_processes(processes: Sequence[psutil.Process]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mar_tools.serving.model_status import READY
-from mar_tools.serving.processes import drain_file
+from mar_tools.serving.processes import DRAIN_NAME, find_temporary
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
 from mar_tools.waiting import wait_until
 from vision_serving.worker.draining import leaving_files
@@ -26,9 +26,12 @@ POLL_S = 0.02
 def scale(client: TorchServeClient, config: Path, model: str, version: str | None, workers: int) -> Any:
     """Scale as `client.scale` does. Raises ServerError as it does."""
     entry = client.describe(model, version)[0] if version else client.describe_default(model)
+    temporary = find_temporary(config)
+    if temporary is None:  # of the plain `torchserve` command, whose workers hear of no file
+        return client.scale(model, version, workers)
     # In the order of their age: TorchServe ends the youngest.
     leaving = [worker["pid"] for worker in entry["workers"][workers:] if worker["status"] == READY]
-    with _keeping_still(client, drain_file(config), model, entry["modelVersion"], leaving):
+    with _keeping_still(client, temporary / DRAIN_NAME, model, entry["modelVersion"], leaving):
         return client.scale(model, version, workers)
 
 
@@ -51,7 +54,7 @@ def _keeping_still(
         return all_still()
 
     try:
-        with suppress(OSError):  # a server that another user or the plain `torchserve` command started
+        with suppress(OSError):  # a server that another user started
             for asked, _ in files:
                 asked.touch(mode=0o600)
         for _ in files:

@@ -1,43 +1,52 @@
-"""Start, watch and stop one TorchServe, with the right Java, its own temporary folder, and nothing left behind."""
+"""Start, watch and stop one TorchServe, with the right Java, its own temporary folder, and nothing left behind.
+
+What runs is known by its configuration and the record beside it, from any shell and in any environment.
+"""
 
 import os
-import shutil
+import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 
 from mar_tools.command_line import Announce
 from mar_tools.locking import locked
+from mar_tools.serving.address import read_address, state_folder
 from mar_tools.serving.archive_choice import Choice, choose_archives, file_name, list_entries
 from mar_tools.serving.health import Health, check_server
 from mar_tools.serving.java import find_java_home
 from mar_tools.serving.logs import ServerLogs
 from mar_tools.serving.memory_bounds import read_bounds
 from mar_tools.serving.model_status import ModelStatus, list_versions, read_status
-from mar_tools.serving.ports import ADDRESS_KEYS, PORT_KEYS, is_free
+from mar_tools.serving.ports import listening_places
 from mar_tools.serving.processes import (
+    DRAIN_NAME,
     POLL_S,
-    drain_file,
+    PREFIX,
     end_processes,
     find_frontend,
+    find_temporary,
     find_workers,
+    remove_temporary,
     temporary_folder,
     wait_until_ended,
 )
+from mar_tools.serving.start_checks import check_limits, check_ports, choose_temporary_place, prepare_logs
 from mar_tools.serving.start_record import StartRecord, read_start_record
-from mar_tools.serving.torchserve_api import ServerError, TorchServeClient, read_address
+from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
 from mar_tools.waiting import wait_until
 from vision_serving.cores import WAIT_POLICY
 from vision_serving.worker.draining import DRAIN_FILE
 from vision_serving.worker.server_settings import read_properties
 
 STOP_TIMEOUT_S = 20.0
+LOG_SETTINGS = re.compile(r"-Dlog4j\.configurationFile=(\S+)")
 FIRST_ANSWER_S = 60.0  # of a model whose workers are ready
 
 
@@ -49,16 +58,25 @@ class Server:
         self.folder = self.config.parent
         address = read_address(self.config)
         self._tokens_on = address.key_file is not None
-        self._key_file = self.folder / "key_file.json"
+        self._state = state_folder(self.config)
+        self._key_file = self._state / "key_file.json"
         self._values = read_properties(self.config.read_text(encoding="utf-8"))
         self.client = TorchServeClient(address)
-        self.temporary = temporary_folder(self.config)
-        self.drain_file = drain_file(self.config)
-        self._logs = ServerLogs(self.folder / "logs")
+        self._logs = ServerLogs(self._state / "logs")
+
+    @property
+    def temporary(self) -> Path:
+        """The server's own folder. Raises ServerError where no start has made one."""
+        return temporary_folder(self.config)
+
+    @property
+    def drain_file(self) -> Path:
+        """The file that exists while the server drains."""
+        return self.temporary / DRAIN_NAME
 
     def process(self) -> psutil.Process | None:
         """Return the running frontend, None when there is none."""
-        return find_frontend(self.temporary)
+        return find_frontend(self.config)
 
     def start(self, timeout_s: float, announce: Announce, warn: Announce = lambda text: None) -> list[Health]:
         """Start and wait until every model has given its golden prediction, or said why it cannot load.
@@ -66,45 +84,61 @@ class Server:
         What cannot be served is left out and told to `warn` as soon as it is known; the others are served. Raises
         ServerError or ConfigError when there is nothing to serve, and no server is left running then.
         """
-        (self.folder / "logs").mkdir(exist_ok=True)
+        logs = prepare_logs(self.config)
         busy = ServerError(f"the server of {self.config.name} is being started by another command")
-        with locked(self.folder / "logs" / f"{self.config.name}.lock", busy):
+        with locked(logs / f"{self.config.name}.lock", busy):
             return self._start(timeout_s, announce, warn)
 
     def _start(self, timeout_s: float, announce: Announce, warn: Announce) -> list[Health]:
         if self.process() is not None:
             raise ServerError(f"the server of {self.config.name} is already running; use restart, or stop it first")
-        read_bounds(self._values)
         self.stop()  # what a frontend that was killed has left
-        self._require_free_ports()
-        choice = choose_archives(self.config)
+        choice, place = self.prepare()
         for reason in dict.fromkeys(choice.left_out.values()):
             warn(reason)
         deadline = time.monotonic() + timeout_s
         try:
-            self._launch(list(choice.served), StartRecord(left_out=choice.left_out, log_sizes=self._logs.measure()))
+            self._launch(choice, place)
             found = self._wait_until_ready(choice, deadline, announce, warn)
             choice.require_unchanged()
             return found
         except BaseException:  # also when the user interrupts: half a server is of no use
-            self.stop()
+            self._end()
             raise
+
+    def prepare(self) -> tuple[Choice, Path]:
+        """Return what a start would serve, and where its temporary folder goes.
+
+        Raises ServerError or ConfigError for what it would lack: what cannot be started again is not stopped.
+        """
+        check_limits(os.environ)
+        read_bounds(self._values)
+        prepare_logs(self.config)
+        choice = choose_archives(self.config)
+        archives = [self.model_store() / file_name(entry) for entry in choice.served]
+        return choice, choose_temporary_place(self.config, archives)
 
     def stop(self) -> bool:
         """Stop the frontend and its workers, and remove what they leave. False when nothing was running.
 
-        Of a frontend that was killed, the workers that outlived it.
+        Of a frontend that was killed, the workers that outlived it. Raises ServerError where a port is not free then.
         """
-        process, workers = self.process(), find_workers(self.temporary)
-        if process is None and not workers and not self.temporary.exists():
-            return False  # a key file here may belong to a server that the plain torchserve command started
+        ended = self._end()
+        check_ports(self._values, self.config.name)
+        return ended
+
+    def _end(self) -> bool:
+        process, temporary = self.process(), find_temporary(self.config)
+        if process is None and temporary is None:
+            return False  # a key file here may belong to a server of another user
         if process is not None:
             with suppress(psutil.NoSuchProcess):  # it may end by itself
                 family = [process, *process.children(recursive=True)]
                 process.terminate()
                 end_processes(wait_until_ended(family, STOP_TIMEOUT_S))
-        end_processes(find_workers(self.temporary))
-        shutil.rmtree(self.temporary, ignore_errors=True)
+        if temporary is not None:
+            end_processes(find_workers(self.config, temporary))
+            remove_temporary(self.config, temporary)
         self._key_file.unlink(missing_ok=True)
         return True
 
@@ -121,32 +155,26 @@ class Server:
     def model_store(self) -> Path:
         return self.folder / self._values.get("model_store", "model_store")
 
-    def _launch(self, archives: Sequence[str], record: StartRecord) -> None:
-        self.temporary.mkdir(parents=True, mode=0o700)
+    def _launch(self, choice: Choice, place: Path) -> None:
+        temporary = tempfile.mkdtemp(prefix=PREFIX, dir=place)  # a name that nobody can have taken before
+        record = StartRecord(temporary=temporary, left_out=choice.left_out, log_sizes=self._logs.measure())
+        record.write(self.config)
+        self._logs = ServerLogs(self._state / "logs", record.log_sizes)
         self._key_file.unlink(missing_ok=True)
-        self._logs = ServerLogs(self.folder / "logs", record.log_sizes)
-        record.write(self.temporary)
-        for key in ("model_store", "workflow_store"):
-            if key in self._values:
-                (self.folder / self._values[key]).mkdir(parents=True, exist_ok=True)
-        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "TS_CONFIG_FILE")}
-        environment = (
-            WAIT_POLICY
-            | environment
-            | {
-                "JAVA_HOME": str(find_java_home()),
-                "TMPDIR": str(self.temporary),
-                "TEMP": str(self.temporary),
-                DRAIN_FILE: str(self.drain_file),
-            }
-        )
-        command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs", "--ts-config", self.config.name]
-        command += ["--models", *(archives or [""])]  # "": none; TorchServe must not go by its own `load_models`
-        with (self.folder / "logs" / "console.log").open("wb") as output:
+        own = {
+            "JAVA_HOME": str(find_java_home()),
+            "TMPDIR": temporary,
+            "TEMP": temporary,
+            DRAIN_FILE: str(self.drain_file),
+        }
+        given = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        console = self._state / "logs" / "console.log"
+        console.touch(mode=0o600)
+        with console.open("wb") as output:
             subprocess.run(
-                command,
-                cwd=self.folder,
-                env=environment,
+                self._command(list(choice.served)),
+                cwd=self._state,
+                env=WAIT_POLICY | given | own,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -154,6 +182,18 @@ class Server:
                 start_new_session=True,  # Ctrl-C in this terminal must not reach the server
                 umask=0o077,  # TorchServe makes key_file.json first, and takes it from other users afterwards
             )
+
+    def _command(self, archives: Sequence[str]) -> list[str]:
+        """Return the command that runs TorchServe, in the folder that it writes to, which may not be its settings'."""
+        command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs", "--ts-config", str(self.config)]
+        for key in ("model_store", "workflow_store"):
+            if key in self._values:
+                store = self.folder / self._values[key]
+                store.mkdir(parents=True, exist_ok=True)
+                command += [f"--{key.replace('_', '-')}", str(store)]
+        if self._state != self.folder and (found := LOG_SETTINGS.search(self._values.get("vmargs", ""))):
+            command += ["--log-config", str(self.folder / found[1])]
+        return [*command, "--models", *(archives or [""])]  # "": none; TorchServe must not go by its own `load_models`
 
     def _wait_until_ready(self, choice: Choice, deadline: float, announce: Announce, warn: Announce) -> list[Health]:
         announce("waiting for the frontend")
@@ -197,7 +237,7 @@ class Server:
                 refused[archive] = f"TorchServe refused {archive}: {self._logs.refusal(archive) or 'see logs/'}"
                 warn(refused[archive])
         if refused:
-            read_start_record(self.temporary).with_left_out(refused).write(self.temporary)
+            read_start_record(self.config).with_left_out(refused).write(self.config)
 
     def _wait_for_workers(self, deadline: float, announce: Announce, warn: Announce) -> list[str]:
         """Wait until each model is ready, has said why it cannot load, or the time is up. Return the reasons."""
@@ -225,15 +265,6 @@ class Server:
             announce(f"waiting for workers: {names}")
             time.sleep(POLL_S)
 
-    def _require_free_ports(self) -> None:
-        for name, port in self.ports().items():
-            if not is_free(port):
-                taken = f"port {port} ({name} in {self.config.name}) is taken by another process"
-                raise ServerError(f"{taken}; stop it or change the port")
-
     def ports(self) -> dict[str, int]:
         """Return the five listening ports by their key."""
-        ports = {key: int(self._values.get(key, default)) for key, default in PORT_KEYS.items()}
-        for key, default in ADDRESS_KEYS.items():
-            ports[key] = urlsplit(self._values.get(key, "")).port or default
-        return ports
+        return {key: port for key, (_, port) in listening_places(self._values).items()}

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from urllib.parse import quote
 
 import requests
 
+from mar_tools.serving.address import ServerAddress
 from mar_tools.waiting import wait_until
 from vision_client.client import predictions_path, request_headers
 from vision_client.connection import Connection
 from vision_client.errors import PredictionError, ServerUnreachableError
 from vision_serving.errors import ConfigError, VisionServingError
-from vision_serving.worker.server_settings import read_properties
 
 PREDICT_TIMEOUT_S = 60.0
 MANAGE_TIMEOUT_S = 180.0
@@ -43,34 +42,6 @@ REGISTER_HINTS = {
 
 class ServerError(VisionServingError):
     """The server cannot be reached, or refused; the message says which, and what to do."""
-
-
-@dataclass(frozen=True)
-class ServerAddress:
-    """Where a server listens (metrics: None for nowhere), and where it wrote its tokens (None: it asks for none)."""
-
-    inference: str
-    management: str
-    key_file: Path | None
-    metrics: str | None = "http://127.0.0.1:8082"
-
-
-def read_address(config: Path) -> ServerAddress:
-    """Read a `config.properties`. Raises ConfigError when there is none, or an address in it is none."""
-    if not config.is_file():
-        raise ConfigError(f"{config}: no such file; give --config with the server's config.properties")
-    values = read_properties(config.read_text(encoding="utf-8"))
-    for key in ("inference_address", "management_address", "metrics_address"):
-        if not values.get(key, "http://").startswith(("http://", "https://")):
-            raise ConfigError(f"{config}: {key}: expected http://HOST:PORT, got {values[key]!r}")
-    tokens = values.get("disable_token_authorization", "false").lower() != "true"
-    metrics = values.get("enable_metrics_api", "true").lower() != "false"
-    return ServerAddress(
-        inference=values.get("inference_address", "http://127.0.0.1:8080"),
-        management=values.get("management_address", "http://127.0.0.1:8081"),
-        key_file=config.resolve().parent / "key_file.json" if tokens else None,
-        metrics=values.get("metrics_address", ServerAddress.metrics) if metrics else None,
-    )
 
 
 class TorchServeClient:

@@ -14,10 +14,10 @@ from typing import Any
 from mar_tools.archives.archive import Archive
 from mar_tools.archives.policy import check_registered
 from mar_tools.command_line import Announce
+from mar_tools.serving.address import state_folder
 from mar_tools.serving.archive_choice import register_checked
 from mar_tools.serving.health import ask_each, check_version
 from mar_tools.serving.logs import ServerLogs
-from mar_tools.serving.processes import temporary_folder
 from mar_tools.serving.request_counts import Counts, find_too_many_failures, read_counts
 from mar_tools.serving.start_record import read_start_record
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
@@ -209,5 +209,4 @@ class Upgrade:
         return {worker["pid"] for worker in entry["workers"]}
 
     def _logs(self) -> ServerLogs:
-        record = read_start_record(temporary_folder(self._config))
-        return ServerLogs(self._config.parent / "logs", record.log_sizes)
+        return ServerLogs(state_folder(self._config) / "logs", read_start_record(self._config).log_sizes)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import zipfile
@@ -75,7 +76,10 @@ def listening(ports: list[int]) -> list[int]:
     return [c.laddr.port for c in connections if c.status == psutil.CONN_LISTEN and c.laddr.port in ports]
 
 
-def test_start_restart_status_stop_leave_nothing_behind(small_service: Server) -> None:
+def test_start_restart_status_stop_leave_nothing_behind(
+    small_service: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command has another TMPDIR than the start."""
     config = small_service.config
     started = run_script("serve_models.py", "start", "--json", "--config", config)
     assert started.returncode == 0, started.stderr
@@ -87,6 +91,11 @@ def test_start_restart_status_stop_leave_nothing_behind(small_service: Server) -
     }
     assert {address.removeprefix("::ffff:") for address in addresses} == {"127.0.0.1"}
 
+    temporary = small_service.temporary
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (config.parent / "logs", temporary)} == {0o700}
+    logs = [path for path in (config.parent / "logs").iterdir() if path.suffix == ".log"]
+    assert {stat.S_IMODE(log.stat().st_mode) for log in logs} == {0o600}
+    monkeypatch.setenv("TMPDIR", "/proc")  # where nobody can write
     again = run_script("serve_models.py", "start", "--config", config)
     assert (again.returncode, "already running" in again.stderr) == (1, True)
     settings = config.read_text()
@@ -95,7 +104,13 @@ def test_start_restart_status_stop_leave_nothing_behind(small_service: Server) -
     assert (refused.returncode, "digits 1.0: batchSize: expected a whole number" in refused.stderr) == (1, True)
     assert process.is_running(), "what cannot be started again is not stopped"
     config.write_text(settings)
+    nowhere = run_script("serve_models.py", "restart", "--config", config)
+    assert (nowhere.returncode, "cannot write in /proc: " in nowhere.stderr) == (1, True)
+    assert process.is_running()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert run_script("serve_models.py", "restart", "--config", config).returncode == 0
+    assert small_service.temporary.parent == tmp_path
+    monkeypatch.setenv("TMPDIR", "/proc")
     assert json.loads(run_script("serve_models.py", "status", "--json", "--config", config).stdout)[0]["ready"]
 
     running = small_service.process()
@@ -106,6 +121,8 @@ def test_start_restart_status_stop_leave_nothing_behind(small_service: Server) -
     assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     assert listening(list(small_service.ports().values())) == []
     assert not (config.parent / "key_file.json").exists()
+    assert not list(tmp_path.glob("vision-serving-*"))
+    assert not temporary.exists()
     assert run_script("serve_models.py", "stop", "--config", config).stdout.strip() == "nothing was running"
     down = run_script("serve_models.py", "status", "--config", config)
     assert (down.returncode, "serve_models.py start" in down.stderr) == (1, True)

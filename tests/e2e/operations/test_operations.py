@@ -128,7 +128,8 @@ def test_a_halted_worker_is_named_within_the_time(operated: Service) -> None:
 
 def test_after_a_killed_frontend_a_start_ends_the_workers_that_are_left(operated: Service) -> None:
     """One worker is halted, so that it cannot end by itself."""
-    frontend, workers = operated.server.process(), find_workers(operated.server.temporary)
+    frontend = operated.server.process()
+    workers = find_workers(operated.server.config, operated.server.temporary)
     assert frontend is not None
     halted = psutil.Process(operated.worker_pids("digits")[0])
     assert halted in workers
@@ -185,7 +186,7 @@ def test_a_drained_stop_answers_what_was_asked_and_refuses_the_rest(operated: Se
         )
         for _ in range(6)
     ]
-    frontend = operated.server.process()
+    frontend, temporary = operated.server.process(), operated.server.temporary
     assert frontend is not None
     family = [frontend, *frontend.children(recursive=True)]
     for thread in slow:
@@ -204,4 +205,4 @@ def test_a_drained_stop_answers_what_was_asked_and_refuses_the_rest(operated: Se
     assert all("Connection refused" in text for text in others), others
     assert wait_until_ended(family, 0) == []
     assert listening(list(operated.server.ports().values())) == []
-    assert not operated.server.temporary.exists()
+    assert not temporary.exists()

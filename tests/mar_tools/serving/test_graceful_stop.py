@@ -11,10 +11,13 @@ import psutil
 import pytest
 from http_fakes import Answer, Request, serve_requests
 
-from mar_tools.serving.graceful_stop import answer_all, close_listeners, pass_workers
-from mar_tools.serving.ports import find_free_ports
+from mar_tools.serving.address import ServerAddress
+from mar_tools.serving.config_file import with_values
+from mar_tools.serving.graceful_stop import QUIET_S, answer_all, close_listeners, pass_workers, wait_until_quiet
+from mar_tools.serving.ports import free_addresses
 from mar_tools.serving.server import Server
-from mar_tools.serving.torchserve_api import ServerAddress, TorchServeClient
+from mar_tools.serving.start_record import StartRecord
+from mar_tools.serving.torchserve_api import TorchServeClient
 
 GONE = 2**31 - 1  # no process has this number
 SLOW_SERVER = """
@@ -31,17 +34,25 @@ REFUSED = b'{"code": 503, "type": "DrainingError", "message": "this server is ab
 
 
 def test_workers_refuse_though_the_management_api_does_not_answer(tmp_path: Path) -> None:
-    [closed] = find_free_ports(1)
     config = tmp_path / "config.properties"
-    config.write_text(f"management_address=http://127.0.0.1:{closed}\ndisable_token_authorization=true\n")
-    server = Server(config)
-    server.temporary.mkdir()
-    try:
-        [problem] = answer_all(server, time.monotonic() + 10, lambda step: None)
-        assert "no server answers" in problem
-        assert server.drain_file.exists()
-    finally:
-        server.stop()
+    config.write_text(with_values("", {**free_addresses(), "disable_token_authorization": "true"}))
+    (tmp_path / "logs").mkdir()
+    StartRecord(temporary=str(tmp_path)).write(config)
+    [problem] = answer_all(Server(config), time.monotonic() + 10, lambda step: None)
+    assert "no server answers" in problem
+    assert Server(config).drain_file.exists()
+
+
+@pytest.mark.parametrize("day", [-86400, 86400], ids=["back", "ahead"])
+def test_a_clock_that_jumps_a_day_prolongs_no_drain_and_cuts_none_short(tmp_path: Path, day: int) -> None:
+    (tmp_path / "config.properties").touch()
+    (tmp_path / "logs").mkdir()
+    StartRecord(temporary=str(tmp_path)).write(tmp_path / "config.properties")
+    (tmp_path / "drain").touch()
+    os.utime(tmp_path / "drain", (time.time() - day, time.time() - day))  # as it was dated before the jump
+    began = time.monotonic()
+    wait_until_quiet(Server(tmp_path / "config.properties"), 30)
+    assert QUIET_S <= time.monotonic() - began < 15
 
 
 def test_while_one_worker_is_busy_the_others_are_not_asked_all_the_time() -> None:

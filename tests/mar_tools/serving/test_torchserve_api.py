@@ -10,7 +10,8 @@ import pytest
 from http_fakes import Answer, Request, serve_http, serve_requests
 
 from mar_tools.serving import torchserve_api
-from mar_tools.serving.torchserve_api import ServerAddress, ServerError, TorchServeClient, read_address
+from mar_tools.serving.address import ServerAddress, read_address
+from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
 from vision_client.connection import Connection
 
 

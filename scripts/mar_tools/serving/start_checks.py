@@ -1,0 +1,94 @@
+"""What a start needs of the machine: named before TorchServe starts, which would end in a trace, or start half."""
+
+import os
+import resource
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import disk_usage
+
+from mar_tools.serving.address import STATE_KEY, state_folder
+from mar_tools.serving.ports import find_obstacle, listening_places
+from mar_tools.serving.processes import PREFIX
+from mar_tools.serving.torchserve_api import ServerError
+
+# TorchServe would follow these, and none of our commands.
+NOT_FOLLOWED = {
+    "TS_CONFIG_FILE": "give --config FILE",
+    "LOG_LOCATION": f"name a folder as `{STATE_KEY}` in config.properties",
+    "METRICS_LOCATION": f"name a folder as `{STATE_KEY}` in config.properties",
+}
+TEMPORARY_VARIABLES = ("TMPDIR", "TEMP", "TMP")  # as Python's tempfile, which passes over a full one in silence
+LONGEST_SOCKET_PATH = 107  # bytes; <linux/un.h>
+LONGEST_SOCKET_NAME = f"/{PREFIX}12345678/.ts.sock.65535"
+LEAST_OPEN_FILES = 1024  # jars, sockets and threads of a frontend, before any client
+SPARE_BYTES = 16 << 20  # logs, tokens, and what workers put beside their archives
+ADVICE = f"free some, or name another folder as `{STATE_KEY}` in config.properties"
+
+
+def check_limits(environment: Mapping[str, str]) -> None:
+    """Raises ServerError for variables that are not followed, and a limit of open files that is too low."""
+    for name, advice in NOT_FOLLOWED.items():
+        if name in environment:
+            raise ServerError(f"{name} is set to {environment[name]!r}, which is not followed; unset it, and {advice}")
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # Java raises the soft limit itself
+    if most != resource.RLIM_INFINITY and most < LEAST_OPEN_FILES:
+        raise ServerError(
+            f"this shell allows {most} open files, and a server needs {LEAST_OPEN_FILES}; raise ulimit -Hn"
+        )
+
+
+def check_ports(values: Mapping[str, str], name: str) -> None:
+    """Raises ServerError where the server of these properties could not listen; name: of their file."""
+    for key, (host, port) in listening_places(values).items():
+        obstacle = find_obstacle(host, port)
+        if obstacle is not None:
+            raise ServerError(f"port {port} ({key} in {name}) {obstacle}; stop it or change the port")
+
+
+def prepare_logs(config: Path) -> Path:
+    """Return the folder of the logs, which is the owner's alone with all in it. Raises ServerError."""
+    folder = state_folder(config) / "logs"
+    with _named(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in [folder, *folder.rglob("*")]:
+            mode = path.lstat().st_mode & 0o777
+            if mode & 0o077 and not (path.is_symlink() and path != folder):
+                path.chmod(mode & 0o700)
+    check_space(folder, SPARE_BYTES)
+    return folder
+
+
+def choose_temporary_place(config: Path, archives: Sequence[Path]) -> Path:
+    """Return where the server's temporary folder goes, which holds these archives unpacked. Raises ServerError."""
+    state, given = state_folder(config), [os.environ[name] for name in TEMPORARY_VARIABLES if os.environ.get(name)]
+    if state != config.resolve().parent:
+        place = state
+    else:
+        place = Path(given[0]).absolute() if given else Path(tempfile.gettempdir())
+    length = len(os.fsencode(place)) + len(LONGEST_SOCKET_NAME)
+    if length > LONGEST_SOCKET_PATH:
+        most = LONGEST_SOCKET_PATH - len(LONGEST_SOCKET_NAME)
+        advice = f"set TMPDIR, or `{STATE_KEY}` in config.properties, to a shorter one"
+        raise ServerError(f"{place}: expected at most {most} bytes of path, for workers have sockets there; {advice}")
+    check_space(place, SPARE_BYTES + sum(archive.stat().st_size for archive in archives))
+    return place
+
+
+def check_space(folder: Path, need: int) -> None:
+    """Raises ServerError where nothing can be written, or less than `need` bytes."""
+    with _named(folder):
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(1 << 16))
+        free = disk_usage(folder).free
+    if free < need:
+        raise ServerError(f"the disk of {folder} has {free >> 20} MiB left, and a start needs {need >> 20}; {ADVICE}")
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ServerError(f"cannot write in {folder}: {error.strerror or error}; {ADVICE}") from error
