@@ -66,12 +66,12 @@ class Server:
 
     @property
     def temporary(self) -> Path:
-        """The server's own folder. Raises ServerError where no start has made one."""
+        """Return the server's own folder. Raises ServerError where no start has made one."""
         return temporary_folder(self.config)
 
     @property
     def drain_file(self) -> Path:
-        """The file that exists while the server drains."""
+        """Return the file that exists while the server drains."""
         return self.temporary / DRAIN_NAME
 
     def process(self) -> psutil.Process | None:

@@ -1,9 +1,9 @@
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mar_tools.serving import scaling
 from mar_tools.serving.scaling import _keeping_still
 
 
@@ -30,7 +30,7 @@ def test_what_keeps_still_is_asked_for_no_more_descriptions(tmp_path: Path, monk
         def __init__(self, target: Any, args: tuple[Any, ...], daemon: bool) -> None:
             self.start = lambda: target(*args)
 
-    monkeypatch.setattr(scaling.threading, "Thread", InTurn)
+    monkeypatch.setattr(threading, "Thread", InTurn)
     worker = Worker(tmp_path / "drain")
     with _keeping_still(worker, tmp_path / "drain", "digits", "1.0", [11, 12, 13]):  # type: ignore[arg-type]
         assert sorted(path.name for path in tmp_path.iterdir()) == ["still-11", "still-12", "still-13"]
