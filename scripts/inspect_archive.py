@@ -35,7 +35,9 @@ def main() -> None:
     given = parser.parse_args()
     archive = find_archive(given.archive)
     if given.contents:
-        show(describe(open_archive(archive)), contents_table, given.json)
+        opened = open_archive(archive)
+        found = {**summarise(opened), "ours": opened.is_ours, "files": list_contents(opened)}
+        show(found, contents_table, given.json)
     elif given.verify:
         show(summarise(verify_archive(archive)), summary, given.json)
     elif given.diff:
@@ -60,10 +62,6 @@ def show(value: Any, render: Callable[[Any], Table | str], as_json: bool) -> Non
 def summarise(archive: Archive) -> dict[str, Any]:
     model, version = archive.identity
     return {"model": model, "version": version, "sha256": archive.sha256, "signature": describe_signature(archive)}
-
-
-def describe(archive: Archive) -> dict[str, Any]:
-    return {**summarise(archive), "ours": archive.is_ours, "files": list_contents(archive)}
 
 
 def describe_signature(archive: Archive) -> dict[str, Any]:

@@ -77,10 +77,8 @@ def new_command_parser() -> argparse.ArgumentParser:
     register_action = actions.add_parser("register", help="serve an archive of the model store")
     register_action.add_argument("archive", help="its file name in the server's model store")
     for option, default in (("--workers", 1), ("--batch-size", 1), ("--max-batch-delay", 2)):
-        help_text = "milliseconds to wait for a batch to fill" if option == "--max-batch-delay" else None
-        register_action.add_argument(
-            option, type=int, choices=range(1, 10001), metavar="N", default=default, help=help_text
-        )
+        text = "milliseconds to wait for a batch to fill" if option == "--max-batch-delay" else ""
+        register_action.add_argument(option, type=int, choices=range(1, 10001), metavar="N", default=default, help=text)
     token = actions.add_parser("token", help="print a token, or renew it")
     token.add_argument("kind", choices=("inference", "management"))
     token.add_argument("--renew", action="store_true", help="ask the server for a new one; the old one ends")

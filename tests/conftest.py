@@ -252,6 +252,12 @@ def tiny_detector(run_folder: Path, once_per_run: OncePerRun) -> TinyModel:
     return TinyModel(run_folder / "tiny_detector", "detection", once_per_run)
 
 
+@pytest.fixture(scope="session")
+def archive(tiny_classifier: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the tiny classifier on OpenVINO, alone in its model store. No test changes it."""
+    return build_archive(tiny_classifier.folders["openvino"], ROOT / "handlers", tmp_path_factory.mktemp("model_store"))
+
+
 def build_without_timing(recipe_path: Path, backend: str, folder: Path) -> Path:
     """Take the steps of build_model.py for one candidate in fp32, which every CPU can run; return its archive."""
     recipe = read_recipe(recipe_path)

@@ -100,6 +100,10 @@ class ColourDetector(ColourBackend):
 
 FAKE_BACKENDS = {"colour_classifier": "fakes:ColourClassifier", "colour_detector": "fakes:ColourDetector"}
 
+# A yaml of 700 bytes that stands for more than memory holds.
+NESTED_MERGES = b"a0: &a0 {k: 1}\n" + b"".join(
+    b"a%d: &a%d {<<: [%s]}\n" % (i, i, b", ".join([b"*a%d" % (i - 1)] * 9)) for i in range(1, 13)
+)
 EXACT_16 = {"resize": {"mode": "exact", "size": [16, 16]}}
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fakes import EXACT_16
+from fakes import EXACT_16, NESTED_MERGES
 from pydantic import BaseModel, ValidationError
 
 from vision_serving.config import HandlerConfig, ImageLimits, PreprocessingConfig, ResizeConfig, read_handler_config
@@ -212,11 +212,6 @@ def test_a_model_config_that_cannot_be_read_names_the_file(tmp_path: Path, conte
     with pytest.raises(ConfigError, match=message) as caught:
         read_handler_config(path)
     assert str(path) in str(caught.value)
-
-
-NESTED_MERGES = b"a0: &a0 {k: 1}\n" + b"".join(
-    b"a%d: &a%d {<<: [%s]}\n" % (i, i, b", ".join([b"*a%d" % (i - 1)] * 9)) for i in range(1, 13)
-)
 
 
 @pytest.mark.parametrize(

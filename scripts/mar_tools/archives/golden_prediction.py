@@ -61,8 +61,7 @@ class Golden(StrictModel):
         for class_id in sorted(sides[0].keys() | sides[1].keys()):
             expected, got = (side.get(class_id) for side in sides)
             if expected is None or got is None:
-                known, bound = (expected, least[1]) if got is None else (got, least[0])
-                off = (known or 0.0) - bound
+                off = (got or 0.0) - least[0] if expected is None else expected - least[1]
             else:
                 off = abs(expected - got)
             if off > self.score_tolerance:

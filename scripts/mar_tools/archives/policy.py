@@ -105,22 +105,18 @@ def require_owned(path: Path) -> None:
     """
     try:
         path.stat()  # which finds links that go round in circles
-        for place in _walk(path):
-            _require_owned(place, place.lstat())
+        steps = [(step, step.lstat()) for step in _walk(path)]
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _require_owned(place: Path, found: os.stat_result) -> None:
-    mode = stat.S_IMODE(found.st_mode)
-    if found.st_uid not in (os.getuid(), 0):
-        raise ConfigError(
-            f"{place}: owned by another user ({found.st_uid}), who could change what was checked; "
-            f"chown it to {os.getuid()} or to root"
-        )
-    is_shared = stat.S_ISDIR(found.st_mode) and mode & stat.S_ISVTX
-    if mode & 0o022 and not stat.S_ISLNK(found.st_mode) and not is_shared:
-        raise ConfigError(f"{place}: others may write here (mode {mode:o}), and change what was checked; chmod go-w it")
+    for step, found in steps:
+        mode, owner = stat.S_IMODE(found.st_mode), found.st_uid
+        if owner not in (os.getuid(), 0):
+            what = f"owned by another user ({owner}), who could change what was checked"
+            raise ConfigError(f"{step}: {what}; chown it to {os.getuid()} or to root")
+        is_shared = stat.S_ISDIR(found.st_mode) and mode & stat.S_ISVTX
+        if mode & 0o022 and not stat.S_ISLNK(found.st_mode) and not is_shared:
+            what = f"others may write here (mode {mode:o}), and change what was checked"
+            raise ConfigError(f"{step}: {what}; chmod go-w it")
 
 
 def _walk(path: Path) -> Iterator[Path]:

@@ -108,8 +108,7 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
 
 def read_public_keys(paths: Iterable[Path]) -> dict[str, Ed25519PublicKey]:
     """Read keys by their ids. Raises ConfigError."""
-    keys = (read_public_key(path) for path in paths)
-    return {key_id(key): key for key in keys}
+    return {key_id(key): key for key in map(read_public_key, paths)}
 
 
 def _read_small(path: Path) -> bytes:
@@ -151,17 +150,13 @@ def check_signature(archive: Archive, keys: Keys) -> Signature:
     """Raises ConfigError unless one of these keys vouches for exactly these bytes, as this model and version."""
     found = read_signature(archive.path)
     if found.key_id not in keys:
-        raise ConfigError(
-            f"{archive.path}: signed by {found.key_id}, which is none of the trusted keys: {sorted(keys)}"
-        )
+        raise ConfigError(f"{archive.path}: signed by {found.key_id}, which is none of the trusted keys: {[*keys]}")
     try:
         keys[found.key_id].verify(base64.b64decode(found.signature, validate=True), found.statement)
     except (InvalidSignature, ValueError) as error:  # ValueError: not base64
         raise ConfigError(f"{archive.path}: its signature is not by {found.key_id}; sign it again") from error
     if found.sha256 != archive.sha256:
-        raise ConfigError(
-            f"{archive.path}: changed since it was signed (SHA-256 {archive.sha256}, signed {found.sha256})"
-        )
+        raise ConfigError(f"{archive.path}: changed since it was signed as {found.sha256}; it has {archive.sha256}")
     if (found.model, found.version) != archive.identity:
         raise ConfigError(f"{archive.path}: signed as {found.model} {found.version}, and holds {archive.identity}")
     return found

@@ -1,19 +1,21 @@
 """Trained weights -> a network with its labels and preprocessing, all from the checkpoint's own metadata."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from mar_tools.models.labels import read_labels_file
 from mar_tools.models.random_weights import settle_batch_norm, spread_class_scores
 from mar_tools.models.recipes import Recipe
 from mar_tools.models.sources import load_source
 from mar_tools.models.weights import RANDOM as RANDOM
 from vision_serving.config import PreprocessingConfig
+from vision_serving.errors import ConfigError
 from vision_serving.graphs.construction import build_graph
 from vision_serving.graphs.sources import NetworkSource
+from vision_serving.validation import MOST_BYTES, read_json
 
 RANDOM_SEED = 0
 DENSE_CANDIDATES = 1000  # per class, for detectors that state none; more are never boxes of one picture
@@ -52,3 +54,14 @@ def load_checkpoint(recipe: Recipe) -> Checkpoint:
         options={**origin.default_options(network), **recipe.options},
         candidates_per_class=candidates if recipe.task == "detection" else None,
     )
+
+
+def read_labels_file(path: Path) -> list[str]:
+    """Return a JSON list of labels, or TorchServe's index_to_name.json: {"0": "cat"} or {"0": ["n02123045", "cat"]}."""
+    content = read_json(path, most_bytes=MOST_BYTES)
+    if isinstance(content, dict) and set(content) == {str(index) for index in range(len(content))}:
+        content = [content[str(index)] for index in range(len(content))]
+        content = [entry[-1] if isinstance(entry, list) and entry else entry for entry in content]
+    if not isinstance(content, list) or not content or not all(isinstance(label, str) for label in content):
+        raise ConfigError(f"{path}: expected a list of labels, or an object from '0' to 'C-1'")
+    return content

@@ -53,9 +53,7 @@ def describe_mismatch(expected: dict[str, Tensor], found: dict[str, Tensor]) -> 
         for name in expected
         if name in found and found[name].shape != expected[name].shape
     ]
-    missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    parts = shapes[:2]
-    parts += [f"{len(missing)} missing keys, the first {missing[0]!r}"] if missing else []
-    parts += [f"{len(unexpected)} unexpected keys, the first {unexpected[0]!r}"] if unexpected else []
+    strays = {"missing": sorted(expected.keys() - found.keys()), "unexpected": sorted(found.keys() - expected.keys())}
+    parts = shapes[:2] + [f"{len(keys)} {kind} keys, the first {keys[0]!r}" for kind, keys in strays.items() if keys]
     hint = "; `num_classes` goes under `model: arguments:`" if shapes else ""
     return "; ".join(parts) + hint

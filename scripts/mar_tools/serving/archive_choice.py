@@ -74,7 +74,7 @@ def choose_archives(config: Path) -> Choice:
     served = {entry: identity for entry, identity in found.items() if file_name(entry) not in left_out}
     if left_out and not served:
         raise ConfigError("; ".join(dict.fromkeys(left_out.values())))
-    defaults_first = sorted(served, key=lambda entry: not is_default(properties, served[entry]))
+    defaults_first = sorted(served, key=lambda entry: not _is_default(properties, *served[entry]))
     return Choice({entry: served[entry] for entry in defaults_first}, left_out, tuple(checked[each] for each in served))
 
 
@@ -132,6 +132,5 @@ def find_twins(found: dict[str, Identity], store: Path) -> dict[str, str]:
     return reasons
 
 
-def is_default(properties: str, identity: Identity) -> bool:
-    model, version = identity
+def _is_default(properties: str, model: str, version: str) -> bool:
     return bool(read_model(properties, model).get(version, {}).get("defaultVersion"))

@@ -51,19 +51,11 @@ class Plan:
         return str(self.old["modelVersion"])
 
     @property
-    def settings(self) -> dict[str, int]:
-        """Return them as `models` in config.properties has them."""
-        return {
-            "minWorkers": self.workers,
-            "maxWorkers": max(self.workers, self.old["maxWorkers"]),
-            "batchSize": self.old["batchSize"],
-            "maxBatchDelay": self.old["maxBatchDelay"],
-        }
-
-    @property
     def section(self) -> dict[str, Any]:
-        """Return what config.properties says of the new version."""
-        return {"defaultVersion": True, "marName": self.archive.path.name, **self.settings}
+        """Return what `models` in config.properties says of the new version."""
+        workers = {"minWorkers": self.workers, "maxWorkers": max(self.workers, self.old["maxWorkers"])}
+        batches = {key: self.old[key] for key in ("batchSize", "maxBatchDelay")}
+        return {"defaultVersion": True, "marName": self.archive.path.name, **workers, **batches}
 
     @property
     def old_archive(self) -> str:

@@ -4,8 +4,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
@@ -23,20 +21,6 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@contextmanager
-def umask(mask: int) -> Iterator[None]:
-    former = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(former)
-
-
-@pytest.fixture(scope="module")
-def archive(tiny_classifier: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_archive(tiny_classifier.folders["openvino"], HANDLERS, tmp_path_factory.mktemp("model_store"))
-
-
 def test_an_archive_is_named_after_its_model(archive: Path) -> None:
     assert archive.name == "tiny_classification.mar"
     assert [path.name for path in archive.parent.iterdir()] == ["tiny_classification.mar"]
@@ -46,17 +30,17 @@ def test_built_from_another_folder_at_another_time_with_another_umask_zone_and_l
     archive: Path, tiny_classifier: TinyModel, tmp_path: Path
 ) -> None:
     handlers, export = tmp_path / "elsewhere" / "code", tmp_path / "elsewhere" / "export"
-    with umask(0o077):
-        shutil.copytree(HANDLERS, handlers, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        shutil.copytree(tiny_classifier.folders["openvino"], export)
-        for path in [*handlers.rglob("*"), *export.rglob("*")]:
-            os.utime(path, (1_000_000_000, 1_000_000_000))
-        store = tmp_path / "another_store"
-        code = "import sys; from pathlib import Path; from mar_tools.building.packing import build_archive; "
-        code += "build_archive(*map(Path, sys.argv[1:]))"
-        changed = {"TZ": "Asia/Kathmandu", "LC_ALL": "C", "PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "1"}
-        command = [sys.executable, "-c", code, str(export), str(handlers), str(store)]
-        finished = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **changed})
+    shutil.copytree(HANDLERS, handlers, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copytree(tiny_classifier.folders["openvino"], export)
+    for path in [*handlers.rglob("*"), *export.rglob("*")]:
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        path.chmod(path.stat().st_mode & ~0o077)
+    store = tmp_path / "another_store"
+    code = "import sys; from pathlib import Path; from mar_tools.building.packing import build_archive; "
+    code += "build_archive(*map(Path, sys.argv[1:]))"
+    changed = {"TZ": "Asia/Kathmandu", "LC_ALL": "C", "PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "1"}
+    command = [sys.executable, "-c", code, str(export), str(handlers), str(store)]
+    finished = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **changed}, umask=0o077)
     assert finished.returncode == 0, finished.stderr
     assert sha256(store / archive.name) == sha256(archive)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 from conftest import CPU_BACKENDS, TinyModel
+from fakes import NESTED_MERGES
 
 from lab.hostile.archives import HostileArchive, make_hostile_archives, seal
 from lab.hostile.raw_zip import RawEntry, write_raw_zip
@@ -32,11 +33,6 @@ FORM = (  # what no archive may have, whoever built it
     "hidden entry", "other name in the header", "duplicate by case", "path traversal", "absolute path", "backslash",
     "symbolic link", "bomb by ratio", "prefix", "suffix", "bad CRC", "no manifest",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def archive(tiny_classifier: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_archive(tiny_classifier.folders["openvino"], HANDLERS, tmp_path_factory.mktemp("model_store"))
 
 
 @pytest.fixture(scope="module")
@@ -102,16 +98,11 @@ def sparse(size: int) -> bytes:
     return (random.Random(3).randbytes(1 << 14) + bytes((1 << 20) - (1 << 14))) * (size >> 20)
 
 
-MERGES = b"a0: &a0 {k: 1}\n" + b"".join(
-    b"a%d: &a%d {<<: [%s]}\n" % (i, i, b", ".join([b"*a%d" % (i - 1)] * 9)) for i in range(1, 11)
-)
-
-
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
     [
-        ("model-config.yaml", MERGES, "anchor or alias"),
-        ("settings/other.yml", MERGES, "anchor or alias"),
+        ("model-config.yaml", NESTED_MERGES, "anchor or alias"),
+        ("settings/other.yml", NESTED_MERGES, "anchor or alias"),
         ("settings/other.yml", b"a: &unused 1", "anchor or alias"),
         ("settings/other.yml", sparse(2 << 20), "expected at most 1,048,576"),
         ("MAR-INF/MANIFEST.json", sparse(64 << 20), "expected at most 1,048,576"),

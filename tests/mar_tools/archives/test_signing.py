@@ -22,20 +22,15 @@ from mar_tools.serving.archive_choice import choose_archives
 from vision_serving.errors import ConfigError
 
 
-@pytest.fixture(scope="module")
-def built(tiny_classifier: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_archive(tiny_classifier.folders["openvino"], HANDLERS, tmp_path_factory.mktemp("built"))
-
-
 @pytest.fixture
-def place(built: Path, tmp_path: Path) -> Path:
+def place(archive: Path, tmp_path: Path) -> Path:
     """A folder with a configuration that trusts one key, and a store with one archive that it signed."""
     (tmp_path / "model_store").mkdir(mode=0o755)
     write_key_pair(tmp_path / "keys" / "ours.key", None)
     (tmp_path / "config.properties").write_text("vision_trusted_keys=keys/*.pub\n")
-    archive = Path(shutil.copy(built, tmp_path / "model_store" / "tiny.mar"))
-    archive.chmod(0o644)
-    sign_archive(open_archive(archive), read_private_key(tmp_path / "keys" / "ours.key", None))
+    copied = Path(shutil.copy(archive, tmp_path / "model_store" / "tiny.mar"))
+    copied.chmod(0o644)
+    sign_archive(open_archive(copied), read_private_key(tmp_path / "keys" / "ours.key", None))
     return tmp_path
 
 

@@ -10,10 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
 
-from mar_tools.models.checkpoints import load_checkpoint
-from mar_tools.models.labels import read_labels_file
+from mar_tools.models.checkpoints import load_checkpoint, read_labels_file
 from mar_tools.models.random_weights import spread_class_scores
-from mar_tools.models.recipes import Recipe, read_recipe
+from mar_tools.models.recipes import read_recipe
 from mar_tools.models.sources.torchvision import (
     default_options,
     find_fitting_entry,
@@ -35,10 +34,6 @@ def save(state: Any, path: Path) -> Path:
     else:
         torch.save(state, path)
     return path
-
-
-def with_weights(recipe: Path, name: str, tiny_recipe: MakeRecipe, **model: Any) -> Recipe:
-    return read_recipe(tiny_recipe(model={**PYTHON_MODEL, "weights": name, **model}))
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt"])

@@ -1,5 +1,7 @@
 """transformers' models and image processors against transformers itself: tiny random configurations in a folder."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,81 +31,55 @@ from vision_serving.requests.payload import Payload
 LABELS = {0: "cat", 1: "dog", 2: "bird", 3: "fish"}
 SMALL_VIT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 TINY_RESNET: dict[str, Any] = {
-    "embedding_size": 8,
-    "hidden_sizes": [8, 16, 16, 16],
-    "depths": [1, 1, 1, 1],
-    "layer_type": "basic",
+    "embedding_size": 8, "hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic",
     "out_features": ["stage4"],
-}
-TINY_DETR = {
-    "d_model": 16,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 16,
-    "decoder_ffn_dim": 16,
-    "num_queries": 12,
-}
+}  # fmt: skip
+TINY_DETR: dict[str, Any] = {
+    "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_queries": 12,
+}  # fmt: skip
+EDGES = {"shortest_edge": 64, "longest_edge": 96}
 
 
 def vit() -> tuple[Any, Any]:
     config = transformers.ViTConfig(**SMALL_VIT, image_size=32, patch_size=8, id2label=LABELS)
-    return transformers.ViTForImageClassification(config), transformers.ViTImageProcessor(
-        size={"height": 32, "width": 32}
-    )
+    processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
+    return transformers.ViTForImageClassification(config), processor
 
 
 def convnext() -> tuple[Any, Any]:
     config = transformers.ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], id2label=LABELS)
-    return transformers.ConvNextForImageClassification(config), transformers.ConvNextImageProcessor(
-        size={"shortest_edge": 64}
-    )
+    processor = transformers.ConvNextImageProcessor(size={"shortest_edge": 64})
+    return transformers.ConvNextForImageClassification(config), processor
 
 
 def resnet() -> tuple[Any, Any]:
     config = transformers.ResNetConfig(**TINY_RESNET, id2label=LABELS)
-    return transformers.ResNetForImageClassification(config), transformers.ConvNextImageProcessor(
-        size={"shortest_edge": 64}, crop_pct=0.9
-    )
+    processor = transformers.ConvNextImageProcessor(size={"shortest_edge": 64}, crop_pct=0.9)
+    return transformers.ResNetForImageClassification(config), processor
 
 
 def swin() -> tuple[Any, Any]:
     config = transformers.SwinConfig(
         image_size=64, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4, id2label=LABELS
     )
-    return transformers.SwinForImageClassification(config), transformers.ViTImageProcessor(
-        size={"height": 64, "width": 64}, resample=3
-    )
+    processor = transformers.ViTImageProcessor(size={"height": 64, "width": 64}, resample=3)
+    return transformers.SwinForImageClassification(config), processor
 
 
-def detr() -> tuple[Any, Any]:
-    backbone = transformers.ResNetConfig(**TINY_RESNET)
-    config = transformers.DetrConfig(
-        **TINY_DETR, use_timm_backbone=False, backbone_config=backbone, backbone=None, id2label=LABELS
-    )
-    return transformers.DetrForObjectDetection(config), transformers.DetrImageProcessor(
-        size={"shortest_edge": 64, "longest_edge": 96}
-    )
-
-
-def conditional_detr() -> tuple[Any, Any]:
-    backbone = transformers.ResNetConfig(**TINY_RESNET)
-    config = transformers.ConditionalDetrConfig(
-        **TINY_DETR, use_timm_backbone=False, backbone_config=backbone, backbone=None, id2label=LABELS
-    )
-    return transformers.ConditionalDetrForObjectDetection(config), transformers.ConditionalDetrImageProcessor(
-        size={"shortest_edge": 64, "longest_edge": 96}
-    )
+def detr_of(kind: str) -> tuple[Any, Any]:
+    backbone = {"use_timm_backbone": False, "backbone_config": transformers.ResNetConfig(**TINY_RESNET)}
+    config = getattr(transformers, f"{kind}Config")(**TINY_DETR, **backbone, backbone=None, id2label=LABELS)
+    processor = getattr(transformers, f"{kind}ImageProcessor")(size=EDGES)
+    return getattr(transformers, f"{kind}ForObjectDetection")(config), processor
 
 
 def yolos() -> tuple[Any, Any]:
     config = transformers.YolosConfig(
         **SMALL_VIT, image_size=[64, 96], patch_size=16, num_detection_tokens=10, id2label=LABELS
     )
-    return transformers.YolosForObjectDetection(config), transformers.YolosImageProcessor(
-        size={"shortest_edge": 70, "longest_edge": 100}
-    )
+    processor = transformers.YolosImageProcessor(size={"shortest_edge": 70, "longest_edge": 100})
+    return transformers.YolosForObjectDetection(config), processor
 
 
 def rt_detr() -> tuple[Any, Any]:
@@ -111,28 +87,18 @@ def rt_detr() -> tuple[Any, Any]:
         **{**TINY_RESNET, "out_features": ["stage2", "stage3", "stage4"]}, downsample_in_bottleneck=False
     )
     config = transformers.RTDetrConfig(
-        backbone_config=backbone,
-        encoder_hidden_dim=16,
-        encoder_in_channels=[16, 16, 16],
-        feat_strides=[8, 16, 32],
-        encoder_ffn_dim=16,
-        encoder_attention_heads=2,
-        decoder_in_channels=[16, 16, 16],
-        d_model=16,
-        decoder_ffn_dim=16,
-        decoder_attention_heads=2,
-        decoder_layers=1,
-        num_queries=20,
-        num_denoising=0,
-        id2label=LABELS,
-    )
-    return transformers.RTDetrForObjectDetection(config), transformers.RTDetrImageProcessor(
-        size={"height": 64, "width": 64}
-    )
+        **{**TINY_DETR, "num_queries": 20}, backbone_config=backbone, encoder_hidden_dim=16, num_denoising=0,
+        encoder_in_channels=[16] * 3, decoder_in_channels=[16] * 3, feat_strides=[8, 16, 32], id2label=LABELS,
+    )  # fmt: skip
+    processor = transformers.RTDetrImageProcessor(size={"height": 64, "width": 64})
+    return transformers.RTDetrForObjectDetection(config), processor
 
 
 CLASSIFIERS = {"vit": vit, "convnext": convnext, "resnet": resnet, "swin": swin}
-DETECTORS = {"detr": detr, "conditional_detr": conditional_detr, "yolos": yolos, "rt_detr": rt_detr}
+DETECTORS: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "detr": partial(detr_of, "Detr"), "conditional_detr": partial(detr_of, "ConditionalDetr"), "yolos": yolos,
+    "rt_detr": rt_detr,
+}  # fmt: skip
 SIZES_HW = [(90, 120), (130, 100), (64, 64), (61, 200), (333, 501)]
 
 
@@ -361,8 +327,8 @@ PADDED = {"do_pad": True, "pad_size": {"height": 96, "width": 112}}
         transformers.MobileViTImageProcessor(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}),
         transformers.PoolFormerImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
         transformers.LevitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
-        transformers.RTDetrImageProcessor(size={"shortest_edge": 64, "longest_edge": 96}, **PADDED),
-        transformers.YolosImageProcessor(size={"shortest_edge": 64, "longest_edge": 96}, **PADDED),
+        transformers.RTDetrImageProcessor(size=EDGES, **PADDED),
+        transformers.YolosImageProcessor(size=EDGES, **PADDED),
         transformers.RTDetrImageProcessor(size={"max_height": 80, "max_width": 80}, **PADDED),
     ],
     ids=["blue first", "crop_pct", "enlarged", "padded", "padded with the mean", "padded square"],
@@ -393,11 +359,8 @@ def test_padding_that_may_not_hold_a_picture_is_refused(size: dict[str, int], me
 
 def test_padding_is_refused_where_the_network_needs_its_mask(tmp_path: Path) -> None:
     save_model(tmp_path / "model", "detr")
-    size = {"shortest_edge": 64, "longest_edge": 96}
-    transformers.DetrImageProcessor(size=size, **PADDED).save_pretrained(tmp_path / "model")
-    with pytest.raises(
-        ConfigError, match=r"pads pictures to pad_size \(96, 112\), and models of type 'detr' need a mask"
-    ):
+    transformers.DetrImageProcessor(size=EDGES, **PADDED).save_pretrained(tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"to pad_size \(96, 112\), and models of type 'detr' need a mask"):
         load_checkpoint(recipe_of(tmp_path, "detection"))
 
 

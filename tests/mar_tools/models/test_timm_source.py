@@ -36,15 +36,9 @@ def recipe_of(folder: Path, labels: str = "auto", **model: Any) -> Recipe:
 
 
 def data_config(**changes: Any) -> dict[str, Any]:
-    standard: dict[str, Any] = {
-        "input_size": (3, 112, 112),
-        "interpolation": "bicubic",
-        "mean": (0.5, 0.4, 0.3),
-        "std": (0.2, 0.2, 0.3),
-        "crop_pct": 0.875,
-        "crop_mode": "center",
-    }
-    return {**standard, **changes}
+    colours = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.3)}
+    form = {"input_size": (3, 112, 112), "interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center"}
+    return {**colours, **form, **changes}
 
 
 def with_timm(image: np.ndarray[Any, Any], config: dict[str, Any]) -> np.ndarray[Any, Any]:

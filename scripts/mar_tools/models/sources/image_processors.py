@@ -30,18 +30,11 @@ def preprocessing_of(processor: Any) -> PreprocessingConfig:
     mean, std = _normalisation(settings)
     if settings.get("do_pad") and settings.get("pad_size"):
         resize = _padded(resize, mean, kind, settings)
-    return PreprocessingConfig.model_validate(
-        {
-            "resize": resize,
-            "crop": crop,
-            "crop_offset": "floor",
-            "interpolation": _interpolation(settings),
-            "pass_order": pass_order() if name.endswith("Pil") else "horizontal_first",
-            "color_order": "bgr" if settings.get("do_flip_channel_order") else "rgb",
-            "mean": mean,
-            "std": std,
-        }
-    )
+    interpolation = _interpolation(settings)
+    order = pass_order() if name.endswith("Pil") else "horizontal_first"
+    colours = {"color_order": "bgr" if settings.get("do_flip_channel_order") else "rgb", "mean": mean, "std": std}
+    form = {"resize": resize, "crop": crop, "crop_offset": "floor", "interpolation": interpolation, "pass_order": order}
+    return PreprocessingConfig.model_validate({**form, **colours})
 
 
 Resized = tuple[ResizeConfig, tuple[int, int] | None]

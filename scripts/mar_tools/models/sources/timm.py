@@ -71,8 +71,7 @@ def preprocessing_of_data_config(data_config: dict[str, Any]) -> PreprocessingCo
         "crop": (height, width),
         "interpolation": INTERPOLATIONS.get(interpolation, interpolation),
         "pass_order": pass_order(),
-        "mean": data_config["mean"],
-        "std": data_config["std"],
+        **{key: data_config[key] for key in ("mean", "std")},
     }
     return PreprocessingConfig.model_validate(section)
 
@@ -99,10 +98,8 @@ def find_labels(_: Recipe, network: nn.Module) -> list[str]:
     """Return the descriptions of ImageNet's classes, for the numbers of classes that its subsets have."""
     subset = timm.data.infer_imagenet_subset(network)
     if subset is None:
-        raise ConfigError(
-            f"labels: auto knows ImageNet's classes, this model has {getattr(network, 'num_classes', '?')}; "
-            "give a JSON file with the labels"
-        )
+        count = getattr(network, "num_classes", "?")
+        raise ConfigError(f"labels: auto knows ImageNet's classes, this model has {count}; give a JSON file of labels")
     return list(timm.data.ImageNetInfo(subset).label_descriptions())
 
 
