@@ -5,10 +5,10 @@ import io
 import PIL.Image
 
 from vision_serving.answers.drawing import draw_prediction, open_picture
+from vision_serving.answers.heat_map_drawing import draw_explanation
 from vision_serving.answers.responses import ModelIdentity, Response, encode_response
 from vision_serving.config import HandlerConfig
 from vision_serving.errors import RequestError
-from vision_serving.explaining.heat_maps import draw_explanation
 from vision_serving.metrics import StageTimings
 from vision_serving.options import DetectionOptions, MaskOptions, Options
 from vision_serving.pictures.decoding import wrap_pixels
@@ -18,7 +18,6 @@ from vision_serving.requests.contents import Pixels, SentImage
 from vision_serving.requests.payload import Payload
 from vision_serving.results.outcome import Outcome
 
-HEAT_MAP_SIDE = 1024  # smooth colours say no more on a larger picture
 # PNG: the quickest compression. JPEG: colours at full resolution, as thin lines need it.
 ENCODER_OPTIONS = {"PNG": {"compress_level": 1}, "JPEG": {"quality": 90, "subsampling": 0}}
 
@@ -50,10 +49,7 @@ def encode_annotated(sent: SentImage, item: Prediction | Explanation, media_type
         picture = PIL.Image.fromarray(wrap_pixels(sent.data, (sent.height, sent.width), config.limits))
     else:
         picture = open_picture(sent, config.limits, config.colours)
-    if isinstance(item, Explanation):
-        drawn = draw_explanation(item, picture, HEAT_MAP_SIDE)
-    else:
-        drawn = draw_prediction(picture, item)
+    drawn = draw_explanation(picture, item) if isinstance(item, Explanation) else draw_prediction(picture, item)
     file_format, buffer = PICTURE_TYPES[media_type], io.BytesIO()
     drawn.save(buffer, file_format, **ENCODER_OPTIONS[file_format])
     return buffer.getvalue()

@@ -69,7 +69,7 @@ def draw_prediction(image: PIL.Image.Image, prediction: Prediction) -> PIL.Image
 
     image: RGB, upright; it may be smaller than its source, of which the prediction knows the size.
     """
-    return DRAWERS[type(prediction)](_new_canvas(image), prediction)
+    return DRAWERS[type(prediction)](new_canvas(image), prediction)
 
 
 def picture_scale(width: int, height: int) -> float:
@@ -91,7 +91,8 @@ def ink_on(colour: Colour) -> Colour:
     return max((WHITE, BLACK), key=lambda ink: contrast(ink, colour))
 
 
-def _new_canvas(image: PIL.Image.Image) -> Canvas:
+def new_canvas(image: PIL.Image.Image) -> Canvas:
+    """Return a copy of the picture at the size that it is drawn on."""
     scale = picture_scale(*image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     canvas = PIL.Image.new("RGB", (max(width, MIN_SIDE), max(height, MIN_HEIGHT)), BESIDE)

@@ -20,7 +20,9 @@ from torch.nn import functional
 
 from vision_serving.config import RGB
 from vision_serving.errors import NotSupportedError, how_to_install
+from vision_serving.geometry import ImageGeometry
 from vision_serving.options import ExplanationOptions, Method
+from vision_serving.predictions import HeatMap
 
 BATCH = 8  # variants that run at once, after each of which the time is looked at
 MAX_SIDE = 64  # cells of a map of gradients
@@ -116,6 +118,22 @@ def sum_cells(values: Tensor) -> Attribution:
     cell = math.ceil(max(height, width) / MAX_SIDE)
     padded = functional.pad(values.detach().float().cpu(), (0, -width % cell, 0, -height % cell))
     return Attribution(functional.avg_pool2d(padded[None], cell)[0] * cell**2, (cell, cell))
+
+
+def to_heat_map(attribution: Attribution, geometry: ImageGeometry) -> HeatMap:
+    """Return the cells with six digits that count, and where they lie in the upright source image."""
+    height, width = attribution.values.shape
+    (scale_y, scale_x), (offset_y, offset_x) = geometry.scale_hw, geometry.offset_hw
+    cell_height, cell_width = attribution.cell_hw
+    box = (
+        -offset_x / scale_x,
+        -offset_y / scale_y,
+        (width * cell_width - offset_x) / scale_x,
+        (height * cell_height - offset_y) / scale_y,
+    )
+    x1, y1, x2, y2 = (round(edge, 2) + 0.0 for edge in box)  # + 0.0: no -0.0
+    values = tuple(tuple(float(f"{value:.6g}") for value in row) for row in attribution.values.tolist())
+    return HeatMap(height=height, width=width, box=(x1, y1, x2, y2), values=values)
 
 
 def _import_captum() -> Any:

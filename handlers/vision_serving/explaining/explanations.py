@@ -11,8 +11,7 @@ from torch import Tensor
 from vision_serving.backends.base import Backend, DifferentiableBackend
 from vision_serving.config import HandlerConfig
 from vision_serving.errors import ExplanationTimeoutError, InferenceError, NotSupportedError
-from vision_serving.explaining.attribution import Attribution, ExplainedImage, attribute
-from vision_serving.explaining.heat_maps import to_heat_map
+from vision_serving.explaining.attribution import Attribution, ExplainedImage, attribute, to_heat_map
 from vision_serving.foreign_errors import try_stage
 from vision_serving.labels import find_class_id
 from vision_serving.metrics import StageTimings

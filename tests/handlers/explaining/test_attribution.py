@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from vision_serving.errors import NotSupportedError
-from vision_serving.explaining.attribution import Attribution, ExplainedImage, attribute, sum_cells
+from vision_serving.explaining.attribution import Attribution, ExplainedImage, attribute, sum_cells, to_heat_map
+from vision_serving.geometry import ImageGeometry
 from vision_serving.options import ExplanationOptions, Method
+from vision_serving.predictions import HeatMap
 
 HEIGHT, WIDTH = 12, 20
 BASELINE = (124.0, 116.0, 104.0)
@@ -111,3 +113,9 @@ def test_a_missing_captum_is_said_and_occlusion_does_without(monkeypatch: pytest
     with pytest.raises(NotSupportedError, match=r"requirements/explanations\.txt"):
         attribute_linear("saliency")
     assert attribute_linear("occlusion").values.shape == (6, 7)
+
+
+def test_a_map_is_placed_in_pixels_of_the_source_with_six_digits() -> None:
+    attribution = Attribution(torch.tensor([[1 / 3, -2e-7], [12345678.0, 0.0]]), (5, 4))
+    found = to_heat_map(attribution, ImageGeometry(source_hw=(100, 100), scale_hw=(0.5, 0.25), offset_hw=(-2.0, 1.0)))
+    assert found == HeatMap(2, 2, (-4.0, 4.0, 28.0, 24.0), ((0.333333, -2e-07), (12345700.0, 0.0)))
