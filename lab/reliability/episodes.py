@@ -14,13 +14,14 @@ HEALTHY_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class FaultRow:
-    """run: one repetition. settings: of config.properties, where it needs a server with others."""
+    """run: one repetition. settings: of config.properties, where it needs a server with others. once: is enough."""
 
     name: str
     fault: str
     must_hold: str
     run: Callable[[World, random.Random], Episode]
     settings: Mapping[str, str] = field(default_factory=dict)
+    once: bool = False
 
 
 def observe_row(

@@ -6,14 +6,14 @@ from itertools import groupby
 from pathlib import Path
 
 from lab.hostile import rows as hostile_rows
-from lab.reliability import archive_rows, operations, overload, worker_faults
+from lab.reliability import archive_rows, client_attacks, operations, overload, worker_faults
 from lab.reliability.episodes import FaultRow, observe_row
 from lab.testbed.archives import build_archives
 from lab.testbed.findings import Finding
 from lab.testbed.world import open_world
 from vision_serving.errors import ConfigError
 
-ROWS = {row.name: row for row in (*worker_faults.ROWS, *overload.ROWS, *operations.ROWS)}
+ROWS = {row.name: row for row in (*worker_faults.ROWS, *overload.ROWS, *operations.ROWS, *client_attacks.ROWS)}
 NAMES = (*hostile_rows.ROWS, *ROWS, *archive_rows.ROWS)
 
 
@@ -39,7 +39,7 @@ def run_rows(
 ) -> Iterator[Finding]:
     """Yield each row as soon as it is finished.
 
-    repetitions, rate: of section B; the rate of its traffic is half of saturation by default. fuzz_s: of A6.
+    repetitions, rate: of sections B and E; the rate of its traffic is half of saturation by default. fuzz_s: of A6.
     Raises ServerError.
     """
     yield from hostile_rows.observe_hostile_rows(names, seed, fuzz_s, announce)
@@ -53,15 +53,16 @@ def observe_faults(
     if not rows:
         return
     with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
-        announce("building the archives of section B")
+        announce("building the archives of sections B and E")
         archives = build_archives(Path(folder))
         for settings, group in groupby(sorted(rows, key=_settings_of), _settings_of):
             announce("starting a server")
             with open_world(archives, dict(settings), rate=rate) as world:
                 for row in group:
-                    options = f"--repetitions {repetitions} --seed {seed}" + (f" --rate {rate:g}" if rate else "")
+                    times = 1 if row.once else repetitions
+                    options = f"--repetitions {times} --seed {seed}" + (f" --rate {rate:g}" if rate else "")
                     command = f"python lab/run_chaos.py {row.name} {options}"
-                    yield observe_row(row, world, repetitions, seed, command, announce)
+                    yield observe_row(row, world, times, seed, command, announce)
 
 
 def _settings_of(row: FaultRow) -> tuple[tuple[str, str], ...]:

@@ -45,6 +45,11 @@ CLAIMS = {
     "D-10": "10 minutes of half load, with hostile requests and clients that leave",
     "D-60": "60 minutes of it",
     "D-malformed": "requests that are hardly HTTP",
+    "E1": "forms of many parts",
+    "E2": "bodies of the largest size at once",
+    "E3": "explanations and other costly requests",
+    "E4": "files that make decoders write, loop or allocate",
+    "E5": "wrong keys",
 }
 BY_TESTS_ALONE = ("A2", "C3", "C4", "C5", "C6")  # all others are measured by a command, whatever tests show too
 

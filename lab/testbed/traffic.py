@@ -6,12 +6,14 @@ things meanwhile. `send_all` sends a list over so many connections at a time.
 
 import asyncio
 import math
+import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import aiohttp
 from yarl import URL
@@ -19,6 +21,7 @@ from yarl import URL
 from mar_tools.load_testing.http_client import failures, open_session
 from mar_tools.load_testing.open_loop import Pacer, draw_arrivals
 
+PIECE_BYTES = 65536
 RETRIED = (0, 500, 503, 507)  # what a worker that ended, or a full queue, is answered with; 0: not at all
 Check = Callable[[bytes], str]  # what is wrong with a body, empty where nothing is
 
@@ -29,7 +32,10 @@ def anything(body: bytes) -> str:
 
 @dataclass(frozen=True)
 class Ask:
-    """One kind of request, and what must come back. good: it ought to be served, and is nobody's attempt to harm."""
+    """One kind of request, and what must come back. good: it ought to be served, and is nobody's attempt to harm.
+
+    pause_s: of a slow sender, before each piece of the body.
+    """
 
     name: str
     path: str
@@ -39,6 +45,13 @@ class Ask:
     check: Check = anything
     good: bool = True
     method: str = "POST"
+    pause_s: float = 0.0
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body as a slow sender does, with a pause before each piece."""
+        for start in range(0, len(self.body), PIECE_BYTES):
+            await asyncio.sleep(self.pause_s)
+            yield self.body[start : start + PIECE_BYTES]
 
 
 @dataclass(frozen=True)
@@ -90,9 +103,10 @@ class Traffic:
         seed: int = 0,
         timeout_s: float = 15.0,
         tries: int = 1,
+        certificate: Path | None = None,
     ) -> None:
         self.exchanges: list[Exchange] = []
-        self._sender = Sender(url, headers or {}, timeout_s, tries)
+        self._sender = Sender(url, headers or {}, timeout_s, tries, certificate)
         self._asks = iter(asks)
         self._inserted: deque[Ask] = deque()
         self._rate = rate
@@ -159,10 +173,15 @@ class Traffic:
 
 
 def send_all(
-    url: str, asks: Sequence[Ask], connections: int, headers: Mapping[str, str] | None = None, timeout_s: float = 15.0
+    url: str,
+    asks: Sequence[Ask],
+    connections: int,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = 15.0,
+    certificate: Path | None = None,
 ) -> list[Exchange]:
     """Return one exchange for each, in order; `connections` are under way at a time."""
-    sender = Sender(url, headers or {}, timeout_s)
+    sender = Sender(url, headers or {}, timeout_s, certificate=certificate)
 
     async def work(session: aiohttp.ClientSession, left: Iterator[tuple[int, Ask]], found: dict[int, Exchange]) -> None:
         for number, ask in left:
@@ -187,9 +206,11 @@ class Sender:
     headers: Mapping[str, str]
     timeout_s: float
     tries: int = 1
+    certificate: Path | None = None  # that the server has signed itself
 
     def open(self) -> aiohttp.ClientSession:
-        return open_session(self.timeout_s, limit=0, force_close=True)
+        context = ssl.create_default_context(cafile=self.certificate) if self.certificate else True
+        return open_session(self.timeout_s, limit=0, force_close=True, ssl=context)
 
     async def send(self, session: aiohttp.ClientSession, ask: Ask, due: float) -> Exchange:
         earlier: list[Exchange] = []
@@ -203,7 +224,8 @@ class Sender:
         headers = {**self.headers, **ask.headers}
         url = URL(self.url + ask.path, encoded=True)  # as it stands: a client would mend what a hostile path is about
         try:
-            async with session.request(ask.method, url, data=ask.body, headers=headers) as response:
+            data = ask.pieces() if ask.pause_s else ask.body
+            async with session.request(ask.method, url, data=data, headers=headers) as response:
                 body = await response.read()
         except failures() as error:
             return Exchange(ask, due, time.perf_counter(), 0, f"no answer ({type(error).__name__})")

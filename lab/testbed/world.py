@@ -150,9 +150,14 @@ def world_properties(settings: Mapping[str, str]) -> str:
     )
 
 
+def load_pictures(count: int) -> list[bytes]:
+    """Return pictures that the model never saw."""
+    return load_encoded_images(HELD_OUT, count)
+
+
 def good_asks(export: Path, model: str = SERVED, count: int = PICTURES) -> tuple[Ask, ...]:
     """Return pictures that the model never saw, with its answer to each."""
-    pictures = load_encoded_images(HELD_OUT, count)
+    pictures = load_pictures(count)
     expected = expect_answers(export, pictures, plan_threads(usable_cores(), WORKERS))
     headers = {"Content-Type": "image/jpeg"}
     return tuple(

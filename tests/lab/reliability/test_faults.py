@@ -80,7 +80,11 @@ def test_a_soak_tells_what_every_process_took(world_with: OpenWorld, tmp_path: P
 
 @pytest.mark.parametrize(
     "name",
-    [row.name for row in sorted(ROWS.values(), key=lambda row: len(row.settings)) if row.name not in LIKE_ANOTHER],
+    [
+        row.name
+        for row in sorted(ROWS.values(), key=lambda row: len(row.settings))
+        if not row.once and row.name not in LIKE_ANOTHER
+    ],
 )
 def test_a_fault_costs_what_it_may_and_no_more(name: str, world_with: OpenWorld) -> None:
     row = ROWS[name]

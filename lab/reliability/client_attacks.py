@@ -1,0 +1,255 @@
+"""E1 to E5: one client attacks through the front, while another sends pictures and waits hardly longer than before."""
+
+import itertools
+import random
+import secrets
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from lab.hostile.bombs import BOMBS
+from lab.hostile.documents import DOCUMENTS, STATUSES, pixels, v2
+from lab.hostile.forms import END, FORM, OPTIONS, RAW, numbered, part
+from lab.reliability.episodes import FaultRow, describe_failures
+from lab.testbed.archives import SERVED
+from lab.testbed.findings import Episode
+from lab.testbed.sampling import percentile_ms
+from lab.testbed.traffic import Ask, Exchange, Traffic, send_all
+from lab.testbed.world import MB, World, load_pictures
+from mar_tools.command_line import ROOT
+from mar_tools.front.front import SETTINGS, Front
+from mar_tools.serving.ports import LOOPBACK, find_free_ports
+from vision_serving.worker.server_settings import read_properties
+
+RATE = 10.0  # pictures/s of the other client
+CALM_S, PAUSE_S, LATER_S = 10.0, 10.0, 10.0
+ATTACKER_TIMEOUT_S, OTHER_TIMEOUT_S = 40.0, 60.0
+MOST_SLOWER, MOST_SLOWER_LATER = 3.0, 1.2
+MOST_EXTRA_MB = 800.0  # the frontend's heap may have 1 GB
+MOST_CPU_SHARE = 0.5  # of a core, for the frontend afterwards: one that collects garbage without end has a whole one
+MOST_LOGGED_MB = 1.0
+REFUSED_S = 2.0
+PATH, EXPLAIN = f"/predictions/{SERVED}", f"/explanations/{SERVED}"
+SHIPPED = read_properties((ROOT / "config.properties").read_text(encoding="utf-8"))
+LIMIT = int(SHIPPED["max_request_size"])
+SHIPPED_QUEUE = {"job_queue_size": SHIPPED["job_queue_size"]}
+
+
+class Answered(NamedTuple):
+    """What came of a request of the attacker. problem: where it is not the expected answer, as Exchange has it."""
+
+    name: str
+    status: int
+    seconds: float
+    problem: str
+
+
+@dataclass(frozen=True)
+class Attack:
+    """make: its requests. allowed: the statuses that may come; where there are none, each request says its own.
+
+    refused_s: within which a refusal has to come, where that is bounded.
+    """
+
+    row: str
+    fault: str
+    must_hold: str
+    make: Callable[[], list[Ask]]
+    connections: int
+    allowed: tuple[int, ...] = ()
+    refused_s: float | None = REFUSED_S
+
+    def as_row(self) -> FaultRow:
+        run = partial(attack_beside_another, attack=self)
+        return FaultRow(self.row, self.fault, f"{self.must_hold}; {OTHERS}", run, SHIPPED_QUEUE, once=True)
+
+
+@dataclass(frozen=True)
+class BusyFront:
+    """A front before the world's server, and the headers of two of its clients."""
+
+    front: Front
+    attacker: dict[str, str]
+    other: dict[str, str]
+
+
+@contextmanager
+def open_front(world: World) -> Iterator[BusyFront]:
+    """Start a front as it is shipped. Raises NginxError."""
+    with tempfile.TemporaryDirectory(prefix="front-") as folder:
+        settings = Path(folder) / "front.yaml"
+        shipped = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
+        settings.write_text(yaml.safe_dump({**shipped, "listen": f"{LOOPBACK}:{find_free_ports(1)[0]}"}))
+        front = Front(Path(folder) / "front", settings, world.server.config)
+        try:
+            front.start()
+            keys = [{"X-Api-Key": front.clients.add(name)} for name in ("attacker", "other")]
+            front.reload()
+            yield BusyFront(front, *keys)
+        finally:
+            front.stop()
+
+
+def forms_of_many_parts() -> list[Ask]:
+    fields = b"".join(part(b"f%d" % number, b"x", None) for number in range(400_000)) + END
+    files = b"".join(numbered(230_000)) + END
+    few = b"".join(part(b"f%d" % number, b"x", None) for number in range(1000)) + END
+    return [Ask("form", PATH, body, FORM, 413, good=False) for body in (*[fields] * 6, files, *[few] * 100)]
+
+
+def largest_bodies() -> list[Ask]:
+    picture = load_pictures(1)[0]
+    body = picture + bytes(LIMIT - len(picture))
+    return [Ask("body", PATH, body, RAW, good=False, pause_s=0.02 * (number % 3 == 0)) for number in range(60)]
+
+
+def costly_requests() -> list[Ask]:
+    picture = load_pictures(1)[0]
+    tensor = v2(pixels([1500, 1500, 3], [0] * 6_750_000))
+    explanations = [Ask("explanation", EXPLAIN, picture, {**RAW, OPTIONS: "cells=16"}, good=False)] * 60
+    widest = [Ask("top_k", PATH, picture, {**RAW, OPTIONS: "top_k=1000"}, good=False)] * 60
+    return [*explanations, *widest, *[Ask("tensor", PATH, tensor.body, tensor.headers, good=False)] * 10]
+
+
+def files_that_swell() -> list[Ask]:
+    bombs = [Ask(name, PATH, bomb.make(), RAW, bomb.status, good=False) for name, bomb in BOMBS.items()]
+    return bombs + [
+        Ask(name, PATH, document.body, document.headers, STATUSES[document.error], good=False)
+        for name, document in DOCUMENTS.items()
+    ]
+
+
+def wrong_keys() -> list[Ask]:
+    picture = load_pictures(1)[0]
+    return [
+        Ask("key", PATH, picture, {**RAW, "X-Api-Key": secrets.token_urlsafe(32)}, 401, good=False)
+        for _ in range(10_000)
+    ]
+
+
+@cache
+def make_asks(make: Callable[[], list[Ask]]) -> list[Ask]:
+    """Make them once, before they are sent: that takes seconds of the processor."""
+    return make()
+
+
+def prepare(make: Callable[[], list[Ask]]) -> int:
+    return len(make_asks(make))
+
+
+def send_attack(
+    make: Callable[[], list[Ask]], url: str, headers: dict[str, str], connections: int, certificate: Path
+) -> list[Answered]:
+    exchanges = send_all(url, make_asks(make), connections, headers, ATTACKER_TIMEOUT_S, certificate)
+    return [Answered(entry.ask.name, entry.status, entry.latency_s, entry.problem) for entry in exchanges]
+
+
+def attack_beside_another(world: World, choose: random.Random, attack: Attack) -> Episode:
+    """Attack from a process of its own: what it costs is not charged to the other client."""
+    before, frontend = world.worker_pids(), world.frontend()
+    memory_mb, logged = frontend.memory_full_info().uss / MB, len(world.log())
+    good = (choose.choice(world.good) for _ in itertools.count())
+    with ProcessPoolExecutor(1, get_context("spawn")) as attacker, open_front(world) as busy:
+        attacker.submit(prepare, attack.make).result()
+        url, certificate = busy.front.url, busy.front.certificate
+        with Traffic(url, good, RATE, busy.other, 0, OTHER_TIMEOUT_S, certificate=certificate) as traffic:
+            time.sleep(1 + CALM_S)
+            begun = time.perf_counter()
+            sent = attacker.submit(send_attack, attack.make, url, busy.attacker, attack.connections, certificate)
+            answers = sent.result()
+            ended = time.perf_counter()
+            time.sleep(PAUSE_S)
+            cpu_s = sum(frontend.cpu_times()[:2])
+            time.sleep(LATER_S)
+            cpu_s = sum(frontend.cpu_times()[:2]) - cpu_s
+    episode = Episode(patience=world.patience, figures={"attack_s": round(ended - begun, 1)})
+    judge_attacker(episode, answers, attack)
+    judge_other(episode, traffic.exchanges, begun, ended)
+    episode.bound("workers_replaced", len(set(world.worker_pids()) ^ set(before)), 0)
+    episode.bound("frontend_more_mb", frontend.memory_full_info().uss / MB - memory_mb, MOST_EXTRA_MB, " MB")
+    episode.bound("frontend_cores_afterwards", cpu_s / LATER_S, MOST_CPU_SHARE)
+    episode.bound("logged_mb", (len(world.log()) - logged) / MB, MOST_LOGGED_MB, " MB")
+    return episode
+
+
+def judge_attacker(episode: Episode, answers: Sequence[Answered], attack: Attack) -> None:
+    for status, count in sorted(Counter(entry.status for entry in answers).items()):
+        episode.figures[f"attacker_{status}" if status else "attacker_closed"] = count
+    others = [
+        entry for entry in answers if (entry.status not in attack.allowed if attack.allowed else bool(entry.problem))
+    ]
+    told = Counter(" ".join(f"{entry.name}: {entry.problem}".split()) for entry in others)
+    episode.failures += [f"{count} x {line}" for line, count in told.items()]
+    episode.bound("attacker_answered_otherwise", len(others), 0)
+    episode.bound("attacker_hung", sum("TimeoutError" in entry.problem for entry in answers), 0)
+    refused = [entry.seconds for entry in answers if entry.status != 200]
+    if attack.refused_s is not None and refused:
+        episode.bound_time("slowest_refusal_s", max(refused), attack.refused_s)
+
+
+def judge_other(episode: Episode, exchanges: Sequence[Exchange], begun: float, ended: float) -> None:
+    """Compare what the other client waits for during the attack, and ten seconds after it, with what it did before."""
+    calm, during, later = (
+        percentile_ms([entry.latency_s for entry in exchanges if start <= entry.due < end], 99)
+        for start, end in ((begun - CALM_S, begun), (begun, ended), (ended + PAUSE_S, float("inf")))
+    )
+    episode.figures.update({"calm_p99_ms": round(calm, 1), "during_p99_ms": round(during, 1)})
+    episode.figures["later_p99_ms"] = round(later, 1)
+    episode.bound("times_slower_during", during / calm, MOST_SLOWER)
+    episode.bound("times_slower_later", later / calm, MOST_SLOWER_LATER)
+    failed = [entry for entry in exchanges if entry.problem]
+    episode.failures += describe_failures(failed, begun)
+    episode.bound("other_failed", len(failed), 0)
+
+
+OTHERS = (
+    f"p99 of the other client at most {MOST_SLOWER:g} x its calm value meanwhile, {MOST_SLOWER_LATER:g} x from ten "
+    "seconds after on; none of its requests fails; no worker is replaced; nothing hangs"
+)
+ATTACKS = (
+    Attack(
+        "E1",
+        "6 forms of 400,000 fields, one of 230,000 files, 100 of 1,000 fields",
+        f"each is 413 within {REFUSED_S:g} s",
+        forms_of_many_parts,
+        connections=8,
+        allowed=(413,),
+    ),
+    Attack(
+        "E2",
+        f"60 bodies of {LIMIT:,} bytes at once, a third of them slow",
+        "each is served, or 429 or 503",
+        largest_bodies,
+        connections=60,
+        allowed=(200, 429, 503),
+        refused_s=None,
+    ),
+    Attack(
+        "E3",
+        "60 explanations, 60 predictions with the largest `top_k`, and 10 tensors of 6.75 million numbers at once",
+        "each is served, or 413, 429 or 503",
+        costly_requests,
+        connections=130,
+        allowed=(200, 413, 429, 503),
+        refused_s=None,
+    ),
+    Attack(
+        "E4",
+        f"{len(BOMBS) + len(DOCUMENTS)} files and documents that make decoders and parsers write, loop or allocate",
+        f"each its own answer, a refusal within {REFUSED_S:g} s; at most {MOST_LOGGED_MB:g} MB of log",
+        files_that_swell,
+        connections=4,
+    ),
+    Attack("E5", "10,000 wrong keys", f"each is 401 within {REFUSED_S:g} s", wrong_keys, 16, allowed=(401,)),
+)
+ROWS = tuple(attack.as_row() for attack in ATTACKS)
