@@ -45,6 +45,7 @@ from vision_serving.cores import WAIT_POLICY
 from vision_serving.worker.draining import DRAIN_FILE
 from vision_serving.worker.server_settings import read_properties
 
+KEY_FILE = "key_file.json"  # that TorchServe writes where it runs
 STOP_TIMEOUT_S = 20.0
 LOG_SETTINGS = re.compile(r"-Dlog4j\.configurationFile=(\S+)")
 FIRST_ANSWER_S = 60.0  # of a model whose workers are ready
@@ -59,7 +60,7 @@ class Server:
         address = read_address(self.config)
         self._tokens_on = address.key_file is not None
         self._state = state_folder(self.config)
-        self._key_file = self._state / "key_file.json"
+        self._key_file = self._state / KEY_FILE
         self._values = read_properties(self.config.read_text(encoding="utf-8"))
         self.client = TorchServeClient(address)
         self._logs = ServerLogs(self._state / "logs")
@@ -133,9 +134,10 @@ class Server:
             return False  # a key file here may belong to a server of another user
         if process is not None:
             with suppress(psutil.NoSuchProcess):  # it may end by itself
-                family = [process, *process.children(recursive=True)]
+                family, folder = [process, *process.children(recursive=True)], Path(process.cwd())
                 process.terminate()
                 end_processes(wait_until_ended(family, STOP_TIMEOUT_S))
+                (folder / KEY_FILE).unlink(missing_ok=True)  # also where `vision_state` was another at its start
         if temporary is not None:
             end_processes(find_workers(self.config, temporary))
             remove_temporary(self.config, temporary)

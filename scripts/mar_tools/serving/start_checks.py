@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import disk_usage
 
-from mar_tools.serving.address import STATE_KEY, state_folder
+from mar_tools.serving.address import STATE_KEY, read_address, state_folder
 from mar_tools.serving.ports import find_obstacle, listening_places
 from mar_tools.serving.processes import PREFIX
 from mar_tools.serving.torchserve_api import ServerError
@@ -48,7 +48,10 @@ def check_ports(values: Mapping[str, str], name: str) -> None:
 
 
 def prepare_logs(config: Path) -> Path:
-    """Return the folder of the logs, which is the owner's alone with all in it. Raises ServerError."""
+    """Return the folder of the logs, which is the owner's alone with all in it.
+
+    Raises ServerError where no logs can be written, or no tokens beside their folder.
+    """
     folder = state_folder(config) / "logs"
     with _named(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -57,6 +60,8 @@ def prepare_logs(config: Path) -> Path:
             if mode & 0o077 and not (path.is_symlink() and path != folder):
                 path.chmod(mode & 0o700)
     check_space(folder, SPARE_BYTES)
+    if read_address(config).key_file is not None:
+        check_space(folder.parent, 0)
     return folder
 
 

@@ -77,9 +77,9 @@ def listening(ports: list[int]) -> list[int]:
 
 
 def test_start_restart_status_stop_leave_nothing_behind(
-    small_service: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_service: Server, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each command has another TMPDIR than the start."""
+    """Each command has another TMPDIR than the start, and a restart moves what the server writes."""
     config = small_service.config
     started = run_script("serve_models.py", "start", "--json", "--config", config)
     assert started.returncode == 0, started.stderr
@@ -107,10 +107,15 @@ def test_start_restart_status_stop_leave_nothing_behind(
     nowhere = run_script("serve_models.py", "restart", "--config", config)
     assert (nowhere.returncode, "cannot write in /proc: " in nowhere.stderr) == (1, True)
     assert process.is_running()
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    assert run_script("serve_models.py", "restart", "--config", config).returncode == 0
-    assert small_service.temporary.parent == tmp_path
-    monkeypatch.setenv("TMPDIR", "/proc")
+    written = sorted(config.parent.rglob("*"))
+    state = tmp_path_factory.mktemp("s")  # short enough for sockets
+    config.write_text(with_values(settings, {"vision_state": str(state)}))
+    restarted = run_script("serve_models.py", "restart", "--config", config)
+    assert restarted.returncode == 0, restarted.stderr
+    assert sorted(path.name for path in state.iterdir()) == ["key_file.json", "logs", small_service.temporary.name]
+    assert {path.name for path in (state / "logs").iterdir()} >= {"console.log", "model_log.log", "ts_log.log"}
+    assert set(written) - set(config.parent.rglob("*")) == {config.parent / "key_file.json"}
+    assert set(config.parent.rglob("*")) <= set(written)
     assert json.loads(run_script("serve_models.py", "status", "--json", "--config", config).stdout)[0]["ready"]
 
     running = small_service.process()
@@ -120,8 +125,7 @@ def test_start_restart_status_stop_leave_nothing_behind(
     assert run_script("serve_models.py", "stop", "--config", config).stdout.strip() == "stopped"
     assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     assert listening(list(small_service.ports().values())) == []
-    assert not (config.parent / "key_file.json").exists()
-    assert not list(tmp_path.glob("vision-serving-*"))
+    assert [path.name for path in state.iterdir()] == ["logs"]
     assert not temporary.exists()
     assert run_script("serve_models.py", "stop", "--config", config).stdout.strip() == "nothing was running"
     down = run_script("serve_models.py", "status", "--config", config)

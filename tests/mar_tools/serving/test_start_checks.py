@@ -132,9 +132,13 @@ def test_archives_have_to_fit_unpacked(config: Path, tmp_path: Path) -> None:
 def test_a_checkout_that_cannot_be_written_to_is_named_and_a_setting_moves_what_is_written() -> None:
     with open_folder(0) as checkout, open_folder(OPERATOR) as state:
         config = checkout / "config.properties"
-        config.write_text("disable_token_authorization=true\n")
+        config.touch()
         error = as_user(OPERATOR, lambda: prepare_logs(config))
         assert str(error).startswith(f"cannot write in {checkout}/logs: Permission denied; free some, or name another")
+        (checkout / "logs").mkdir()
+        os.chown(checkout / "logs", OPERATOR, OPERATOR)
+        error = as_user(OPERATOR, lambda: prepare_logs(config))
+        assert str(error).startswith(f"cannot write in {checkout}: Permission denied"), "tokens go there"
         config.write_text(f"vision_state={state}\n")
         assert as_user(OPERATOR, lambda: prepare_logs(config)) == state / "logs"
         assert as_user(OPERATOR, lambda: choose_temporary_place(config, [])) == state
