@@ -66,7 +66,7 @@ def compare(arguments: Namespace) -> None:
         **workload.as_document(),
         "peers": {contestant.target.name: contestant.as_document() for contestant in contestants},
         "not_started": refused,
-        "ratios": [ratio.as_document() for ratio in compare_results(results, arguments.models[0])],
+        "ratios": compare_results(results, arguments.models[0]),
     }
     report(results, document, arguments, workload.unchecked)
 

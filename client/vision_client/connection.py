@@ -113,7 +113,17 @@ class Connection:
         return response
 
     def _describe(self, response: requests.Response) -> PredictionError:
-        return describe_failure(response, has_token=self._tokens.current() is not None)
+        """Return the server's own words where it has some, and what to do."""
+        status = response.status_code
+        type, message = _read_error(response)
+        if type == INVALID_KEY:
+            return AuthorizationError(status, type, NO_TOKEN if self._tokens.current() is None else WRONG_TOKEN)
+        if response.is_redirect:
+            return PredictionError(
+                status, type, f"the server moved to {response.headers['location']}; give Client that url"
+            )
+        error, hint = STATUSES.get(status, (PredictionError, ""))
+        return error(status, type, f"{message}; {hint}" if hint else message)
 
     def _send(self, method: str, path: str, token: str | None, timeout_s: float, **arguments: Any) -> requests.Response:
         timeouts = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s)
@@ -163,20 +173,6 @@ def new_session(
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
-
-
-def describe_failure(response: requests.Response, has_token: bool) -> PredictionError:
-    """Return the server's own words where it has some, and what to do."""
-    status = response.status_code
-    type, message = _read_error(response)
-    if type == INVALID_KEY:
-        return AuthorizationError(status, type, WRONG_TOKEN if has_token else NO_TOKEN)
-    if response.is_redirect:
-        return PredictionError(
-            status, type, f"the server moved to {response.headers['location']}; give Client that url"
-        )
-    error, hint = STATUSES.get(status, (PredictionError, ""))
-    return error(status, type, f"{message}; {hint}" if hint else message)
 
 
 def _read_error(response: requests.Response) -> tuple[str, str]:

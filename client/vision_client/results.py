@@ -69,8 +69,8 @@ def read_answer(body: bytes) -> Prediction:
     """Return the JSON of one image. Raises PredictionError when it is not what the HTTP contract says."""
     try:
         document = json.loads(body)
-        reader = next((READERS[key] for key in READERS if key in document), _read_other)
-        return reader(document)
+        reader = next((READERS[key] for key in READERS if key in document), None)
+        return Prediction(extra={**document}) if reader is None else reader(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         start = body[:200].decode("utf-8", errors="replace")
         raise PredictionError(200, "UnexpectedAnswer", f"expected a prediction, got {start!r}") from error
@@ -101,14 +101,7 @@ def _read_detection(entry: Fields) -> Detection:
     )
 
 
-def _read_other(document: Fields) -> Prediction:
-    return Prediction(extra={**document})
-
-
-READERS: dict[str, Callable[[Fields], Prediction]] = {
-    "classes": _read_classification,
-    "detections": _read_detections,
-}
+READERS: dict[str, Callable[[Fields], Prediction]] = {"classes": _read_classification, "detections": _read_detections}
 
 
 def _rest(document: Fields, known: Any) -> dict[str, Any]:

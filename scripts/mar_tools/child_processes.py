@@ -53,17 +53,14 @@ class MemoryWatch:
         self.peak_gib = 0.0
 
     def is_exceeded(self) -> bool:
-        self.peak_gib = max(self.peak_gib, self._resident_gib())
-        return self.peak_gib > self._most_gib
-
-    def _resident_gib(self) -> float:
         total = 0
         with suppress(psutil.Error):
             leader = psutil.Process(self._pid)
             for process in (leader, *leader.children(recursive=True)):
                 with suppress(psutil.Error):
                     total += process.memory_info().rss
-        return total / GIB
+        self.peak_gib = max(self.peak_gib, total / GIB)
+        return self.peak_gib > self._most_gib
 
 
 def run_isolated(command: Sequence[str], timeout_s: float, log: Path, memory_gib: float | None = None) -> Finished:

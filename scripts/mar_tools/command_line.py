@@ -36,12 +36,12 @@ class DocstringHelp(argparse.HelpFormatter):
         super().__init__(prog, **{"width": columns - 2, "max_help_position": 26, **settings})
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        blocks = re.split(r"\n\s*\n", text.strip("\n"))
-        return "\n\n".join((fill_example if block[0] == " " else fill_prose)(block, width) for block in blocks)
-
-
-def fill_prose(text: str, width: int) -> str:
-    return textwrap.fill(" ".join(text.split()), width, break_on_hyphens=False)
+        return "\n\n".join(
+            fill_example(block, width)
+            if block[0] == " "
+            else textwrap.fill(" ".join(block.split()), width, break_on_hyphens=False)
+            for block in re.split(r"\n\s*\n", text.strip("\n"))
+        )
 
 
 def fill_example(text: str, width: int) -> str:

@@ -25,14 +25,11 @@ def find_images(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and not is_hidden(file, path))
+    files = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    found = sorted(file for file in files if not any(part[0] == "." for part in file.relative_to(path).parts))
     if not found:
         raise ConfigError(f"{path}: " + ("no images in this folder" if path.is_dir() else "no such file or folder"))
     return found
-
-
-def is_hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def choose_images(folder: Path | None, count: int, split: Split = "all") -> list[Path]:

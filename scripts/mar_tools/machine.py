@@ -55,16 +55,11 @@ def package_versions(names: Iterable[str]) -> dict[str, str]:
     return versions
 
 
-def default_device() -> DeviceType:
-    """Return a GPU where PyTorch can use one."""
+def choose_device_type(asked: DeviceType | None) -> DeviceType:
+    """Return what `--device` asks for, else a GPU where there is one. Raises ConfigError where PyTorch finds none."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def choose_device_type(asked: DeviceType | None) -> DeviceType:
-    """Return what `--device` asks for, else the default. Raises ConfigError for a GPU that PyTorch cannot use."""
-    found = default_device()
+    found: DeviceType = "cuda" if torch.cuda.is_available() else "cpu"
     if asked == "cuda" and found != "cuda":
         raise ConfigError("--device cuda: PyTorch finds no GPU that it can use here; leave the option out")
     return asked or found

@@ -80,7 +80,7 @@ def show_work(title: str, silent_elsewhere: bool = False) -> Iterator[Announce]:
     """Show uncounted work on standard error: beside a spinner on a terminal, a line a step elsewhere, or nothing."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        log = _ignore if silent_elsewhere else _log
+        log: Announce = (lambda line: None) if silent_elsewhere else _log
         log(title)
         yield log
         return
@@ -100,10 +100,6 @@ def show_items(items: Iterable[Item], title: str, total: int, hidden: bool = Fal
             told = time.monotonic()
             _log(f"{title}: {number} of {total}")
         yield item
-
-
-def _ignore(line: str) -> None:
-    """Keep silent."""
 
 
 def _log(line: str) -> None:

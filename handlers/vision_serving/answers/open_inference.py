@@ -63,7 +63,7 @@ def make_tensors(items: Sequence[Prediction | Explanation | Exception], entries:
     """
     predictions = OutputTensor("predictions", "BYTES", (len(entries),), entries)
     kind = next((type(item) for item in items if not isinstance(item, Exception)), Exception)
-    return [predictions, *NUMBERS.get(kind, _no_numbers)(items)]
+    return [predictions, *(NUMBERS[kind](items) if kind in NUMBERS else [])]
 
 
 def _tensors_of_classes(items: Sequence[Any]) -> list[OutputTensor]:
@@ -75,10 +75,6 @@ def _tensors_of_detections(items: Sequence[Any]) -> list[OutputTensor]:
     answers = [item.detections if isinstance(item, Detections) else () for item in items]
     counts = OutputTensor("num_detections", "INT64", (len(answers),), [len(answer) for answer in answers])
     return [counts, *(field.to_tensor(answers) for field in (BOXES, *CLASS_FIELDS))]
-
-
-def _no_numbers(items: Sequence[Any]) -> list[OutputTensor]:
-    return []
 
 
 NUMBERS: dict[type[Any], Callable[[Sequence[Any]], list[OutputTensor]]] = {

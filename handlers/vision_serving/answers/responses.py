@@ -73,10 +73,6 @@ def bound(response: Response, outcome: Outcome, max_bytes: int) -> Response:
     return _encode_failure(error, outcome.form)
 
 
-def _encode_bare(outcome: Outcome, model: ModelIdentity) -> Response:
-    return Response(200, orjson.dumps(outcome.items[0]))
-
-
 def _encode_list(outcome: Outcome, model: ModelIdentity) -> Response:
     return Response(200, orjson.dumps({RESULT_KEYS[outcome.form]: [_describe(item) for item in outcome.items]}))
 
@@ -103,7 +99,7 @@ def _encode_tensors(outcome: Outcome, model: ModelIdentity) -> Response:
 
 
 ENCODERS: dict[Form, Callable[[Outcome, ModelIdentity], Response]] = {
-    Form.RAW: _encode_bare,
+    Form.RAW: lambda outcome, model: Response(200, orjson.dumps(outcome.items[0])),
     Form.MULTIPART: _encode_list,
     Form.KSERVE_V1: _encode_list,
     Form.OPEN_INFERENCE: _encode_tensors,

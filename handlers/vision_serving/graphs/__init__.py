@@ -6,7 +6,6 @@ The eager backend runs these modules, every exporter exports them, so no backend
     sources.py                                     the network, rebuilt from what an archive says; onnx_network.py
     torchscript_files.py                           programs that may only compute
     pixels.py                                      the first layers: normalisation
-    plain.py                                       a network that gives logits, or boxes and scores
     one_stage.py, two_stage.py, instance_heads.py  torchvision's detectors, with anchors.py
     outputs.py                                     what a network gives becomes the named outputs
     precisions.py                                  the same graph in 16 bits

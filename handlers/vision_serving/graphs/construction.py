@@ -2,12 +2,11 @@
 
 from importlib import import_module
 
-from torch import nn
+from torch import Tensor, nn
 
 from vision_serving.config import PreprocessingConfig
 from vision_serving.graphs.outputs import OutputDecoder, OutputFormat
 from vision_serving.graphs.pixels import Normalize
-from vision_serving.graphs.plain import PlainGraph
 from vision_serving.options import Task
 
 # torchvision detectors, by class name; everything else is decoded according to its output format.
@@ -19,6 +18,21 @@ DETECTOR_GRAPHS = {
     "MaskRCNN": "vision_serving.graphs.instance_heads:MaskRcnnGraph",
     "KeypointRCNN": "vision_serving.graphs.instance_heads:KeypointRcnnGraph",
 }
+
+
+class PlainGraph(nn.Module):
+    """Gives `logits` (N, C), or dense `boxes` (N, Q, 4) and `scores` (N, Q, C)."""
+
+    def __init__(self, network: nn.Module, normalize: nn.Module, decoder: OutputDecoder) -> None:
+        super().__init__()
+        self.network = network
+        self.normalize = normalize
+        self.decoder = decoder
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        images = self.normalize(pixels)
+        values = self.decoder.read_values(self.network(images), type(self.network).__name__)
+        return self.decoder(values, images)
 
 
 def build_graph(

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mar_tools.building.candidates import Candidate, mark_fastest, record_candidates, write_candidates
+import orjson
+
+from mar_tools.building.candidates import Candidate, mark_fastest, record_candidates
 from mar_tools.building.timing import TIMED_IMAGES, Timing, TimingPlan, time_exports
 from mar_tools.building.trials import MB, NOT_POSSIBLE, new_trial, run_trial
 from mar_tools.exporting.export_folders import export_folder
@@ -34,10 +36,6 @@ class BuildOptions:
     batch_size: int = 8
     rounds: int = 5
     round_s: float = 0.6
-
-    @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        return tuple(sorted({1, self.batch_size}))
 
 
 class Progress:
@@ -74,8 +72,11 @@ def build_candidates(recipe: Recipe, exports: Path, options: BuildOptions, annou
     progress = Progress(announce, len({"cpu", options.device_type}) + len(others) + turns)
     eager = build_reference(recipe, exports, options, progress)
     rows = [eager, *try_candidates(recipe, others, exports, options, progress)]
-    rows = mark_fastest(place_reference(time_rows(rows, recipe, exports, options, progress), EAGER_FP32 in pairs))
-    write_candidates(rows, exports / recipe.name / "candidates.json")
+    eager, *rows = time_rows(rows, recipe, exports, options, progress)
+    if eager.verdict == "verified" and EAGER_FP32 not in pairs:  # it may be compared with, but not chosen
+        eager = replace(eager, verdict="reference")
+    rows = mark_fastest([*rows, eager])
+    (exports / recipe.name / "candidates.json").write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
     for chosen in (row for row in rows if row.verdict == "chosen"):
         record_candidates(rows, folder_of(chosen, recipe, exports))
     return rows
@@ -122,12 +123,10 @@ def time_rows(
     """Return the rows, of which rows[0] is eager, with the figures of those that passed or failed while timed."""
     passed = {folder_of(row, recipe, exports): row for row in rows if row.verdict == "verified"}
     progress.skip((len(rows) - len(passed)) * (1 + options.rounds))
-    images = recipe.verification.images
+    images = None if recipe.verification.images is None else recipe.path(recipe.verification.images)
     plan = TimingPlan(
-        images=tuple(
-            path.absolute() for path in choose_images(None if images is None else recipe.path(images), TIMED_IMAGES)
-        ),
-        batch_sizes=options.batch_sizes,
+        images=tuple(path.absolute() for path in choose_images(images, TIMED_IMAGES)),
+        batch_sizes=tuple(sorted({1, options.batch_size})),
         rounds=options.rounds,
         round_s=options.round_s,
         timeout_s=options.timeout_s,
@@ -144,11 +143,3 @@ def with_timing(row: Candidate, timing: Timing) -> Candidate:
     if timing.problem:
         return replace(row, verdict="failed", reason=f"while timed: {timing.problem}", load_s=timing.load_s)
     return replace(row, load_s=timing.load_s, images_per_s=timing.images_per_s(), speedup=timing.speedup)
-
-
-def place_reference(rows: Sequence[Candidate], eager_may_be_chosen: bool) -> list[Candidate]:
-    """Judge the rows. rows[0]: eager fp32, which is no candidate where the recipe asks for something else."""
-    eager, *others = rows
-    if eager.verdict == "verified" and not eager_may_be_chosen:
-        eager = replace(eager, verdict="reference")
-    return [*others, eager]

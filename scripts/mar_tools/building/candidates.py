@@ -1,7 +1,7 @@
 """What became of each candidate: the rows of the table, of candidates.json, and of the proof in the archive."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,11 +62,7 @@ def find_chosen(rows: Sequence[Candidate]) -> Candidate | None:
     return next((row for row in rows if row.verdict == "chosen"), None)
 
 
-def write_candidates(rows: Sequence[Candidate], path: Path) -> None:
-    path.write_bytes(orjson.dumps([asdict(row) for row in rows], option=orjson.OPT_INDENT_2))
-
-
 def record_candidates(rows: Sequence[Candidate], export: Path) -> None:
     """Record them in the `verification.json` of an export, so that its archive says what it was chosen from."""
-    report = {**read_report(export), "candidates": [asdict(row) for row in rows]}
+    report = {**read_report(export), "candidates": rows}
     (export / "verification.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))

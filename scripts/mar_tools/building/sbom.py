@@ -21,25 +21,18 @@ def describe_environment() -> bytes:
     # Not of sys.path, which setuptools extends by its own copies of packages as soon as something imports it.
     parts = distributions(path=site.getsitepackages())
     found = {SEPARATORS.sub("-", part.metadata["Name"]).lower(): part for part in parts if part.metadata["Name"]}
+    name, version = platform.python_implementation(), platform.python_version()
     document = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
-        "metadata": {"component": _python()},
+        "metadata": {
+            "component": {"type": "platform", "bom-ref": f"python@{version}", "name": name, "version": version}
+        },
         "components": [_component(name, found[name]) for name in sorted(found)],
     }
     return orjson.dumps(document, option=orjson.OPT_INDENT_2)
-
-
-def _python() -> dict[str, Any]:
-    version = platform.python_version()
-    return {
-        "type": "platform",
-        "bom-ref": f"python@{version}",
-        "name": platform.python_implementation(),
-        "version": version,
-    }
 
 
 def _component(name: str, part: Distribution) -> dict[str, Any]:

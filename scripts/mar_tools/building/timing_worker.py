@@ -26,6 +26,7 @@ class TimingWorker:
     """Every answer has to come within `timeout_s`."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: Path, timeout_s: float) -> None:
+        self.pid = process.pid
         self._process = process
         self._log = log
         self._timeout_s = timeout_s
@@ -72,8 +73,5 @@ def start_worker(log: Path, timeout_s: float) -> Iterator[TimingWorker]:
     """Start a process. log: what it says is added there."""
     command = python_command("mar_tools.building.timing_process")
     pipe = subprocess.PIPE
-    with (
-        log.open("ab") as errors,
-        isolated(command, stdin=pipe, stdout=pipe, stderr=errors, bufsize=0) as process,
-    ):
+    with log.open("ab") as errors, isolated(command, stdin=pipe, stdout=pipe, stderr=errors, bufsize=0) as process:
         yield TimingWorker(process, log, timeout_s)

@@ -33,8 +33,14 @@ def answer_trial(answer: Callable[[CandidateTrial], TrialResult]) -> None:
 
 def perform(trial: CandidateTrial) -> TrialResult:
     """Export and verify. Return why there is no verification report; nothing where there is one."""
+    reference = trial.exports / trial.recipe.name / REFERENCE
     try:
-        export_and_verify(trial)
+        checkpoint = load_checkpoint(trial.recipe) if trial.is_reference else load_reference(reference)
+        print(f"exporting {trial.folder.name}", flush=True)
+        export_model(trial.recipe, checkpoint, trial.backend, trial.precision, trial.exports, trial.device_type)
+        del checkpoint  # its weights are not needed to verify, and large models need the room
+        print(f"verifying {trial.folder.name}", flush=True)
+        verify_export(trial.folder)
     except Exception as error:  # exporters and runtimes raise whatever they like; the log has all of it
         traceback.print_exc()
         return describe_problem(error)
@@ -54,16 +60,6 @@ def describe_problem(error: Exception) -> TrialResult:
     names = dict.fromkeys(type(found).__name__ for found in (error, cause))
     said = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
     return TrialResult(problem="unforeseen", reason=f"{', '.join(names)}: {said}"[:MESSAGE_CHARS])
-
-
-def export_and_verify(trial: CandidateTrial) -> None:
-    reference = trial.exports / trial.recipe.name / REFERENCE
-    checkpoint = load_checkpoint(trial.recipe) if trial.is_reference else load_reference(reference)
-    print(f"exporting {trial.folder.name}", flush=True)
-    export_model(trial.recipe, checkpoint, trial.backend, trial.precision, trial.exports, trial.device_type)
-    del checkpoint  # its weights are not needed to verify, and large models need the room
-    print(f"verifying {trial.folder.name}", flush=True)
-    verify_export(trial.folder)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,8 @@ def run_process(
         try:
             finished = run_isolated(python_command(module, exchange), timeout_s, log_of(trial.folder), memory_gib)
         finally:
-            remove_unfinished(trial.folder)
+            for unfinished in trial.folder.parent.glob(f".{trial.folder.name}-*"):  # of a process that was killed
+                shutil.rmtree(unfinished, ignore_errors=True)
         result = Path(exchange) / RESULT
         if finished.succeeded and result.is_file():
             return TrialRun(finished, TrialResult.model_validate_json(result.read_bytes()))
@@ -110,12 +111,6 @@ def run_process(
 
 def log_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.log")
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what a process that was killed in the middle of an export leaves beside its folder."""
-    for unfinished in folder.parent.glob(f".{folder.name}-*"):
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def read_row(trial: CandidateTrial, build_s: float) -> Candidate:

@@ -55,7 +55,12 @@ def quantize_with_float_layers(
     """
     if calibration.quantization.float_layers != "auto":
         named = list(calibration.quantization.float_layers)
-        check_layer_names(named, layers)
+        unknown = sorted(set(named) - set(layers))
+        if unknown:
+            raise ConfigError(
+                f"quantization.float_layers: no layer {unknown[0]!r} to keep in float; this backend calls its layers "
+                f"{', '.join(layers[:3])}, ... {', '.join(layers[-3:])}"
+            )
         return quantize(named), named
     best: tuple[float, Model, list[str]] | None = None
     for kept in float_layer_choices(layers):
@@ -67,15 +72,6 @@ def quantize_with_float_layers(
             break
     assert best is not None
     return best[1], best[2]
-
-
-def check_layer_names(named: Sequence[str], layers: Sequence[str]) -> None:
-    unknown = sorted(set(named) - set(layers))
-    if unknown:
-        raise ConfigError(
-            f"quantization.float_layers: no layer {unknown[0]!r} to keep in float; this backend calls its layers "
-            f"{', '.join(layers[:3])}, ... {', '.join(layers[-3:])}"
-        )
 
 
 def float_layer_choices(layers: Sequence[str]) -> Iterator[list[str]]:

@@ -34,7 +34,10 @@ def export_model(
     """Write one export folder, whole or not at all. Raises BackendError or ConfigError."""
     exporter = load_exporter(backend, precision, device_type)
     job = new_job(recipe, checkpoint, backend, precision, device_type)
-    check_model_options(job)
+    try:
+        check_options(find_options(recipe.task, find_instances(job)), checkpoint.options)
+    except ValueError as error:  # a default option that this model cannot have
+        raise ConfigError(str(error)) from error
     check_label_count(job)
     target = export_folder(exports, recipe, backend, precision, device_type)
     with replaced_folder(target) as folder:
@@ -85,14 +88,6 @@ def check_takes_onnx(backend: str, precision: Precision) -> None:
             f"backend {backend!r} runs an ONNX file with the types that are in it, and not in {precision}; it has "
             f"{list(offered)}"
         )
-
-
-def check_model_options(job: ExportJob) -> None:
-    """Check the default options. Raises ConfigError for one that this model cannot have."""
-    try:
-        check_options(find_options(job.task, find_instances(job)), job.checkpoint.options)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def check_label_count(job: ExportJob) -> None:

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -30,34 +31,21 @@ def export_onnx(job: ExportJob, path: Path) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if job.has_fixed_size and not job.is_quantized_already:
-            _export_program(job, path)
-        else:
-            _export_trace(job, path)
+        torch.onnx.export(
+            job.float_graph(),
+            (job.pixels,),
+            path,
+            input_names=["pixels"],
+            output_names=job.output_names,
+            verbose=False,
+            **(_program_options() if job.has_fixed_size and not job.is_quantized_already else _trace_options(job)),
+        )
 
 
-def _export_program(job: ExportJob, path: Path) -> None:
-    torch.onnx.export(
-        job.float_graph(),
-        (job.pixels,),
-        path,
-        dynamo=True,
-        input_names=["pixels"],
-        output_names=job.output_names,
-        dynamic_shapes=(dynamic_batch(),),
-        verbose=False,
-    )
+def _program_options() -> dict[str, Any]:
+    return {"dynamo": True, "dynamic_shapes": (dynamic_batch(),)}
 
 
-def _export_trace(job: ExportJob, path: Path) -> None:
-    axes = {name: {0: "batch"} for name in job.output_names}
-    torch.onnx.export(
-        job.float_graph(),
-        (job.pixels,),
-        path,
-        dynamo=False,
-        opset_version=TRACED_OPSET,
-        input_names=["pixels"],
-        output_names=job.output_names,
-        dynamic_axes={"pixels": DIMENSIONS, **axes},
-    )
+def _trace_options(job: ExportJob) -> dict[str, Any]:
+    axes = {"pixels": DIMENSIONS, **{name: {0: "batch"} for name in job.output_names}}
+    return {"dynamo": False, "opset_version": TRACED_OPSET, "dynamic_axes": axes}

@@ -18,11 +18,7 @@ WARM_UP_S = 1.0
 
 
 def run_closed_loop(
-    target: Target,
-    requests: Sequence[Request],
-    connections: int,
-    duration_s: float,
-    warm_up_s: float = WARM_UP_S,
+    target: Target, requests: Sequence[Request], connections: int, duration_s: float, warm_up_s: float = WARM_UP_S
 ) -> Measurement:
     """Load a target for `warm_up_s` and then `duration_s`, the time that counts.
 

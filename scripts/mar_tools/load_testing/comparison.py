@@ -6,8 +6,7 @@ the least and the most of the ratios within one round.
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from mar_tools.load_testing.trials import Load, LoadResult
 
@@ -29,9 +28,6 @@ class Ratio:
     target: str
     load: Load
     requests_per_s: Spread
-
-    def as_document(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def compare_results(results: Sequence[LoadResult], baseline: str) -> list[Ratio]:

@@ -11,7 +11,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from mar_tools.building.timing_process import answer, own_output
+from mar_tools.load_testing.measurement import Window
 from mar_tools.verification.observations import load_handler
 from vision_serving.answers.responses import encode_response
 from vision_serving.cores import plan_threads, usable_cores
@@ -31,13 +34,6 @@ class LoopJob(StrictModel):
     batch_size: int
 
 
-class LoopWindow(StrictModel):
-    """Which time counts, in seconds."""
-
-    start: float
-    end: float
-
-
 def main() -> None:
     answers = own_output()
     try:
@@ -47,7 +43,7 @@ def main() -> None:
         batches = iterate_batches([path.read_bytes() for path in job.images], job.batch_size)
         answer(answers, ready=True)
         for line in iter(sys.stdin.readline, ""):
-            answer(answers, batches=run_window(handler, batches, LoopWindow.model_validate_json(line)))
+            answer(answers, batches=run_window(handler, batches, Window(**orjson.loads(line))))
     except Exception as error:  # the border: the parent gives it as the reason
         traceback.print_exc()
         answer(answers, problem=f"{type(error).__name__}: {error}"[:300])
@@ -60,7 +56,7 @@ def iterate_batches(images: Sequence[bytes], batch_size: int) -> Iterator[list[b
         yield [images[number % len(images)] for number in range(first, first + batch_size)]
 
 
-def run_window(handler: VisionHandler, batches: Iterator[list[bytes]], window: LoopWindow) -> list[dict[str, Any]]:
+def run_window(handler: VisionHandler, batches: Iterator[list[bytes]], window: Window) -> list[dict[str, Any]]:
     """Answer batches until the window ends. Return those that end in it, and the first one if none does."""
     counted: list[dict[str, Any]] = []
     finished = 0.0

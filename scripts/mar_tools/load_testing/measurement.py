@@ -99,9 +99,9 @@ def summarise(
         batch_size=mean_batch_size(right),
         stages_ms=mean_stages([record.server_timing for record in right if record.server_timing]),
         cpu_ms_per_request=None if cpu_s is None or not served else round(cpu_s * 1000 / served, 2),
-        peak_rss_mb=_rounded(usage.peak_rss_mb),
-        peak_process_mb=_rounded(usage.peak_process_mb),
-        peak_pss_mb=_rounded(usage.peak_pss_mb),
+        peak_rss_mb=usage.peak_rss_mb,
+        peak_process_mb=usage.peak_process_mb,
+        peak_pss_mb=usage.peak_pss_mb,
         client_lag_ms=describe_latencies([record.lag_s for record in records]).get("p99", 0.0),
     )
 
@@ -176,7 +176,3 @@ def take_medians(measurements: Sequence[Measurement]) -> Measurement:
 def _take_medians_of_values(mappings: Sequence[Mapping[str, float]]) -> dict[str, float]:
     names = dict.fromkeys(name for mapping in mappings for name in mapping)
     return {name: statistics.median(mapping[name] for mapping in mappings if name in mapping) for name in names}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)

@@ -22,12 +22,7 @@ WARM_UP_S = 1.0
 
 
 def run_open_loop(
-    target: Target,
-    requests: Sequence[Request],
-    rate: float,
-    duration_s: float,
-    seed: int,
-    warm_up_s: float = WARM_UP_S,
+    target: Target, requests: Sequence[Request], rate: float, duration_s: float, seed: int, warm_up_s: float = WARM_UP_S
 ) -> Measurement:
     """Run Poisson arrivals of `rate` requests/s, the same ones for the same seed.
 

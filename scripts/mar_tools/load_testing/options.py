@@ -20,12 +20,12 @@ class Rate:
 
     @classmethod
     def parse(cls, text: str) -> "Rate":
-        """Read `80` or `70%`. Raises ValueError."""
+        """Read `80` or `70%`. Raises ArgumentTypeError."""
         is_share = text.endswith("%")
-        value = float(text.removesuffix("%")) / (100 if is_share else 1)
-        if not 0 < value < float("inf"):
-            raise ValueError(f"expected a positive rate, got {text!r}")
-        return cls(value, is_share)
+        try:
+            return cls(positive(text.removesuffix("%")) / (100 if is_share else 1), is_share)
+        except ArgumentTypeError as error:
+            raise ArgumentTypeError(f"expected requests/s such as 80, or a share such as 70%, got {text!r}") from error
 
     def of(self, most: float | None) -> float:
         """Return requests/s. Raises ConfigError for a share of what is not known, or of nothing."""
@@ -41,7 +41,7 @@ def add_load_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--connections", type=positive_count, nargs="*", default=[8], help="of closed loops, one after the other"
     )
-    parser.add_argument("--rates", type=_rate, nargs="+", default=[], help="of open loops: requests/s, or 70%%")
+    parser.add_argument("--rates", type=Rate.parse, nargs="+", default=[], help="of open loops: requests/s, or 70%%")
     parser.add_argument("--rounds", type=positive_count, default=3)
     parser.add_argument("--round-s", type=positive, default=15.0, help="how long each load lasts, in each round")
     parser.add_argument(
@@ -61,13 +61,6 @@ def _new_file(text: str) -> Path:
     if not path.parent.is_dir():
         raise ArgumentTypeError(f"{text}: no such folder as {path.parent}")
     return path
-
-
-def _rate(text: str) -> Rate:
-    try:
-        return Rate.parse(text)
-    except ValueError as error:
-        raise ArgumentTypeError(f"expected requests/s such as 80, or a share such as 70%, got {text!r}") from error
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
 
 import psutil
 
@@ -47,9 +46,7 @@ class UsageWatch:
         self._sampler.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._sampler.join()
         self._peak_pss = max(self._peak_pss, sum(self._read(read_pss)))
@@ -67,20 +64,24 @@ class UsageWatch:
     def usage(self) -> Usage:
         if not self._processes:
             return Usage()
-        pss = self._peak_pss / MB if self._peak_pss else None
-        return Usage(self._cpu_s, self._peak_rss / MB, self._peak_process / MB, pss)
+        rss, process, pss = (round(peak / MB, 1) for peak in (self._peak_rss, self._peak_process, self._peak_pss))
+        return Usage(self._cpu_s, rss, process, pss or None)
 
     def _sample_rss(self) -> None:
         while not self._stop.wait(SAMPLE_S):
             self._note_rss()
 
     def _note_rss(self) -> None:
-        sizes = self._read(read_rss)
+        sizes = self._read(lambda process: float(process.memory_info().rss))
         self._peak_rss = max(self._peak_rss, sum(sizes))
         self._peak_process = max(self._peak_process, *sizes, 0.0)
 
     def _read(self, read: Callable[[psutil.Process], float]) -> list[float]:
-        return [_read(process, read) for process in list(self._processes)]
+        values = []
+        for process in list(self._processes):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has just ended, or is another user's
+                values.append(read(process))
+        return values
 
 
 def find_processes(roots: Sequence[int]) -> list[psutil.Process]:
@@ -99,18 +100,6 @@ def read_cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system + times.children_user + times.children_system)
 
 
-def read_rss(process: psutil.Process) -> float:
-    return float(process.memory_info().rss)
-
-
 def read_pss(process: psutil.Process) -> float:
     """Read PSS, 0 where the system does not tell."""
     return float(getattr(process.memory_full_info(), "pss", 0))
-
-
-def _read(process: psutil.Process, read: Callable[[psutil.Process], float]) -> float:
-    """Read it, 0 for a process that has just ended, or is another user's."""
-    try:
-        return read(process)
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return 0.0

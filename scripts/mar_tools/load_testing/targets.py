@@ -81,10 +81,6 @@ def decode_answer(encoding: Encoding, body: bytes) -> bytes:
     return body if encoding == "raw" else _decode_v2(body)
 
 
-def _encode_raw(jpeg: bytes) -> Encoded:
-    return {"Content-Type": "image/jpeg"}, jpeg
-
-
 def _encode_v2_binary(jpeg: bytes) -> Encoded:
     tensor = LENGTH_PREFIX.pack(len(jpeg)) + jpeg
     size = {"binary_data_size": len(tensor)}
@@ -104,7 +100,7 @@ def _encode_v2_json(jpeg: bytes) -> Encoded:
 
 
 ENCODERS: dict[Encoding, Callable[[bytes], Encoded]] = {
-    "raw": _encode_raw,
+    "raw": lambda jpeg: ({"Content-Type": "image/jpeg"}, jpeg),
     "v2_binary": _encode_v2_binary,
     "v2_json": _encode_v2_json,
 }

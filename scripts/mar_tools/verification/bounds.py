@@ -75,14 +75,8 @@ RANDOM_BOUNDS: dict[Precision, dict[str, float]] = {
     "int8": {"min_snr_db": 15.0, "min_matched_boxes": 0.2},
 }
 
-
 # Images that are decoded smaller differ from whole ones by a level or two of 255, which is what rounding to bf16 costs.
 SCALED_DECODING: dict[Precision, Precision] = {"fp32": "bf16", "fp16": "bf16"}
-
-
-def choose_precision(precision: Precision, *, scaled_decoding: bool) -> Precision:
-    """Choose the precision whose bounds count."""
-    return SCALED_DECODING.get(precision, precision) if scaled_decoding else precision
 
 
 def choose_bounds(

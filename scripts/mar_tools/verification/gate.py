@@ -2,34 +2,26 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from mar_tools.exporting.export_folders import REFERENCE, ExportManifest, hash_artifact, read_manifest
-from mar_tools.machine import cpu_name
+from mar_tools.machine import cpu_name, package_versions
 from mar_tools.models.checkpoints import RANDOM
 from mar_tools.models.recipes import VerificationRecipe, check_truth
 from mar_tools.verification.accuracy import accuracy_drop, measure_accuracy
 from mar_tools.verification.agreement import measure_agreement
-from mar_tools.verification.bounds import choose_bounds, choose_precision, find_failures
-from mar_tools.verification.golden_making import remove_golden, write_golden
+from mar_tools.verification.bounds import SCALED_DECODING, choose_bounds, find_failures
+from mar_tools.verification.golden_making import find_score_threshold, remove_golden, write_golden
 from mar_tools.verification.labelled import VerificationImages, read_verification_images
-from mar_tools.verification.observations import (
-    Observation,
-    hash_config,
-    load_handler,
-    observe,
-    observe_reference,
-)
+from mar_tools.verification.observations import Observation, hash_config, load_handler, observe, observe_reference
 from vision_serving.config import HandlerConfig, read_handler_config
 from vision_serving.cores import usable_cores
 from vision_serving.errors import ConfigError
 from vision_serving.handler import VisionHandler
 from vision_serving.labels import read_labels
-from vision_serving.options import DetectionOptions
 from vision_serving.pictures.decoding import open_image
 from vision_serving.pictures.preparation import find_shrink
 from vision_serving.validation import read_json, read_yaml
@@ -49,7 +41,7 @@ def verify_export(folder: Path, verification: VerificationRecipe | None = None) 
     images = _read_images(folder, config, verification)
     handler, expected, found = observe_both(folder, config, images.paths)
     measured, accuracy = measure_export(config, images, expected, found)
-    precision = choose_precision(config.precision, scaled_decoding=config.scaled_decoding)
+    precision = SCALED_DECODING.get(config.precision, config.precision) if config.scaled_decoding else config.precision
     bounds = choose_bounds(verification, precision, measured, random_weights=manifest.weights == RANDOM)
     failures = find_failures(measured, bounds)
     if measured.get("compared_boxes") == 0:
@@ -65,7 +57,7 @@ def verify_export(folder: Path, verification: VerificationRecipe | None = None) 
         "measured": measured,
         "bounds": bounds,
         "accuracy": accuracy,
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {**dict.fromkeys(PACKAGES, "not installed"), **package_versions(PACKAGES)},
         "machine": {"architecture": platform.machine(), "cpu": cpu_name(), "cores": usable_cores()},
     }
     remove_golden(folder)
@@ -96,13 +88,10 @@ def observe_both(
 
 
 def measure_export(
-    config: HandlerConfig,
-    images: VerificationImages,
-    expected: Sequence[Observation],
-    found: Sequence[Observation],
+    config: HandlerConfig, images: VerificationImages, expected: Sequence[Observation], found: Sequence[Observation]
 ) -> tuple[dict[str, float], dict[str, Any] | None]:
     """Return what is measured, and the accuracy of both where the truth is known."""
-    measured = measure_agreement(config.task, expected, found, score_threshold(config))
+    measured = measure_agreement(config.task, expected, found, find_score_threshold(config) or 0.0)
     if images.truth is None:
         return measured, None
     reference, candidate = (measure_accuracy(config.task, side, images.truth) for side in (expected, found))
@@ -124,12 +113,6 @@ def require_large_images(config: HandlerConfig, paths: Sequence[Path]) -> None:
         "`scaled_decoding`: none of the verification images is a JPEG so large that it would be decoded smaller (four "
         "times the model's size in each direction); give some under `verification: images`, or leave it out"
     )
-
-
-def score_threshold(config: HandlerConfig) -> float:
-    """Return the detector's own; 0 for a classifier, which has none."""
-    options = config.options_model.model_validate(config.options)
-    return options.score_threshold if isinstance(options, DetectionOptions) else 0.0
 
 
 def describe_export(folder: Path, manifest: ExportManifest, config: HandlerConfig) -> dict[str, Any]:
@@ -172,10 +155,3 @@ def read_report(folder: Path) -> Mapping[str, Any]:
     if missing:
         raise ConfigError(f"{path}: not a verification report (no {min(missing)}); {again}")
     return found
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

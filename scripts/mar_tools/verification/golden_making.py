@@ -13,7 +13,7 @@ from mar_tools.archives.golden_prediction import GOLDEN, LEAST_IOUS, PICTURE, SC
 from mar_tools.verification.agreement import measure_overlaps
 from mar_tools.verification.observations import Observation
 from vision_serving.answers.responses import encode_response
-from vision_serving.config import ImageLimits
+from vision_serving.config import HandlerConfig, ImageLimits
 from vision_serving.errors import RequestError
 from vision_serving.handler import VisionHandler
 from vision_serving.options import DetectionOptions
@@ -45,7 +45,7 @@ def write_golden(
     golden = Golden(
         options=options,
         found=tuple(_round(each) for each in answer.get("classes", answer.get("detections", []))),
-        score_threshold=_score_threshold(handler),
+        score_threshold=find_score_threshold(handler.config),
         score_tolerance=SCORE_TOLERANCES[handler.config.precision],
         least_iou=LEAST_IOUS[handler.config.precision],
     )
@@ -64,7 +64,7 @@ def choose_options(handler: VisionHandler) -> dict[str, str]:
 
 def measure_clearness(handler: VisionHandler, seen: Observation) -> tuple[float, ...]:
     """Return a margin: the larger, the less can rounding change the answer to an image."""
-    threshold = _score_threshold(handler)
+    threshold = find_score_threshold(handler.config)
     if threshold is None:
         best, second, *_ = [*seen["logits"].softmax(dim=0).topk(min(2, len(seen["logits"]))).values.tolist(), 0.0]
         return (best - second,)
@@ -93,8 +93,9 @@ def encode_picture(handler: VisionHandler, path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _score_threshold(handler: VisionHandler) -> float | None:
-    options = handler.read_options({})
+def find_score_threshold(config: HandlerConfig) -> float | None:
+    """Return the detector's own; None for a classifier."""
+    options = config.options_model.model_validate(config.options)
     return options.score_threshold if isinstance(options, DetectionOptions) else None
 
 

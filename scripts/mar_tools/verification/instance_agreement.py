@@ -41,9 +41,7 @@ def _stack(values: Sequence[Tensor | None], shape: torch.Size) -> Tensor:
     return torch.stack([missing if value is None else value for value in values] or [missing])[: len(values)]
 
 
-def measure_instances(
-    images: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Tensor], Pairs]],
-) -> dict[str, float]:
+def measure_instances(images: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Tensor], Pairs]]) -> dict[str, float]:
     """Measure all images: expected and found observation and which of their boxes match. Nothing for other models.
 
     mean_mask_iou      mean IoU of the masks of matched boxes, on the model's grid

@@ -76,12 +76,7 @@ BOX: Rectangle = (100, 100, 199, 199)
 
 @pytest.mark.parametrize(
     ("box", "place"),
-    [
-        (BOX, (100, 80)),
-        ((100, 5, 199, 99), (100, 100)),
-        ((0, 0, 399, 299), (0, 0)),
-        ((380, 100, 399, 199), (340, 80)),
-    ],
+    [(BOX, (100, 80)), ((100, 5, 199, 99), (100, 100)), ((0, 0, 399, 299), (0, 0)), ((380, 100, 399, 199), (340, 80))],
     ids=["above the box", "below it at the upper edge", "inside where it fills the picture", "left of the right edge"],
 )
 def test_a_label_stands_where_one_looks_for_it(box: Rectangle, place: tuple[int, int]) -> None:

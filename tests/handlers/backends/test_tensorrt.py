@@ -70,10 +70,7 @@ def test_without_a_gpu_export_and_load_say_so(tiny_recipe: MakeRecipe, tmp_path:
     ("resize", "shapes"),
     [
         ({"mode": "exact", "size": [32, 48]}, [(1, 32, 48, 3), (8, 32, 48, 3), (32, 32, 48, 3)]),
-        (
-            {"mode": "bounded_edges", "size": 64, "max_size": 96},
-            [(1, 32, 32, 3), (1, 64, 96, 3), (4, 96, 96, 3)],
-        ),
+        ({"mode": "bounded_edges", "size": 64, "max_size": 96}, [(1, 32, 32, 3), (1, 64, 96, 3), (4, 96, 96, 3)]),
     ],
     ids=["one size", "any size"],
 )

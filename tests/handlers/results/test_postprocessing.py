@@ -91,12 +91,7 @@ def test_nms_keeps_the_best_of_each_class_best_first(
 
 @pytest.mark.parametrize(
     ("scores", "class_ids", "kept"),
-    [
-        ([], [], []),
-        ([0.5], [3], []),
-        ([0.6, 0.2, 0.7], [1, 2, 3], [1, 3]),
-        ([-1.0, 0.0, 0.51], [1, 2, 3], [3]),
-    ],
+    [([], [], []), ([0.5], [3], []), ([0.6, 0.2, 0.7], [1, 2, 3], [1, 3]), ([-1.0, 0.0, 0.51], [1, 2, 3], [3])],
     ids=["no candidates", "the threshold itself is out", "above", "padding"],
 )
 def test_padded_outputs_keep_what_is_above_the_threshold(

@@ -53,8 +53,7 @@ def test_figures_are_medians_and_a_lost_export_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "batches"),
-    [(1, ["a", "b", "c"]), (2, ["ab", "ca"]), (3, ["abc"]), (5, ["abcab"])],
+    ("batch_size", "batches"), [(1, ["a", "b", "c"]), (2, ["ab", "ca"]), (3, ["abc"]), (5, ["abcab"])]
 )
 def test_every_pass_is_over_all_images_in_full_batches(batch_size: int, batches: list[str]) -> None:
     payloads = [Payload(images=(name.encode(),)) for name in "abc"]

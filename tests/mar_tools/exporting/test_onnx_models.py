@@ -168,9 +168,7 @@ def test_an_old_opset_is_converted(tmp_path: Path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
     onnx.save(model, tmp_path / "m.onnx")
     found = run(
-        wrap_onnx(tmp_path / "m.onnx", EXACT, "classification", OutputFormat()),
-        load_pixels(3, EXACT).numpy(),
-        "pixels",
+        wrap_onnx(tmp_path / "m.onnx", EXACT, "classification", OutputFormat()), load_pixels(3, EXACT).numpy(), "pixels"
     )["logits"]
     images = Normalize(EXACT.mean, EXACT.std)(load_pixels(3, EXACT)).numpy()
     expected = [run(tmp_path / "m.onnx", images[index : index + 1], "x")["logits"][0] for index in range(3)]
@@ -274,12 +272,7 @@ def test_what_is_no_onnx_model_is_refused(tmp_path: Path, content: bytes | None)
 @pytest.mark.parametrize(
     ("names", "task", "output", "message"),
     [
-        (
-            ["a", "b", "c"],
-            "detection",
-            OutputFormat(),
-            r"needs outputs named \['boxes', 'scores'\]; the model has",
-        ),
+        (["a", "b", "c"], "detection", OutputFormat(), r"needs outputs named \['boxes', 'scores'\]; the model has"),
         (["a", "b", "c"], "classification", OutputFormat(), "needs outputs picked by `output: index:`"),
         (["a", "b", "c"], "classification", OutputFormat(index=3), "needs outputs picked"),
     ],

@@ -123,11 +123,7 @@ def test_layers_at_both_ends_stay_in_float_more_of_them_each_time(layers: list[s
 
 @pytest.mark.parametrize(
     ("snr_db", "kept", "tried"),
-    [
-        ({0: 30.0}, [], 1),
-        ({0: 5.0, 1: 25.0}, ["h"], 2),
-        ({0: 5.0, 1: 12.0, 2: 9.0, 4: 11.0}, ["h"], 4),
-    ],
+    [({0: 30.0}, [], 1), ({0: 5.0, 1: 25.0}, ["h"], 2), ({0: 5.0, 1: 12.0, 2: 9.0, 4: 11.0}, ["h"], 4)],
     ids=["all in int8", "the last one is enough", "the best where none is enough"],
 )
 def test_as_few_layers_as_needed_stay_in_float(snr_db: dict[int, float], kept: list[str], tried: int) -> None:

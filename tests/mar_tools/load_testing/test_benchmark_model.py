@@ -97,7 +97,7 @@ def test_a_document_says_where_when_and_how() -> None:
     [
         ((), "give the names of served models"),
         (("digits", "--rates", "fast"), "expected requests/s such as 80, or a share such as 70%, got 'fast'"),
-        (("digits", "--connections", "0"), "expected 1 or more, got 0"),
+        (("digits", "--connections", "0"), "expected a whole number from 1, got '0'"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(run_here: RunHere, arguments: tuple[str, ...], message: str) -> None:

@@ -12,7 +12,8 @@ from mar_tools.child_processes import isolated, python_command
 from mar_tools.command_line import HANDLERS
 from mar_tools.load_testing.images import load_test_images
 from mar_tools.load_testing.in_process import InProcessError, measure_in_process
-from mar_tools.load_testing.in_process_loop import LoopWindow, iterate_batches, run_window
+from mar_tools.load_testing.in_process_loop import iterate_batches, run_window
+from mar_tools.load_testing.measurement import Window
 from mar_tools.load_testing.processes import Usage, UsageWatch
 from mar_tools.verification.observations import load_handler
 from vision_serving.cores import plan_threads, usable_cores
@@ -93,7 +94,7 @@ def test_batches_go_round_and_round_and_are_full() -> None:
 def test_a_window_has_the_batches_that_end_in_it_or_one(tiny_classifier: TinyModel) -> None:
     handler = load_handler(tiny_classifier.folders["eager"])
     batches = iterate_batches([*load_test_images(2, (64, 48)), b"not an image"], 3)
-    (batch,) = run_window(handler, batches, LoopWindow(start=0, end=0))
+    (batch,) = run_window(handler, batches, Window(start=0, end=0))
     assert batch["statuses"] == [200, 200, 400]
     assert batch["timing"].startswith("decode;dur=")
 

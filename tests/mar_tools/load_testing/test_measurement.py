@@ -1,3 +1,5 @@
+from argparse import ArgumentTypeError
+
 import pytest
 
 from mar_tools.load_testing.answers import Expected, Found
@@ -36,7 +38,7 @@ def test_only_right_answers_count_and_the_others_are_told_apart() -> None:
         Record(0, 10.0, 11.9, 503, SEVEN),
         Record(0, 10.0, 11.9, 0),
     ]
-    found = summarise(records, REQUESTS, WINDOW, Usage(cpu_s=0.06, peak_rss_mb=100.04))
+    found = summarise(records, REQUESTS, WINDOW, Usage(cpu_s=0.06, peak_rss_mb=100.0))
     assert (found.requests, found.failed, found.wrong, found.seconds, found.requests_per_s) == (5, 2, 1, 2.0, 1.0)
     assert (found.latency_ms["mean"], found.latency_ms["max"]) == (200.0, 300.0)
     assert found.cpu_ms_per_request == 20.0, "of what the server answered, be it right or wrong"
@@ -113,7 +115,7 @@ def test_a_rate_is_absolute_or_a_share_of_the_best_closed_loop(text: str, rate: 
 
 @pytest.mark.parametrize("text", ["", "%", "fast", "0", "-5", "-5%", "nan", "inf"])
 def test_a_rate_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ArgumentTypeError, match="expected requests/s such as 80"):
         Rate.parse(text)
 
 

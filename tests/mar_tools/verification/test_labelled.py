@@ -56,10 +56,7 @@ def test_a_count_takes_images_of_all_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [
-        {"n1": "cat", "n2": "3"},
-        {"0": ["n1", "tabby"], "3": ["n2", "crane"]},
-    ],
+    [{"n1": "cat", "n2": "3"}, {"0": ["n1", "tabby"], "3": ["n2", "crane"]}],
     ids=["folder to label or class id", "index_to_name.json"],
 )
 def test_folders_of_other_names_are_told_by_a_file(tmp_path: Path, content: dict[str, Any]) -> None:

@@ -16,10 +16,7 @@ from mar_tools.exporting.exporters.base import Exported, ExportJob, Precisions
 from mar_tools.exporting.torch_programs import export_program, separate_convolutions
 from vision_serving.errors import BackendError
 
-PRECISIONS: Precisions = {
-    "cpu": {"int8": 30, "bf16": 40, "fp32": 70},
-    "cuda": {"fp16": 40, "bf16": 50, "fp32": 140},
-}
+PRECISIONS: Precisions = {"cpu": {"int8": 30, "bf16": 40, "fp32": 70}, "cuda": {"fp16": 40, "bf16": 50, "fp32": 140}}
 ARTIFACT = "model.pt2"
 # Weights are packed for the CPU's kernels when compiled, not at each batch; and the kernels run with the threads of the
 # process that serves them, else with as many as this one has.
@@ -38,9 +35,11 @@ def export(job: ExportJob, folder: Path) -> Exported:
         graph, quantization = quantize(job)
     else:
         graph = job.float_graph()
-    with torch.no_grad():
-        program = export_program(graph, job.pixels)
-        compile_program(program, folder / ARTIFACT)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch._inductor.aoti_compile_and_package(
+            export_program(graph, job.pixels), package_path=str(folder / ARTIFACT), inductor_configs=INDUCTOR
+        )
     return Exported(ARTIFACT, quantization, cpu_features=compiled_cpu_features(job))
 
 
@@ -50,12 +49,6 @@ def require_compiler() -> None:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
         raise BackendError("aotinductor compiles C++ when a model is exported: install g++") from error
-
-
-def compile_program(program: ExportedProgram, path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=INDUCTOR)
 
 
 def quantize(job: ExportJob) -> tuple[nn.Module, dict[str, Any]]:
@@ -72,11 +65,7 @@ def quantize(job: ExportJob) -> tuple[nn.Module, dict[str, Any]]:
             lambda kept: quantize_program(program, job.calibration.batches, kept),
             lambda model: outputs_snr_db(expected, [model(pixels) for pixels in compared]),
         )
-    report = {
-        "scheme": "static",
-        "calibration_images": len(job.calibration.batches),
-        "float_layers": float_layers,
-    }
+    report = {"scheme": "static", "calibration_images": len(job.calibration.batches), "float_layers": float_layers}
     return quantized, report
 
 

@@ -19,7 +19,12 @@ def export(job: ExportJob, folder: Path) -> Exported:
     artifact.mkdir()
     network_source = job.checkpoint.source
     if job.source_file is not None:
-        for file in (job.source_file, *_external_weights(job)):
+        files = [job.source_file]
+        if job.onnx_file is not None:
+            from mar_tools.exporting.onnx_files import find_external_weights  # needs a package that other models do not
+
+            files += find_external_weights(job.onnx_file)
+        for file in files:
             shutil.copyfile(file, artifact / file.name)
         network_source = network_source.model_copy(update={"file": job.source_file.name})
     source = EagerSource(task=job.task, preprocessing=job.checkpoint.preprocessing, network=network_source)
@@ -30,12 +35,3 @@ def export(job: ExportJob, folder: Path) -> Exported:
     state = {name: values.detach().clone().contiguous() for name, values in trained.items()}
     save_file(state, artifact / "model.safetensors")
     return Exported(ARTIFACT, portable=job.precision == "fp32" and job.device_type == "cpu")
-
-
-def _external_weights(job: ExportJob) -> list[Path]:
-    """Return what lies beside a large ONNX file."""
-    if job.onnx_file is None:
-        return []
-    from mar_tools.exporting.onnx_files import find_external_weights
-
-    return find_external_weights(job.onnx_file)

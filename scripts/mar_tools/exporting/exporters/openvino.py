@@ -89,19 +89,17 @@ def quantize(job: ExportJob, model: openvino.Model) -> tuple[openvino.Model, dic
     layers: dict[str, list[str]] = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() in QUANTIZED_OPERATORS:
-            layers.setdefault(_module_path(node.get_friendly_name()), []).append(node.get_friendly_name())
+            name = node.get_friendly_name()  # as `__module.graph.network.layer1.0.conv1/aten::_convolution`
+            module = MODULE_PATH.search(name)
+            layers.setdefault(module.group(1) if module else name, []).append(name)
     quantized, float_layers = quantize_with_float_layers(
         job.calibration,
         list(layers),
         lambda kept: _quantize(job, model, [name for layer in kept for name in layers[layer]]),
         lambda found: outputs_snr_db(expected, infer_images(found, compared)),
     )
-    report = {
-        "scheme": "static",
-        "calibration_images": len(job.calibration.batches),
-        "float_layers": [*job.float_layers, *float_layers],
-    }
-    return quantized, report
+    kept = [*job.float_layers, *float_layers]
+    return quantized, {"scheme": "static", "calibration_images": len(job.calibration.batches), "float_layers": kept}
 
 
 def _quantize(job: ExportJob, model: openvino.Model, float_nodes: list[str]) -> openvino.Model:
@@ -146,9 +144,3 @@ def infer_images(model: openvino.Model, batches: list[Tensor]) -> list[dict[str,
         request.infer([pixels.numpy()])
         found.append({name: torch.from_numpy(request.get_output_tensor(i).data.copy()) for i, name in enumerate(names)})
     return found
-
-
-def _module_path(friendly_name: str) -> str:
-    """Shorten `__module.graph.network.layer1.0.conv1/aten::_convolution` to `graph.network.layer1.0.conv1`."""
-    found = MODULE_PATH.search(friendly_name)
-    return found.group(1) if found else friendly_name

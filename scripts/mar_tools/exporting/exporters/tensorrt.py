@@ -17,7 +17,7 @@ from mar_tools.exporting.exporters import onnxruntime
 from mar_tools.exporting.exporters.base import Exported, ExportJob, Precisions
 from mar_tools.exporting.onnx_export import export_onnx
 from vision_serving.backends.tensorrt import Log, create, describe_gpu, require_gpu
-from vision_serving.config import HandlerConfig, PreprocessingConfig
+from vision_serving.config import HandlerConfig
 from vision_serving.errors import BackendError
 
 PRECISIONS: Precisions = {"cuda": {"int8": 10, "fp16": 20, "bf16": 30, "fp32": 130}}
@@ -75,16 +75,11 @@ def profile_shapes(job: ExportJob) -> tuple[Shape, Shape, Shape]:
     height, width = job.pixels.shape[1:3]
     if job.has_fixed_size:
         return (1, height, width, 3), (OPTIMAL_BATCH, height, width, 3), (MAX_BATCH, height, width, 3)
-    shorter, longer = _edges(job.checkpoint.preprocessing)
-    return (1, MIN_SIDE, MIN_SIDE, 3), (1, shorter, longer, 3), (MAX_BATCH_OF_ANY_SIZE, longer, longer, 3)
-
-
-def _edges(preprocessing: PreprocessingConfig) -> tuple[int, int]:
-    """Return the usual shorter edge, and the longest that there can be, of a model of any size."""
-    size, longest = preprocessing.resize.size, preprocessing.resize.max_size
-    if not isinstance(size, int) or longest is None:
+    resize = job.checkpoint.preprocessing.resize
+    if not isinstance(resize.size, int) or resize.max_size is None:
         raise BackendError("tensorrt needs to know the largest images: set `max_size` in `preprocessing.resize`")
-    return size, max(size, longest)
+    shorter, longer = resize.size, max(resize.size, resize.max_size)
+    return (1, MIN_SIDE, MIN_SIDE, 3), (1, shorter, longer, 3), (MAX_BATCH_OF_ANY_SIZE, longer, longer, 3)
 
 
 def build_engine(source: Path, shapes: tuple[Shape, Shape, Shape], allows_tf32: bool) -> bytes:
