@@ -22,7 +22,7 @@ from vision_serving.validation import parse_config
 def main() -> None:
     given = parse_arguments()
     with show_work(f"verify {given.export}"):
-        report = verify(given)
+        report = verify_by_recipe(given)
     if given.json:
         print_json(report, indent=True)
     else:
@@ -47,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def verify(given: argparse.Namespace) -> dict[str, Any]:
+def verify_by_recipe(given: argparse.Namespace) -> dict[str, Any]:
     """Verify by the recipe, with the command line's values over it; what it says of its images holds for no others."""
     from mar_tools.exporting.export_folders import read_manifest  # after the options: these need PyTorch
     from mar_tools.models.recipes import VerificationRecipe

@@ -101,7 +101,7 @@ class Connection:
         try:
             return str(response.json()["status"])
         except (ValueError, KeyError, TypeError):
-            raise self._describe(response) from None
+            raise self._read_failure(response) from None
 
     def predict(
         self, path: str, body: bytes, headers: Mapping[str, str | bytes], timeout_s: float
@@ -109,10 +109,10 @@ class Connection:
         """Return an answer with status 200."""
         response = self.request("POST", path, timeout_s, data=body, headers=headers)
         if response.status_code != requests.codes.ok:
-            raise self._describe(response)
+            raise self._read_failure(response)
         return response
 
-    def _describe(self, response: requests.Response) -> PredictionError:
+    def _read_failure(self, response: requests.Response) -> PredictionError:
         """Return the server's own words where it has some, and what to do."""
         status = response.status_code
         type, message = _read_error(response)

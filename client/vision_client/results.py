@@ -1,4 +1,7 @@
-"""The answer for one image: JSON -> frozen dataclasses. What is not known yet is kept in `extra`."""
+"""The answer for one image: JSON -> frozen dataclasses. What is not known yet is kept in `extra`.
+
+They mirror the server's own predictions, whose code needs PyTorch; a client has none.
+"""
 
 import json
 from collections.abc import Callable, Mapping

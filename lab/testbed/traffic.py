@@ -163,7 +163,7 @@ class Traffic:
             arrivals = (begin + moment for moment in draw_arrivals(self._rate, math.inf, self._seed))
             with Pacer(arrivals, send) as pacer:
                 await self._ended.wait()
-                pacer.stop()
+                pacer.cancel()
             await asyncio.gather(*tasks)
         if problems:
             raise problems[0]

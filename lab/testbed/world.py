@@ -15,7 +15,7 @@ from lab.testbed.traffic import Ask, Check, Exchange, Traffic, send_all
 from mar_tools.command_line import ROOT
 from mar_tools.images import load_encoded_images
 from mar_tools.load_testing.answers import Expected, expect_answers
-from mar_tools.load_testing.processes import find_processes, read_rss
+from mar_tools.load_testing.processes import find_processes
 from mar_tools.serving.config_file import format_models, with_values
 from mar_tools.serving.server import Server
 from mar_tools.serving.temporary_server import START_TIMEOUT_S, temporary_server
@@ -113,7 +113,7 @@ class World(Running):
 
     def resident_mb(self) -> float:
         """Return MB of the frontend and its workers together."""
-        return sum(read_rss(process) for process in find_processes([self.frontend().pid])) / MB
+        return sum(float(process.memory_info().rss) for process in find_processes([self.frontend().pid])) / MB
 
     def log(self) -> str:
         """Return what the workers wrote so far."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape as escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, track
 from rich.table import Column
@@ -17,7 +17,7 @@ from rich.text import Text as Text
 from mar_tools.command_line import Announce
 
 AnnounceStep = Callable[[str, int, int], None]  # what comes now, how many steps are done, of how many
-Item = TypeVar("Item")
+Counted = TypeVar("Counted")
 
 LOG_EVERY_S = 60.0
 
@@ -48,12 +48,14 @@ def name_column(heading: str) -> Column:
 
 
 def print_tables(*tables: RenderableType, to_stderr: bool = False) -> None:
-    """Print tables and lines of text, with a free line between them. They wrap at the width of the terminal."""
-    console = Console(stderr=to_stderr, highlight=False)
+    """Print tables, which fit the terminal, and text as it is, with a free line between them."""
+    console = Console(stderr=to_stderr, highlight=False, emoji=False)
     for number, table in enumerate(tables):
         if number:
             console.print()
-        console.print(table)
+        for part in table.renderables if isinstance(table, Group) else [table]:
+            is_text = isinstance(part, str | Text)
+            console.print(part, soft_wrap=is_text, markup=not is_text)
 
 
 @contextmanager
@@ -88,7 +90,7 @@ def show_work(title: str, silent_elsewhere: bool = False) -> Iterator[Announce]:
         yield status.update
 
 
-def show_items(items: Iterable[Item], title: str, total: int, hidden: bool = False) -> Iterator[Item]:
+def show_items(items: Iterable[Counted], title: str, total: int, hidden: bool = False) -> Iterator[Counted]:
     """Pass many items on, and show how many there were: by a bar on a terminal, by a line a minute elsewhere."""
     console = Console(stderr=True)
     if console.is_terminal:

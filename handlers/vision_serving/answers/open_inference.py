@@ -25,7 +25,7 @@ class OutputTensor:
         return {"name": self.name, "datatype": self.datatype, "shape": self.shape, "data": self.values}
 
     def to_binary(self) -> tuple[dict[str, Any], bytes]:
-        """Return what the JSON says of it, and its data."""
+        """Return the tensor's entry in the JSON, and its data."""
         data = PACKERS[self.datatype](self.values)
         parameters = {"binary_data_size": len(data)}
         return {"name": self.name, "datatype": self.datatype, "shape": self.shape, "parameters": parameters}, data

@@ -74,13 +74,13 @@ def bound(response: Response, outcome: Outcome, max_bytes: int) -> Response:
 
 
 def _encode_list(outcome: Outcome, model: ModelIdentity) -> Response:
-    return Response(200, orjson.dumps({RESULT_KEYS[outcome.form]: [_describe(item) for item in outcome.items]}))
+    return Response(200, orjson.dumps({RESULT_KEYS[outcome.form]: [_show_item(item) for item in outcome.items]}))
 
 
 def _encode_tensors(outcome: Outcome, model: ModelIdentity) -> Response:
     """Return the outputs that the request names, in JSON or as binary data; all without names."""
     wishes = outcome.wishes
-    entries = [orjson.dumps(_describe(item)).decode() for item in outcome.items]
+    entries = [orjson.dumps(_show_item(item)).decode() for item in outcome.items]
     tensors = {tensor.name: tensor for tensor in make_tensors(outcome.items, entries)}
     binary: Mapping[str, bool] = wishes.outputs or dict.fromkeys(tensors, wishes.binary)
     if all(isinstance(item, RequestError) for item in outcome.items):  # there are no numbers to be had, only reasons
@@ -117,7 +117,7 @@ def _encode_failure(error: RequestError, form: Form, failed_images: int = 1) -> 
     return Response(error.status, orjson.dumps(body), headers=headers)
 
 
-def _describe(item: ImageResult) -> object:
+def _show_item(item: ImageResult) -> object:
     return {"error": build_error_body(item)} if isinstance(item, RequestError) else item
 
 

@@ -31,7 +31,7 @@ class PlainGraph(nn.Module):
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         images = self.normalize(pixels)
-        values = self.decoder.read_values(self.network(images), type(self.network).__name__)
+        values = self.decoder.pick_values(self.network(images), type(self.network).__name__)
         return self.decoder(values, images)
 
 

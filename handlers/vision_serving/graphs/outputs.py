@@ -88,7 +88,7 @@ class OutputFormat(StrictModel):
 
 
 class OutputDecoder(nn.Module):
-    """The values of a network (see `read_values`) and its images (N, 3, H, W) -> named outputs of the artifact."""
+    """The values of a network (see `pick_values`) and its images (N, 3, H, W) -> named outputs of the artifact."""
 
     def __init__(self, task: Task, output: OutputFormat) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class OutputDecoder(nn.Module):
     def forward(self, values: tuple[Tensor, ...], images: Tensor) -> dict[str, Tensor]:
         return DECODERS[self.format](values, images, self.output)
 
-    def read_values(self, outputs: Any, network_name: str) -> tuple[Tensor, ...]:
+    def pick_values(self, outputs: Any, network_name: str) -> tuple[Tensor, ...]:
         """Return what the decoder needs of a network's answer. Raises ConfigError when that has another form."""
         names = NAMED_VALUES.get(self.format)
         if names is None:
@@ -109,7 +109,7 @@ class OutputDecoder(nn.Module):
             values = tuple(outputs) if isinstance(outputs, (tuple, list)) and len(outputs) == len(names) else ()
         dims = [value.dim() if isinstance(value, Tensor) else None for value in values]
         if dims != EXPECTED_DIMS[self.format]:
-            raise ConfigError(f"{EXPECTED[self.format]}, {network_name} gave {_describe(outputs)}")
+            raise ConfigError(f"{EXPECTED[self.format]}, {network_name} gave {_name_form(outputs)}")
         return values
 
 
@@ -123,7 +123,7 @@ def _pick(outputs: Any, index: int | None) -> Any:
     return outputs
 
 
-def _describe(outputs: object) -> str:
+def _name_form(outputs: object) -> str:
     if isinstance(outputs, Tensor):
         return f"a tensor {tuple(outputs.shape)}"
     if isinstance(outputs, (tuple, list)):

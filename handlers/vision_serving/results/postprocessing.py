@@ -186,7 +186,7 @@ def measure_areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _keep_first(overlapping: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which are left of (K,) when each that is left, in order, removes the later ones that it overlaps."""
+    """Mark which of (K,) are left when each that is left, in order, removes the later ones that it overlaps."""
     later = np.triu(overlapping, 1)
     kept = np.ones(len(later), dtype=np.bool_)
     for index in later.any(axis=1).nonzero()[0].tolist():

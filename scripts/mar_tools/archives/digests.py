@@ -8,7 +8,7 @@ from vision_serving.config import HandlerConfig
 
 
 def select_artifact(names: Iterable[str], artifact: str) -> list[str]:
-    """Return those of the artifact among all files, sorted: a file with those of its stem, or all in a folder."""
+    """Select an artifact's files, sorted: all in its folder, or a file and its siblings of the same stem."""
     known = [PurePosixPath(name) for name in names]
     inside = [path for path in known if PurePosixPath(artifact) in path.parents]
     stem = f"{PurePosixPath(artifact).stem}."

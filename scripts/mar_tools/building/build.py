@@ -103,7 +103,7 @@ def build_reference(recipe: Recipe, exports: Path, options: BuildOptions, progre
 def try_candidates(
     recipe: Recipe, pairs: Sequence[BackendAndPrecision], exports: Path, options: BuildOptions, progress: Progress
 ) -> list[Candidate]:
-    """Try them in order, until the budget is used up; the first one always."""
+    """Try candidates in order until the budget is used up, the first one always."""
     rows: list[Candidate] = []
     started = time.monotonic()
     for pair in pairs:

@@ -47,7 +47,7 @@ def candidate_table(rows: Sequence[Candidate], task: Task) -> Group:
 
 
 def describe_preprocessing(config: PreprocessingConfig) -> str:
-    """Describe it in one line: what the model gets to see is the commonest mistake, and `auto` chose it."""
+    """Describe preprocessing in a line: what the model gets to see is the commonest mistake, and `auto` chose it."""
     parts = [f"{config.resize.mode} {config.resize.size}", config.interpolation]
     if config.crop is not None:
         parts.append(f"crop {config.crop}")

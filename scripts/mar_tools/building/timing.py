@@ -78,7 +78,7 @@ def time_exports(
 
 
 def group_by_memory(sizes: Mapping[Path, float], baseline: Path, memory_bytes: float) -> list[list[Path]]:
-    """Return all in one group if they fit into half the memory, else groups that do, each with the baseline."""
+    """Put all exports into one group if they fit into half the memory, else groups that do, each with the baseline."""
     needs = {folder: PROCESS_BYTES + COPIES * size for folder, size in sizes.items()}
     room = MEMORY_SHARE * memory_bytes - needs[baseline]
     groups: list[list[Path]] = [[]]

@@ -114,7 +114,7 @@ def log_of(folder: Path) -> Path:
 
 
 def read_row(trial: CandidateTrial, build_s: float) -> Candidate:
-    """Return what the export folder says."""
+    """Read the row of a candidate from its export folder."""
     report = read_report(trial.folder)
     config = read_handler_config(trial.folder / "model-config.yaml")
     size = sum(file.stat().st_size for file in artifact_files(trial.folder, config.artifact))

@@ -62,7 +62,7 @@ def wrap_onnx(
 
 
 def find_values(model: onnx.ModelProto, decoder: OutputDecoder, path: Path) -> list[str]:
-    """Return the names of the model's outputs that the decoder reads, as `OutputDecoder.read_values` finds them."""
+    """Return the names of the model's outputs that the decoder reads, as `OutputDecoder.pick_values` finds them."""
     outputs = [output.name for output in model.graph.output]
     names, index = NAMED_VALUES.get(decoder.format), decoder.output.index
     found: list[str] = []

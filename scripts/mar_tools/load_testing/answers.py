@@ -81,7 +81,7 @@ class Expected:
     @staticmethod
     def _read(body: bytes) -> list[Found] | None:
         try:
-            return read_answer(orjson.loads(body))
+            return read_found(orjson.loads(body))
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -110,7 +110,7 @@ def expect_answers(export: Path, images: Sequence[bytes], threads: ThreadPlan | 
             response = encode_response(handler.predict([Payload(images=(image,))])[0])
             if response.status != 200:
                 raise ConfigError(f"{export}: no answer to image {number}: {response.body.decode()}")
-            expected.append(Expected(tuple(read_answer(orjson.loads(response.body))), threshold))
+            expected.append(Expected(tuple(read_found(orjson.loads(response.body))), threshold))
     return expected
 
 
@@ -147,7 +147,7 @@ def open_export(export: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def read_answer(document: Any) -> list[Found]:
+def read_found(document: Any) -> list[Found]:
     """Read an answer, ours or TorchServe's own. Raises ValueError, KeyError, TypeError or AttributeError."""
     if isinstance(document, list):
         return [_read_stock_box(entry) for entry in document]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from mar_tools.load_testing.http_client import HttpClient, open_client
-from mar_tools.load_testing.measurement import Measurement, Record, Window, summarise
+from mar_tools.load_testing.measurement import Measurement, Record, Window, measure_records
 from mar_tools.load_testing.processes import UsageWatch
 from mar_tools.load_testing.targets import Request, Target
 
@@ -31,7 +31,7 @@ def run_closed_loop(
         for record in records
         if record.finished >= window.start and (record.finished <= window.end or record.status != 200)
     ]
-    return summarise(counted, requests, window, watch.usage)
+    return measure_records(counted, requests, window, watch.usage)
 
 
 async def _drive(

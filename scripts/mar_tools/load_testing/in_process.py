@@ -13,7 +13,7 @@ from typing import Any
 from mar_tools.building.timing_worker import TimingWorker, WorkerLostError
 from mar_tools.child_processes import isolated, python_command
 from mar_tools.load_testing.answers import open_export
-from mar_tools.load_testing.measurement import Measurement, Record, Window, summarise
+from mar_tools.load_testing.measurement import Measurement, Record, Window, measure_records
 from mar_tools.load_testing.processes import UsageWatch
 from mar_tools.load_testing.targets import prepare_requests
 from vision_serving.errors import VisionServingError
@@ -56,7 +56,7 @@ def measure_in_process(
         for status in batch["statuses"]
     ]
     until = max([window.end, *(record.finished for record in records)])
-    return summarise(records, prepare_requests(images), Window(window.start, until), watch.usage)
+    return measure_records(records, prepare_requests(images), Window(window.start, until), watch.usage)
 
 
 @contextmanager

@@ -73,7 +73,7 @@ class Measurement:
     same_classes: float | None = None
 
 
-def summarise(
+def measure_records(
     records: Sequence[Record],
     requests: Sequence[Request],
     window: Window,
@@ -107,7 +107,7 @@ def summarise(
 
 
 def select_right(answered: Sequence[Record], requests: Sequence[Request]) -> list[Record]:
-    """Return those with the right answer. The same answer to the same request is compared once."""
+    """Select the records with the right answer. The same answer to the same request is compared once."""
     verdicts: dict[tuple[int, bytes], bool] = {}
     for record in answered:
         key = (record.request, record.body)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mar_tools.load_testing.http_client import open_client
-from mar_tools.load_testing.measurement import Measurement, Record, Window, summarise
+from mar_tools.load_testing.measurement import Measurement, Record, Window, measure_records
 from mar_tools.load_testing.processes import UsageWatch
 from mar_tools.load_testing.targets import Request, Target
 
@@ -34,7 +34,7 @@ def run_open_loop(
     counted = [record for record in records if record.started >= window.start]
     in_window = sum(record.status == 200 and window.start <= record.finished <= window.end for record in records)
     until = max([window.end, *(record.finished for record in counted)])
-    return summarise(counted, requests, Window(window.start, until), watch.usage, in_window)
+    return measure_records(counted, requests, Window(window.start, until), watch.usage, in_window)
 
 
 def draw_arrivals(rate: float, duration_s: float, seed: int) -> Iterator[float]:
@@ -78,7 +78,7 @@ class Pacer:
     """Calls `send(due)` in the running event loop at each due time, on time to some 0.1 ms.
 
     A thread sleeps until then, since an event loop wakes up to a whole millisecond late. The end of the block waits
-    for all that are due, unless `stop` was called or the block failed.
+    for all that are due, unless `cancel` was called or the block failed.
     """
 
     due: Iterable[float]
@@ -93,10 +93,10 @@ class Pacer:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            self.stop()
+            self.cancel()
         self._thread.join()
 
-    def stop(self) -> None:
+    def cancel(self) -> None:
         """Call for nothing that is due from now on."""
         self._stop.set()
 

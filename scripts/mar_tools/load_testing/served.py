@@ -44,7 +44,7 @@ class ServedModel:
 
 
 def find_served_models(server: Server, names: Sequence[str]) -> list[ServedModel]:
-    """Return their default versions. Raises ServerError where the server does not answer, or serves no such model."""
+    """Find the default versions of models. Raises ServerError without an answer, or such a model."""
     address = read_address(server.config)
     process = server.process()
     # A current token: the API client renews the one that has expired, the load clients do not.

@@ -76,7 +76,7 @@ def find_candidate(name: str, version: str | None, server: Server) -> TunedModel
 
 
 def current_settings(candidate: TunedModel) -> Settings:
-    """Return them as config.properties has them, or as TorchServe takes them without."""
+    """Return the settings of config.properties, or where it has none, TorchServe's own."""
     identity = (candidate.properties, candidate.name, candidate.version)
     section = {**DEFAULTS, **model_section(*identity)}
     return Settings(
@@ -96,7 +96,7 @@ def serve_trial(candidate: TunedModel, settings: Settings) -> Iterator[Target]:
 
 
 def trial_properties(candidate: TunedModel, settings: Settings) -> str:
-    """Return those of the candidate, for this archive alone, and with these settings."""
+    """Return the properties of a server for this archive alone, with these settings."""
     own = {"load_models": candidate.archive.name, "job_queue_size": str(WAITING_REQUESTS), "models": "{}"}
     model = {"defaultVersion": True, "marName": candidate.archive.name, **settings.as_properties()}
     return with_model(with_values(candidate.properties, own), candidate.name, candidate.version, model)

@@ -102,7 +102,7 @@ class Search:
             self.study.tell(trial, known.score)
 
     def _try_guess(self, settings: Settings, evaluate: Evaluate, announce: Callable[[str], None]) -> None:
-        """Try it, into the journal when it is done, as if the sampler had proposed it."""
+        """Try a guess. The journal then has it, as if the sampler had proposed it."""
         import optuna
 
         attempt = self._try(settings, evaluate, announce)

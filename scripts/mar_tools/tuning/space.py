@@ -26,7 +26,7 @@ class Settings:
         return f"{workers}, batch {self.batch_size}, delay {self.max_batch_delay_ms} ms"
 
     def as_properties(self) -> dict[str, Any]:
-        """Return them as `models` in config.properties names them."""
+        """Name the settings as `models` in config.properties does."""
         return {
             "minWorkers": self.workers,
             "maxWorkers": self.workers,
@@ -46,7 +46,7 @@ class Space:
     delays_ms: tuple[int, ...]
 
     def settings(self) -> list[Settings]:
-        """Return all there are: with a batch size of 1 nothing waits, so that the least delay stands for all."""
+        """Return all settings: with a batch size of 1 nothing waits, so that the least delay stands for all."""
         return [
             Settings(*plan, batch_size, delay)
             for plan in self.plans

@@ -65,7 +65,7 @@ class Tuner:
         return (self.candidate.name, content, others, pictures, self.goal)
 
     def evaluate(self, settings: Settings, to_beat: float) -> Attempt:
-        """Return one trial. What does not start is a finding; wrong answers are an error (WrongAnswersError)."""
+        """Run one trial. What does not start is a finding; wrong answers are an error (WrongAnswersError)."""
         attempt = Attempt(settings=settings, to_beat=to_beat)
         try:
             with serve_trial(self.candidate, settings) as target:
@@ -136,10 +136,10 @@ class Tuner:
                 found = run_open_loop(target, self.requests, rate, duration_s, seed=number)
                 refuse_wrong(found, settings)
                 measured[settings].append(found)
-        return {settings: _summarise(settings, rounds) for settings, rounds in measured.items()}
+        return {settings: _join_rounds(settings, rounds) for settings, rounds in measured.items()}
 
 
-def _summarise(settings: Settings, rounds: Sequence[Measurement]) -> Side:
+def _join_rounds(settings: Settings, rounds: Sequence[Measurement]) -> Side:
     """Return the latency; a round without any answer has none, and its requests count as failed."""
     p50, p99 = ([found.latency_ms.get(name, float("inf")) for found in rounds] for name in ("p50", "p99"))
     return Side(

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,9 +18,8 @@ PRIMARY: dict[Task, str] = {"classification": "top1", "detection": "map"}
 
 
 def measure_accuracy(task: Task, observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:
-    """Return all in [0, 1]. Classification: `top1`, `top5`. Detection: `map` over IoU 0.5 to 0.95, `map_50` at 0.5."""
-    measure: Callable[[Sequence[Observation], Sequence[Truth]], dict[str, float]]
-    measure = {"classification": measure_top_k, "detection": measure_map}[task]
+    """Measure, in [0, 1], `top1` and `top5`, or for detection `map` over IoU 0.5 to 0.95 and `map_50` at 0.5."""
+    measure = measure_map if task == "detection" else measure_top_k
     return {name: round(value, 6) for name, value in measure(observations, truth).items()}
 
 

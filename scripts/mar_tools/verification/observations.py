@@ -147,7 +147,7 @@ def _keep(observations: Sequence[Observation], path: Path, key: str) -> None:
 
 
 def _read_kept(path: Path, key: str) -> list[Observation] | None:
-    """Return none where there are none, or none of this key."""
+    """Read the observations of a key from disk; None where there are none."""
     if not path.is_file():
         return None
     observations: dict[int, dict[str, Tensor]] = {}

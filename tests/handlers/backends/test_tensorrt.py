@@ -46,7 +46,7 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
 def test_int8_for_tensorrt_has_no_zero_points_and_float_biases(tiny_recipe: MakeRecipe, tmp_path: Path) -> None:
     job = new_job(read_recipe(tiny_recipe(calibration={"count": 4})), "int8")
     export_onnx(job, tmp_path / "float.onnx")
-    report = onnxruntime.quantize(job, tmp_path / "float.onnx", tmp_path / "model.onnx", symmetric=True)
+    report = onnxruntime.quantize_file(job, tmp_path / "float.onnx", tmp_path / "model.onnx", symmetric=True)
     assert report["scheme"] == "static"
     graph = onnx.load(tmp_path / "model.onnx").graph
     constants = {values.name: onnx.numpy_helper.to_array(values) for values in graph.initializer}

@@ -8,8 +8,8 @@ from mar_tools.load_testing.measurement import (
     Record,
     Window,
     mean_batch_size,
+    measure_records,
     parse_server_timing,
-    summarise,
     take_medians,
 )
 from mar_tools.load_testing.options import Rate
@@ -38,7 +38,7 @@ def test_only_right_answers_count_and_the_others_are_told_apart() -> None:
         Record(0, 10.0, 11.9, 503, SEVEN),
         Record(0, 10.0, 11.9, 0),
     ]
-    found = summarise(records, REQUESTS, WINDOW, Usage(cpu_s=0.06, peak_rss_mb=100.0))
+    found = measure_records(records, REQUESTS, WINDOW, Usage(cpu_s=0.06, peak_rss_mb=100.0))
     assert (found.requests, found.failed, found.wrong, found.seconds, found.requests_per_s) == (5, 2, 1, 2.0, 1.0)
     assert (found.latency_ms["mean"], found.latency_ms["max"]) == (200.0, 300.0)
     assert found.cpu_ms_per_request == 20.0, "of what the server answered, be it right or wrong"
@@ -47,12 +47,12 @@ def test_only_right_answers_count_and_the_others_are_told_apart() -> None:
 
 def test_percentiles_are_of_all_latencies() -> None:
     records = [Record(0, 10.0, 10.0 + milliseconds / 1000, 200, SEVEN) for milliseconds in range(1, 102)]
-    latencies = summarise(records, REQUESTS, WINDOW, Usage()).latency_ms
+    latencies = measure_records(records, REQUESTS, WINDOW, Usage()).latency_ms
     assert latencies == {"p50": 51.0, "p90": 91.0, "p95": 96.0, "p99": 100.0, "max": 101.0, "mean": 51.0}
 
 
 def test_nothing_answered_is_a_measurement_too() -> None:
-    found = summarise([Record(0, 10.0, 11.0, 0)], REQUESTS, WINDOW, Usage(cpu_s=1.0))
+    found = measure_records([Record(0, 10.0, 11.0, 0)], REQUESTS, WINDOW, Usage(cpu_s=1.0))
     assert (found.failed, found.requests_per_s, dict(found.latency_ms), found.cpu_ms_per_request) == (1, 0.0, {}, None)
 
 
@@ -78,7 +78,7 @@ def test_stages_are_read_from_server_timing(header: str, stages: dict[str, float
 def test_stages_are_means_over_the_answers_that_tell() -> None:
     headers = ["decode;dur=1, inference;dur=8", "decode;dur=3, inference;dur=12", ""]
     records = [Record(0, 10.0, 10.1, 200, SEVEN, server_timing=header) for header in headers]
-    assert summarise(records, REQUESTS, WINDOW, Usage()).stages_ms == {"decode": 2.0, "inference": 10.0}
+    assert measure_records(records, REQUESTS, WINDOW, Usage()).stages_ms == {"decode": 2.0, "inference": 10.0}
 
 
 def test_rounds_become_medians_sums_and_peaks() -> None:

@@ -35,7 +35,7 @@ def export(job: ExportJob, folder: Path) -> Exported:
     if job.precision == "int8" and not job.is_quantized_already:
         with tempfile.TemporaryDirectory() as temporary:
             export_onnx(job, Path(temporary) / ARTIFACT)
-            quantization = quantize(job, Path(temporary) / ARTIFACT, folder / ARTIFACT)
+            quantization = quantize_file(job, Path(temporary) / ARTIFACT, folder / ARTIFACT)
     else:
         export_onnx(job, folder / ARTIFACT)
     if job.is_quantized_already:
@@ -44,7 +44,7 @@ def export(job: ExportJob, folder: Path) -> Exported:
     return Exported(ARTIFACT, quantization, cpu_features=("vnni",) if job.precision == "int8" else ())
 
 
-def quantize(job: ExportJob, source: Path, target: Path, symmetric: bool = False) -> dict[str, Any]:
+def quantize_file(job: ExportJob, source: Path, target: Path, symmetric: bool = False) -> dict[str, Any]:
     """Write the int8 model; gives what was done. `symmetric`: with the QDQ pairs that TensorRT takes.
 
     source: lies in a temporary folder, which takes the attempts too.

@@ -95,14 +95,14 @@ def quantize(job: ExportJob, model: openvino.Model) -> tuple[openvino.Model, dic
     quantized, float_layers = quantize_with_float_layers(
         job.calibration,
         list(layers),
-        lambda kept: _quantize(job, model, [name for layer in kept for name in layers[layer]]),
+        lambda kept: _run_nncf(job, model, [name for layer in kept for name in layers[layer]]),
         lambda found: outputs_snr_db(expected, infer_images(found, compared)),
     )
     kept = [*job.float_layers, *float_layers]
     return quantized, {"scheme": "static", "calibration_images": len(job.calibration.batches), "float_layers": kept}
 
 
-def _quantize(job: ExportJob, model: openvino.Model, float_nodes: list[str]) -> openvino.Model:
+def _run_nncf(job: ExportJob, model: openvino.Model, float_nodes: list[str]) -> openvino.Model:
     own = [rf"__module\.{re.escape(name)}\..*" for name in job.float_layers]
     return nncf.quantize(
         model.clone(),

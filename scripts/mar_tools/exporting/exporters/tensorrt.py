@@ -55,7 +55,7 @@ def write_onnx(job: ExportJob, path: Path) -> dict[str, Any]:
         return {}
     float_path = path.with_name("float.onnx")
     export_onnx(job, float_path)
-    return onnxruntime.quantize(job, float_path, path, symmetric=True)
+    return onnxruntime.quantize_file(job, float_path, path, symmetric=True)
 
 
 class FloatInput(nn.Module):
