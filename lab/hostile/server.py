@@ -13,7 +13,7 @@ from lab.testbed.traffic import Ask, Check, Exchange, send_all
 from lab.testbed.world import WORKERS, Running, check_prediction, good_asks, world_properties
 from mar_tools.building.packing import build_archive
 from mar_tools.command_line import ROOT
-from mar_tools.load_testing.answers import Expected, open_export, read_answer
+from mar_tools.load_testing.answers import Expected, open_export, read_found
 from mar_tools.serving.temporary_server import temporary_server
 from mar_tools.verification.observations import load_handler
 from vision_serving.answers.responses import encode_response
@@ -35,7 +35,7 @@ class AnsweringModel:
         """Return the status of a raw body, never a 5xx, and what is wrong with an answer."""
         response = encode_response(self.handler.predict([Payload(images=(picture,))])[0])
         if response.status == 200:
-            return 200, check_prediction(Expected(tuple(read_answer(orjson.loads(response.body)))))
+            return 200, check_prediction(Expected(tuple(read_found(orjson.loads(response.body)))))
 
         def check(body: bytes) -> str:
             return "" if body == response.body else f"answered {body[:200]!r} instead of {response.body[:200]!r}"
