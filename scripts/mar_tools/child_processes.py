@@ -29,10 +29,7 @@ REASON_CHARS = 300
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended. `problem`: empty where its exit status is 0, else why it is not, in a few words.
-
-    peak_gib: the most memory that it had, where that was watched.
-    """
+    """How a command ended. `problem`: why it failed, else empty. peak_gib: of its memory, where that was watched."""
 
     problem: str
     seconds: float
@@ -86,10 +83,7 @@ def run_isolated(command: Sequence[str], timeout_s: float, log: Path, memory_gib
 
 @contextmanager
 def isolated(command: Sequence[str], **streams: Any) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start a process that leads a session and has a temporary folder of its own. At the end all three are gone.
-
-    streams: `stdin`, `stdout`, `stderr` of subprocess.Popen.
-    """
+    """Start a process with a session and a temporary folder of its own. At the end all three are gone."""
     with tempfile.TemporaryDirectory(prefix="isolated-", ignore_cleanup_errors=True) as scratch:
         environment = isolated_environment(os.environ, scratch)
         process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)

@@ -65,10 +65,7 @@ def _shrink_to_canvas(opened: PIL.Image.Image) -> None:
 
 
 def draw_prediction(image: PIL.Image.Image, prediction: Prediction) -> PIL.Image.Image:
-    """Return a new RGB picture of at most MAX_SIDE x MAX_SIDE and about MAX_PIXELS pixels.
-
-    image: RGB, upright; it may be smaller than its source, of which the prediction knows the size.
-    """
+    """Draw on a new RGB picture of at most MAX_SIDE and about MAX_PIXELS. image: RGB, upright, of any size."""
     return DRAWERS[type(prediction)](new_canvas(image), prediction)
 
 

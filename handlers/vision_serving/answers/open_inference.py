@@ -57,10 +57,7 @@ BOXES = TensorField("boxes", "FP32", "box", (0.0, 0.0, 0.0, 0.0), shape=(4,))
 
 
 def make_tensors(items: Sequence[Prediction | Explanation | Exception], entries: Sequence[str]) -> list[OutputTensor]:
-    """Make `predictions`, one JSON text an image, and tensors of numbers for the kinds of prediction that have some.
-
-    entries: of each item, what the other protocols would show.
-    """
+    """Make `predictions`, a JSON text (`entries`) an image, and number tensors for the kinds that have some."""
     predictions = OutputTensor("predictions", "BYTES", (len(entries),), entries)
     kind = next((type(item) for item in items if not isinstance(item, Exception)), Exception)
     return [predictions, *(NUMBERS[kind](items) if kind in NUMBERS else [])]

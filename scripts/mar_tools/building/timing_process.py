@@ -54,12 +54,9 @@ def answer(answers: TextIO, **values: Any) -> None:
 
 
 def measure_round(handler: VisionHandler, payloads: Sequence[Payload], asked: Round) -> float:
-    """Return images per second: the median over passes. Every pass, of every candidate, is over the same images.
-
-    One batch goes first and is not counted: caches and clocks are those of whoever had the turn before.
-    """
+    """Return images per second, the median over passes of the same images. The first batch is not counted."""
     batches = split_batches(payloads, asked.batch_size)
-    answer_batch(handler, batches[0])
+    answer_batch(handler, batches[0])  # caches and clocks are those of whoever had the turn before
     durations: list[float] = []
     while sum(durations) < asked.duration_s or not durations:
         started = time.perf_counter()

@@ -26,10 +26,7 @@ Problem = Literal["missing package", "refused", "unforeseen"]
 
 
 class CandidateTrial(StrictModel):
-    """What the process is told. The recipe itself travels, not its file: it may be edited while a build runs.
-
-    is_reference: the checkpoint is loaded from where the recipe says, else from the reference's export.
-    """
+    """What the process is told; the recipe's file may change meanwhile. is_reference: made from the recipe's source."""
 
     recipe: Recipe
     recipe_folder: Path

@@ -20,10 +20,7 @@ WARM_UP_S = 1.0
 def run_closed_loop(
     target: Target, requests: Sequence[Request], connections: int, duration_s: float, warm_up_s: float = WARM_UP_S
 ) -> Measurement:
-    """Load a target for `warm_up_s` and then `duration_s`, the time that counts.
-
-    Answers in that time count, and all failures after its begin: a request that is never answered has failed.
-    """
+    """Load a target. After `warm_up_s`, answers within `duration_s` count, and all failures."""
     with UsageWatch([] if target.pid is None else [target.pid]) as watch:
         records, window = asyncio.run(_drive(target, requests, connections, warm_up_s, duration_s, watch))
     counted = [

@@ -80,10 +80,7 @@ def measure_records(
     usage: Usage,
     answered_in_window: int | None = None,
 ) -> Measurement:
-    """Return the measurement of these records, which all count.
-
-    answered_in_window: how many answers the CPU time of `usage` was spent on, where that is not their number.
-    """
+    """Summarise records. answered_in_window: the answers that `usage` was spent on, where not all of them."""
     answered = [record for record in records if record.status == 200]
     right = select_right(answered, requests)
     served = len(answered) if answered_in_window is None else answered_in_window

@@ -24,10 +24,7 @@ WARM_UP_S = 1.0
 def run_open_loop(
     target: Target, requests: Sequence[Request], rate: float, duration_s: float, seed: int, warm_up_s: float = WARM_UP_S
 ) -> Measurement:
-    """Run Poisson arrivals of `rate` requests/s, the same ones for the same seed.
-
-    What is due in `duration_s` after the warm-up counts, however late its answer comes.
-    """
+    """Run Poisson arrivals of `rate` requests/s from `seed`. What is due after the warm-up counts, however late."""
     arrivals = list(draw_arrivals(rate, warm_up_s + duration_s, seed))
     with UsageWatch([] if target.pid is None else [target.pid]) as watch:
         records, window = asyncio.run(_drive(target, requests, arrivals, warm_up_s, duration_s, watch))

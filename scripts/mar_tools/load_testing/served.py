@@ -76,10 +76,7 @@ def _read_model(server: Server, name: str, target: Target) -> ServedModel:
 
 @dataclass(frozen=True)
 class Workload:
-    """Served models, the images that they are sent, and the requests of each with the expected answers.
-
-    exports: what gives these answers, by model. unchecked: models whose answers nobody knows.
-    """
+    """Models, images and requests. exports: what gives the answers, by model. unchecked: with unknown answers."""
 
     images: list[bytes]
     models: list[ServedModel]

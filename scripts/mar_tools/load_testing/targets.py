@@ -74,10 +74,7 @@ def encode_request(encoding: Encoding, jpeg: bytes) -> Encoded:
 
 
 def decode_answer(encoding: Encoding, body: bytes) -> bytes:
-    """Return the handler's own JSON out of the body of an answer.
-
-    Raises ValueError, KeyError, IndexError, TypeError or struct.error for a body of another form.
-    """
+    """Return the handler's own JSON. Raises ValueError, KeyError, IndexError, TypeError or struct.error."""
     return body if encoding == "raw" else _decode_v2(body)
 
 

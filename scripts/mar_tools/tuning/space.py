@@ -63,10 +63,7 @@ def new_space(
     batch_sizes: Sequence[int] | None = None,
     delays_ms: Sequence[int] | None = None,
 ) -> Space:
-    """Return the space. gpus: that the model runs on, 0 for the CPU. current: always among the choices.
-
-    batch_sizes, delays_ms: those to choose from; None: all that make sense.
-    """
+    """Return the space, with `current` in it. gpus: 0 for the CPU. batch_sizes, delays_ms: None for a default."""
     on_gpus = [(gpus * workers, max(1, cores // (gpus * workers))) for workers in WORKERS_PER_GPU if gpus]
     plans = {(current.workers, current.threads), *(on_gpus or _plans(cores))}  # on a GPU threads only decode
     if batch_sizes is None:

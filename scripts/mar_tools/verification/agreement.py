@@ -114,10 +114,7 @@ def boxes_above(image: Observation, threshold: float) -> Candidates:
 
 @dataclass(frozen=True)
 class Match:
-    """Of one image's boxes in both answers: `owed` must have a partner, `paid` of them have. Tuples: of each pair.
-
-    pairs: the rows of the candidates.
-    """
+    """One image's boxes: `owed` need a partner, `paid` have one. pairs: rows of both candidates, with their ious."""
 
     owed: int
     paid: int

@@ -45,10 +45,7 @@ def export(job: ExportJob, folder: Path) -> Exported:
 
 
 def quantize_file(job: ExportJob, source: Path, target: Path, symmetric: bool = False) -> dict[str, Any]:
-    """Write the int8 model; gives what was done. `symmetric`: with the QDQ pairs that TensorRT takes.
-
-    source: lies in a temporary folder, which takes the attempts too.
-    """
+    """Write int8 to `target`, attempts beside `source`; return the report. symmetric: TensorRT's QDQ pairs."""
     prepared = source.with_name("prepared.onnx")
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True, save_as_external_data=True)
     model = onnx.load(prepared, load_external_data=False)
