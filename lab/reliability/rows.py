@@ -6,14 +6,17 @@ from itertools import groupby
 from pathlib import Path
 
 from lab.hostile import rows as hostile_rows
-from lab.reliability import archive_rows, client_attacks, operations, overload, worker_faults
+from lab.reliability import archive_rows, client_attacks, machine_attacks, operations, overload, worker_faults
 from lab.reliability.episodes import FaultRow, observe_row
 from lab.testbed.archives import build_archives
 from lab.testbed.findings import Finding
 from lab.testbed.world import open_world
 from vision_serving.errors import ConfigError
 
-ROWS = {row.name: row for row in (*worker_faults.ROWS, *overload.ROWS, *operations.ROWS, *client_attacks.ROWS)}
+ROWS = {
+    row.name: row
+    for row in (*worker_faults.ROWS, *overload.ROWS, *operations.ROWS, *client_attacks.ROWS, *machine_attacks.ROWS)
+}
 NAMES = (*hostile_rows.ROWS, *ROWS, *archive_rows.ROWS)
 
 

@@ -50,6 +50,8 @@ CLAIMS = {
     "E3": "explanations and other costly requests",
     "E4": "files that make decoders write, loop or allocate",
     "E5": "wrong keys",
+    "E6": "other users of the machine",
+    "E7": "a machine that lacks something",
 }
 BY_TESTS_ALONE = ("A2", "C3", "C4", "C5", "C6")  # all others are measured by a command, whatever tests show too
 

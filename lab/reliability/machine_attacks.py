@@ -1,0 +1,162 @@
+"""E6 and E7: other users of the machine, and a machine that lacks something: an operator's commands all the same."""
+
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lab.reliability.episodes import FaultRow
+from lab.testbed.findings import Episode
+from lab.testbed.world import World
+from mar_tools.command_line import ROOT
+from mar_tools.serving.ports import LOOPBACK, is_free
+
+SCRIPT = ROOT / "scripts" / "serve_models.py"
+COMMAND_S = 60.0
+NOBODY = 65534  # another user, where this one may start processes of others
+LOOK_ALIKES = (
+    ("model_service_worker.py", "--sock-name", "{temporary}/.ts.sock.9000"),
+    ("java", "-Djava.io.tmpdir={temporary}", "org.pytorch.serve.ModelServer"),
+)
+
+
+class Operator:
+    """Runs serve_models.py on the server of a world; each command must do what it is for, or say why in one line."""
+
+    def __init__(self, world: World, episode: Episode) -> None:
+        self._world, self._episode = world, episode
+
+    def run(self, name: str, action: str, *wrapper: str, folder: Path | None = None) -> bool:
+        """Return whether it happened. wrapper: what it runs under. folder: TMPDIR."""
+        command = [*wrapper, sys.executable, str(SCRIPT), action, "--config", str(self._world.server.config)]
+        environment = os.environ | ({"TMPDIR": str(folder)} if folder else {})
+        finished = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, env=environment)
+        errors = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+        told = finished.returncode == 0 or (len(errors) == 1 and "Traceback" not in finished.stderr)
+        self._episode.figures[f"{name}_status"] = finished.returncode
+        self._episode.failures += [f"{name}: {line}" for line in errors]
+        self._episode.require(told, f"{name}: {finished.returncode}, {finished.stderr[-500:].strip()}")
+        return finished.returncode == 0
+
+    def stop(self, name: str, folder: Path | None = None) -> None:
+        """Stop it, and require that it is gone: nobody listens any more."""
+        self.run(name, "stop", folder=folder)
+        taken = sum(not is_free(port) for port in self._world.server.ports().values())
+        self._episode.bound(f"{name}_ports_taken", taken, 0)
+
+    def start(self, name: str, *wrapper: str, folder: Path | None = None) -> None:
+        """Start it, or be told why not."""
+        self.run(name, "start", *wrapper, folder=folder)
+
+
+def meet_other_users(world: World, _: random.Random) -> Episode:
+    """Meet processes, a folder and a port of others that look like this server's."""
+    episode = Episode(patience=world.patience, figures={"as_another_user": int(os.geteuid() == 0)})
+    operator, temporary = Operator(world, episode), world.server.temporary
+    with look_alikes(temporary) as others:
+        operator.run("status_beside_look_alikes", "status")
+        operator.stop("stop_beside_look_alikes")
+        with squatted(temporary):
+            operator.start("start_beside_a_squatted_folder")
+            operator.stop("stop_beside_a_squatted_folder")
+            episode.require(temporary.is_dir(), "the folder of another user was removed")
+        with socket.create_server((LOOPBACK, world.server.ports()["inference_address"])):
+            started = operator.run("start_on_a_taken_port", "start")
+        episode.require(not started, "a start on a port that another process has says that it happened")
+        episode.bound("look_alikes_ended", sum(other.poll() is not None for other in others), 0)
+    operator.start("start_afterwards")
+    episode.require(world.is_ready(), "the server is not ready afterwards")
+    return episode
+
+
+@contextmanager
+def look_alikes(temporary: Path) -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """Run processes of another user with the command lines of a worker and of a frontend."""
+    user = NOBODY if os.geteuid() == 0 else None
+    others = [
+        subprocess.Popen(
+            ["python3", "-c", "import time; time.sleep(600)", *(word.format(temporary=temporary) for word in words)],
+            user=user,
+            cwd="/",
+        )
+        for words in LOOK_ALIKES
+    ]
+    try:
+        yield others
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+@contextmanager
+def squatted(folder: Path) -> Iterator[None]:
+    """Let another user have a folder of this name."""
+    folder.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(folder, NOBODY, NOBODY)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def lack_what_is_needed(world: World, _: random.Random) -> Episode:
+    """Take the temporary folder, the disk and the descriptors away, one after the other."""
+    episode = Episode(patience=world.patience)
+    operator = Operator(world, episode)
+    with tempfile.TemporaryDirectory(prefix="other-") as name:
+        other, full = Path(name), Path(name) / "full"
+        operator.run("status_with_another_tmpdir", "status", folder=other)
+        operator.stop("stop_with_another_tmpdir", folder=other)
+        operator.start("start_with_a_missing_tmpdir", folder=other / "missing")
+        operator.stop("stop_with_a_missing_tmpdir", folder=other / "missing")
+        with full_disk(full) as is_full:
+            episode.figures["disk_was_full"] = int(is_full)
+            operator.start("start_on_a_full_disk", folder=full)
+            operator.stop("stop_on_a_full_disk", folder=full)
+        operator.start("start_with_256_descriptors", "prlimit", "--nofile=256:256")
+        operator.stop("stop_after_256_descriptors")
+    operator.start("start_afterwards")
+    episode.require(world.is_ready(), "the server is not ready afterwards")
+    return episode
+
+
+@contextmanager
+def full_disk(folder: Path) -> Iterator[bool]:
+    """Mount a disk of 64 KiB, and fill it. False where this user may not, or this machine cannot."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], capture_output=True)
+    try:
+        if mounted.returncode == 0:
+            with suppress(OSError):
+                (folder / "filling").write_bytes(bytes(1 << 20))
+        yield mounted.returncode == 0
+    finally:
+        if mounted.returncode == 0:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+COMMANDS_SAY_WHY = "`start`, `stop` and `status` do what they are for, or say in one line why not"
+ROWS = (
+    FaultRow(
+        "E6",
+        "processes of another user that look like a frontend and a worker, a folder and a port that are taken",
+        f"{COMMANDS_SAY_WHY}; nothing of others is ended or removed; the server is ready afterwards",
+        meet_other_users,
+        once=True,
+    ),
+    FaultRow(
+        "E7",
+        "another, a missing and a full TMPDIR, and 256 open files",
+        f"{COMMANDS_SAY_WHY}; a running server is found and stopped; the server is ready afterwards",
+        lack_what_is_needed,
+        once=True,
+    ),
+)
