@@ -151,6 +151,8 @@ def _incomplete(contents: Contents) -> Iterator[Case]:
         f"{CONFIG} is not YAML, or",
     )
     yield "yaml that swells", with_file(CONFIG, _swelling_yaml()), "an anchor or alias"
+    merges = [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 13)]
+    yield "yaml of merge keys", with_file(CONFIG, "\n".join(["a0: &a0 {k: 1}", *merges]).encode()), "an anchor or alias"
     yield "yaml too large", with_file(CONFIG, b"#" * (1 << 21)), f"{CONFIG} has 2,097,152 bytes"
     yield "manifest too large", with_file(MANIFEST, contents[MANIFEST] + b" " * (1 << 21)), f"{MANIFEST} has 2,097"
     yield "workers in the yaml", with_file(CONFIG, yaml.safe_dump({**config, "minWorkers": 9}).encode()), "'minWorkers'"

@@ -14,26 +14,13 @@ from vision_serving.answers.responses import encode_response
 from vision_serving.errors import ConfigError
 from vision_serving.requests.payload import Payload
 
-CLASSES = Golden(
-    options={"top_k": "3"},
-    found=(
-        GoldenEntry(class_id=7, score=0.9),
-        GoldenEntry(class_id=1, score=0.06),
-        GoldenEntry(class_id=4, score=0.03),
-    ),
-    score_tolerance=0.05,
-    least_iou=0.75,
+SCORED = tuple(GoldenEntry(class_id=class_id, score=score) for class_id, score in ((7, 0.9), (1, 0.06), (4, 0.03)))
+CLASSES = Golden(options={"top_k": "3"}, found=SCORED, score_tolerance=0.05, least_iou=0.75)
+PLACED = (
+    GoldenEntry(class_id=2, score=0.9, box=(10, 10, 50, 50)),
+    GoldenEntry(class_id=3, score=0.52, box=(60, 60, 90, 90)),
 )
-BOXES = Golden(
-    options={},
-    found=(
-        GoldenEntry(class_id=2, score=0.9, box=(10, 10, 50, 50)),
-        GoldenEntry(class_id=3, score=0.52, box=(60, 60, 90, 90)),
-    ),
-    score_threshold=0.5,
-    score_tolerance=0.05,
-    least_iou=0.75,
-)
+BOXES = Golden(options={}, found=PLACED, score_threshold=0.5, score_tolerance=0.05, least_iou=0.75)
 
 
 def classes(*found: tuple[int, float]) -> dict[str, Any]:
@@ -115,13 +102,8 @@ def test_of_a_detector_lone_boxes_are_clearer_than_doubtful_or_crowded_ones(tiny
         return measure_clearness(handler, {"scores": scores, "boxes": places, "class_ids": torch.zeros(len(found))})
 
     here, near, far = [0.0, 0, 10, 10], [0.0, 3, 10, 13], [20.0, 20, 30, 30]
-    ranks = [
-        measure((0.9, here), (0.8, far)),
-        measure((0.9, here), (0.7, far)),
-        measure((0.9, here), (0.501, far)),
-        measure((0.9, here), (0.8, near)),
-        measure(),
-    ]
+    others = [(0.8, far), (0.7, far), (0.501, far), (0.8, near)]
+    ranks = [*(measure((0.9, here), other) for other in others), measure()]
     assert ranks == sorted(ranks, reverse=True)
     assert len(set(ranks)) == len(ranks)
 

@@ -238,15 +238,11 @@ def test_a_precision_that_an_onnx_file_would_not_be_computed_in_is_refused(
         export_model(recipe, load_checkpoint(recipe), backend, precision, tmp_path / "exports", device_type)
 
 
-def test_a_damaged_onnx_file_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_or_missing_onnx_file_is_refused(tmp_path: Path) -> None:
     recipe = onnx_recipe(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with pytest.raises(ConfigError, match=r"model\.onnx: ONNX Runtime cannot load it"):
         load_checkpoint(recipe)
-
-
-def test_a_missing_onnx_file_is_refused(tmp_path: Path) -> None:
-    recipe = onnx_recipe(tmp_path)
     (tmp_path / "model.onnx").unlink()
     with pytest.raises(ConfigError, match=r"model\.onnx: no such file; `file` is looked up beside the recipe"):
         load_checkpoint(recipe)

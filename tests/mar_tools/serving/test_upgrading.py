@@ -25,14 +25,8 @@ Requests5XX{Level="Host",Hostname="vm",} 1.0
 ts_inference_requests_total{model_name="digits",model_version="default",hostname="vm",} 1.2E1
 ts_inference_requests_total{model_name="digits",model_version="1.0",hostname="vm",} 8.0
 """
-OLD = {
-    "modelVersion": "1.0",
-    "modelUrl": "digits.mar",
-    "minWorkers": 1,
-    "maxWorkers": 4,
-    "batchSize": 8,
-    "maxBatchDelay": 2,
-}
+SETTINGS = {"minWorkers": 1, "maxWorkers": 4, "batchSize": 8, "maxBatchDelay": 2}
+OLD = {"modelVersion": "1.0", "modelUrl": "digits.mar", **SETTINGS}
 PROPERTIES = """# how this machine serves
 load_models=digits.mar,other.mar
 models={\\
