@@ -183,10 +183,7 @@ def show_progress(
 
 
 def save_annotated(file: Path, answer: Answer, folder: Path) -> list[str]:
-    """Save `folder/<name>.annotated.png`, with a number where there is such a file: nothing is replaced.
-
-    Gives why it could not: the server may read formats that are not read here, or the name be too long.
-    """
+    """Save `folder/<name>.annotated.png`, with a number where there is one. Return why it could not be drawn."""
     folder.mkdir(parents=True, exist_ok=True)
     target, number = folder / f"{file.name}.annotated.png", 1
     try:

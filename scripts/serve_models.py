@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mar_tools.command_line import ROOT, new_parser, not_negative, positive, print_json, run
-from mar_tools.serving.config_drift import find_differences
 from mar_tools.serving.health import Health, check_server
+from mar_tools.serving.model_status import find_differences
 from mar_tools.serving.server import Server
 from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.terminal import Table, name_column, new_table, number_column, print_tables, show_work

@@ -15,8 +15,7 @@ In the order in which the files build on each other:
       logs.py              reads why a start failed, or why a model cannot load
       start_record.py      keeps what a start found out, for the commands that come later
       torchserve_api.py    asks the server: predictions, models, workers, metrics, tokens
-      model_status.py      tells which versions there are, with how many workers
-      config_drift.py      finds where the server differs from config.properties
+      model_status.py      tells versions and workers, and where they differ from config.properties
       health.py            asks every worker for the golden prediction of its archive
     what is done to it
       server.py            starts it until every model answers, and stops it at once

@@ -26,10 +26,7 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
 
 
 def with_model(text: str, name: str, version: str, settings: Mapping[str, Any]) -> str:
-    """Return these settings over those that `models` has of a version.
-
-    Raises ConfigError where `models` is not JSON.
-    """
+    """Return these settings over those that `models` has of a version. Raises ConfigError where it is not JSON."""
     models = read_models(text)
     versions = models.setdefault(name, {})
     versions[version] = {**versions.get(version, {}), **settings}

@@ -27,7 +27,7 @@ from mar_tools.serving.health import ask_any, ask_each, find_picture, is_drainin
 from mar_tools.serving.model_status import READY, list_versions
 from mar_tools.serving.processes import POLL_S
 from mar_tools.serving.server import Server
-from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
+from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.waiting import wait_until
 
 SETTLE_S = 0.3  # for a batch that was handed to a worker to have reached it, on a busy machine too
@@ -70,10 +70,7 @@ def stop_drained(server: Server, timeout_s: float, announce: Announce) -> bool:
 
 
 def answer_all(server: Server, deadline: float, announce: Callable[[str], None]) -> list[str]:
-    """Answer until every worker refuses, and so has answered what it had. Returns what was not reached, and why.
-
-    The workers refuse afterwards in any case.
-    """
+    """Answer until every worker refuses, as it does afterwards in any case. Returns what was not reached, and why."""
     client = server.client.with_deadline(deadline)
     try:
         versions = [(model, entry) for model, entry in list_versions(client) if _ready_workers(entry)]
@@ -81,38 +78,31 @@ def answer_all(server: Server, deadline: float, announce: Callable[[str], None])
         server.drain_file.touch(mode=0o600)
         return [str(error)]
     announce("answering what was asked until now")
-    unpassed = _for_each(versions, lambda version: pass_queue(client, version))
+    # A queue is first in, first out: with this answer, what waited has been taken by the workers.
+    unpassed = _for_each(
+        versions, lambda model, version, workers: ask_any(client, model, version, find_picture(workers), workers)
+    )
     time.sleep(SETTLE_S)
     server.drain_file.touch(mode=0o600)
     announce("refusing what is asked from now on")
-    return unpassed + _for_each(versions, lambda version: pass_workers(client, version))
+    return unpassed + _for_each(
+        versions, lambda model, version, workers: ask_each(client, model, version, workers, is_draining)
+    )
 
 
-def _for_each(versions: Sequence[Version], step: Callable[[Version], str | None]) -> list[str]:
+def _for_each(versions: Sequence[Version], step: Callable[[str, str, set[int]], object]) -> list[str]:
     """Return what went wrong, at all at the same time: a model that is slow must not keep the others serving."""
+
+    def find_problem(version: Version) -> str | None:
+        model, entry = version
+        try:
+            step(model, entry["modelVersion"], _ready_workers(entry))
+        except ServerError as error:
+            return f"{model} {entry['modelVersion']}: {error}"
+        return None
+
     with ThreadPoolExecutor(max(1, len(versions))) as pool:
-        return [problem for problem in pool.map(step, versions) if problem is not None]
-
-
-def pass_queue(client: TorchServeClient, version: Version) -> str | None:
-    """Returns when what waited for this model has been taken by its workers: a queue is first in, first out."""
-    model, entry = version
-    workers = _ready_workers(entry)
-    try:
-        ask_any(client, model, entry["modelVersion"], find_picture(workers), workers)
-    except ServerError as error:
-        return f"{model} {entry['modelVersion']}: {error}"
-    return None
-
-
-def pass_workers(client: TorchServeClient, version: Version) -> str | None:
-    """Returns when each worker has refused a request, or an archive that is not ours has answered one."""
-    model, entry = version
-    try:
-        ask_each(client, model, entry["modelVersion"], _ready_workers(entry), is_draining)
-    except ServerError as error:
-        return f"{model} {entry['modelVersion']}: {error}"
-    return None
+        return [problem for problem in pool.map(find_problem, versions) if problem is not None]
 
 
 def _ready_workers(entry: Mapping[str, Any]) -> set[int]:

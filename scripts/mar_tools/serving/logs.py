@@ -23,7 +23,6 @@ class ServerLogs:
 
     def measure(self) -> dict[str, int]:
         """Return the sizes now."""
-        self._folder.mkdir(exist_ok=True)
         logs = [self._folder / name for name in NAMES]
         return {log.name: log.stat().st_size for log in logs if log.is_file()}
 

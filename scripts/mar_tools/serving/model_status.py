@@ -1,14 +1,16 @@
-"""The versions of the models of a running server, as its management API tells them."""
+"""The versions of the models of a running server, as its management API tells them, and where its settings differ."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mar_tools.serving.torchserve_api import TorchServeClient
 from vision_serving.cores import ThreadPlan
-from vision_serving.worker.server_settings import read_threads
+from vision_serving.worker.server_settings import read_model, read_properties, read_threads
 
 READY = "READY"
+# What TorchServe takes for what `models` does not say of a model.
+DEFAULTS = {"minWorkers": 1, "batchSize": 1, "maxBatchDelay": 100}
 
 
 @dataclass(frozen=True)
@@ -52,3 +54,19 @@ def read_status(model: str, entry: Mapping[str, Any], properties: str) -> ModelS
         max_batch_delay_ms=entry["maxBatchDelay"],
         device=entry["deviceType"],
     )
+
+
+def find_differences(models: Sequence[ModelStatus], properties_text: str) -> list[str]:
+    """Return a line each: what the server does, and what the file says. Raises ConfigError for a bad file."""
+    return [line for model in models for line in _differences_of(model, properties_text)]
+
+
+def _differences_of(model: ModelStatus, properties_text: str) -> Iterator[str]:
+    found = {"minWorkers": model.workers, "batchSize": model.batch_size, "maxBatchDelay": model.max_batch_delay_ms}
+    named = read_model(properties_text, model.model).get(model.version)
+    if named is None:
+        named = {"minWorkers": read_properties(properties_text).get("default_workers_per_model", 1)}
+    expected = {**DEFAULTS, **named}
+    for key, value in found.items():
+        if value != int(expected[key]):
+            yield f"{model.model} {model.version}: {key} is {value}, and {expected[key]} after a restart"

@@ -108,10 +108,7 @@ class Server:
             raise
 
     def prepare(self) -> tuple[Choice, Path]:
-        """Return what a start would serve, and where its temporary folder goes.
-
-        Raises ServerError or ConfigError for what it would lack: what cannot be started again is not stopped.
-        """
+        """Return what a start would serve, and the place of its temporary folder. Raises ServerError or ConfigError."""
         check_limits(os.environ)
         read_bounds(self._values)
         prepare_logs(self.config)

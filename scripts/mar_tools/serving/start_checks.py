@@ -48,10 +48,7 @@ def check_ports(values: Mapping[str, str], name: str) -> None:
 
 
 def prepare_logs(config: Path) -> Path:
-    """Return the folder of the logs, which is the owner's alone with all in it.
-
-    Raises ServerError where no logs can be written, or no tokens beside their folder.
-    """
+    """Return the folder of the logs, kept from others. Raises ServerError where logs or tokens cannot be written."""
     folder = state_folder(config) / "logs"
     with _named(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -12,9 +12,7 @@ from vision_serving.validation import StrictModel, parse_config, read_json
 
 
 class StartRecord(StrictModel):
-    """temporary: the server's own folder, for its sockets, its pid and unpacked archives. left_out: why, by the name of
-    the archive. log_sizes: bytes of each log that earlier starts wrote.
-    """
+    """temporary: its own folder. left_out: why, by archive. log_sizes: bytes of each log that earlier starts wrote."""
 
     temporary: str = ""
     left_out: dict[str, str] = Field(default={})

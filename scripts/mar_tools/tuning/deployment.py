@@ -13,8 +13,8 @@ from mar_tools.load_testing.answers import open_export
 from mar_tools.load_testing.served import find_served_models
 from mar_tools.load_testing.targets import Target
 from mar_tools.serving.archive_choice import register_checked
-from mar_tools.serving.config_drift import DEFAULTS
 from mar_tools.serving.config_file import model_section, rewrite, with_model, with_values
+from mar_tools.serving.model_status import DEFAULTS
 from mar_tools.serving.server import Server
 from mar_tools.serving.temporary_server import temporary_server
 from mar_tools.serving.torchserve_api import ServerError

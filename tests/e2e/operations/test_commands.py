@@ -142,14 +142,6 @@ def test_an_occupied_port_is_named(small_service: Server) -> None:
     assert small_service.process() is None
 
 
-def test_a_damaged_archive_is_named_before_anything_starts(small_service: Server) -> None:
-    (small_service.folder / "model_store" / "digits.mar").write_bytes(b"not an archive")
-    finished = run_script("serve_models.py", "start", "--config", small_service.config)
-    assert finished.returncode == 1
-    assert "digits.mar: not a readable archive" in finished.stderr
-    assert small_service.process() is None
-
-
 def test_a_model_that_cannot_load_fails_the_start_with_its_reason(small_service: Server, archives: Path) -> None:
     with (
         zipfile.ZipFile(archives / "digits.mar") as packed,
@@ -190,19 +182,3 @@ def can_predict(server: Server, image: bytes) -> bool:
         return server.client.predict("digits", image).status_code == 200
     except ServerError:
         return False
-
-
-def test_a_model_that_is_not_in_the_store_is_named_before_anything_starts(small_service: Server) -> None:
-    text = small_service.config.read_text().replace("load_models=all", "load_models=digitz.mar")
-    small_service.config.write_text(text)
-    finished = run_script("serve_models.py", "start", "--config", small_service.config)
-    assert finished.returncode == 1
-    assert "digitz.mar: no such archive" in finished.stderr
-
-
-def test_two_archives_of_one_model_and_version_are_named(small_service: Server) -> None:
-    store = small_service.folder / "model_store"
-    shutil.copy(store / "digits.mar", store / "digits_backup.mar")
-    finished = run_script("serve_models.py", "start", "--config", small_service.config)
-    assert finished.returncode == 1
-    assert "digits.mar and digits_backup.mar both hold model digits 1.0" in finished.stderr

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import RunHere
 
-from mar_tools.serving.config_drift import find_differences
 from mar_tools.serving.config_file import model_section
+from mar_tools.serving.model_status import find_differences
 from mar_tools.serving.server import Server
 from mar_tools.tuning.deployment import TunedModel, apply_settings, current_settings
 

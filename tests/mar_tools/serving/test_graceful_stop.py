@@ -5,7 +5,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -13,11 +12,12 @@ from http_fakes import Answer, Request, serve_requests
 
 from mar_tools.serving.address import ServerAddress
 from mar_tools.serving.config_file import with_values
-from mar_tools.serving.graceful_stop import QUIET_S, answer_all, close_listeners, pass_workers, wait_until_quiet
+from mar_tools.serving.graceful_stop import QUIET_S, answer_all, close_listeners, wait_until_quiet
+from mar_tools.serving.health import ask_each, is_draining
 from mar_tools.serving.ports import free_addresses
 from mar_tools.serving.server import Server
 from mar_tools.serving.start_record import StartRecord
-from mar_tools.serving.torchserve_api import TorchServeClient
+from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
 
 GONE = 2**31 - 1  # no process has this number
 SLOW_SERVER = """
@@ -63,31 +63,26 @@ def test_while_one_worker_is_busy_the_others_are_not_asked_all_the_time() -> Non
         asked.append(request.path)
         return Answer(503, REFUSED, {"X-Worker-Pid": "1"})
 
-    workers = [{"pid": pid, "status": "READY"} for pid in (1, os.getpid())]  # processes that live
-    entry: dict[str, Any] = {"modelVersion": "1.0", "workers": workers}
     with serve_requests(answer) as url:
         client = TorchServeClient(ServerAddress(url, url, None), time.monotonic() + 3)
-        problem = pass_workers(client, ("digits", entry))
-    assert problem is not None
-    assert f"worker {os.getpid()}" in problem
+        with pytest.raises(ServerError, match=f"worker {os.getpid()}"):
+            ask_each(client, "digits", "1.0", {1, os.getpid()}, is_draining)  # processes that live
     assert 2 <= len(asked) <= 70
 
 
 def test_an_error_of_the_frontend_itself_ends_no_waiting_for_the_other_workers() -> None:
     """A worker ended just now: its 507 has no number of a worker, as an archive that is not ours has none."""
     answers = iter([Answer(507, b'{"message": "Worker died."}'), Answer(503, REFUSED, {"X-Worker-Pid": "1"})])
-    entry: dict[str, Any] = {"modelVersion": "1.0", "workers": [{"pid": pid, "status": "READY"} for pid in (1, GONE)]}
     with serve_requests(lambda request: next(answers)) as url:
         client = TorchServeClient(ServerAddress(url, url, None), time.monotonic() + 10)
-        assert pass_workers(client, ("digits", entry)) is None
+        assert ask_each(client, "digits", "1.0", {1, GONE}, is_draining)
     assert list(answers) == []
 
 
 def test_an_answer_without_the_number_of_a_worker_is_of_an_archive_that_is_not_ours() -> None:
-    entry: dict[str, Any] = {"modelVersion": "1.0", "workers": [{"pid": 1, "status": "READY"}]}
     with serve_requests(lambda request: Answer(200, b"[]")) as url:
         client = TorchServeClient(ServerAddress(url, url, None), time.monotonic() + 10)
-        assert pass_workers(client, ("digits", entry)) is None
+        assert not ask_each(client, "digits", "1.0", {1}, is_draining)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="another process's sockets are closed on Linux alone")

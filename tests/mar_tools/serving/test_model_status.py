@@ -1,7 +1,6 @@
 import pytest
 
-from mar_tools.serving.config_drift import find_differences
-from mar_tools.serving.model_status import ModelStatus
+from mar_tools.serving.model_status import ModelStatus, find_differences
 from vision_serving.cores import ThreadPlan
 
 PROPERTIES = """
