@@ -20,7 +20,7 @@ from vision_serving.config import DeviceType, HandlerConfig, Precision
 from vision_serving.cores import cpu_features
 from vision_serving.errors import BackendError, ConfigError, how_to_install
 from vision_serving.graphs.construction import build_graph
-from vision_serving.options import Instances, check_options, find_options
+from vision_serving.options import check_options, find_options
 
 
 def export_model(
@@ -35,7 +35,7 @@ def export_model(
     exporter = load_exporter(backend, precision, device_type)
     job = new_job(recipe, checkpoint, backend, precision, device_type)
     try:
-        check_options(find_options(recipe.task, find_instances(job)), checkpoint.options)
+        check_options(find_options(recipe.task, getattr(job.graph, "instances", None)), checkpoint.options)
     except ValueError as error:  # a default option that this model cannot have
         raise ConfigError(str(error)) from error
     check_label_count(job)
@@ -109,11 +109,6 @@ def check_label_count(job: ExportJob) -> None:
         raise ConfigError(f"`labels`: the model has {count} classes but there are {given} labels{hint}")
 
 
-def find_instances(job: ExportJob) -> Instances | None:
-    """Return what the graph gives of an object beyond its box."""
-    return getattr(job.graph, "instances", None)
-
-
 def write_model_config(
     path: Path, recipe: Recipe, checkpoint: Checkpoint, job: ExportJob, exported: Exported, backend: str
 ) -> None:
@@ -121,7 +116,7 @@ def write_model_config(
     present = cpu_features()
     handler = HandlerConfig(
         task=recipe.task,
-        instances=find_instances(job),
+        instances=getattr(job.graph, "instances", None),
         backend=backend,
         precision=job.precision,
         artifact=exported.artifact,

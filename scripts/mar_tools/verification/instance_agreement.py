@@ -1,6 +1,6 @@
 """How the masks and keypoints of matched boxes differ from the reference's."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -65,8 +65,7 @@ def _mask_iou(expected: Tensor, found: Tensor) -> float:
     return 1.0 if either == 0 else float(shared / either)
 
 
-def _distance(expected: Tensor, found: Tensor) -> float:
-    return float((expected - found).norm(dim=-1).mean())
-
-
-MEASURES = {"masks": ("mean_mask_iou", _mask_iou), "keypoints": ("keypoint_distance", _distance)}
+MEASURES: dict[str, tuple[str, Callable[[Tensor, Tensor], float]]] = {
+    "masks": ("mean_mask_iou", _mask_iou),
+    "keypoints": ("keypoint_distance", lambda expected, found: float((expected - found).norm(dim=-1).mean())),
+}
