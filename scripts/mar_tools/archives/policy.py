@@ -67,7 +67,7 @@ def find_archive(name: str, policy: ArchivePolicy) -> Path:
     """Return the file of the store that a name means, to TorchServe too. Raises ConfigError for paths and addresses."""
     if name != Path(name).name or name == "..":
         what = f"only what is signed there is served ({KEYS})" if policy.keys is not None else "copy it there"
-        raise ConfigError(f"{name}: expected the file name of an archive in {policy.store}; {what}")
+        raise ConfigError(f"{name}: expected the file name of an archive in {policy.store}, no path or URL; {what}")
     return policy.store / name
 
 
