@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 
 # Before PyTorch is loaded. Threads that wait otherwise spin, and with two processes on two cores cost tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Vector instructions are not tried out by compiling a program for each, nor the code that calls kernels optimised.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+os.environ.setdefault("AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL", "O0")
 
 import pytest
 import torch

@@ -157,16 +157,12 @@ class TinyDetector(nn.Module):
 
     def __init__(self, num_classes=3):
         super().__init__()
-        self.features = nn.Conv2d(3, 16, 8, stride=8)
-        self.scores = nn.Conv2d(16, num_classes, 1)
-        self.sizes = nn.Conv2d(16, 2, 1)
+        self.head = nn.Conv2d(3, 2 + num_classes, 8, stride=8)
         centres = torch.arange(4) * 8.0 + 4
-        grid = torch.cartesian_prod(centres, centres).flip(1)
-        self.register_buffer("centres", grid)
+        self.register_buffer("centres", torch.cartesian_prod(centres, centres).flip(1))
 
     def forward(self, images):
-        features = self.features(images).relu()
-        halves = self.sizes(features).flatten(2).transpose(1, 2).sigmoid() * 12 + 2
-        scores = self.scores(features).flatten(2).transpose(1, 2).sigmoid()
-        return {"boxes": torch.cat((self.centres - halves, self.centres + halves), dim=2), "scores": scores}
+        found = self.head(images).flatten(2).transpose(1, 2).sigmoid()
+        halves = found[..., :2] * 12 + 2
+        return {"boxes": torch.cat((self.centres - halves, self.centres + halves), dim=2), "scores": found[..., 2:]}
 '''

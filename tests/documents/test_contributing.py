@@ -149,6 +149,22 @@ def test_the_two_lines_name_the_two_files(extended: Path) -> None:
     assert [list_unnamed(extended / name) for name in packages] == [[], []]
 
 
+# Both commands in one process, which imports PyTorch once.
+PACK_AND_PREDICT = """
+import runpy, sys
+_, export, store, picture = sys.argv
+def run(script, *arguments):
+    sys.argv = [script, *arguments]
+    try:
+        runpy.run_path(f"scripts/{script}", run_name="__main__")
+    except SystemExit as ended:
+        if ended.code:
+            raise
+run("package_model.py", export, "--model-store", store)
+run("predict_images.py", "--archive", f"{store}/tiny_classification.mar", picture, "--json")
+"""
+
+
 def test_a_build_tries_the_new_backend_verifies_it_and_its_archive_predicts(
     extended: Path, tiny_recipe: MakeRecipe, tmp_path: Path
 ) -> None:
@@ -162,13 +178,10 @@ def test_a_build_tries_the_new_backend_verifies_it_and_its_archive_predicts(
     assert {row["verdict"] for row in others} <= {"not tried", "verified", "chosen"}
 
     export = tmp_path / "exports" / "tiny_classification" / "torch_export-fp32"
-    packed = run_in(extended, "scripts/package_model.py", export, "--model-store", tmp_path / "own")
-    assert packed.returncode == 0, packed.stderr
     picture = next((extended / "examples" / "photographs").glob("*.jpg"))
-    predict = ("scripts/predict_images.py", "--archive", packed.stdout.strip(), picture, "--json")
-    predicted = run_in(extended, *predict)
+    predicted = run_in(extended, "-c", PACK_AND_PREDICT, export, tmp_path / "own", picture)
     assert predicted.returncode == 0, predicted.stderr
-    assert len(orjson.loads(predicted.stdout)["classes"]) == 3
+    assert len(orjson.loads(predicted.stdout.splitlines()[-1])["classes"]) == 3
 
 
 def test_the_guards_and_the_contract_take_the_new_backend_as_it_is(extended: Path) -> None:

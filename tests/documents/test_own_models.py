@@ -2,13 +2,13 @@
 
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import RunHere
 
 from mar_tools.archives.archive import check_archive
 from mar_tools.building.packing import build_archive
@@ -43,14 +43,6 @@ def write_files(blocks: list[tuple[str, str]], folder: Path) -> Path:
     return recipe
 
 
-def run_command(arguments: list[str], folder: Path) -> None:
-    """The page leaves the choice to the build, which takes minutes."""
-    quick = ("--backend", "eager", "--precision", "fp32", "--device", "cpu")
-    command = [sys.executable, *arguments, *quick, "--exports", "exports", "--model-store", "store"]
-    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert finished.returncode == 0, finished.stderr
-
-
 def build(recipe_path: Path, folder: Path) -> None:
     recipe = read_recipe(recipe_path)
     export = export_model(recipe, load_checkpoint(recipe), "eager", "fp32", folder / "exports")
@@ -61,7 +53,7 @@ def build(recipe_path: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize(("title", "blocks"), [pytest.param(*section, id=section[0]) for section in sections()])
 def test_a_section_builds_its_archive(
-    title: str, blocks: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    title: str, blocks: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_here: RunHere
 ) -> None:
     recipe = write_files(blocks, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -74,7 +66,9 @@ def test_a_section_builds_its_archive(
     program, script, *arguments = shlex.split(command)
     assert (program, script, arguments) == ("python", "scripts/build_model.py", [recipe.name])
     if title == BY_COMMAND:
-        run_command([str(ROOT / script), *arguments], tmp_path)
+        quick = ("--backend", "eager", "--precision", "fp32", "--device", "cpu")  # the page lets the build choose
+        finished = run_here("build_model.py", *arguments, *quick, "--exports", "exports", "--model-store", "store")
+        assert finished.returncode == 0, finished.stderr
     else:
         build(recipe, tmp_path)
     assert check_archive(tmp_path / "store" / f"{recipe.stem}.mar") == (recipe.stem, "1.0")

@@ -72,30 +72,37 @@ def test_a_section_that_is_no_mapping_is_refused(values: object) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"mode": "letterbox", "size": 320}, "needs `size` as [height, width], got 320"),
-        ({"mode": "exact", "size": 320}, "needs `size` as [height, width], got 320"),
-        ({"mode": "shortest_edge", "size": [320, 320]}, "needs `size` as one number"),
-        ({"mode": "bounded_edges", "size": 320}, "mode 'bounded_edges' needs `max_size`"),
-        ({"mode": "exact", "size": [5, 5], "max_size": 9}, "`max_size` belongs to the modes"),
-        ({"mode": "cover", "size": 320}, "needs `size` as [height, width], got 320"),
-        ({"mode": "exact", "size": [5, 5], "multiple_of": 16}, "`multiple_of` belongs to mode 'shortest_edge'"),
-        ({"mode": "letterbox", "size": [5, 5], "pad_value": [1, 2, 256]}, "less than or equal to 255"),
-        ({"mode": "exact", "size": [5, 5], "pad_size": [9, 9]}, "`pad_size` needs `max_size`"),
-        ({"mode": "bounded_edges", "size": 5, "max_size": 9, "pad_size": [8, 9]}, "smaller than `max_size` 9"),
-        ({"mode": "exact", "size": [5, 5], "pad_place": "top_left"}, "`pad_place` belongs to mode 'letterbox'"),
-    ],
-    ids=[
-        "letterbox",
-        "exact",
-        "shortest edge",
-        "no max_size",
-        "needless max_size",
-        "cover",
-        "multiple_of",
-        "pad_value",
-        "pad_size without bound",
-        "small pad_size",
-        "needless pad_place",
+        pytest.param({"mode": "letterbox", "size": 320}, "needs `size` as [height, width], got 320", id="letterbox"),
+        pytest.param({"mode": "exact", "size": 320}, "needs `size` as [height, width], got 320", id="exact"),
+        pytest.param({"mode": "shortest_edge", "size": [320, 320]}, "needs `size` as one number", id="shortest edge"),
+        pytest.param({"mode": "bounded_edges", "size": 320}, "mode 'bounded_edges' needs `max_size`", id="no max_size"),
+        pytest.param(
+            {"mode": "exact", "size": [5, 5], "max_size": 9}, "`max_size` belongs to the modes", id="needless max_size"
+        ),
+        pytest.param({"mode": "cover", "size": 320}, "needs `size` as [height, width], got 320", id="cover"),
+        pytest.param(
+            {"mode": "exact", "size": [5, 5], "multiple_of": 16},
+            "`multiple_of` belongs to mode 'shortest_edge'",
+            id="multiple_of",
+        ),
+        pytest.param(
+            {"mode": "letterbox", "size": [5, 5], "pad_value": [1, 2, 256]}, "less than or equal to 255", id="pad_value"
+        ),
+        pytest.param(
+            {"mode": "exact", "size": [5, 5], "pad_size": [9, 9]},
+            "`pad_size` needs `max_size`",
+            id="pad_size without bound",
+        ),
+        pytest.param(
+            {"mode": "bounded_edges", "size": 5, "max_size": 9, "pad_size": [8, 9]},
+            "smaller than `max_size` 9",
+            id="small pad_size",
+        ),
+        pytest.param(
+            {"mode": "exact", "size": [5, 5], "pad_place": "top_left"},
+            "`pad_place` belongs to mode 'letterbox'",
+            id="needless pad_place",
+        ),
     ],
 )
 def test_a_resize_whose_keys_do_not_fit_its_mode_is_refused(values: dict[str, Any], message: str) -> None:

@@ -21,35 +21,32 @@ def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("files", "cores"),
     [
-        ({}, None),
-        ({"v2/cpu.max": "max 100000\n"}, None),
-        ({"v2/cpu.max": "200000 100000\n"}, 2.0),
-        ({"v2/cpu.max": "50000 100000\n"}, 0.5),
-        ({"v1/cpu.cfs_quota_us": "-1\n", "v1/cpu.cfs_period_us": "100000\n"}, None),
-        ({"v1/cpu.cfs_quota_us": "150000\n", "v1/cpu.cfs_period_us": "100000\n"}, 1.5),
-        ({"v1/cpu.cfs_quota_us": "150000\n"}, None),
-        ({"own": "0::/system.slice/server.service\n", "v2/system.slice/server.service/cpu.max": "max 100000"}, None),
-        (
+        pytest.param({}, None, id="no cgroup"),
+        pytest.param({"v2/cpu.max": "max 100000\n"}, None, id="v2 unlimited"),
+        pytest.param({"v2/cpu.max": "200000 100000\n"}, 2.0, id="v2 two cores"),
+        pytest.param({"v2/cpu.max": "50000 100000\n"}, 0.5, id="v2 half a core"),
+        pytest.param({"v1/cpu.cfs_quota_us": "-1\n", "v1/cpu.cfs_period_us": "100000\n"}, None, id="v1 unlimited"),
+        pytest.param({"v1/cpu.cfs_quota_us": "150000\n", "v1/cpu.cfs_period_us": "100000\n"}, 1.5, id="v1"),
+        pytest.param({"v1/cpu.cfs_quota_us": "150000\n"}, None, id="v1 without period"),
+        pytest.param(
+            {"own": "0::/system.slice/server.service\n", "v2/system.slice/server.service/cpu.max": "max 100000"},
+            None,
+            id="own v2 unlimited",
+        ),
+        pytest.param(
             {
                 "own": "0::/system.slice/server.service\n",
                 "v2/system.slice/server.service/cpu.max": "300000 100000",
                 "v2/system.slice/cpu.max": "200000 100000",
             },
             2.0,
+            id="the least up to the root",
         ),
-        ({"own": "4:cpu,cpuacct:/\n2:memory:/x\n", "v1/cpu.cfs_quota_us": "-1", "v1/cpu.cfs_period_us": "1"}, None),
-    ],
-    ids=[
-        "no cgroup",
-        "v2 unlimited",
-        "v2 two cores",
-        "v2 half a core",
-        "v1 unlimited",
-        "v1",
-        "v1 without period",
-        "own v2 unlimited",
-        "the least up to the root",
-        "own v1",
+        pytest.param(
+            {"own": "4:cpu,cpuacct:/\n2:memory:/x\n", "v1/cpu.cfs_quota_us": "-1", "v1/cpu.cfs_period_us": "1"},
+            None,
+            id="own v1",
+        ),
     ],
 )
 def test_the_cgroup_quota_is_read_in_cores(cgroup: Path, files: dict[str, str], cores: float | None) -> None:

@@ -434,22 +434,13 @@ def test_a_strip_does_not_take_memory_for_its_whole_resized_length(make_handler:
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        ({"labels.json": None}, ConfigError, "labels.json: no such file"),
-        ({"labels.json": b"{"}, ConfigError, "not a readable JSON file"),
-        ({"labels.json": b'{"0": "red"}'}, ConfigError, "expected a list of strings"),
-        ({"labels.json": b"[1, 2]"}, ConfigError, "expected a list of strings"),
-        ({"model-config.yaml": None}, ConfigError, "no such file"),
-        ({"model-config.yaml": b"handler: {}"}, ConfigError, "missing key 'task'"),
-        ({"artifact": None}, BackendError, "no such artifact"),
-    ],
-    ids=[
-        "no labels",
-        "labels no json",
-        "labels no list",
-        "labels no strings",
-        "no config",
-        "empty config",
-        "no artifact",
+        pytest.param({"labels.json": None}, ConfigError, "labels.json: no such file", id="no labels"),
+        pytest.param({"labels.json": b"{"}, ConfigError, "not a readable JSON file", id="labels no json"),
+        pytest.param({"labels.json": b'{"0": "red"}'}, ConfigError, "expected a list of strings", id="labels no list"),
+        pytest.param({"labels.json": b"[1, 2]"}, ConfigError, "expected a list of strings", id="labels no strings"),
+        pytest.param({"model-config.yaml": None}, ConfigError, "no such file", id="no config"),
+        pytest.param({"model-config.yaml": b"handler: {}"}, ConfigError, "missing key 'task'", id="empty config"),
+        pytest.param({"artifact": None}, BackendError, "no such artifact", id="no artifact"),
     ],
 )
 def test_a_wrong_archive_fails_at_load(
@@ -591,11 +582,6 @@ def test_every_answer_carries_the_headers_of_the_contract(make_handler: MakeHand
             "inference",
             "postprocess",
         ]
-
-
-def test_a_batch_of_broken_requests_alone_is_answered(make_handler: MakeHandler) -> None:
-    found = answers(make_handler("classification"), [{}, {"body": b""}, {"body": b"{"}], [{}, {}, JSON])
-    assert [status for status, _ in found] == [400, 400, 400]
 
 
 def test_initialize_loads_and_warms_up(tmp_path: Path, colour_backends: None) -> None:

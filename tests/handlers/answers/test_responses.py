@@ -182,16 +182,15 @@ def test_every_error_of_the_tree_has_a_phrase_in_plain_ascii() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x" * 100_000, "\U0001f600" * 5000, "\udcff" * 5000, '"' * 5000, "\\" * 5000, "\x00" * 5000, "line\nline"],
-    ids=[
-        "empty",
-        "long",
-        "four-byte letters",
-        "lone surrogates",
-        "quotes",
-        "backslashes",
-        "control characters",
-        "lines",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("x" * 100_000, id="long"),
+        pytest.param("\U0001f600" * 5000, id="four-byte letters"),
+        pytest.param("\udcff" * 5000, id="lone surrogates"),
+        pytest.param('"' * 5000, id="quotes"),
+        pytest.param("\\" * 5000, id="backslashes"),
+        pytest.param("\x00" * 5000, id="control characters"),
+        pytest.param("line\nline", id="lines"),
     ],
 )
 @pytest.mark.parametrize("count", [1, 64])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from icc_profiles import SWAPPED
 
 from vision_serving.config import ImageLimits
-from vision_serving.errors import ImageDecodeError, RequestError, UnsupportedFormatError
+from vision_serving.errors import ImageDecodeError, PayloadTooLargeError, RequestError, UnsupportedFormatError
 from vision_serving.pictures.decoders import load_formats
 from vision_serving.pictures.decoding import EXIF_ORIENTATION, Image, decode_image, shrink_jpeg
 
@@ -231,3 +231,34 @@ def test_a_jpeg_with_more_pictures_behind_it_shrinks() -> None:
 def test_only_jpegs_shrink(kind: str) -> None:
     encoded = encode_image(noise_image(0, size_hw=(160, 80)), kind)
     assert decode_image(encoded, LIMITS, shrink=partial(shrink_jpeg, spare=spare_of(10))).shape[:2] == (160, 80)
+
+
+def test_the_pixel_limit_itself_is_allowed() -> None:
+    encoded = encode_image(noise_image(0, (10, 10)))
+    assert decode_image(encoded, ImageLimits(max_pixels=100)).shape == (10, 10, 3)
+    with pytest.raises(PayloadTooLargeError, match="10 x 10 = 100 pixels; the limit is 99"):
+        decode_image(encoded, ImageLimits(max_pixels=99))
+
+
+def test_a_blank_page_may_be_as_small_as_its_format_makes_it() -> None:
+    blank = PIL.Image.new("1", (2480, 3508), 255)  # A4 at 300 dots per inch
+    encoded = encode_image(blank, "TIFF", compression="group4")
+    assert len(encoded) < 2000
+    assert (decode_image(encoded, LIMITS) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_large_picture_of_one_colour_is_served(kind: str) -> None:
+    """2000 pixels a byte are more than these formats can reach with 8 bits a pixel."""
+    encoded = encode_image(PIL.Image.new("L", (4000, 2600), 200), kind, optimize=True)
+    assert decode_image(encoded, LIMITS).shape == (2600, 4000, 3)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_tags_of_a_bigtiff_are_counted(order: str) -> None:
+    head = (b"II+\0" if order == "<" else b"MM\0+") + struct.pack(order + "HHQQ", 8, 0, 16, 1)
+    encoded = head + struct.pack(order + "HHQQ", 274, 3, 200_000, 44) + bytes(400_008)
+    with pytest.raises(ImageDecodeError, match="200,000 values; the limit is 100,000"):
+        decode_image(encoded, LIMITS)
+    with pytest.raises(ImageDecodeError, match="70,000 TIFF tags"):
+        decode_image(head[:-8] + struct.pack(order + "Q", 70_000) + bytes(100), LIMITS)

@@ -129,41 +129,6 @@ GEOMETRY_CONFIGS = {
 }
 
 
-def find_bright_box(pixels: torch.Tensor) -> torch.Tensor:
-    """The xyxy extent (1, 4) of what is brighter than half, in pixel edges."""
-    rows, columns = (pixels[..., 0] > 127).nonzero().unbind(1)
-    edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    return torch.tensor([[float(edge) for edge in edges]])
-
-
-@pytest.mark.parametrize("size_hw", [(480, 640), (640, 480), (300, 300), (150, 400)], ids=str)
-@pytest.mark.parametrize("config", GEOMETRY_CONFIGS.values(), ids=GEOMETRY_CONFIGS.keys())
-def test_a_box_seen_in_model_pixels_comes_back_to_where_it_was(
-    config: PreprocessingConfig, size_hw: tuple[int, int]
-) -> None:
-    image = solid_image((0, 0, 0), size_hw)
-    image[40:120, 100:260] = 255
-    batch = preprocess_images(
-        [image], config.model_copy(update={"resize": config.resize.model_copy(update={"pad_value": 0})})
-    )
-    geometry = batch.geometries[0]
-    found = geometry.to_source(find_bright_box(batch.pixels[0]))
-    # An edge is seen to half a model pixel, which is 0.5 / scale source pixels.
-    tolerance = 0.5 / min(geometry.scale_hw) + 0.01
-    assert (found - torch.tensor([[100.0, 40.0, 260.0, 120.0]])).abs().max() <= tolerance
-
-
-@given(sides, sides)
-def test_letterbox_geometry_undoes_itself_within_half_a_pixel(height: int, width: int) -> None:
-    resize = LETTERBOX.resize
-    resized = resized_hw((height, width), resize)
-    assert max(resized) == 320
-    offsets = tuple((320 - side) // 2 for side in resized)
-    geometry = ImageGeometry((height, width), (resized[0] / height, resized[1] / width), (offsets[0], offsets[1]))
-    corners = torch.tensor([[offsets[1], offsets[0], offsets[1] + resized[1], offsets[0] + resized[0]]]).float()
-    assert (geometry.to_source(corners) - torch.tensor([[0, 0, width, height]]).float()).abs().max() <= 0.5
-
-
 @pytest.mark.parametrize(
     "resize",
     [

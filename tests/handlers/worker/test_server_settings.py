@@ -29,24 +29,20 @@ models={\
 @pytest.mark.parametrize(
     ("text", "model", "version", "workers"),
     [
-        ("", "resnet50", "1.0", 1),
-        ("default_workers_per_model=4", "resnet50", "1.0", 4),
-        (MODELS, "resnet50", "1.0", 2),
-        (MODELS, "resnet50", "2.0", 5),
-        (MODELS, "resnet50", "3.0", 3),
-        (MODELS, "digits", "1.0", 1),
-        (MODELS, "other", "1.0", 3),
-        ("# C:\\models\\\ndefault_workers_per_model=4", "resnet50", "1.0", 4),
-    ],
-    ids=[
-        "empty file",
-        "default",
-        "a version",
-        "another version",
-        "a version that is not listed",
-        "no minWorkers",
-        "not listed",
-        "after a comment that ends with a backslash",
+        pytest.param("", "resnet50", "1.0", 1, id="empty file"),
+        pytest.param("default_workers_per_model=4", "resnet50", "1.0", 4, id="default"),
+        pytest.param(MODELS, "resnet50", "1.0", 2, id="a version"),
+        pytest.param(MODELS, "resnet50", "2.0", 5, id="another version"),
+        pytest.param(MODELS, "resnet50", "3.0", 3, id="a version that is not listed"),
+        pytest.param(MODELS, "digits", "1.0", 1, id="no minWorkers"),
+        pytest.param(MODELS, "other", "1.0", 3, id="not listed"),
+        pytest.param(
+            "# C:\\models\\\ndefault_workers_per_model=4",
+            "resnet50",
+            "1.0",
+            4,
+            id="after a comment that ends with a backslash",
+        ),
     ],
 )
 def test_the_workers_of_a_model_are_read_from_the_properties(text: str, model: str, version: str, workers: int) -> None:

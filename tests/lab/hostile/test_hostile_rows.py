@@ -56,7 +56,7 @@ def test_answers_that_would_end_a_worker(subject: Subject) -> None:
 
 
 def test_bombs_cost_a_worker_little(subject: Subject) -> None:
-    """A3 in the workers; tests/handlers/pictures/test_header_limits.py has it in process."""
+    """A3 in the workers; tests/lab/hostile/test_bombs.py has it in process."""
     pids, choose, problems = subject.worker_pids(), random.Random(0), []
     for name, kind in BOMB_KINDS.items():
         ask = kind(subject.truth, choose)

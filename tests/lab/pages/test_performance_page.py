@@ -27,6 +27,12 @@ def test_what_a_build_chose_stands_in_the_page_of_backends(path: Path) -> None:
     assert line in (ROOT / "docs" / "understand" / "backends.md").read_text(encoding="utf-8").splitlines()
 
 
+def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
+    run = PerformanceResults(PAGES["performance"]).step("resnet50")
+    for target in (run.baseline, "stock-tuned"):
+        assert f"{run.find(target).median.requests_per_s:.1f}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_step_that_has_not_run_is_a_goal_that_is_not_measured(tmp_path: Path) -> None:
     for name in ("resnet50.json", "client.json"):
         shutil.copy(PAGES["performance"] / name, tmp_path / name)

@@ -10,10 +10,10 @@ from contextlib import suppress
 from itertools import count, pairwise
 
 import pytest
+from conftest import TESTS
 from http_fakes import Answer, serve_http
 
 from mar_tools.child_processes import isolated
-from mar_tools.command_line import ROOT
 from mar_tools.load_testing import open_loop
 from mar_tools.load_testing.answers import Expected, Found
 from mar_tools.load_testing.closed_loop import run_closed_loop
@@ -112,12 +112,22 @@ def test_the_window_waits_for_a_first_answer() -> None:
     assert found.seconds > 0.5
 
 
+SERVER = """
+import sys, time
+sys.path.append(sys.argv[1])
+from conftest import TESTS
+from http_fakes import Answer, serve_http
+stages = {"Server-Timing": "decode;dur=1.5, inference;dur=8"}
+with serve_http(lambda body, headers: Answer(200, headers=stages)) as url:
+    print(url, flush=True)
+    time.sleep(60)
+"""
+
+
 def test_a_servers_processes_are_watched() -> None:
-    command = [sys.executable, str(ROOT / "lab" / "peers" / "trivial_server.py")]
-    with isolated(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0) as process:
+    with isolated([sys.executable, "-c", SERVER, str(TESTS)], stdout=subprocess.PIPE, bufsize=0) as process:
         assert process.stdout is not None
-        url = f"http://127.0.0.1:{int(process.stdout.readline())}/predictions/none"
-        target = Target("trivial", url, pid=process.pid)
+        target = Target("small", process.stdout.readline().decode().strip(), pid=process.pid)
         found = run_closed_loop(target, prepare_requests([b"x" * 5000]), 2, 1.0, 0.1)
     assert found.failed == 0
     assert found.cpu_ms_per_request is not None

@@ -7,7 +7,7 @@ import orjson
 import pytest
 import torch
 import yaml
-from conftest import INSTALLED, MakeRecipe, RunHere, TinyModel
+from conftest import MakeRecipe, RunHere, TinyModel
 from fakes import encode_image, noise_image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -51,11 +51,6 @@ def test_a_batch_of_one_is_compared_and_batches_of_several(
     monkeypatch.setattr(handler, "inference", infer_and_count)
     observe(handler, choose_images(None, 8, "verification"))
     assert sizes == [1, 4, 3]
-
-
-def test_the_report_is_strict_json(tiny_detector: TinyModel) -> None:
-    for backend in INSTALLED:
-        assert orjson.loads((tiny_detector.folders[backend] / "verification.json").read_bytes())["passed"]
 
 
 @pytest.fixture

@@ -128,24 +128,30 @@ def test_boxes_of_a_coco_file_are_corners_with_class_ids(images: Path, tmp_path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"categories": [{"id": 17, "name": "cow"}, {"id": 18, "name": "dog"}]}, "1 of 2 categories .*: 'cow'"),
-        ({"categories": []}, "2 of 2 categories are no labels of this model: 'category 17'"),
-        ({"images": [{"id": 7, "file_name": "z.png"}]}, r"1 of its 1 images are not in .*: 'z\.png'"),
-        ({"images": []}, "it has no images"),
-        ({"annotations": []}, "no boxes in it"),
-        ({"images": [{"id": 8, "file_name": "sub/b.png"}]}, "the 1 images to verify with have no boxes"),
-        ({"annotations": [{"image_id": 7, "category_id": 17, "bbox": [1, 2]}]}, "annotations.0.bbox"),
-        ({"images": None}, "images"),
-    ],
-    ids=[
-        "unknown category",
-        "no categories",
-        "missing image",
-        "no images",
-        "no boxes",
-        "no boxes in these images",
-        "half a box",
-        "no list",
+        pytest.param(
+            {"categories": [{"id": 17, "name": "cow"}, {"id": 18, "name": "dog"}]},
+            "1 of 2 categories .*: 'cow'",
+            id="unknown category",
+        ),
+        pytest.param(
+            {"categories": []}, "2 of 2 categories are no labels of this model: 'category 17'", id="no categories"
+        ),
+        pytest.param(
+            {"images": [{"id": 7, "file_name": "z.png"}]},
+            r"1 of its 1 images are not in .*: 'z\.png'",
+            id="missing image",
+        ),
+        pytest.param({"images": []}, "it has no images", id="no images"),
+        pytest.param({"annotations": []}, "no boxes in it", id="no boxes"),
+        pytest.param(
+            {"images": [{"id": 8, "file_name": "sub/b.png"}]},
+            "the 1 images to verify with have no boxes",
+            id="no boxes in these images",
+        ),
+        pytest.param(
+            {"annotations": [{"image_id": 7, "category_id": 17, "bbox": [1, 2]}]}, "annotations.0.bbox", id="half a box"
+        ),
+        pytest.param({"images": None}, "images", id="no list"),
     ],
 )
 def test_a_coco_file_that_does_not_fit_is_refused(

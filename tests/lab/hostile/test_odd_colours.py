@@ -1,0 +1,68 @@
+"""Pictures that Pillow reads and cannot write: deep, with 0 as white, of many samples, of damaged rows."""
+
+from contextlib import suppress
+
+import pytest
+
+from lab.hostile.bombs import fax_of_noise
+from lab.hostile.picture_files import GRAY_ALPHA, RGB, RGBA, chunk, gray_tiff, rgb_tiff, write_png, write_tiff
+from vision_serving.config import ColourConfig, ImageLimits
+from vision_serving.errors import RequestError
+from vision_serving.pictures.decoders import load_formats
+from vision_serving.pictures.decoding import decode_image
+
+LIMITS = ImageLimits()
+
+
+def words(*values: int, order: str = "big") -> bytes:
+    return b"".join(value.to_bytes(2, order) for value in values)  # type: ignore[arg-type]
+
+
+DEEP = 0x1234, 0x8000, 0xFFFF  # whose high bytes are
+HIGH = 0x12, 0x80, 0xFF
+LITTLE = words(*DEEP, order="little")
+GRAYS = [[level] * 3 for level in HIGH]
+BEHIND = [0, 0, 255]
+
+
+@pytest.mark.parametrize(
+    ("encoded", "pixels"),
+    [
+        (gray_tiff(words(*DEEP), 16, (3, 1), order=">"), GRAYS),
+        (gray_tiff(LITTLE, 16, (3, 1), white_is_zero=True), [[255 - level] * 3 for level in HIGH]),
+        (gray_tiff(bytes((255, 0)), 8, (2, 1), white_is_zero=True), [[0] * 3, [255] * 3]),
+        (gray_tiff(bytes((0x12, 0x3F, 0xFF)), 12, (2, 1)), [[0x12] * 3, [255] * 3]),
+        (write_png((1, 1), 16, RGB, b"\0" + words(*DEEP)), [list(HIGH)]),
+        (rgb_tiff(LITTLE, 16, (1, 1)), [list(HIGH)]),
+        (rgb_tiff(words(*DEEP), 16, (1, 1), order=">"), [list(HIGH)]),
+        (write_png((4, 1), 2, 0, b"\0\x1b", chunk(b"tRNS", words(1))), [[0] * 3, BEHIND, [170] * 3, [255] * 3]),
+        (write_png((2, 1), 4, 0, b"\0\x3f", chunk(b"tRNS", words(3))), [BEHIND, [255] * 3]),
+        (write_png((2, 1), 16, 0, b"\0" + words(0x1234, 0x8000), chunk(b"tRNS", words(0x1234))), [BEHIND, [128] * 3]),
+        (write_png((2, 1), 16, RGB, b"\0" + words(*DEEP, 0, 0, 0), chunk(b"tRNS", words(*DEEP))), [BEHIND, [0] * 3]),
+        (write_png((2, 1), 16, GRAY_ALPHA, b"\0" + words(0x8000, 0, 0x8000, 0xFFFF)), [BEHIND, [128] * 3]),
+        (write_png((1, 1), 16, RGBA, b"\0" + words(*DEEP, 0)), [BEHIND]),
+        (write_tiff({256: 2, 257: 1, 258: (8, 8), 259: 1, 262: 1, 277: 2, 278: 1, 338: 1}, bytes((0, 0, 7, 255))),
+         [BEHIND, [7] * 3]),
+    ],
+    ids=["16-bit gray tiff, big-endian", "16-bit tiff, 0 is white", "8-bit tiff, 0 is white", "12-bit tiff",
+         "16-bit rgb png", "16-bit rgb tiff", "16-bit rgb tiff, big-endian", "2-bit gray with a key",
+         "4-bit gray with a key", "16-bit gray with a key", "16-bit rgb with a key", "16-bit gray + alpha",
+         "16-bit rgba", "gray tiff that holds products"],
+)  # fmt: skip
+def test_a_picture_made_by_hand_has_its_colours_over_the_background(encoded: bytes, pixels: list[list[int]]) -> None:
+    decoded = decode_image(encoded, LIMITS, ColourConfig(background=(0, 0, 255)))
+    assert decoded.tolist() == [pixels]
+
+
+@pytest.mark.parametrize("samples", [1000, 65_535])
+def test_pillow_itself_logs_nothing_of_a_picture(samples: int, capfd: pytest.CaptureFixture[str]) -> None:
+    load_formats(())
+    with suppress(RequestError):
+        decode_image(write_tiff({256: 4, 257: 4, 258: 8, 259: 1, 262: 1, 277: samples, 278: 4}, bytes(16)), LIMITS)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_fax_of_errors_is_decoded_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
+    load_formats(())
+    assert decode_image(fax_of_noise(20_000), LIMITS).shape == (20_000, 16, 3)
+    assert capfd.readouterr() == ("", "")
