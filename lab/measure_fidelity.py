@@ -85,16 +85,9 @@ def measure_models(cases: "Sequence[ModelCase]") -> "Fidelity":
 
 
 def describe_fidelity(row: "ModelFidelity") -> str:
-    pixels, answers = row.pixels, row.answers
-    kept = "pixels alone"
-    if answers is not None and answers.same_best is not None:
-        kept = f"best class {100 * answers.same_best:.4g} %, {answers.snr_db} dB"
-    if answers is not None and answers.matched_boxes is not None:
-        kept = f"boxes {100 * answers.matched_boxes:.4g} %, IoU {answers.least_iou}"
-    return (
-        f"{row.full_name}: {100 * pixels.other_level:.3f} % of values differ, at most {pixels.largest:g} levels; "
-        f"{kept} ({row.seconds} s)"
-    )
+    pixels = row.pixels
+    differ = f"{100 * pixels.other_level:.3f} % of values differ, at most {pixels.largest:g} levels"
+    return f"{row.full_name}: {differ} ({row.seconds} s)"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Build and verify the model zoo on every CPU backend and precision.
 
     python lab/sweep_zoo.py                                  # all that is not known yet; Ctrl-C and go on later
-    python lab/sweep_zoo.py --passes 1                       # the quick backends only
     python lab/sweep_zoo.py --models 'resnet*' detection/* --backends openvino --precisions int8
     python lab/sweep_zoo.py --again failed                   # all that is known not to be verified
     python lab/sweep_zoo.py --list                           # the models, and how many rows each has left
@@ -39,7 +38,7 @@ def main() -> None:
     from lab.sweeping.plan import Selection, make_plan
     from lab.sweeping.zoo import list_zoo
 
-    selection = Selection(arguments.models, arguments.backends, arguments.precisions, arguments.passes, arguments.again)
+    selection = Selection(arguments.models, arguments.backends, arguments.precisions, arguments.again)
     plan = make_plan(list_zoo(), selection, read_coverage(arguments.output))
     if arguments.list:
         print_models(plan)
@@ -60,7 +59,6 @@ def parse_arguments() -> Namespace:
     parser.add_argument("--models", nargs="+", metavar="NAME", help="names, or patterns such as 'resnet*' and 'timm/*'")
     parser.add_argument("--backends", nargs="+")
     parser.add_argument("--precisions", nargs="+", help="fp32 bf16 int8")
-    parser.add_argument("--passes", nargs="+", type=int, help="1: quick backends, 2: aotinductor, 3: all others")
     parser.add_argument("--again", nargs="?", const="all", default="nothing", choices=["failed", "all", "nothing"])
     parser.add_argument("--timed", action="store_true", help="the machine does nothing else")
     parser.add_argument("--timeout-s", type=float, default=300.0, help="for one row (default: 300)")

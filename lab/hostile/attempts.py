@@ -1,7 +1,7 @@
 """One request made of any bytes, read and decoded as a worker would: what hypothesis and atheris try by the million."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vision_serving.config import ImageLimits
@@ -62,19 +62,6 @@ def check_refusal(error: RequestError) -> None:
     assert str(error), f"{type(error).__name__} without a reason"
 
 
-def _picture(data: bytes) -> HeadersAndBody:
-    return {"body": data}, {"Content-Type": "image/png"}
-
-
-def _document(data: bytes) -> HeadersAndBody:
-    return {"body": data}, {"Content-Type": "application/json"}
-
-
-def _binary(data: bytes) -> HeadersAndBody:
-    """Read a document whose JSON ends where two bytes say."""
-    return {"body": data[2:]}, {HEADER_LENGTH: str(int.from_bytes(data[:2], "little"))}
-
-
 def _form(data: bytes) -> HeadersAndBody:
     """Read names and values between zeros; each second one is a file."""
     texts = data.split(b"\0")
@@ -88,4 +75,10 @@ def _headers(data: bytes) -> HeadersAndBody:
     return {"body": b"x"}, {"X-Inference-Options": options, "Accept": accept, "Content-Type": kind}
 
 
-FORMS = (_picture, _document, _binary, _form, _headers)
+FORMS: tuple[Callable[[bytes], HeadersAndBody], ...] = (
+    lambda data: ({"body": data}, {"Content-Type": "image/png"}),
+    lambda data: ({"body": data}, {"Content-Type": "application/json"}),
+    lambda data: ({"body": data[2:]}, {HEADER_LENGTH: str(int.from_bytes(data[:2], "little"))}),  # where JSON ends
+    _form,
+    _headers,
+)

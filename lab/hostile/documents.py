@@ -12,27 +12,34 @@ from lab.hostile.pictures import whole
 JSON = {"Content-Type": "application/json"}
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MALFORMED, TOO_LARGE, OPTION = "MalformedRequestError", "PayloadTooLargeError", "InvalidOptionError"
-STATUSES = {MALFORMED: 400, "ImageDecodeError": 400, TOO_LARGE: 413, OPTION: 422}
+STATUSES = {
+    MALFORMED: 400, "ImageDecodeError": 400, "NotAcceptableError": 406, TOO_LARGE: 413, "UnsupportedFormatError": 415,
+    OPTION: 422,
+}  # fmt: skip
 TEXT = base64.b64encode(whole("PNG")).decode()
 GOOD = {"b64": TEXT}
 NESTED = b"[" * 1000 + b"]" * 1000  # orjson reads 1,024 levels, and Python prints fewer
 
 
 @dataclass(frozen=True)
-class Document:
-    """error: the type of the answer, which says the status, too."""
+class Posted:
+    """error: the type of the answer; empty for a picture that is to be served as without its odd headers."""
 
     body: bytes
     error: str = MALFORMED
     headers: Mapping[str, str] = field(default_factory=lambda: JSON)
 
+    @property
+    def status(self) -> int:
+        return STATUSES[self.error] if self.error else 200
 
-def v1(*instances: Any, error: str = MALFORMED, **others: Any) -> Document:
-    return Document(orjson.dumps({"instances": instances, **others}), error)
+
+def v1(*instances: Any, error: str = MALFORMED, **others: Any) -> Posted:
+    return Posted(orjson.dumps({"instances": instances, **others}), error)
 
 
-def v2(*inputs: Any, error: str = MALFORMED, **others: Any) -> Document:
-    return Document(orjson.dumps({"inputs": inputs, **others}), error)
+def v2(*inputs: Any, error: str = MALFORMED, **others: Any) -> Posted:
+    return Posted(orjson.dumps({"inputs": inputs, **others}), error)
 
 
 def tensor(**changes: Any) -> dict[str, Any]:
@@ -47,11 +54,11 @@ def inside(template: bytes) -> bytes:
     return template.replace(b"?", NESTED)
 
 
-def binary(head: Any, data: bytes, length: str | None = None, error: str = MALFORMED) -> Document:
+def binary(head: Any, data: bytes, length: str | None = None, error: str = MALFORMED) -> Posted:
     """Post binary data. length: what the header says, by default the truth."""
     document = orjson.dumps(head)
     headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: length or str(len(document))}
-    return Document(document + data, error, headers)
+    return Posted(document + data, error, headers)
 
 
 def sized(size: Any, shape: list[int], datatype: str = "UINT8") -> dict[str, Any]:
@@ -59,38 +66,38 @@ def sized(size: Any, shape: list[int], datatype: str = "UINT8") -> dict[str, Any
     return {"inputs": [described]}
 
 
-DOCUMENTS: dict[str, Document] = {
-    "JSON, empty": Document(b""),
-    "JSON null": Document(b"null"),
-    "JSON true": Document(b"true"),
-    "JSON number": Document(b"5"),
-    "JSON text": Document(b'"instances"'),
-    "JSON list": Document(b"[]"),
-    "JSON list of instances": Document(orjson.dumps([GOOD])),
-    "JSON object without keys": Document(b"{}"),
-    "JSON of another protocol": Document(b'{"image": "' + TEXT.encode() + b'"}'),
-    "JSON that is cut off": Document(b'{"instances": [{"b64": "'),
-    "JSON with something behind it": Document(b'{"instances": []} x'),
-    "JSON with a comment": Document(b'{"instances": [] /* none */}'),
-    "JSON with a mark of byte order": Document(b'\xef\xbb\xbf{"instances": []}'),
-    "JSON in UTF-16": Document('{"instances": []}'.encode("utf-16")),
-    "JSON that is not UTF-8": Document(b'{"instances": [{"b64": "\xff\xfe"}]}'),
-    "JSON with a lone surrogate": Document(rb'{"instances": [{"b64": "\ud800"}]}'),
-    "JSON with NUL": Document(b'{"instances": [{"b64": "\0"}]}'),
-    "JSON NaN": Document(b'{"instances": [NaN]}'),
-    "JSON number of 400 digits": Document(b'{"instances": [' + b"9" * 400 + b"]}"),
-    "JSON number beyond floats": Document(b'{"instances": [1e999]}'),
-    "JSON of 100,000 open brackets": Document(b"[" * 100_000),
-    "JSON nested 100,000 deep": Document(b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
-    "JSON of a million lists": Document(b'{"instances": [' + b"[]," * 1_000_000 + b"[]]}", TOO_LARGE),
-    "JSON, a key twice": Document(b'{"instances": [{"b64": "' + TEXT.encode() + b'"}], "instances": []}'),
-    "V1 instances null": Document(b'{"instances": null}'),
-    "V1 instances an object": Document(b'{"instances": {"b64": "x"}}'),
+DOCUMENTS: dict[str, Posted] = {
+    "JSON, empty": Posted(b""),
+    "JSON null": Posted(b"null"),
+    "JSON true": Posted(b"true"),
+    "JSON number": Posted(b"5"),
+    "JSON text": Posted(b'"instances"'),
+    "JSON list": Posted(b"[]"),
+    "JSON list of instances": Posted(orjson.dumps([GOOD])),
+    "JSON object without keys": Posted(b"{}"),
+    "JSON of another protocol": Posted(b'{"image": "' + TEXT.encode() + b'"}'),
+    "JSON that is cut off": Posted(b'{"instances": [{"b64": "'),
+    "JSON with something behind it": Posted(b'{"instances": []} x'),
+    "JSON with a comment": Posted(b'{"instances": [] /* none */}'),
+    "JSON with a mark of byte order": Posted(b'\xef\xbb\xbf{"instances": []}'),
+    "JSON in UTF-16": Posted('{"instances": []}'.encode("utf-16")),
+    "JSON that is not UTF-8": Posted(b'{"instances": [{"b64": "\xff\xfe"}]}'),
+    "JSON with a lone surrogate": Posted(rb'{"instances": [{"b64": "\ud800"}]}'),
+    "JSON with NUL": Posted(b'{"instances": [{"b64": "\0"}]}'),
+    "JSON NaN": Posted(b'{"instances": [NaN]}'),
+    "JSON number of 400 digits": Posted(b'{"instances": [' + b"9" * 400 + b"]}"),
+    "JSON number beyond floats": Posted(b'{"instances": [1e999]}'),
+    "JSON of 100,000 open brackets": Posted(b"[" * 100_000),
+    "JSON nested 100,000 deep": Posted(b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
+    "JSON of a million lists": Posted(b'{"instances": [' + b"[]," * 1_000_000 + b"[]]}", TOO_LARGE),
+    "JSON, a key twice": Posted(b'{"instances": [{"b64": "' + TEXT.encode() + b'"}], "instances": []}'),
+    "V1 instances null": Posted(b'{"instances": null}'),
+    "V1 instances an object": Posted(b'{"instances": {"b64": "x"}}'),
     "V1 without instances": v1(),
     "V1 instance null": v1(None),
     "V1 instance number": v1(5),
     "V1 instance empty": v1({}),
-    "V1 instance nested 1,000 deep": Document(inside(b'{"instances": [?]}')),
+    "V1 instance nested 1,000 deep": Posted(inside(b'{"instances": [?]}')),
     "V1 base64 null": v1({"b64": None}),
     "V1 base64 of a list": v1({"b64": [TEXT]}),
     "V1 not base64": v1({"b64": "%%%"}),
@@ -103,18 +110,18 @@ DOCUMENTS: dict[str, Document] = {
     "V1 parameters a list": v1(GOOD, parameters=[1]),
     "V1 parameters unknown": v1(GOOD, parameters={"topk": 3}, error=OPTION),
     "V1 option below its range": v1(GOOD, parameters={"top_k": -1}, error=OPTION),
-    "V1 option beyond integers": Document(b'{"instances": [{"b64": ""}], "parameters": {"top_k": 1e300}}', OPTION),
+    "V1 option beyond integers": Posted(b'{"instances": [{"b64": ""}], "parameters": {"top_k": 1e300}}', OPTION),
     "V1 option of a megabyte": v1(GOOD, parameters={"top_k": "9" * 1_000_000}, error=OPTION),
     "V1 name of a megabyte": v1(GOOD, parameters={"9" * 1_000_000: 1}, error=OPTION),
-    "V1 option nested 1,000 deep": Document(inside(b'{"instances": [{}], "parameters": {"top_k": ?}}'), OPTION),
-    "V2 inputs null": Document(b'{"inputs": null}'),
+    "V1 option nested 1,000 deep": Posted(inside(b'{"instances": [{}], "parameters": {"top_k": ?}}'), OPTION),
+    "V2 inputs null": Posted(b'{"inputs": null}'),
     "V2 without inputs": v2(),
     "V2 input number": v2(5),
     "V2 without a datatype": v2({"name": "image", "shape": [1], "data": [TEXT]}),
     "V2 of floats": v2(tensor(datatype="FP32", data=[0.5])),
-    "V2 datatype nested 1,000 deep": Document(inside(b'{"inputs": [{"datatype": ?}]}')),
-    "V2 name nested 1,000 deep": Document(inside(b'{"inputs": [{"name": ?}]}')),
-    "V2 shape nested 1,000 deep": Document(inside(b'{"inputs": [{"datatype": "BYTES", "shape": ?}]}')),
+    "V2 datatype nested 1,000 deep": Posted(inside(b'{"inputs": [{"datatype": ?}]}')),
+    "V2 name nested 1,000 deep": Posted(inside(b'{"inputs": [{"name": ?}]}')),
+    "V2 shape nested 1,000 deep": Posted(inside(b'{"inputs": [{"datatype": "BYTES", "shape": ?}]}')),
     "V2 shape of nothing": v2(tensor(shape=[])),
     "V2 shape of a text": v2(tensor(shape="1")),
     "V2 side of 0": v2(tensor(shape=[0])),
@@ -141,5 +148,5 @@ DOCUMENTS: dict[str, Document] = {
     "V2 header length too large": binary(sized(12, [2, 2, 3]), bytes(12), "99999999999"),
     "V2 header length negative": binary(sized(12, [2, 2, 3]), bytes(12), "-1"),
     "V2 header length no number": binary(sized(12, [2, 2, 3]), bytes(12), "0x10"),
-    "V2 header length of a picture": Document(whole("PNG"), headers={HEADER_LENGTH: "10"}),
+    "V2 header length of a picture": Posted(whole("PNG"), headers={HEADER_LENGTH: "10"}),
 }

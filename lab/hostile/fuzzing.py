@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lab.hostile.attempts import FORMS, MAX_S
 from lab.hostile.documents import DOCUMENTS
-from lab.hostile.forms import SERVED
+from lab.hostile.forms import SERVED_ALL_THE_SAME
 from lab.hostile.pictures import FOREIGN, FORMATS, ODD, whole
 from vision_serving.errors import MissingPackageError, how_to_install
 
@@ -59,7 +59,7 @@ def write_corpus(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = [*map(whole, FORMATS), *(make() for make in ODD.values()), *(body for body, _ in FOREIGN.values())]
     documents = [document.body for document in DOCUMENTS.values()]
-    headers = ["\0".join(entry.headers.values()).encode("latin-1", "replace") for entry in SERVED.values()]
+    headers = ["\0".join(entry.headers.values()).encode("latin-1", "replace") for entry in SERVED_ALL_THE_SAME.values()]
     form = b"a\0" + whole("PNG") + b"\0top_k\0" + b"3"
     bodies = ((0, pictures), (1, documents), (2, documents), (3, [form]), (4, headers))
     assert len(bodies) == len(FORMS)

@@ -65,21 +65,6 @@ def measure_without_server(files: Mapping[str, Callable[[], bytes]], folder: Pat
     return {name: Cost(**orjson.loads(path.with_suffix(".json").read_bytes())) for name, path in paths.items()}
 
 
-class PeakMemory:
-    """The most that processes of this machine held while it was open, above what each held before (Linux)."""
-
-    def __init__(self, pids: Sequence[int]) -> None:
-        self._before: dict[int, int] = {}
-        for pid in pids:
-            Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew from what is held now
-            self._before[pid] = read_process_status(pid, "VmRSS")
-
-    @property
-    def rise_mib(self) -> float:
-        """Return the rise of the one that rose most."""
-        return max(read_process_status(pid, "VmHWM") - before for pid, before in self._before.items()) / MEBI
-
-
 def read_process_status(pid: int, key: str) -> int:
     """Return bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -87,7 +72,11 @@ def read_process_status(pid: int, key: str) -> int:
 
 
 def measure_in_workers(pids: Sequence[int], send: Callable[[], Exchange]) -> tuple[Cost, Exchange]:
-    """Return one request, alone on the server of these workers."""
-    memory, started = PeakMemory(pids), time.perf_counter()
+    """Send one request, alone on the server of these workers; the rise is that of the one that rose most (Linux)."""
+    for pid in pids:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew from what is held now
+    before, started = {pid: read_process_status(pid, "VmRSS") for pid in pids}, time.perf_counter()
     exchange = send()
-    return Cost(exchange.status, time.perf_counter() - started, memory.rise_mib), exchange
+    seconds = time.perf_counter() - started
+    rise = max(read_process_status(pid, "VmHWM") - before[pid] for pid in pids)
+    return Cost(exchange.status, seconds, rise / MEBI), exchange

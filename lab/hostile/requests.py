@@ -11,17 +11,16 @@ from functools import cache
 
 import orjson
 
-from lab.hostile import documents as hostile_documents
-from lab.hostile import forms as hostile_forms
 from lab.hostile import handler as hostile_handler
 from lab.hostile.bombs import BOMBS
+from lab.hostile.documents import DOCUMENTS
+from lab.hostile.forms import FORMS, OPTIONS, RAW, REFUSED, SERVED_ALL_THE_SAME
 from lab.hostile.pictures import DAMAGED, FOREIGN, ODD, TYPES, whole
 from lab.hostile.server import AnsweringModel
 from lab.testbed.archives import SERVED
 from lab.testbed.traffic import Ask, Check
 
 PATH = f"/predictions/{SERVED}"
-RAW = hostile_forms.RAW
 MAX_ERROR_BYTES = 2048
 ERROR_KEYS = ({"code", "type", "message"}, {"code", "type", "error"})  # ours, and that of V1 and V2
 EVERYDAY_BYTES = 2_000_000  # a bomb above it is sent alone, and not among others by the thousand
@@ -86,12 +85,8 @@ HOSTILE: dict[str, RequestMaker] = {
     **{name: told(name, make) for name, make in DAMAGED.items()},
     **{name: known(name, _fixed(body), RAW, status, TYPES[status]) for name, (body, status) in FOREIGN.items()},
     **{
-        name: known(name, _fixed(entry.body), entry.headers, hostile_documents.STATUSES[entry.error], entry.error)
-        for name, entry in hostile_documents.DOCUMENTS.items()
-    },
-    **{
-        name: known(name, _fixed(entry.body), entry.headers, hostile_forms.STATUSES[entry.error], entry.error)
-        for name, entry in {**hostile_forms.FORMS, **hostile_forms.REFUSED}.items()
+        name: known(name, _fixed(posted.body), posted.headers, posted.status, posted.error)
+        for name, posted in {**DOCUMENTS, **FORMS, **REFUSED}.items()
     },
 }
 # What is served, however odd it is.
@@ -99,7 +94,7 @@ HARMLESS: dict[str, RequestMaker] = {
     **{name: told(name, _always(make), good=True) for name, make in ODD.items()},
     **{
         name: told(name, _always(_fixed(entry.body)), entry.headers, good=True)
-        for name, entry in hostile_forms.SERVED.items()
+        for name, entry in SERVED_ALL_THE_SAME.items()
     },
 }
 
@@ -132,7 +127,7 @@ def odd_answer_asks() -> list[Ask]:
             f"top_k={top_k}",
             PATH,
             whole("PNG"),
-            {**RAW, hostile_forms.OPTIONS: f"top_k={top_k}"},
+            {**RAW, OPTIONS: f"top_k={top_k}"},
             status,
             refusal(status, error) if error else is_small_json,
             good=False,

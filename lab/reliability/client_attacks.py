@@ -18,7 +18,7 @@ from typing import NamedTuple
 import yaml
 
 from lab.hostile.bombs import BOMBS
-from lab.hostile.documents import DOCUMENTS, STATUSES, pixels, v2
+from lab.hostile.documents import DOCUMENTS, pixels, v2
 from lab.hostile.forms import END, FORM, OPTIONS, RAW, numbered, part
 from lab.reliability.episodes import FaultRow, describe_failures
 from lab.testbed.archives import SERVED
@@ -124,7 +124,7 @@ def costly_requests() -> list[Ask]:
 def files_that_swell() -> list[Ask]:
     bombs = [Ask(name, PATH, bomb.make(), RAW, bomb.status, good=False) for name, bomb in BOMBS.items()]
     return bombs + [
-        Ask(name, PATH, document.body, document.headers, STATUSES[document.error], good=False)
+        Ask(name, PATH, document.body, document.headers, document.status, good=False)
         for name, document in DOCUMENTS.items()
     ]
 

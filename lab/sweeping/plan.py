@@ -44,7 +44,6 @@ class Selection:
     models: Sequence[str] | None = None
     backends: Sequence[str] | None = None
     precisions: Sequence[Precision] | None = None
-    passes: Sequence[int] | None = None
     again: Again = "nothing"
 
 
@@ -67,13 +66,11 @@ def make_plan(zoo: Sequence[ZooModel], selection: Selection, coverage: Coverage)
     models = choose_models(zoo, selection.models)
     check_names("backend", selection.backends, [backend for backends in list_passes() for backend in backends])
     check_names("precision", selection.precisions, PRECISIONS)
-    check_names("pass", selection.passes, range(1, len(list_passes()) + 1))
     plan = []
-    for number, backends in enumerate(list_passes(), 1):
-        if selection.passes is None or number in selection.passes:
-            for model in models:
-                tasks = [_new_task(model, backend, selection, coverage) for backend in backends]
-                plan.append([task for task in tasks if task.precisions])
+    for backends in list_passes():
+        for model in models:
+            tasks = [_new_task(model, backend, selection, coverage) for backend in backends]
+            plan.append([task for task in tasks if task.precisions])
     return [tasks for tasks in plan if tasks]
 
 
