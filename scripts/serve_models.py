@@ -3,12 +3,15 @@
     python scripts/serve_models.py start
     python scripts/serve_models.py status --json
     python scripts/serve_models.py restart
+    python scripts/serve_models.py watch
     python scripts/serve_models.py stop
     python scripts/serve_models.py stop --drain --drain-timeout-s 30
 
 `start` equals `torchserve --start --ncs --ts-config config.properties` with Java found, PYTHONPATH clean and a
 temporary folder of its own. It returns when every model has given the golden prediction of its archive. What cannot be
 served is named, with exit status 1, and the others are served. `status` and scripts/health_probe.py check the same.
+
+`watch` starts the server where it does not run, stays, and starts it again when its frontend ends or falls silent.
 
 With --drain, the server answers requests that were sent before, refuses further ones by a 503, and stops then.
 """
@@ -25,6 +28,7 @@ from mar_tools.serving.health import Health, check_server
 from mar_tools.serving.model_status import find_differences
 from mar_tools.serving.server import Server
 from mar_tools.serving.torchserve_api import ServerError
+from mar_tools.serving.watching import watch
 from mar_tools.terminal import Table, name_column, new_table, number_column, print_tables, show_work
 from vision_serving.cores import WAIT_POLICY
 
@@ -39,6 +43,10 @@ def main() -> None:
         if arguments.action == "stop":
             print("stopped" if was_running else "nothing was running")
             return
+    if arguments.action == "watch":
+        watch(server, arguments.timeout_s, lambda text: print(text, file=sys.stderr, flush=True))
+        print("stopped by another command")
+        return
     if arguments.action == "status":
         found = check_server(server.config, time.monotonic() + arguments.answer_timeout_s)
     else:
@@ -54,7 +62,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
-    parser.add_argument("action", choices=("start", "stop", "restart", "status"))
+    parser.add_argument("action", choices=("start", "stop", "restart", "status", "watch"))
     parser.add_argument(
         "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="the server's settings"
     )

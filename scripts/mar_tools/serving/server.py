@@ -209,7 +209,7 @@ class Server:
 
     def _wait_for_frontend(self, deadline: float) -> None:
         def answers_or_has_ended() -> bool:
-            return self._frontend_answers() or self.process() is None
+            return self.answers() or self.process() is None
 
         came_up = wait_until(answers_or_has_ended, deadline - time.monotonic(), POLL_S)
         if self.process() is None:
@@ -217,7 +217,8 @@ class Server:
         if not came_up:
             raise ServerError(f"the frontend did not come up{self._logs.last_failure()}")
 
-    def _frontend_answers(self) -> bool:
+    def answers(self) -> bool:
+        """Return whether the frontend answers its management API."""
         if self._tokens_on and not self._key_file.is_file():
             return False
         try:
