@@ -57,7 +57,8 @@ def main() -> None:
     failures = []
     with open_predictor(arguments) as predict, ExitStack() as stack:
         answers = show_progress(predict_files(predict, files, arguments.concurrency), len(files), arguments)
-        first = next(answers)  # before there is a file: without any answer none is left
+        first = next(answers)  # before there is a file: without an answer that fits none is left
+        require_corners(first[1], arguments)
         write = stack.enter_context(new_writer(stack.enter_context(open_output(arguments))))
         for file, answer in chain([first], answers):
             require_corners(answer, arguments)
@@ -171,7 +172,8 @@ def open_output(arguments: argparse.Namespace) -> AbstractContextManager[IO[str]
         sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
         return nullcontext(sys.stdout)
     output: Path = arguments.output
-    return output.open("w" if output.exists() else "x", encoding="utf-8", newline="")
+    is_stream = output.exists() and not output.is_file()  # "x" fails where another run has made the file meanwhile
+    return output.open("w" if is_stream else "x", encoding="utf-8", newline="")
 
 
 def show_progress(

@@ -1,8 +1,12 @@
 from pathlib import Path
 
+import pytest
+from filelock import FileLock
+
 from mar_tools.serving.config_file import with_values
 from mar_tools.serving.ports import free_addresses
 from mar_tools.serving.server import Server
+from mar_tools.serving.torchserve_api import ServerError
 
 
 def test_stopping_what_does_not_run_leaves_the_tokens_of_another_server(tmp_path: Path) -> None:
@@ -10,3 +14,13 @@ def test_stopping_what_does_not_run_leaves_the_tokens_of_another_server(tmp_path
     (tmp_path / "key_file.json").write_text("{}")
     assert not Server(tmp_path / "config.properties").stop()
     assert (tmp_path / "key_file.json").exists()
+
+
+def test_of_two_starts_at_once_one_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "config.properties"
+    config.write_text(with_values("", free_addresses()))
+    (tmp_path / "logs").mkdir()
+    with FileLock(tmp_path / "logs" / "config.properties.lock"):  # which the other one holds
+        with pytest.raises(ServerError, match="is being started by another command"):
+            Server(config).start(5, lambda step: None)
+        assert Server(config).process() is None
