@@ -1,0 +1,49 @@
+"""What an operator's command may say, and what other users of the machine keep: without a server."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lab.reliability import machine_attacks
+from lab.reliability.machine_attacks import Operator, look_alikes, squatted
+from lab.testbed.findings import Episode
+
+
+@pytest.mark.parametrize(
+    ("script", "happened", "problems"),
+    [
+        ("print('stopped')", True, 0),
+        ("import sys; sys.exit('error: the disk of TMPDIR is full; free some')", False, 0),
+        ("import sys; sys.exit('full')", False, 1),
+        ("import sys; sys.exit('error: one\\nerror: two')", False, 1),
+        ("raise PermissionError('error: of nobody')", False, 1),
+    ],
+    ids=["it happened", "one line", "no error line", "two lines", "a traceback"],
+)
+def test_a_command_does_what_it_is_for_or_says_why_in_one_line(
+    script: str, happened: bool, problems: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "command.py").write_text(script)
+    monkeypatch.setattr(machine_attacks, "SCRIPT", tmp_path / "command.py")
+    episode = Episode()
+    operator = Operator(SimpleNamespace(server=SimpleNamespace(config=tmp_path)), episode)  # type: ignore[arg-type]
+    assert operator.run("stop", "stop") == happened
+    assert len(episode.problems) == problems
+    assert episode.figures == {"stop_status": 0 if happened else 1}
+
+
+def test_look_alikes_have_the_command_lines_of_a_server_and_end_with_the_row(tmp_path: Path) -> None:
+    with look_alikes(tmp_path) as others:
+        lines = [Path(f"/proc/{other.pid}/cmdline").read_bytes() for other in others]
+        assert all(other.poll() is None for other in others)
+    assert f"{tmp_path}/.ts.sock.9000".encode() in lines[0]
+    assert b"org.pytorch.serve.ModelServer" in lines[1]
+    assert all(other.poll() is not None for other in others)
+
+
+def test_a_squatted_folder_is_of_another_user_where_there_can_be_one(tmp_path: Path) -> None:
+    with squatted(tmp_path / "taken"):
+        assert ((tmp_path / "taken").stat().st_uid != os.geteuid()) == (os.geteuid() == 0)
+    assert not (tmp_path / "taken").exists()
