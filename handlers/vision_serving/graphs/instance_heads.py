@@ -37,11 +37,7 @@ class InstanceGraph(RcnnGraph):
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         features, candidates = self.detect(pixels)
         instances = self._choose(candidates, pixels.shape[1] + pixels.shape[2])
-        return {
-            **candidates,
-            "instances": instances,
-            self.output: self._run_on_instances(features, candidates, instances),
-        }
+        return {**candidates, "instances": instances, self.output: self._evaluate(features, candidates, instances)}
 
     def _choose(self, candidates: dict[str, Tensor], spacing: int | Tensor) -> Tensor:
         """Return rows (N, D) of the candidates, best first, then -1; every image has its best one at least.
@@ -66,9 +62,7 @@ class InstanceGraph(RcnnGraph):
         best, rows = kept_scores.topk(at_most(heads.detections_per_img, most), dim=1)
         return torch.where(best > SUPPRESSED, rows, torch.full_like(rows, -1))
 
-    def _run_on_instances(
-        self, features: dict[str, Tensor], candidates: dict[str, Tensor], instances: Tensor
-    ) -> Tensor:
+    def _evaluate(self, features: dict[str, Tensor], candidates: dict[str, Tensor], instances: Tensor) -> Tensor:
         """Return the head's values (N, D, ...). It runs only on boxes that are there."""
         flat = instances.reshape(-1)
         is_there = flat >= 0
