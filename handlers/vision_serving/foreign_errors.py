@@ -69,7 +69,9 @@ def to_request_error(error: Exception, stage: str = "inference") -> RequestError
         return OutOfResourcesError(f"there is not enough memory for the {stage} of this image")
     if is_device_lost(error):
         return DeviceLostError()
-    return InferenceError(f"the {stage} of this image failed; the server's log has the reason")
+    return InferenceError(
+        f"the {stage} of this image failed; the reason is in the server's log, or on standard error where no server runs"
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

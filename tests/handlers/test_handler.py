@@ -1,6 +1,7 @@
 import base64
 import gc
 import io
+import logging
 import os
 import sys
 import weakref
@@ -169,6 +170,15 @@ def test_the_reason_of_a_failed_inference_stays_in_the_log(
     outcome = make_handler("classification").predict([one(png(POISON))])[0]
     assert "division by zero" not in str(outcome.items[0])
     assert "division by zero" in caplog.text
+
+
+def test_without_a_server_the_reason_is_on_standard_error_as_the_error_says(
+    make_handler: MakeHandler, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of pytest
+    outcome = make_handler("classification").predict([one(png(POISON))])[0]
+    assert str(outcome.items[0]).endswith("or on standard error where no server runs")
+    assert "division by zero" in capsys.readouterr().err
 
 
 def test_a_batch_larger_than_an_inference_takes_is_split(make_handler: MakeHandler) -> None:
