@@ -176,12 +176,13 @@ def new_session(
 
 
 def _read_error(response: requests.Response) -> tuple[str, str]:
-    """Return (type, message). A body of another form, for example a proxy's page, gives the status line."""
+    """Return (type, message). What the body does not tell, for example a proxy's page, the status line does."""
+    status_line = response.reason or f"status {response.status_code}"
     try:
         document = response.json()
-        return str(document["type"]), str(document["message"])
-    except (ValueError, KeyError, TypeError):
-        return "HTTPError", response.reason or f"status {response.status_code}"
+        return str(document["type"]), str(document.get("message") or status_line)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "HTTPError", status_line
 
 
 def _is_refused(response: requests.Response) -> bool:

@@ -190,3 +190,13 @@ def test_an_error_crosses_processes() -> None:
 
 def write_key_file(path: Path, key: str) -> None:
     path.write_text(json.dumps({"management": {"key": "m"}, "inference": {"key": key}, "API": {"key": "a"}}))
+
+
+@pytest.mark.parametrize("message", [b"", b', "message": null'], ids=["no message", "null"])
+def test_a_refused_token_is_known_by_its_type_alone(message: bytes) -> None:
+    refused = Answer(400, b'{"code": 400, "type": "InvalidKeyException"' + message + b"}")
+    tokens = iter(["old", "new"])
+    with client_of(
+        lambda request: SEVEN if request.headers["Authorization"] == "Bearer new" else refused, lambda: next(tokens)
+    ) as client:
+        assert isinstance(client.predict("model", b"image"), Classification)
