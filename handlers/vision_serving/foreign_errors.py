@@ -70,7 +70,7 @@ def to_request_error(error: Exception, stage: str = "inference") -> RequestError
     if is_device_lost(error):
         return DeviceLostError()
     return InferenceError(
-        f"the {stage} of this image failed; the reason is in the server's log, or on standard error where no server runs"
+        f"the {stage} of this image failed; the reason is in the server's log, or on standard error without a server"
     )
 
 

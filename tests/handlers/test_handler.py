@@ -177,7 +177,7 @@ def test_without_a_server_the_reason_is_on_standard_error_as_the_error_says(
 ) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of pytest
     outcome = make_handler("classification").predict([one(png(POISON))])[0]
-    assert str(outcome.items[0]).endswith("or on standard error where no server runs")
+    assert str(outcome.items[0]).endswith("or on standard error without a server")
     assert "division by zero" in capsys.readouterr().err
 
 
