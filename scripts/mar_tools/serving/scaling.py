@@ -26,8 +26,10 @@ POLL_S = 0.02
 def scale(client: TorchServeClient, config: Path, model: str, version: str | None, workers: int) -> Any:
     """Scale as `client.scale` does. Raises ServerError as it does."""
     entry = client.describe(model, version)[0] if version else client.describe_default(model)
-    temporary = find_temporary(config)
-    if temporary is None:  # of the plain `torchserve` command, whose workers hear of no file
+    temporary = None
+    with suppress(PermissionError):  # a server that another user started
+        temporary = find_temporary(config)
+    if temporary is None:  # or the plain `torchserve` command, whose workers hear of no file
         return client.scale(model, version, workers)
     # In the order of their age: TorchServe ends the youngest.
     leaving = [worker["pid"] for worker in entry["workers"][workers:] if worker["status"] == READY]
@@ -54,7 +56,7 @@ def _keeping_still(
         return all_still()
 
     try:
-        with suppress(OSError):  # a server that another user started
+        with suppress(OSError):  # the disk is full, or the folder was cleaned away
             for asked, _ in files:
                 asked.touch(mode=0o600)
         for _ in files:
