@@ -173,7 +173,7 @@ def open_kind(folder: Path, kind: ProcessorCase) -> ComparedModel:
         document["options"] = {"score_threshold": SCORE_THRESHOLD}
     network, handler = open_own_archive(write_recipe(folder, document))
     prepare = partial(prepare_with, processor)
-    answer = classify(network, prepare) if kind.task == "classification" else partial(detect, network, processor)
+    answer = classify(network, prepare) if kind.task == "classification" else partial(find_objects, network, processor)
     return ComparedModel(handler.config.preprocessing, handler, prepare, answer)
 
 
@@ -201,7 +201,7 @@ def prepare_with(processor: Any, picture: PIL.Image.Image) -> Tensor:
     return pixels
 
 
-def detect(network: Any, processor: Any, picture: PIL.Image.Image) -> Observation:
+def find_objects(network: Any, processor: Any, picture: PIL.Image.Image) -> Observation:
     inputs = processor(images=picture, return_tensors="pt")
     outputs = network(pixel_values=inputs["pixel_values"])
     [found] = processor.post_process_object_detection(

@@ -74,7 +74,9 @@ def open_detector(folder: Path, name: str) -> ComparedModel:
     network, handler = open_own_archive(write_recipe(folder, {"task": "detection", "model": model, "options": options}))
     owner: Any = getattr(network, "roi_heads", network)
     owner.score_thresh = SCORE_THRESHOLD
-    return ComparedModel(handler.config.preprocessing, handler, partial(prepare_for, network), partial(detect, network))
+    return ComparedModel(
+        handler.config.preprocessing, handler, partial(prepare_for, network), partial(find_boxes, network)
+    )
 
 
 def prepare_for(detector: Any, picture: PIL.Image.Image) -> Tensor:
@@ -85,7 +87,7 @@ def prepare_for(detector: Any, picture: PIL.Image.Image) -> Tensor:
     return tensor
 
 
-def detect(detector: Any, picture: PIL.Image.Image) -> Observation:
+def find_boxes(detector: Any, picture: PIL.Image.Image) -> Observation:
     [found] = detector([pil_to_tensor(picture) / 255])
     return {"boxes": found["boxes"], "scores": found["scores"], "class_ids": found["labels"]}
 

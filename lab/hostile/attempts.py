@@ -23,7 +23,7 @@ class SlowRequestError(Exception):
 def attempt_request(data: bytes) -> None:
     """Attempt a form that the first byte chooses. Raises SlowRequestError, or what a worker would not expect."""
     started = time.process_time()
-    row, headers = FORMS[data[0] % len(FORMS)](data[1:]) if data else ({}, {})
+    row, headers = REQUEST_FORMS[data[0] % len(REQUEST_FORMS)](data[1:]) if data else ({}, {})
     read_request(row, headers)
     seconds = time.process_time() - started
     if seconds > MAX_S:
@@ -42,11 +42,11 @@ def read_request(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload:
         if isinstance(picture, RequestError):
             check_refusal(picture)
         elif not isinstance(picture, Pixels):
-            decode_or_refuse(picture)
+            attempt_picture(picture)
     return payload
 
 
-def decode_or_refuse(picture: bytes) -> None:
+def attempt_picture(picture: bytes) -> None:
     try:
         pixels = decode_image(picture, LIMITS)
     except RequestError as error:
@@ -75,7 +75,7 @@ def _headers(data: bytes) -> HeadersAndBody:
     return {"body": b"x"}, {"X-Inference-Options": options, "Accept": accept, "Content-Type": kind}
 
 
-FORMS: tuple[Callable[[bytes], HeadersAndBody], ...] = (
+REQUEST_FORMS: tuple[Callable[[bytes], HeadersAndBody], ...] = (
     lambda data: ({"body": data}, {"Content-Type": "image/png"}),
     lambda data: ({"body": data}, {"Content-Type": "application/json"}),
     lambda data: ({"body": data[2:]}, {HEADER_LENGTH: str(int.from_bytes(data[:2], "little"))}),  # where JSON ends

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from lab.hostile.attempts import FORMS, MAX_S
+from lab.hostile.attempts import MAX_S, REQUEST_FORMS
 from lab.hostile.documents import DOCUMENTS
 from lab.hostile.forms import SERVED_ALL_THE_SAME
 from lab.hostile.pictures import FOREIGN, FORMATS, ODD, whole
@@ -62,7 +62,7 @@ def write_corpus(folder: Path) -> None:
     headers = ["\0".join(entry.headers.values()).encode("latin-1", "replace") for entry in SERVED_ALL_THE_SAME.values()]
     form = b"a\0" + whole("PNG") + b"\0top_k\0" + b"3"
     bodies = ((0, pictures), (1, documents), (2, documents), (3, [form]), (4, headers))
-    assert len(bodies) == len(FORMS)
+    assert len(bodies) == len(REQUEST_FORMS)
     for kind, seeds in bodies:
         for number, body in enumerate(seeds):
             if len(body) < MAX_BYTES:

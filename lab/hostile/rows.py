@@ -76,7 +76,7 @@ def observe_a3(subject: Subject, seed: int, command: str) -> Finding:
     for name, kind in BOMB_KINDS.items():
         ask = kind(subject.truth, choose)
         served[name], exchange = measure_in_workers(pids, partial(subject.send_one, ask))
-        problems += [*judge_cost(name, served[name], "in a worker"), *describe([exchange])]
+        problems += [*judge_cost(name, served[name], "in a worker"), *list_problems([exchange])]
     problems += worker_changes(pids, subject.worker_pids())
     figures = {
         "files": len(BOMBS),
@@ -155,7 +155,7 @@ def observe_among(subject: Subject, asks: list[Ask], good: int, seed: int) -> tu
     mixed = [*asks, *itertools.islice(itertools.cycle(subject.good), good)]
     random.Random(seed).shuffle(mixed)
     exchanges = subject.send(mixed, CONNECTIONS)
-    return exchanges, [*describe(exchanges), *worker_changes(before, subject.worker_pids())]
+    return exchanges, [*list_problems(exchanges), *worker_changes(before, subject.worker_pids())]
 
 
 def judge_cost(name: str, cost: Cost, where: str) -> Iterator[str]:
@@ -167,7 +167,7 @@ def judge_cost(name: str, cost: Cost, where: str) -> Iterator[str]:
         yield f"{name} {where}: {cost.rise_mib:.0f} MiB"
 
 
-def describe(exchanges: Sequence[Exchange]) -> list[str]:
+def list_problems(exchanges: Sequence[Exchange]) -> list[str]:
     """Return what was not as expected, equals together."""
     found: dict[str, int] = {}
     for exchange in exchanges:

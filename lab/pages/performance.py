@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,20 +59,19 @@ def list_servers_in_short(step: StepResults) -> list[LoadResult]:
 def list_goals(results: PerformanceResults) -> list[RatioGoal]:
     """Return the goals in the order of the page."""
 
+    def goal(side: Literal["at least", "at most"], bound: float, name: str, measure: Callable[[], Spread]) -> RatioGoal:
+        try:
+            return RatioGoal(name, side, bound, measure())
+        except MissingResultsError:
+            return RatioGoal(name, side, bound, None)
+
+    at_least, at_most, over_peers = partial(goal, "at least"), partial(goal, "at most"), results.over_peers
+
     def ratio(step: str, first: str, second: str, kind: str = "closed") -> Callable[[], Spread]:
         return lambda: results.step(step).rate_ratio(first, second, kind)
 
     def of_p(step: str, model: str) -> Callable[[], Spread]:
         return ratio(step, model, f"{model} (P)", "in_process")
-
-    def fastest_peer(mode: str, step: str) -> Callable[[], Spread]:
-        return lambda: results.over_peers(mode, step)
-
-    def at_least(bound: float, name: str, measure: Callable[[], Spread]) -> RatioGoal:
-        return RatioGoal(name, "at least", bound, _try(measure))
-
-    def at_most(bound: float, name: str, measure: Callable[[], Spread]) -> RatioGoal:
-        return RatioGoal(name, "at most", bound, _try(measure))
 
     return [
         at_least(16, "ResNet-50 int8 / stock, out of the box (T0)", ratio("resnet50", "resnet50", STOCK)),
@@ -82,23 +82,16 @@ def list_goals(results: PerformanceResults) -> list[RatioGoal]:
         at_least(0.88, "served / P: MobileNetV3-L int8", of_p("mobilenet", "mobilenet_v3_large")),
         at_least(0.93, "served / P: SSDLite320 int8", of_p("ssdlite", "ssdlite320")),
         at_least(4, "SSDLite320 int8 / stock, tuned (T1)", ratio("ssdlite", "ssdlite320", STOCK_TUNED)),
-        at_least(1, "this project / the fastest peer with our archive", fastest_peer("artifact", "resnet50")),
-        at_least(5, "this project / the fastest peer its own way", fastest_peer("idiomatic", "idiomatic")),
+        at_least(1, "this project / the fastest peer with our archive", partial(over_peers, "artifact", "resnet50")),
+        at_least(5, "this project / the fastest peer its own way", partial(over_peers, "idiomatic", "idiomatic")),
         at_most(1.15, "p50 at one connection / P at batch 1", results.unloaded_over_p),
         at_most(4.3, "p99 at 70 % Poisson load / unloaded p50", results.loaded_over_unloaded),
         at_most(0.4, "CPU time of a request outside the engine / T0's", results.overhead),
         at_most(0.5, "memory of a worker / of a stock worker", results.worker_memory),
         at_most(0.7, "time from start to the first right answer / stock's", results.start),
         at_most(0.35, "p50 for a photograph of 12 megapixels / stock's", results.photos),
-        at_least(0.95, "the tuner's choice / the best of all settings", results.found_of_best),
+        at_least(0.95, "the tuner's choice / the best of all settings", lambda: results.tuning().share),
     ]
-
-
-def _try(measure: Callable[[], Spread]) -> Spread | None:
-    try:
-        return measure()
-    except MissingResultsError:
-        return None
 
 
 def _requests_per_s(result: LoadResult) -> float:

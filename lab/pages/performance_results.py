@@ -149,9 +149,6 @@ class PerformanceResults:
             seconds=(everything["seconds"], search["seconds"]),
         )
 
-    def found_of_best(self) -> Spread:
-        return self.tuning().share
-
     @cached_property
     def worker_shares(self) -> dict[str, float]:
         """Return the per cent of a worker's main thread that each part takes. Empty without py-spy's stacks."""

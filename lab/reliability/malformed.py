@@ -31,7 +31,7 @@ PATHS = (
 )
 LENGTHS = ("-1", "+5", "0x10", "99999999999999999999", "5, 6", "", "many", "1e3", " 7 ", "5\0")
 CHUNK_SIZES = ("zz", "-1", "ffffffffffffffff", "", "5;" + "x" * 5000, "1\0", "0x5")
-TYPES = (
+ODD_TYPES = (
     "multipart/form-data",
     "multipart/form-data; boundary=",
     'multipart/form-data; boundary="',
@@ -39,7 +39,7 @@ TYPES = (
     "\xff/\xff",
     "a" * 9000,
 )
-FORMS = (b"--\r\n\r\n--", b"--x\r\nContent-Disposition: form-data\r\n\r\n")
+ODD_FORMS = (b"--\r\n\r\n--", b"--x\r\nContent-Disposition: form-data\r\n\r\n")
 HEADERS = ("no colon", ": no name", "A" * 9000 + ": x", "X: " + "y" * 70_000, " folded: x", "a\0b: c\0", "X: \r")
 PREFACES = (
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -123,7 +123,7 @@ KINDS: tuple[Callable[[random.Random, str], bytes], ...] = (
     _two_lengths,
     _odd_chunks,
     lambda choose, token: _request(
-        token, choose.choice((*FORMS, choose.randbytes(200))), Content_Type=choose.choice(TYPES)
+        token, choose.choice((*ODD_FORMS, choose.randbytes(200))), Content_Type=choose.choice(ODD_TYPES)
     ),
     _odd_headers,
     _flipped,

@@ -7,7 +7,7 @@ from typing import Literal
 import orjson
 from pydantic import Field
 
-from lab.sweeping.zoo import GROUPS, Group, ZooModel
+from lab.sweeping.zoo import GROUPS, Group
 from lab.testbed.findings import write_whole
 from vision_serving.config import Precision
 from vision_serving.validation import StrictModel, parse_config, read_json
@@ -52,6 +52,9 @@ class CoverageRow(RowOutcome):
     def key(self) -> RowKey:
         return self.group, self.model, self.backend, self.precision
 
+    def position(self) -> tuple[int, str, str, int]:
+        return list(GROUPS).index(self.group), self.model, self.backend, PRECISIONS.index(self.precision)
+
 
 class SweepRun(StrictModel):
     """Where rows come from. timed: whether the machine did nothing else, so that times mean something."""
@@ -68,9 +71,6 @@ class Coverage(StrictModel):
     runs: tuple[SweepRun, ...] = ()
     rows: tuple[CoverageRow, ...] = Field(default=())
 
-    def find(self, model: ZooModel, backend: str, precision: Precision) -> CoverageRow | None:
-        return self.by_key.get((model.group, model.name, backend, precision))
-
     @property
     def by_key(self) -> dict[RowKey, CoverageRow]:
         return {row.key: row for row in self.rows}
@@ -82,9 +82,8 @@ class Coverage(StrictModel):
         rows = {**self.by_key, row.key: row.model_copy(update={"run": new_id})}
         runs = {known.id: known for known in (*self.runs, run.model_copy(update={"id": new_id}))}
         used = {kept.run for kept in rows.values()}
-        return Coverage(
-            runs=tuple(runs[number] for number in sorted(used)), rows=tuple(sorted(rows.values(), key=_position))
-        )
+        ordered = sorted(rows.values(), key=CoverageRow.position)
+        return Coverage(runs=tuple(runs[number] for number in sorted(used)), rows=tuple(ordered))
 
 
 def read_coverage(path: Path) -> Coverage:
@@ -110,7 +109,3 @@ def _one_a_line(entries: list[dict[str, object]]) -> str:
         f"{orjson.dumps(entry, option=orjson.OPT_SORT_KEYS).decode()}{',' if entry is not entries[-1] else ''}\n"
         for entry in entries
     )
-
-
-def _position(row: CoverageRow) -> tuple[int, str, str, int]:
-    return list(GROUPS).index(row.group), row.model, row.backend, PRECISIONS.index(row.precision)

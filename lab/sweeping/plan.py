@@ -101,6 +101,6 @@ def _new_task(model: ZooModel, backend: str, selection: Selection, coverage: Cov
 
 
 def _is_left(model: ZooModel, backend: str, precision: Precision, selection: Selection, coverage: Coverage) -> bool:
-    row = coverage.find(model, backend, precision)
+    row = coverage.by_key.get((model.group, model.name, backend, precision))
     failed = row is not None and row.status != "verified"
     return row is None or selection.again == "all" or (selection.again == "failed" and failed)

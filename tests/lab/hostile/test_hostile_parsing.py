@@ -7,14 +7,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lab.hostile.attempts import FORMS, SlowRequestError, attempt_request, read_request
+from lab.hostile.attempts import REQUEST_FORMS, SlowRequestError, attempt_request, read_request
 from lab.hostile.documents import DOCUMENTS, NESTED
 from lab.hostile.fuzzing import read_output, write_corpus
 from lab.hostile.pictures import DAMAGED, FORMATS, ODD, whole
 from vision_serving.errors import RequestError
 from vision_serving.requests.payload import parse_payload
 
-forms = st.integers(0, len(FORMS) - 1)
+forms = st.integers(0, len(REQUEST_FORMS) - 1)
 pictures = st.sampled_from([*map(whole, FORMATS), *(ODD[name]() for name in ODD if "16384" not in name)])
 documents = st.sampled_from([document.body for document in DOCUMENTS.values() if len(document.body) < 20_000])
 
@@ -68,7 +68,7 @@ def test_what_takes_too_long_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_fuzzer_begins_with_every_form(tmp_path: Path) -> None:
     write_corpus(tmp_path)
     files = [path.read_bytes() for path in tmp_path.iterdir()]
-    assert {data[0] for data in files} == set(range(len(FORMS)))
+    assert {data[0] for data in files} == set(range(len(REQUEST_FORMS)))
     for data in files:
         attempt_request(data)
 

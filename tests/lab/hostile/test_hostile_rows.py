@@ -10,7 +10,7 @@ from lab.hostile.bombs import BOMBS, MAX_RISE_MIB
 from lab.hostile.forms import OF_THE_FRONTEND
 from lab.hostile.memory import measure_in_workers
 from lab.hostile.requests import BOMB_KINDS, HOSTILE, PATH, refusal
-from lab.hostile.rows import describe, observe_a1, observe_a4, observe_a5
+from lab.hostile.rows import list_problems, observe_a1, observe_a4, observe_a5
 from lab.hostile.server import Subject, build_hostile_archive, open_subject
 from lab.testbed.traffic import Ask
 
@@ -45,7 +45,7 @@ def test_what_the_frontend_cannot_parse_reaches_no_worker(subject: Subject) -> N
         for name, entry in OF_THE_FRONTEND.items()
     ]
     exchanges = subject.send([*asks, *subject.good], 4)
-    assert describe(exchanges) == []
+    assert list_problems(exchanges) == []
     assert not any(exchange.batch_failed for exchange in exchanges)
     assert subject.worker_pids() == before
 
