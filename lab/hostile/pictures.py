@@ -137,7 +137,7 @@ FOREIGN: dict[str, tuple[bytes, int]] = {
     "TIFF signature alone": (b"II*\0", 400),
     "BMP signature alone": (b"BM", 400),
     "WebP signature alone": (b"RIFF\4\0\0\0WEBP", 400),
-    "TIFF of unknown pixels": (write_tiff({256: 4, 257: 4, 258: 7, 259: 1, 262: 1, 277: 1, 278: 4}, bytes(64)), 400),
+    "TIFF of unknown pixels": (write_tiff({256: 4, 257: 4, 258: 7, 259: 1, 262: 1, 277: 1, 278: 4}, bytes(64)), 415),
     "TIFF of floating point": (float_tiff(), 415),
     "PDF": (b"%PDF-1.7\n" + bytes(100), 415),
     "PDF with a PNG in it": (b"%PDF-1.7\n" + whole("PNG"), 415),

@@ -10,10 +10,9 @@ import PIL.Image
 import PIL.ImageCms
 from numpy.typing import NDArray
 from PIL.ImageCms import ImageCmsTransform
-from PIL.PngImagePlugin import PngImageFile
 
 from vision_serving.config import ColourConfig
-from vision_serving.errors import UnsupportedFormatError
+from vision_serving.pictures.png_chunks import MAX_PROFILE_BYTES
 
 Background = tuple[int, int, int]
 
@@ -22,9 +21,6 @@ BITS_PER_SAMPLE = 258
 PHOTOMETRIC = 262
 WHITE_IS_ZERO = 0
 
-# Pillow brings the pixels of a PNG to 8 bits, but not the value that is transparent in it. By rawmode.
-KEY_FACTORS = {"L;2": 85.0, "L;4": 17.0, "I;16B": 1 / 256, "RGB;16B": 1 / 256}
-
 # Of a profile's colour space: the mode that its transform takes, and the modes of pictures that it can be meant for.
 PROFILE_MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 MEANT_FOR = {
@@ -32,39 +28,17 @@ MEANT_FOR = {
     "L": {"1", "L", "LA", "La"},
     "CMYK": {"CMYK"},
 }
-MAX_PROFILE_BYTES = 4_000_000  # those of printing presses have up to 3 MB
 CACHED_PROFILE_BYTES = 65_536
 STRIP_PIXELS = 500_000  # that are read at once of a large picture
 ROUNDING = 2  # levels: a profile that changes no colour by more is sRGB by another name
 
 
-def load_rgb(opened: PIL.Image.Image, config: ColourConfig) -> PIL.Image.Image:
-    """Decode an opened picture and return it as RGB. Raises UnsupportedFormatError, or whatever its decoder raises."""
-    _scale_colour_key(opened)
-    opened.load()
-    if hasattr(opened, "_decoder"):  # of WebP and AVIF: it keeps what it decoded
-        opened._decoder = None
-    return to_rgb(opened, config)
-
-
-def _scale_colour_key(opened: PIL.Image.Image) -> None:
-    """Bring the transparent colour of a PNG to the depth that its pixels will have."""
-    key = opened.info.get("transparency")
-    if key is None or not isinstance(opened, PngImageFile) or not opened.tile:
-        return
-    factor = KEY_FACTORS.get(str(opened.tile[0].args), 1.0)
-    if isinstance(key, tuple):
-        opened.info["transparency"] = tuple(int(level * factor) for level in key)
-    elif isinstance(key, int):
-        opened.info["transparency"] = int(key * factor)
-
-
-def to_rgb(image: PIL.Image.Image, config: ColourConfig) -> PIL.Image.Image:
-    """Return a loaded picture as RGB. Raises UnsupportedFormatError for floating-point pixels."""
-    if image.mode == "F":
-        raise UnsupportedFormatError("a picture of floating-point pixels, whose white is not known; send 8 or 16 bits")
+def to_rgb(image: PIL.Image.Image, config: ColourConfig, alpha: PIL.Image.Image | None = None) -> PIL.Image.Image:
+    """Return a loaded picture as RGB. alpha: where it is transparent, of mode L."""
     if image.mode.startswith("I"):
         image = _to_8_bits(image)
+    if alpha is not None:
+        image.putalpha(alpha)
     profile = image.info.get("icc_profile")
     if profile and config.icc_profiles == "convert":
         image = _to_srgb(image, profile)
@@ -91,7 +65,7 @@ def _to_8_bits(image: PIL.Image.Image) -> PIL.Image.Image:
     shift = 4 if tags.get(BITS_PER_SAMPLE) == (12,) else 8
     levels = np.empty((image.height, image.width), np.uint8)
     for rows, wide in read_strips(image):
-        levels[rows] = (wide >> shift).clip(0, 255)
+        levels[rows] = (wide.astype(np.uint32) >> shift).clip(max=255)  # of 32 bits, Pillow takes them for signed
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         np.subtract(255, levels, out=levels)
     gray = PIL.Image.fromarray(levels)

@@ -3,6 +3,7 @@
 import ctypes
 import logging
 from collections.abc import Sequence
+from functools import cache
 
 import PIL._imaging
 import PIL.AvifImagePlugin
@@ -33,16 +34,25 @@ def load_formats(formats: Sequence[str]) -> None:
     pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
 
 
+@cache
+def _find_libtiff() -> ctypes.CDLL:
+    return ctypes.CDLL(PIL._imaging.__file__)  # Pillow and what it is linked with: the libtiff that is mapped
+
+
 def _silence_libtiff() -> None:
     """Stop libtiff from writing to standard error: a line for each bad row, 36 MB for a fax of 20 KB.
 
     Of the decoders here, it alone writes anything.
     """
-    pillow = ctypes.CDLL(PIL._imaging.__file__)  # it and what it is linked with: that is the libtiff that is mapped
     for name in HANDLER_SETTERS:
         try:
-            setter = getattr(pillow, name)
+            setter = getattr(_find_libtiff(), name)
         except AttributeError as error:
             raise ConfigError(f"Pillow's libtiff has no {name}; install Pillow from its wheels") from error
         setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
         setter(None)
+
+
+def has_tiff_codec(compression: int) -> bool:
+    """Return whether libtiff was built with this compression."""
+    return bool(_find_libtiff().TIFFIsCODECConfigured(ctypes.c_uint16(compression)))

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
+from PIL.ImageFile import ImageFile
 
 from vision_serving.config import ColourConfig, ImageLimits
 from vision_serving.errors import (
@@ -19,11 +20,13 @@ from vision_serving.errors import (
     OutOfResourcesError,
     PayloadTooLargeError,
     RequestError,
-    UnsupportedFormatError,
 )
-from vision_serving.pictures.colours import load_rgb, read_strips
+from vision_serving.pictures.colours import read_strips
 from vision_serving.pictures.header_limits import check_header, check_pixels
-from vision_serving.pictures.structure_limits import check_exif, check_structure
+from vision_serving.pictures.kinds import explain_unopened
+from vision_serving.pictures.loading import load_rgb
+from vision_serving.pictures.png_chunks import SIGNATURE, open_png
+from vision_serving.pictures.structure_limits import check_structure
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +44,8 @@ DECODER_ERRORS = (
     RuntimeError,
 )  # fmt: skip
 
-EXIF_ORIENTATION = 0x0112
+EXIF_NAME = b"Exif\0\0"
+EXIF_ORIENTATION, SHORT = 0x0112, 3
 UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
@@ -60,30 +64,6 @@ JPEGS = ("JPEG", "MPO")  # MPO: what Pillow calls a JPEG with more pictures behi
 JPEG_FACTORS = (8, 4, 2)
 WHOLE_PIXELS = 4_000_000  # that are read at once; larger pictures are read in strips
 
-# (offset, signature, name) of files that people send, the first that fits counts; a name on the allow-list is a damaged
-# file of that format.
-KNOWN_SIGNATURES = (
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG", "PNG"),
-    (8, b"WEBP", "WEBP"),
-    (0, b"BM", "BMP"),
-    (0, b"II*\x00", "TIFF"),
-    (0, b"MM\x00*", "TIFF"),
-    (0, b"GIF8", "GIF"),
-    (0, b"8BPS", "Photoshop"),
-    (0, b"%PDF", "PDF"),
-    (0, b"%!PS", "PostScript"),
-    (0, b"\x00\x00\x01\x00", "ICO"),
-    (0, b"<svg", "SVG"),
-    (0, b"<?xml", "XML or SVG"),
-    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    *((4, b"ftyp" + brand, "AVIF") for brand in (b"avif", b"avis")),
-    *((4, b"ftyp" + brand, "HEIF") for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")),
-    (4, b"ftyp", "MP4"),
-    (0, b"PK\x03\x04", "ZIP"),
-)
-
 
 def decode_image(
     encoded: bytes, limits: ImageLimits, colours: ColourConfig | None = None, shrink: Shrink | None = None
@@ -93,7 +73,7 @@ def decode_image(
         return read_pixels(opened, colours or ColourConfig())
 
 
-def open_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None) -> PIL.Image.Image:
+def open_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None) -> ImageFile:
     """Read the header of an image and check it. shrink: what is done to it before it is decoded.
 
     Raises as `decode_image`.
@@ -102,17 +82,27 @@ def open_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None
         raise ImageDecodeError("the image is empty (0 bytes)")
     check_structure(encoded)
     with _blame_image():
-        try:
-            image = PIL.Image.open(io.BytesIO(encoded), formats=limits.formats)
-        except PIL.UnidentifiedImageError as error:
-            raise _unidentified(encoded, limits) from error
-        except PIL.Image.DecompressionBombError as error:
-            raise PayloadTooLargeError(f"the image has more pixels than the limit of {limits.max_pixels:,}") from error
+        image = _open(encoded, limits)
         check_header(image, encoded, limits)
     image.info[FULL_SIZE] = image.size
     if shrink is not None:
         shrink(image)
     return image
+
+
+def _open(encoded: bytes, limits: ImageLimits) -> ImageFile:
+    if encoded.startswith(SIGNATURE) and "PNG" in limits.formats:
+        return open_png(encoded)
+    try:
+        opened = PIL.Image.open(io.BytesIO(encoded), formats=limits.formats)
+    except PIL.Image.DecompressionBombError as error:
+        raise PayloadTooLargeError(f"the image has more pixels than the limit of {limits.max_pixels:,}") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise explain_unopened(encoded, limits, error) from error
+    opened.info.pop("xmp", None)  # Pillow would turn a TIFF as it says
+    return opened
 
 
 def shrink_jpeg(opened: PIL.Image.Image, spare: Callable[[tuple[int, int]], float]) -> None:
@@ -129,7 +119,7 @@ def shrink_jpeg(opened: PIL.Image.Image, spare: Callable[[tuple[int, int]], floa
         opened.draft(None, (opened.width // factor, opened.height // factor))
 
 
-def read_pixels(opened: PIL.Image.Image, colours: ColourConfig) -> Image:
+def read_pixels(opened: ImageFile, colours: ColourConfig) -> Image:
     """Decode an opened image, upright; it holds no pixels itself then.
 
     Raises ImageDecodeError, UnsupportedFormatError or OutOfResourcesError.
@@ -151,7 +141,7 @@ def _to_array(picture: PIL.Image.Image) -> Image:
     return pixels
 
 
-def read_picture(opened: PIL.Image.Image, colours: ColourConfig) -> PIL.Image.Image:
+def read_picture(opened: ImageFile, colours: ColourConfig) -> PIL.Image.Image:
     """Read a picture of mode RGB, as `read_pixels` does.
 
     What was opened holds no pixels afterwards, unless it is that picture.
@@ -195,25 +185,28 @@ def _blame_image() -> Iterator[None]:
         raise ImageDecodeError("the image is damaged or incomplete") from error
 
 
-def _unidentified(encoded: bytes, limits: ImageLimits) -> RequestError:
-    allowed = ", ".join(limits.formats)
-    named = (name for offset, signature, name in KNOWN_SIGNATURES if encoded.startswith(signature, offset))
-    name = next(named, None)
-    if name is None or name in limits.formats:
-        return ImageDecodeError(f"not an image this server can read; send one of {allowed}")
-    return UnsupportedFormatError(f"this looks like {name}, which is not served; send one of {allowed}")
-
-
 def _to_upright(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
     method = UPRIGHT.get(orientation)
     return image if method is None else image.transpose(method)
 
 
 def _read_orientation(image: PIL.Image.Image) -> int:
-    """Read the orientation: 1, as stored, for a picture whose EXIF block is damaged or says nothing."""
-    try:
-        check_exif(image.info)
-        orientation = image.getexif().get(EXIF_ORIENTATION)
-    except DECODER_ERRORS:
+    """Read the orientation: 1, as stored, unless the EXIF block states another one, as one SHORT, as browsers demand.
+
+    Of a TIFF, Pillow itself takes note.
+    """
+    block = image.info.get("exif")
+    block = block.removeprefix(EXIF_NAME) if isinstance(block, bytes) else b""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if order is None or image.format == "TIFF":
         return 1
-    return orientation if isinstance(orientation, int) else 1
+    try:
+        (start,) = struct.unpack_from(order + "I", block, 4)
+        (count,) = struct.unpack_from(order + "H", block, start)
+        for place in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, values, value = struct.unpack_from(order + "HHIH", block, place)
+            if (tag, kind, values) == (EXIF_ORIENTATION, SHORT, 1):
+                return int(value)
+    except struct.error:
+        pass
+    return 1

@@ -5,6 +5,7 @@ import PIL.Image
 
 from vision_serving.config import ImageLimits
 from vision_serving.errors import ImageDecodeError, PayloadTooLargeError
+from vision_serving.pictures.kinds import COMPRESSION, check_tiff_kind
 
 # An A4 page at 300 dots per inch, which may be blank: a picture of so few pixels may have any number of them in a byte.
 FEW_PIXELS = 10_000_000
@@ -12,7 +13,7 @@ FEW_PIXELS = 10_000_000
 # Each scan of a JPEG goes over the whole picture, and ten bytes make one. Encoders write about ten of them.
 MAX_JPEG_SCANS = 100
 FEW_BYTES_TIMES_PIXELS = 50_000_000_000  # if all the bytes were scans, it would still be done within a second
-IMAGE_LENGTH, COMPRESSION, TILE_WIDTH, TILE_LENGTH = 257, 259, 322, 323  # TIFF tags
+IMAGE_LENGTH, TILE_WIDTH, TILE_LENGTH = 257, 322, 323  # TIFF tags
 FAX = (2, 3, 4)  # compressions that libtiff decodes row by row, each with an end of its own
 MAX_FAX_ROWS = 65_535  # as many as a JPEG can have
 # Pillow decodes the run lengths of a BMP in Python: this is done within half a second.
@@ -57,6 +58,7 @@ def _check_scans(opened: PIL.Image.Image, encoded: bytes, limits: ImageLimits) -
 def _check_tiff(opened: PIL.Image.Image, encoded: bytes, limits: ImageLimits) -> None:
     """Check the rows of a fax, and the tiles: each is decoded whole, however little of it is in the picture."""
     tags = getattr(opened, "tag_v2", {})
+    check_tiff_kind(tags)
     if tags.get(COMPRESSION) in FAX and tags[IMAGE_LENGTH] > MAX_FAX_ROWS:
         raise PayloadTooLargeError(f"the TIFF has {tags[IMAGE_LENGTH]:,} rows of fax; the limit is {MAX_FAX_ROWS:,}")
     width, length = tags.get(TILE_WIDTH, 0), tags.get(TILE_LENGTH, 0)

@@ -1,19 +1,17 @@
 """What Pillow reads piece by piece, in Python, before it decodes: a file of millions of pieces is refused first.
 
-A piece is a segment of a JPEG, a chunk of a PNG, a block of a GIF, a byte between them that none of them explains.
+A piece is a segment of a JPEG, a block of a GIF, a byte between them that none of them explains.
+The chunks of a PNG are read, and counted, in png_chunks.py.
 """
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import islice, repeat
-from typing import Any
 
 from vision_serving.errors import ImageDecodeError
 
 MAX_PIECES = 50_000  # what takes Pillow a tenth of a second; large photographs have some thousands
 FEW_BYTES = 100_000  # no file of this size has pieces enough to matter
-# A PNG has one profile; Pillow decompresses each that it finds, up to 1 MB from 1 KB.
-MAX_PNG_PROFILES = 4
 PNG, JPEG, GIF = b"\x89PNG", b"\xff\xd8\xff", b"GIF8"
 
 # Of a TIFF, the values of a tag that Pillow makes a tuple of numbers: most are one for each strip of the picture.
@@ -22,7 +20,6 @@ TIFF_VERSIONS = {  # order of bytes, and whether it is a BigTIFF; Pillow reads t
     b"II*\0": ("<", False), b"MM\0*": (">", False), b"II\0*": ("<", False), b"MM*\0": (">", False),
     b"II+\0": ("<", True), b"MM\0+": (">", True),
 }  # fmt: skip
-MAX_EXIF_CHARS = 1_000_000  # of an EXIF block as text in a PNG
 TYPES_OF_TEXT = (1, 2, 7)  # BYTE, ASCII, UNDEFINED: one object, however long it is
 
 STANDALONE = (0x01, *range(0xD0, 0xDA), 0xC8, *range(0xF0, 0xFE))  # markers behind which Pillow looks for the next one
@@ -34,8 +31,6 @@ EXIF_PIECES = 500  # Pillow copies what it has of the EXIF block each time that 
 
 def check_structure(encoded: bytes) -> None:
     """Raises ImageDecodeError."""
-    if encoded.startswith(PNG) and encoded.count(b"iCCP") > MAX_PNG_PROFILES:
-        raise ImageDecodeError("the PNG has many colour profiles; there can be one")
     _check_tags(encoded)
     if len(encoded) <= FEW_BYTES:
         return
@@ -75,13 +70,6 @@ def _jpeg_pieces(marker: int, segment: bytes) -> int:
     return EXIF_PIECES if marker == EXIF and segment.startswith(EXIF_NAME) else 0
 
 
-def _walk_png(encoded: bytes) -> Iterator[None]:
-    place = 8
-    while place + 8 <= len(encoded):
-        yield
-        place += 12 + int.from_bytes(encoded[place : place + 4], "big")
-
-
 def _walk_gif(encoded: bytes) -> Iterator[None]:
     """Walk up to the first frame."""
     place = 13 + (3 << (encoded[10] & 7) + 1 if encoded[10] & 0x80 else 0)
@@ -97,20 +85,11 @@ def _walk_gif(encoded: bytes) -> Iterator[None]:
         place += 1
 
 
-WALKS: dict[bytes, Callable[[bytes], Iterator[None]]] = {JPEG: _walk_jpeg, PNG: _walk_png, GIF: _walk_gif}
-
-
-def check_exif(info: Mapping[Any, Any]) -> None:
-    """Check the EXIF block of an opened picture. Raises ImageDecodeError."""
-    block, text = info.get("exif"), info.get("Raw profile type exif")
-    if isinstance(block, bytes):
-        _check_tags(block.removeprefix(EXIF_NAME).removeprefix(EXIF_NAME))
-    elif isinstance(text, str) and len(text) > MAX_EXIF_CHARS:
-        raise ImageDecodeError(f"the EXIF block has {len(text):,} characters; the limit is {MAX_EXIF_CHARS:,}")
+WALKS: dict[bytes, Callable[[bytes], Iterator[None]]] = {JPEG: _walk_jpeg, GIF: _walk_gif}
 
 
 def _check_tags(encoded: bytes) -> None:
-    """Check the first picture's tags, in a TIFF or an EXIF block; a directory that is cut off is left to Pillow."""
+    """Check the first picture's tags, in a TIFF; a directory that is cut off is left to Pillow."""
     if encoded[:4] not in TIFF_VERSIONS:
         return
     order, is_big = TIFF_VERSIONS[encoded[:4]]

@@ -1,3 +1,4 @@
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -60,9 +61,8 @@ GRAYS = [[level] * 3 for level in HIGH]
         (encode_image(picture("CMYK", (0, 255, 255, 0), (0, 0, 0, 255)), "TIFF"), [[255, 0, 0], [0, 0, 0]]),
         (encode_image(DEEP_GRAY), GRAYS),
         (encode_image(DEEP_GRAY, "TIFF"), GRAYS),
-        (encode_image(picture("I", 0x6400, -5, 0x7FFFFFFF), "TIFF"), [[100] * 3, [0] * 3, [255] * 3]),
     ],
-    ids=["gray", "1 bit", "palette", "gif", "bmp", "cmyk tiff", "16-bit gray png", "16-bit gray tiff", "32-bit tiff"],
+    ids=["gray", "1 bit", "palette", "gif", "bmp", "cmyk tiff", "16-bit gray png", "16-bit gray tiff"],
 )
 def test_every_colour_mode_becomes_rgb(encoded: bytes, pixels: list[list[int]]) -> None:
     assert decode_row(encoded) == pixels
@@ -136,6 +136,21 @@ BEHIND = [0, 0, 255]
 )
 def test_every_kind_of_transparency_shows_the_background(encoded: bytes, pixels: list[list[int]]) -> None:
     assert decode_row(encoded, ON_BLUE) == pixels
+
+
+def test_a_gif_is_clear_where_its_frame_does_not_cover_it() -> None:
+    """Not of the first colour of its palette, nor of the colour that it calls its background."""
+    picture = PIL.Image.new("P", (2, 1), 1)
+    picture.putpalette([255, 0, 0, 0, 255, 0])
+    encoded = bytearray(encode_image(picture, "GIF"))
+    place = encoded.index(b",", 13)
+    encoded[6:10] = struct.pack("<HH", 4, 3)
+    encoded[place + 1 : place + 5] = struct.pack("<HH", 1, 1)
+    decoded = decode_image(bytes(encoded), LIMITS, ON_BLUE).copy()
+    assert decoded.shape == (3, 4, 3)
+    assert decoded[1, 1:3].tolist() == [[0, 255, 0]] * 2
+    decoded[1, 1:3] = BEHIND
+    assert (decoded == BEHIND).all()
 
 
 PHOTO = generate_image(3, (64, 96))

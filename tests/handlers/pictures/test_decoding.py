@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import PIL.AvifImagePlugin
 import PIL.Image
+import PIL.PngImagePlugin
 import pytest
 from conftest import examples
 from fakes import encode_image, generate_image, noise_image
@@ -78,6 +79,44 @@ def test_a_damaged_exif_block_does_not_spoil_the_picture(block: bytes) -> None:
     assert decode_image(encode_image(ASYMMETRIC, "JPEG", exif=block), LIMITS).shape == (2, 3, 3)
 
 
+def block_of(tag: int, kind: int, count: int, value: int, order: str = "<") -> bytes:
+    """Write an EXIF block of one entry."""
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    content = struct.pack(order + {3: "HH", 4: "I", 1: "BBBB"}[kind], *(value, 0, 0, 0)[: {3: 2, 4: 1, 1: 4}[kind]])
+    return b"Exif\0\0" + head + struct.pack(order + "IHHHI", 8, 1, tag, kind, count) + content + bytes(4)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    ("entry", "is_turned"),
+    [((3, 1), True), ((4, 1), False), ((1, 1), False), ((3, 2), False), ((3, 0), False)],
+    ids=["SHORT", "LONG", "BYTE", "two SHORTs", "no SHORT"],
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_orientation_counts_as_one_short(kind: str, entry: tuple[int, int], is_turned: bool, order: str) -> None:
+    encoded = encode_image(noise_image(0, (8, 24)), kind, exif=block_of(EXIF_ORIENTATION, *entry, 6, order))
+    assert decode_image(encoded, LIMITS).shape == ((24, 8, 3) if is_turned else (8, 24, 3))
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF"])
+def test_an_orientation_of_xmp_does_not_count(kind: str) -> None:
+    options = {"tiffinfo": {700: XMP}} if kind == "TIFF" else {"xmp": XMP}
+    encoded = encode_image(noise_image(0, (8, 24)), kind, **options)
+    assert XMP in encoded
+    assert decode_image(encoded, LIMITS).shape == (8, 24, 3)
+
+
+def test_an_exif_block_in_the_text_of_a_png_does_not_count() -> None:
+    block = block_of(EXIF_ORIENTATION, 3, 1, 6)
+    text = PIL.PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", f"\nexif\n{len(block)}\n{block.hex()}\n")
+    text.add_itxt("XML:com.adobe.xmp", XMP.decode())
+    assert decode_image(encode_image(noise_image(0, (8, 24)), pnginfo=text), LIMITS).shape == (8, 24, 3)
+
+
 @pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
 def test_pictures_of_phones_are_read(kind: str, heif: None) -> None:
     photo = generate_image(1, (96, 128))
@@ -123,6 +162,13 @@ def truncated(kind: str) -> bytes:
 def test_what_is_not_a_whole_image_is_a_decode_error(encoded: bytes) -> None:
     with pytest.raises(ImageDecodeError):
         decode_image(encoded, LIMITS)
+
+
+@pytest.mark.parametrize(("kind", "end"), [("JPEG", 2), ("PNG", 20)])
+def test_a_file_without_its_last_bytes_and_with_all_its_pixels_is_served(kind: str, end: int) -> None:
+    """tests/lab/hostile/test_cut_files.py has every kind of them."""
+    encoded = encode_image(noise_image(1, (20, 30)), kind)
+    assert (decode_image(encoded[:-end], LIMITS) == decode_image(encoded, LIMITS)).all()
 
 
 def tiff_with_an_endless_offset() -> bytes:
