@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import yaml
 
 from lab.hostile.bombs import BOMBS
@@ -29,6 +30,7 @@ from lab.testbed.world import MB, World, load_pictures
 from mar_tools.command_line import ROOT
 from mar_tools.front.front import SETTINGS, Front
 from mar_tools.serving.ports import LOOPBACK, find_free_ports
+from mar_tools.serving.torchserve_api import ServerError
 from vision_serving.worker.server_settings import read_properties
 
 RATE = 10.0  # pictures/s of the other client
@@ -156,8 +158,7 @@ def send_attack(
 
 def attack_beside_another(world: World, choose: random.Random, attack: Attack) -> Episode:
     """Attack from a process of its own: what it costs is not charged to the other client."""
-    before, frontend = world.worker_pids(), world.frontend()
-    memory_mb, logged = frontend.memory_full_info().uss / MB, len(world.log())
+    before = ServerState.read(world)
     good = (choose.choice(world.good) for _ in itertools.count())
     with ProcessPoolExecutor(1, get_context("spawn")) as attacker, open_front(world) as busy:
         attacker.submit(prepare, attack.make).result()
@@ -169,17 +170,40 @@ def attack_beside_another(world: World, choose: random.Random, attack: Attack) -
             answers = sent.result()
             ended = time.perf_counter()
             time.sleep(PAUSE_S)
-            cpu_s = sum(frontend.cpu_times()[:2])
+            later = ServerState.read(world)
             time.sleep(LATER_S)
-            cpu_s = sum(frontend.cpu_times()[:2]) - cpu_s
     episode = Episode(patience=world.patience, figures={"attack_s": round(ended - begun, 1)})
     judge_attacker(episode, answers, attack)
     judge_other(episode, traffic.exchanges, begun, ended)
-    episode.bound("workers_replaced", len(set(world.worker_pids()) ^ set(before)), 0)
-    episode.bound("frontend_more_mb", frontend.memory_full_info().uss / MB - memory_mb, MOST_EXTRA_MB, " MB")
-    episode.bound("frontend_cores_afterwards", cpu_s / LATER_S, MOST_CPU_SHARE)
-    episode.bound("logged_mb", (len(world.log()) - logged) / MB, MOST_LOGGED_MB, " MB")
+    judge_server(episode, before, later, ServerState.read(world))
     return episode
+
+
+class ServerState(NamedTuple):
+    """Of a moment. frontend: its pid, 0 where there is none. cpu_s: that it has had. workers: those that are ready."""
+
+    frontend: int = 0
+    memory_mb: float = 0.0
+    cpu_s: float = 0.0
+    workers: frozenset[int] = frozenset()
+    logged_mb: float = 0.0
+
+    @classmethod
+    def read(cls, world: World) -> "ServerState":
+        try:
+            frontend, workers = world.frontend(), frozenset(world.worker_pids())
+            memory_mb, cpu_s = frontend.memory_full_info().uss / MB, sum(frontend.cpu_times()[:2])
+        except (ServerError, psutil.NoSuchProcess):  # it has ended, or does not answer: what is there is judged
+            return cls()
+        return cls(frontend.pid, memory_mb, cpu_s, workers, len(world.log()) / MB)
+
+
+def judge_server(episode: Episode, before: ServerState, later: ServerState, last: ServerState) -> None:
+    episode.require(before.frontend == last.frontend != 0, "the frontend has ended, is another one, or answers nobody")
+    episode.bound("workers_replaced", len(before.workers ^ last.workers), 0)
+    episode.bound("frontend_more_mb", last.memory_mb - before.memory_mb, MOST_EXTRA_MB, " MB")
+    episode.bound("frontend_cores_afterwards", (last.cpu_s - later.cpu_s) / LATER_S, MOST_CPU_SHARE)
+    episode.bound("logged_mb", last.logged_mb - before.logged_mb, MOST_LOGGED_MB, " MB")
 
 
 def judge_attacker(episode: Episode, answers: Sequence[Answered], attack: Attack) -> None:
@@ -199,14 +223,17 @@ def judge_attacker(episode: Episode, answers: Sequence[Answered], attack: Attack
 
 def judge_other(episode: Episode, exchanges: Sequence[Exchange], begun: float, ended: float) -> None:
     """Compare what the other client waits for during the attack, and ten seconds after it, with what it did before."""
-    calm, during, later = (
-        percentile_ms([entry.latency_s for entry in exchanges if start <= entry.due < end], 99)
-        for start, end in ((begun - CALM_S, begun), (begun, ended), (ended + PAUSE_S, float("inf")))
-    )
-    episode.figures.update({"calm_p99_ms": round(calm, 1), "during_p99_ms": round(during, 1)})
-    episode.figures["later_p99_ms"] = round(later, 1)
-    episode.bound("times_slower_during", during / calm, MOST_SLOWER)
-    episode.bound("times_slower_later", later / calm, MOST_SLOWER_LATER)
+    windows = {
+        "calm": [entry for entry in exchanges if begun - CALM_S <= entry.due and entry.finished < begun],
+        "during": [entry for entry in exchanges if begun <= entry.finished and entry.due < ended],
+        "later": [entry for entry in exchanges if ended + PAUSE_S <= entry.due],
+    }
+    p99_ms = {name: percentile_ms([entry.latency_s for entry in kept], 99) for name, kept in windows.items() if kept}
+    episode.figures.update({f"{name}_p99_ms": round(value, 1) for name, value in p99_ms.items()})
+    episode.require({"calm", "later"} <= p99_ms.keys(), "the other client sent nothing before or after")
+    for name, most in (("during", MOST_SLOWER), ("later", MOST_SLOWER_LATER)):
+        if "calm" in p99_ms and name in p99_ms:  # a short attack may meet nobody
+            episode.bound(f"times_slower_{name}", p99_ms[name] / p99_ms["calm"], most)
     failed = [entry for entry in exchanges if entry.problem]
     episode.failures += describe_failures(failed, begun)
     episode.bound("other_failed", len(failed), 0)

@@ -1,7 +1,15 @@
-"""What is made of an attack by one client on another: without a server."""
+"""An attack of one client on another: against a small server of this process, and what is made of it."""
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import psutil
 import pytest
+from http_fakes import Answer, Request, serve_requests
 
+from lab.reliability import client_attacks
 from lab.reliability.client_attacks import (
     ATTACKS,
     CALM_S,
@@ -10,8 +18,11 @@ from lab.reliability.client_attacks import (
     PAUSE_S,
     Answered,
     Attack,
+    ServerState,
+    attack_beside_another,
     judge_attacker,
     judge_other,
+    judge_server,
     largest_bodies,
     make_asks,
 )
@@ -86,3 +97,49 @@ def test_an_attack_is_made_once_for_its_process() -> None:
     assert make_asks(largest_bodies) is make_asks(largest_bodies)
     assert {len(ask.body) for ask in make_asks(largest_bodies)} == {LIMIT}
     assert len({attack.row for attack in ATTACKS}) == len(ATTACKS)
+
+
+@pytest.mark.parametrize(
+    ("last", "problem"),
+    [
+        (ServerState(), "the frontend has ended, is another one, or answers nobody"),
+        (ServerState(1, 200, 5, frozenset((2, 4))), "workers_replaced: 2, and 0 are allowed"),
+        (ServerState(1, 1100, 5, frozenset((2, 3))), "frontend_more_mb: 900 MB, and 800 MB are allowed"),
+        (ServerState(1, 200, 15, frozenset((2, 3))), "frontend_cores_afterwards: 1, and 0.5 are allowed"),
+        (ServerState(1, 200, 5, frozenset((2, 3)), 36), "logged_mb: 36 MB, and 1 MB are allowed"),
+    ],
+    ids=["gone", "another worker", "memory", "endless collection", "a decoder that writes"],
+)
+def test_what_a_server_may_not_be_afterwards_is_a_problem(last: ServerState, problem: str) -> None:
+    before = ServerState(1, 200, 4, frozenset((2, 3)))
+    episode = Episode()
+    judge_server(episode, before, before._replace(cpu_s=5), last)
+    assert problem in episode.problems
+
+
+def small_attack() -> list[Ask]:
+    return [Ask("large", "/", b"x" * 1000, status=413, good=False)] * 5
+
+
+def test_the_attacker_is_another_process_with_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: Request) -> Answer:
+        return Answer(413 if request.headers["X-Api-Key"] == "attacker" else 200)
+
+    @contextmanager
+    def open_nothing(_: object) -> Iterator[client_attacks.BusyFront]:
+        front = SimpleNamespace(url=url, certificate=None)
+        yield client_attacks.BusyFront(front, {"X-Api-Key": "attacker"}, {"X-Api-Key": "other"})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(client_attacks, "open_front", open_nothing)
+    for name in ("CALM_S", "PAUSE_S", "LATER_S"):
+        monkeypatch.setattr(client_attacks, name, 1.0)
+    world = SimpleNamespace(
+        frontend=psutil.Process, worker_pids=lambda: [1], log=str, good=(Ask("picture", "/"),), patience=1.0
+    )
+    attack = Attack("E9", "", "", small_attack, connections=2, allowed=(413,), refused_s=None)
+    with serve_requests(answer) as url:
+        episode = attack_beside_another(world, random.Random(0), attack)  # type: ignore[arg-type]
+    names = ("attacker_413", "attacker_answered_otherwise", "other_failed")
+    assert [episode.figures[name] for name in names] == [5, 0, 0]
+    assert episode.figures["calm_p99_ms"] > 0
+    assert episode.figures["later_p99_ms"] > 0
