@@ -31,10 +31,8 @@ GoldenVerdict = Literal["right", "wrong", "not checked"]
 
 @dataclass(frozen=True)
 class Health:
-    """Of one version of a model, or of an archive that is not served. problem: None where all is well.
-
-    golden: `not checked` of an archive without a golden prediction, which then has answered some picture, or of one
-    whose workers are not ready.
+    """Of a version, or an archive that is not served. golden: `not checked` where the archive has none and answered
+    some picture, or workers are not ready. problem: None where all is well.
     """
 
     model: str
@@ -57,10 +55,7 @@ class Health:
 
 
 def check_server(config: Path, deadline: float, names: Sequence[str] = ()) -> list[Health]:
-    """Check all models, or these. deadline: of time.monotonic, by when all is told.
-
-    Raises ServerError when the server does not answer, or has no model of a name.
-    """
+    """Check all models, or these, by `deadline` of time.monotonic. Raises ServerError when no server answers."""
     client = TorchServeClient(read_address(config), deadline)
     record = read_start_record(config)
     left_out = {} if names else {name: f"is not served: {why}" for name, why in record.left_out.items()}

@@ -117,10 +117,7 @@ class Server:
         return choice, choose_temporary_place(self.config, archives)
 
     def stop(self) -> bool:
-        """Stop the frontend and its workers, and remove what they leave. False when nothing was running.
-
-        Of a frontend that was killed, the workers that outlived it. Raises ServerError where a port is not free then.
-        """
+        """Stop it, or what a killed one left. False: nothing was there. Raises ServerError when a port is not free."""
         ended = self._end()
         check_ports(self._values, self.config.name)
         return ended
@@ -160,12 +157,8 @@ class Server:
         record.write(self.config)
         self._logs = ServerLogs(self._state / "logs", record.log_sizes)
         self._key_file.unlink(missing_ok=True)
-        own = {
-            "JAVA_HOME": str(find_java_home()),
-            "TMPDIR": temporary,
-            "TEMP": temporary,
-            DRAIN_FILE: str(self.drain_file),
-        }
+        own = {"TMPDIR": temporary, "TEMP": temporary, DRAIN_FILE: str(self.drain_file)}
+        own["JAVA_HOME"] = str(find_java_home())
         given = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         console = self._state / "logs" / "console.log"
         console.touch(mode=0o600)
@@ -208,10 +201,7 @@ class Server:
         return found
 
     def _wait_for_frontend(self, deadline: float) -> None:
-        def answers_or_has_ended() -> bool:
-            return self.answers() or self.process() is None
-
-        came_up = wait_until(answers_or_has_ended, deadline - time.monotonic(), POLL_S)
+        came_up = wait_until(lambda: self.answers() or self.process() is None, deadline - time.monotonic(), POLL_S)
         if self.process() is None:
             raise ServerError(f"TorchServe ended during start{self._logs.last_failure()}")
         if not came_up:

@@ -101,10 +101,7 @@ class TorchServeClient:
     def predict(
         self, model: str, image: bytes, options: Mapping[str, str] | None = None, version: str | None = None
     ) -> requests.Response:
-        """Send one encoded image, again while the server is busy. Return the response, whatever its status.
-
-        Raises ConfigError for an option that the header cannot carry.
-        """
+        """Send an encoded image, again while the server is busy. Raises ConfigError for what no header can carry."""
         try:
             headers = request_headers("application/json", options or {})
         except ValueError as error:
@@ -174,10 +171,7 @@ class TorchServeClient:
         self._manage("PUT", path, params={"min_worker": str(least), "max_worker": str(most), **NOT_WAITING})
 
     def _wait_for_workers(self, model: str, version: str | None, count: int, before: tuple[int, int]) -> None:
-        """Raises ServerError where they are not ready in time, or one ends while it loads.
-
-        TorchServe would start it again and again, so then the model gets the limits of `before`: least, most.
-        """
+        """Raises ServerError where they are late, or one ends loading; then `before` limits it again: least, most."""
         path = _model_path(model, version)
         loading: dict[str, int] = {}
 
