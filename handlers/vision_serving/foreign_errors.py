@@ -64,7 +64,7 @@ def to_request_error(error: Exception, stage: str = "inference") -> RequestError
         return error.without_frames()
     # Indented: TorchServe takes lines that begin with [METRICS] or [PID] for its own, and the text is anyone's.
     reason = textwrap.indent("".join(traceback.format_exception(error)), " ")
-    logger.error("%s failed on one image\n%s", stage, reason)
+    logger.error("%s failed on one image\n%s", stage, reason.encode(errors="backslashreplace").decode())
     if is_out_of_memory(error):
         return OutOfResourcesError(f"there is not enough memory for the {stage} of this image")
     if is_device_lost(error):

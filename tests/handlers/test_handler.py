@@ -172,6 +172,22 @@ def test_the_reason_of_a_failed_inference_stays_in_the_log(
     assert "division by zero" in caplog.text
 
 
+def test_a_reason_with_text_that_is_no_utf_8_reaches_a_log_that_takes_no_other(
+    make_handler: MakeHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # as a worker's is
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(log)])
+    handler = make_handler("classification")
+
+    def fail(*_: object) -> None:
+        raise ValueError("no such class: \udcff")
+
+    monkeypatch.setattr(handler, "inference", fail)
+    handler.predict([one(png(RED))])
+    log.seek(0)
+    assert "no such class: " in log.read()
+
+
 def test_without_a_server_the_reason_is_on_standard_error_as_the_error_says(
     make_handler: MakeHandler, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
