@@ -91,15 +91,14 @@ def open_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None
 
 
 def _open(encoded: bytes, limits: ImageLimits) -> ImageFile:
-    if encoded.startswith(SIGNATURE) and "PNG" in limits.formats:
-        return open_png(encoded)
+    is_png = encoded.startswith(SIGNATURE) and "PNG" in limits.formats
     try:
-        opened = PIL.Image.open(io.BytesIO(encoded), formats=limits.formats)
+        opened = open_png(encoded) if is_png else PIL.Image.open(io.BytesIO(encoded), formats=limits.formats)
     except PIL.Image.DecompressionBombError as error:
         raise PayloadTooLargeError(f"the image has more pixels than the limit of {limits.max_pixels:,}") from error
-    except MemoryError:
+    except RequestError:
         raise
-    except Exception as error:
+    except DECODER_ERRORS as error:
         raise explain_unopened(encoded, limits, error) from error
     opened.info.pop("xmp", None)  # Pillow would turn a TIFF as it says
     return opened
