@@ -71,7 +71,7 @@ def read_chunks(encoded: bytes) -> Chunks:
             chunks.frames.append((data, len(chunks.default)))
         elif kind == b"fdAT" and len(chunks.frames) == 1:
             chunks.first_frame.append(data[4:])
-        elif kind in ONCE and (kind == b"eXIf" or not chunks.default):
+        elif kind in ONCE and not chunks.default:  # what describes pixels comes before them
             chunks.once.setdefault(kind, data)
     return chunks
 
@@ -120,7 +120,7 @@ def _read_key(chunks: Chunks) -> bytes | None:
     bits, colour = chunks.once[b"IHDR"][8:10]
     data = chunks.once.get(b"tRNS", b"")
     if colour == PALETTE:
-        return bytes(data) if 0 < len(data) <= len(chunks.once[b"PLTE"]) // 3 else None
+        return bytes(data[: len(chunks.once[b"PLTE"]) // 3]) or None
     words = {GRAY: 1, RGB: 3}.get(colour, 0)
     if words == 0 or len(data) != 2 * words:
         return None
