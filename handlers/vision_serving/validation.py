@@ -52,10 +52,7 @@ def describe_problems(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def shorten(value: object, length: int) -> str:
-    """Return the beginning of a value as text.
-
-    It may be nested more deeply, or be longer, than could be printed whole.
-    """
+    """Return the beginning of a value as text, which may be too deep or too long to be printed whole."""
     return (value if isinstance(value, str) else BRIEF.repr(value))[:length]
 
 

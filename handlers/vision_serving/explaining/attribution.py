@@ -60,9 +60,7 @@ def attribute(image: ExplainedImage, options: ExplanationOptions) -> Attribution
 
 
 def occlude(image: ExplainedImage, options: ExplanationOptions) -> Attribution:
-    """Measure how much the logit falls when a window of 2 x 2 cells is hidden, averaged over the
-    windows of each cell.
-    """
+    """Measure how much the logit falls when a window of 2 x 2 cells is hidden: the mean of each cell's windows."""
     _, height, width, _ = image.pixels.shape
     cell_hw = (math.ceil(height / options.cells), math.ceil(width / options.cells))
     rows, columns = math.ceil(height / cell_hw[0]), math.ceil(width / cell_hw[1])

@@ -126,10 +126,7 @@ READERS: dict[str, Callable[[dict[str, Any], list[int], bytes | None], Sequence[
 
 
 def _flatten(data: object, shape: list[int]) -> list[Any]:
-    """Return the elements of a flat or nested list, row by row.
-
-    Raises MalformedRequestError when it has not the shape.
-    """
+    """Return the elements of a flat or nested list, row by row. Raises MalformedRequestError for another shape."""
     if not isinstance(data, list):
         raise MalformedRequestError(f'expected "data" to be a list, got {type(data).__name__}')
     if data and isinstance(data[0], list):

@@ -99,10 +99,7 @@ def _parse_body(row: Mapping[str, Any], headers: Mapping[str, Any], http_headers
 
 
 def parse_options_header(text: str) -> dict[str, str]:
-    """Parse `top_k=3; score_threshold=0.4` to {"top_k": "3", "score_threshold": "0.4"}.
-
-    Raises MalformedRequestError.
-    """
+    """Parse `top_k=3; score_threshold=0.4` to {"top_k": "3", ...}. Raises MalformedRequestError."""
     options = {}
     for part in filter(None, (part.strip() for part in text.split(";"))):
         name, separator, value = part.partition("=")
@@ -113,10 +110,7 @@ def parse_options_header(text: str) -> dict[str, str]:
 
 
 def _read_header(http_headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the options of the header.
-
-    Raises UnsupportedFormatError for a compressed body: TorchServe does not unpack it.
-    """
+    """Return the header's options. Raises UnsupportedFormatError for a compressed body: TorchServe unpacks none."""
     coding = http_headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
         raise UnsupportedFormatError(f"the body is compressed (Content-Encoding: {coding[:20]}); send it as it is")
@@ -167,9 +161,7 @@ def _is_json(body: object, content_type: str, http_headers: Mapping[str, str]) -
 
 
 def _parse_json(body: object, http_headers: Mapping[str, str]) -> Payload:
-    """Parse JSON; a document that cannot be read is a payload of its error, to be answered in the form
-    that it shows.
-    """
+    """Parse JSON. A document that cannot be read is a payload of its error, answered in the form that it shows."""
     form, wishes = Form.KSERVE_V1, NO_WISHES
     try:
         header_options = _read_header(http_headers)

@@ -51,9 +51,7 @@ def build_card(
 ) -> Card:
     """Build the card of an extracted archive or an export folder.
 
-    methods: of explanations; device: where a worker runs it.
-
-    Raises ConfigError for a manifest or verification that cannot be read.
+    methods: of explanations; device: where a worker runs it. Raises ConfigError for a manifest or verification that cannot be read.
     """
     model = read_object(folder / MANIFEST).get("model", {})
     card = {
@@ -79,10 +77,7 @@ def build_card(
 
 
 def describe_options(model: type[BaseModel], defaults: Mapping[str, Any], **allowed: Sequence[str]) -> Card:
-    """Describe each option as JSON Schema has it, with type, bounds and default.
-
-    allowed: the values of one that has fewer.
-    """
+    """Describe each option as JSON Schema has it. allowed: the values of one that has fewer."""
     properties: dict[str, Card] = model.model_json_schema()["properties"]
     for name, values in defaults.items():
         properties[name]["default"] = values

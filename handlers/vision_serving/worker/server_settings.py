@@ -10,8 +10,6 @@ from vision_serving.cores import ThreadPlan, plan_threads, usable_cores
 from vision_serving.errors import ConfigError
 
 Models = dict[str, dict[str, dict[str, Any]]]  # settings by name and version
-
-
 DEFAULT_ANSWER_BYTES = 6_553_500  # TorchServe's own, where config.properties says nothing
 DEFAULT_HEADROOM_MB = 4096
 
@@ -26,19 +24,14 @@ def configured_threads(model_name: str, version: str) -> ThreadPlan:
 
 
 def configured_answer_bytes() -> int:
-    """Return the longest answer that the TorchServe that started this process takes.
-
-    A longer one would end its worker.
-    """
+    """Return the longest answer that the TorchServe of this process takes: a longer one would end its worker."""
     path = server_config_path()
     properties = {} if path is None else read_properties(path.read_text(encoding="utf-8"))
     return int(properties.get("max_response_size", DEFAULT_ANSWER_BYTES))
 
 
 def read_threads(properties_text: str, model_name: str, version: str) -> ThreadPlan:
-    """Read the threads of each worker on this machine: `threads` in the `models` JSON, which is ours.
-
-    Else a fair share.
+    """Read `threads` in the `models` JSON, which is ours: of each worker on this machine, else a fair share.
 
     Raises ConfigError for `threads` that is not a number above 0.
     """
@@ -56,9 +49,7 @@ def configured_headroom_mb(model_name: str, version: str) -> int:
 
 
 def read_headroom_mb(properties_text: str, model_name: str, version: str) -> int:
-    """Read `memory_headroom_mb` in the `models` JSON, which is ours.
-
-    MiB that a worker may take beyond its model's need.
+    """Read `memory_headroom_mb` in the `models` JSON, which is ours: what a worker may take beyond its model's need.
 
     0: no limit. Raises ConfigError for what is no number from 0.
     """
@@ -79,10 +70,7 @@ def server_config_path() -> Path | None:
 
 
 def read_workers(properties_text: str, model_name: str, version: str) -> int:
-    """Read `minWorkers` in the `models` JSON, 1 where it names only the version.
-
-    Else `default_workers_per_model`, or 1.
-    """
+    """Read `minWorkers` in the `models` JSON, 1 where it names the version alone; else `default_workers_per_model`."""
     found = read_model(properties_text, model_name).get(version)
     if found is None:
         return int(read_properties(properties_text).get("default_workers_per_model", 1))
