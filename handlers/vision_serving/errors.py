@@ -48,7 +48,7 @@ class RequestError(VisionServingError):
     retry_after_s: int | None = None  # when it is worth asking again
 
     def without_frames(self) -> "RequestError":
-        """Return itself, to be kept as a result. The frames that it was raised through hold the batch that will hold it.
+        """Return itself, to be kept as a result: the frames it was raised through hold the batch that will hold it.
 
         Python's collector of such cycles comes by once in an hour; by then they are hundreds of megabytes.
         """

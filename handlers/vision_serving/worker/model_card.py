@@ -51,7 +51,7 @@ def build_card(
 ) -> Card:
     """Build the card of an extracted archive or an export folder.
 
-    methods: of explanations; device: where a worker runs it. Raises ConfigError for a manifest or verification that cannot be read.
+    methods: of explanations; device: where a worker runs it. Raises ConfigError for a file that cannot be read.
     """
     model = read_object(folder / MANIFEST).get("model", {})
     card = {
