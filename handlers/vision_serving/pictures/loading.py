@@ -26,8 +26,9 @@ def load_rgb(opened: ImageFile, config: ColourConfig) -> PIL.Image.Image:
         alpha = _load_with_key(opened)
     else:
         load_pixels(opened)
-    if hasattr(opened, "_decoder"):  # of WebP and AVIF: it keeps what it decoded
-        opened._decoder = None
+    for kept in ("_decoder", "_fp"):  # WebP and AVIF keep what they decoded, PNG its bytes
+        if hasattr(opened, kept):
+            setattr(opened, kept, None)
     picture = to_rgb(opened, config, alpha)
     if box is not None and config.background != "none":
         _fill_around(picture, box, config.background)
