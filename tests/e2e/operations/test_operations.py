@@ -59,6 +59,10 @@ def name_an_unknown_backend(config: dict[str, Any]) -> None:
     config["handler"]["backend"] = "openvimo"
 
 
+def explain_at_any_time(config: dict[str, Any]) -> None:
+    config["handler"].setdefault("limits", {})["max_explanation_share"] = 1.0
+
+
 @pytest.fixture(scope="module")
 def operated(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Two workers of digits, beside a model that cannot load and a file that is no archive; not started."""
@@ -164,7 +168,8 @@ def test_a_version_that_is_no_good_is_taken_out_again(
 
 
 def test_an_upgrade_fails_no_request(operated: Service, archives: Path, seven: bytes) -> None:
-    derive(archives / "digits.mar", operated.model_store / "digits_2.mar", "digits", "2.0")
+    store = operated.model_store
+    derive(archives / "digits.mar", store / "digits_2.mar", "digits", "2.0", config=explain_at_any_time)
     with keep_asking(lambda: ask(operated, seven)) as traffic:
         finished = run_on(operated, "manage_models.py", "upgrade", "digits_2.mar", "--watch-s", "2", "--write")
         assert finished.returncode == 0, finished.stderr
