@@ -1,10 +1,10 @@
 """JPEG and PNG files that end too early: decoded where no pixel is missing. A whole file pays nothing for it."""
 
-import hashlib
 import io
 import random
 import re
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 
 from PIL.ImageFile import ImageFile, _Tile
@@ -23,7 +23,7 @@ def _write_tail(noise: bytes, first: int) -> bytes:
 
 # What is missing decodes to other pixels with each of them; what is behind the last pixel to none. A decoder skips the
 # restart markers just before the one that it waits for, so they begin with different ones.
-TAILS = (ENDS, *(_write_tail(noise, 3 * number) for number, noise in enumerate(NOISE)))
+TAILS = (*(_write_tail(noise, 3 * number) for number, noise in enumerate(NOISE)), ENDS)
 
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # that ends compressed pixels
 START_OF_SCAN, END = 0xDA, 0xD9
@@ -75,14 +75,15 @@ def _complete_jpeg(opened: ImageFile, tiles: list[_Tile], encoded: bytes) -> boo
     found = set()
     for tail in TAILS:
         _load_again(opened, [tile._replace(extents=(0, 0, *opened.size)) for tile in tiles], blocks + tail)
-        digest = hashlib.blake2b()
+        checksum = 0
         for _, strip in read_strips(opened):
-            digest.update(strip.tobytes())
-        found.add(digest.digest())
+            checksum = zlib.crc32(strip.tobytes(), checksum)
+        found.add(checksum)
         if len(found) > 1:
             return False
-    opened._size = size
-    _load_again(opened, tiles, kept + ENDS)
+    if blocks != kept:
+        opened._size = size
+        _load_again(opened, tiles, kept + ENDS)
     return True
 
 
