@@ -1,4 +1,4 @@
-# Shortcuts; each is one command of the README.
+# Shortcuts. `check` runs what .venv has: `source .venv/bin/activate` first.
 SOURCES = handlers scripts client examples lab tests
 
 .PHONY: quickstart stop check test lab
