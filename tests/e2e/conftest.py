@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +43,11 @@ class Service:
 
     def request(self, method: str, path: str, headers: dict[str, str] | None = None, **arguments: Any) -> Any:
         headers = {"Authorization": f"Bearer {self.token}", **(headers or {})}
-        return requests.request(method, self.url + path, headers=headers, timeout=30, **arguments)
+        response = requests.request(method, self.url + path, headers=headers, timeout=30, **arguments)
+        if b"ExplanationsBusyError" not in response.content:
+            return response
+        time.sleep(int(response.headers["Retry-After"]))  # on a slow machine the explanation before took longer
+        return self.request(method, path, headers, **arguments)
 
     def worker_pids(self, model: str) -> list[int]:
         return sorted(w["pid"] for entry in self.server.client.describe(model) for w in entry["workers"])
@@ -62,7 +67,7 @@ def run_script(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.Co
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
-def build_digits(folder: Path, **changes: str) -> Path:
+def build_digits(folder: Path, **changes: Any) -> Path:
     """The digits classifier in eager fp32, with changes to its recipe: its archive, in the new `folder`."""
     shutil.copytree(EXAMPLES / "digits_classification", folder, ignore=shutil.ignore_patterns("__pycache__"))
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text()) | changes
