@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Debian's nginx with its JavaScript module, without root: unpacked into a folder, where scripts/serve_front.py looks for it.
+# Debian's nginx with two of its modules, without root: unpacked into a folder, where scripts/serve_front.py looks for it.
 #
 #   bash deploy/nginx/fetch.sh          into .nginx/ of this checkout
 #
-# It does not keep itself up to date: where you are root, `apt install nginx libnginx-mod-http-js` instead.
+# It does not keep itself up to date: where you are root, `apt install nginx libnginx-mod-http-js libnginx-mod-stream` instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 folder=$PWD/.nginx
-packages=(nginx libnginx-mod-http-js)
+packages=(nginx libnginx-mod-http-js libnginx-mod-stream)
 work=$(mktemp -d "$PWD/.nginx-fetch.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 

@@ -21,6 +21,7 @@ async function predict(r) {
         again = /multipart/i.test(type) ? has_file(r, type) : PICTURES.test(type);
         r.variables.body_type = type;
         r.variables.options = query_options(r);
+        refuse_long_headers(r);
         r.variables.inference_authorization = await authorization(r, 'inference');
         r.variables.lane = explains ? 'explanations' : LANES.find((lane) => r.variables.request_length <= lane[1])[0];
     } catch (error) {
@@ -76,6 +77,9 @@ const OUTPUTS = {
 const LANES = [['small', 1 << 20], ['medium', 8 << 20], ['large', Infinity]]; // by bytes: mar_tools/serving/memory_bounds.py
 const PICTURES = /^(image\/|application\/(octet-stream|json)\b|$)/i; // what may be asked twice, beside forms with a file
 const FORM = /^multipart\/form-data(?: *; *charset=[\w-]+)? *; *boundary=("?)([\w'()+,./:=?-]{1,70})\1(?: *; *charset=[\w-]+)?$/i;
+const PASSED = ['Content-Type', 'Content-Encoding', 'Accept', 'Inference-Header-Content-Length', 'X-Inference-Options'];
+const MOST_HEADERS = 7168; // bytes; the front's own take up to 0.5 KB
+const MOST_PATH = 4000;
 const WINDOW = 1 << 18;
 const PART_HEADER = 8192; // bytes
 
@@ -84,6 +88,17 @@ function refuse_urlencoded(type) {
     if (type.toLowerCase().includes('application/x-www-form-urlencoded')) {
         throw refusal(415, 'UnsupportedMediaTypeError', 'the body came as application/x-www-form-urlencoded, which is what '
             + "curl's -d and --data-binary send; send the image with -T FILE, or with -H 'Content-Type: image/jpeg'");
+    }
+}
+
+// TorchServe's HTTP library closes the connection on more than 8 KB of headers, or a path of more than 4 KB.
+function refuse_long_headers(r) {
+    const passed = PASSED.map((name) => r.headersIn[name] || '').join('') + r.variables.options;
+    if (Buffer.byteLength(passed) > MOST_HEADERS) {
+        throw refusal(431, 'HeadersTooLargeError', `${PASSED.join(', ')} and the query are longer than ${MOST_HEADERS} bytes together`);
+    }
+    if (r.variables.asked_path.length > MOST_PATH) {
+        throw refusal(414, 'UriTooLongError', `the path is longer than ${MOST_PATH} bytes`);
     }
 }
 

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from mar_tools.command_line import ROOT
 from mar_tools.front.client_keys import ClientKeys
-from mar_tools.front.nginx import Nginx, NginxError, find_nginx, first_failure
+from mar_tools.front.nginx import JS_MODULE, STREAM_MODULE, Nginx, NginxError, find_nginx, first_failure
 from mar_tools.serving.address import read_address
 from mar_tools.serving.memory_bounds import DEFAULT_MAX_REQUEST, read_bounds
 from mar_tools.serving.processes import wait_until_ended
@@ -48,6 +48,7 @@ class FrontSettings(StrictModel):
     requests_per_s: int = Field(gt=0)
     burst: int = Field(ge=0)
     concurrent_requests: int = Field(gt=0)
+    connections_of_an_address: int = Field(gt=0)
     explanations_at_once: int = Field(gt=0)
     explanations_of_a_client: int = Field(gt=0)
     form_parts: int = Field(gt=0)
@@ -114,6 +115,7 @@ class Front:
         self._prepare_certificate()
         self._write_configuration(nginx)
         key = None if self.clients.names() else self.clients.add(FIRST_CLIENT)
+        (self.folder / "front.sock").unlink(missing_ok=True)  # of an nginx that was killed
         try:
             nginx.run(*self._arguments(self._conf))
         except NginxError:
@@ -184,7 +186,8 @@ class Front:
         values = settings.model_dump() | {
             "folder": self.folder,
             "source": SOURCE,
-            "js_module": nginx.js_module,
+            "js_module": nginx.modules / JS_MODULE,
+            "stream_module": nginx.modules / STREAM_MODULE,
             "user": f"user {getpass.getuser()};" if root else "",
             "open_files": min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
             "key_file": address.key_file or "",

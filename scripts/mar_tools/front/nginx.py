@@ -1,4 +1,4 @@
-"""Debian's nginx with its JavaScript module: where it is, and how it is run by an ordinary user."""
+"""Debian's nginx with its modules for JavaScript and streams: where it is, and how it is run by an ordinary user."""
 
 import os
 import re
@@ -12,9 +12,9 @@ from mar_tools.command_line import ROOT
 from vision_serving.errors import VisionServingError
 
 FETCHED = ROOT / ".nginx"  # where deploy/nginx/fetch.sh unpacks it
-JS_MODULE = "ngx_http_js_module.so"
+JS_MODULE, STREAM_MODULE = "ngx_http_js_module.so", "ngx_stream_module.so"
 SYSTEM_PATHS = ("/usr/sbin", "/usr/local/sbin")  # often not on the PATH of an ordinary user
-HOW_TO_INSTALL = "apt install nginx libnginx-mod-http-js; without root: bash deploy/nginx/fetch.sh"
+HOW_TO_INSTALL = "apt install nginx libnginx-mod-http-js libnginx-mod-stream; without root: bash deploy/nginx/fetch.sh"
 COMMAND_TIMEOUT_S = 30.0
 
 
@@ -27,7 +27,7 @@ class Nginx:
     """An nginx that can run our configuration. library_path: of the shared libraries that came with it."""
 
     binary: Path
-    js_module: Path
+    modules: Path
     library_path: str = ""
 
     def run(self, *arguments: str) -> str:
@@ -53,12 +53,13 @@ def find_nginx() -> Nginx:
     """Return the machine's own, or the one that fetch.sh unpacked. Raises NginxError with how to install it."""
     lacking = []
     for binary, root in _candidates():
-        module = root / _modules_folder(binary).relative_to("/") / JS_MODULE
-        if module.is_file():
+        modules = root / _modules_folder(binary).relative_to("/")
+        missing = [name for name in (JS_MODULE, STREAM_MODULE) if not (modules / name).is_file()]
+        if not missing:
             libraries = ":".join(map(str, sorted(root.glob("**/*-linux-gnu")))) if root == FETCHED else ""
-            return Nginx(binary, module, libraries)
-        lacking.append(binary)
-    found = f"{lacking[0]} has no {JS_MODULE}" if lacking else "nginx is not installed"
+            return Nginx(binary, modules, libraries)
+        lacking.append(f"{binary} has no {' and no '.join(missing)}")
+    found = lacking[0] if lacking else "nginx is not installed"
     raise NginxError(f"{found}; {HOW_TO_INSTALL}")
 
 

@@ -15,12 +15,12 @@ from http_fakes import Answer, Request, serve_requests
 Address = tuple[str, int]
 
 
-def connect(address: Address, timeout_s: float = 5.0) -> ssl.SSLSocket:
+def connect(address: Address, timeout_s: float = 5.0, source: str = "") -> ssl.SSLSocket:
     """A TLS connection of HTTP/1.1, with whatever certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return context.wrap_socket(socket.create_connection(address, timeout=timeout_s))
+    return context.wrap_socket(socket.create_connection(address, timeout_s, (source, 0)))
 
 
 def exchange(address: Address, request: bytes, timeout_s: float = 5.0) -> bytes:
@@ -39,12 +39,13 @@ def exchange(address: Address, request: bytes, timeout_s: float = 5.0) -> bytes:
 
 @dataclass
 class Upstream:
-    """In TorchServe's place: keeps what it is asked, and answers `status` after `delay_s`, when `gate` is open."""
+    """In TorchServe's place: keeps what it is asked; answers as told after `delay_s`, once `gate` is open."""
 
     address: str
     status: int = 200
     delay_s: float = 0.0
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
     gate: threading.Event = field(default_factory=threading.Event)
 
 
@@ -55,7 +56,7 @@ def upstream() -> Iterator[Upstream]:
         told.requests.append((request.path, headers, request.body))
         time.sleep(told.delay_s)
         told.gate.wait()
-        return Answer(told.status, b"its own say")
+        return Answer(told.status, b"its own say", told.headers)
 
     with serve_requests(answer) as url:
         told = Upstream(url)
@@ -137,7 +138,7 @@ def digits(r: random.Random) -> bytes:
 
 
 def long(r: random.Random) -> bytes:
-    return b"a" * r.randrange(8200, 30000)
+    return b"a" * r.randrange(33000, 60000)
 
 
 KINDS: dict[str, Maker] = {
@@ -158,7 +159,7 @@ KINDS: dict[str, Maker] = {
     "length of words": lambda r, key: head(key, b"Content-Length: x" + word(r)) + b"x",
     "too large a length": lambda r, key: head(key, b"Content-Length: " + b"9" * r.randrange(8, 60)),
     "long header": lambda r, key: head(key, b"X-Long: " + long(r)),
-    "many headers": lambda r, key: head(key, *[b"X-%d: " % i + b"a" * 200 for i in range(r.randrange(200, 400))]),
+    "many headers": lambda r, key: head(key, *[b"X-%d: " % i + b"a" * 200 for i in range(r.randrange(800, 900))]),
     "long path": lambda r, key: get(b"/" + long(r), key),
     "NUL in a header": lambda r, key: head(key, b"X-Nul: a\x00b", ONE_BYTE) + b"x",
     "NUL in the path": lambda r, key: get(b"/v2/models/digits%00" + word(r), key),

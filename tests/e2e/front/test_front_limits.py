@@ -32,12 +32,12 @@ ERRORS: dict[str, tuple[Callable[[str], bytes], int, str]] = {
         raw("POST", PREDICT, "Transfer-Encoding: chunked", body=b"%x\r\n" % (MAX_BODY + 1) + b"x" * 9),
         413, "RequestTooLargeError",
     ),
-    "long path": (raw("GET", "/" + "a" * 9000), 414, "UriTooLongError"),
+    "long path": (raw("GET", "/" + "a" * 33000), 414, "UriTooLongError"),
     "form": (
         raw("POST", PREDICT, f"Content-Type: {FORM_URLENCODED}", "Content-Length: 1", body=b"x"),
         415, "UnsupportedMediaTypeError",
     ),
-    "long header": (raw("GET", "/v2", "X-Long: " + "a" * 9000), 431, "HeadersTooLargeError"),
+    "long header": (raw("GET", "/v2", "X-Long: " + "a" * 33000), 431, "HeadersTooLargeError"),
     "unknown coding": (raw("POST", PREDICT, "Transfer-Encoding: gzip"), 501, "NotImplementedError"),
     "unknown version": (lambda _: b"GET / HTTP/7.0\r\nHost: x\r\n\r\n", 505, "HttpVersionError"),
 }  # fmt: skip

@@ -1,5 +1,10 @@
 """What one client may take of a server that others share: parts of forms, bytes under way, explanations."""
 
+import json
+import secrets
+import shutil
+import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,8 +15,8 @@ from mar_tools.serving.memory_bounds import SMALL, read_bounds
 from mar_tools.waiting import wait_until
 from vision_serving.worker.server_settings import read_properties
 
-from .conftest import PREDICT, TIMEOUT_S, Running, configure_upstream, run_front
-from .faults import Upstream
+from .conftest import PREDICT, TIMEOUT_S, Running, configure_upstream, raw, run_front
+from .faults import Upstream, connect, exchange
 
 BOUNDARY = "a-word"
 UNSUPPORTED = "UnsupportedMediaTypeError"
@@ -21,6 +26,9 @@ FILE = b'Content-Disposition: form-data; name="image"; filename="a.png"\r\nConte
 FIELD = b'Content-Disposition: form-data; name="top_k"\r\n\r\n3'
 WINDOW = 1 << 18  # of front.js, whose next one must see a delimiter that this one cuts
 EXPLAIN = "/explanations/digits"
+CONNECTIONS = 64
+LIMITS = {"connections_of_an_address": CONNECTIONS, "header_timeout_s": 10}
+HALF_A_HEADER = b"POST /predictions/digits HTTP/1.1\r\nX-Slow: "
 
 
 def form(*parts: bytes) -> bytes:
@@ -39,7 +47,7 @@ def ask(
 def front(told: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A front before an upstream that may be slow."""
     folder = tmp_path_factory.mktemp("shares")
-    with run_front(folder, configure_upstream(folder, told), answer_timeout_s=TIMEOUT_S) as running:
+    with run_front(folder, configure_upstream(folder, told), answer_timeout_s=TIMEOUT_S, **LIMITS) as running:
         yield running
 
 
@@ -57,6 +65,7 @@ def _afresh(told: Upstream) -> Iterator[None]:
     told.requests.clear()
     yield
     told.status = 200
+    told.headers.clear()
 
 
 def wait_for(found: Callable[[], bool]) -> None:
@@ -175,3 +184,99 @@ def test_a_client_has_one_explanation_at_a_time_and_predicts_beside_it(
     answers = [answer.result() for answer in explained]
     assert sorted(answer.status_code for answer in answers) == [200] + [429] * 7
     assert {answer.headers["Retry-After"] for answer in answers if answer.status_code == 429} == {"1"}
+
+
+def is_answered(front: Running, source: str) -> bool:
+    try:
+        with connect(front.address, TIMEOUT_S, source) as connection:
+            connection.sendall(raw("GET", "/nothing")("wrong"))
+            return b" 404 " in connection.recv(4096)
+    except OSError:  # closed before its handshake
+        return False
+
+
+def hold(front: Running, kind: str) -> socket.socket:
+    if kind == "no handshake":
+        return socket.create_connection(front.address, TIMEOUT_S)
+    connection = connect(front.address, TIMEOUT_S)
+    connection.sendall(HALF_A_HEADER if kind == "half a header" else b"")
+    return connection
+
+
+def is_cut(connection: socket.socket) -> bool:
+    try:
+        while connection.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@pytest.mark.parametrize("kind", ["no handshake", "no request", "half a header"])
+def test_connections_of_an_address_are_bounded_before_they_have_a_key(front: Running, kind: str) -> None:
+    held = [hold(front, kind) for _ in range(CONNECTIONS)]
+    try:
+        wait_for(lambda: not is_answered(front, "127.0.0.1"))
+        assert is_answered(front, "127.0.0.2")
+        assert all(map(is_cut, held))  # after header_timeout_s
+    finally:
+        for connection in held:
+            connection.close()
+    wait_for(lambda: is_answered(front, "127.0.0.1"))
+
+
+def test_wrong_keys_are_refused_before_their_body_and_end_no_connection(front: Running, told: Upstream) -> None:
+    with connect(front.address, TIMEOUT_S) as connection:
+        for number in range(300):
+            connection.sendall(f"GET /v2 HTTP/1.1\r\nHost: x\r\nX-Api-Key: wrong-{number}\r\n\r\n".encode())
+            assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+    body = raw("POST", PREDICT, "Content-Length: 20000000")
+    assert exchange(front.address, body("wrong")).startswith(b"HTTP/1.1 401 ")
+    assert told.requests == []
+
+
+@pytest.mark.parametrize(("own", "wait"), [({"Retry-After": "7"}, "7"), ({}, "1")], ids=["its own", "none"])
+def test_what_a_worker_says_of_the_wait_is_said_once(
+    front: Running, told: Upstream, own: dict[str, str], wait: str
+) -> None:
+    told.status = 503
+    told.headers.update(own)
+    answer = ask(front, b"x", "image/png", EXPLAIN)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, wait)
+
+
+LONG_HEADERS = {
+    "one, 9 KB": (["X-Long: " + "a" * 9000], PREDICT, 200),
+    "one, 33 KB": (["X-Long: " + "a" * 33000], PREDICT, 431),
+    "the key": (["Authorization: Bearer " + "a" * 9000], PREDICT, 401),
+    "many, 30 KB": ([f"X-{number}: " + "a" * 300 for number in range(95)], PREDICT, 200),
+    "many, 150 KB": ([f"X-{number}: " + "a" * 300 for number in range(480)], PREDICT, 431),
+    "options": (["X-Inference-Options: top_k=" + "1" * 7500], PREDICT, 431),
+    "two that pass": (["Accept: " + "a" * 4000, "Content-Type: image/" + "a" * 4000], PREDICT, 431),
+    "options and query": (["X-Inference-Options: top_k=" + "1" * 4000], PREDICT + "?top_k=" + "2" * 4000, 431),
+    "query": ([], PREDICT + "?top_k=" + "2" * 7500, 431),
+    "path": ([], PREDICT + "a" * 5000, 414),
+}
+
+
+@pytest.mark.parametrize(("lines", "path", "status"), LONG_HEADERS.values(), ids=LONG_HEADERS)
+def test_long_headers_get_the_fronts_own_answer_and_never_reach_torchserve(
+    front: Running, told: Upstream, lines: list[str], path: str, status: int
+) -> None:
+    answer = exchange(front.address, raw("POST", path, "Content-Length: 1", *lines, body=b"x")(front.key))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status
+    if status != 200:
+        assert (json.loads(body)["code"], b"application/json" in head, told.requests) == (status, True, [])
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+@pytest.mark.parametrize(("name", "status"), [("X-Long", 200), ("X-Inference-Options", 431)])
+def test_long_headers_of_http2_are_answered(front: Running, name: str, status: int) -> None:
+    long = f"{name}: " + secrets.token_urlsafe(15_000)  # 20 KB, which HTTP/2 cannot pack
+    command = ["curl", "-sS", "--http2", "-k", "-w", "%{http_code}", "-H", f"X-Api-Key: {front.key}", "-H", long]
+    finished = subprocess.run([*command, "-T", "-", front.front.url + PREDICT], input=b"x", capture_output=True)
+    assert finished.stdout.endswith(str(status).encode())
+    assert (b'"HeadersTooLargeError"' in finished.stdout) == (status == 431)
