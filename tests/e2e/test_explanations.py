@@ -63,8 +63,8 @@ def test_accept_asks_for_a_picture(explaining: Service, seven: bytes) -> None:
     response = explain(explaining, seven, Accept="image/png")
     assert (response.status_code, response.headers["Content-Type"]) == (200, "image/png")
     drawn, source = (PIL.Image.open(io.BytesIO(data)) for data in (response.content, seven))
-    assert drawn.width / source.width == pytest.approx(320 / min(source.size), rel=0.01)  # as all pictures are drawn, and a legend below
-    assert drawn.height > source.height * drawn.width / source.width
+    assert drawn.width / source.width == pytest.approx(320 / min(source.size), rel=0.01)  # as all are drawn
+    assert drawn.height > source.height * drawn.width / source.width  # by a legend
 
 
 def test_kserve_v1_explains_too(explaining: Service, seven: bytes) -> None:
