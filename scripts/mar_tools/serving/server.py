@@ -39,7 +39,7 @@ from mar_tools.serving.processes import (
 )
 from mar_tools.serving.start_checks import check_limits, check_ports, choose_temporary_place, prepare_logs
 from mar_tools.serving.start_record import StartRecord, read_start_record
-from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
+from mar_tools.serving.torchserve_api import MANAGE_TIMEOUT_S, ServerError, TorchServeClient
 from mar_tools.waiting import wait_until
 from vision_serving.cores import WAIT_POLICY
 from vision_serving.worker.draining import DRAIN_FILE
@@ -207,12 +207,12 @@ class Server:
         if not came_up:
             raise ServerError(f"the frontend did not come up{self._logs.last_failure()}")
 
-    def answers(self) -> bool:
+    def answers(self, timeout_s: float = MANAGE_TIMEOUT_S) -> bool:
         """Return whether the frontend answers its management API."""
         if self._tokens_on and not self._key_file.is_file():
             return False
         try:
-            self.client.list_models()
+            self.client.with_deadline(time.monotonic() + timeout_s).list_models()
         except ServerError:
             return False
         return True
