@@ -30,8 +30,8 @@ from vision_serving.geometry import ImageGeometry
 from vision_serving.labels import read_labels
 from vision_serving.metrics import StageTimings
 from vision_serving.options import Options, parse_options
-from vision_serving.pictures.decoders import load_formats
 from vision_serving.pictures.decoding import Image
+from vision_serving.pictures.formats import load_formats
 from vision_serving.pictures.preparation import (
     PreparedImage,
     Preparer,

@@ -20,7 +20,7 @@ import os, resource, sys, time
 from pathlib import Path
 import orjson
 import vision_serving.pictures.decoding as images
-from vision_serving.pictures.decoders import load_formats
+from vision_serving.pictures.formats import load_formats
 from vision_serving.config import ImageLimits
 from vision_serving.errors import RequestError
 
@@ -35,7 +35,7 @@ def decode(data):
         status = error.status
     return {"status": status, "seconds": time.process_time() - began, "rise_mib": peak_mib() - before}
 
-load_formats(())
+load_formats(ImageLimits().formats)
 for path in map(Path, sys.argv[1:]):
     data = path.read_bytes()
     if os.fork() == 0:

@@ -9,7 +9,6 @@ from mar_tools.command_line import ROOT
 from vision_serving.errors import ConfigError
 
 PHOTOGRAPHS = ROOT / "examples" / "photographs"
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif"}
 
 Item = TypeVar("Item")
 Split = Literal["all", "verification", "calibration"]
@@ -25,7 +24,10 @@ def find_images(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    files = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    from vision_serving.pictures.formats import FORMATS  # a command that is given files need not wait for Pillow
+
+    suffixes = {suffix for known in FORMATS.values() for suffix in known.suffixes}
+    files = (file for file in path.rglob("*") if file.suffix.lower() in suffixes)
     found = sorted(file for file in files if not any(part[0] == "." for part in file.relative_to(path).parts))
     if not found:
         raise ConfigError(f"{path}: " + ("no images in this folder" if path.is_dir() else "no such file or folder"))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL.ImageCms import ImageCmsTransform
 
 from vision_serving.config import ColourConfig
-from vision_serving.pictures.png_chunks import MAX_PROFILE_BYTES
 
+MAX_PROFILE_BYTES = 4_000_000  # those of printing presses have up to 3 MB
 Background = tuple[int, int, int]
 
 # TIFF tags

@@ -22,11 +22,10 @@ from vision_serving.errors import (
     RequestError,
 )
 from vision_serving.pictures.colours import read_strips
-from vision_serving.pictures.header_limits import check_header, check_pixels
-from vision_serving.pictures.kinds import explain_unopened
-from vision_serving.pictures.loading import load_rgb
-from vision_serving.pictures.png_chunks import SIGNATURE, open_png
-from vision_serving.pictures.structure_limits import check_structure
+from vision_serving.pictures.formats import FORMATS, format_of
+from vision_serving.pictures.limits import check_after_opening, check_before_opening, check_pixels
+from vision_serving.pictures.opened_to_rgb import load_rgb
+from vision_serving.pictures.unopened import explain_unopened
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +59,6 @@ UPRIGHT = {
 # a PNG come there under any.
 FULL_SIZE = (0, 0)
 TURNED = (5, 6, 7, 8)  # orientations whose height is stored as width
-JPEGS = ("JPEG", "MPO")  # MPO: what Pillow calls a JPEG with more pictures behind it, as many phones write them
-JPEG_FACTORS = (8, 4, 2)
 WHOLE_PIXELS = 4_000_000  # that are read at once; larger pictures are read in strips
 
 
@@ -80,10 +77,10 @@ def open_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None
     """
     if not encoded:
         raise ImageDecodeError("the image is empty (0 bytes)")
-    check_structure(encoded)
+    check_before_opening(encoded)
     with _blame_image():
         image = _open(encoded, limits)
-        check_header(image, encoded, limits)
+        check_after_opening(image, encoded, limits)
     image.info[FULL_SIZE] = image.size
     if shrink is not None:
         shrink(image)
@@ -91,9 +88,10 @@ def open_image(encoded: bytes, limits: ImageLimits, shrink: Shrink | None = None
 
 
 def _open(encoded: bytes, limits: ImageLimits) -> ImageFile:
-    is_png = encoded.startswith(SIGNATURE) and "PNG" in limits.formats
+    known = (FORMATS[name] for name in limits.formats)
+    own = next((form.open for form in known if form.open is not None and form.fits(encoded)), None)
     try:
-        opened = open_png(encoded) if is_png else PIL.Image.open(io.BytesIO(encoded), formats=limits.formats)
+        opened = PIL.Image.open(io.BytesIO(encoded), formats=limits.formats) if own is None else own(encoded)
     except PIL.Image.DecompressionBombError as error:
         raise PayloadTooLargeError(f"the image has more pixels than the limit of {limits.max_pixels:,}") from error
     except RequestError:
@@ -105,15 +103,16 @@ def _open(encoded: bytes, limits: ImageLimits) -> ImageFile:
 
 
 def shrink_jpeg(opened: PIL.Image.Image, spare: Callable[[tuple[int, int]], float]) -> None:
-    """Let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, which libjpeg does in a fraction of the time.
+    """Let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, in a fraction of the time.
 
     spare: by how much an image of an upright size (height, width) may shrink.
     """
-    if opened.format not in JPEGS:
+    factors = format_of(opened).shrink_factors
+    if not factors:
         return
     turned = _read_orientation(opened) in TURNED
     most = spare((opened.width, opened.height) if turned else (opened.height, opened.width))
-    factor = next((factor for factor in JPEG_FACTORS if factor <= most), 1)
+    factor = next((factor for factor in factors if factor <= most), 1)
     if factor > 1:
         opened.draft(None, (opened.width // factor, opened.height // factor))
 

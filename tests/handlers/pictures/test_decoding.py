@@ -18,8 +18,8 @@ from icc_profiles import SWAPPED
 
 from vision_serving.config import ImageLimits
 from vision_serving.errors import ImageDecodeError, PayloadTooLargeError, RequestError, UnsupportedFormatError
-from vision_serving.pictures.decoders import load_formats
 from vision_serving.pictures.decoding import EXIF_ORIENTATION, Image, decode_image, shrink_jpeg
+from vision_serving.pictures.formats import load_formats
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow comments on broken files
 

@@ -42,13 +42,13 @@ import os, resource, sys
 from pathlib import Path
 import orjson, torch
 import vision_serving.pictures.decoding as images
-from vision_serving.pictures.decoders import load_formats
+from vision_serving.pictures.formats import load_formats
 from vision_serving.config import ImageLimits, PreprocessingConfig, ResizeConfig
 from vision_serving.pictures.resizing import preprocess_images
 
 config = PreprocessingConfig(resize=ResizeConfig(mode="exact", size=(224, 224)))
 torch.set_num_threads(1)
-load_formats(())
+load_formats(ImageLimits().formats)
 
 def measure(data):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -12,8 +12,8 @@ from lab.hostile.bombs import fax_of_noise
 from lab.hostile.picture_files import GRAY_ALPHA, RGB, RGBA, chunk, gray_tiff, rgb_tiff, write_png, write_tiff
 from vision_serving.config import ColourConfig, ImageLimits
 from vision_serving.errors import RequestError, UnsupportedFormatError
-from vision_serving.pictures.decoders import load_formats
 from vision_serving.pictures.decoding import decode_image
+from vision_serving.pictures.formats import load_formats
 
 LIMITS = ImageLimits()
 
@@ -113,13 +113,13 @@ def test_of_a_transparent_level_the_bits_of_the_picture_count(bits: int, key: in
 
 @pytest.mark.parametrize("samples", [1000, 65_535])
 def test_pillow_itself_logs_nothing_of_a_picture(samples: int, capfd: pytest.CaptureFixture[str]) -> None:
-    load_formats(())
+    load_formats(ImageLimits().formats)
     with suppress(RequestError):
         decode_image(write_tiff({256: 4, 257: 4, 258: 8, 259: 1, 262: 1, 277: samples, 278: 4}, bytes(16)), LIMITS)
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_fax_of_errors_is_decoded_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
-    load_formats(())
+    load_formats(ImageLimits().formats)
     assert decode_image(fax_of_noise(20_000), LIMITS).shape == (20_000, 16, 3)
     assert capfd.readouterr() == ("", "")

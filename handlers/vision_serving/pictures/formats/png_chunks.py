@@ -13,15 +13,15 @@ import PIL.Image
 from PIL.ImageFile import ImageFile
 
 from vision_serving.errors import ImageDecodeError
-from vision_serving.pictures.structure_limits import MAX_PIECES, PNG
+from vision_serving.pictures.colours import MAX_PROFILE_BYTES
+from vision_serving.pictures.formats.base import MAX_PIECES
 
-SIGNATURE = PNG + b"\r\n\x1a\n"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ONCE = (b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf", b"acTL")  # the first one counts
 PIXELS = (b"IDAT", b"fdAT")
 COUNTED = (*ONCE, *PIXELS, b"fcTL")
 GRAY, RGB, PALETTE = 0, 2, 3  # colour types
 LAST_CHUNK = struct.pack(">I4s", 0x7FFFFFFF, b"IDAT")  # Pillow stops behind the last pixel, and checks no sum
-MAX_PROFILE_BYTES = 4_000_000  # those of printing presses have up to 3 MB
 
 
 @dataclass
@@ -60,7 +60,9 @@ def open_png(encoded: bytes) -> ImageFile:
 
 
 def read_chunks(encoded: bytes) -> Chunks:
-    """Sort the chunks that count. Raises ImageDecodeError."""
+    """Sort the chunks that count. Raises ImageDecodeError, or SyntaxError as Pillow does for no PNG."""
+    if not encoded.startswith(SIGNATURE):
+        raise SyntaxError("no PNG")
     chunks = Chunks()
     for kind, data in _walk(encoded):
         if kind == b"IEND":

@@ -1,17 +1,17 @@
 import random
 import sys
 from contextlib import suppress
+from typing import get_args
 
 import PIL.AvifImagePlugin
 import PIL.Image
 import pytest
 from fakes import encode_image, generate_image
 
-from vision_serving.config import ImageLimits
+from vision_serving.config import ImageFormat, ImageLimits
 from vision_serving.errors import ConfigError, RequestError
-from vision_serving.pictures import decoders
-from vision_serving.pictures.decoders import load_formats
 from vision_serving.pictures.decoding import decode_image
+from vision_serving.pictures.formats import FORMATS, load_formats, tiff
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow comments on broken files
 
@@ -19,7 +19,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow comment
 @pytest.fixture
 def heif() -> None:
     pytest.importorskip("pillow_heif", reason="pip install -r requirements/heif.txt")
-    load_formats(("HEIF",))
+    load_formats(("AVIF", "HEIF"))
+
+
+def test_what_an_archive_may_name_is_what_the_table_has() -> None:
+    assert FORMATS.keys() == set(get_args(ImageFormat))
+
+
+def test_each_format_is_known_by_how_its_files_begin_and_are_called() -> None:
+    assert all(known.suffixes and (known.signatures or known.brands) for known in FORMATS.values())
 
 
 def test_heif_without_its_package_is_an_error_of_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +65,7 @@ def files() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", files())
 def test_no_decoder_writes_to_a_stream(name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    load_formats(())
+    load_formats(ImageLimits().formats)
     choose = random.Random(name)
     for _ in range(100):
         decode_or_refuse(damaged(files()[name], choose))
@@ -65,6 +73,6 @@ def test_no_decoder_writes_to_a_stream(name: str, capfd: pytest.CaptureFixture[s
 
 
 def test_a_libtiff_that_cannot_be_silenced_is_an_error_of_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoders, "HANDLER_SETTERS", ("TIFFSetNoHandler",))
+    monkeypatch.setattr(tiff, "HANDLER_SETTERS", ("TIFFSetNoHandler",))
     with pytest.raises(ConfigError, match="has no TIFFSetNoHandler; install Pillow from its wheels"):
-        load_formats(())
+        load_formats(ImageLimits().formats)

@@ -1,0 +1,153 @@
+"""JPEG: its segments and scans are counted, and a file that ends too early is decoded where no pixel is missing."""
+
+import random
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from itertools import repeat
+
+import numpy as np
+import PIL.Image
+from PIL.ImageFile import ImageFile, _Tile
+
+from vision_serving.config import ImageLimits
+from vision_serving.errors import ImageDecodeError
+from vision_serving.pictures.colours import read_strips
+from vision_serving.pictures.formats.base import Format, check_pieces, load_again, load_pixels
+
+STANDALONE = (0x01, *range(0xD0, 0xDA), 0xC8, *range(0xF0, 0xFE))  # markers behind which Pillow looks for the next one
+START_OF_SCAN, END, TABLES, PHOTOSHOP, EXIF = 0xDA, 0xD9, 0xDB, 0xED, 0xE1
+TABLE_BYTES = 65
+EXIF_NAME = b"Exif\0\0"
+EXIF_PIECES = 500  # Pillow copies what it has of the EXIF block each time that a segment continues it
+
+# Each scan of a JPEG goes over the whole picture, and ten bytes make one. Encoders write about ten of them.
+MAX_JPEG_SCANS = 100
+FEW_BYTES_TIMES_PIXELS = 50_000_000_000  # if all the bytes were scans, it would still be done within a second
+
+ENDS = b"\xff\xd9" * 33_000  # a segment that is cut off may swallow 65,535 bytes
+NOISE = [bytes(random.Random(seed).choices(range(255), k=64)) for seed in range(3)]  # no 0xFF, which begins a marker
+
+
+def _write_tail(noise: bytes, first: int) -> bytes:
+    """Return compressed pixels of no meaning, and again behind each marker that a decoder may wait for."""
+    return noise + b"".join(bytes((0xFF, 0xD0 + (first + step) % 8)) + noise for step in range(8)) + ENDS
+
+
+# What is missing decodes to other pixels with each of them; what is behind the last pixel to none. A decoder skips the
+# restart markers just before the one that it waits for, so they begin with different ones.
+TAILS = (*(_write_tail(noise, 3 * number) for number, noise in enumerate(NOISE)), ENDS)
+
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # that ends compressed pixels
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+PROGRESSIVE = (0xC2, 0xCA)
+MAX_SIDE = 65_528  # the last multiple of 8 that a JPEG can have
+
+
+def _check_segments(encoded: bytes) -> None:
+    check_pieces(encoded, _walk_pieces)
+
+
+def _walk_pieces(encoded: bytes) -> Iterator[None]:
+    """Walk up to the first scan, as libjpeg reads what is behind it."""
+    place = 2
+    while place + 4 <= len(encoded):
+        yield
+        marker = encoded[place + 1]
+        if encoded[place] != 0xFF or marker in (0x00, 0xFF):
+            place += 1
+        elif marker == START_OF_SCAN:
+            return
+        elif marker in STANDALONE:
+            place += 2
+        else:
+            end = place + 2 + max(2, int.from_bytes(encoded[place + 2 : place + 4], "big"))
+            yield from repeat(None, _jpeg_pieces(marker, encoded[place + 4 : end]))
+            place = end
+
+
+def _jpeg_pieces(marker: int, segment: bytes) -> int:
+    """Return what is taken apart within a segment."""
+    if marker == TABLES:
+        return len(segment) // TABLE_BYTES
+    if marker == PHOTOSHOP:
+        return segment.count(b"8BIM")
+    return EXIF_PIECES if marker == EXIF and segment.startswith(EXIF_NAME) else 0
+
+
+def _check_scans(opened: PIL.Image.Image, encoded: bytes, limits: ImageLimits) -> None:
+    if len(encoded) * opened.width * opened.height <= FEW_BYTES_TIMES_PIXELS:
+        return
+    data = np.frombuffer(encoded, dtype=np.uint8)  # ten times as fast as bytes.count
+    markers = np.flatnonzero(data[:-1] == 0xFF)
+    scans = np.count_nonzero(data[markers + 1] == 0xDA)
+    if scans > MAX_JPEG_SCANS:
+        raise ImageDecodeError(f"the JPEG has {scans:,} scans; the limit is {MAX_JPEG_SCANS}")
+
+
+def _load(opened: ImageFile) -> None:
+    load_pixels(opened, _complete)
+
+
+def _complete(opened: ImageFile, tiles: list[_Tile], encoded: bytes) -> bool:
+    frame = _find_frame(encoded)
+    if frame is None:
+        return False
+    kept, size = encoded.rstrip(b"\xff"), opened.size
+    # Whole blocks are compared: of the last one, a single pixel may be in the picture.
+    sides = [side + -side % 8 if side < MAX_SIDE else side for side in struct.unpack_from(">HH", encoded, frame + 5)]
+    blocks = kept[: frame + 5] + struct.pack(">HH", *sides) + kept[frame + 9 :]
+    scale = opened.decoderconfig[0] if opened.decoderconfig else 1
+    opened._size = (-(-sides[1] // scale), -(-sides[0] // scale))
+    found = set()
+    for tail in TAILS:
+        load_again(opened, [tile._replace(extents=(0, 0, *opened.size)) for tile in tiles], blocks + tail)
+        checksum = 0
+        for _, strip in read_strips(opened):
+            checksum = zlib.crc32(strip.tobytes(), checksum)
+        found.add(checksum)
+        if len(found) > 1:
+            return False
+    if blocks != kept:
+        opened._size = size
+        load_again(opened, tiles, kept + ENDS)
+    return True
+
+
+def _find_frame(encoded: bytes) -> int | None:
+    """Return where the size is stated.
+
+    None unless each component has a scan, in a progressive JPEG one of the last bit of each coefficient.
+    """
+    missing: dict[int, set[int]] = {}
+    frame, is_progressive = None, False
+    for place, marker, segment in _walk_segments(encoded):
+        if marker in FRAMES and frame is None:
+            frame, is_progressive = place, marker in PROGRESSIVE
+            missing = {component: set(range(64)) for component in segment[6::3]}
+        elif marker == START_OF_SCAN and len(segment) == 4 + 2 * segment[0]:
+            first, last, bits = segment[-3:] if is_progressive else (0, 63, 0)
+            if bits & 15 == 0:
+                for component in segment[1:-3:2]:
+                    missing[component] -= set(range(first, last + 1))
+    return frame if not any(missing.values()) else None
+
+
+def _walk_segments(encoded: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the segments: place, marker and content."""
+    end = 2
+    while (found := MARKER.search(encoded, end)) is not None and encoded[found.start() + 1] != END:
+        place = found.start()
+        end = place + 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
+        yield place, encoded[place + 1], encoded[place + 4 : end]
+
+
+FORMAT = Format(
+    suffixes=(".jpg", ".jpeg"),
+    signatures=((0, b"\xff\xd8\xff"),),
+    check_bytes=_check_segments,
+    check_opened=_check_scans,
+    shrink_factors=(8, 4, 2),  # which libjpeg does in a fraction of the time
+    load=_load,
+)
