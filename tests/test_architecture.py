@@ -27,6 +27,8 @@ TOOL_FILES = sorted(TOOLS.rglob("*.py"))
 SCRIPT_FILES = sorted((ROOT / "scripts").glob("*.py"))
 CLIENT_FILES = sorted((ROOT / "client" / "vision_client").rglob("*.py"))
 PRODUCT = [*PACKED, *TOOL_FILES, *SCRIPT_FILES, *CLIENT_FILES]
+TESTS = ROOT / "tests"
+TESTS_OF_THE_PRODUCT = [path for path in sorted(TESTS.rglob("*.py")) if TESTS / "lab" not in path.parents]
 # But for the servers of others, which run in environments of their own.
 LAB_FILES = [path for path in sorted(LAB.rglob("*.py")) if LAB / "peers" / "servers" not in path.parents]
 SOURCES = [*PRODUCT, *LAB_FILES]
@@ -164,7 +166,7 @@ def test_the_tools_do_not_import_scripts() -> None:
 
 
 def test_the_product_imports_nothing_of_the_laboratory() -> None:
-    assert importers(PRODUCT, {"lab"}) == []
+    assert importers([*PRODUCT, *TESTS_OF_THE_PRODUCT], {"lab"}) == []
 
 
 def test_the_client_needs_nothing_else_of_this_project() -> None:

@@ -7,7 +7,9 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from http.client import BadStatusLine, HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -16,15 +18,16 @@ import grpc
 import orjson
 import psutil
 import pytest
+from conftest import RunHere
 from http_fakes import Answer, Request, serve_requests
 
 from mar_tools.serving.ports import LOOPBACK
 from mar_tools.serving.torchserve_api import ServerError
 
 from .canaries import Canaries, build_canaries
-from .conftest import ROOT, Service, run_script, serve
-from .raw_http import Headers, ask, bearer
+from .conftest import ROOT, Service, serve
 
+Headers = Sequence[tuple[str, str]]
 PAGE = ROOT / "docs" / "operate" / "routes.md"
 KINDS = ("inference", "management", "API")
 ROW = re.compile(r"\| (inference|management|metrics) \| `([A-Z]+) (\S+)` \| (inference|management|API|none) \|")
@@ -54,6 +57,38 @@ HARMLESS = [
     if route.port == "inference" or (route.token == "management" and route.method in ("GET", "OPTIONS"))
 ]
 OPEN = [route for route in ROUTES if route.token == "none"]
+
+
+class Reply(NamedTuple):
+    """status: 0 where the server closed the connection without an answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+    @property
+    def refused_its_token(self) -> bool:
+        return self.status == 400 and '"InvalidKeyException"' in self.body
+
+
+def ask(
+    port: int, target: str, method: str = "GET", headers: Headers = (), body: bytes = b"", host: str = LOOPBACK
+) -> Reply:
+    """Send path, method and headers as they are given: `requests` would tidy them up. host: of the Host header."""
+    with closing(HTTPConnection(LOOPBACK, port, timeout=30)) as connection:
+        connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+        for name, value in (("Host", host), ("Connection", "close"), ("Content-Length", str(len(body))), *headers):
+            connection.putheader(name, value)
+        try:
+            connection.endheaders(body)
+            answer = connection.getresponse()
+        except (BadStatusLine, ConnectionError):
+            return Reply(0, {}, "")
+        return Reply(answer.status, dict(answer.getheaders()), answer.read().decode("utf-8", "replace"))
+
+
+def bearer(token: str) -> tuple[str, str]:
+    return ("Authorization", f"Bearer {token}")
 
 
 def port(service: Service, name: str) -> int:
@@ -404,10 +439,10 @@ def test_the_port_of_metrics_can_be_closed(strict: Service) -> None:
         ask(port(strict, "metrics"), "/metrics")
 
 
-def test_tokens_stand_in_no_log_no_process_list_and_no_message(service: Service) -> None:
+def test_tokens_stand_in_no_log_no_process_list_and_no_message(run_here: RunHere, service: Service) -> None:
     tokens = [service.server.client.token(kind) for kind in KINDS]
     messages = [
-        run_script("manage_models.py", "--config", service.server.config, *arguments)
+        run_here("manage_models.py", "--config", service.server.config, *arguments)
         for arguments in (("unregister", "nothing"), ("describe", "nothing"), ("list", "--json"))
     ]
     said = [finished.stdout + finished.stderr for finished in messages]

@@ -84,10 +84,6 @@ def test_vertex_ai_gets_the_error_of_a_failed_instance_in_its_place(cloud: Servi
 # Azure Machine Learning: routes of the deployment
 
 
-def test_azure_scores_on_the_route_of_the_deployment(cloud: Service, seven: bytes) -> None:
-    assert best_label(post(cloud, "/predictions/digits", seven, "application/octet-stream").json()) == "7"
-
-
 @pytest.mark.parametrize(("path", "status"), [("/score", 404), ("/", 405)])
 def test_azures_default_routes_are_not_torchserves(cloud: Service, path: str, status: int) -> None:
     assert requests.get(cloud.url + path, timeout=TIMEOUT_S).status_code == status

@@ -11,10 +11,11 @@ import orjson
 import PIL.Image
 import pytest
 import requests
+from conftest import RunHere
 
 from mar_tools.serving.torchserve_api import ServerError
 
-from .conftest import BATCH_DELAY_MS, Service, build_digits, run_script
+from .conftest import BATCH_DELAY_MS, Service, build_digits
 from .test_requests import GARBAGE, OCTETS, best_label, to_v1
 
 MODEL = "digits_eager"
@@ -154,18 +155,18 @@ def test_cards_asked_for_among_predictions_hurt_none_of_them(explaining: Service
     assert found == [MODEL if number % 4 == 0 else "7" for number in range(32)]
 
 
-def test_the_card_of_a_server_is_that_of_its_archive_and_its_device(explaining: Service) -> None:
+def test_the_card_of_a_server_is_that_of_its_archive_and_its_device(run_here: RunHere, explaining: Service) -> None:
     config = ("--config", explaining.server.config)
-    served = run_script("manage_models.py", *config, "describe", MODEL, "--card", "--json")
-    packed = run_script("inspect_archive.py", explaining.model_store / f"{MODEL}.mar", "--json")
+    served = run_here("manage_models.py", *config, "describe", MODEL, "--card", "--json")
+    packed = run_here("inspect_archive.py", explaining.model_store / f"{MODEL}.mar", "--json")
     assert (served.returncode, packed.returncode) == (0, 0), served.stderr + packed.stderr
     card, of_archive = orjson.loads(served.stdout), orjson.loads(packed.stdout)
     assert {name: card[name] for name in of_archive} == of_archive
     assert card.keys() - of_archive.keys() == {"device", "explanations"}
 
 
-def test_a_card_is_a_table_for_people(explaining: Service) -> None:
-    shown = run_script("manage_models.py", "--config", explaining.server.config, "describe", MODEL, "--card")
+def test_a_card_is_a_table_for_people(run_here: RunHere, explaining: Service) -> None:
+    shown = run_here("manage_models.py", "--config", explaining.server.config, "describe", MODEL, "--card")
     assert shown.returncode == 0, shown.stderr
     words = ("eager fp32 on cpu", "top_k = 5", "saliency", "max_pixels", "SHA-256")
     assert [word for word in words if word not in shown.stdout] == []

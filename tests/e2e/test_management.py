@@ -2,18 +2,28 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import RunHere
 
-from .conftest import Service, build_digits, run_script
+from .conftest import Service, build_digits
 from .test_requests import OCTETS, best_label
 
+Manage = Callable[..., str]
 
-def manage(service: Service, *arguments: str) -> str:
-    finished = run_script("manage_models.py", "--config", service.server.config, *arguments)
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout.strip()
+
+@pytest.fixture
+def manage(run_here: RunHere, service: Service) -> Manage:
+    """A command of manage_models.py that succeeds: what it printed."""
+
+    def manage(*arguments: str) -> str:
+        finished = run_here("manage_models.py", "--config", service.server.config, *arguments)
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout.strip()
+
+    return manage
 
 
 @pytest.fixture(scope="module")
@@ -24,43 +34,43 @@ def second_version(service: Service, archives: Path, tmp_path_factory: pytest.Te
     return "digits_2.mar"
 
 
-def test_list_names_the_models(service: Service) -> None:
-    assert set(manage(service, "list").splitlines()) >= {"digits", "digits_detection"}
+def test_list_names_the_models(manage: Manage) -> None:
+    assert set(manage("list").splitlines()) >= {"digits", "digits_detection"}
 
 
-def test_describe_gives_what_the_server_says(service: Service) -> None:
-    description = json.loads(manage(service, "describe", "digits", "--json"))
+def test_describe_gives_what_the_server_says(manage: Manage) -> None:
+    description = json.loads(manage("describe", "digits", "--json"))
     assert description[0]["batchSize"] == 8
 
 
-def test_scale_changes_the_number_of_workers(service: Service, seven: bytes) -> None:
-    manage(service, "scale", "digits", "--workers", "2")
+def test_scale_changes_the_number_of_workers(manage: Manage, service: Service, seven: bytes) -> None:
+    manage("scale", "digits", "--workers", "2")
     assert len(service.worker_pids("digits")) == 2
     assert service.post("digits", seven, OCTETS).status_code == 200
-    manage(service, "scale", "digits", "--workers", "1")
+    manage("scale", "digits", "--workers", "1")
     assert len(service.worker_pids("digits")) == 1
 
 
 def test_a_second_version_is_registered_made_default_and_unregistered(
-    service: Service, seven: bytes, second_version: str
+    manage: Manage, service: Service, seven: bytes, second_version: str
 ) -> None:
-    manage(service, "register", second_version, "--workers", "1")
+    manage("register", second_version, "--workers", "1")
     new = service.request("PUT", "/predictions/digits/2.0", data=seven)
     old = service.request("PUT", "/predictions/digits", data=seven)
     assert (new.headers["X-Model-Version"], new.headers["X-Backend"]) == ("2.0", "eager")
     assert old.headers["X-Model-Version"] == "1.0"
     assert best_label(new.json()) == best_label(old.json()) == "7"
 
-    manage(service, "set-default", "digits", "2.0")
+    manage("set-default", "digits", "2.0")
     assert service.request("PUT", "/predictions/digits", data=seven).headers["X-Model-Version"] == "2.0"
-    manage(service, "set-default", "digits", "1.0")
-    manage(service, "unregister", "digits", "--version", "2.0")
+    manage("set-default", "digits", "1.0")
+    manage("unregister", "digits", "--version", "2.0")
     assert service.request("PUT", "/predictions/digits/2.0", data=seven).status_code == 404
 
 
-def test_a_renewed_token_works_and_the_old_one_does_not(service: Service, seven: bytes) -> None:
+def test_a_renewed_token_works_and_the_old_one_does_not(manage: Manage, service: Service, seven: bytes) -> None:
     old = service.token
-    new = manage(service, "token", "inference", "--renew")
+    new = manage("token", "inference", "--renew")
     assert new != old
     assert service.post("digits", seven, {**OCTETS, "Authorization": f"Bearer {new}"}).status_code == 200
     assert service.post("digits", seven, {**OCTETS, "Authorization": f"Bearer {old}"}).status_code == 400
@@ -76,8 +86,10 @@ def test_a_renewed_token_works_and_the_old_one_does_not(service: Service, seven:
     ],
     ids=["missing archive", "archive by URL", "unregister unknown", "scale unknown"],
 )
-def test_a_refusal_is_one_line_and_exit_status_1(service: Service, arguments: tuple[str, ...], message: str) -> None:
-    finished = run_script("manage_models.py", "--config", service.server.config, *arguments)
+def test_a_refusal_is_one_line_and_exit_status_1(
+    run_here: RunHere, service: Service, arguments: tuple[str, ...], message: str
+) -> None:
+    finished = run_here("manage_models.py", "--config", service.server.config, *arguments)
     assert finished.returncode == 1
     assert finished.stderr.startswith("error: ")
     assert len(finished.stderr.splitlines()) == 1

@@ -5,17 +5,17 @@ import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
+from conftest import RunHere
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from vision_serving.answers.drawing import MIN_SIDE, class_colour
 
-from .conftest import EXAMPLES, Service, run_script
+from .conftest import EXAMPLES, Service
 from .test_requests import GARBAGE, OCTETS
 
 PNG, JPEG, JSON = "image/png", "image/jpeg", "application/json"
@@ -114,15 +114,16 @@ def test_the_largest_answer_does_not_end_the_worker(service: Service) -> None:
 # predict_images.py
 
 
-def predict(service: Service, model: str, *arguments: object) -> Any:
-    return run_script("predict_images.py", model, *arguments, "--config", service.server.config)
+@pytest.fixture
+def predict(run_here: RunHere, service: Service) -> RunHere:
+    return lambda model, *arguments: run_here("predict_images.py", model, *arguments, "--config", service.server.config)
 
 
 @pytest.mark.parametrize(("folder", "concurrency"), [(SCENES, 1), (HELDOUT, 8)], ids=["one", "eight"])
 def test_csv_of_a_folder_is_in_order_whatever_is_asked_at_a_time(
-    service: Service, folder: Path, concurrency: int
+    predict: RunHere, folder: Path, concurrency: int
 ) -> None:
-    finished = predict(service, "digits_detection", folder, "--format", "csv", "--concurrency", concurrency)
+    finished = predict("digits_detection", folder, "--format", "csv", "--concurrency", concurrency)
     assert finished.returncode == 0, finished.stderr
     rows = list(csv.DictReader(io.StringIO(finished.stdout)))
     names = list(dict.fromkeys(row["file"] for row in rows))
@@ -130,13 +131,11 @@ def test_csv_of_a_folder_is_in_order_whatever_is_asked_at_a_time(
     assert all(float(row["x1"]) <= float(row["x2"]) for row in rows if row["score"])
 
 
-def test_an_image_that_failed_is_a_row_with_the_reason(service: Service, tmp_path: Path) -> None:
+def test_an_image_that_failed_is_a_row_with_the_reason(predict: RunHere, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(GARBAGE)
     output = tmp_path / "found.csv"
     samples = EXAMPLES / "digits_classification" / "samples" / "seven.png"
-    finished = predict(
-        service, "digits", tmp_path, samples, "--format", "csv", "--output", output, "--option", "top_k=1"
-    )
+    finished = predict("digits", tmp_path, samples, "--format", "csv", "--output", output, "--option", "top_k=1")
     assert (finished.returncode, finished.stdout) == (1, "")
     assert "1 of 2 images failed" in finished.stderr
     failed, good = csv.DictReader(output.open())
@@ -144,10 +143,10 @@ def test_an_image_that_failed_is_a_row_with_the_reason(service: Service, tmp_pat
     assert (good["label"], good["error"]) == ("7", "")
 
 
-def test_coco_results_are_measured_by_pycocotools(service: Service, tmp_path: Path) -> None:
+def test_coco_results_are_measured_by_pycocotools(predict: RunHere, tmp_path: Path) -> None:
     annotations, output = HELDOUT / "annotations.json", tmp_path / "found.json"
     finished = predict(
-        service, "digits_detection", HELDOUT, "--format", "coco", "--coco-images", annotations,
+        "digits_detection", HELDOUT, "--format", "coco", "--coco-images", annotations,
         "--output", output, "--option", "score_threshold=0.05",
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
@@ -159,9 +158,9 @@ def test_coco_results_are_measured_by_pycocotools(service: Service, tmp_path: Pa
     assert evaluation.stats[0] > 0.7  # README: mAP 0.752
 
 
-def test_coco_results_without_annotations_come_with_their_images(service: Service, tmp_path: Path) -> None:
+def test_coco_results_without_annotations_come_with_their_images(predict: RunHere, tmp_path: Path) -> None:
     output = tmp_path / "found.json"
-    finished = predict(service, "digits_detection", SCENES, "--format", "coco", "--output", output)
+    finished = predict("digits_detection", SCENES, "--format", "coco", "--output", output)
     assert finished.returncode == 0, finished.stderr
     found = COCO(str(tmp_path / "found.images.json")).loadRes(str(output))
     assert [image["file_name"] for image in found.dataset["images"]] == [str(p) for p in sorted(SCENES.glob("*.jpg"))]
@@ -176,13 +175,13 @@ def test_coco_results_without_annotations_come_with_their_images(service: Servic
         (["--format", "xml"], "invalid choice: 'xml'"),
     ],
 )
-def test_what_does_not_go_together_is_refused(tmp_path: Path, arguments: list[str], message: str) -> None:
-    finished = run_script("predict_images.py", "digits_detection", SCENES, *arguments)
+def test_what_does_not_go_together_is_refused(run_here: RunHere, arguments: list[str], message: str) -> None:
+    finished = run_here("predict_images.py", "digits_detection", SCENES, *arguments)
     assert finished.returncode != 0
     assert message in finished.stderr
 
 
-def test_csv_needs_corners_whoever_asked_for_another_form(service: Service) -> None:
-    finished = predict(service, "digits_detection", SCENES, "--format", "csv", "--option", "box_format=xywh")
+def test_csv_needs_corners_whoever_asked_for_another_form(predict: RunHere) -> None:
+    finished = predict("digits_detection", SCENES, "--format", "csv", "--option", "box_format=xywh")
     assert finished.returncode == 1
     assert "need boxes as xyxy, got xywh; give --option box_format=xyxy" in finished.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import RunHere
 
 from mar_tools.archives.archive import DIGESTS
 from mar_tools.serving.config_file import with_values
@@ -25,10 +26,10 @@ from ..conftest import EXAMPLES, Service, run_script, scene_path, write_configur
 SAMPLES = EXAMPLES / "digits_classification" / "samples"
 
 
-def test_http_and_in_process_predictions_are_the_same(service: Service) -> None:
-    served = run_script("predict_images.py", "digits", SAMPLES, "--json", "--config", service.server.config)
+def test_http_and_in_process_predictions_are_the_same(run_here: RunHere, service: Service) -> None:
+    served = run_here("predict_images.py", "digits", SAMPLES, "--json", "--config", service.server.config)
     archive = service.model_store / "digits.mar"
-    local = run_script("predict_images.py", "--archive", archive, SAMPLES, "--json")
+    local = run_here("predict_images.py", "--archive", archive, SAMPLES, "--json")
     assert served.returncode == local.returncode == 0, served.stderr + local.stderr
     for over_http, in_process in zip(served.stdout.splitlines(), local.stdout.splitlines(), strict=True):
         expected, found = json.loads(in_process), json.loads(over_http)
@@ -37,15 +38,15 @@ def test_http_and_in_process_predictions_are_the_same(service: Service) -> None:
         assert found["classes"][0]["score"] == pytest.approx(expected["classes"][0]["score"], abs=1e-4)
 
 
-def test_annotated_pictures_are_saved(service: Service, tmp_path: Path) -> None:
+def test_annotated_pictures_are_saved(run_here: RunHere, service: Service, tmp_path: Path) -> None:
     archive = service.model_store / "digits_detection.mar"
-    finished = run_script("predict_images.py", "--archive", archive, scene_path(), "--save-annotated", tmp_path)
+    finished = run_here("predict_images.py", "--archive", archive, scene_path(), "--save-annotated", tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["scene_4.jpg.annotated.png"]
 
 
-def test_an_unknown_model_is_answered_with_the_known_ones(service: Service) -> None:
-    finished = run_script("predict_images.py", "digit", SAMPLES, "--config", service.server.config)
+def test_an_unknown_model_is_answered_with_the_known_ones(run_here: RunHere, service: Service) -> None:
+    finished = run_here("predict_images.py", "digit", SAMPLES, "--config", service.server.config)
     assert finished.returncode == 1
     assert "Model not found: digit; the server has ['digits', 'digits_detection']" in finished.stderr
 

@@ -1,20 +1,28 @@
 """benchmark_model.py against TorchServe. Figures are not judged: machines may be busy."""
 
 import json
+import shutil
+import zipfile
 from pathlib import Path
 
+import orjson
 from conftest import RunHere
 
-from ..conftest import Service, run_script
+from mar_tools.archives.archive import DIGESTS
+from mar_tools.serving.config_file import with_values
+
+from ..conftest import Service
 
 FEW = ("--image-count", 20, "--rounds", 1)
 
 
-def test_a_load_test_checks_every_answer_and_tells_what_it_cost(service: Service, tmp_path: Path) -> None:
+def test_a_load_test_checks_every_answer_and_tells_what_it_cost(
+    run_here: RunHere, service: Service, tmp_path: Path
+) -> None:
     output = tmp_path / "results.json"
-    finished = run_script(
+    finished = run_here(
         "benchmark_model.py", "digits", "digits_detection", "--config", service.server.config,
-        "--connections", 2, "--rates", "50%", 5, "--in-process", 2, *FEW, "--round-s", 1,
+        "--connections", 2, "--rates", "50%", 5, "--in-process", 2, *FEW, "--round-s", 0.5,
         "--json", output, "--plots", tmp_path,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
@@ -37,3 +45,27 @@ def test_a_model_that_is_not_served_is_named(run_here: RunHere, service: Service
     finished = run_here("benchmark_model.py", "nothing", "--config", service.server.config)
     assert finished.returncode == 1
     assert "nothing" in finished.stderr
+
+
+def test_wrong_answers_fail_a_load_test(run_here: RunHere, service: Service, tmp_path: Path) -> None:
+    """The archive that it compares with has its labels in another order than the one that is served."""
+    store = tmp_path / "model_store"
+    store.mkdir()
+    with (
+        zipfile.ZipFile(service.model_store / "digits.mar") as served,
+        zipfile.ZipFile(store / "digits.mar", "w") as other,
+    ):
+        for name in (name for name in served.namelist() if name != DIGESTS):
+            content = served.read(name)
+            other.writestr(name, orjson.dumps(orjson.loads(content)[::-1]) if name == "labels.json" else content)
+    shutil.copy(service.folder / "key_file.json", tmp_path)
+    config = tmp_path / "config.properties"
+    config.write_text(with_values(service.server.config.read_text(), {"model_store": str(store)}))
+    output = tmp_path / "results.json"
+    finished = run_here(
+        "benchmark_model.py", "digits", "--config", config, "--connections", 1, *FEW, "--round-s", 0.5, "--json", output
+    )
+    assert finished.returncode == 1
+    assert "wrong answers: digits: " in finished.stderr
+    (result,) = json.loads(output.read_text())["results"]
+    assert result["median"]["wrong"] == result["median"]["requests"] > 0

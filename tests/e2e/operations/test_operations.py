@@ -15,6 +15,7 @@ import psutil
 import pytest
 import requests
 import yaml
+from conftest import RunHere
 
 from mar_tools.archives.archive import DIGESTS, MANIFEST
 from mar_tools.archives.golden_prediction import GOLDEN
@@ -100,9 +101,9 @@ def test_a_model_that_could_not_load_refuses_at_once(operated: Service, seven: b
     assert ask(operated, seven, "/predictions/lame").status_code == 503
 
 
-def test_status_and_probe_name_what_is_bad_and_why(operated: Service) -> None:
-    status = run_on(operated, "serve_models.py", "status", "--json")
-    probe = run_on(operated, "health_probe.py", "--json")
+def test_status_and_probe_name_what_is_bad_and_why(run_here: RunHere, operated: Service) -> None:
+    status = run_here("serve_models.py", "status", "--json", "--config", operated.server.config)
+    probe = run_here("health_probe.py", "--json", "--config", operated.server.config)
     assert (status.returncode, probe.returncode) == (1, 1)
     for found in (json.loads(status.stdout), json.loads(probe.stdout)["models"]):
         models = {model["model"]: model for model in found}
@@ -112,17 +113,17 @@ def test_status_and_probe_name_what_is_bad_and_why(operated: Service) -> None:
     assert "lame 1.0: cannot load" in probe.stderr
 
 
-def test_a_probe_of_one_model_does_not_mind_the_others(operated: Service) -> None:
-    probe = run_on(operated, "health_probe.py", "digits")
+def test_a_probe_of_one_model_does_not_mind_the_others(run_here: RunHere, operated: Service) -> None:
+    probe = run_here("health_probe.py", "digits", "--config", operated.server.config)
     assert (probe.returncode, probe.stdout.strip()) == (0, "digits 1.0: healthy, golden prediction right")
 
 
-def test_a_halted_worker_is_named_within_the_time(operated: Service) -> None:
+def test_a_halted_worker_is_named_within_the_time(run_here: RunHere, operated: Service) -> None:
     halted = psutil.Process(operated.worker_pids("digits")[0])
     halted.suspend()
     started = time.monotonic()
     try:
-        probe = run_on(operated, "health_probe.py", "digits", "--timeout-s", "2")
+        probe = run_here("health_probe.py", "digits", "--timeout-s", "2", "--config", operated.server.config)
     finally:
         halted.resume()
     assert time.monotonic() - started < 15
