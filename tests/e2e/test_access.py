@@ -76,6 +76,7 @@ def ask(
 ) -> Reply:
     """Send path, method and headers as they are given: `requests` would tidy them up. host: of the Host header."""
     with closing(HTTPConnection(LOOPBACK, port, timeout=30)) as connection:
+        connection.connect()  # which may be refused
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
         for name, value in (("Host", host), ("Connection", "close"), ("Content-Length", str(len(body))), *headers):
             connection.putheader(name, value)

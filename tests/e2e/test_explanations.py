@@ -168,7 +168,7 @@ def test_the_card_of_a_server_is_that_of_its_archive_and_its_device(run_here: Ru
 def test_a_card_is_a_table_for_people(run_here: RunHere, explaining: Service) -> None:
     shown = run_here("manage_models.py", "--config", explaining.server.config, "describe", MODEL, "--card")
     assert shown.returncode == 0, shown.stderr
-    words = ("eager fp32 on cpu", "top_k = 5", "saliency", "max_pixels", "SHA-256")
+    words = ("eager fp32", "cpu", "top_k = 5", "saliency", "max_pixels", "SHA-256")
     assert [word for word in words if word not in shown.stdout] == []
 
 

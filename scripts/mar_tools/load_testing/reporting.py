@@ -22,7 +22,7 @@ PACKAGES = ("torch", "torchvision", "openvino", "onnxruntime", "torchserve", "ai
 
 
 class LoadTestError(VisionServingError):
-    """Some answers were wrong."""
+    """Some answers were wrong, or there was none."""
 
 
 def describe_run(**settings: Any) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def run_all(trials: Sequence[LoadTrial], rounds: int) -> list[LoadResult]:
 def report(
     results: Sequence[LoadResult], document: dict[str, Any], arguments: Namespace, unchecked: Sequence[str]
 ) -> None:
-    """Print the tables, write `--json` and `--plots`. Raises LoadTestError where some answers were wrong."""
+    """Print the tables, write `--json` and `--plots`. Raises LoadTestError for wrong answers, or where all failed."""
     ratios = [ratio for name in arguments.models[:1] for ratio in compare_results(results, name)]
     tables = (result_table(results, unchecked), stage_table(results), ratio_table(ratios))
     print_tables(*(table for table in tables if table is not None))
@@ -58,6 +58,8 @@ def report(
     wrong = {result.target: result.median.wrong for result in results if result.median.wrong}
     if wrong:  # failures are a finding of a load test; wrong answers make it worthless
         raise LoadTestError(f"wrong answers: {', '.join(f'{name}: {number}' for name, number in wrong.items())}")
+    if silent := sorted({result.target for result in results if result.median.failed == result.median.requests}):
+        raise LoadTestError(f"no request was answered with 200: {', '.join(silent)}; predict_images.py shows the error")
 
 
 def draw_plots(results: Sequence[LoadResult], models: Sequence[str], folder: Path) -> None:

@@ -2,13 +2,10 @@
 
 import json
 import shutil
-import zipfile
 from pathlib import Path
 
-import orjson
 from conftest import RunHere
 
-from mar_tools.archives.archive import DIGESTS
 from mar_tools.serving.config_file import with_values
 
 from ..conftest import Service
@@ -48,18 +45,11 @@ def test_a_model_that_is_not_served_is_named(run_here: RunHere, service: Service
 
 
 def test_wrong_answers_fail_a_load_test(run_here: RunHere, service: Service, tmp_path: Path) -> None:
-    """The archive that it compares with has its labels in another order than the one that is served."""
+    """The archive that it compares with is another model's."""
     store = tmp_path / "model_store"
     store.mkdir()
-    with (
-        zipfile.ZipFile(service.model_store / "digits.mar") as served,
-        zipfile.ZipFile(store / "digits.mar", "w") as other,
-    ):
-        for name in (name for name in served.namelist() if name != DIGESTS):
-            content = served.read(name)
-            other.writestr(name, orjson.dumps(orjson.loads(content)[::-1]) if name == "labels.json" else content)
-    shutil.copy(service.folder / "key_file.json", tmp_path)
-    config = tmp_path / "config.properties"
+    shutil.copy(service.model_store / "digits_detection.mar", store / "digits.mar")
+    config = service.folder / "other.properties"
     config.write_text(with_values(service.server.config.read_text(), {"model_store": str(store)}))
     output = tmp_path / "results.json"
     finished = run_here(
@@ -69,3 +59,14 @@ def test_wrong_answers_fail_a_load_test(run_here: RunHere, service: Service, tmp
     assert "wrong answers: digits: " in finished.stderr
     (result,) = json.loads(output.read_text())["results"]
     assert result["median"]["wrong"] == result["median"]["requests"] > 0
+
+
+def test_a_load_test_without_any_answer_fails(run_here: RunHere, service: Service, tmp_path: Path) -> None:
+    no_image = tmp_path / "no_image.jpg"
+    no_image.write_bytes(b"no image")
+    finished = run_here(
+        "benchmark_model.py", "digits", "--config", service.server.config, "--images", tmp_path, "--connections", 1,
+        "--rounds", 1, "--round-s", 0.5,
+    )  # fmt: skip
+    assert finished.returncode == 1
+    assert "no request was answered with 200: digits" in finished.stderr
