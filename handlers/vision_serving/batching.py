@@ -9,13 +9,13 @@ from torch import Tensor
 from vision_serving.errors import RequestError
 from vision_serving.foreign_errors import is_device_lost, is_out_of_memory, release_memory, to_request_error, try_stage
 from vision_serving.geometry import ImageGeometry
-from vision_serving.metrics import StageTimings
 from vision_serving.options import Options
 from vision_serving.pictures.preparation import PreparedImage
 from vision_serving.pictures.resizing import ImageBatch, join_batches
 from vision_serving.predictions import Prediction
 from vision_serving.requests.contents import ImageIndex
 from vision_serving.results.outcome import ImageResult
+from vision_serving.timings import StageTimings
 
 PartResult: TypeAlias = Prediction | RequestError  # of an image, or of one of its tiles
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision_serving.answers.annotated import options_for_drawing
+from vision_serving.answers.encoding import options_for_drawing
 from vision_serving.backends import load_backend
 from vision_serving.backends.base import Backend
 from vision_serving.batching import Batcher
@@ -28,7 +28,6 @@ from vision_serving.explaining.explanations import Explainer
 from vision_serving.foreign_errors import to_request_error
 from vision_serving.geometry import ImageGeometry
 from vision_serving.labels import read_labels
-from vision_serving.metrics import StageTimings
 from vision_serving.options import Options, parse_options
 from vision_serving.pictures.decoding import Image
 from vision_serving.pictures.formats import load_formats
@@ -47,6 +46,7 @@ from vision_serving.requests.accept import JSON_TYPE
 from vision_serving.requests.contents import ImageIndex
 from vision_serving.requests.payload import Payload
 from vision_serving.results.outcome import ImageResult, Outcome
+from vision_serving.timings import StageTimings
 
 CPU = torch.device("cpu")
 ReadOptions: TypeAlias = Callable[[Mapping[str, Any]], Options]

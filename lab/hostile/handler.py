@@ -11,10 +11,10 @@ from torch import Tensor
 from image_classification import ImageClassificationHandler
 from vision_serving.answers.responses import ModelIdentity, Response
 from vision_serving.errors import RequestError
-from vision_serving.metrics import StageTimings
 from vision_serving.options import ClassificationOptions, Options
 from vision_serving.pictures.resizing import ImageBatch
 from vision_serving.predictions import Classification, ClassScore, Prediction
+from vision_serving.timings import StageTimings
 
 HUGE = 30_000_000  # characters: more than max_response_size
 SURROGATE = "\ud800"  # which UTF-8 cannot carry

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mar_tools.command_line import ROOT
 from mar_tools.models.checkpoints import load_checkpoint
-from mar_tools.models.pixels import load_pixels
+from mar_tools.models.example_pixels import load_pixels
 from mar_tools.models.recipes import read_recipe
 
 FOLDER = Path(__file__).resolve().parent

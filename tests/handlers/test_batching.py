@@ -10,11 +10,11 @@ from vision_serving.batching import Batcher
 from vision_serving.errors import DeviceLostError, InferenceError, OutOfResourcesError, RequestError
 from vision_serving.foreign_errors import is_device_lost, is_out_of_memory, to_request_error
 from vision_serving.geometry import ImageGeometry
-from vision_serving.metrics import StageTimings
 from vision_serving.options import ClassificationOptions, Options
 from vision_serving.pictures.preparation import PreparedImage
 from vision_serving.pictures.resizing import ImageBatch
 from vision_serving.predictions import Classification, ClassScore, Prediction
+from vision_serving.timings import StageTimings
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 ILLEGAL = "CUDA error: an illegal memory access was encountered"

@@ -8,7 +8,7 @@ from fakes import EXACT_16, RED, png
 
 from mar_tools.command_line import ROOT
 from mar_tools.images import PHOTOGRAPHS, Split, choose_images, find_images, load_encoded_images
-from mar_tools.models.pixels import example_pixels, is_fixed_size, load_photographs, load_pixels
+from mar_tools.models.example_pixels import example_pixels, is_fixed_size, load_photographs, load_pixels
 from vision_serving.config import ImageLimits, PreprocessingConfig
 from vision_serving.errors import ConfigError
 from vision_serving.pictures.decoding import decode_image

@@ -1,8 +1,8 @@
 """Predictions become the bytes of an answer.
 
+encoding.py          an answer in the media type that its request prefers: JSON, or a picture
 responses.py         an outcome becomes a status, headers and a body
 open_inference.py    the output tensors of the Open Inference Protocol (V2)
-annotated.py         an answer that is a picture
 drawing.py           a prediction drawn onto its picture
 heat_map_drawing.py  an explanation drawn onto its picture
 label_placement.py   the text on a picture: characters, width, place

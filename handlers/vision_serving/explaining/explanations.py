@@ -14,12 +14,12 @@ from vision_serving.errors import ExplanationTimeoutError, InferenceError, NotSu
 from vision_serving.explaining.attribution import Attribution, ExplainedImage, attribute, to_heat_map
 from vision_serving.foreign_errors import try_stage
 from vision_serving.labels import find_class_id
-from vision_serving.metrics import StageTimings
 from vision_serving.options import ExplanationOptions, Method, parse_options
 from vision_serving.pictures.preparation import PreparedImage, Preparer, Source
 from vision_serving.predictions import Explanation, ImageSize
 from vision_serving.requests.contents import ImageIndex
 from vision_serving.results.outcome import ImageResult
+from vision_serving.timings import StageTimings
 
 
 class Explainer:

@@ -17,7 +17,6 @@ import numpy as np
 from vision_serving.config import ColourConfig, HandlerConfig, ImageLimits
 from vision_serving.errors import PayloadTooLargeError, RequestError
 from vision_serving.foreign_errors import try_stage
-from vision_serving.metrics import StageTimings
 from vision_serving.options import Options
 from vision_serving.pictures.decoding import (
     Image,
@@ -32,6 +31,7 @@ from vision_serving.pictures.resizing import ImageBatch, spare_ratio
 from vision_serving.pictures.tiles import check_tile_count, is_tiled, list_regions
 from vision_serving.requests.contents import ImageIndex, Pixels, SentImage
 from vision_serving.requests.payload import Payload
+from vision_serving.timings import StageTimings
 
 Preprocess = Callable[[Sequence[Image]], ImageBatch]
 

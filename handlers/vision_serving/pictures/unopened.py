@@ -20,6 +20,7 @@ FOREIGN = (
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
     (0, b"PK\x03\x04", "ZIP"),
+    (4, b"ftyp", "MP4"),
 )
 
 
@@ -39,10 +40,6 @@ def explain_unopened(encoded: bytes, limits: ImageLimits, error: Exception) -> R
 
 
 def name_format(encoded: bytes) -> str | None:
-    if encoded[4:8] == b"ftyp":
-        end = int.from_bytes(encoded[:4], "big")
-        brands = {encoded[8:12], *(encoded[place : place + 4] for place in range(16, min(end, 256), 4))}
-        return next((name for name, known in FORMATS.items() if known.brands & brands), "MP4")
     served = (name for name, known in FORMATS.items() if known.fits(encoded))
     foreign = (name for offset, signature, name in FOREIGN if encoded.startswith(signature, offset))
     return next(chain(served, foreign), None)

@@ -170,7 +170,7 @@ def _parse_json(body: object, http_headers: Mapping[str, str]) -> Payload:
             form = Form.OPEN_INFERENCE
             wishes = read_wishes(document, has_status=bool(http_headers))  # a gRPC request has no HTTP headers
         options = {**header_options, **_read_parameters(document, form)}
-        return Payload(IMAGES[form](document, binary), options, form, wishes)
+        return Payload(IMAGE_READERS[form](document, binary), options, form, wishes)
     except RequestError as error:
         return Payload(images=(error.without_frames(),), form=form, wishes=wishes)
 
@@ -251,7 +251,7 @@ def _read_inputs(document: Mapping[str, Any], binary: bytes) -> tuple[SentImage,
     return read_images(inputs, binary)
 
 
-IMAGES: dict[Form, Callable[[Mapping[str, Any], bytes], tuple[SentImage, ...]]] = {
+IMAGE_READERS: dict[Form, Callable[[Mapping[str, Any], bytes], tuple[SentImage, ...]]] = {
     Form.KSERVE_V1: _read_instances,
     Form.OPEN_INFERENCE: _read_inputs,
 }

@@ -9,17 +9,17 @@ from typing import Any
 import orjson
 import torch
 
-from vision_serving.answers.annotated import encode_answer
+from vision_serving.answers.encoding import encode_answer
 from vision_serving.answers.responses import ModelIdentity, Response, bound, encode_response, header_text
 from vision_serving.backends import find_backend
 from vision_serving.config import DeviceType, read_handler_config
 from vision_serving.errors import BackendError, DeviceLostError, OutOfResourcesError, RequestError
 from vision_serving.foreign_errors import try_stage
 from vision_serving.handler import VisionHandler
-from vision_serving.metrics import StageTimings
 from vision_serving.requests.accept import JSON_TYPE
 from vision_serving.requests.payload import Payload, parse_payload
 from vision_serving.results.outcome import Outcome
+from vision_serving.timings import StageTimings
 from vision_serving.worker.draining import find_refusal, keep_still_if_leaving, refuse
 from vision_serving.worker.explanation_budget import ExplanationBudget
 from vision_serving.worker.guard import WorkerGuard

@@ -14,7 +14,7 @@ from mar_tools.exporting.export_folders import ExportManifest, export_folder
 from mar_tools.exporting.exporters import EXPORTERS, load_exporter, onnx_precisions
 from mar_tools.exporting.exporters.base import Exported, ExportJob
 from mar_tools.models.checkpoints import Checkpoint
-from mar_tools.models.pixels import load_pixels
+from mar_tools.models.example_pixels import load_pixels
 from mar_tools.models.recipes import Recipe
 from vision_serving.config import DeviceType, HandlerConfig, Precision
 from vision_serving.cores import cpu_features

@@ -7,7 +7,7 @@ import onnx
 import torch
 from onnx import shape_inference, version_converter
 
-from mar_tools.models.pixels import is_fixed_size
+from mar_tools.models.example_pixels import is_fixed_size
 from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
 

@@ -20,7 +20,7 @@ from mar_tools.exporting.onnx_files import (
     read_onnx,
     size_of,
 )
-from mar_tools.models.pixels import is_fixed_size
+from mar_tools.models.example_pixels import is_fixed_size
 from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.outputs import EXPECTED_DIMS, NAMED_VALUES, OutputDecoder, OutputFormat

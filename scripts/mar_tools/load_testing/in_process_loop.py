@@ -19,8 +19,8 @@ from mar_tools.verification.observations import load_handler
 from vision_serving.answers.responses import encode_response
 from vision_serving.cores import plan_threads, usable_cores
 from vision_serving.handler import VisionHandler
-from vision_serving.metrics import StageTimings
 from vision_serving.requests.payload import Payload
+from vision_serving.timings import StageTimings
 from vision_serving.validation import StrictModel
 
 

@@ -5,6 +5,6 @@ checkpoints.py       the network and all that a checkpoint says of it
 sources/             one file a library that models come from
 weights.py           state dicts from files into networks
 random_weights.py    random weights that still tell pictures apart
-pixels.py            photographs as model pixels, to trace and warm up with
+example_pixels.py    photographs as model pixels, to trace and warm up with
 handlers_by_task.py  the handler of each task, and its entry file
 """

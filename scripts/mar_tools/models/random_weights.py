@@ -5,7 +5,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-from mar_tools.models.pixels import load_pixels
+from mar_tools.models.example_pixels import load_pixels
 from vision_serving.config import PreprocessingConfig
 
 CLASS_LAYERS = re.compile(

@@ -13,7 +13,7 @@ from conftest import CPU, MakeHandler, TinyModel
 from fakes import BLUE, GREEN, HUNGRY, NOT_FINITE, POISON, RED, encode_image, new_context, png
 
 from image_classification import ImageClassificationHandler
-from vision_serving.answers import annotated
+from vision_serving.answers import encoding
 from vision_serving.errors import (
     ExplanationTimeoutError,
     ImageDecodeError,
@@ -283,7 +283,7 @@ def test_what_cannot_be_one_picture_is_json(
         headers |= {"content-type": "multipart/form-data", "a": {"content-type": "a/b"}, "b": {"content-type": "a/b"}}
         row = {"a": png(RED), "b": png(RED)}
     if fault == "drawing fails":
-        monkeypatch.setattr(annotated, "draw_explanation", lambda *_: 1 / 0)
+        monkeypatch.setattr(encoding, "draw_explanation", lambda *_: 1 / 0)
     status, kind, body = send(make_handler("classification"), row, headers)
     assert (status, kind) == ({"garbage": 400, "two images": 406, "drawing fails": 500}[fault], "application/json")
     assert orjson.loads(body)

@@ -9,13 +9,13 @@ from fakes import png
 
 from vision_serving.config import ImageLimits, PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ImageDecodeError, InferenceError, InvalidOptionError, PayloadTooLargeError
-from vision_serving.metrics import StageTimings
 from vision_serving.options import ClassificationOptions
 from vision_serving.pictures.decoding import Image
 from vision_serving.pictures.preparation import PixelBudget, Preparer, Source, list_sources
 from vision_serving.pictures.resizing import ImageBatch, preprocess_images
 from vision_serving.requests.contents import Pixels
 from vision_serving.requests.payload import Payload
+from vision_serving.timings import StageTimings
 
 OPTIONS = ClassificationOptions()
 CONFIG = PreprocessingConfig(resize=ResizeConfig(mode="exact", size=(4, 4)))

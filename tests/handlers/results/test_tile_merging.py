@@ -22,7 +22,6 @@ from vision_serving.errors import (
 )
 from vision_serving.geometry import Region
 from vision_serving.handler import VisionHandler
-from vision_serving.metrics import StageTimings
 from vision_serving.options import MIN_TILE, ClassificationOptions, DetectionOptions
 from vision_serving.pictures.decoding import Image
 from vision_serving.pictures.tiles import check_tile_count, list_regions
@@ -30,6 +29,7 @@ from vision_serving.predictions import Box, Detection, Detections, ImageSize
 from vision_serving.requests.payload import Payload
 from vision_serving.results.outcome import ImageResult
 from vision_serving.results.tile_merging import merge_tiles
+from vision_serving.timings import StageTimings
 from vision_serving.worker.service import TorchServeHandler
 
 BLACK = (0, 0, 0)

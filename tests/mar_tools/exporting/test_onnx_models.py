@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mar_tools.exporting.onnx_files import dims_of
 from mar_tools.exporting.onnx_models import wrap_onnx
-from mar_tools.models.pixels import load_pixels
+from mar_tools.models.example_pixels import load_pixels
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.construction import build_graph

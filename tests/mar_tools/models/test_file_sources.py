@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mar_tools.exporting.export import export_model
 from mar_tools.exporting.export_folders import load_reference
 from mar_tools.models.checkpoints import load_checkpoint
-from mar_tools.models.pixels import load_pixels
+from mar_tools.models.example_pixels import load_pixels
 from mar_tools.models.recipes import Recipe, read_recipe
 from mar_tools.verification.gate import verify_export
 from mar_tools.verification.observations import load_handler

@@ -26,7 +26,7 @@ class Format:
 
     suffixes        of its files, as `.jpg`
     signatures      (offset, bytes): how a file begins
-    brands          of a file that begins with an `ftyp` box, in the place of signatures
+    brands          in the place of signatures, of a file that begins with an `ftyp` box
     prepare         makes its decoder ready, silent and single-threaded; raises ConfigError
     check_bytes     refuses a file before it is opened, by a RequestError
     open            opens a file in the place of Pillow
@@ -50,8 +50,16 @@ class Format:
     name_kind: Callable[[bytes, Exception], str | None] | None = None
 
     def fits(self, encoded: bytes) -> bool:
-        """Return whether a file begins as those of this format do, but for its brands."""
+        """Return whether a file begins as those of this format do."""
+        if self.brands:
+            return not self.brands.isdisjoint(_read_brands(encoded))
         return any(encoded.startswith(signature, offset) for offset, signature in self.signatures)
+
+
+def _read_brands(encoded: bytes) -> Iterator[bytes]:
+    if encoded[4:8] == b"ftyp":
+        end = min(int.from_bytes(encoded[:4], "big"), 256)
+        yield from (encoded[place : place + 4] for place in (8, *range(16, end, 4)))
 
 
 def check_pieces(encoded: bytes, walk: Callable[[bytes], Iterator[None]]) -> None:

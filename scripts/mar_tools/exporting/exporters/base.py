@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mar_tools.exporting.calibration import Calibration
 from mar_tools.models.checkpoints import Checkpoint
-from mar_tools.models.pixels import example_pixels, is_fixed_size
+from mar_tools.models.example_pixels import example_pixels, is_fixed_size
 from vision_serving.config import DeviceType, Precision
 from vision_serving.errors import BackendError
 from vision_serving.graphs.precisions import in_precision

@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import nn
 
-from mar_tools.models.pixels import load_photographs
+from mar_tools.models.example_pixels import load_photographs
 from mar_tools.models.recipes import TRUST, WEIGHT_FILES, Recipe
 from mar_tools.models.sources.image_processors import preprocessing_of
 from mar_tools.models.weights import PRETRAINED, RANDOM, read_state_dict

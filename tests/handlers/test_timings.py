@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from vision_serving.metrics import StageTimings
+from vision_serving.timings import StageTimings
 
 
 def test_a_stage_that_runs_twice_is_added_up() -> None:

@@ -11,9 +11,9 @@ import pytest
 from conftest import MakeHandler
 from fakes import BLUE, POISON, RED, encode_image, new_context, noise_image, png, solid_image
 
-from vision_serving.answers import annotated
-from vision_serving.answers.annotated import options_for_drawing
+from vision_serving.answers import encoding
 from vision_serving.answers.drawing import class_colour, draw_prediction, open_picture
+from vision_serving.answers.encoding import options_for_drawing
 from vision_serving.config import ImageLimits
 from vision_serving.options import ClassificationOptions, DetectionOptions
 from vision_serving.predictions import Detections, ImageSize
@@ -145,7 +145,7 @@ def test_a_picture_that_cannot_be_drawn_fails_alone(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("deep inside the drawing")
 
-    monkeypatch.setattr(annotated, "draw_prediction", fail)
+    monkeypatch.setattr(encoding, "draw_prediction", fail)
     drawn, neighbour = ask(make_handler("classification"), (png(RED), PNG), (png(RED), JSON))
     assert drawn[:2] == (500, JSON)
     assert neighbour[:2] == (200, JSON)

@@ -1,4 +1,4 @@
-"""Answers as pictures, for the requests that accept them: decoded again, drawn on, and encoded."""
+"""An answer in the media type that its request prefers: JSON, or its picture decoded again, drawn on and encoded."""
 
 import io
 
@@ -9,7 +9,6 @@ from vision_serving.answers.heat_map_drawing import draw_explanation
 from vision_serving.answers.responses import ModelIdentity, Response, encode_response
 from vision_serving.config import HandlerConfig
 from vision_serving.errors import RequestError
-from vision_serving.metrics import StageTimings
 from vision_serving.options import DetectionOptions, MaskOptions, Options
 from vision_serving.pictures.decoding import wrap_pixels
 from vision_serving.predictions import Explanation, Prediction
@@ -17,6 +16,7 @@ from vision_serving.requests.accept import JSON_TYPE, PICTURE_TYPES
 from vision_serving.requests.contents import Pixels, SentImage
 from vision_serving.requests.payload import Payload
 from vision_serving.results.outcome import Outcome
+from vision_serving.timings import StageTimings
 
 # PNG: the quickest compression. JPEG: colours at full resolution, as thin lines need it.
 ENCODER_OPTIONS = {"PNG": {"compress_level": 1}, "JPEG": {"quality": 90, "subsampling": 0}}
