@@ -42,6 +42,7 @@ def test_a_missing_package_is_in_the_requirements_that_its_message_names() -> No
 @pytest.mark.parametrize("backend", sorted(NEED_EXTRAS))
 def test_the_runtime_of_a_backend_is_in_the_requirements_that_its_file_states(backend: str) -> None:
     distributions = read_constant(ROOT / "handlers" / "vision_serving" / "backends" / f"{backend}.py", "DISTRIBUTIONS")
+    assert distributions, f"{backend}.py states REQUIREMENTS, so it needs DISTRIBUTIONS: what a model card lists"
     assert required(STATED[backend]) & set(distributions)
 
 

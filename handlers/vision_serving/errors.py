@@ -165,8 +165,8 @@ def last_line(error: BaseException) -> str:
     return next(reversed(str(error).strip().splitlines()), type(error).__name__)
 
 
-# Packages beyond requirements.txt, by the name they are imported by -> requirements/<that>.txt. A backend's own file
-# states its runtime's, as REQUIREMENTS.
+# Packages beyond requirements.txt, by the name they are imported by -> requirements/<that>.txt. Of a runtime that only
+# its backend imports, REQUIREMENTS in that file is enough.
 EXTRAS = {
     "onnx": "onnx",
     "onnxscript": "onnx",

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import itertools
 import os
 import re
 import shutil
@@ -17,7 +18,11 @@ from markdown_pages import ROOT, read_page
 
 PAGE = read_page("CONTRIBUTING.md")
 CODE = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
-ARROWS = re.findall(r"^ +(\w+) --> (\w+)$", PAGE, re.MULTILINE)
+ARROWS = [
+    (before, after)
+    for befores, afters in re.findall(r"^ +([\w &]+) --> ([\w &]+)$", PAGE, re.MULTILINE)
+    for before, after in itertools.product(befores.split(" & "), afters.split(" & "))
+]
 ROOMS = {
     "core": ("vision_serving", ROOT / "handlers/vision_serving"),
     "tools": ("mar_tools", ROOT / "scripts/mar_tools"),

@@ -27,7 +27,6 @@ BODY_NAMES = ("body", "data")
 MODEL_NAME = "model_name"  # of /invocations?model_name=..., whose query TorchServe puts into the row
 JSON_PARTS, MAX_JSON_PARTS = (b"[", b"{", b'"'), 1_000_000  # what is not a number takes about 100 bytes of memory
 READ = (bytes, Pixels, RequestError)
-PROTOCOL_PARAMETERS = ("binary_data_output", "content_type", "headers")  # of V2, which are not options
 
 
 class Form(Enum):
@@ -217,8 +216,7 @@ def _read_parameters(document: Mapping[str, Any], form: Form) -> dict[str, Any]:
         return {}
     if not isinstance(parameters, dict):
         raise MalformedRequestError(f'expected "parameters" to be an object, got {type(parameters).__name__}')
-    protocol = PROTOCOL_PARAMETERS if form is Form.OPEN_INFERENCE else ()
-    return {name: value for name, value in parameters.items() if name not in protocol}
+    return {name: value for name, value in parameters.items() if name not in PROTOCOL_PARAMETERS.get(form, ())}
 
 
 def _read_instances(document: Mapping[str, Any], binary: bytes) -> tuple[SentImage, ...]:
@@ -256,6 +254,7 @@ IMAGE_READERS: dict[Form, Callable[[Mapping[str, Any], bytes], tuple[SentImage, 
     Form.OPEN_INFERENCE: _read_inputs,
 }
 IMAGE_KEYS = {"instances", "inputs"}
+PROTOCOL_PARAMETERS = {Form.OPEN_INFERENCE: ("binary_data_output", "content_type", "headers")}  # that are no options
 
 
 def _to_text(value: object) -> str:
