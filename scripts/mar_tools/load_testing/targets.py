@@ -70,7 +70,7 @@ def encode_request(encoding: Encoding, jpeg: bytes) -> Encoded:
     v2_binary  Open Inference Protocol with the binary tensor extension: one BYTES input `image` of shape (1, 1)
     v2_json    the same input as JSON, the image in base64, for servers without that extension (MLServer)
     """
-    return ENCODERS[encoding](jpeg)
+    return REQUEST_ENCODERS[encoding](jpeg)
 
 
 def decode_answer(encoding: Encoding, body: bytes) -> bytes:
@@ -96,7 +96,7 @@ def _encode_v2_json(jpeg: bytes) -> Encoded:
     return {"Content-Type": "application/json"}, orjson.dumps({"inputs": [tensor]})
 
 
-ENCODERS: dict[Encoding, Callable[[bytes], Encoded]] = {
+REQUEST_ENCODERS: dict[Encoding, Callable[[bytes], Encoded]] = {
     "raw": lambda jpeg: ({"Content-Type": "image/jpeg"}, jpeg),
     "v2_binary": _encode_v2_binary,
     "v2_json": _encode_v2_json,

@@ -10,7 +10,7 @@ from fakes import encode_image, noise_image
 from mar_tools.building.packing import build_archive
 from mar_tools.command_line import HANDLERS
 from mar_tools.load_testing.answers import Expected, Found, expect_answers
-from mar_tools.load_testing.targets import ENCODERS, Encoding, decode_answer, encode_request, prepare_requests
+from mar_tools.load_testing.targets import REQUEST_ENCODERS, Encoding, decode_answer, encode_request, prepare_requests
 from mar_tools.verification.observations import load_handler
 from vision_serving.answers.responses import encode_response
 from vision_serving.errors import ConfigError
@@ -158,7 +158,7 @@ def test_our_json_comes_back_out_of_an_open_inference_answer(encoding: Encoding,
         assert decode_answer(encoding, header + tensor) == BODY
 
 
-@pytest.mark.parametrize("encoding", ENCODERS)
+@pytest.mark.parametrize("encoding", REQUEST_ENCODERS)
 @pytest.mark.parametrize(
     "body", [b"", b"5", b"{}", b'{"outputs": []}', b'{"outputs": [{}]}', b'{"outputs": [{"data": []}]}']
 )
