@@ -197,8 +197,8 @@ class Front:
             "small_slots": bounds.small,
             "medium_slots": bounds.medium,
             "large_slots": bounds.large,
-            "medium_of_a_client": bounds.medium // 2,
-            "large_of_a_client": bounds.large // 2,
+            "medium_of_a_client": max(1, bounds.medium // 4),
+            "large_of_a_client": max(1, bounds.large // 4),  # so that one sender leaves workers free
             "allowed_origins": " ".join(f'"{origin}" $http_origin;' for origin in settings.allowed_origins),
             "vary": "Origin" if settings.allowed_origins else '""',
             "certificate": self.certificate,

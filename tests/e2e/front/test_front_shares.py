@@ -27,7 +27,7 @@ FIELD = b'Content-Disposition: form-data; name="top_k"\r\n\r\n3'
 WINDOW = 1 << 18  # of front.js, whose next one must see a delimiter that this one cuts
 EXPLAIN = "/explanations/digits"
 CONNECTIONS = 64
-LIMITS = {"connections_of_an_address": CONNECTIONS, "header_timeout_s": 10}
+LIMITS = {"connections_of_an_address": CONNECTIONS, "header_timeout_s": 10, "explanations_at_once": 2}
 HALF_A_HEADER = b"POST /predictions/digits HTTP/1.1\r\nX-Slow: "
 
 
@@ -143,9 +143,9 @@ def test_bytes_under_way_are_bounded_over_all_clients_and_small_pictures_pass(
     front: Running, held: Upstream, lane: str, body: bytes
 ) -> None:
     most = getattr(read_bounds(read_properties(front.config.read_text()), reserved_large=2), lane)
-    keys = [front.add_client(f"{lane}-{number}") for number in range(3)]
+    keys = [front.add_client(f"{lane}-{number}") for number in range(8)]  # each may have a quarter
     with ThreadPoolExecutor(3 * most + 1) as pool:
-        sent = [pool.submit(ask, front, body, "image/png", key=keys[number % 3]) for number in range(3 * most)]
+        sent = [pool.submit(ask, front, body, "image/png", key=keys[number % 8]) for number in range(3 * most)]
         wait_for(lambda: sum(answer.done() for answer in sent) == 2 * most)
         small = pool.submit(ask, front, b"x", "image/png")
         wait_for(lambda: len(held.requests) == most + 1)
