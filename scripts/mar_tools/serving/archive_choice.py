@@ -9,6 +9,7 @@ from typing import Any
 from mar_tools.archives.archive import Archive
 from mar_tools.archives.policy import check_served, read_policy
 from mar_tools.serving.model_status import list_versions
+from mar_tools.serving.setting_names import check_settings
 from mar_tools.serving.torchserve_api import TorchServeClient
 from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import read_model, read_models, read_properties
@@ -59,6 +60,7 @@ def choose_archives(config: Path) -> Choice:
     Raises ConfigError when every archive is left out, or for settings that cannot be read.
     """
     properties = config.read_text(encoding="utf-8")
+    check_settings(read_properties(properties))
     check_models(properties)
     policy = read_policy(config)
     store = policy.store

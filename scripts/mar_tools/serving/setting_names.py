@@ -1,0 +1,42 @@
+"""The keys of a `config.properties`: TorchServe ignores those that it does not know, without a word."""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from mar_tools.serving.address import STATE_KEY
+from vision_serving.errors import ConfigError
+
+# Of TorchServe 0.12.0.
+NUMERIC = """
+    default_response_timeout default_startup_timeout default_workers_per_model grpc_inference_port
+    grpc_inference_max_connection_age_grace_ms grpc_inference_max_connection_age_ms grpc_management_port
+    grpc_management_max_connection_age_grace_ms grpc_management_max_connection_age_ms initial_distribution_port
+    initial_worker_port io_ratio job_queue_size max_request_size max_response_size metric_time_interval
+    netty_client_threads number_of_gpu number_of_netty_threads token_expiration_min unregister_model_timeout"""
+TEXTUAL = """
+    allowed_urls async_logging blacklist_env_vars certificate_file cors_allowed_headers cors_allowed_methods
+    cors_allowed_origin cpp_log_config cpu_launcher_args cpu_launcher_enable debug decode_input_request
+    default_service_handler disable_system_metrics disable_token_authorization enable_envvars_config enable_grpc_ssl
+    enable_metrics_api enable_model_api grpc_inference_address grpc_management_address inference_address
+    install_py_dep_per_model ipex_enable ipex_gpu_enable keystore keystore_pass keystore_type limit_max_image_pixels
+    load_models management_address metrics_address metrics_config metrics_mode model_metrics_auto_detect
+    model_server_home model_snapshot model_store models plugins_path prefer_direct_buffer private_key_file
+    service_envelope system_metrics_cmd ts_header_key_sequence_end ts_header_key_sequence_id
+    ts_header_key_sequence_start ts_open_inference_protocol use_env_allowed_urls use_native_io vmargs workflow_store"""
+NUMBERS, OTHERS = frozenset(NUMERIC.split()), frozenset(TEXTUAL.split())
+OURS = frozenset({STATE_KEY, "vision_archives", "vision_trusted_keys"})
+
+
+def check_settings(values: Mapping[str, str]) -> None:
+    """Raises ConfigError for a key that nobody reads, and for a number that is none.
+
+    A plug-in of TorchServe may have keys of its own.
+    """
+    for key, value in values.items():
+        if key not in NUMBERS | OTHERS | OURS and "plugins_path" not in values:
+            near = get_close_matches(re.sub("[^a-z]+", "_", key.lower()), sorted(NUMBERS | OTHERS | OURS), 1)
+            hint = f"did you mean {near[0]!r}?" if near else "docs/operate/settings.md names the keys"
+            raise ConfigError(f"config.properties: unknown key {key!r}; {hint}")
+        if key in NUMBERS and not re.fullmatch(r"-?\d{1,18}", value.strip()):
+            raise ConfigError(f"config.properties: {key}: expected a whole number, got {value[:80]!r}")

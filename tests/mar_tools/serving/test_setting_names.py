@@ -1,0 +1,51 @@
+"""Keys of a config.properties: each one that TorchServe reads, and no other."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+import ts
+
+from mar_tools.command_line import ROOT
+from mar_tools.serving.setting_names import NUMBERS, OTHERS, check_settings
+from vision_serving.errors import ConfigError
+from vision_serving.worker.server_settings import read_properties
+
+JAR = Path(ts.__file__).parent / "frontend" / "model-server.jar"
+READ_IN_PYTHON = {"plugins_path", "vmargs"}  # by the command that starts Java
+
+
+def test_torchserve_reads_each_key() -> None:
+    with zipfile.ZipFile(JAR) as jar:
+        constants = jar.read("org/pytorch/serve/util/ConfigManager.class")
+    unread = {
+        name for name in NUMBERS | OTHERS if b"\x01" + len(name).to_bytes(2, "big") + name.encode() not in constants
+    }
+    assert unread == READ_IN_PYTHON
+
+
+def test_the_shipped_settings_are_known() -> None:
+    check_settings(read_properties((ROOT / "config.properties").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("model_stor=model_store", "unknown key 'model_stor'; did you mean 'model_store'?"),
+        ("Job-Queue-Size=8", "unknown key 'Job-Queue-Size'; did you mean 'job_queue_size'?"),
+        ("vision_trusted_key=keys/*.pub", "unknown key 'vision_trusted_key'; did you mean 'vision_trusted_keys'?"),
+        ("colour=red", "unknown key 'colour'; docs/operate/settings.md names the keys"),
+        ("max_request_size=25MB", "max_request_size: expected a whole number, got '25MB'"),
+        ("token_expiration_min=day", "token_expiration_min: expected a whole number, got 'day'"),
+        ("job_queue_size=", "job_queue_size: expected a whole number, got ''"),
+    ],
+    ids=lambda value: value.partition("=")[0],
+)
+def test_a_key_that_nobody_reads_is_refused(line: str, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check_settings(read_properties(line))
+    assert str(refused.value) == f"config.properties: {message}"
+
+
+def test_a_plug_in_may_have_keys_of_its_own() -> None:
+    check_settings({"plugins_path": "plugins", "colour": "red"})
