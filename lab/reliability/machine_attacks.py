@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from lab.reliability.episodes import FaultRow
 from lab.testbed.findings import Episode
 from lab.testbed.world import World
 from mar_tools.command_line import ROOT
+from mar_tools.load_testing.processes import find_processes
 from mar_tools.serving.ports import LOOPBACK, is_free
+from mar_tools.serving.processes import wait_until_ended
 
 SCRIPT = ROOT / "scripts" / "serve_models.py"
-COMMAND_S = 60.0
+COMMAND_S, ENDED_S = 60.0, 15.0
 NOBODY = 65534  # another user, where this one may start processes of others
 LOOK_ALIKES = (
     ("model_service_worker.py", "--sock-name", "{temporary}/.ts.sock.9000"),
@@ -61,10 +64,8 @@ def meet_other_users(world: World, _: random.Random) -> Episode:
     with look_alikes(temporary) as others:
         operator.run("status_beside_look_alikes", "status")
         operator.stop("stop_beside_look_alikes")
-        with squatted(temporary):
-            operator.start("start_beside_a_squatted_folder")
-            operator.stop("stop_beside_a_squatted_folder")
-            episode.require(temporary.is_dir(), "the folder of another user was removed")
+        operator.start("start_beside_look_alikes")
+        lose_the_folder(world, operator, episode)
         with socket.create_server((LOOPBACK, world.server.ports()["inference_address"])):
             started = operator.run("start_on_a_taken_port", "start")
         episode.require(not started, "a start on a port that another process has says that it happened")
@@ -72,6 +73,19 @@ def meet_other_users(world: World, _: random.Random) -> Episode:
     operator.start("start_afterwards")
     episode.require(world.is_ready(), "the server is not ready afterwards")
     return episode
+
+
+def lose_the_folder(world: World, operator: Operator, episode: Episode) -> None:
+    """Kill the server, and let another user have the folder that its start noted: no command may touch that."""
+    temporary, family = world.server.temporary, find_processes([world.frontend().pid])
+    family[0].kill()
+    left = wait_until_ended(family, ENDED_S)
+    episode.require(not left, f"{len(left)} processes of a killed server did not end")
+    with squatted(temporary) as kept:
+        operator.start("start_beside_a_squatted_folder")
+        operator.stop("stop_beside_a_squatted_folder")
+        taken = os.geteuid() == 0 and not kept.exists()  # a folder of one's own may go
+        episode.require(not taken, "the folder of another user, or what it holds, was removed")
 
 
 @contextmanager
@@ -95,16 +109,19 @@ def look_alikes(temporary: Path) -> Iterator[list["subprocess.Popen[bytes]"]]:
 
 
 @contextmanager
-def squatted(folder: Path) -> Iterator[None]:
-    """Let another user have a folder of this name."""
+def squatted(folder: Path) -> Iterator[Path]:
+    """Let another user have the folder of this name, in place of what there was, and yield a file in it."""
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
+    kept = folder / "kept"
+    kept.touch()
     if os.geteuid() == 0:
-        os.chown(folder, NOBODY, NOBODY)
+        for path in (folder, kept):
+            os.chown(path, NOBODY, NOBODY)
     try:
-        yield
+        yield kept
     finally:
-        with suppress(OSError):
-            folder.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def lack_what_is_needed(world: World, _: random.Random) -> Episode:
@@ -147,7 +164,7 @@ COMMANDS_SAY_WHY = "`start`, `stop` and `status` do what they are for, or say in
 ROWS = (
     FaultRow(
         "E6",
-        "processes of another user that look like a frontend and a worker, a folder and a port that are taken",
+        "of another user: processes that look like a frontend and a worker, the folder of a killed server, its port",
         f"{COMMANDS_SAY_WHY}; nothing of others is ended or removed; the server is ready afterwards",
         meet_other_users,
         once=True,

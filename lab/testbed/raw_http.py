@@ -5,17 +5,22 @@ import random
 import re
 import select
 import socket
+import ssl
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse, IncompleteRead
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from mar_tools.serving.ports import LOOPBACK
 
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 READ_BYTES = 65536
 CONNECT_TIMEOUT_S = 5.0
+HOLDER = "127.0.0.2"  # on Linux; a front counts the connections of an address
 HeaderPairs = Mapping[str, str] | Sequence[tuple[str, str]]
 
 
@@ -143,6 +148,37 @@ def _sends_a_byte(connection: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def held_connections(url: str, count: int, certificate: Path | None) -> Iterator[Callable[[], int]]:
+    """Hold so many, of an address of their own: half say nothing, half stop in a header. Yield what counts the open."""
+    place, context = urlsplit(url), ssl.create_default_context(cafile=certificate)
+    with ExitStack() as held:
+        connections = []
+        for number in range(count):
+            with suppress(OSError):  # refused: it is not held
+                target = (place.hostname, int(place.port or 0))
+                connection = socket.create_connection(target, CONNECT_TIMEOUT_S, (HOLDER, 0))
+                held.enter_context(connection)
+                if number % 2 and place.scheme == "https":
+                    connection = held.enter_context(context.wrap_socket(connection, server_hostname=place.hostname))
+                if number % 2:
+                    connection.sendall(request_head("/", {})[:-2])
+                connections.append(connection)
+        yield lambda: sum(map(_is_open, connections))
+
+
+def _is_open(connection: socket.socket) -> bool:
+    connection.settimeout(0.0)
+    try:
+        while received := connection.recv(READ_BYTES):
+            pass
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return True
+    except OSError:
+        return False
+    return bool(received)
 
 
 def cut_places(count: int, length: int, choose: random.Random) -> Sequence[int]:

@@ -1,8 +1,10 @@
 """An attack of one client on another: against a small server of this process, and what is made of it."""
 
+import itertools
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -25,6 +27,7 @@ from lab.reliability.client_attacks import (
     judge_server,
     largest_bodies,
     make_asks,
+    send_attack,
 )
 from lab.testbed.findings import Episode
 from lab.testbed.traffic import Ask, Exchange
@@ -117,6 +120,26 @@ def test_what_a_server_may_not_be_afterwards_is_a_problem(last: ServerState, pro
     assert problem in episode.problems
 
 
+def test_an_attack_during_which_the_other_client_sent_nothing_shows_nothing() -> None:
+    episode = Episode()
+    judge_other(episode, [entry for entry in exchanges(0.01, 0.01) if not BEGUN <= entry.due < ENDED], BEGUN, ENDED)
+    assert episode.problems == ["the other client sent nothing but ['calm', 'later']"]
+
+
+@pytest.mark.parametrize(("least_s", "rounds"), [(0.0, 1), (4.5, 3)])
+def test_an_attack_that_would_be_over_is_repeated(least_s: float, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each round takes two seconds of a clock that is not the machine's."""
+    now = itertools.count(0, 1)
+    monkeypatch.setattr(client_attacks, "time", SimpleNamespace(perf_counter=lambda: 2.0 * next(now)))
+    monkeypatch.setattr(client_attacks, "send_all", lambda *_: [exchange_of_attack()])
+    answers = send_attack(REFUSED, "", {}, Path(), least_s)
+    assert len(answers) == rounds
+
+
+def exchange_of_attack() -> Exchange:
+    return Exchange(Ask("large", "/"), BEGUN, BEGUN + 1, 413, "")
+
+
 def small_attack() -> list[Ask]:
     return [Ask("large", "/", b"x" * 1000, status=413, good=False)] * 5
 
@@ -128,10 +151,11 @@ def test_the_attacker_is_another_process_with_a_key_of_its_own(monkeypatch: pyte
     @contextmanager
     def open_nothing(_: object) -> Iterator[client_attacks.BusyFront]:
         front = SimpleNamespace(url=url, certificate=None)
-        yield client_attacks.BusyFront(front, {"X-Api-Key": "attacker"}, {"X-Api-Key": "other"})  # type: ignore[arg-type]
+        clients = {name: {"X-Api-Key": name} for name in ("attacker", "other", "removed")}
+        yield client_attacks.BusyFront(front, clients)  # type: ignore[arg-type]
 
     monkeypatch.setattr(client_attacks, "open_front", open_nothing)
-    for name in ("CALM_S", "PAUSE_S", "LATER_S"):
+    for name in ("CALM_S", "PAUSE_S", "LATER_S", "LEAST_S"):
         monkeypatch.setattr(client_attacks, name, 1.0)
     world = SimpleNamespace(
         frontend=psutil.Process, worker_pids=lambda: [1], log=str, good=(Ask("picture", "/"),), patience=1.0
@@ -139,7 +163,9 @@ def test_the_attacker_is_another_process_with_a_key_of_its_own(monkeypatch: pyte
     attack = Attack("E9", "", "", small_attack, connections=2, allowed=(413,), refused_s=None)
     with serve_requests(answer) as url:
         episode = attack_beside_another(world, random.Random(0), attack)  # type: ignore[arg-type]
-    names = ("attacker_413", "attacker_answered_otherwise", "other_failed")
-    assert [episode.figures[name] for name in names] == [5, 0, 0]
+    names = ("attacker_answered_otherwise", "held_connections_left", "other_failed")
+    assert [episode.figures[name] for name in names] == [0, 0, 0]
+    assert episode.figures["attacker_413"] % 5 == 0
+    assert episode.figures["attack_s"] >= 1
     assert episode.figures["calm_p99_ms"] > 0
     assert episode.figures["later_p99_ms"] > 0

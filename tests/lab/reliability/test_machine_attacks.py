@@ -1,13 +1,16 @@
 """What an operator's command may say, and what other users of the machine keep: without a server."""
 
 import os
+import signal
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from lab.reliability import machine_attacks
-from lab.reliability.machine_attacks import Operator, look_alikes, squatted
+from lab.reliability.machine_attacks import Operator, look_alikes, lose_the_folder, squatted
 from lab.testbed.findings import Episode
 
 
@@ -44,6 +47,35 @@ def test_look_alikes_have_the_command_lines_of_a_server_and_end_with_the_row(tmp
 
 
 def test_a_squatted_folder_is_of_another_user_where_there_can_be_one(tmp_path: Path) -> None:
-    with squatted(tmp_path / "taken"):
-        assert ((tmp_path / "taken").stat().st_uid != os.geteuid()) == (os.geteuid() == 0)
+    (tmp_path / "taken" / "old").mkdir(parents=True)
+    with squatted(tmp_path / "taken") as kept:
+        assert [path.name for path in (tmp_path / "taken").iterdir()] == [kept.name]
+        assert all((path.stat().st_uid != os.geteuid()) == (os.geteuid() == 0) for path in (kept, kept.parent))
     assert not (tmp_path / "taken").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's folder needs root")
+@pytest.mark.parametrize(
+    ("script", "problems"),
+    [
+        ("", []),
+        ("import shutil; shutil.rmtree({folder!r})", ["the folder of another user, or what it holds, was removed"]),
+        ("import os; os.remove({folder!r} + '/kept')", ["the folder of another user, or what it holds, was removed"]),
+    ],
+    ids=["left alone", "removed", "emptied"],
+)
+def test_a_command_that_removes_the_folder_of_another_user_is_seen(
+    script: str, problems: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = tmp_path / "noted"
+    (tmp_path / "command.py").write_text(
+        "import sys\nif sys.argv[1] == 'start': " + (script or "pass").format(folder=str(noted))
+    )
+    monkeypatch.setattr(machine_attacks, "SCRIPT", tmp_path / "command.py")
+    episode = Episode()
+    with subprocess.Popen(["sleep", "60"]) as frontend:
+        server = SimpleNamespace(config=tmp_path, temporary=noted, ports=dict)
+        world = SimpleNamespace(server=server, frontend=lambda: psutil.Process(frontend.pid))
+        lose_the_folder(world, Operator(world, episode), episode)  # type: ignore[arg-type]
+    assert episode.problems == problems
+    assert frontend.returncode == -signal.SIGKILL
