@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -24,7 +24,7 @@ from lab.hostile.forms import END, FORM, OPTIONS, RAW, numbered, part
 from lab.reliability.episodes import FaultRow, describe_failures
 from lab.testbed.archives import SERVED
 from lab.testbed.findings import Episode
-from lab.testbed.raw_http import held_connections
+from lab.testbed.raw_http import hold_connections
 from lab.testbed.sampling import percentile_ms
 from lab.testbed.traffic import Ask, Exchange, Traffic, send_all
 from lab.testbed.world import MB, World, load_pictures
@@ -37,7 +37,7 @@ from vision_serving.worker.server_settings import read_properties
 RATE = 10.0  # pictures/s of the other client
 WARM_UP_S, CALM_S, PAUSE_S, LATER_S = 3.0, 10.0, 10.0, 10.0
 LEAST_S = CALM_S  # of an attack: what is compared is of as many requests, so that one stall does not decide
-HELD = 600  # connections: more than the front lets an address have
+HELD, HELD_S = 600, 20.0  # more connections, and longer, than the front lets an address have
 ATTACKER_TIMEOUT_S, OTHER_TIMEOUT_S = 40.0, 60.0
 MOST_SLOWER, MOST_SLOWER_LATER = 3.0, 1.2
 MOST_EXTRA_MB = 800.0  # the frontend's heap may have 1 GB
@@ -151,13 +151,17 @@ def prepare(make: Callable[[], list[Ask]]) -> int:
     return len(make_asks(make))
 
 
-def send_attack(attack: Attack, url: str, key: dict[str, str], certificate: Path, least_s: float) -> list[Answered]:
-    """Send all of it, and again until `least_s` has passed."""
+def send_attack(
+    attack: Attack, url: str, key: dict[str, str], certificate: Path, least_s: float
+) -> tuple[list[Answered], int]:
+    """Send all of it, and again until `least_s` has passed. Return how many held connections were left open, too."""
     until, answers = time.perf_counter() + least_s, list[Answered]()
-    while not answers or time.perf_counter() < until:
-        exchanges = send_all(url, make_asks(attack.make), attack.connections, key, ATTACKER_TIMEOUT_S, certificate)
-        answers += [Answered(entry.ask.name, entry.status, entry.latency_s, entry.problem) for entry in exchanges]
-    return answers
+    with ThreadPoolExecutor(1) as holder:
+        left_open = holder.submit(hold_connections, url, attack.held, certificate, HELD_S)
+        while not answers or time.perf_counter() < until:
+            exchanges = send_all(url, make_asks(attack.make), attack.connections, key, ATTACKER_TIMEOUT_S, certificate)
+            answers += [Answered(entry.ask.name, entry.status, entry.latency_s, entry.problem) for entry in exchanges]
+    return answers, left_open.result()
 
 
 def attack_beside_another(world: World, choose: random.Random, attack: Attack) -> Episode:
@@ -171,11 +175,9 @@ def attack_beside_another(world: World, choose: random.Random, attack: Attack) -
         with Traffic(url, good, RATE, busy.clients["other"], 0, OTHER_TIMEOUT_S, certificate=certificate) as traffic:
             time.sleep(WARM_UP_S + CALM_S)
             begun = time.perf_counter()
-            with held_connections(url, attack.held, certificate) as still_open:
-                answers = attacker.submit(send_attack, attack, *options).result()
-                ended = time.perf_counter()
-                time.sleep(PAUSE_S)
-                left_open = still_open()
+            answers, left_open = attacker.submit(send_attack, attack, *options).result()
+            ended = time.perf_counter()
+            time.sleep(PAUSE_S)
             later = ServerState.read(world)
             time.sleep(LATER_S)
     episode = Episode(patience=world.patience, figures={"attack_s": round(ended - begun, 1)})
@@ -216,9 +218,7 @@ def judge_server(episode: Episode, before: ServerState, later: ServerState, last
 def judge_attacker(episode: Episode, answers: Sequence[Answered], attack: Attack) -> None:
     for status, count in sorted(Counter(entry.status for entry in answers).items()):
         episode.figures[f"attacker_{status}" if status else "attacker_closed"] = count
-    others = [
-        entry for entry in answers if (entry.status not in attack.allowed if attack.allowed else bool(entry.problem))
-    ]
+    others = [entry for entry in answers if (entry.status not in attack.allowed if attack.allowed else entry.problem)]
     told = Counter(" ".join(f"{entry.name}: {entry.problem}".split()) for entry in others)
     episode.failures += [f"{count} x {line}" for line, count in told.items()]
     episode.bound("attacker_answered_otherwise", len(others), 0)

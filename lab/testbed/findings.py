@@ -49,7 +49,7 @@ CLAIMS = {
     "E2": "bodies of the largest size at once",
     "E3": "explanations and other costly requests",
     "E4": "files that make decoders write, loop or allocate",
-    "E5": "wrong keys",
+    "E5": "wrong and removed keys, and connections without one",
     "E6": "other users of the machine",
     "E7": "a machine that lacks something",
 }

@@ -8,14 +8,15 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from mar_tools.serving.ports import LOOPBACK
+from mar_tools.waiting import wait_until
 
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 READ_BYTES = 65536
@@ -150,23 +151,25 @@ def _sends_a_byte(connection: socket.socket) -> bool:
     return True
 
 
-@contextmanager
-def held_connections(url: str, count: int, certificate: Path | None) -> Iterator[Callable[[], int]]:
-    """Hold so many, of an address of their own: half say nothing, half stop in a header. Yield what counts the open."""
+def hold_connections(url: str, count: int, certificate: Path | None, most_s: float) -> int:
+    """Hold so many, of an address of their own: half say nothing, half stop in a header. Return how many are left open.
+
+    most_s: how long, unless the server closes all of them before.
+    """
     place, context = urlsplit(url), ssl.create_default_context(cafile=certificate)
+    target = (place.hostname, int(place.port or 0))
+    connections: list[socket.socket] = []
     with ExitStack() as held:
-        connections = []
         for number in range(count):
             with suppress(OSError):  # refused: it is not held
-                target = (place.hostname, int(place.port or 0))
-                connection = socket.create_connection(target, CONNECT_TIMEOUT_S, (HOLDER, 0))
-                held.enter_context(connection)
+                connection = held.enter_context(socket.create_connection(target, CONNECT_TIMEOUT_S, (HOLDER, 0)))
                 if number % 2 and place.scheme == "https":
                     connection = held.enter_context(context.wrap_socket(connection, server_hostname=place.hostname))
                 if number % 2:
                     connection.sendall(request_head("/", {})[:-2])
                 connections.append(connection)
-        yield lambda: sum(map(_is_open, connections))
+        wait_until(lambda: not any(map(_is_open, connections)), most_s)
+        return sum(map(_is_open, connections))
 
 
 def _is_open(connection: socket.socket) -> bool:

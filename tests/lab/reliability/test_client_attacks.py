@@ -132,8 +132,9 @@ def test_an_attack_that_would_be_over_is_repeated(least_s: float, rounds: int, m
     now = itertools.count(0, 1)
     monkeypatch.setattr(client_attacks, "time", SimpleNamespace(perf_counter=lambda: 2.0 * next(now)))
     monkeypatch.setattr(client_attacks, "send_all", lambda *_: [exchange_of_attack()])
-    answers = send_attack(REFUSED, "", {}, Path(), least_s)
-    assert len(answers) == rounds
+    monkeypatch.setattr(client_attacks, "hold_connections", lambda *_: 7)
+    answers, left_open = send_attack(REFUSED, "", {}, Path(), least_s)
+    assert (len(answers), left_open) == (rounds, 7)
 
 
 def exchange_of_attack() -> Exchange:

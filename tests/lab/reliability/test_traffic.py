@@ -6,14 +6,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from aiohttp import web
 
-from lab.testbed.raw_http import held_connections
+from lab.testbed.raw_http import hold_connections
 from lab.testbed.traffic import Ask, Traffic, send_all
 from mar_tools.serving.ports import find_free_ports
-from mar_tools.waiting import wait_until
 
 GOOD = Ask("good", "/echo", b"hello", check=lambda body: "" if body == b"hello" else f"not hello: {body!r}")
 HANGS_UP = Ask("hangs up", "/hang-up")
@@ -145,14 +145,14 @@ def test_a_fault_of_the_driver_itself_is_not_lost(url: str) -> None:
 
 
 def test_connections_are_held_until_the_server_closes_them() -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=8) as server:
+    with socket.create_server(("127.0.0.1", 0), backlog=8) as server, ThreadPoolExecutor(1) as holder:
         server.settimeout(5)
-        with held_connections(f"http://127.0.0.1:{server.getsockname()[1]}", 4, None) as still_open:
-            accepted = [server.accept()[0] for _ in range(4)]
-            assert still_open() == 4
-            assert accepted[1].recv(100) == b"POST / HTTP/1.1\r\nHost: localhost\r\n"
-            accepted[0].close()
-            accepted[1].close()
-            assert wait_until(lambda: still_open() == 2, 5)
-            for connection in accepted[2:]:
-                connection.close()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        left_open = holder.submit(hold_connections, url, 4, None, 60.0)
+        accepted = [server.accept()[0] for _ in range(4)]
+        assert accepted[1].recv(100) == b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+        for connection in accepted:
+            connection.close()
+        assert left_open.result(30) == 0
+        left_open = holder.submit(hold_connections, url, 2, None, 0.0)
+        assert left_open.result(30) == 2
