@@ -11,6 +11,7 @@
 A running model shows its card and its device by `python scripts/manage_models.py describe digits --card`.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from mar_tools.archives.archive import Archive, open_archive
 from mar_tools.archives.checks import verify_archive
 from mar_tools.archives.contents import Difference, find_changes, list_contents
 from mar_tools.archives.model_cards import card_table, read_card
-from mar_tools.command_line import MODEL_STORE, new_parser, print_json, run
+from mar_tools.command_line import find_in_store, new_parser, print_json, run
 from mar_tools.terminal import Table, Text, name_column, new_table, number_column, print_tables
 from vision_serving.errors import ConfigError
 
@@ -33,7 +34,7 @@ def main() -> None:
     views.add_argument("--verify", action="store_true", help="check that it is whole, unchanged and ours")
     views.add_argument("--diff", type=Path, metavar="BEFORE", help="what differs from this archive")
     given = parser.parse_args()
-    archive = find_archive(given.archive)
+    archive = find_in_store(given.archive)
     if given.contents:
         opened = open_archive(archive)
         found = {**summarise(opened), "ours": opened.is_ours, "files": list_contents(opened)}
@@ -41,15 +42,10 @@ def main() -> None:
     elif given.verify:
         show(summarise(verify_archive(archive)), summary, given.json)
     elif given.diff:
-        changes = find_changes(open_archive(find_archive(given.diff)), open_archive(archive))
+        changes = find_changes(open_archive(find_in_store(given.diff)), open_archive(archive))
         show([vars(change) for change in changes], lambda _: changes_table(changes), given.json)
     else:
         show(read_card(archive), card_table, given.json)
-
-
-def find_archive(path: Path) -> Path:
-    named = MODEL_STORE / path
-    return path if path.exists() or not named.exists() else named
 
 
 def show(value: Any, render: Callable[[Any], Table | str], as_json: bool) -> None:
@@ -96,11 +92,16 @@ def contents_table(found: dict[str, Any]) -> Table:
 def changes_table(changes: list[Difference]) -> Table | str:
     if not changes:
         return "no difference"
-    table = new_table("what", *map(name_column, ("name", "before", "after")))
+    table = new_table("what", name_column("name: before -> after"))  # in one cell, which breaks between words
     for change in changes:
-        sides = ("-" if side is None else str(side)[:40] for side in (change.before, change.after))
-        table.add_row(change.kind, change.name, *sides)
+        table.add_row(change.kind, Text(f"{change.name}: {shorten(change.before)} -> {shorten(change.after)}"))
     return table
+
+
+def shorten(value: Any) -> str:
+    """Return 12 digits of a SHA-256, 40 characters of another value."""
+    text = "none" if value is None else str(value)
+    return text[: 12 if re.fullmatch("[0-9a-f]{64}", text) else 40]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python scripts/predict_images.py detector photos/ --save-annotated annotated/
     python scripts/predict_images.py detector photos/ --format csv --output found.csv
     python scripts/predict_images.py detector val2017/ --format coco --coco-images val2017.json --output found.json
-    python scripts/predict_images.py --archive model_store/digits.mar photo.jpg
+    python scripts/predict_images.py --archive digits.mar photo.jpg
 
 With --archive no server is needed. Answers are written as they come, in the order of the images. An image that failed
 is a row with the reason, and makes the exit status 1. No file is replaced. docs/use/outputs.md describes the formats.
@@ -20,10 +20,10 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from mar_tools.command_line import ROOT, new_parser, run
+from mar_tools.command_line import ROOT, find_in_store, new_parser, run
 from mar_tools.images import find_images
 from mar_tools.predicting.coco_results import match_images, number_images
-from mar_tools.predicting.formats import COCO, FORMATS, NewWriter, write_coco
+from mar_tools.predicting.formats import COCO, FORMATS, NewWriter, list_classes_or_boxes, write_coco
 from mar_tools.predicting.predictors import (
     Answer,
     Predict,
@@ -52,9 +52,9 @@ class FailedImagesError(VisionServingError):
 
 def main() -> None:
     arguments = parse_arguments()
-    files = [file for path in arguments.images for file in find_images(Path(path))]
+    files = [file for path in arguments.images for file in find_images(path)]
     new_writer = choose_format(arguments, files)
-    failures = []
+    failures, rows, drawn = [], 0, 0
     with open_predictor(arguments) as predict, ExitStack() as stack:
         answers = show_progress(predict_files(predict, files, arguments.concurrency), len(files), arguments)
         first = next(answers)  # before there is a file: without an answer that fits none is left
@@ -63,10 +63,15 @@ def main() -> None:
         for file, answer in chain([first], answers):
             require_corners(answer, arguments)
             write(file, answer)
+            rows += count_rows(answer, arguments.format)
             if has_failed(answer):
                 failures.append(f"{show_line(file)}: {answer['message']}")
             elif arguments.save_annotated is not None:
-                failures += save_annotated(file, answer, arguments.save_annotated)
+                undrawn = save_annotated(file, answer, arguments)
+                failures += undrawn
+                drawn += not undrawn
+    tell_written(rows, arguments.output)
+    tell_written(drawn, arguments.save_annotated, "annotated picture")
     if failures:
         raise FailedImagesError(f"{len(failures)} of {len(files)} images failed; the first, {failures[0]}")
 
@@ -76,10 +81,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = new_argument_parser()
     arguments = parser.parse_intermixed_args()
     arguments.model = None if arguments.archive else arguments.inputs[0]
-    arguments.images = arguments.inputs if arguments.archive else arguments.inputs[1:]
+    arguments.images = [Path(path) for path in (arguments.inputs if arguments.archive else arguments.inputs[1:])]
     if not arguments.images:
         parser.error("give at least one image after the model name")
-    if arguments.archive and not Path(arguments.images[0]).exists():
+    if arguments.archive and not arguments.images[0].exists():
         parser.error(f"{arguments.images[0]}: no such file or folder; with --archive no model is named, only images")
     if arguments.coco_images and arguments.format != COCO:
         parser.error("--coco-images belongs to --format coco")
@@ -99,7 +104,9 @@ def new_argument_parser() -> argparse.ArgumentParser:
         "%(prog)s [OPTIONS] MODEL IMAGE [IMAGE ...]\n       %(prog)s [OPTIONS] --archive FILE IMAGE [IMAGE ...]"
     )
     parser.add_argument("inputs", nargs="+", metavar="MODEL IMAGE", help="a model (not with --archive), then images")
-    parser.add_argument("--archive", type=Path, metavar="FILE", help="predict in process from this .mar")
+    parser.add_argument(
+        "--archive", type=Path, metavar="FILE", help="predict in process from this .mar, or its name in model_store"
+    )
     parser.add_argument(
         "--option", type=_option, action="append", default=[], metavar="NAME=VALUE", help="such as top_k=3"
     )
@@ -142,7 +149,7 @@ def choose_format(arguments: argparse.Namespace, files: Sequence[Path]) -> NewWr
 def open_predictor(arguments: argparse.Namespace) -> Iterator[Predict]:
     options = parse_options_header(";".join(arguments.option))
     if arguments.archive:
-        with predict_in_process(arguments.archive, options) as predict:
+        with predict_in_process(find_in_store(arguments.archive), options) as predict:
             yield predict
     else:
         yield predict_over_http(TorchServeClient(read_address(arguments.config)), arguments.model, options)
@@ -184,14 +191,30 @@ def show_progress(
     return show_items(answers, "predicting", total, hidden=writes_meanwhile)
 
 
-def save_annotated(file: Path, answer: Answer, folder: Path) -> list[str]:
-    """Save `folder/<name>.annotated.png`, with a number where there is one. Return why it could not be drawn."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target, number = folder / f"{file.name}.annotated.png", 1
+def count_rows(answer: Answer, form: str) -> int:
+    """Return in how many rows, lines or COCO results an answer is written."""
+    found = len(list_classes_or_boxes(answer))
+    return {"json-lines": 1, COCO: found}.get(form, max(found, 1))
+
+
+def tell_written(count: int, where: Path | None, what: str = "row") -> None:
+    if where is not None:
+        print(f"{count} {what}{'s' * (count != 1)} in {show_line(where)}", file=sys.stderr)
+
+
+def save_annotated(file: Path, answer: Answer, arguments: argparse.Namespace) -> list[str]:
+    """Save `FOLDER/<name>.annotated.png`, with a number where there is one. Return why it could not be drawn.
+
+    <name>: as it lies in a folder that was given.
+    """
+    given = next((folder for folder in file.parents if folder in arguments.images), file.parent)
+    base = arguments.save_annotated / file.relative_to(given)
+    target, number = base.with_name(f"{file.name}.annotated.png"), 1
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         while target.exists():
             number += 1
-            target = folder / f"{file.name}.annotated-{number}.png"
+            target = base.with_name(f"{file.name}.annotated-{number}.png")
         picture = open_picture(file.read_bytes(), ANY_SIZE)
         draw_prediction(picture, read_prediction(answer)).save(target)
     except (RequestError, OSError) as error:

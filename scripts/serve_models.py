@@ -101,7 +101,8 @@ def show(found: Sequence[Health], arguments: argparse.Namespace) -> None:
 
 def health_table(found: Sequence[Health]) -> Table:
     figures = map(number_column, ("workers\nready", "batch\nsize", "delay\nms"))
-    table = new_table(name_column("\nmodel"), "\nversion", *figures, "\ngolden", "\ndevice", "threads of\neach worker")
+    heads = ("\ngolden", "\ndevice", "threads\nrun+decode")
+    table = new_table(name_column("\nmodel"), "\nversion", *figures, *heads, gap=1)
     for model in found:
         status = model.status
         if status is None:
@@ -109,7 +110,8 @@ def health_table(found: Sequence[Health]) -> Table:
             continue
         workers = f"{status.workers_ready} of {status.workers}"
         batches = (str(status.batch_size), str(status.max_batch_delay_ms))
-        table.add_row(model.model, model.version, workers, *batches, model.golden, status.device, str(status.threads))
+        threads = f"{status.threads.engine}+{status.threads.decode}" + " pinned" * status.threads.pin
+        table.add_row(model.model, model.version, workers, *batches, model.golden, status.device, threads)
     return table
 
 

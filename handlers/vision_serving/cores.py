@@ -84,9 +84,6 @@ class ThreadPlan:
     decode: int
     pin: bool
 
-    def __str__(self) -> str:
-        return f"{self.engine} + {self.decode} decoding{', pinned' * self.pin}"
-
 
 def plan_threads(cores: int, workers: int, threads: int | None = None) -> ThreadPlan:
     """Return the cores divided among the workers, at least 1 each; or as many threads in each as are asked for."""

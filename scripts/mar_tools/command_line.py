@@ -28,6 +28,12 @@ UNREAD = 128 + signal.SIGPIPE  # the status of a command that nobody reads to it
 WIDEST_HELP = 100  # longer lines are hard to read
 
 
+def find_in_store(archive: Path) -> Path:
+    """Return an archive that is there, or the one of that name in model_store."""
+    named = MODEL_STORE / archive
+    return archive if archive.exists() or not named.exists() else named
+
+
 class DocstringHelp(argparse.HelpFormatter):
     """Wraps a docstring to the terminal: paragraphs as prose, indented lines, its examples, as commands."""
 

@@ -82,7 +82,3 @@ def test_usable_cores_are_what_affinity_and_quota_leave(
 )
 def test_cores_are_divided_among_workers_at_least_one_each(cores: int, workers: int, plan: ThreadPlan) -> None:
     assert plan_threads(cores, workers) == plan
-
-
-def test_a_plan_tells_its_threads_and_whether_they_are_pinned() -> None:
-    assert (str(plan_threads(4, 1)), str(plan_threads(64, 2))) == ("4 + 4 decoding, pinned", "32 + 8 decoding")

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mar_tools.predicting.predictors import Answer, has_failed, show_name
+from mar_tools.predicting.predictors import Answer, has_failed, list_ends, show_name
 from mar_tools.verification.coco_files import CocoCategory, CocoImage
 from vision_serving.errors import ConfigError
 from vision_serving.validation import parse_config, read_json
@@ -47,8 +47,7 @@ def match_images(files: Sequence[Path], annotations: Path) -> CocoIds:
 
 def _find_name(file: Path, known: Mapping[str, int]) -> str:
     """Return the longest end of the path that is known; empty where none is."""
-    ends = (show_name("/".join(file.parts[start:])) for start in range(len(file.parts)))
-    return next((end for end in ends if end in known), "")
+    return next((end for end in map(show_name, reversed(list_ends(file))) if end in known), "")
 
 
 def to_results(file: Path, answer: Answer, ids: CocoIds) -> Iterable[dict[str, Any]]:

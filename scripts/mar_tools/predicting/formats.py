@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mar_tools.predicting.coco_results import CocoIds, make_annotation_file, to_results
-from mar_tools.predicting.predictors import Answer, has_failed, show_line, show_name
+from mar_tools.predicting.predictors import Answer, has_failed, show_line, show_name, tell_apart
 from mar_tools.terminal import Text, name_column, new_table, number_column
 
 Write: TypeAlias = Callable[[Path, Answer], None]
@@ -50,8 +50,9 @@ def write_table(stream: IO[str]) -> Iterator[Write]:
 def _answer_table(answers: list[tuple[Path, Answer]]) -> Table:
     boxes = any("detections" in answer for _, answer in answers)
     table = new_table(name_column("image"), "label", number_column("score"), *([number_column("box")] if boxes else []))
+    names = tell_apart(file for file, _ in answers)
     for file, answer in answers:
-        entries, name = list_classes_or_boxes(answer), Text(show_line(file.name))  # a str would be read as markup
+        entries, name = list_classes_or_boxes(answer), Text(show_line(names[file]))  # a str would be read as markup
         if not entries:
             table.add_row(name, Text(show_line(format_error(answer)) if has_failed(answer) else "nothing found"))
         for index, entry in enumerate(entries):

@@ -1,8 +1,8 @@
 """Image files -> their answers, from a running server or in process from an archive; both speak the HTTP contract."""
 
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from mar_tools.archives.archive import extract_archive
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient, tell_refusal
 from vision_serving.answers.responses import encode_response
+from vision_serving.errors import InvalidOptionError
 from vision_serving.predictions import Prediction
 from vision_serving.requests.payload import Payload
 
@@ -76,12 +77,30 @@ def predict_files(predict: Predict, files: Sequence[Path], concurrency: int) -> 
 
 
 def predict_file(predict: Predict, file: Path) -> Answer:
-    """Predict one file; one that cannot be read has an error of the contract's form as its answer."""
+    """Predict one file; one that cannot be read has an error of the contract's form as its answer.
+
+    Raises InvalidOptionError, which every other file would have too.
+    """
     try:
         encoded = file.read_bytes()
     except OSError as error:
         return {"code": NO_STATUS, "type": type(error).__name__, "message": error.strerror or str(error)}
-    return predict(encoded)
+    answer = predict(encoded)
+    if answer.get("type") == InvalidOptionError.__name__:
+        raise InvalidOptionError(answer["message"])
+    return answer
+
+
+def list_ends(file: Path) -> list[str]:
+    """Return the ends of a path, from the bare name to all of it."""
+    return [str(Path(*file.parts[start:])) for start in reversed(range(len(file.parts)))]
+
+
+def tell_apart(files: Iterable[Path]) -> dict[Path, str]:
+    """Return the shortest end of each path that no other file has."""
+    ends = {file: list_ends(file) for file in files}
+    uses = Counter(end for several in ends.values() for end in several)
+    return {file: next((end for end in several if uses[end] == 1), str(file)) for file, several in ends.items()}
 
 
 def show_name(file: Path | str) -> str:

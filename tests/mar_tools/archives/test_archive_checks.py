@@ -2,6 +2,7 @@
 
 import os
 import random
+import runpy
 import shutil
 import subprocess
 import sys
@@ -16,13 +17,14 @@ from fakes import NESTED_MERGES
 
 from mar_tools.archives.archive import SBOM, check_archive, extract_archive, open_archive
 from mar_tools.archives.checks import verify_archive
-from mar_tools.archives.contents import find_changes, list_contents
+from mar_tools.archives.contents import Difference, find_changes, list_contents
 from mar_tools.archives.model_cards import read_card
 from mar_tools.archives.pickles import find_pickle
 from mar_tools.archives.policy import check_registered, read_policy
 from mar_tools.building.packing import build_archive
 from mar_tools.command_line import HANDLERS, ROOT
 from mar_tools.serving.archive_choice import choose_archives
+from mar_tools.terminal import print_tables
 from vision_serving.errors import ConfigError
 
 SCRIPT = ROOT / "scripts" / "inspect_archive.py"
@@ -196,6 +198,24 @@ def test_a_difference_is_named_file_by_file_and_value_by_value(archive: Path, tm
     ]
     assert (changes[-1].before, changes[-1].after) == ("dog", "wolf")
     assert find_changes(open_archive(archive), open_archive(archive)) == []
+
+
+def test_the_table_of_differences_breaks_no_name_and_has_12_digits_of_a_digest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    long = "accuracy.reference.mean_average_precision_of_small_boxes"
+    changes_table = runpy.run_path(str(SCRIPT))["changes_table"]
+    changes = [
+        Difference("file", "vision_serving/requests/payload.py", "0123456789abcdef" * 4, "fedcba9876543210" * 4),
+        Difference("card", long, "0.75 of 1", "0.5 of 1 which is much less than it has been"),
+        Difference("labels", "[red]7", None, "cat"),
+    ]
+    print_tables(changes_table(changes))
+    text = capsys.readouterr().out
+    assert " vision_serving/requests/payload.py: 0123456789ab -> fedcba987654 " in text
+    assert f"{long}: " in text
+    assert "[red]7: none -> cat" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.fixture

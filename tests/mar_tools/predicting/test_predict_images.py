@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import RunHere
 from http_fakes import Answer, serve_requests
+from PIL import Image
 
 from mar_tools.serving.ports import find_free_ports
 
@@ -81,3 +82,58 @@ def test_names_that_are_no_text_or_nearly_too_long_are_predicted(
     assert (finished.returncode, finished.stdout.count("cat")) == (1, 2)
     assert "2 of 2 images failed; the first, " in finished.stderr  # empty files have a prediction, but no pixels
     assert "cannot be drawn on" in finished.stderr
+
+
+def test_files_of_one_name_are_told_apart_in_the_table_and_among_the_pictures(
+    config: Path, tmp_path: Path, run_here: RunHere
+) -> None:
+    photos, single, drawn = tmp_path / "photos", tmp_path / "single.png", tmp_path / "drawn"
+    for file in (photos / "a" / "x.png", photos / "b" / "x.png", photos / "y.png", single):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(file)
+    finished = run_here("predict_images.py", "cats", photos, single, "--config", config, "--save-annotated", drawn)
+    assert finished.returncode == 0, finished.stderr
+    rows = [line.split()[0] for line in finished.stdout.splitlines() if "cat" in line]
+    assert rows == ["a/x.png", "b/x.png", "y.png", "single.png"]
+    found = {str(file.relative_to(drawn)) for file in drawn.rglob("*.png")}
+    assert found == {f"{name}.annotated.png" for name in rows}
+    assert finished.stderr == f"4 annotated pictures in {drawn}\n"
+
+
+@pytest.mark.parametrize(("form", "name"), OUTPUTS)
+def test_what_was_written_where_is_told(config: Path, photo: Path, run_here: RunHere, form: str, name: str) -> None:
+    output = photo.parent / name
+    finished = run_here(
+        "predict_images.py", "cats", photo, photo, "--config", config, "--format", form, "--output", output
+    )
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", f"2 rows in {output}\n")
+
+
+def test_a_wrong_option_ends_the_run_at_once(tmp_path: Path, run_here: RunHere) -> None:
+    sent, refusal = [], {"code": 422, "type": "InvalidOptionError", "message": "unknown option 'topk'"}
+
+    def refuse(request: object) -> Answer:
+        sent.append(request)
+        return Answer(422, json.dumps(refusal).encode())
+
+    photos, config, output = tmp_path / "photos", tmp_path / "config.properties", tmp_path / "found.csv"
+    photos.mkdir()
+    for number in range(50):
+        (photos / f"{number}.png").touch()
+    with serve_requests(refuse) as url:
+        config.write_text(f"inference_address={url}\ndisable_token_authorization=true\n")
+        options = ("--option", "topk=1", "--format", "csv", "--output", output, "--concurrency", 1)
+        finished = run_here("predict_images.py", "cats", photos, "--config", config, *options)
+    assert (finished.returncode, finished.stderr) == (1, "error: unknown option 'topk'\n")
+    assert len(sent) < 10
+    assert not output.exists()
+
+
+def test_an_archive_is_found_in_the_model_store(
+    archive: Path, photo: Path, run_here: RunHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mar_tools.command_line.MODEL_STORE", archive.parent)
+    Image.new("RGB", (8, 8)).save(photo)
+    finished = run_here("predict_images.py", "--archive", archive.name, photo, "--json")
+    assert finished.returncode == 0, finished.stderr
+    assert "classes" in json.loads(finished.stdout)

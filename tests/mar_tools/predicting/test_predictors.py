@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mar_tools.predicting.predictors import Answer, has_failed, predict_files, read_prediction
+from mar_tools.predicting.predictors import Answer, has_failed, predict_files, read_prediction, tell_apart
 from mar_tools.serving.torchserve_api import ServerError
 from vision_serving.predictions import Classification, ClassScore, Detection, Detections, ImageSize
 
@@ -90,3 +90,18 @@ def test_a_server_that_is_gone_ends_the_work(tmp_path: Path) -> None:
 )
 def test_an_answer_is_read_back_as_the_prediction(answer: Answer, prediction: object) -> None:
     assert read_prediction(answer) == prediction
+
+
+@pytest.mark.parametrize(
+    ("files", "shown"),
+    [
+        (["p/a.png", "p/b.png"], ["a.png", "b.png"]),
+        (["p/a/x.png", "p/b/x.png", "p/y.png"], ["a/x.png", "b/x.png", "y.png"]),
+        (["/p/a/1/x.png", "/q/a/1/x.png"], ["p/a/1/x.png", "q/a/1/x.png"]),
+        (["x.png", "a/x.png"], ["x.png", "a/x.png"]),
+        (["a/x.png", "a/x.png"], ["x.png"]),
+        ([], []),
+    ],
+)
+def test_a_name_is_as_much_of_a_path_as_tells_it_from_the_others(files: list[str], shown: list[str]) -> None:
+    assert list(tell_apart(map(Path, files)).values()) == shown

@@ -1,6 +1,11 @@
+import runpy
+
 import pytest
 
+from mar_tools.command_line import ROOT
+from mar_tools.serving.health import GoldenVerdict, Health
 from mar_tools.serving.model_status import ModelStatus, find_differences
+from mar_tools.terminal import print_tables
 from vision_serving.cores import ThreadPlan
 
 PROPERTIES = """
@@ -35,3 +40,16 @@ def status(model: str, version: str, workers: int, batch_size: int, max_batch_de
 )
 def test_what_a_restart_would_change_is_told(live: ModelStatus, differences: list[str]) -> None:
     assert find_differences([live], PROPERTIES) == differences
+
+
+@pytest.mark.parametrize("golden", ["right", "not checked"])
+def test_a_model_takes_one_line_of_80_columns(golden: GoldenVerdict, capsys: pytest.CaptureFixture[str]) -> None:
+    health_table = runpy.run_path(str(ROOT / "scripts" / "serve_models.py"))["health_table"]
+    name = "segments_of_20_chars"
+    pinned, shared = (
+        ModelStatus(name, "10.0.1", 10, 10, ThreadPlan(32, 8, pin), 128, 1000, "cpu") for pin in (True, False)
+    )
+    print_tables(health_table([Health(name, "10.0.1", one, golden, None) for one in (pinned, shared)]))
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert first.split() == [name, "10.0.1", "10", "of", "10", "128", "1000", *golden.split(), "cpu", "32+8", "pinned"]
+    assert second.split()[-2:] == ["cpu", "32+8"]
