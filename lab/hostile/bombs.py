@@ -1,6 +1,7 @@
 """Files that would cost far more than they weigh: refused at once, or served at the price of what is seen of them."""
 
 import random
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ MAX_CPU_S, MAX_RISE_MIB = 1.0, 150  # what each of them may cost
 SMALL_JPEG = encode_as(noise_picture(0, (8, 8)), "JPEG")
 SMALL_GIF = encode_as(PIL.Image.new("P", (8, 8)), "GIF")
 PROGRESSIVE = encode_as(noise_picture(0, (64, 64)), "JPEG", progressive=True)
+TINY_PROGRESSIVE = encode_as(noise_picture(0, (16, 16)), "JPEG", progressive=True)
+WIDE_SCAN = b"\xff" + b"\1\0" * 255 + b"\0\xff\0"
+MOST = 24_000_000  # bytes of a picture that a server takes
 ROW_OF_RUNS = b"\xff\1" * 3 + b"\xeb\1\0\0"  # of 1000 pixels
 ONE_GRAY_SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\x00"
 
@@ -115,6 +119,28 @@ def many_exif_segments() -> bytes:
     return insert_into_jpeg(SMALL_JPEG, jpeg_segment(0xE1, b"Exif\0\0" + bytes(5000)) * 800)
 
 
+def write_exif_of_resolution(count: int) -> bytes:
+    """Return a JPEG whose EXIF block, in segments, states a resolution of `count` fractions."""
+    tags = struct.pack("<HHII", 296, 3, 1, 2) + struct.pack("<HHII", 282, 5, count, 38)
+    block = b"II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4) + struct.pack("<II", 72, 1) * count
+    pieces = (block[start : start + 65_000] for start in range(0, len(block), 65_000))
+    return insert_into_jpeg(SMALL_JPEG, b"".join(jpeg_segment(0xE1, b"Exif\0\0" + piece) for piece in pieces))
+
+
+def png_whose_pixels_end_too_early() -> bytes:
+    encoded = write_png((1000, 1000), 8, RGB, b"\0\1\2\3")
+    start = encoded.index(b"IDAT")
+    pixels = encoded[start + 4 : encoded.index(b"IEND") - 8]
+    return encoded[: start - 4] + chunk(b"IDAT", pixels + bytes(MOST)) + chunk(b"IEND")
+
+
+def avif_of_many_kinds() -> bytes:
+    """Return items of a kind that libavif does not decode, and behind them bytes that look like a million others."""
+    encoded = encode_as(noise_picture(0, (64, 64)), "AVIF").replace(b"av01", b"hvc1")
+    items = b"".join(b"infe\2" + bytes(7) + number.to_bytes(4, "big") for number in range(MOST // 16))
+    return encoded + struct.pack(">I4s", len(items) + 8, b"mdat") + items
+
+
 BOMBS: dict[str, Bomb] = {
     "png of 1 bit, 13376 x 13376": Bomb(413, lambda: write_black_png(13376)),
     "png of 1 bit, 7000 x 7000": Bomb(413, lambda: write_black_png(7000)),
@@ -125,6 +151,7 @@ BOMBS: dict[str, Bomb] = {
     "png, international text of 64 MB": Bomb(200, lambda: png_with(compressed(b"iTXt", 64 * MEBI))),
     "png, profile of 64 MB": Bomb(200, lambda: png_with(compressed(b"iCCP", 64 * MEBI))),
     "png, profile of 1 MB five thousand times": Bomb(200, lambda: png_with(compressed(b"iCCP", MEBI) * 5000)),
+    "png whose pixels end before 24 MB of others": Bomb(400, png_whose_pixels_end_too_early),
     "png of 300,000 empty chunks": Bomb(400, lambda: png_with(chunk(b"abCd") * 300_000)),
     "jpeg, 9400 x 9400 in its header": Bomb(413, lambda: forge_size(SMALL_JPEG, 9400, 9400)),
     "jpeg, 7000 x 7000 in its header": Bomb(413, lambda: forge_size(SMALL_JPEG, 7000, 7000)),
@@ -135,6 +162,14 @@ BOMBS: dict[str, Bomb] = {
     ),
     "jpeg of 4 MB of fill bytes": Bomb(400, lambda: insert_into_jpeg(SMALL_JPEG, b"\xff" * 4 * MEBI)),
     "jpeg of a million empty comments": Bomb(400, lambda: insert_into_jpeg(SMALL_JPEG, jpeg_segment(0xFE) * 1_000_000)),
+    "jpeg without its end, six million empty comments instead": Bomb(
+        200, lambda: TINY_PROGRESSIVE[:-2] + jpeg_segment(0xFE) * (MOST // 4)
+    ),
+    "jpeg without its end, with forty thousand scans of 255 components": Bomb(
+        400, lambda: TINY_PROGRESSIVE[:-2] + jpeg_segment(0xDA, WIDE_SCAN) * (MOST // 600)
+    ),
+    "jpeg whose resolution is 800,000 fractions": Bomb(400, lambda: write_exif_of_resolution(780_000)),
+    "jpeg whose resolution is 200,000 fractions": Bomb(200, lambda: write_exif_of_resolution(200_000)),
     "jpeg, EXIF block in 800 segments": Bomb(400, many_exif_segments),
     "gif of 65535 x 65535": Bomb(413, lambda: write_gif((65535, 65535))),
     "gif whose frame is 65535 x 65535": Bomb(413, lambda: write_gif((1, 1), frame=(65535, 65535))),
@@ -145,6 +180,7 @@ BOMBS: dict[str, Bomb] = {
     "webp of 7000 x 7000": Bomb(413, lambda: write_flat_webp(7000)),
     "webp, animated, 16384 x 10001": Bomb(413, webp_with_a_large_canvas),
     "avif of 3300 x 3300": Bomb(413, lambda: encode_as(PIL.Image.new("L", (3300, 3300)), "AVIF", speed=10)),
+    "avif of a million kinds of items": Bomb(415, avif_of_many_kinds),
     "tiff of 65535 x 65535": Bomb(413, lambda: gray_tiff(b"", 8, (65535, 65535))),
     "tiff of 1 x 1 from a tile of 12000 x 12000": Bomb(413, lambda: write_tiled_tiff((1, 1), (12000, 12000))),
     "tiff of 1 x 1 from a tile of 400 MB": Bomb(413, tiff_of_a_deep_tile),

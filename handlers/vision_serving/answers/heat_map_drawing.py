@@ -23,17 +23,18 @@ def draw_explanation(image: PIL.Image.Image, explanation: Explanation) -> PIL.Im
     canvas = new_canvas(image)
     region = (0, 0, *canvas.picture_size)
     grays = np.asarray(canvas.image.crop(region).convert("L"), dtype=np.float32)[..., None]
-    drawn = _paint(grays + (255 - grays) * LIGHTENED, spread_values(explanation, canvas.picture_size))
+    largest = _find_largest(explanation)
+    drawn = _paint(grays + (255 - grays) * LIGHTENED, spread_values(explanation, canvas.picture_size, largest))
     canvas.image.paste(drawn, region)
-    return _add_legend(canvas, explanation)
+    return _add_legend(canvas, explanation, largest)
 
 
-def spread_values(explanation: Explanation, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Spread to (height, width) over a picture of `size` (width, height), in shares of the largest value: -1 to 1.
+def spread_values(explanation: Explanation, size: tuple[int, int], largest: float) -> NDArray[np.float32]:
+    """Spread to (height, width) over a picture of `size` (width, height), in shares of `largest`: -1 to 1.
 
     0 is what the model did not see, too.
     """
-    heat_map, largest = explanation.heat_map, _find_largest(explanation)
+    heat_map = explanation.heat_map
     cells = PIL.Image.fromarray(np.array(heat_map.values, dtype=np.float32) / np.float32(largest or 1))
     x1, y1, x2, y2 = heat_map.box
     cells_x, cells_y = heat_map.width / (x2 - x1), heat_map.height / (y2 - y1)  # cells in a source pixel
@@ -58,7 +59,7 @@ def _paint(ground: NDArray[np.float32], shares: NDArray[np.float32]) -> PIL.Imag
     return PIL.Image.fromarray(painted.astype(np.uint8))
 
 
-def _add_legend(canvas: Canvas, explanation: Explanation) -> PIL.Image.Image:
+def _add_legend(canvas: Canvas, explanation: Explanation, largest: float) -> PIL.Image.Image:
     """Return the picture with label, score and method below it, and the scale of the colours."""
     (width, top), row = canvas.image.size, canvas.line_height + canvas.padding
     picture = PIL.Image.new("RGB", (width, top + 3 * row + 2 * canvas.padding), WHITE)
@@ -71,7 +72,7 @@ def _add_legend(canvas: Canvas, explanation: Explanation) -> PIL.Image.Image:
     draw.text(
         (left, top), fit_text(label, canvas.font, right - left - draw.textlength(score, canvas.font)), DARK, canvas.font
     )
-    largest, lowest = _find_largest(explanation), 0 if explanation.method in UNSIGNED else -1
+    lowest = 0 if explanation.method in UNSIGNED else -1
     if largest == 0:
         draw.text((left, top + row), "All values are 0: no part matters", DARK, canvas.font)
         return picture

@@ -23,6 +23,7 @@ from vision_serving.errors import (
 )
 from vision_serving.pictures.colours import read_strips
 from vision_serving.pictures.formats import FORMATS, format_of
+from vision_serving.pictures.formats.base import EXIF_NAME
 from vision_serving.pictures.limits import check_after_opening, check_before_opening, check_pixels
 from vision_serving.pictures.opened_to_rgb import load_rgb
 from vision_serving.pictures.unopened import explain_unopened
@@ -43,7 +44,6 @@ DECODER_ERRORS = (
     RuntimeError,
 )  # fmt: skip
 
-EXIF_NAME = b"Exif\0\0"
 EXIF_ORIENTATION, SHORT = 0x0112, 3
 UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,

@@ -38,10 +38,12 @@ class TorchServeHandler(VisionHandler):
     guard, budget, max_answer_bytes   as `initialize` sets them; without it nothing is guarded
     """
 
-    guard: WorkerGuard = WorkerGuard()
-    budget: ExplanationBudget = ExplanationBudget(share=1)
     max_answer_bytes: int = DEFAULT_ANSWER_BYTES
     _card: bytes | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.guard, self.budget = WorkerGuard(), ExplanationBudget(share=1)
 
     def initialize(self, context: Any) -> None:
         """Load the archive of this worker. Raises VisionServingError alone: of others TorchServe gives no reason."""

@@ -86,7 +86,7 @@ def test_the_scale_shows_the_colours_of_the_map() -> None:
 
 
 def test_a_map_lies_in_its_box_and_is_scaled_to_the_picture() -> None:
-    found = spread_values(explanation([[0, 0], [0, 4]], (20, 0, 60, 40), (80, 40)), (40, 20))
+    found = spread_values(explanation([[0, 0], [0, 4]], (20, 0, 60, 40), (80, 40)), (40, 20), largest=4)
     assert found.shape == (20, 40)
     assert np.unravel_index(found.argmax(), found.shape)[0] >= 14
     assert found[17, 27] == pytest.approx(1)

@@ -128,6 +128,13 @@ def test_a_progressive_jpeg_is_refused_without_its_last_scan(name: str) -> None:
     assert find_served_cuts(JPEGS[name], range(before, last + 12)) == []
 
 
+@pytest.mark.parametrize(("side", "is_served"), [(3800, True), (4000, False)])
+def test_a_progressive_jpeg_without_its_end_is_served_up_to_15_million_pixels(side: int, is_served: bool) -> None:
+    """Whether a pixel is missing takes several decodes, each of all scans."""
+    encoded = encode_image(PIL.Image.new("RGB", (side, side), (200, 10, 20)), "JPEG", progressive=True)
+    assert find_served_cuts(encoded, [len(encoded) - END]) == [len(encoded) - END] * is_served
+
+
 def test_a_jpeg_is_served_that_ends_within_a_comment_behind_its_pixels() -> None:
     comment = jpeg_segment(0xFE, bytes(2000))
     encoded = JPEGS["soft"][:-END] + comment[:100]

@@ -1,12 +1,14 @@
 """AVIF: decoded on one thread; items of other kinds than libavif decodes are named."""
 
 import re
+from itertools import islice
 
 import PIL.AvifImagePlugin
 
 from vision_serving.pictures.formats.base import Format
 
 ITEM = re.compile(rb"infe\x02.{7}(.{4})", re.DOTALL)  # the kind of each
+MAX_ITEMS = 100  # whose kinds are named
 
 
 def _prepare() -> None:
@@ -17,7 +19,7 @@ def _name_kind(encoded: bytes, error: Exception) -> str | None:
     """Return the kinds of items in a file that libavif can parse, and not decode."""
     if not isinstance(error, RuntimeError):
         return None
-    kinds = sorted({kind.decode("latin-1") for kind in ITEM.findall(encoded)})
+    kinds = sorted({item[1].decode("latin-1") for item in islice(ITEM.finditer(encoded), MAX_ITEMS)})
     return f"items of the kinds {', '.join(kinds)} ({str(error).rpartition(': ')[2].lower()})"
 
 

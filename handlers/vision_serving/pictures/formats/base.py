@@ -16,6 +16,7 @@ MAX_PIECES = 50_000  # what takes Pillow a tenth of a second; large photographs 
 FEW_BYTES = 100_000  # no file of this size has pieces enough to matter
 # An A4 page at 300 dots per inch, which may be blank: a picture of so few pixels may have any number of them in a byte.
 FEW_PIXELS = 10_000_000
+EXIF_NAME = b"Exif\0\0"  # what an EXIF block of a JPEG begins with
 
 CheckOpened: TypeAlias = Callable[[PIL.Image.Image, bytes, ImageLimits], None]
 

@@ -4,8 +4,8 @@ import random
 import re
 import struct
 import zlib
-from collections.abc import Iterator
-from itertools import repeat
+from collections.abc import Iterable, Iterator
+from itertools import islice, repeat
 
 import numpy as np
 import PIL.Image
@@ -14,16 +14,18 @@ from PIL.ImageFile import ImageFile, _Tile
 from vision_serving.config import ImageLimits
 from vision_serving.errors import ImageDecodeError
 from vision_serving.pictures.colours import read_strips
-from vision_serving.pictures.formats.base import Format, check_pieces, load_again, load_pixels
+from vision_serving.pictures.formats.base import EXIF_NAME, MAX_PIECES, Format, check_pieces, load_again, load_pixels
 
 STANDALONE = (0x01, *range(0xD0, 0xDA), 0xC8, *range(0xF0, 0xFE))  # markers behind which Pillow looks for the next one
 START_OF_SCAN, END, TABLES, PHOTOSHOP, EXIF = 0xDA, 0xD9, 0xDB, 0xED, 0xE1
 TABLE_BYTES = 65
-EXIF_NAME = b"Exif\0\0"
-EXIF_PIECES = 500  # Pillow copies what it has of the EXIF block each time that a segment continues it
+# Pillow copies what it has of an EXIF block each time that a segment continues it, and reads any number of resolutions.
+EXIF_PIECES, EXIF_PIECE_BYTES = 500, 50
 
 # Each scan of a JPEG goes over the whole picture, and ten bytes make one. Encoders write about ten of them.
 MAX_JPEG_SCANS = 100
+# Whether a pixel is missing takes several decodes: of 15 million pixels in ten scans, of 50 million in up to three.
+MAX_COMPLETED_PIXELS = 150_000_000
 FEW_BYTES_TIMES_PIXELS = 50_000_000_000  # if all the bytes were scans, it would still be done within a second
 
 ENDS = b"\xff\xd9" * 33_000  # a segment that is cut off may swallow 65,535 bytes
@@ -73,7 +75,8 @@ def _jpeg_pieces(marker: int, segment: bytes) -> int:
         return len(segment) // TABLE_BYTES
     if marker == PHOTOSHOP:
         return segment.count(b"8BIM")
-    return EXIF_PIECES if marker == EXIF and segment.startswith(EXIF_NAME) else 0
+    is_exif = marker == EXIF and segment.startswith(EXIF_NAME)
+    return max(EXIF_PIECES, len(segment) // EXIF_PIECE_BYTES) if is_exif else 0
 
 
 def _check_scans(opened: PIL.Image.Image, encoded: bytes, limits: ImageLimits) -> None:
@@ -91,12 +94,16 @@ def _load(opened: ImageFile) -> None:
 
 
 def _complete(opened: ImageFile, tiles: list[_Tile], encoded: bytes) -> bool:
-    frame = _find_frame(encoded)
-    if frame is None:
+    scans = list(islice(_walk_scans(encoded), MAX_JPEG_SCANS))
+    frame = _find_frame(scans)
+    if frame is None or len(scans) == MAX_JPEG_SCANS:
         return False
     kept, size = encoded.rstrip(b"\xff"), opened.size
+    stated = struct.unpack_from(">HH", encoded, frame + 5)
+    if stated[0] * stated[1] * (len(scans) - 1) > MAX_COMPLETED_PIXELS:
+        return False
     # Whole blocks are compared: of the last one, a single pixel may be in the picture.
-    sides = [side + -side % 8 if side < MAX_SIDE else side for side in struct.unpack_from(">HH", encoded, frame + 5)]
+    sides = [side + -side % 8 if side < MAX_SIDE else side for side in stated]
     blocks = kept[: frame + 5] + struct.pack(">HH", *sides) + kept[frame + 9 :]
     scale = opened.decoderconfig[0] if opened.decoderconfig else 1
     opened._size = (-(-sides[1] // scale), -(-sides[0] // scale))
@@ -115,14 +122,14 @@ def _complete(opened: ImageFile, tiles: list[_Tile], encoded: bytes) -> bool:
     return True
 
 
-def _find_frame(encoded: bytes) -> int | None:
+def _find_frame(scans: Iterable[tuple[int, int, bytes]]) -> int | None:
     """Return where the size is stated.
 
     None unless each component has a scan, in a progressive JPEG one of the last bit of each coefficient.
     """
     missing: dict[int, set[int]] = {}
     frame, is_progressive = None, False
-    for place, marker, segment in _walk_segments(encoded):
+    for place, marker, segment in scans:
         if marker in FRAMES and frame is None:
             frame, is_progressive = place, marker in PROGRESSIVE
             missing = {component: set(range(64)) for component in segment[6::3]}
@@ -134,13 +141,17 @@ def _find_frame(encoded: bytes) -> int | None:
     return frame if not any(missing.values()) else None
 
 
-def _walk_segments(encoded: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield the segments: place, marker and content."""
+def _walk_scans(encoded: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield frame and scans, of MAX_PIECES segments: place, marker and content."""
     end = 2
-    while (found := MARKER.search(encoded, end)) is not None and encoded[found.start() + 1] != END:
+    for _ in range(MAX_PIECES):
+        found = MARKER.search(encoded, end)
+        if found is None or (marker := encoded[found.start() + 1]) == END:
+            return
         place = found.start()
         end = place + 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
-        yield place, encoded[place + 1], encoded[place + 4 : end]
+        if marker in FRAMES or marker == START_OF_SCAN:
+            yield place, marker, encoded[place + 4 : end]
 
 
 FORMAT = Format(

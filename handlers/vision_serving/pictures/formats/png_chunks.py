@@ -160,9 +160,9 @@ def has_all_pixels(opened: ImageFile, encoded: bytes) -> bool:
     unpack = zlib.decompressobj()
     for place in range(start, len(encoded), STEP_BYTES):
         missing -= len(unpack.decompress(encoded[place : place + STEP_BYTES]))
-        if missing <= 0:
-            return True
-    return False
+        if missing <= 0 or unpack.eof:  # zlib would keep what is behind its end, with a copy of all at each step
+            break
+    return missing <= 0
 
 
 STEP_BYTES = 16_384  # which become 16 MB at most
