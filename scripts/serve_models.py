@@ -23,10 +23,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mar_tools.command_line import ROOT, new_parser, not_negative, positive, print_json, run
+from mar_tools.command_line import ROOT, Announce, new_parser, not_negative, positive, print_json, run
 from mar_tools.serving.health import Health, check_server
 from mar_tools.serving.model_status import find_differences
 from mar_tools.serving.server import Server
+from mar_tools.serving.start_record import mark_stopped
 from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.serving.watching import watch
 from mar_tools.terminal import Table, name_column, new_table, number_column, print_tables, show_work
@@ -36,28 +37,36 @@ from vision_serving.cores import WAIT_POLICY
 def main() -> None:
     arguments = parse_arguments()
     server = Server(arguments.config)
-    if arguments.action == "restart":
-        server.prepare()  # what cannot be started again is not stopped
-    if arguments.action in ("stop", "restart"):
-        was_running = stop(server, arguments)
-        if arguments.action == "stop":
-            print("stopped" if was_running else "nothing was running")
-            return
+    if arguments.action == "stop":
+        mark_stopped(server.config)
+        with show_work("stopping TorchServe", silent_elsewhere=True) as announce:
+            was_running = stop(server, arguments, announce)
+        print("stopped" if was_running else "nothing was running")
+        return
     if arguments.action == "watch":
-        watch(server, arguments.timeout_s, lambda text: print(text, file=sys.stderr, flush=True))
+        watch(server, arguments.timeout_s, warn)
         print("stopped by another command")
         return
-    if arguments.action == "status":
-        found = check_server(server.config, time.monotonic() + arguments.answer_timeout_s)
-    else:
-        with show_work("starting TorchServe", silent_elsewhere=True) as announce:
-            found = server.start(arguments.timeout_s, announce, lambda text: print(text, file=sys.stderr))
+    found = act(server, arguments)
     show(found, arguments)
     if not found:
         raise ServerError("the server has no models")
     bad = [model for model in found if not model.healthy]
     if bad:
         raise ServerError("; ".join(map(str, bad)))
+
+
+def act(server: Server, arguments: argparse.Namespace) -> list[Health]:
+    if arguments.action == "status":
+        return check_server(server.config, time.monotonic() + arguments.answer_timeout_s)
+    with show_work("starting TorchServe", silent_elsewhere=True) as announce:
+        if arguments.action == "start":
+            return server.start(arguments.timeout_s, announce, warn)
+        return server.restart(lambda: stop(server, arguments, announce), arguments.timeout_s, announce, warn)
+
+
+def warn(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -78,13 +87,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def stop(server: Server, arguments: argparse.Namespace) -> bool:
+def stop(server: Server, arguments: argparse.Namespace, announce: Announce) -> bool:
     if not arguments.drain:
         return server.stop()
     from mar_tools.serving.graceful_stop import stop_drained
 
-    with show_work("draining", silent_elsewhere=True) as announce:
-        return stop_drained(server, arguments.drain_timeout_s, announce)
+    return stop_drained(server, arguments.drain_timeout_s, announce)
 
 
 def show(found: Sequence[Health], arguments: argparse.Namespace) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 import psutil
 
 from mar_tools.serving.start_record import read_start_record, record_path
-from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.waiting import wait_until
 
 FRONTEND = "org.pytorch.serve.ModelServer"
@@ -24,14 +23,6 @@ PREFIX = "vision-serving-"  # of the temporary folders
 TEMPORARY_FLAG = "-Djava.io.tmpdir="
 POLL_S = 0.25
 END_TIMEOUT_S = 5.0
-
-
-def temporary_folder(config: Path) -> Path:
-    """Return the folder of the server that runs, or ran last. Raises ServerError where this project started none."""
-    found = find_temporary(config)
-    if found is None:
-        raise ServerError(f"no server of {config} was started by serve_models.py, whose temporary folder this needs")
-    return found
 
 
 def find_temporary(config: Path) -> Path | None:
@@ -46,9 +37,10 @@ def find_temporary(config: Path) -> Path | None:
 
 def find_frontend(config: Path) -> psutil.Process | None:
     """Return the running frontend, None when there is none: by the folder that its start noted, or by its settings."""
-    noted = f"{TEMPORARY_FLAG}{read_start_record(config).temporary or None}"
+    recorded = read_start_record(config).temporary
+    flag = f"{TEMPORARY_FLAG}{recorded}"
     for process, command in _own_processes(config):
-        if FRONTEND in command and (noted in command or _reads(process, command, config)):
+        if FRONTEND in command and ((recorded and flag in command) or _reads(process, command, config)):
             return process
     return None
 
@@ -62,13 +54,16 @@ def find_workers(config: Path, temporary: Path) -> list[psutil.Process]:
     ]
 
 
-def remove_temporary(config: Path, temporary: Path) -> None:
-    """Remove the folder, unless another user has one of that name by now, and the record of the start."""
+def remove_temporary(config: Path, temporary: Path) -> bool:
+    """Remove the folder and the record of the start. False: it is gone, or another user has one of that name."""
+    own = False
     with suppress(FileNotFoundError):
         found = temporary.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid in _own_users(config):
-            shutil.rmtree(temporary, ignore_errors=True)  # a worker that ends removes its socket meanwhile
+        own = stat.S_ISDIR(found.st_mode) and found.st_uid in _own_users(config)
+    if own:
+        shutil.rmtree(temporary, ignore_errors=True)  # a worker that ends removes its socket meanwhile
     record_path(config).unlink(missing_ok=True)
+    return own
 
 
 def _own_users(config: Path) -> set[int]:

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -34,11 +34,10 @@ from mar_tools.serving.processes import (
     find_temporary,
     find_workers,
     remove_temporary,
-    temporary_folder,
     wait_until_ended,
 )
 from mar_tools.serving.start_checks import check_limits, check_ports, choose_temporary_place, prepare_logs
-from mar_tools.serving.start_record import StartRecord, read_start_record
+from mar_tools.serving.start_record import StartRecord, read_start_record, stop_mark
 from mar_tools.serving.torchserve_api import MANAGE_TIMEOUT_S, ServerError, TorchServeClient
 from mar_tools.waiting import wait_until
 from vision_serving.cores import WAIT_POLICY
@@ -49,6 +48,10 @@ KEY_FILE = "key_file.json"  # that TorchServe writes where it runs
 STOP_TIMEOUT_S = 20.0
 LOG_SETTINGS = re.compile(r"-Dlog4j\.configurationFile=(\S+)")
 FIRST_ANSWER_S = 60.0  # of a model whose workers are ready
+
+
+class StartingError(ServerError):
+    """Another command is starting the server."""
 
 
 class Server:
@@ -68,7 +71,10 @@ class Server:
     @property
     def temporary(self) -> Path:
         """Return the server's own folder. Raises ServerError where no start has made one."""
-        return temporary_folder(self.config)
+        found = find_temporary(self.config)
+        if found is None:
+            raise ServerError(f"no server of {self.config} was started by serve_models.py, which this needs")
+        return found
 
     @property
     def drain_file(self) -> Path:
@@ -85,16 +91,40 @@ class Server:
         What cannot be served is left out and told to `warn` as soon as it is known; the others are served. Raises
         ServerError or ConfigError when there is nothing to serve, and no server is left running then.
         """
-        logs = prepare_logs(self.config)
-        busy = ServerError(f"the server of {self.config.name} is being started by another command")
-        with locked(logs / f"{self.config.name}.lock", busy):
-            return self._start(timeout_s, announce, warn)
+        with self._starting():
+            if self.process() is not None:
+                raise ServerError(f"the server of {self.config.name} is already running; use restart, or stop it first")
+            self.stop()  # what a frontend that was killed has left
+            stop_mark(self.config).unlink(missing_ok=True)
+            return self._start(*self._prepare(), timeout_s, announce, warn)
 
-    def _start(self, timeout_s: float, announce: Announce, warn: Announce) -> list[Health]:
-        if self.process() is not None:
-            raise ServerError(f"the server of {self.config.name} is already running; use restart, or stop it first")
-        self.stop()  # what a frontend that was killed has left
-        choice, place = self.prepare()
+    def restart(self, stop: Callable[[], object], timeout_s: float, announce: Announce, warn: Announce) -> list[Health]:
+        """Stop and start it as `start` does. What cannot be started again is not stopped."""
+        with self._starting():
+            prepared = self._prepare()
+            stop()
+            stop_mark(self.config).unlink(missing_ok=True)
+            return self._start(*prepared, timeout_s, announce, warn)
+
+    def replace(self, process: psutil.Process | None, reason: str, timeout_s: float, warn: Announce) -> list[Health]:
+        """Stop and start it for this reason, unless it was stopped or restarted meanwhile: `process` runs no more then.
+
+        Raises StartingError while another command starts it, and like `start`.
+        """
+        with self._starting():
+            if self.process() != process or stop_mark(self.config).exists():
+                return []
+            warn(reason)
+            self.stop()
+            return self._start(*self._prepare(), timeout_s, lambda step: None, warn)
+
+    @contextmanager
+    def _starting(self) -> Iterator[None]:
+        busy = StartingError(f"the server of {self.config.name} is being started by another command")
+        with locked(prepare_logs(self.config) / f"{self.config.name}.lock", busy):
+            yield
+
+    def _start(self, choice: Choice, place: Path, timeout_s: float, announce: Announce, warn: Announce) -> list[Health]:
         for reason in dict.fromkeys(choice.left_out.values()):
             warn(reason)
         deadline = time.monotonic() + timeout_s
@@ -102,16 +132,17 @@ class Server:
             self._launch(choice, place)
             found = self._wait_until_ready(choice, deadline, announce, warn)
             choice.require_unchanged()
+            if stop_mark(self.config).exists():
+                raise ServerError("another command stopped it during its start")
             return found
         except BaseException:  # also when the user interrupts: half a server is of no use
             self._end()
             raise
 
-    def prepare(self) -> tuple[Choice, Path]:
+    def _prepare(self) -> tuple[Choice, Path]:
         """Return what a start would serve, and the place of its temporary folder. Raises ServerError or ConfigError."""
         check_limits(os.environ)
         read_bounds(self._values)
-        prepare_logs(self.config)
         choice = choose_archives(self.config)
         archives = [self.model_store() / file_name(entry) for entry in choice.served]
         return choice, choose_temporary_place(self.config, archives)
@@ -126,6 +157,7 @@ class Server:
         process, temporary = self.process(), find_temporary(self.config)
         if process is None and temporary is None:
             return False  # a key file here may belong to a server of another user
+        found = process is not None
         if process is not None:
             with suppress(psutil.NoSuchProcess):  # it may end by itself
                 family, folder = [process, *process.children(recursive=True)], Path(process.cwd())
@@ -133,10 +165,11 @@ class Server:
                 end_processes(wait_until_ended(family, STOP_TIMEOUT_S))
                 (folder / KEY_FILE).unlink(missing_ok=True)  # also where `vision_state` was another at its start
         if temporary is not None:
-            end_processes(find_workers(self.config, temporary))
-            remove_temporary(self.config, temporary)
+            workers = find_workers(self.config, temporary)
+            end_processes(workers)
+            found = remove_temporary(self.config, temporary) or bool(workers) or found
         self._key_file.unlink(missing_ok=True)
-        return True
+        return found
 
     def status(self) -> list[ModelStatus]:
         """Raises ServerError when the server does not answer."""

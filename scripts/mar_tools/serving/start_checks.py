@@ -1,5 +1,6 @@
 """What a start needs of the machine: named before TorchServe starts, which would end in a trace, or start half."""
 
+import errno
 import os
 import resource
 import tempfile
@@ -7,10 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import disk_usage
+from zipfile import ZipFile
 
 from mar_tools.serving.address import STATE_KEY, read_address, state_folder
 from mar_tools.serving.ports import find_obstacle, listening_places
-from mar_tools.serving.processes import PREFIX
+from mar_tools.serving.processes import PREFIX, find_temporary
+from mar_tools.serving.start_record import find_owner
 from mar_tools.serving.torchserve_api import ServerError
 
 # TorchServe would follow these, and none of our commands.
@@ -23,8 +26,10 @@ TEMPORARY_VARIABLES = ("TMPDIR", "TEMP", "TMP")  # as Python's tempfile, which p
 LONGEST_SOCKET_PATH = 107  # bytes; <linux/un.h>
 LONGEST_SOCKET_NAME = f"/{PREFIX}12345678/.ts.sock.65535"
 LEAST_OPEN_FILES = 1024  # jars, sockets and threads of a frontend, before any client
+BLOCK_BYTES = 512  # of st_blocks
 SPARE_BYTES = 16 << 20  # logs, tokens, and what workers put beside their archives
-ADVICE = f"free some, or name another folder as `{STATE_KEY}` in config.properties"
+ELSEWHERE = f"or name another folder as `{STATE_KEY}` in config.properties"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_limits(environment: Mapping[str, str]) -> None:
@@ -48,7 +53,10 @@ def check_ports(values: Mapping[str, str], name: str) -> None:
 
 
 def prepare_logs(config: Path) -> Path:
-    """Return the folder of the logs, kept from others. Raises ServerError where logs or tokens cannot be written."""
+    """Return the folder of the logs, kept from others.
+
+    Raises ServerError where logs or tokens cannot be written, or are another server's.
+    """
     folder = state_folder(config) / "logs"
     with _named(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -56,6 +64,9 @@ def prepare_logs(config: Path) -> Path:
             mode = path.lstat().st_mode & 0o777
             if mode & 0o077 and not (path.is_symlink() and path != folder):
                 path.chmod(mode & 0o700)
+    owner = find_owner(folder.parent)
+    if owner not in (None, config.resolve()):
+        raise ServerError(f"{folder.parent} belongs to the server of {owner}; stop that one, {ELSEWHERE}")
     check_space(folder, SPARE_BYTES)
     if read_address(config).key_file is not None:
         check_space(folder.parent, 0)
@@ -74,8 +85,17 @@ def choose_temporary_place(config: Path, archives: Sequence[Path]) -> Path:
         most = LONGEST_SOCKET_PATH - len(LONGEST_SOCKET_NAME)
         advice = f"set TMPDIR, or `{STATE_KEY}` in config.properties, to a shorter one"
         raise ServerError(f"{place}: expected at most {most} bytes of path, for workers have sockets there; {advice}")
-    check_space(place, SPARE_BYTES + sum(archive.stat().st_size for archive in archives))
+    unpacked = sum(entry.file_size for archive in archives for entry in ZipFile(archive).infolist())
+    check_space(place, SPARE_BYTES + unpacked - _reusable_bytes(config, place))
     return place
+
+
+def _reusable_bytes(config: Path, place: Path) -> int:
+    """Return what a running server's folder holds there, which a restart removes first."""
+    held = find_temporary(config)
+    if held is None or not held.is_dir() or held.stat().st_dev != place.stat().st_dev:
+        return 0
+    return sum(path.lstat().st_blocks * BLOCK_BYTES for path in held.rglob("*"))
 
 
 def check_space(folder: Path, need: int) -> None:
@@ -85,7 +105,8 @@ def check_space(folder: Path, need: int) -> None:
             probe.write(bytes(1 << 16))
         free = disk_usage(folder).free
     if free < need:
-        raise ServerError(f"the disk of {folder} has {free >> 20} MiB left, and a start needs {need >> 20}; {ADVICE}")
+        lack = f"has {free >> 20} MiB left, and a start needs {need >> 20}"
+        raise ServerError(f"the disk of {folder} {lack}; free some, {ELSEWHERE}")
 
 
 @contextmanager
@@ -93,4 +114,5 @@ def _named(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ServerError(f"cannot write in {folder}: {error.strerror or error}; {ADVICE}") from error
+        advice = "free some" if error.errno in FULL else "let this user write there"
+        raise ServerError(f"cannot write in {folder}: {error.strerror or error}; {advice}, {ELSEWHERE}") from error

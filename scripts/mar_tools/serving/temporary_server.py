@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from mar_tools.serving.address import STATE_KEY
 from mar_tools.serving.config_file import with_values
 from mar_tools.serving.ports import LOOPBACK, free_addresses
 from mar_tools.serving.server import Server
@@ -45,4 +46,5 @@ def own_places() -> dict[str, str]:
         "grpc_management_address": LOOPBACK,
         "model_store": "model_store",
         "workflow_store": "workflow_store",
+        STATE_KEY: "",
     }

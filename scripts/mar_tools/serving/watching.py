@@ -4,7 +4,10 @@ import time
 from collections.abc import Callable
 
 from mar_tools.command_line import Announce
-from mar_tools.serving.server import Server
+from mar_tools.serving.health import Health
+from mar_tools.serving.server import Server, StartingError
+from mar_tools.serving.start_record import stop_mark
+from mar_tools.serving.torchserve_api import ServerError
 
 SILENT_S = 30.0
 POLL_S = 5.0
@@ -20,26 +23,33 @@ def watch(
 ) -> None:
     """Start the server where it does not run, and again whenever its frontend ends or is silent for SILENT_S.
 
-    Returns when another command has stopped the server. Raises ServerError or ConfigError where it cannot start.
+    Returns when another command has marked the server as stopped. Raises ServerError or ConfigError where it cannot
+    start. Silence does not count while another command starts it.
     """
+    stop_mark(server.config).unlink(missing_ok=True)
     if server.process() is None:
-        _start(server, timeout_s, announce)
-    answered = clock()
-    while True:
+        _tell(server.start(timeout_s, lambda step: None, announce), announce)
+    process, answered = server.process(), clock()
+    while not stop_mark(server.config).exists():
         wait(POLL_S)
-        if server.answers(ANSWER_S):
+        now = server.process()
+        if now is not None and now != process:  # restarted, with the settings of now: those before may name other ports
+            server, process, answered = Server(server.config), now, clock()
+        if now is not None and server.answers(ANSWER_S):
             answered = clock()
         silent_s = clock() - answered
-        has_ended = server.process() is None and silent_s >= 2 * POLL_S  # twice: another command may just start it
-        if not has_ended and silent_s < SILENT_S:
+        if now is not None and silent_s < SILENT_S:
             continue
-        if not server.stop():
-            return
-        announce("the frontend has ended" if has_ended else f"the frontend was silent for {silent_s:.0f} s")
-        _start(server, timeout_s, announce)
-        answered = clock()
+        reason = "the frontend has ended" if now is None else f"the frontend was silent for {silent_s:.0f} s"
+        try:
+            _tell(server.replace(now, reason, timeout_s, announce), announce)
+        except StartingError:
+            answered = clock()
+        except ServerError:
+            if not stop_mark(server.config).exists():
+                raise
 
 
-def _start(server: Server, timeout_s: float, announce: Announce) -> None:
-    bad = [model for model in server.start(timeout_s, lambda step: None, announce) if not model.healthy]
-    announce("started" + "".join(f"; {model}" for model in bad))
+def _tell(found: list[Health], announce: Announce) -> None:
+    if found:
+        announce("started" + "".join(f"; {model}" for model in found if not model.healthy))

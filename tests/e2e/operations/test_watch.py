@@ -1,13 +1,16 @@
-"""Forms of many fields, to TorchServe's own port: a frontend whose heap is full ends, and is started again."""
+"""A frontend whose heap is full of forms, or that hangs, is started again, and one that was stopped is not."""
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import requests
 
+from mar_tools.serving.start_record import mark_stopped
+from mar_tools.serving.watching import watch
 from mar_tools.waiting import wait_until
 
 from ..conftest import ROOT, serve
@@ -40,7 +43,34 @@ def test_a_frontend_that_forms_have_filled_is_replaced(archives: Path, tmp_path:
             assert wait_until(is_replaced, BACK_S)
             assert wait_until(lambda: all(model.ready for model in service.server.status()), BACK_S)
             assert service.post("digits", seven, {"Content-Type": "image/png"}).status_code == 200
-            assert service.server.stop()
+            stop = subprocess.run([sys.executable, script, "stop", *command[3:]], capture_output=True, text=True)
+            assert stop.stdout == "stopped\n"
             said, warned = watcher.communicate(timeout=60)
     assert (watcher.returncode, said) == (0, "stopped by another command\n")
     assert "started" in warned
+
+
+def test_a_frontend_that_hangs_is_replaced_and_one_that_is_stopped_while_it_hangs_is_not(
+    archives: Path, tmp_path: Path
+) -> None:
+    heard: list[str] = []
+    with serve([archives / "digits.mar"], tmp_path) as service, ThreadPoolExecutor(1) as pool:
+        server = service.server
+        frontend = server.process()
+        assert frontend is not None
+        frontend.suspend()
+        # Ten times as fast: one answer that does not come is a silence of over 30 s.
+        watcher = pool.submit(
+            watch, server, 120, heard.append, lambda _: time.sleep(0.5), lambda: time.monotonic() * 10
+        )
+        assert wait_until(lambda: "started" in heard, BACK_S)
+        assert not frontend.is_running()
+        hanging = server.process()
+        assert hanging is not None
+        hanging.suspend()
+        mark_stopped(server.config)
+        assert server.stop()
+        assert watcher.result(60) is None
+        assert server.process() is None
+    assert len(heard) == 2
+    assert heard[0].startswith("the frontend was silent for")

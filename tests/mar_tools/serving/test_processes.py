@@ -14,7 +14,7 @@ from mar_tools.serving.config_file import with_values
 from mar_tools.serving.ports import free_addresses
 from mar_tools.serving.processes import FRONTEND, WORKER, find_frontend, find_workers
 from mar_tools.serving.server import Server
-from mar_tools.serving.start_record import StartRecord
+from mar_tools.serving.start_record import StartRecord, record_path
 from mar_tools.serving.torchserve_api import ServerError
 
 LISTEN = """
@@ -75,6 +75,28 @@ def test_a_frontend_is_found_by_its_settings_though_the_record_is_lost(
     assert not Server(config).stop()
 
 
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"temporary": "/tmp/x"}', b'{"unknown": 1}', b"\0" * 40])
+def test_a_frontend_is_found_and_stopped_though_the_record_is_torn(config: Path, content: bytes) -> None:
+    record(config, config.parent / "vision-serving-1")
+    record_path(config).write_bytes(content)
+    command = (*frontend_of(config), f"-Djava.io.tmpdir={config.parent}/vision-serving-1")
+    with looking_like(*command) as process:
+        assert Server(config).stop()
+        assert process.wait(10) != 0
+    assert not (config.parent / "vision-serving-1").exists()
+
+
+def test_no_record_finds_no_frontend_whose_folder_is_called_none(config: Path) -> None:
+    with looking_like("java", FRONTEND, "-Djava.io.tmpdir=None"), looking_like("java", FRONTEND, "-Djava.io.tmpdir="):
+        assert find_frontend(config) is None
+
+
+def test_a_folder_that_is_gone_was_no_server(config: Path) -> None:
+    record(config, config.parent / "vision-serving-1").rmdir()
+    assert Server(config).stop() is False
+    assert not record_path(config).exists()
+
+
 def test_a_frontend_of_a_copy_of_the_settings_is_another(config: Path) -> None:
     copy = config.with_name("copy.properties")
     copy.write_text(config.read_text())
@@ -112,8 +134,9 @@ def test_a_folder_that_another_user_has_by_now_stays(operated: Path) -> None:
     temporary = operated.parent / "vision-serving-left"
     os.chown(temporary, STRANGER, STRANGER)
     (temporary / "theirs").touch()
-    assert as_user(OPERATOR, Server(operated).stop) is True
+    assert as_user(OPERATOR, Server(operated).stop) is False, "nothing of ours was there"
     assert (temporary / "theirs").exists()
+    assert not record_path(operated).exists()
 
 
 @needs_root

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import stat
 import subprocess
 import sys
@@ -9,16 +10,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from shutil import disk_usage
+from zipfile import ZipFile
 
 import pytest
 from other_users import OPERATOR, as_user, needs_root, open_folder
 
 from mar_tools.command_line import ROOT
+from mar_tools.serving import start_checks
 from mar_tools.serving.address import read_address
 from mar_tools.serving.config_file import with_values
 from mar_tools.serving.ports import free_addresses
 from mar_tools.serving.server import Server
 from mar_tools.serving.start_checks import check_limits, choose_temporary_place, prepare_logs
+from mar_tools.serving.start_record import StartRecord, mark_stopped, read_start_record, stop_mark
 from mar_tools.serving.torchserve_api import ServerError
 from vision_serving.errors import ConfigError
 
@@ -113,6 +117,52 @@ def test_a_full_temporary_folder_is_named(config: Path, small_disk: Path, monkey
         choose_temporary_place(config, [])
 
 
+def test_a_restart_may_count_on_what_the_running_server_holds(
+    config: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_logs(config)
+    held = small_disk / "vision-serving-now"
+    held.mkdir()
+    (held / "filler").write_bytes(bytes(128 << 10))
+    monkeypatch.setenv("TMPDIR", str(small_disk))
+    monkeypatch.setattr(start_checks, "SPARE_BYTES", 200 << 10)
+    with pytest.raises(ServerError, match="the disk of"):
+        choose_temporary_place(config, [])
+    StartRecord(temporary=str(held)).write(config)
+    assert choose_temporary_place(config, []) == small_disk
+
+
+@pytest.mark.parametrize("names", [("config.properties", "config.properties"), ("one.properties", "two.properties")])
+def test_a_state_folder_belongs_to_one_server(tmp_path: Path, names: tuple[str, str]) -> None:
+    state = tmp_path / "state"
+    first, second = tmp_path / "a" / names[0], tmp_path / "b" / names[1]
+    for config in (first, second):
+        config.parent.mkdir()
+        config.write_text(f"vision_state={state}\n")
+    prepare_logs(first)
+    StartRecord(temporary="/tmp/first").write(first)
+    with pytest.raises(ServerError, match=f"{state} belongs to the server of {first}; stop that one, or name another"):
+        start(second)
+    mark_stopped(second)
+    assert not Server(second).stop()
+    assert not stop_mark(first).exists()
+    assert read_start_record(first).temporary == "/tmp/first"
+    assert prepare_logs(first) == state / "logs"
+    Server(first).stop()
+    assert prepare_logs(second) == state / "logs"
+
+
+def test_a_copied_folder_has_no_server_of_the_first(config: Path, tmp_path: Path) -> None:
+    prepare_logs(config)
+    StartRecord(temporary="/tmp/first").write(config)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(config, copy)
+    shutil.copytree(config.parent / "logs", copy / "logs")
+    assert prepare_logs(copy / config.name) == copy / "logs"
+    assert read_start_record(copy / config.name) == StartRecord()
+
+
 def fill(disk: Path) -> None:
     with (disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
         while True:
@@ -122,8 +172,9 @@ def fill(disk: Path) -> None:
 
 def test_archives_have_to_fit_unpacked(config: Path, tmp_path: Path) -> None:
     archive = tmp_path / "large.mar"
-    with archive.open("wb") as file:
-        file.truncate(1 << 43)  # sparse
+    with ZipFile(archive, "w") as content:
+        content.writestr("model.bin", b"")
+        content.getinfo("model.bin").file_size = 1 << 43
     with pytest.raises(ServerError, match=r"MiB left, and a start needs 8388624; free"):
         choose_temporary_place(config, [archive])
 
@@ -134,7 +185,9 @@ def test_a_checkout_that_cannot_be_written_to_is_named_and_a_setting_moves_what_
         config = checkout / "config.properties"
         config.touch()
         error = as_user(OPERATOR, lambda: prepare_logs(config))
-        assert str(error).startswith(f"cannot write in {checkout}/logs: Permission denied; free some, or name another")
+        assert str(error).startswith(
+            f"cannot write in {checkout}/logs: Permission denied; let this user write there, or name"
+        )
         (checkout / "logs").mkdir()
         os.chown(checkout / "logs", OPERATOR, OPERATOR)
         error = as_user(OPERATOR, lambda: prepare_logs(config))

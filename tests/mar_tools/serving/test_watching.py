@@ -1,59 +1,161 @@
 """A frontend that has ended or fallen silent is started again, and one that was stopped is left alone."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
+import psutil
 import pytest
+from filelock import FileLock
+from other_users import looking_like
 
+from mar_tools.serving import watching
+from mar_tools.serving.config_file import with_values
+from mar_tools.serving.ports import free_addresses
+from mar_tools.serving.processes import FRONTEND
+from mar_tools.serving.server import Server
+from mar_tools.serving.start_checks import prepare_logs
+from mar_tools.serving.start_record import mark_stopped
+from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.serving.watching import watch
 
-ANSWERS, SILENT, ENDED, STOPPED = "answers", "silent", "ended", "stopped"
+ANSWERS, SILENT, ENDED, STOPPED, BUSY, RESTARTED = "answers", "silent", "ended", "stopped", "busy", "restarted"
+BUSY_SILENT, STOPPED_SILENT = "silent while another command starts it", "silent, and stopped"
 
 
-class TimedServer:
-    """A server that is in the next state of a list each time that the watcher has waited."""
+class TimedServer(Server):
+    """A real server's folders and processes, in the next state of a list each time that the watcher has waited.
 
-    def __init__(self, states: list[str]) -> None:
-        self._states: Iterator[str] = iter(states)
-        self.state = next(self._states)
-        self.starts = 0
-        self.now_s = 0.0
+    Its frontend is a process that looks like one, and its start makes such a process.
+    """
+
+    is_stopped_meanwhile = False
+
+    def __init__(self, config: Path, states: list[str]) -> None:
+        super().__init__(config)
+        self._stack, self._states, self.now = ExitStack(), iter(states), ""
+        self._lock = FileLock(prepare_logs(config) / f"{config.name}.lock")
+        self.starts, self.now_s = 0, 0.0
 
     def wait(self, seconds: float) -> None:
-        self.state = next(self._states)
         self.now_s += seconds
+        self.enter(next(self._states))
 
     def clock(self) -> float:
         return self.now_s
 
-    def process(self) -> object | None:
-        return None if self.state in (ENDED, STOPPED) else object()
+    def enter(self, state: str) -> None:
+        self.now = state
+        self._lock.release()
+        if state in (ENDED, STOPPED, RESTARTED):
+            self._stack.close()
+        if state == RESTARTED:
+            self.run()
+        if state in (STOPPED, STOPPED_SILENT):
+            mark_stopped(self.config)
+        if state in (BUSY, BUSY_SILENT):
+            self._lock.acquire()
+        if state == BUSY:
+            self._stack.close()
 
-    def answers(self, timeout_s: float) -> bool:
-        self.now_s += timeout_s if self.state == SILENT else 0
-        return self.state == ANSWERS
+    def run(self) -> None:
+        process = self._stack.enter_context(looking_like("java", FRONTEND, "-f", str(self.config)))
+        self._stack.callback(psutil.Process(process.pid).wait)
+        self._stack.callback(process.kill)
 
-    def start(self, timeout_s: float, announce: object, warn: object) -> list[object]:
+    def answers(self, timeout_s: float = 0) -> bool:
+        silent = self.now in (SILENT, BUSY_SILENT, STOPPED_SILENT)
+        self.now_s += timeout_s if silent else 0
+        return not silent
+
+    def _prepare(self) -> tuple[None, None]:  # type: ignore[override]
+        return None, None
+
+    def _start(self, *arguments: object) -> list[str]:  # type: ignore[override]
         self.starts += 1
-        return []
+        if self.is_stopped_meanwhile:
+            mark_stopped(self.config)
+            raise ServerError("TorchServe ended during start")
+        self.run()
+        return [Started()]  # type: ignore[list-item]
 
-    def stop(self) -> bool:
-        return self.state != STOPPED
+    def close(self) -> None:
+        self._lock.release()
+        self._stack.close()
+
+
+class Started:
+    healthy = True
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.properties"
+    path.write_text(with_values("", {**free_addresses(), "disable_token_authorization": "true"}))
+    return path
+
+
+@pytest.fixture
+def opened() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def watched(
+    config: Path, states: list[str], monkeypatch: pytest.MonkeyPatch, opened: ExitStack, runs: bool = True
+) -> tuple[TimedServer, list[str]]:
+    server = TimedServer(config, states)
+    opened.callback(server.close)
+    made: list[Path] = []
+
+    def renew(config: Path) -> TimedServer:
+        made.append(config)
+        return server
+
+    monkeypatch.setattr(watching, "Server", renew)
+    if runs:
+        server.run()
+    heard: list[str] = []
+    watch(server, 1, heard.append, server.wait, server.clock)
+    assert all(path == config for path in made)
+    return server, heard + ["new settings"] * len(made)
+
+
+HAS_ENDED, WAS_SILENT, AGAIN = "the frontend has ended", "the frontend was silent for 30 s", "new settings"
 
 
 @pytest.mark.parametrize(
-    ("states", "starts", "said"),
+    ("states", "said"),
     [
-        ([ANSWERS, ANSWERS, STOPPED, STOPPED], 0, []),
-        ([STOPPED, ANSWERS, STOPPED, STOPPED], 1, ["started"]),
-        ([ANSWERS, ENDED, ENDED, ANSWERS, STOPPED, STOPPED], 1, ["the frontend has ended", "started"]),
-        ([ANSWERS, ENDED, ANSWERS, STOPPED, STOPPED], 0, []),
-        ([ANSWERS, SILENT, ANSWERS, STOPPED, STOPPED], 0, []),
-        ([ANSWERS, SILENT, SILENT, ANSWERS, STOPPED, STOPPED], 1, ["the frontend was silent for 30 s", "started"]),
+        ([ANSWERS, STOPPED], []),
+        ([ENDED, ANSWERS, STOPPED], [HAS_ENDED, "started", AGAIN]),
+        ([BUSY, BUSY, BUSY, RESTARTED, STOPPED], [AGAIN]),
+        ([SILENT, ANSWERS, STOPPED], []),
+        ([SILENT, SILENT, ANSWERS, STOPPED], [WAS_SILENT, "started", AGAIN]),
+        ([SILENT, *[BUSY_SILENT] * 3, SILENT, ANSWERS, STOPPED], []),
+        ([SILENT, STOPPED_SILENT], []),
+        ([RESTARTED, SILENT, ANSWERS, RESTARTED, STOPPED], [AGAIN, AGAIN]),
     ],
-    ids=["stopped", "not running", "ended", "another command starts it", "busy", "silent"],
+    ids=["stopped", "ended", "a slow restart", "busy", "silent", "a slow drain", "stopped while silent", "restarted"],
 )
-def test_what_has_ended_or_fallen_silent_is_started_again(states: list[str], starts: int, said: list[str]) -> None:
-    server = TimedServer(states)
-    heard: list[str] = []
-    watch(server, 1, heard.append, server.wait, server.clock)  # type: ignore[arg-type]
-    assert (server.starts, heard) == (starts, said)
+def test_what_has_ended_or_fallen_silent_is_started_again(
+    config: Path, monkeypatch: pytest.MonkeyPatch, opened: ExitStack, states: list[str], said: list[str]
+) -> None:
+    server, heard = watched(config, states, monkeypatch, opened)
+    assert heard == said
+    assert server.starts == said.count("started")
+
+
+def test_what_does_not_run_is_started_whatever_was_stopped_before(
+    config: Path, monkeypatch: pytest.MonkeyPatch, opened: ExitStack
+) -> None:
+    prepare_logs(config)
+    mark_stopped(config)
+    assert watched(config, [ANSWERS, STOPPED], monkeypatch, opened, runs=False)[1] == ["started"]
+
+
+def test_a_stop_during_the_start_of_a_watcher_ends_it(
+    config: Path, monkeypatch: pytest.MonkeyPatch, opened: ExitStack
+) -> None:
+    monkeypatch.setattr(TimedServer, "is_stopped_meanwhile", True)
+    assert watched(config, [ENDED], monkeypatch, opened)[1] == [HAS_ENDED]
