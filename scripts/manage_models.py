@@ -10,8 +10,9 @@
     python scripts/manage_models.py unregister resnet50 --version 1.0
     python scripts/manage_models.py token inference
 
-Tokens are read from key_file.json beside config.properties and renewed when they have expired. What `register`, `scale`
-and `upgrade` change lasts until the server stops. To make it last, write it into config.properties.
+Tokens are read from key_file.json, beside config.properties or in its `vision_state`, and renewed when they have
+expired. What `register`, `scale` and `upgrade` change lasts until the server stops. To make it last, write it into
+config.properties.
 
 `upgrade` replaces the version that is served without a failed request. The new version starts beside the old one, with
 its settings. When each worker has given the golden prediction, it gets the requests. After --watch-s the old one is

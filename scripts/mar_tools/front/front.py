@@ -21,6 +21,7 @@ from mar_tools.front.nginx import JS_MODULE, STREAM_MODULE, Nginx, NginxError, f
 from mar_tools.serving.address import read_address
 from mar_tools.serving.memory_bounds import DEFAULT_MAX_REQUEST, read_bounds
 from mar_tools.serving.processes import wait_until_ended
+from mar_tools.serving.start_checks import LONGEST_SOCKET_PATH
 from mar_tools.waiting import wait_until
 from vision_serving.errors import ConfigError
 from vision_serving.validation import StrictModel, parse_config, read_yaml
@@ -110,6 +111,9 @@ class Front:
         """Returns the key of the first client, where there was none yet. Raises NginxError or ConfigError."""
         if self.process() is not None:
             raise NginxError(f"the front of {self.folder} is already running; use reload, or stop it first")
+        most, length = LONGEST_SOCKET_PATH - len("/front.sock"), len(os.fsencode(self.folder))
+        if length > most:
+            raise ConfigError(f"{self.folder}: expected at most {most} bytes of path, got {length}; give a shorter")
         nginx = find_nginx()
         self._prepare_folder()
         self._prepare_certificate()

@@ -59,6 +59,13 @@ def test_where_it_listens_is_an_address_with_a_port(tmp_path: Path, listen: str)
         Front(tmp_path, settings, tmp_path / "config.properties")
 
 
+def test_a_folder_whose_socket_would_have_too_long_a_path_is_refused(tmp_path: Path) -> None:
+    deep = Path("/" + "d" * 96)
+    with pytest.raises(ConfigError, match=f"{deep}: expected at most 96 bytes of path, got 97; give a shorter"):
+        Front(deep, SETTINGS, tmp_path / "config.properties").start()
+    assert not deep.exists()
+
+
 def test_settings_are_strict(tmp_path: Path) -> None:
     settings = tmp_path / "front.yaml"
     settings.write_text(SETTINGS.read_text() + "burts: 3\n")
