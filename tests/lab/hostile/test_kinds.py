@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fakes import encode_image, noise_image
 
-from lab.hostile.picture_files import write_tiff
+from lab.hostile.picture_files import write_tiff, write_tiff_tag
 from vision_serving.config import ImageLimits
 from vision_serving.errors import ImageDecodeError, UnsupportedFormatError
 from vision_serving.pictures.decoding import decode_image
@@ -122,3 +122,12 @@ def test_a_kind_of_avif_that_cannot_be_read_is_named(kind: str) -> None:
 def test_a_tiff_whose_directory_is_no_pictures_is_damaged() -> None:
     with pytest.raises(ImageDecodeError, match="this looks like TIFF, but it is damaged or incomplete"):
         decode_image(b"II*\0" + struct.pack("<IHI", 8, 0, 0), LIMITS)
+
+
+def test_a_tiff_whose_colours_are_a_text_gets_no_longer_an_answer_for_it() -> None:
+    encoded = write_tiff_tag(262, 3, 100_000)
+    row = encoded.index(struct.pack("<HHI", 262, 3, 100_000))
+    as_text = encoded[: row + 2] + struct.pack("<HI", 2, 200_000) + encoded[row + 8 :]
+    with pytest.raises(UnsupportedFormatError, match="colours of kind") as raised:
+        decode_image(as_text, LIMITS)
+    assert len(str(raised.value)) < 300

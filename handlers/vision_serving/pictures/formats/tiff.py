@@ -131,7 +131,7 @@ def _describe(tags: Any) -> str:
     colours, compression = tags.get(PHOTOMETRIC, 0), tags.get(COMPRESSION, 1)
     bits = " + ".join(str(count) for count in tags.get(BITS, (1,))[:8])
     return (
-        f"colours of kind {colours} ({COLOURS.get(colours, 'unknown')}) in {bits} bits, "
+        f"colours of kind {str(colours)[:20]} ({COLOURS.get(colours, 'unknown')}) in {bits} bits, "
         f"compression {compression} ({COMPRESSIONS.get(compression, 'of another name')})"
     )
 
