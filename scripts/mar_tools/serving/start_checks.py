@@ -5,7 +5,7 @@ import os
 import resource
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import disk_usage
 from zipfile import ZipFile
@@ -95,7 +95,11 @@ def _reusable_bytes(config: Path, place: Path) -> int:
     held = find_temporary(config)
     if held is None or not held.is_dir() or held.stat().st_dev != place.stat().st_dev:
         return 0
-    return sum(path.lstat().st_blocks * BLOCK_BYTES for path in held.rglob("*"))
+    total = 0
+    for path in held.rglob("*"):
+        with suppress(FileNotFoundError):  # a worker that ends removes its socket meanwhile
+            total += path.lstat().st_blocks * BLOCK_BYTES
+    return total
 
 
 def check_space(folder: Path, need: int) -> None:
