@@ -1,6 +1,8 @@
 """What `config.properties` says to a worker: its threads and memory, the longest answer, the models beside it."""
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ from vision_serving.cores import ThreadPlan, plan_threads, usable_cores
 from vision_serving.errors import ConfigError
 
 Models = dict[str, dict[str, dict[str, Any]]]  # settings by name and version
-DEFAULT_ANSWER_BYTES = 6_553_500  # TorchServe's own, where config.properties says nothing
+DEFAULT_BODY_BYTES = 6_553_500  # TorchServe's own max_request_size and max_response_size
 DEFAULT_HEADROOM_MB = 4096
+MOST_COUNT = (1 << 31) - 1  # of Java's int
 
 
 def configured_threads(model_name: str, version: str) -> ThreadPlan:
@@ -27,7 +30,7 @@ def configured_answer_bytes() -> int:
     """Return the longest answer that the TorchServe of this process takes: a longer one would end its worker."""
     path = server_config_path()
     properties = {} if path is None else read_properties(path.read_text(encoding="utf-8"))
-    return int(properties.get("max_response_size", DEFAULT_ANSWER_BYTES))
+    return read_count(properties, "max_response_size", DEFAULT_BODY_BYTES)
 
 
 def read_threads(properties_text: str, model_name: str, version: str) -> ThreadPlan:
@@ -73,7 +76,7 @@ def read_workers(properties_text: str, model_name: str, version: str) -> int:
     """Read `minWorkers` in the `models` JSON, 1 where it names the version alone; else `default_workers_per_model`."""
     found = read_model(properties_text, model_name).get(version)
     if found is None:
-        return int(read_properties(properties_text).get("default_workers_per_model", 1))
+        return read_count(read_properties(properties_text), "default_workers_per_model", 1, least=0)
     return int(found.get("minWorkers", 1))
 
 
@@ -95,6 +98,14 @@ def read_models(properties_text: str) -> Models:
     except json.JSONDecodeError as error:
         raise ConfigError(f"config.properties: `models` is not valid JSON: {error}") from error
     return models
+
+
+def read_count(properties: Mapping[str, str], key: str, default: int, least: int = 1, most: int = MOST_COUNT) -> int:
+    """Read a whole number as Java does, `default` where there is none. Raises ConfigError for all else."""
+    text = properties.get(key, str(default))
+    if not re.fullmatch("[0-9]{1,10}", text) or not least <= int(text) <= most:
+        raise ConfigError(f"config.properties: {key}: expected a whole number from {least} to {most}, got {text!r}")
+    return int(text)
 
 
 def read_properties(text: str) -> dict[str, str]:

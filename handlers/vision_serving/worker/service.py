@@ -25,7 +25,7 @@ from vision_serving.worker.explanation_budget import ExplanationBudget
 from vision_serving.worker.guard import WorkerGuard
 from vision_serving.worker.model_card import build_card, is_describe_job
 from vision_serving.worker.server_settings import (
-    DEFAULT_ANSWER_BYTES,
+    DEFAULT_BODY_BYTES,
     configured_answer_bytes,
     configured_headroom_mb,
     configured_threads,
@@ -38,7 +38,7 @@ class TorchServeHandler(VisionHandler):
     guard, budget, max_answer_bytes   as `initialize` sets them; without it nothing is guarded
     """
 
-    max_answer_bytes: int = DEFAULT_ANSWER_BYTES
+    max_answer_bytes: int = DEFAULT_BODY_BYTES
     _card: bytes | None = None
 
     def __init__(self) -> None:

@@ -19,13 +19,13 @@ from mar_tools.command_line import ROOT
 from mar_tools.front.client_keys import ClientKeys
 from mar_tools.front.nginx import JS_MODULE, STREAM_MODULE, Nginx, NginxError, find_nginx, first_failure
 from mar_tools.serving.address import read_address
-from mar_tools.serving.memory_bounds import DEFAULT_MAX_REQUEST, read_bounds
+from mar_tools.serving.memory_bounds import read_bounds
 from mar_tools.serving.processes import wait_until_ended
 from mar_tools.serving.start_checks import LONGEST_SOCKET_PATH
 from mar_tools.waiting import wait_until
 from vision_serving.errors import ConfigError
 from vision_serving.validation import StrictModel, parse_config, read_yaml
-from vision_serving.worker.server_settings import read_properties
+from vision_serving.worker.server_settings import DEFAULT_BODY_BYTES, read_count, read_properties
 
 SOURCE = ROOT / "deploy" / "nginx"
 SETTINGS = SOURCE / "front.yaml"
@@ -197,7 +197,7 @@ class Front:
             "key_file": address.key_file or "",
             "inference": _host_and_port(address.inference),
             "management": _host_and_port(address.management),
-            "max_body": properties.get("max_request_size", DEFAULT_MAX_REQUEST),
+            "max_body": read_count(properties, "max_request_size", DEFAULT_BODY_BYTES),
             "small_slots": bounds.small,
             "medium_slots": bounds.medium,
             "large_slots": bounds.large,

@@ -8,7 +8,6 @@ from typing import Any
 
 from mar_tools.archives.archive import Archive
 from mar_tools.archives.policy import check_served, read_policy
-from mar_tools.serving.model_status import list_versions
 from mar_tools.serving.setting_names import check_settings
 from mar_tools.serving.torchserve_api import TorchServeClient
 from vision_serving.errors import ConfigError
@@ -87,19 +86,20 @@ def register_checked(
 
     Raises ServerError, and ConfigError where another file took its place meanwhile, which is taken out again.
     """
-    before = _list_served(client)
-    answer = client.register(archive.path.name, workers, batch_size, max_batch_delay_ms)
+    before = client.versions_of(archive.path.name)
+    try:
+        return client.register(archive.path.name, workers, batch_size, max_batch_delay_ms)
+    finally:  # TorchServe keeps what its workers cannot load
+        _take_out_if_changed(client, archive, before)
+
+
+def _take_out_if_changed(client: TorchServeClient, archive: Archive, before: set[Identity]) -> None:
     try:
         archive.require_unchanged()
     except ConfigError:
-        for model, version in _list_served(client) - before:
+        for model, version in client.versions_of(archive.path.name) - before:
             client.unregister(model, version)
         raise
-    return answer
-
-
-def _list_served(client: TorchServeClient) -> set[Identity]:
-    return {(model, entry["modelVersion"]) for model, entry in list_versions(client)}
 
 
 def check_models(properties: str) -> None:

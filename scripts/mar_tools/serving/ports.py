@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from vision_serving.worker.server_settings import read_count
+
 LOOPBACK = "127.0.0.1"
 
 # Keys of config.properties, with the ports that TorchServe takes without them.
@@ -38,9 +40,9 @@ def free_addresses() -> dict[str, str]:
 
 
 def listening_places(values: Mapping[str, str]) -> dict[str, tuple[str, int]]:
-    """Return host and port of the five that a config.properties sets, by their key."""
+    """Return host and port of the five that a config.properties sets, by their key. Raises ConfigError."""
     hosts = {key: values.get(key.replace("port", "address"), LOOPBACK) for key in PORT_KEYS}
-    places = {key: (hosts[key], int(values.get(key, default))) for key, default in PORT_KEYS.items()}
+    places = {key: (hosts[key], read_count(values, key, default, most=65535)) for key, default in PORT_KEYS.items()}
     for key, default in ADDRESS_KEYS.items():
         url = urlsplit(values.get(key, ""))
         places[key] = (url.hostname or LOOPBACK, url.port or default)

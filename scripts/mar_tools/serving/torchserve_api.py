@@ -142,10 +142,10 @@ class TorchServeClient:
             "max_batch_delay": str(max_batch_delay_ms),
             **NOT_WAITING,
         }
-        before = self._list_versions()
+        before = self.versions_of(archive)
         try:
             self._manage("POST", "/models", params={"url": archive, **parameters})
-            found = sorted(self._list_versions() - before)
+            found = sorted(self.versions_of(archive) - before)
             if len(found) != 1:
                 raise ServerError(f"it is registered, but nobody waits for it: others came at the same time, {found}")
             [(model, version)] = found
@@ -163,8 +163,10 @@ class TorchServeClient:
         self._wait_for_workers(model, version, workers, (before["minWorkers"], before["maxWorkers"]))
         return {"status": f"model {model} is served by {workers} worker{'s' * (workers != 1)}"}
 
-    def _list_versions(self) -> set[tuple[str, str]]:
-        return {(model, entry["modelVersion"]) for model in self.list_models() for entry in self.describe(model)}
+    def versions_of(self, archive: str) -> set[tuple[str, str]]:
+        """Return the models and versions that the server has from this file of its store."""
+        entries = ((model, entry) for model in self.list_models() for entry in self.describe(model))
+        return {(model, entry["modelVersion"]) for model, entry in entries if entry["modelUrl"] == archive}
 
     def _limit_workers(self, path: str, least: int, most: int) -> None:
         """Limit the workers: TorchServe starts what is lacking, and ends the youngest of what is too much."""

@@ -14,6 +14,7 @@ from mar_tools.load_testing.served import find_served_models
 from mar_tools.load_testing.targets import Target
 from mar_tools.serving.archive_choice import register_checked
 from mar_tools.serving.config_file import model_section, rewrite, with_model, with_values
+from mar_tools.serving.memory_bounds import most_waiting
 from mar_tools.serving.model_status import DEFAULTS
 from mar_tools.serving.server import Server
 from mar_tools.serving.temporary_server import temporary_server
@@ -21,10 +22,11 @@ from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.tuning.space import Settings
 from vision_serving.config import read_handler_config
 from vision_serving.errors import ConfigError
-from vision_serving.worker.server_settings import read_properties, read_threads, read_workers
+from vision_serving.worker.server_settings import read_count, read_properties, read_threads, read_workers
 from vision_serving.worker.service import choose_device
 
-WAITING_REQUESTS = 700  # an open loop shows by its latencies, not by refusals, that a server does not keep up
+# An open loop shows by its latencies, not by refusals, that a server does not keep up.
+WAITING_REQUESTS = 700
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class TunedModel:
 def count_gpus(archive: Path, properties: str) -> int:
     """Count on how many GPUs TorchServe would serve an archive; 0 where it runs on the CPU. Raises BackendError."""
     found = torch.cuda.device_count()
-    gpus = min(found, int(read_properties(properties).get("number_of_gpu", found)))
+    gpus = min(found, read_count(read_properties(properties), "number_of_gpu", found, least=0))
     if not gpus:
         return 0
     with open_export(archive) as folder:
@@ -97,7 +99,8 @@ def serve_trial(candidate: TunedModel, settings: Settings) -> Iterator[Target]:
 
 def trial_properties(candidate: TunedModel, settings: Settings) -> str:
     """Return the properties of a server for this archive alone, with these settings."""
-    own = {"load_models": candidate.archive.name, "job_queue_size": str(WAITING_REQUESTS), "models": "{}"}
+    waiting = min(WAITING_REQUESTS, most_waiting(read_properties(candidate.properties)))
+    own = {"load_models": candidate.archive.name, "job_queue_size": str(waiting), "models": "{}"}
     model = {"defaultVersion": True, "marName": candidate.archive.name, **settings.as_properties()}
     return with_model(with_values(candidate.properties, own), candidate.name, candidate.version, model)
 

@@ -10,7 +10,7 @@ from mar_tools.archives.policy import check_registered
 from mar_tools.serving.address import ServerAddress
 from mar_tools.serving.archive_choice import choose_archives, register_checked
 from mar_tools.serving.request_counts import Counts, find_too_many_failures, read_counts
-from mar_tools.serving.torchserve_api import TorchServeClient
+from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
 from mar_tools.serving.upgrade_config import advise, name_version
 from mar_tools.serving.upgrading import Plan, Upgrade, Upgraded, plan_upgrade
 from vision_serving.errors import ConfigError
@@ -138,30 +138,36 @@ def test_a_path_is_no_name_of_the_store_for_an_upgrade_a_registration_or_a_start
 class ServerWithATwin(TorchServeClient):
     """While it loads, somebody puts another archive into the place of the one that was checked."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, failure: Exception | None) -> None:
         super().__init__(ServerAddress("http://127.0.0.1:1", "http://127.0.0.1:1", None))
-        self.store, self.versions = store, ["1.0"]
+        self.store, self.failure = store, failure
+        self.versions = {"1.0": "digits_2.mar"}  # from an earlier file of that name
 
     def list_models(self) -> list[str]:
         return ["digits"]
 
     def describe(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
-        return [{"modelVersion": each} for each in self.versions]
+        return [{"modelVersion": each, "modelUrl": url} for each, url in self.versions.items()]
 
     def register(self, archive: str, workers: int, batch_size: int, max_batch_delay_ms: int) -> Any:
         write_archive(self.store / archive, "6.66")
-        self.versions.append("6.66")
+        self.versions |= {"6.66": archive, "3.0": "of_another_operator.mar"}
+        if self.failure is not None:
+            raise self.failure
         return {"status": "served"}
 
     def unregister(self, model: str, version: str | None) -> Any:
-        self.versions.remove(str(version))
+        del self.versions[str(version)]
 
 
-def test_what_took_the_place_of_a_checked_archive_is_taken_out_again(plan: Plan, store: Path) -> None:
-    client = ServerWithATwin(store)
+@pytest.mark.parametrize("failure", [None, ServerError("its workers end")], ids=["served", "its workers end"])
+def test_what_took_the_place_of_a_checked_archive_is_taken_out_again_and_nothing_else(
+    plan: Plan, store: Path, failure: Exception | None
+) -> None:
+    client = ServerWithATwin(store, failure)
     with pytest.raises(ConfigError, match="changed after it was checked"):
         register_checked(client, plan.archive, 1, 1, 1)
-    assert client.versions == ["1.0"]
+    assert list(client.versions) == ["1.0", "3.0"]
 
 
 def test_a_start_finds_an_archive_that_changed_while_it_was_loaded(store: Path) -> None:
@@ -185,7 +191,7 @@ class InterruptedServer(TorchServeClient):
         return ["digits"]
 
     def describe(self, model: str, version: str | None = None) -> list[dict[str, Any]]:
-        return [{"modelVersion": each} for each in self.versions]
+        return [{"modelVersion": each, "modelUrl": "digits_2.mar"} for each in self.versions]
 
     def read_metrics(self) -> str:
         return METRICS

@@ -9,6 +9,7 @@ import pytest
 from mar_tools.load_testing.measurement import Measurement
 from mar_tools.load_testing.targets import Target
 from mar_tools.serving.config_file import with_values
+from mar_tools.serving.memory_bounds import read_bounds
 from mar_tools.serving.temporary_server import own_places
 from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.tuning import probe, tuner
@@ -318,6 +319,14 @@ def test_a_trial_serves_one_archive_elsewhere(tmp_path: Path) -> None:
     assert (values["model_store"], values["load_models"], values["vmargs"]) == ("model_store", "m.mar", "-Xmx1g")
     section = read_model(trial_properties(candidate, CURRENT), "m")["1.0"]
     assert section == {"defaultVersion": True, "marName": "m.mar", **CURRENT.as_properties()}
+
+
+@pytest.mark.parametrize(("heap", "waiting"), [("2g", "700"), ("512m", "256")])
+def test_no_more_requests_wait_in_a_trial_than_its_heap_holds(heap: str, waiting: str, tmp_path: Path) -> None:
+    candidate = TunedModel(tmp_path / "m.mar", "m", "1.0", f"vmargs=-Xmx{heap}\nmax_request_size=1000000\n")
+    values = read_properties(trial_properties(candidate, CURRENT))
+    assert values["job_queue_size"] == waiting
+    read_bounds(values)
 
 
 def test_the_winner_is_written_into_the_file_that_a_link_names(tmp_path: Path) -> None:
