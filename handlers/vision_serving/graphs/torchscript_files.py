@@ -14,6 +14,7 @@ import torch
 from vision_serving.errors import ConfigError
 
 FILE_OPERATORS = {"save", "from_file", "read_file", "write_file", "load_tensor"}
+REMOTE_OPERATORS = {"rpc_async", "rpc_sync", "rpc_remote"}  # of prim
 # Those that compute. Others decode files, talk to other machines, or run what is compiled elsewhere.
 NAMESPACES = {
     "aten", "prim", "prims", "quantized", "_quantized", "quantization", "quantized_decomposed", "torchvision", "mkl",
@@ -61,6 +62,10 @@ def _find_fault(source: bytes) -> str | None:
             return f"uses {ast.unparse(node)[:80]}, which reads or writes files"
         if isinstance(node, ast.Constant) and node.value in FILE_OPERATORS:
             return f"names {node.value!r}, which reads or writes files"
+        if isinstance(node, ast.Attribute) and node.attr in REMOTE_OPERATORS:
+            return f"uses {ast.unparse(node)[:80]}, which asks other machines"
+        if isinstance(node, ast.Constant) and node.value in REMOTE_OPERATORS:
+            return f"names {node.value!r}, which asks other machines"
         if isinstance(node, ast.Attribute) and node.attr in NAMESPACES:
             computes.add(id(node.value))
         if isinstance(node, ast.Name) and node.id == "ops" and id(node) not in computes:

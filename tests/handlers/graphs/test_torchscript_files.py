@@ -21,7 +21,7 @@ def write_note(values: Tensor, path: str) -> None:
 
 @torch.jit.interface
 class Step(nn.Module):
-    def forward(self, values: Tensor) -> Tensor:
+    def forward(self, values: Tensor) -> Tensor:  # type: ignore[empty-body]
         pass
 
 
@@ -62,7 +62,7 @@ class HoldsAStep(nn.Module):
 
     def __init__(self, path: str) -> None:
         super().__init__()
-        self.step = Saves(path)
+        self.step = Saves(path)  # type: ignore[assignment]
 
     def forward(self, values: Tensor) -> Tensor:
         return self.step.forward(values)
@@ -87,12 +87,13 @@ class ReadsAPicture(Plain):
 
 class Suppresses(nn.Module):
     def forward(self, boxes: Tensor) -> Tensor:
-        return torchvision.ops.nms(boxes, boxes[:, 0], 0.5)
+        kept: Tensor = torchvision.ops.nms(boxes, boxes[:, 0], 0.5)
+        return kept
 
 
 def write(network: nn.Module, folder: Path) -> Path:
     path = folder / "model.pt"
-    torch.jit.script(network).save(str(path))
+    torch.jit.script(network).save(str(path))  # type: ignore[no-untyped-call]
     return path
 
 
@@ -136,6 +137,10 @@ def rewrite(path: Path, body: str) -> None:
         'o = ops\n    getattr(o, "aten").mul(values, 2)',
         'getattr(ops, "image").decode_png(values)',
         'ops.image.write_file("{}", values)',
+        'ops.prim.rpc_async("peer", "f", (values,))',
+        'ops.prim.rpc_sync("peer", "f", (values,))',
+        'ops.prim.rpc_remote("peer", "f", (values,))',
+        'getattr(ops.prim, "rpc_sync")("peer", "f", (values,))',
         'torch . \\\n      save(values, "{}")',
     ],
 )
