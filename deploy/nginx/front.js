@@ -76,6 +76,8 @@ const OUTPUTS = {
 
 const LANES = [['small', 1 << 20], ['medium', 8 << 20], ['large', Infinity]]; // by bytes: mar_tools/serving/memory_bounds.py
 const PICTURES = /^(image\/|application\/(octet-stream|json)\b|$)/i; // what may be asked twice, beside forms with a file
+// The header of a part that is a file.
+const FILE = /^(content-disposition:[^\r\n]*; *filename\*?=|content-type: *(image\/|application\/octet-stream))/im;
 const FORM = /^multipart\/form-data(?: *; *charset=[\w-]+)? *; *boundary=("?)([\w'()+,./:=?-]{1,70})\1(?: *; *charset=[\w-]+)?$/i;
 const PASSED = ['Content-Type', 'Content-Encoding', 'Accept', 'Inference-Header-Content-Length', 'X-Inference-Options'];
 const MOST_HEADERS = 7168; // bytes; the front's own take up to 0.5 KB
@@ -117,7 +119,7 @@ function has_file(r, type) {
         if (headers.some((header) => /multipart\/mixed/i.test(header))) {
             throw refusal(400, 'FormError', 'a part of the form is a form itself (multipart/mixed); send every file as a part of its own');
         }
-        return headers.some((header) => /(filename|^content-type:)/im.test(header));
+        return headers.some((header) => FILE.test(header));
     } finally {
         fs.closeSync(file);
     }

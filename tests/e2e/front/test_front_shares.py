@@ -7,10 +7,12 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import requests
 
+from mar_tools.serving.config_file import with_values
 from mar_tools.serving.memory_bounds import SMALL, read_bounds
 from mar_tools.waiting import wait_until
 from vision_serving.worker.server_settings import read_properties
@@ -24,6 +26,7 @@ FORM = f"multipart/form-data; boundary={BOUNDARY}"
 DELIMITER = f"--{BOUNDARY}\r\n".encode()
 FILE = b'Content-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
 FIELD = b'Content-Disposition: form-data; name="top_k"\r\n\r\n3'
+UNNAMED = FILE.replace(b'; filename="a.png"', b"")
 WINDOW = 1 << 18  # of front.js, whose next one must see a delimiter that this one cuts
 EXPLAIN = "/explanations/digits"
 CONNECTIONS = 64
@@ -119,7 +122,10 @@ TRIES = {
     "picture": (b"x", "image/jpeg", PREDICT, 2),
     "JSON": (b"{}", "application/json", PREDICT, 2),
     "form with a file": (form(FILE), FORM, PREDICT, 2),
+    "form with a picture without a name": (form(UNNAMED), FORM, PREDICT, 2),
     "form without a file": (form(FIELD), FORM, PREDICT, 1),
+    "form with a field of that name": (form(FIELD.replace(b"top_k", b"filename")), FORM, PREDICT, 1),
+    "form with a field of a type": (form(b"Content-Type: text/plain\r\n" + FIELD), FORM, PREDICT, 1),
     "empty form": (b"", FORM, PREDICT, 1),
     "text": (b"x", "text/plain", PREDICT, 1),
     "explanation": (b"x", "image/jpeg", EXPLAIN, 1),
@@ -155,6 +161,21 @@ def test_bytes_under_way_are_bounded_over_all_clients_and_small_pictures_pass(
     statuses = [answer.status_code for answer in answers]
     assert (statuses.count(200), set(statuses) <= {200, 429, 503}) == (most, True)
     assert {answer.headers.get("Retry-After") for answer in answers} == {None, "1"}
+
+
+def test_a_server_whose_places_are_all_taken_is_alive(held: Upstream, tmp_path: Path) -> None:
+    config = configure_upstream(tmp_path, held)
+    few = {"vmargs": "-Xmx300m", "max_request_size": str(SMALL), "job_queue_size": "9"}
+    config.write_text(with_values(config.read_text(), few))
+    most = read_bounds(read_properties(config.read_text()), reserved_large=1).small
+    with run_front(tmp_path, config, explanations_at_once=1) as front, ThreadPoolExecutor(most + 2) as pool:
+        predicted = [pool.submit(ask, front, b"x", "image/png") for _ in range(most)]
+        wait_for(lambda: len(held.requests) == most)
+        assert ask(front, b"x", "image/png").status_code == 503
+        probes = [pool.submit(front.request, "GET", path) for path in ("/ping", "/v2/health/live")]
+        wait_for(lambda: any(answer.done() for answer in probes) or len(held.requests) == most + 2)
+        held.gate.set()
+        assert [answer.result().status_code for answer in probes + predicted] == [200] * (most + 2)
 
 
 def test_explanations_are_few_at_once_over_all_clients(front: Running, held: Upstream) -> None:
