@@ -20,6 +20,9 @@ FOREIGN = (
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
     (0, b"PK\x03\x04", "ZIP"),
+    (4, b"ftypjp2 ", "JPEG 2000"),
+    (4, b"ftypjxl ", "JPEG XL"),
+    (4, b"ftypcrx ", "Canon CR3"),
     (4, b"ftyp", "MP4"),
 )
 

@@ -6,8 +6,10 @@ import re
 from vision_serving.errors import MalformedRequestError
 from vision_serving.requests.contents import SentImage
 
-DATA_URI = re.compile(r"\s*data:[^,]{0,200};base64,", re.IGNORECASE)  # of browsers: data:image/png;base64,
-SPELLING = re.compile(r"\s*[A-Za-z0-9+/_\-\r\n\t]*[=\r\n\t]*(?: *\Z)?")  # what decode_base64 reads
+DATA_URI = re.compile(
+    r"\s*data:[^,]{0,200}; {0,9}base64,", re.IGNORECASE | re.ASCII
+)  # of browsers: data:image/png;base64,
+SPELLING = re.compile(r"\s*[A-Za-z0-9+/_\-\r\n\t]*[=\r\n\t]*(?: *\Z)?", re.ASCII)  # what decode_base64 reads
 URL_SAFE, LINE_ENDS = bytes.maketrans(b"-_", b"+/"), b"\r\n\t"
 
 

@@ -29,6 +29,7 @@ SPELLINGS = {
     "data URI": f"data:image/png;base64,{PLAIN}",
     "data URI with parameters": f"DATA:image/svg+xml;charset=utf-8;name=a.png;Base64,{MIME}",
     "data URI without a type": f"data:;base64,{PLAIN}",
+    "data URI with a space": f"data:image/png; base64,{PLAIN}",
     "spaces around": f"  {PLAIN}\n ",
 }
 
@@ -73,6 +74,7 @@ def test_every_spelling_is_read_in_binary_tensors(text: str) -> None:
         ("YWJj ZGVm", "character 5 of 9 is ' '"),
         ("  YWJj ZGVm", "character 7 of 11 is ' '"),
         ("YQ==YWJj", "character 5 of 8 is 'Y'"),
+        ("\xa0YWJj", "character 1 of 5 is '\\xa0'"),
         ("é", "character 1 of 1 is 'é'"),
         ("YWJj\ud800", "character 5 of 5 is '\\ud800'"),
         ("YWJj\0", "character 5 of 5 is '\\x00'"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fakes import encode_image, noise_image
 
-from lab.hostile.picture_files import write_tiff, write_tiff_tag
+from lab.hostile.picture_files import chunk, write_tiff, write_tiff_tag
 from vision_serving.config import ImageLimits
 from vision_serving.errors import ImageDecodeError, UnsupportedFormatError
 from vision_serving.pictures.decoding import decode_image
@@ -34,6 +34,10 @@ def box_of(brand: bytes, *compatible: bytes) -> bytes:
             for brand in (b"hevx", b"heim", b"mif2", b"avci", b"vvic", b"j2ki", b"jpeg", b"unif")
         ),
         (box_of(b"mp42", b"isom", b"mif1", b"heic"), "HEIF"),
+        (box_of(b"miaf"), "HEIF"),
+        (box_of(b"jp2 ", b"jp2 "), "JPEG 2000"),
+        (box_of(b"jxl "), "JPEG XL"),
+        (box_of(b"crx ", b"isom"), "Canon CR3"),
         (box_of(b"mp42", b"isom"), "MP4"),
     ],
 )
@@ -117,6 +121,24 @@ def test_a_kind_of_avif_that_cannot_be_read_is_named(kind: str) -> None:
     encoded = encode_image(NOISE, "AVIF").replace(b"\0\0av01Color", b"\0\0" + kind.encode() + b"Color")
     with pytest.raises(UnsupportedFormatError, match=rf"this AVIF has items of the kinds {kind} \(missing or empty"):
         decode_image(encoded, LIMITS)
+
+
+def test_kinds_of_an_avif_are_few_and_printable() -> None:
+    items = b"".join(b"infe\2" + bytes(7) + kind for kind in (b"a\x1b[m", *(b"zz%02d" % n for n in range(99))))
+    encoded = encode_image(NOISE, "AVIF").replace(b"av01", b"hvc1")
+    with pytest.raises(UnsupportedFormatError, match=r"of the kinds hvc1, zz00, zz01, zz02, zz03 \(") as caught:
+        decode_image(encoded + items + bytes(70_000) + items.replace(b"zz", b"aa"), LIMITS)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", [b"ABCD", b"CgBI", b"A\n\0z"])
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+def test_a_png_with_an_unknown_critical_chunk_is_refused(kind: bytes, before: bytes) -> None:
+    encoded = encode_image(NOISE)
+    place = encoded.index(before) - 4
+    with pytest.raises(ImageDecodeError) as caught:
+        decode_image(encoded[:place] + chunk(kind, b"xy") + encoded[place:], LIMITS)
+    assert str(caught.value) == f"the PNG has a chunk {kind.decode()!a}, which no reader may ignore"
 
 
 def test_a_tiff_whose_directory_is_no_pictures_is_damaged() -> None:

@@ -6,6 +6,7 @@ from vision_serving.pictures.formats.base import Format
 BRANDS = frozenset((
     b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"mif3", b"msf1", b"jpeg",
     b"jpgs", b"avci", b"avcs", b"vvic", b"vvis", b"evbi", b"evbs", b"evmi", b"evms", b"j2ki", b"j2is", b"unif", b"1pic",
+    b"miaf",
 ))  # fmt: skip
 
 

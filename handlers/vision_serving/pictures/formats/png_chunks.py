@@ -96,6 +96,8 @@ def _walk(encoded: bytes) -> Iterator[tuple[bytes, memoryview]]:
                 yield kind, data
             elif kind[:1].isupper():
                 raise ImageDecodeError(f"the image is damaged: the checksum of an {kind.decode()} chunk is wrong")
+        elif kind[:1].isupper():  # without what it says, the pixels could be read wrongly
+            raise ImageDecodeError(f"the PNG has a chunk {kind.decode('latin-1')!a}, which no reader may ignore")
         place = end + 4
     raise ImageDecodeError(f"the file consists of more than {MAX_PIECES:,} pieces")
 
