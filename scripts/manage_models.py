@@ -27,10 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from mar_tools.archives.model_cards import card_table
-from mar_tools.archives.policy import check_registered
 from mar_tools.command_line import ROOT, new_parser, print_json, run
 from mar_tools.serving.address import read_address
-from mar_tools.serving.archive_choice import register_checked
+from mar_tools.serving.archive_choice import check_registered, register_checked
 from mar_tools.serving.scaling import scale
 from mar_tools.serving.torchserve_api import TorchServeClient
 from mar_tools.serving.upgrade_config import advise, lasting_properties

@@ -15,6 +15,8 @@ Models = dict[str, dict[str, dict[str, Any]]]  # settings by name and version
 DEFAULT_BODY_BYTES = 6_553_500  # TorchServe's own max_request_size and max_response_size
 DEFAULT_HEADROOM_MB = 4096
 MOST_COUNT = (1 << 31) - 1  # of Java's int
+PAIR = re.compile(r"([^\s:=\\]+)[ \t\f]*=(.*)", re.DOTALL)
+CONTINUED = re.compile(r"(?<!\\)(?:\\\\)*\\$")  # by an odd number of backslashes
 
 
 def configured_threads(model_name: str, version: str) -> ThreadPlan:
@@ -109,11 +111,34 @@ def read_count(properties: Mapping[str, str], key: str, default: int, least: int
 
 
 def read_properties(text: str) -> dict[str, str]:
-    """Return a Java properties file: comments, `key=value`, lines continued with a backslash."""
+    """Return a Java properties file of `key=value` lines, which a backslash at their end continues.
+
+    Raises ConfigError for what Java takes as a pair too, such as `key: value`, and no reader here expects.
+    """
     values: dict[str, str] = {}
-    lines = [line for line in text.split("\n") if not line.lstrip().startswith(("#", "!"))]
-    for line in "\n".join(lines).replace("\\\n", "").split("\n"):
-        key, separator, value = line.strip().partition("=")
-        if separator:
-            values[key.strip()] = value.strip()
+    joined = ""
+    for number, line in enumerate([*text.split("\n"), ""], 1):
+        if not joined and line.lstrip().startswith(("#", "!")):
+            continue
+        joined += line.lstrip()
+        if CONTINUED.search(line):
+            joined = joined[:-1]
+            continue
+        pair = PAIR.fullmatch(joined)
+        if pair is None and joined.strip():
+            raise ConfigError(f"config.properties: line {number}: expected key=value, got {joined[:80]!r}")
+        if pair is not None:
+            values[pair[1]] = pair[2].strip()
+        joined = ""
     return values
+
+
+def read_text(config: Path) -> str:
+    """Return what a `config.properties` says. Raises ConfigError where it is no UTF-8."""
+    try:
+        return config.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{config}: line {line}: expected UTF-8, got the byte {error.object[error.start]:#x}"
+        ) from error

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from mar_tools.archives.archive import Archive, open_archive
 from mar_tools.archives.checks import check_ours, read_config, verify_archive
 from vision_serving.errors import ConfigError
-from vision_serving.worker.server_settings import read_properties
+from vision_serving.worker.server_settings import read_properties, read_text
 
 if TYPE_CHECKING:
     from mar_tools.archives.signing import Keys
@@ -38,7 +38,7 @@ class ArchivePolicy:
 
 def read_policy(config: Path) -> ArchivePolicy:
     """Raises ConfigError for an unknown value, and for keys that are not there."""
-    values = read_properties(config.read_text(encoding="utf-8"))
+    values = read_properties(read_text(config))
     taken = values.get(MODELS, "well_formed")
     if taken not in get_args(Taken):
         raise ConfigError(f"{config}: {MODELS}: expected one of {list(get_args(Taken))}, got {taken!r}")
@@ -90,11 +90,6 @@ def check_served(name: str, policy: ArchivePolicy) -> Archive:
 
         check_signature(archive, policy.keys)
     return archive
-
-
-def check_registered(config: Path, name: str) -> Archive:
-    """Check an archive that a running server is asked to register. Raises ConfigError."""
-    return check_served(name, read_policy(config))
 
 
 def require_owned(path: Path) -> None:

@@ -25,7 +25,7 @@ from mar_tools.serving.start_checks import LONGEST_SOCKET_PATH
 from mar_tools.waiting import wait_until
 from vision_serving.errors import ConfigError
 from vision_serving.validation import StrictModel, parse_config, read_yaml
-from vision_serving.worker.server_settings import DEFAULT_BODY_BYTES, read_count, read_properties
+from vision_serving.worker.server_settings import DEFAULT_BODY_BYTES, read_count, read_properties, read_text
 
 SOURCE = ROOT / "deploy" / "nginx"
 SETTINGS = SOURCE / "front.yaml"
@@ -183,7 +183,7 @@ class Front:
 
     def _render(self, nginx: Nginx) -> str:
         address = read_address(self._config)
-        properties = read_properties(self._config.read_text(encoding="utf-8"))
+        properties = read_properties(read_text(self._config))
         settings = self._settings
         bounds = read_bounds(properties, settings.explanations_at_once)
         root = os.geteuid() == 0  # then nginx's workers would be `nobody`, who may not read TorchServe's tokens

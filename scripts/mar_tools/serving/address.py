@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vision_serving.errors import ConfigError
-from vision_serving.worker.server_settings import read_properties
+from vision_serving.worker.server_settings import read_properties, read_text
 
 STATE_KEY = "vision_state"  # of config.properties: another folder for logs, tokens and sockets; TorchServe ignores it
 ADDRESS = re.compile(r"https?://([^\[\]:/?#@\s]+):(\d{1,5})/?")
@@ -26,14 +26,14 @@ class ServerAddress:
 
 def state_folder(config: Path) -> Path:
     """Return where the server writes logs and tokens: the folder of its settings, or the one that they name."""
-    return config.resolve().parent / read_properties(config.read_text(encoding="utf-8")).get(STATE_KEY, "")
+    return config.resolve().parent / read_properties(read_text(config)).get(STATE_KEY, "")
 
 
 def read_address(config: Path) -> ServerAddress:
     """Read a `config.properties`. Raises ConfigError when there is none, or an address in it is none."""
     if not config.is_file():
         raise ConfigError(f"{config}: no such file; give --config with the server's config.properties")
-    values = read_properties(config.read_text(encoding="utf-8"))
+    values = read_properties(read_text(config))
     refuse_variables(config, values)
     for key in ("inference_address", "management_address", "metrics_address"):
         found = ADDRESS.fullmatch(values.get(key, "http://127.0.0.1:8080"))

@@ -11,7 +11,7 @@ from mar_tools.archives.policy import check_served, read_policy
 from mar_tools.serving.setting_names import check_settings
 from mar_tools.serving.torchserve_api import TorchServeClient
 from vision_serving.errors import ConfigError
-from vision_serving.worker.server_settings import read_model, read_models, read_properties
+from vision_serving.worker.server_settings import read_model, read_models, read_properties, read_text
 
 Identity = tuple[str, str]  # model and version
 # Of `models`: TorchServe ends at its start over one that is no number, and does not say which.
@@ -58,9 +58,7 @@ def choose_archives(config: Path) -> Choice:
     Of several versions of a model the one with `defaultVersion` comes first: TorchServe makes the first the default.
     Raises ConfigError when every archive is left out, or for settings that cannot be read.
     """
-    properties = config.read_text(encoding="utf-8")
-    check_settings(read_properties(properties))
-    check_models(properties)
+    properties = read_checked(config)
     policy = read_policy(config)
     store = policy.store
     checked: dict[str, Archive] = {}
@@ -77,6 +75,20 @@ def choose_archives(config: Path) -> Choice:
         raise ConfigError("; ".join(dict.fromkeys(left_out.values())))
     defaults_first = sorted(served, key=lambda entry: not _is_default(properties, *served[entry]))
     return Choice({entry: served[entry] for entry in defaults_first}, left_out, tuple(checked[each] for each in served))
+
+
+def check_registered(config: Path, name: str) -> Archive:
+    """Check an archive that a running server is asked to register. Raises ConfigError."""
+    read_checked(config)
+    return check_served(name, read_policy(config))
+
+
+def read_checked(config: Path) -> str:
+    """Return a `config.properties` that has no key which nobody reads. Raises ConfigError."""
+    properties = read_text(config)
+    check_settings(read_properties(properties))
+    check_models(properties)
+    return properties
 
 
 def register_checked(

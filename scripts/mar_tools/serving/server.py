@@ -42,7 +42,7 @@ from mar_tools.serving.torchserve_api import MANAGE_TIMEOUT_S, ServerError, Torc
 from mar_tools.waiting import wait_until
 from vision_serving.cores import WAIT_POLICY
 from vision_serving.worker.draining import DRAIN_FILE
-from vision_serving.worker.server_settings import read_properties
+from vision_serving.worker.server_settings import read_properties, read_text
 
 KEY_FILE = "key_file.json"  # that TorchServe writes where it runs
 STOP_TIMEOUT_S = 20.0
@@ -64,7 +64,7 @@ class Server:
         self._tokens_on = address.key_file is not None
         self._state = state_folder(self.config)
         self._key_file = self._state / KEY_FILE
-        self._values = read_properties(self.config.read_text(encoding="utf-8"))
+        self._values = read_properties(read_text(self.config))
         self.client = TorchServeClient(address)
         self._logs = ServerLogs(self._state / "logs")
 
@@ -173,12 +173,12 @@ class Server:
 
     def status(self) -> list[ModelStatus]:
         """Raises ServerError when the server does not answer."""
-        properties = self.config.read_text(encoding="utf-8")
+        properties = read_text(self.config)
         return [read_status(model, entry, properties) for model, entry in list_versions(self.client)]
 
     def archives(self) -> list[Path]:
         """Return those that `load_models` names: all of the store, or a list."""
-        properties, store = self.config.read_text(encoding="utf-8"), self.model_store()
+        properties, store = read_text(self.config), self.model_store()
         return [store / file_name(entry) for entry in list_entries(properties, store)]
 
     def model_store(self) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from mar_tools.serving.archive_choice import file_name, split_entries
 from mar_tools.serving.config_file import model_section, rewrite, with_model, with_values, without_model
 from mar_tools.serving.upgrading import Plan, Upgraded
-from vision_serving.worker.server_settings import read_properties
+from vision_serving.worker.server_settings import read_properties, read_text
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def lasting_properties(config: Path, plan: Plan) -> Iterator[None]:
 
     Undone when it fails.
     """
-    former = config.read_text(encoding="utf-8")
+    former = read_text(config)
     rewrite(config, lambda text: name_version(text, plan))
     try:
         yield
@@ -45,5 +45,5 @@ def advise(config: Path, done: Upgraded, written: bool) -> Iterator[str]:
     if not written:
         section = json.dumps({plan.version: plan.section})
         yield f"to make it last, {config.name} has to say of {plan.model} in `models`: {section}; or give --write"
-    if read_properties(config.read_text(encoding="utf-8")).get("load_models", "all").lower() == "all":
+    if read_properties(read_text(config)).get("load_models", "all").lower() == "all":
         yield f"a restart loads all of the model store: move {plan.old_archive} away, unless both should be served"

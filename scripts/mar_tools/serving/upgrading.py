@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mar_tools.archives.archive import Archive
-from mar_tools.archives.policy import check_registered
 from mar_tools.command_line import Announce
 from mar_tools.serving.address import state_folder
-from mar_tools.serving.archive_choice import register_checked
+from mar_tools.serving.archive_choice import check_registered, register_checked
 from mar_tools.serving.health import ask_each, check_version
 from mar_tools.serving.logs import ServerLogs
 from mar_tools.serving.request_counts import Counts, find_too_many_failures, read_counts

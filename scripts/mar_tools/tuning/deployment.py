@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 
 from mar_tools.archives.archive import check_archive
-from mar_tools.archives.policy import check_registered
 from mar_tools.load_testing.answers import open_export
 from mar_tools.load_testing.served import find_served_models
 from mar_tools.load_testing.targets import Target
-from mar_tools.serving.archive_choice import register_checked
+from mar_tools.serving.archive_choice import check_registered, register_checked
 from mar_tools.serving.config_file import model_section, rewrite, with_model, with_values
 from mar_tools.serving.memory_bounds import most_waiting
 from mar_tools.serving.model_status import DEFAULTS

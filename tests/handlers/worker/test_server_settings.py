@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from vision_serving.worker.server_settings import (
     read_batch_size,
     read_headroom_mb,
     read_properties,
+    read_text,
     read_threads,
     read_workers,
 )
@@ -91,12 +93,49 @@ def test_models_that_are_no_json_are_refused() -> None:
         ("a=b=c", {"a": "b=c"}),
         ("a=1,\\\n2,\\\n3", {"a": "1,2,3"}),
         ("a=1\na=2", {"a": "2"}),
-        ("no separator", {}),
+        ("a=1\\\\\nb=2", {"a": "1\\\\", "b": "2"}),
+        ("a=1\\\n  #2", {"a": "1#2"}),
+        ("a=1\\", {"a": "1"}),
     ],
-    ids=["empty", "comments", "spaces", "equals sign in the value", "continued", "last wins", "no pair"],
+    ids=[
+        "empty",
+        "comments",
+        "spaces",
+        "equals sign in the value",
+        "continued",
+        "last wins",
+        "no escape",
+        "no comment",
+        "end",
+    ],
 )
 def test_a_properties_file_is_read(text: str, values: dict[str, str]) -> None:
     assert read_properties(text) == values
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "vision_trusted_keys: keys/a=b.pub",
+        "vision_trusted_keys keys/*.pub",
+        "vision_trusted_keys:keys/*.pub",
+        "  vision\\u005ftrusted_keys=keys/*.pub",
+        "vision_trusted_keys\\=keys/*.pub",
+        "vision_trusted_keys",
+        "=keys/*.pub",
+    ],
+)
+def test_a_pair_that_java_alone_would_take_is_refused_with_its_line(line: str) -> None:
+    with pytest.raises(ConfigError, match=r"^config.properties: line 3: expected key=value, got ") as refused:
+        read_properties(f"a=1,\\\n2\n{line}\n")
+    assert str(refused.value).endswith(f"got {line.strip()!r}")
+
+
+def test_a_byte_that_is_no_utf8_is_refused_with_its_line(tmp_path: Path) -> None:
+    config = tmp_path / "config.properties"
+    config.write_bytes(b"a=1\n# caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"config\.properties: line 2: expected UTF-8, got the byte 0xe9"):
+        read_text(config)
 
 
 def test_without_torchserve_a_model_has_one_worker() -> None:

@@ -9,8 +9,7 @@ from lab.hostile.archives import make_hostile_archives
 from lab.hostile.raw_zip import RawEntry, write_raw_zip
 from lab.reliability.archive_rows import observe_c1, observe_c2
 from mar_tools.archives.archive import check_archive, open_archive
-from mar_tools.archives.policy import check_registered
-from mar_tools.serving.archive_choice import choose_archives
+from mar_tools.serving.archive_choice import check_registered, choose_archives
 from vision_serving.errors import ConfigError
 
 FORM = (  # what no archive may have, whoever built it

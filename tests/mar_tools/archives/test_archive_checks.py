@@ -20,10 +20,10 @@ from mar_tools.archives.checks import verify_archive
 from mar_tools.archives.contents import Difference, find_changes, list_contents
 from mar_tools.archives.model_cards import read_card
 from mar_tools.archives.pickles import find_pickle
-from mar_tools.archives.policy import check_registered, read_policy
+from mar_tools.archives.policy import read_policy
 from mar_tools.building.packing import build_archive
 from mar_tools.command_line import HANDLERS, ROOT
-from mar_tools.serving.archive_choice import choose_archives
+from mar_tools.serving.archive_choice import check_registered, choose_archives
 from mar_tools.terminal import print_tables
 from vision_serving.errors import ConfigError
 

@@ -9,7 +9,6 @@ import pytest
 from conftest import TinyModel
 
 from mar_tools.archives.archive import open_archive
-from mar_tools.archives.policy import check_registered
 from mar_tools.archives.signing import (
     read_private_key,
     sign_archive,
@@ -18,7 +17,7 @@ from mar_tools.archives.signing import (
 )
 from mar_tools.building.packing import build_archive
 from mar_tools.command_line import HANDLERS
-from mar_tools.serving.archive_choice import choose_archives
+from mar_tools.serving.archive_choice import check_registered, choose_archives
 from vision_serving.errors import ConfigError
 
 

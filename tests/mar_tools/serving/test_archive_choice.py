@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from mar_tools.archives.archive import MANIFEST
-from mar_tools.serving.archive_choice import Choice, choose_archives
+from mar_tools.serving.archive_choice import Choice, check_registered, choose_archives
 from vision_serving.errors import ConfigError
 
 
@@ -80,3 +80,12 @@ def test_a_store_without_archives_is_no_fault_but_one_of_bad_ones_is(tmp_path: P
 def test_models_that_torchserve_could_not_read_are_refused(models: str, message: str, store: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         choose(f"models={models}", store)
+
+
+@pytest.mark.parametrize("line", ["vision_trusted_key=keys/*.pub", "vision_trusted_keys: keys/*.pub", "# caf\xe9"])
+def test_a_running_server_registers_by_no_settings_that_a_start_refuses(line: str, store: Path) -> None:
+    config = store / "config.properties"
+    config.write_bytes(f"model_store=.\n{line}\n".encode("latin-1"))
+    for attempt in (lambda: choose_archives(config), lambda: check_registered(config, "a.mar")):
+        with pytest.raises(ConfigError, match=r"vision_trusted_keys|line 2"):
+            attempt()

@@ -6,9 +6,8 @@ import orjson
 import pytest
 
 from mar_tools.archives.archive import MANIFEST
-from mar_tools.archives.policy import check_registered
 from mar_tools.serving.address import ServerAddress
-from mar_tools.serving.archive_choice import choose_archives, register_checked
+from mar_tools.serving.archive_choice import check_registered, choose_archives, register_checked
 from mar_tools.serving.request_counts import Counts, find_too_many_failures, read_counts
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
 from mar_tools.serving.upgrade_config import advise, name_version
