@@ -117,6 +117,7 @@ class ImageLimits(StrictModel):
     max_pixels_per_byte     of an image of over 10 million pixels: more is a forged header or an all but empty picture
     max_request_pixels      of its images together, where it has several, by their headers
     max_tiles               of all its images together, beside the images themselves
+    max_explanation_images  of a request for explanations, beside max_images
     max_explanation_s       seconds for all explanations of a request together; 0: none
     max_explanation_share   of a worker's time, which predictions wait for; 1: all of it
     formats                 HEIF needs requirements/heif.txt, the others are Pillow's own
@@ -127,6 +128,7 @@ class ImageLimits(StrictModel):
     max_images: Annotated[int, Field(gt=0)] = 64
     max_request_pixels: Annotated[int, Field(gt=0)] = 200_000_000
     max_tiles: Annotated[int, Field(gt=0)] = 64
+    max_explanation_images: Annotated[int, Field(gt=0)] = 4
     max_explanation_s: Annotated[float, Field(ge=0)] = 20.0
     max_explanation_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     formats: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")

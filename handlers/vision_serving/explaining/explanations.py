@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vision_serving.backends.base import Backend, DifferentiableBackend
 from vision_serving.config import HandlerConfig
-from vision_serving.errors import ExplanationTimeoutError, InferenceError, NotSupportedError
+from vision_serving.errors import ExplanationTimeoutError, InferenceError, NotSupportedError, PayloadTooLargeError
 from vision_serving.explaining.attribution import Attribution, ExplainedImage, attribute, to_heat_map
 from vision_serving.foreign_errors import try_stage
 from vision_serving.labels import find_class_id
@@ -61,6 +61,12 @@ class Explainer:
         return {source.index: self._explain_source(source, shares.next_deadline(), timings) for source in sources}
 
     def _explain_source(self, source: Source, deadline: float, timings: StageTimings) -> ImageResult:
+        most = self._config.limits.max_explanation_images
+        if source.images > most:
+            return PayloadTooLargeError(
+                f"the request asks for explanations of {source.images} images; the limit is {most} "
+                "(max_explanation_images of the archive): send them in several requests"
+            )
         prepared, failures = self._preparer.prepare([source], timings)
         if failures:
             return failures[source.index]

@@ -1,5 +1,6 @@
 """Explanations through the handler: options, errors of their own, time, mixed batches, pictures."""
 
+import base64
 import io
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,19 @@ def test_each_image_of_a_request_is_explained_or_has_its_error(make_handler: Mak
     outcomes = handler.explain([Payload((png(RED), b"garbage", png(BLUE))), Payload((png(RED),) * 4)])
     assert [type(item) for item in outcomes[0].items] == [Explanation, ImageDecodeError, Explanation]
     assert [type(item) for item in outcomes[1].items] == [PayloadTooLargeError] * 4
+
+
+@pytest.mark.parametrize(("limits", "most"), [({}, 4), ({"max_explanation_images": 2}, 2)])
+def test_a_request_for_too_many_explanations_is_refused_by_the_name_of_the_limit(
+    make_handler: MakeHandler, limits: dict[str, Any], most: int
+) -> None:
+    handler = make_handler("classification", limits=limits)
+    images = [{"b64": base64.b64encode(png(RED)).decode()}]
+    bodies = [{"body": orjson.dumps({"instances": images * count})} for count in (most, most + 1, most + 1)]
+    found = answers(handler, bodies, [EXPLAIN, EXPLAIN, {}])
+    assert [status for status, _ in found] == [200, 413, 200]
+    assert "max_explanation_images" in orjson.dumps(found[1][1]).decode()
+    assert f"{most + 1} images; the limit is {most} " in orjson.dumps(found[1][1]).decode()
 
 
 def test_a_wrong_option_is_answered_with_the_valid_ones(make_handler: MakeHandler) -> None:
