@@ -78,12 +78,24 @@ const LANES = [['small', 1 << 20], ['medium', 8 << 20], ['large', Infinity]]; //
 const PICTURES = /^(image\/|application\/(octet-stream|json)\b|$)/i; // what may be asked twice, beside forms with a file
 // The header of a part that is a file.
 const FILE = /^(content-disposition:[^\r\n]*; *filename\*?=|content-type: *(image\/|application\/octet-stream))/im;
-const FORM = /^multipart\/form-data(?: *; *charset=[\w-]+)? *; *boundary=("?)([\w'()+,./:=?-]{1,70})\1(?: *; *charset=[\w-]+)?$/i;
+const ENCODING = '(?:utf-8|us-ascii|iso-8859-1)'; // others have other bytes for a line of a part's header
+const FORM = new RegExp(`^multipart/form-data(?: *; *charset=${ENCODING})? *; *boundary=("?)([\\w'()+,./:=?-]{1,70})\\1`
+    + `(?: *; *charset=${ENCODING})?$`, 'i');
 const PASSED = ['Content-Type', 'Content-Encoding', 'Accept', 'Inference-Header-Content-Length', 'X-Inference-Options'];
 const MOST_HEADERS = 7168; // bytes; the front's own take up to 0.5 KB
 const MOST_PATH = 4000;
 const WINDOW = 1 << 18;
 const PART_HEADER = 8192; // bytes
+const VALUE = '(?:[^\\s"\\\\;,]+|"(?:[^"\\\\]|\\\\.)*")';
+const CODED = `(?:utf-8|iso-8859-1)'[\\w-]*'(?:[\\w.!#$&+^\`|~-]|%[0-9a-f]{2})*`;
+// What TorchServe's HTTP library reads of a part's header, and the values that it takes; other lines it ignores.
+const PART_VALUES = {
+    'content-disposition': new RegExp(`^form-data(?: *; *(?:(?:name|filename|size)=${VALUE}|(?:name|filename)\\*=${CODED})){1,8}$`, 'i'),
+    'content-type': new RegExp(`^[\\w!#$&^.+-]+/[\\w!#$&^.+-]+(?: *; *(?:charset=${ENCODING}|(?!charset)[\\w.*-]+=${VALUE})){0,8}$`, 'i'),
+    'content-transfer-encoding': /^(?:7bit|8bit|binary)$/i,
+    'content-length': /^\d{1,15}$/,
+};
+const PARAMETERS = new RegExp(`; *[\\w*]+=${VALUE}`, 'g');
 
 // TorchServe would parse the image as a form, and fail with a 500.
 function refuse_urlencoded(type) {
@@ -99,7 +111,11 @@ function refuse_long_headers(r) {
     if (Buffer.byteLength(passed) > MOST_HEADERS) {
         throw refusal(431, 'HeadersTooLargeError', `${PASSED.join(', ')} and the query are longer than ${MOST_HEADERS} bytes together`);
     }
-    if (r.variables.asked_path.length > MOST_PATH) {
+    refuse_long_path(r.variables.asked_path);
+}
+
+function refuse_long_path(path) {
+    if (path.length > MOST_PATH) {
         throw refusal(414, 'UriTooLongError', `the path is longer than ${MOST_PATH} bytes`);
     }
 }
@@ -108,17 +124,21 @@ function refuse_long_headers(r) {
 function has_file(r, type) {
     const form = FORM.exec(type);
     if (!form) {
-        throw refusal(415, 'UnsupportedMediaTypeError', 'expected Content-Type: multipart/form-data; boundary=WORD');
+        throw refusal(415, 'UnsupportedMediaTypeError', 'expected Content-Type: multipart/form-data; boundary=WORD, and no charset '
+            + 'but utf-8, us-ascii or iso-8859-1');
     }
     if (!r.variables.request_body_file) {
         return false;
     }
     const file = fs.openSync(r.variables.request_body_file);
     try {
-        const headers = find_delimiters(file, `--${form[2]}`, Number(r.variables.form_parts)).map((end) => part_header(file, end));
-        if (headers.some((header) => /multipart\/mixed/i.test(header))) {
-            throw refusal(400, 'FormError', 'a part of the form is a form itself (multipart/mixed); send every file as a part of its own');
+        const mark = `--${form[2]}`;
+        const ends = find_delimiters(file, mark, Number(r.variables.form_parts));
+        if (!(ends[0] <= mark.length + 2) && fs.statSync(r.variables.request_body_file).size) { // a line break may stand before it
+            throw refusal(400, 'FormError', 'the form does not begin with the boundary that Content-Type names');
         }
+        const headers = ends.map((end) => part_header(file, mark, end));
+        headers.forEach(check_part);
         return headers.some((header) => FILE.test(header));
     } finally {
         fs.closeSync(file);
@@ -140,14 +160,48 @@ function find_delimiters(file, mark, most) {
     return ends;
 }
 
-function part_header(file, start) {
+// Return the header behind a delimiter, or '' where the form ends. Refuse a delimiter that begins no line.
+function part_header(file, mark, end) {
+    const start = Math.max(end - mark.length - 2, 0);
     const bytes = Buffer.alloc(PART_HEADER);
-    const text = bytes.slice(0, fs.readSync(file, bytes, 0, PART_HEADER, start));
-    const end = text.indexOf('\r\n\r\n');
-    if (end < 0 && text.slice(0, 2).toString() !== '--') {
-        throw refusal(400, 'FormError', `the header of a part of the form does not end within ${PART_HEADER} bytes`);
+    const read = fs.readSync(file, bytes, 0, PART_HEADER, start);
+    const text = bytes.slice(end - start, read);
+    if (end > mark.length && bytes.slice(0, 2).toString() !== '\r\n') {
+        throw refusal(400, 'FormError', 'the boundary stands within a part of the form; choose a longer one');
     }
-    return end < 0 ? '' : text.slice(0, end).toString();
+    if (text.slice(0, 2).toString() === '--') {
+        return '';
+    }
+    const header = text.slice(0, Math.max(text.indexOf('\r\n\r\n'), 0)).toString();
+    if (!header.startsWith('\r\n')) {
+        throw refusal(400, 'FormError', `a part of the form has no header, or one that does not end within ${PART_HEADER} bytes`);
+    }
+    return header;
+}
+
+// Refuse a header but of lines that TorchServe's HTTP library reads alike: it skips what it does not expect, and reads on.
+function check_part(header, at) {
+    let names = [];
+    header.split('\r\n').slice(1).forEach((line) => {
+        const found = /^([\w-]+): *(.*)$/.exec(line);
+        if (!found || /[\x00-\x1f\x7f]/.test(line) || /[\u0080-\u009f\ufffd]/.test(line)) {
+            throw refusal(400, 'FormError', `part ${at + 1} of the form: expected header lines 'Name: value' in UTF-8, without control `
+                + 'characters');
+        }
+        const name = found[1].toLowerCase();
+        if (name === 'content-type' && /^multipart\//i.test(found[2])) {
+            throw refusal(400, 'FormError', 'a part of the form is a form itself (multipart/mixed); send every file as a part of its own');
+        }
+        if (PART_VALUES[name] && !PART_VALUES[name].test(found[2])) {
+            throw refusal(400, 'FormError', `part ${at + 1} of the form: its ${found[1]} has a value or parameter that is not known`);
+        }
+        if (name === 'content-disposition') {
+            names = names.concat(found[2].match(PARAMETERS).filter((parameter) => /^; *name=/i.test(parameter)));
+        }
+    });
+    if (header && (!names.length || names.some((name) => !/=.*[^\s"\\:,;=]/.test(name)))) {
+        throw refusal(400, 'FormError', `part ${at + 1} of the form has no name; expected Content-Disposition: form-data; name="image"`);
+    }
 }
 
 // The query as X-Inference-Options has it, to stand behind what the client's own header says: of one name the last one counts.
@@ -183,6 +237,7 @@ function decode(text) {
 async function answer(r, routes) {
     try {
         const path = r.uri.slice(r.variables.path_prefix.length);
+        refuse_long_path(path);
         const route = routes.find((row) => row[0].test(path));
         if (!route) {
             r.return(404);

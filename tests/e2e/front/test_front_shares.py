@@ -75,6 +75,41 @@ def wait_for(found: Callable[[], bool]) -> None:
     assert wait_until(found, TIMEOUT_S)
 
 
+MIXED = b"Content-Type: multipart/mixed; boundary=y\r\n\r\n" + b"--y\r\n\r\nA\r\n" * 9
+
+
+def header(*lines: bytes) -> bytes:
+    return b"".join(line + b"\r\n" for line in lines) + b"\r\nx"
+
+
+# Part headers that TorchServe's HTTP library reads in another way than they look, or fails on.
+HEADERS = {
+    "blank line": b" \r\n\r\n" + FIELD[:-3] + MIXED,
+    "no header": b"\r\nx",
+    "control characters": b"\x01\x02\r\n\r\n" + FIELD[:-3] + MIXED,
+    "NEL": b"\x85\r\n\r\n" + FIELD[:-3] + MIXED,
+    "bare line feed": b'Content-Disposition: form-data; name="a"\nX: y\r\n\r\nx',
+    "bare carriage return": b'Content-Disposition: form-data; name="a"\rX: y\r\n\r\nx',
+    "folded": header(b"Content-Disposition: form-data;", b' name="a"'),
+    "blank before the colon": header(b'Content-Disposition : form-data; name="a"'),
+    "Latin-1": header('Content-Disposition: form-data; name="image"; filename="é.png"'.encode("latin-1")),
+    "parameters": header(b'Content-Disposition: form-data; name="a"' + b"; size=1" * 9),
+    "another parameter": header(b'Content-Disposition: form-data; name="a"; charset=foo'),
+    "parameters of a type": header(FIELD[:-5], b"Content-Type: image/png" + b"; a=b" * 9),
+    "charset": header(FIELD[:-5], b"Content-Type: text/plain; charset=foo"),
+    "charset of a name": header(b"Content-Disposition: form-data; name=a; filename*=foo''x"),
+    "half a percent": header(b"Content-Disposition: form-data; name=a; filename*=utf-8''%2"),
+    "two types": header(FIELD[:-5], b"Content-Type: text/plain, multipart/mixed"),
+    "base64": header(FIELD[:-5], b"Content-Transfer-Encoding: base64"),
+    "no name": header(b'Content-Disposition: form-data; filename="a.png"'),
+    "empty name": header(b'Content-Disposition: form-data; name="a"; name=""'),
+    "a name of signs": header(b'Content-Disposition: form-data; name=" =;"'),
+    "a name in a file's": header(b'Content-Disposition: form-data; filename="; name=a"'),
+    "no disposition": header(b"Content-Type: image/png"),
+    "attachment": header(b'Content-Disposition: attachment; name="a"; filename="a.png"'),
+    "the boundary in a part": FILE + b"x" + DELIMITER + FIELD,
+}
+
 REFUSED: dict[str, tuple[bytes, str, int, str]] = {
     "tiny fields": (form(*[b"\r\n\r\n"] * 300_000), FORM, 413, "TooManyPartsError"),
     "one part more": (form(*[FIELD] * 257), FORM, 413, "TooManyPartsError"),
@@ -89,6 +124,12 @@ REFUSED: dict[str, tuple[bytes, str, int, str]] = {
     "two boundaries": (form(FILE), f"multipart/form-data; boundary=b; boundary={BOUNDARY}", 415, UNSUPPORTED),
     "behind another": (form(FILE), f"image/png, multipart/form-data; boundary={BOUNDARY}", 415, UNSUPPORTED),
     "other multipart": (form(FILE), f"multipart/mixed; boundary={BOUNDARY}", 415, UNSUPPORTED),
+    "EBCDIC": (form(FIELD.decode().encode("cp037")), FORM + "; charset=IBM037", 415, UNSUPPORTED),
+    "unknown charset": (form(FILE), f"multipart/form-data; charset=foo; boundary={BOUNDARY}", 415, UNSUPPORTED),
+    "another boundary": (form(FILE).replace(BOUNDARY.encode(), b"other"), FORM, 400, "FormError"),
+    "a byte before": (b"x" + form(FILE), FORM, 400, "FormError"),
+    "a line before": (b"x\r\n" + form(FILE), FORM, 400, "FormError"),
+    **{name: (form(FIELD, part), FORM, 400, "FormError") for name, part in HEADERS.items()},
 }  # fmt: skip
 
 
@@ -101,7 +142,26 @@ def test_a_form_that_costs_memory_is_refused_before_torchserve_sees_it(
     assert (response.status_code, response.json()["type"], told.requests) == (status, error, [])
 
 
+NAMED = 'Content-Disposition: form-data; name="image"; filename="{}"'
+# As clients write the header of a part.
+CLIENTS = {
+    "curl": [NAMED.format(r"a b;c, \"d\".png"), "Content-Type: image/png"],
+    "requests": ["Content-Disposition: form-data; name=\"image\"; filename*=utf-8''%C3%A9%20%281%29.png"],
+    "aiohttp": ["Content-Type: text/plain; charset=utf-8", 'Content-Disposition: form-data; name="top_k"'],
+    "Chromium": [NAMED.format("日本 %22é%22.png"), "Content-Type: image/svg+xml"],
+    "Firefox, no file": [NAMED.format(""), "Content-Type: application/octet-stream"],
+    "Windows": [NAMED.format(r"C:\é\a.png"), "Content-Type: image/jpeg"],
+    "Apache": [NAMED.format("a"), "Content-Type: text/plain; charset=ISO-8859-1", "Content-Transfer-Encoding: 8bit"],
+    "Spring": [NAMED.format("a.png"), "Content-Type: image/png", "Content-Length: 1234"],
+    "OkHttp": [NAMED.format("a.png"), "Content-Transfer-Encoding: binary", "Content-Type: image/png"],
+    "Go": [NAMED.format(r"a\\b.png"), "Content-Type: application/octet-stream", "X-Own: 1"],
+    ".NET": ["Content-Type: text/plain;charset=utf-8", "Content-Disposition: form-data; name=a; filename=a.png; "
+             "filename*=utf-8''a.png"],
+}  # fmt: skip
+
 PASSED = {
+    **{name: form("\r\n".join([*lines, "", "--a"]).encode()) for name, lines in CLIENTS.items()},
+    "a line break before": b"\r\n" + form(FILE),
     "one file": form(FILE + b"pixels"),
     "as many as may be": form(FILE, *[FIELD] * 255),
     "larger than the memory of a body": form(FILE + bytes(5_000_000), FIELD),
@@ -111,7 +171,9 @@ PASSED = {
 
 
 @pytest.mark.parametrize("body", PASSED.values(), ids=PASSED)
-@pytest.mark.parametrize("kind", [FORM, f'multipart/form-data; charset=utf-8; boundary="{BOUNDARY}"'])
+@pytest.mark.parametrize(
+    "kind", [FORM, f'multipart/form-data; charset=utf-8; boundary="{BOUNDARY}"', FORM + ";charset=ISO-8859-1"]
+)
 def test_a_form_of_pictures_passes_as_it_is(front: Running, told: Upstream, body: bytes, kind: str) -> None:
     assert ask(front, body, kind).status_code == 200
     [(_, headers, received)] = told.requests
@@ -291,6 +353,11 @@ def test_long_headers_get_the_fronts_own_answer_and_never_reach_torchserve(
     assert int(head.split()[1]) == status
     if status != 200:
         assert (json.loads(body)["code"], b"application/json" in head, told.requests) == (status, True, [])
+
+
+def test_a_long_path_of_a_description_is_refused(front: Running) -> None:
+    response = front.request("GET", "/v2/models/" + "a" * 9000)
+    assert (response.status_code, response.json()["type"]) == (414, "UriTooLongError")
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
