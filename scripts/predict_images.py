@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from mar_tools.command_line import ROOT, find_in_store, new_parser, run
-from mar_tools.images import find_images
+from mar_tools.images import find_images, read_image
 from mar_tools.predicting.coco_results import match_images, number_images
 from mar_tools.predicting.formats import COCO, FORMATS, NewWriter, list_classes_or_boxes, write_coco
 from mar_tools.predicting.predictors import (
@@ -215,7 +215,7 @@ def save_annotated(file: Path, answer: Answer, arguments: argparse.Namespace) ->
         while target.exists():
             number += 1
             target = base.with_name(f"{file.name}.annotated-{number}.png")
-        picture = open_picture(file.read_bytes(), ANY_SIZE)
+        picture = open_picture(read_image(file), ANY_SIZE)
         draw_prediction(picture, read_prediction(answer)).save(target)
     except (RequestError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Callable
@@ -15,6 +16,7 @@ PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")  # that Pillow writes w
 TIFF_MODES = ("CMYK", "LAB", "I", "F")  # and these: what their colours are in RGB, the server says, as of a file
 # What files, and Pillow with broken ones, raise.
 READ_ERRORS = (OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, struct.error, zlib.error)
+NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # a pipe that nobody writes to is opened at once; Windows has none
 FAST = 1  # pictures go over the network once: time matters more than the last bytes
 
 
@@ -67,7 +69,9 @@ def encode_image(image: Any) -> bytes:
 
 def _read_path(path: str | os.PathLike[str]) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise _bad_input(f"{os.fspath(path)} is a pipe or device, which may never end; give its bytes")
             return file.read()
     except IsADirectoryError as error:
         raise _bad_input(f"{os.fspath(path)} is a folder; give the images in it, one path each") from error

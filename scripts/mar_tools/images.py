@@ -1,5 +1,8 @@
 """Image files to compare, calibrate and time with: the user's own, or `examples/photographs` where there are none."""
 
+import errno
+import os
+import stat
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -34,6 +37,14 @@ def find_images(path: Path) -> list[Path]:
     return found
 
 
+def read_image(path: Path) -> bytes:
+    """Return the bytes of a file. Raises OSError for a pipe or device, which may never end."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "expected a file, got a pipe or device", str(path))
+        return file.read()
+
+
 def choose_images(folder: Path | None, count: int, split: Split = "all") -> list[Path]:
     """Choose up to `count` images of a folder; the photographs where it is None.
 
@@ -60,4 +71,4 @@ def spread_evenly(items: Sequence[Item], count: int | None) -> list[Item]:
 
 def load_encoded_images(folder: Path | None, count: int, split: Split = "all") -> list[bytes]:
     """Return the bytes of `choose_images`."""
-    return [path.read_bytes() for path in choose_images(folder, count, split)]
+    return [read_image(path) for path in choose_images(folder, count, split)]

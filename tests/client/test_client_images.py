@@ -1,6 +1,8 @@
 """What is sent for each kind of input."""
 
 import io
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +127,10 @@ def test_one_image_is_not_taken_for_several(value: object) -> None:
 @pytest.mark.parametrize("value", [[], ["photo.jpg"], (b"image",), iter([PIXELS]), {"photo.jpg"}], ids=type)
 def test_several_images_are_not_taken_for_one(value: object) -> None:
     assert not is_image(value)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+def test_a_path_that_may_never_end_is_refused(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "x.png")
+    with pytest.raises(ImageInputError, match=r"x\.png is a pipe or device"):
+        encode_image(tmp_path / "x.png")

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import orjson
 
 from mar_tools.building.timing import Round, TimingJob
+from mar_tools.images import read_image
 from mar_tools.verification.observations import load_handler
 from vision_serving.answers.responses import encode_response
 from vision_serving.config import ImageLimits
@@ -31,7 +32,7 @@ def main() -> None:
         started = time.perf_counter()
         handler = load_handler(job.folder, limits=ImageLimits())  # which verification has, too
         answer(answers, load_s=time.perf_counter() - started)
-        payloads = [Payload(images=(path.read_bytes(),)) for path in job.images]
+        payloads = [Payload(images=(read_image(path),)) for path in job.images]
         for line in iter(sys.stdin.readline, ""):
             answer(answers, images_per_s=measure_round(handler, payloads, Round.model_validate_json(line)))
     except Exception as error:  # the border: the parent makes it the reason of a row

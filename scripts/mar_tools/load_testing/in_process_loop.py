@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from mar_tools.building.timing_process import answer, own_output
+from mar_tools.images import read_image
 from mar_tools.load_testing.measurement import Window
 from mar_tools.verification.observations import load_handler
 from vision_serving.answers.responses import encode_response
@@ -40,7 +41,7 @@ def main() -> None:
         job = LoopJob.model_validate_json(sys.stdin.readline())
         handler = load_handler(job.folder, plan_threads(usable_cores(), job.processes, job.threads))
         handler.warm_up(job.batch_size)
-        batches = iterate_batches([path.read_bytes() for path in job.images], job.batch_size)
+        batches = iterate_batches([read_image(path) for path in job.images], job.batch_size)
         answer(answers, ready=True)
         for line in iter(sys.stdin.readline, ""):
             answer(answers, batches=run_window(handler, batches, Window(**orjson.loads(line))))

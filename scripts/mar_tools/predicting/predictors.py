@@ -14,6 +14,7 @@ import requests
 from pydantic import TypeAdapter
 
 from mar_tools.archives.archive import extract_archive
+from mar_tools.images import read_image
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient, tell_refusal
 from vision_serving.answers.responses import encode_response
 from vision_serving.errors import InvalidOptionError
@@ -82,7 +83,7 @@ def predict_file(predict: Predict, file: Path) -> Answer:
     Raises InvalidOptionError, which every other file would have too.
     """
     try:
-        encoded = file.read_bytes()
+        encoded = read_image(file)
     except OSError as error:
         return {"code": NO_STATUS, "type": type(error).__name__, "message": error.strerror or str(error)}
     answer = predict(encoded)

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from mar_tools.exporting.export_folders import REFERENCE, ExportManifest, hash_artifact, read_manifest
+from mar_tools.images import read_image
 from mar_tools.machine import cpu_name, package_versions
 from mar_tools.models.checkpoints import RANDOM
 from mar_tools.models.recipes import VerificationRecipe, check_truth
@@ -104,7 +105,7 @@ def require_large_images(config: HandlerConfig, paths: Sequence[Path]) -> None:
     shrink = find_shrink(config)
     assert shrink is not None
     for path in paths:
-        with open_image(path.read_bytes(), config.limits) as opened:
+        with open_image(read_image(path), config.limits) as opened:
             before = opened.size
             shrink(opened)
             if opened.size != before:

@@ -10,6 +10,7 @@ import PIL.Image
 import torch
 
 from mar_tools.archives.golden_prediction import GOLDEN, LEAST_IOUS, PICTURE, SCORE_TOLERANCES, Golden, GoldenEntry
+from mar_tools.images import read_image
 from mar_tools.verification.agreement import measure_overlaps
 from mar_tools.verification.observations import Observation
 from vision_serving.answers.responses import encode_response
@@ -86,7 +87,7 @@ def _clearness_of_boxes(seen: Observation, threshold: float, tolerance: float) -
 
 def encode_picture(handler: VisionHandler, path: Path) -> bytes:
     """Encode it upright, without what a camera writes into its files, and small."""
-    picture = PIL.Image.fromarray(decode_image(path.read_bytes(), ImageLimits(), handler.config.colours))
+    picture = PIL.Image.fromarray(decode_image(read_image(path), ImageLimits(), handler.config.colours))
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, PICTURE_FORMAT)

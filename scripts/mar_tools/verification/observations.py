@@ -16,6 +16,7 @@ from mar_tools.archives.digests import digest_config
 from mar_tools.command_line import HANDLERS as HANDLER_SOURCES
 from mar_tools.exporting.export_folders import hash_artifact
 from mar_tools.exporting.signal_to_noise import score_profile
+from mar_tools.images import read_image
 from mar_tools.machine import package_versions
 from mar_tools.models.handlers_by_task import HANDLERS
 from mar_tools.verification.instance_agreement import observe_instances
@@ -86,7 +87,7 @@ def _batches(handler: VisionHandler, paths: Sequence[Path], shrink: Shrink | Non
     The first one alone: some runtimes compile or plan a batch of one apart from all others.
     """
     colours = handler.config.colours
-    decoded = (decode_image(path.read_bytes(), ImageLimits(), colours, shrink) for path in paths)
+    decoded = (decode_image(read_image(path), ImageLimits(), colours, shrink) for path in paths)
     limit = 1
     for _, alike in groupby(decoded, lambda image: model_hw(image.shape[:2], handler.config.preprocessing)):
         images: list[Image] = []
@@ -130,7 +131,7 @@ def _key(folder: Path, paths: Sequence[Path]) -> str:
     digest = hashlib.sha256(f"{hash_artifact(folder, config.artifact)} {hash_config(folder, config)}".encode())
     digest.update(orjson.dumps(package_versions(REFERENCE_PACKAGES)))
     for path in (Path(__file__), *sorted(HANDLER_SOURCES.rglob("*.py")), *paths):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        digest.update(hashlib.sha256(read_image(path)).digest())
     return digest.hexdigest()
 
 

@@ -1,8 +1,11 @@
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mar_tools.images import find_images, load_encoded_images
 from mar_tools.predicting.predictors import Answer, has_failed, predict_files, read_prediction, tell_apart
 from mar_tools.serving.torchserve_api import ServerError
 from vision_serving.predictions import Classification, ClassScore, Detection, Detections, ImageSize
@@ -105,3 +108,12 @@ def test_an_answer_is_read_back_as_the_prediction(answer: Answer, prediction: ob
 )
 def test_a_name_is_as_much_of_a_path_as_tells_it_from_the_others(files: list[str], shown: list[str]) -> None:
     assert list(tell_apart(map(Path, files)).values()) == shown
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+def test_what_may_never_end_has_the_reason_as_its_answer(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "x.png")
+    [(_, failed)] = predict_files(number_of, find_images(tmp_path), 1)
+    assert failed == {"code": 0, "type": "OSError", "message": "expected a file, got a pipe or device"}
+    with pytest.raises(OSError, match="got a pipe or device"):
+        load_encoded_images(tmp_path, 1)
