@@ -96,10 +96,18 @@ def read_model(properties_text: str, model_name: str) -> dict[str, dict[str, Any
 def read_models(properties_text: str) -> Models:
     """Return all of the `models` JSON. Raises ConfigError where it is no JSON."""
     try:
-        models: Models = json.loads(read_properties(properties_text).get("models", "{}"))
+        text = read_properties(properties_text).get("models", "{}")
+        models: Models = json.loads(text, object_pairs_hook=_refuse_twins)
     except json.JSONDecodeError as error:
         raise ConfigError(f"config.properties: `models` is not valid JSON: {error}") from error
     return models
+
+
+def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    for number, (key, _) in enumerate(pairs):
+        if key in dict(pairs[:number]):
+            raise ConfigError(f"config.properties: `models`: the key {key!r} stands twice; keep one")
+    return dict(pairs)
 
 
 def read_count(properties: Mapping[str, str], key: str, default: int, least: int = 1, most: int = MOST_COUNT) -> int:

@@ -11,12 +11,13 @@ from mar_tools.archives.policy import check_served, read_policy
 from mar_tools.serving.setting_names import check_settings
 from mar_tools.serving.torchserve_api import TorchServeClient
 from vision_serving.errors import ConfigError
-from vision_serving.worker.server_settings import read_model, read_models, read_properties, read_text
+from vision_serving.worker.server_settings import MOST_COUNT, read_model, read_models, read_properties, read_text
 
 Identity = tuple[str, str]  # model and version
 # Of `models`: TorchServe ends at its start over one that is no number, and does not say which.
-COUNTS = ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout")
-SETTINGS = (*COUNTS, "defaultVersion", "marName", "runtimeType", "threads", "memory_headroom_mb")
+LEAST_COUNTS = {"minWorkers": 0, "maxWorkers": 0, "batchSize": 1, "maxBatchDelay": 0, "responseTimeout": 1}
+LEAST_COUNTS |= {"startupTimeout": 1, "threads": 1, "memory_headroom_mb": 0}
+SETTINGS = (*LEAST_COUNTS, "defaultVersion", "marName", "runtimeType")
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,15 @@ def check_models(properties: str) -> None:
             near = get_close_matches(re.sub("[^a-z]", "", key.lower()), known, 1)
             hint = f"; did you mean {known[near[0]]!r}?" if near else ""
             raise ConfigError(f"{place}: unknown key {key!r}{hint or f'; expected one of {sorted(SETTINGS)}'}")
-        if key in COUNTS and type(value) is not int:
-            raise ConfigError(f"{place}: {key}: expected a whole number, got {value!r}")
+        least = LEAST_COUNTS.get(key)
+        if least is not None and (type(value) is not int or not least <= value <= MOST_COUNT):
+            raise ConfigError(f"{place}: {key}: expected a whole number from {least} to {MOST_COUNT}, got {value!r}")
+        if key == "marName" and (not isinstance(value, str) or Path(value).name != value):
+            raise ConfigError(f"{place}: marName: expected the name of a file in the model store, got {value!r}")
+    for place, _ in found:
+        least, most = (found.get((place, key)) for key in ("minWorkers", "maxWorkers"))
+        if least is not None and most is not None and least > most:
+            raise ConfigError(f"{place}: minWorkers: expected at most maxWorkers, {most}, got {least}")
 
 
 def find_twins(found: dict[str, Identity], store: Path) -> dict[str, str]:

@@ -48,7 +48,7 @@ def read_bounds(properties: Mapping[str, str], reserved_large: int = 0) -> Memor
         most = held // (3 * LEAST_LARGE + bool(reserved_large))
         raise ConfigError(
             f"max_request_size={largest} does not fit {memory}: {LEAST_LARGE} such bodies must fit a third of what "
-            f"they hold; lower it to {most}, or raise both"
+            f"they hold; {f'lower it to {most}, or ' if most else ''}raise both"
         )
     if queue > most_waiting(properties):
         most = most_waiting(properties)

@@ -47,6 +47,7 @@ def test_all_lanes_full_fit_heap_and_direct_memory(others: int) -> None:
     ("changes", "message"),
     [
         ({"max_request_size": "100000000"}, "max_request_size=100000000 .* 1024 MiB .* 1536 MiB .* to 67108864"),
+        ({"vmargs": "-Xmx64m"}, "max_request_size=26214400 .* 64 MiB .* they hold; raise both$"),
         ({"vmargs": "-Xmx256m"}, "max_request_size=26214400 .* 256 MiB"),
         ({"job_queue_size": "769"}, "job_queue_size=769 .* lower it to 768"),
         ({"vmargs": "-XX:MaxRAMPercentage=50.0"}, "expected the heap as -Xmx, got -XX:MaxRAMPercentage"),
