@@ -53,7 +53,7 @@ BODIES: dict[str, tuple[bytes, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("body", "headers"), BODIES.values(), ids=BODIES)
-@pytest.mark.parametrize("hold", [bytearray, memoryview, lambda body: array("B", body)], ids=["bytearray", "memoryview", "array"])
+@pytest.mark.parametrize("hold", [bytearray, memoryview, partial(array, "B")], ids=["bytearray", "memoryview", "array"])
 def test_what_holds_bytes_is_read_as_bytes_are(body: bytes, headers: dict[str, Any], hold: Any) -> None:
     """`pickle` shows types, too: it is bytes that came of it."""
     read, expected = parse_payload({"body": hold(body)}, headers), parse_payload({"body": body}, headers)
