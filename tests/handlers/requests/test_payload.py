@@ -1,6 +1,7 @@
 import base64
 import pickle
 from array import array
+from functools import partial
 from typing import Any
 
 import orjson
