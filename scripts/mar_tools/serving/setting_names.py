@@ -38,5 +38,7 @@ def check_settings(values: Mapping[str, str]) -> None:
             near = get_close_matches(re.sub("[^a-z]+", "_", key.lower()), sorted(NUMBERS | OTHERS | OURS), 1)
             hint = f"did you mean {near[0]!r}?" if near else "docs/operate/settings.md names the keys"
             raise ConfigError(f"config.properties: unknown key {key!r}; {hint}")
-        if key in NUMBERS and not re.fullmatch(r"-?\d{1,18}", value.strip()):
-            raise ConfigError(f"config.properties: {key}: expected a whole number, got {value[:80]!r}")
+        fraction = r"(\.\d+)?" if key == "token_expiration_min" else ""
+        if key in NUMBERS and not re.fullmatch(rf"-?\d{{1,18}}{fraction}", value.strip()):
+            expected = "a number" if fraction else "a whole number"
+            raise ConfigError(f"config.properties: {key}: expected {expected}, got {value[:80]!r}")

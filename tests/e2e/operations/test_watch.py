@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 import requests
+from conftest import EXAMPLES
 
 from mar_tools.serving.start_record import mark_stopped
 from mar_tools.serving.watching import watch
@@ -19,6 +21,8 @@ FIELDS, FORMS = 400_000, 6
 BACK_S = 150.0
 
 
+@pytest.mark.lab
+@pytest.mark.skipif(EXAMPLES < 1, reason="a full heap takes minutes: bash scripts/test.sh --lab")
 def test_a_frontend_that_forms_have_filled_is_replaced(archives: Path, tmp_path: Path, seven: bytes) -> None:
     field = b'--b\r\nContent-Disposition: form-data; name="%d"\r\n\r\n\r\n'
     form = b"".join(field % number for number in range(FIELDS)) + b"--b--\r\n"

@@ -24,6 +24,10 @@ def test_torchserve_reads_each_key() -> None:
     assert unread == READ_IN_PYTHON
 
 
+def test_tokens_may_live_for_a_part_of_a_minute() -> None:
+    check_settings({"token_expiration_min": "0.15"})
+
+
 def test_the_shipped_settings_are_known() -> None:
     check_settings(read_properties((ROOT / "config.properties").read_text(encoding="utf-8")))
 
@@ -36,7 +40,7 @@ def test_the_shipped_settings_are_known() -> None:
         ("vision_trusted_key=keys/*.pub", "unknown key 'vision_trusted_key'; did you mean 'vision_trusted_keys'?"),
         ("colour=red", "unknown key 'colour'; docs/operate/settings.md names the keys"),
         ("max_request_size=25MB", "max_request_size: expected a whole number, got '25MB'"),
-        ("token_expiration_min=day", "token_expiration_min: expected a whole number, got 'day'"),
+        ("token_expiration_min=day", "token_expiration_min: expected a number, got 'day'"),
         ("job_queue_size=", "job_queue_size: expected a whole number, got ''"),
     ],
     ids=lambda value: value.partition("=")[0],
