@@ -32,7 +32,7 @@ test_lab() {
   if [ "$#" -gt 0 ]; then
     EXAMPLES=1 run_tests -o testpaths=tests/lab "$@"
   else
-    EXAMPLES=1 run_tests "${generated[@]}" tests/e2e/operations/test_watch.py tests/lab -m "hypothesis or lab"
+    EXAMPLES=1 run_tests "${generated[@]}" tests/lab -m "hypothesis or lab"
   fi
 }
 

@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -36,13 +37,14 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
+def small_disk() -> Iterator[Path]:
+    disk = Path(tempfile.mkdtemp(prefix="disk-"))  # sockets need a short path
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True).returncode:
+        disk.rmdir()
         pytest.skip("a disk can be mounted by root alone, and not in every container")
     yield disk
     subprocess.run(["umount", disk], check=True)
+    disk.rmdir()
 
 
 def start(config: Path) -> None:
