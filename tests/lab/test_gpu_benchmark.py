@@ -23,7 +23,7 @@ def run_gpu_benchmark(*arguments: str, **variables: object) -> subprocess.Comple
 
 def test_the_gpu_benchmark_goes_through_all_its_steps_on_a_cpu(tmp_path: Path) -> None:
     config = tmp_path / "config.properties"
-    values = {**free_addresses(), "vmargs": f"-Dlog4j.configurationFile={ROOT / 'log4j2.xml'} -Xmx1g"}
+    values = {**free_addresses(), "vmargs": f"-Dlog4j.configurationFile={ROOT / 'log4j2.xml'} -Xmx2g"}
     config.write_text(with_values((SCRIPT.parent / "config.properties").read_text(), values))
     finished = run_gpu_benchmark(
         "--dry-run", CONFIG=config, EXPORTS=tmp_path / "exports", RESULTS=tmp_path / "results",
