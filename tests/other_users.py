@@ -40,9 +40,11 @@ def as_user(user: int, function: Callable[[], Any]) -> Any:
 @contextmanager
 def looking_like(*command: str, user: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A process with these words on its command line, which does nothing."""
-    shell = ["/bin/sh", "-c", "read line", *command]
-    with subprocess.Popen(shell, stdin=subprocess.PIPE, user=user, cwd="/") as process:
+    shell = ["/bin/sh", "-c", "echo; read line", *command]
+    with subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE, user=user, cwd="/") as process:
+        assert process.stdout is not None
         try:
+            process.stdout.readline()  # Popen may return before the system shows the new command line
             yield process
         finally:
             process.kill()
