@@ -11,7 +11,8 @@
 temporary folder of its own. It returns when every model has given the golden prediction of its archive. What cannot be
 served is named, with exit status 1, and the others are served. `status` and scripts/health_probe.py check the same.
 
-`watch` starts the server where it does not run, stays, and starts it again when its frontend ends or falls silent.
+`watch` starts the server where it does not run, stays, and starts it again when its frontend ends, falls silent or does
+little but collect memory.
 
 With --drain, the server answers requests that were sent before, refuses further ones by a 503, and stops then.
 """
@@ -21,6 +22,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from mar_tools.command_line import ROOT, Announce, new_parser, not_negative, positive, print_json, run
@@ -44,7 +46,7 @@ def main() -> None:
         print("stopped" if was_running else "nothing was running")
         return
     if arguments.action == "watch":
-        watch(server, arguments.timeout_s, warn)
+        watch(server, arguments.timeout_s, lambda text: warn(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}"))
         print("stopped by another command")
         return
     found = act(server, arguments)

@@ -4,6 +4,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mar_tools.serving.java_counters import collecting_s
 from mar_tools.serving.start_record import mark_stopped
 from mar_tools.serving.watching import watch
 from mar_tools.waiting import wait_until
@@ -21,12 +22,13 @@ def test_a_frontend_that_hangs_is_replaced_and_one_that_is_stopped_while_it_hang
         server = service.server
         frontend = server.process()
         assert frontend is not None
+        assert 0 < (collecting_s(frontend) or 0) < time.time() - frontend.create_time()  # as Java itself says
         frontend.suspend()
         # Ten times as fast: one answer that does not come is a silence of over 30 s.
         watcher = pool.submit(
             watch, server, 120, heard.append, lambda _: time.sleep(0.5), lambda: time.monotonic() * 10
         )
-        assert wait_until(lambda: "started" in heard, BACK_S)
+        assert wait_until(lambda: len(heard) == 4, BACK_S)
         assert not frontend.is_running()
         hanging = server.process()
         assert hanging is not None
@@ -35,5 +37,6 @@ def test_a_frontend_that_hangs_is_replaced_and_one_that_is_stopped_while_it_hang
         assert server.stop()
         assert watcher.result(60) is None
         assert server.process() is None
-    assert len(heard) == 2
-    assert heard[0].startswith("the frontend was silent for")
+    before, after = f"frontend {frontend.pid}", f"frontend {hanging.pid}"
+    assert heard[1].startswith(f"{before} was silent for ")
+    assert [*heard[:1], *heard[2:]] == [f"watching {before}", f"started {after}", f"watching {after}"]

@@ -1,5 +1,6 @@
-"""A frontend that has ended or fallen silent is started again, and one that was stopped is left alone."""
+"""A frontend that has ended, fallen silent or only collects memory is started again; one that was stopped is not."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,7 @@ from mar_tools.serving.watching import watch
 
 ANSWERS, SILENT, ENDED, STOPPED, BUSY, RESTARTED = "answers", "silent", "ended", "stopped", "busy", "restarted"
 BUSY_SILENT, STOPPED_SILENT = "silent while another command starts it", "silent, and stopped"
+COLLECTS, UNKNOWN = "answers, and collects memory meanwhile", "answers, and keeps no counters"
 
 
 class TimedServer(Server):
@@ -35,11 +37,15 @@ class TimedServer(Server):
         super().__init__(config)
         self._stack, self._states, self.now = ExitStack(), iter(states), ""
         self._lock = FileLock(prepare_logs(config) / f"{config.name}.lock")
-        self.starts, self.now_s = 0, 0.0
+        self.starts, self.now_s, self.collected_s = 0, 0.0, 100.0
 
     def wait(self, seconds: float) -> None:
         self.now_s += seconds
         self.enter(next(self._states))
+        self.collected_s += 0.8 * seconds if self.now == COLLECTS else 0.02 * seconds
+
+    def collecting_s(self, process: psutil.Process) -> float | None:
+        return None if self.now == UNKNOWN else self.collected_s
 
     def clock(self) -> float:
         return self.now_s
@@ -113,37 +119,56 @@ def watched(
         return server
 
     monkeypatch.setattr(watching, "Server", renew)
+    monkeypatch.setattr(watching, "collecting_s", server.collecting_s)
     if runs:
         server.run()
     heard: list[str] = []
     watch(server, 1, heard.append, server.wait, server.clock)
     assert all(path == config for path in made)
-    return server, heard + ["new settings"] * len(made)
+    said = list(map(without_pid, heard))
+    assert said.count(WATCHING) == 1 + len(made)
+    return server, [line for line in said if line != WATCHING] + [AGAIN] * len(made)
 
 
-HAS_ENDED, WAS_SILENT, AGAIN = "the frontend has ended", "the frontend was silent for 30 s", "new settings"
+def without_pid(line: str) -> str:
+    assert re.search(r"frontend \d+", line)
+    return re.sub(r"frontend \d+", "frontend", line)
+
+
+WATCHING, STARTED, AGAIN = "watching frontend", "started frontend", "new settings"
+HAS_ENDED, WAS_SILENT = "frontend has ended", "frontend was silent for 30 s"
+COLLECTED = "frontend collected memory for "
 
 
 @pytest.mark.parametrize(
     ("states", "said"),
     [
         ([ANSWERS, STOPPED], []),
-        ([ENDED, ANSWERS, STOPPED], [HAS_ENDED, "started", AGAIN]),
+        ([ENDED, ANSWERS, STOPPED], [HAS_ENDED, STARTED, AGAIN]),
         ([BUSY, BUSY, BUSY, RESTARTED, STOPPED], [AGAIN]),
         ([SILENT, ANSWERS, STOPPED], []),
-        ([SILENT, SILENT, ANSWERS, STOPPED], [WAS_SILENT, "started", AGAIN]),
+        ([SILENT, SILENT, ANSWERS, STOPPED], [WAS_SILENT, STARTED, AGAIN]),
         ([SILENT, *[BUSY_SILENT] * 3, SILENT, ANSWERS, STOPPED], []),
         ([SILENT, STOPPED_SILENT], []),
         ([RESTARTED, SILENT, ANSWERS, RESTARTED, STOPPED], [AGAIN, AGAIN]),
+        ([*[COLLECTS] * 5, ANSWERS, STOPPED], [COLLECTED + "16 of 20 s", STARTED, AGAIN]),
+        ([*[ANSWERS] * 9, *[COLLECTS] * 5, STOPPED], [COLLECTED + "16 of 30 s", STARTED, AGAIN]),
+        ([COLLECTS, COLLECTS, *[ANSWERS] * 4, COLLECTS, COLLECTS, *[ANSWERS] * 4, STOPPED], []),
+        ([*[COLLECTS] * 3, RESTARTED, *[COLLECTS] * 3, STOPPED], [AGAIN]),
+        ([*[UNKNOWN] * 20, STOPPED], []),
     ],
-    ids=["stopped", "ended", "a slow restart", "busy", "silent", "a slow drain", "stopped while silent", "restarted"],
-)
+    ids=[
+        "stopped", "ended", "a slow restart", "busy", "silent", "a slow drain", "stopped while silent", "restarted",
+        "collects", "collects after a while", "collects now and then", "collects before and after",
+        "no counters",
+    ],
+)  # fmt: skip
 def test_what_has_ended_or_fallen_silent_is_started_again(
     config: Path, monkeypatch: pytest.MonkeyPatch, opened: ExitStack, states: list[str], said: list[str]
 ) -> None:
     server, heard = watched(config, states, monkeypatch, opened)
     assert heard == said
-    assert server.starts == said.count("started")
+    assert server.starts == said.count(STARTED)
 
 
 def test_what_does_not_run_is_started_whatever_was_stopped_before(
@@ -151,7 +176,7 @@ def test_what_does_not_run_is_started_whatever_was_stopped_before(
 ) -> None:
     prepare_logs(config)
     mark_stopped(config)
-    assert watched(config, [ANSWERS, STOPPED], monkeypatch, opened, runs=False)[1] == ["started"]
+    assert watched(config, [ANSWERS, STOPPED], monkeypatch, opened, runs=False)[1] == [STARTED]
 
 
 def test_a_stop_during_the_start_of_a_watcher_ends_it(
@@ -159,3 +184,11 @@ def test_a_stop_during_the_start_of_a_watcher_ends_it(
 ) -> None:
     monkeypatch.setattr(TimedServer, "is_stopped_meanwhile", True)
     assert watched(config, [ENDED], monkeypatch, opened)[1] == [HAS_ENDED]
+
+
+def test_a_second_watcher_of_a_server_is_told_of_the_first(
+    config: Path, monkeypatch: pytest.MonkeyPatch, opened: ExitStack
+) -> None:
+    opened.enter_context(FileLock(prepare_logs(config) / f"{config.name}.watch.lock"))
+    with pytest.raises(ServerError, match="another command watches the server"):
+        watched(config, [STOPPED], monkeypatch, opened)
