@@ -52,7 +52,7 @@ def main() -> None:
     found = act(server, arguments)
     show(found, arguments)
     if not found:
-        raise ServerError("the server has no models")
+        raise ServerError("the server runs and has no models; register one with manage_models.py, or stop it")
     bad = [model for model in found if not model.healthy]
     if bad:
         raise ServerError("; ".join(map(str, bad)))

@@ -3,8 +3,10 @@
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
+from itertools import combinations
 
 from mar_tools.serving.address import STATE_KEY
+from mar_tools.serving.ports import listening_places
 from vision_serving.errors import ConfigError
 
 # Of TorchServe 0.12.0.
@@ -25,6 +27,7 @@ TEXTUAL = """
     service_envelope system_metrics_cmd ts_header_key_sequence_end ts_header_key_sequence_id
     ts_header_key_sequence_start ts_open_inference_protocol use_env_allowed_urls use_native_io vmargs workflow_store"""
 NUMBERS, OTHERS = frozenset(NUMERIC.split()), frozenset(TEXTUAL.split())
+ANY_HOST = "0.0.0.0"
 OURS = frozenset({STATE_KEY, "vision_archives", "vision_trusted_keys"})
 
 
@@ -42,3 +45,18 @@ def check_settings(values: Mapping[str, str]) -> None:
         if key in NUMBERS and not re.fullmatch(rf"-?\d{{1,18}}{fraction}", value.strip()):
             expected = "a number" if fraction else "a whole number"
             raise ConfigError(f"config.properties: {key}: expected {expected}, got {value[:80]!r}")
+    check_places(values)
+
+
+def check_places(values: Mapping[str, str]) -> None:
+    """Raises ConfigError where two of the five would listen at one place, unless TorchServe makes one server of them.
+
+    It does so of predictions and management, at the same address.
+    """
+    places = listening_places(values)
+    if values.get("enable_metrics_api", "true").lower() == "false":
+        del places["metrics_address"]
+    for (key, (host, port)), (other, (other_host, other_port)) in combinations(places.items(), 2):
+        are_one = {key, other} == {"inference_address", "management_address"} and host == other_host
+        if port == other_port and not are_one and (host == other_host or ANY_HOST in (host, other_host)):
+            raise ConfigError(f"config.properties: {key} and {other} are both {port}; give each a port of its own")

@@ -12,6 +12,7 @@ from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import read_properties
 
 JAR = Path(ts.__file__).parent / "frontend" / "model-server.jar"
+OWN = "; give each a port of its own"
 READ_IN_PYTHON = {"plugins_path", "vmargs"}  # by the command that starts Java
 
 
@@ -41,6 +42,10 @@ def test_the_shipped_settings_are_known() -> None:
         ("colour=red", "unknown key 'colour'; docs/operate/settings.md names the keys"),
         ("max_request_size=25MB", "max_request_size: expected a whole number, got '25MB'"),
         ("token_expiration_min=day", "token_expiration_min: expected a number, got 'day'"),
+        ("grpc_management_port=7070", "grpc_inference_port and grpc_management_port are both 7070" + OWN),
+        ("metrics_address=http://127.0.0.1:7071", "grpc_management_port and metrics_address are both 7071" + OWN),
+        ("metrics_address=http://127.0.0.1:8081", "management_address and metrics_address are both 8081" + OWN),
+        ("management_address=http://0.0.0.0:8080", "inference_address and management_address are both 8080" + OWN),
         ("job_queue_size=", "job_queue_size: expected a whole number, got ''"),
     ],
     ids=lambda value: value.partition("=")[0],
@@ -49,6 +54,19 @@ def test_a_key_that_nobody_reads_is_refused(line: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         check_settings(read_properties(line))
     assert str(refused.value) == f"config.properties: {message}"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "management_address=http://127.0.0.1:8080",
+        "management_address=http://127.0.0.2:8080",
+        "enable_metrics_api=false\nmetrics_address=http://127.0.0.1:8080",
+    ],
+    ids=["one server", "two addresses", "no metrics"],
+)
+def test_addresses_may_be_equal_where_torchserve_takes_them(lines: str) -> None:
+    check_settings(read_properties(lines))
 
 
 def test_a_plug_in_may_have_keys_of_its_own() -> None:
