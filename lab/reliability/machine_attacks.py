@@ -16,8 +16,11 @@ from lab.testbed.findings import Episode
 from lab.testbed.world import World
 from mar_tools.command_line import ROOT
 from mar_tools.load_testing.processes import find_processes
+from mar_tools.serving.address import STATE_KEY
+from mar_tools.serving.config_file import with_values
 from mar_tools.serving.ports import LOOPBACK, is_free
 from mar_tools.serving.processes import wait_until_ended
+from mar_tools.serving.server import KEY_FILE, Server
 
 SCRIPT = ROOT / "scripts" / "serve_models.py"
 COMMAND_S, ENDED_S = 60.0, 15.0
@@ -29,14 +32,14 @@ LOOK_ALIKES = (
 
 
 class Operator:
-    """Runs serve_models.py on the server of a world; each command must do what it is for, or say why in one line."""
+    """Runs serve_models.py on a server; each command must do what it is for, or say why in one line."""
 
-    def __init__(self, world: World, episode: Episode) -> None:
-        self._world, self._episode = world, episode
+    def __init__(self, server: Server, episode: Episode) -> None:
+        self._server, self._episode = server, episode
 
     def run(self, name: str, action: str, *wrapper: str, folder: Path | None = None) -> bool:
         """Return whether it happened. wrapper: what it runs under. folder: TMPDIR."""
-        command = [*wrapper, sys.executable, str(SCRIPT), action, "--config", str(self._world.server.config)]
+        command = [*wrapper, sys.executable, str(SCRIPT), action, "--config", str(self._server.config)]
         environment = os.environ | ({"TMPDIR": str(folder)} if folder else {})
         finished = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, env=environment)
         errors = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
@@ -49,7 +52,7 @@ class Operator:
     def stop(self, name: str, folder: Path | None = None) -> None:
         """Stop it, and require that it is gone: nobody listens any more."""
         self.run(name, "stop", folder=folder)
-        taken = sum(not is_free(port) for port in self._world.server.ports().values())
+        taken = sum(not is_free(port) for port in self._server.ports().values())
         self._episode.bound(f"{name}_ports_taken", taken, 0)
 
     def start(self, name: str, *wrapper: str, folder: Path | None = None) -> None:
@@ -60,7 +63,7 @@ class Operator:
 def meet_other_users(world: World, _: random.Random) -> Episode:
     """Meet processes, a folder and a port of others that look like this server's."""
     episode = Episode(patience=world.patience, figures={"as_another_user": int(os.geteuid() == 0)})
-    operator, temporary = Operator(world, episode), world.server.temporary
+    operator, temporary = Operator(world.server, episode), world.server.temporary
     with look_alikes(temporary) as others:
         operator.run("status_beside_look_alikes", "status")
         operator.stop("stop_beside_look_alikes")
@@ -127,7 +130,7 @@ def squatted(folder: Path) -> Iterator[Path]:
 def lack_what_is_needed(world: World, _: random.Random) -> Episode:
     """Take the temporary folder, the disk and the descriptors away, one after the other."""
     episode = Episode(patience=world.patience)
-    operator = Operator(world, episode)
+    operator = Operator(world.server, episode)
     with tempfile.TemporaryDirectory(prefix="other-") as name:
         other, full = Path(name), Path(name) / "full"
         operator.run("status_with_another_tmpdir", "status", folder=other)
@@ -140,9 +143,42 @@ def lack_what_is_needed(world: World, _: random.Random) -> Episode:
             operator.stop("stop_on_a_full_disk", folder=full)
         operator.start("start_with_256_descriptors", "prlimit", "--nofile=256:256")
         operator.stop("stop_after_256_descriptors")
+    serve_what_is_read_only(world.server, episode)
     operator.start("start_afterwards")
     episode.require(world.is_ready(), "the server is not ready afterwards")
     return episode
+
+
+def serve_what_is_read_only(server: Server, episode: Episode) -> None:
+    """Serve a copy that nobody can write: first as it is, then with a folder elsewhere for what a server writes."""
+    with tempfile.TemporaryDirectory(prefix="read-only-") as name:
+        copy, elsewhere = Path(name) / "copy", Path(name) / "elsewhere"
+        shutil.copytree(server.folder, copy, ignore=shutil.ignore_patterns("logs", KEY_FILE))
+        elsewhere.mkdir(mode=0o700)
+        config = copy / server.config.name
+        with read_only(copy) as episode.figures["was_read_only"]:
+            if episode.figures["was_read_only"]:
+                started = Operator(Server(config), episode).run("start_of_what_is_read_only", "start")
+                episode.require(not started, "a start that can write nowhere says that it happened")
+        config.write_text(with_values(config.read_text(), {STATE_KEY: str(elsewhere)}))
+        operator = Operator(Server(config), episode)
+        with read_only(copy):
+            for action in ("start", "status"):
+                happened = operator.run(f"{action}_with_a_folder_elsewhere", action)
+                episode.require(happened, f"no {action} with a folder elsewhere")
+            operator.stop("stop_with_a_folder_elsewhere")
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[int]:
+    """Mount it on itself, read-only. 0 where this user may not, or this machine cannot."""
+    bound = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True).returncode == 0
+    try:
+        changed = bound and subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], capture_output=True)
+        yield int(changed is not False and changed.returncode == 0)
+    finally:
+        if bound:
+            subprocess.run(["umount", str(folder)], check=True)
 
 
 @contextmanager
@@ -171,7 +207,7 @@ ROWS = (
     ),
     FaultRow(
         "E7",
-        "another, a missing and a full TMPDIR, and 256 open files",
+        "another, a missing and a full TMPDIR, 256 open files, and a checkout that nobody can write",
         f"{COMMANDS_SAY_WHY}; a running server is found and stopped; the server is ready afterwards",
         lack_what_is_needed,
         once=True,

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,8 +11,20 @@ import psutil
 import pytest
 
 from lab.reliability import machine_attacks
-from lab.reliability.machine_attacks import Operator, look_alikes, lose_the_folder, squatted
+from lab.reliability.machine_attacks import (
+    Operator,
+    look_alikes,
+    lose_the_folder,
+    read_only,
+    serve_what_is_read_only,
+    squatted,
+)
 from lab.testbed.findings import Episode
+from mar_tools.serving.config_file import with_values
+from mar_tools.serving.server import Server
+from mar_tools.serving.temporary_server import own_places
+
+ACTIONS = ("start", "status")
 
 
 @pytest.mark.parametrize(
@@ -31,7 +44,7 @@ def test_a_command_does_what_it_is_for_or_says_why_in_one_line(
     (tmp_path / "command.py").write_text(script)
     monkeypatch.setattr(machine_attacks, "SCRIPT", tmp_path / "command.py")
     episode = Episode()
-    operator = Operator(SimpleNamespace(server=SimpleNamespace(config=tmp_path)), episode)  # type: ignore[arg-type]
+    operator = Operator(SimpleNamespace(config=tmp_path), episode)  # type: ignore[arg-type]
     assert operator.run("stop", "stop") == happened
     assert len(episode.problems) == problems
     assert episode.figures == {"stop_status": 0 if happened else 1}
@@ -76,6 +89,37 @@ def test_a_command_that_removes_the_folder_of_another_user_is_seen(
     with subprocess.Popen(["sleep", "60"]) as frontend:
         server = SimpleNamespace(config=tmp_path, temporary=noted, ports=dict)
         world = SimpleNamespace(server=server, frontend=lambda: psutil.Process(frontend.pid))
-        lose_the_folder(world, Operator(world, episode), episode)  # type: ignore[arg-type]
+        lose_the_folder(world, Operator(server, episode), episode)  # type: ignore[arg-type]
     assert episode.problems == problems
     assert frontend.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("script", "problems"),
+    [
+        ("import sys; 'vision_state=' in open(sys.argv[3]).read() or sys.exit('error: cannot write here')", []),
+        ("", ["a start that can write nowhere says that it happened"]),
+        ("import sys; sys.exit('error: cannot write here')", [f"no {a} with a folder elsewhere" for a in ACTIONS]),
+    ],
+    ids=["right", "never refused", "always refused"],
+)
+def test_a_checkout_that_is_read_only_is_served_with_a_folder_elsewhere_and_not_without(
+    script: str, problems: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "command.py").write_text(script)
+    monkeypatch.setattr(machine_attacks, "SCRIPT", tmp_path / "command.py")
+    monkeypatch.setattr(machine_attacks, "read_only", lambda folder: nullcontext(1))
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    (folder / "config.properties").write_text(with_values("", own_places()))
+    episode = Episode()
+    serve_what_is_read_only(Server(folder / "config.properties"), episode)
+    assert episode.problems == problems
+
+
+def test_what_is_mounted_read_only_is_so_until_the_end(tmp_path: Path) -> None:
+    with read_only(tmp_path) as is_so:
+        if is_so:
+            with pytest.raises(OSError, match="Read-only"):
+                (tmp_path / "new").touch()
+    (tmp_path / "new").touch()
