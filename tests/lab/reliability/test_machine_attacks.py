@@ -97,7 +97,7 @@ def test_a_command_that_removes_the_folder_of_another_user_is_seen(
 @pytest.mark.parametrize(
     ("script", "problems"),
     [
-        ("import sys; 'vision_state=' in open(sys.argv[3]).read() or sys.exit('error: cannot write here')", []),
+        ("import sys; 'vision_state=/' in open(sys.argv[3]).read() or sys.exit('error: cannot write here')", []),
         ("", ["a start that can write nowhere says that it happened"]),
         ("import sys; sys.exit('error: cannot write here')", [f"no {a} with a folder elsewhere" for a in ACTIONS]),
     ],
