@@ -50,7 +50,7 @@ LAYERS = {
         "command_line terminal machine child_processes locking images waiting",
         "archives models",
         "exporting",
-        "verification",
+        "verification drafting",
         "building serving",
         "front predicting load_testing",
         "tuning",

@@ -1,0 +1,15 @@
+"""A model's file becomes a recipe: what the file says, what had to be assumed, and what nobody could know.
+
+No code of the file runs. An ONNX file, which only computes, is asked for its answers on some photographs.
+
+drafts.py          a recipe that is being written, with the reason of each line
+forms.py           which form a file has, and who reads it
+onnx_drafts.py     an ONNX file: metadata of its exporter, inputs, outputs
+output_forms.py    how a network's answers are to be read, by their shapes and values
+pixel_trials.py    which scaling of pixels gives the most confident answers
+torchscript_drafts.py  a TorchScript file: its tensors and its program, read and not run
+state_drafts.py    a state dict: which architecture it fits
+architectures.py   the models of torchvision and timm, by the names and shapes of their tensors
+library_drafts.py  a name of torchvision or timm, a folder of Hugging Face
+stock_archives.py  an archive of TorchServe's own handlers
+"""

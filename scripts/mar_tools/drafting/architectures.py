@@ -1,0 +1,177 @@
+"""Which model of torchvision or timm a state dict fits, by the names and shapes of all its tensors.
+
+Models are built without memory for their weights. Those whose name is in the file's name come first.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from importlib.util import find_spec
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torchvision import models
+
+from vision_serving.errors import ConfigError
+from vision_serving.graphs.sources import NetworkSource, build_network
+from vision_serving.options import Task
+
+Shapes = Mapping[str, tuple[int, ...]]
+Library = Literal["torchvision", "timm"]
+COUNTER = "num_batches_tracked"
+CLASSES: dict[Task, int] = {"classification": 1000, "detection": 91}
+SAME_FAMILY = 0.9  # of the kinds of tensors
+LIKELY_SIZES = (0.4, 2.5)  # parameters of a model with another number of classes, beside its published ones
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model whose tensors are those of a file. classes: None where it has the library's own number."""
+
+    library: Library
+    name: str
+    task: Task
+    classes: int
+
+    @property
+    def arguments(self) -> dict[str, int]:
+        return {} if self.classes == CLASSES[self.task] else {"num_classes": self.classes}
+
+
+@dataclass(frozen=True)
+class Near:
+    """A model that most tensors of a file fit. strangers: names of the file that it lacks or has in another shape."""
+
+    library: Library
+    name: str
+    fitting: int
+    strangers: tuple[str, ...]
+
+
+def find_architectures(shapes: Shapes, file_name: str, asked: str | None = None) -> list[Architecture]:
+    """Return the models that fit exactly: torchvision's, without one timm's; those named in the file's name first."""
+    if asked is not None:
+        library: Library = "torchvision" if asked in models.list_models() else "timm"
+        return _fitting(shapes, [(library, asked)])
+    vision = list(_likely_torchvision(shapes))
+    named = [name for name in vision if _is_named(name, file_name)]
+    hinted = _named_timm(file_name)
+    found = _fitting(shapes, [("torchvision", name) for name in named] + [("timm", name) for name in hinted])
+    return found or _fitting(shapes, (("torchvision", name) for name in vision)) or _search_timm(shapes)
+
+
+def find_nearest(shapes: Shapes) -> Near | None:
+    """Return torchvision's model that most tensors fit, where that is more than half."""
+    near = [_compare(shapes, "torchvision", name) for name in _likely_torchvision(shapes)]
+    best = max(near, key=lambda entry: entry.fitting, default=None)
+    return best if best is not None and best.fitting > len(shapes) / 2 else None
+
+
+def _compare(shapes: Shapes, library: Library, name: str) -> Near:
+    own = _shapes_of(library, name, None) or {}
+    strangers = tuple(key for key, shape in shapes.items() if own.get(key) != shape)
+    return Near(library, name, len(shapes) - len(strangers), strangers)
+
+
+def _fitting(shapes: Shapes, candidates: Iterable[tuple[Library, str]]) -> list[Architecture]:
+    found = (_fit(shapes, library, name) for library, name in candidates)
+    return [architecture for architecture in found if architecture is not None]
+
+
+def _fit(shapes: Shapes, library: Library, name: str) -> Architecture | None:
+    own = _shapes_of(library, name, None)
+    if own is None or own.keys() != shapes.keys():
+        return None
+    task = task_of(library, name)
+    classes = _count_classes(own, shapes, CLASSES[task])
+    if classes is None or (classes != CLASSES[task] and _shapes_of(library, name, classes) != shapes):
+        return None
+    return Architecture(library, name, task, classes)
+
+
+def _count_classes(own: Shapes, shapes: Shapes, usual: int) -> int | None:
+    """Return the number of classes that explains every difference; None where no number does."""
+    found = {
+        Fraction(shapes[key][0] * usual, shape[0]) if shapes[key] and shape else Fraction(0)
+        for key, shape in own.items()
+        if shapes[key] != shape
+    }
+    if not found:
+        return usual
+    (classes, *others) = found
+    return int(classes) if not others and classes.denominator == 1 and classes > 0 else None
+
+
+def task_of(library: Library, name: str) -> Task:
+    return (
+        "detection"
+        if library == "torchvision" and name in models.list_models(module=models.detection)
+        else "classification"
+    )
+
+
+@cache
+def _shapes_of(library: Library, name: str, classes: int | None) -> Shapes | None:
+    """Return the tensors of a model by name; None for one that cannot be built so."""
+    arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    source = NetworkSource.model_validate({"source": library, "name": name, "arguments": arguments})
+    for device in ("meta", "cpu"):  # some builders compute with what they build
+        try:
+            with torch.device(device):
+                network = build_network(source, Path())
+        except ConfigError:
+            continue
+        return {key: tuple(values.shape) for key, values in network.state_dict().items() if not key.endswith(COUNTER)}
+    return None
+
+
+def without_counters(shapes: Shapes) -> Shapes:
+    """Leave out the counters of batch norm, which older files lack."""
+    return {key: shape for key, shape in shapes.items() if not key.endswith(COUNTER)}
+
+
+def _likely_torchvision(shapes: Shapes) -> Iterator[str]:
+    """Yield the classifiers and detectors of about as many parameters."""
+    size = sum(prod(shape) for shape in shapes.values())
+    for module in (models, models.detection):
+        for name in models.list_models(module=module):
+            published = models.get_model_weights(name).DEFAULT.meta["num_params"]
+            if LIKELY_SIZES[0] <= size / published <= LIKELY_SIZES[1]:
+                yield name
+
+
+def _is_named(name: str, file_name: str) -> bool:
+    return re.search(rf"(?<![a-z0-9]){re.escape(name)}(?![a-z0-9])", file_name.lower()) is not None
+
+
+def _named_timm(file_name: str) -> list[str]:
+    if find_spec("timm") is None:
+        return []
+    import timm
+
+    named = [name for name in timm.list_models() if _is_named(name, file_name)]
+    return sorted(named, key=len, reverse=True)[:3]
+
+
+def _search_timm(shapes: Shapes) -> list[Architecture]:
+    """Look in the families of timm whose first model has tensors of the same kinds."""
+    if find_spec("timm") is None:
+        return []
+    import timm
+
+    kinds = _kinds(shapes)
+    found: list[Architecture] = []
+    for module in timm.list_modules():
+        names = timm.list_models(module=module)
+        own = _kinds(_shapes_of("timm", names[0], None) or {}) if names else set()
+        if len(kinds & own) >= SAME_FAMILY * len(kinds):
+            found += _fitting(shapes, (("timm", name) for name in names))
+    return found
+
+
+def _kinds(shapes: Shapes) -> set[str]:
+    return {re.sub(r"\d+", "#", name) for name in shapes}

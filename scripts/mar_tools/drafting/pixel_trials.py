@@ -1,0 +1,90 @@
+"""Which scaling of pixels a network was trained with: nothing in its file says it, but its confidence tells.
+
+A trained detector is surest of pictures that are scaled as those that it learnt from, and finds nothing in others. A
+classifier is sure of everything where its pixels are far too large, so for it nothing is concluded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mar_tools.drafting.drafts import IMAGENET, UNSCALED, Noted, assume
+from mar_tools.drafting.output_forms import Reading
+from mar_tools.images import load_encoded_images
+from vision_serving.config import ImageLimits, PreprocessingConfig
+from vision_serving.graphs.construction import build_graph
+from vision_serving.graphs.outputs import OutputFormat
+from vision_serving.options import Task
+from vision_serving.pictures.decoding import decode_image
+from vision_serving.pictures.resizing import preprocess_images
+
+PICTURES = 8
+CLEAR = 0.05  # of confidence: less is chance
+SCALINGS: dict[str, dict[str, Any]] = {
+    "ImageNet's mean and std": IMAGENET,
+    "0 to 1": UNSCALED,
+    "-1 to 1": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
+    "0 to 255": {"mean": [0, 0, 0], "std": [1 / 255] * 3},
+}
+USUAL: dict[Task, str] = {"classification": "ImageNet's mean and std", "detection": "0 to 1"}
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """values: mean, std and color_order of the recipe."""
+
+    values: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+
+def choose_scaling(network: nn.Module, reading: Reading, resize: Mapping[str, Any], images: Path | None) -> Scaling:
+    """Choose the scaling that a network is surest with on some pictures, the usual one where none is clearly better."""
+    sure = {
+        (name, order): _measure(network, reading, {**_plain(resize), **values, "color_order": order}, images)
+        for name, values in SCALINGS.items()
+        for order in ("rgb", "bgr")
+    }
+    usual = (USUAL[reading.task], "rgb")
+    best = max(sure, key=lambda key: sure[key])
+    decides = reading.task == "detection" and sure[best] > sure[usual] + CLEAR
+    chosen = best if decides else usual
+    pictures = f"{images}" if images else "photographs"
+    tried = ", ".join(f"{name} {order} {sure[name, order]:.2f}" for name, order in sure)
+    reason = "the network is surest with it" if decides else f"usual for {reading.task}"
+    values = {key: _round(value) for key, value in SCALINGS[chosen[0]].items()}
+    note = f"how its pixels were scaled in training. Mean confidence on {pictures}: {tried}"
+    lines = {"mean": assume(values["mean"], f"{chosen[0]}; {reason}"), "std": values["std"]}
+    return Scaling({**lines, "color_order": assume(chosen[1], reason)}, (note,))
+
+
+def _round(values: list[float]) -> list[float]:
+    return [round(value, 9) for value in values]
+
+
+def _plain(values: Any) -> Any:
+    if isinstance(values, Noted):
+        return _plain(values.value)
+    return {key: _plain(value) for key, value in values.items()} if isinstance(values, Mapping) else values
+
+
+def _measure(network: nn.Module, reading: Reading, form: Mapping[str, Any], images: Path | None) -> float:
+    """Return the mean over the pictures of the best score of each."""
+    preprocessing = PreprocessingConfig.model_validate(form)
+    output = OutputFormat.model_validate(_plain(reading.output))
+    graph = build_graph(network, reading.task, preprocessing, output)
+    best = []
+    for data in load_encoded_images(images, PICTURES):
+        batch = preprocess_images([decode_image(data, ImageLimits())], preprocessing)
+        with torch.inference_mode():
+            best.append(_best_score(graph(batch.pixels)))
+    return float(torch.tensor(best).mean())
+
+
+def _best_score(outputs: Mapping[str, Tensor]) -> float:
+    if "logits" in outputs:
+        return float(outputs["logits"].softmax(-1).max())
+    return float(outputs["scores"].max())

@@ -1,0 +1,136 @@
+"""An archive of TorchServe's own image_classifier or object_detector -> a recipe that serves the same network.
+
+The stock handlers resize, scale and choose boxes in their own code, which is the same for every archive.
+"""
+
+import ast
+import tempfile
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import orjson
+
+from mar_tools.archives.archive import Archive, open_archive
+from mar_tools.drafting.drafts import IMAGENET, Draft, Hints, Noted, choose_labels
+from mar_tools.drafting.torchscript_drafts import count_classes, is_torchscript, read_program, task_of
+from mar_tools.models.weights import read_state_dict
+from vision_serving.errors import ConfigError
+from vision_serving.options import Task
+
+TASKS: dict[str, Task] = {"image_classifier": "classification", "object_detector": "detection"}
+INDEX = "index_to_name.json"
+STOCK = "as TorchServe's {} does"
+CLASSIFIER = {"resize": {"mode": "shortest_edge", "size": 256}, "crop": [224, 224], **IMAGENET}
+
+
+def draft_archive(path: Path, hints: Hints) -> Draft:
+    """Return the recipe of a stock archive, and the files of its network.
+
+    Raises ConfigError for damaged archives, archives of ours, and those with a handler of their own.
+    """
+    archive = open_archive(path)
+    if archive.is_ours:
+        raise ConfigError(f"{path}: built by this project already; serve it as it is")
+    model = archive.manifest["model"]
+    handler = str(model.get("handler", "")).removesuffix(".py")
+    if handler not in TASKS:
+        raise ConfigError(
+            f"{path}: its handler is {handler!r}, a program of its own; expected one of {sorted(TASKS)}. What it does "
+            "before and after the model stands in that file: write a recipe that says the same"
+        )
+    weights = _entry(archive, model.get("serializedFile"), "serializedFile")
+    if weights is None:
+        raise ConfigError(f"{path}: its manifest names no serializedFile, so it has no weights")
+    definition = _entry(archive, model.get("modelFile"), "modelFile")
+    name = hints.name or archive.identity[0]
+    draft = _draft_network(archive, definition, weights, TASKS[handler], hints)
+    recipe = {"name": Noted(name, f"modelName of {path.name}"), "version": archive.identity[1] or "1.0", **draft.recipe}
+    return replace(draft, recipe=recipe, notes=(*draft.notes, *_surroundings(archive)))
+
+
+def _entry(archive: Archive, name: object, key: str) -> str | None:
+    """Return the entry that the manifest names, which lies at the top."""
+    if not name:
+        return None
+    found = PurePosixPath(str(name)).name
+    if found not in archive.digests:
+        raise ConfigError(f"{archive.path}: its manifest names {str(name)!r} as {key}, which is not in it")
+    return found
+
+
+def _surroundings(archive: Archive) -> tuple[str, ...]:
+    """Return what else the archive has that a worker would use."""
+    model = archive.manifest["model"]
+    known = {
+        "requirementsFile": "packages of requirements.txt that model.py may import: install them before you build",
+        "configFile": "what its model-config.yaml says: this project has workers and batches in config.properties",
+    }
+    return tuple(note for key, note in known.items() if model.get(key))
+
+
+def _draft_network(archive: Archive, definition: str | None, weights: str, task: Task, hints: Hints) -> Draft:
+    """Return all of the recipe but name and version."""
+    handler = next(name for name, of in TASKS.items() if of == task)
+    where = STOCK.format(handler)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / weights
+        path.write_bytes(archive.read(weights))
+        model, files, classes, notes = _describe_network(archive, definition, path, task)
+    name = hints.name or archive.identity[0]
+    labels = choose_labels(name, hints, _read_index(archive, classes), classes, f"from {INDEX}")
+    recipe: dict[str, Any] = {"task": Noted(task, f"its handler is {handler}"), "model": model, "labels": labels.value}
+    if task == "classification":
+        recipe["preprocessing"] = Noted(CLASSIFIER, where)
+        recipe["options"] = Noted({"top_k": 5}, where)
+    else:
+        recipe["preprocessing"] = Noted("auto", "the network's own, as object_detector gives it the whole picture")
+        recipe["options"] = Noted({"score_threshold": 0.5}, where)
+    return Draft(recipe, {**files, **labels.files}, (*labels.notes, *notes))
+
+
+Described = tuple[dict[str, Any], dict[str, bytes], int | None, tuple[str, ...]]
+
+
+def _describe_network(archive: Archive, definition: str | None, weights: Path, task: Task) -> Described:
+    """Return `model`, its files, the number of classes and notes."""
+    files = {weights.name: weights.read_bytes()}
+    if definition is not None:
+        text = archive.read(definition)
+        shapes = {name: tuple(values.shape) for name, values in read_state_dict(weights).items()}
+        model = {"source": "python", "file": definition, "class": _find_class(archive, definition, text)}
+        return {**model, "weights": weights.name}, {**files, definition: text}, count_classes(shapes), ()
+    if is_torchscript(weights):
+        program = read_program(weights)
+        if task == "detection":
+            task_of(program, archive.path)
+        return {"source": "torchscript", "file": weights.name}, files, count_classes(program.shapes), ()
+    raise ConfigError(
+        f"{archive.path}: {weights.name} is no TorchScript file, and the archive has no model file beside it"
+    )
+
+
+def _find_class(archive: Archive, name: str, text: bytes) -> str:
+    """Return the one class that the file defines, as the stock handlers demand it; the file does not run."""
+    try:
+        classes = [node.name for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(f"{archive.path}: {name} is no Python file that can be read ({error})") from error
+    if len(classes) != 1:
+        raise ConfigError(f"{archive.path}: {name} defines the classes {classes}; TorchServe's handlers expect one")
+    return classes[0]
+
+
+def _read_index(archive: Archive, classes: int | None) -> list[str] | None:
+    """Return the label of each class, as TorchServe reads index_to_name.json; gaps are numbered."""
+    if INDEX not in archive.digests:
+        return None
+    try:
+        index = orjson.loads(archive.read_document(INDEX))
+        names = index.get("object_type_names")
+        index = dict(enumerate(names)) if isinstance(names, list) else {int(key): name for key, name in index.items()}
+        labels = {key: str(name[-1] if isinstance(name, list) else name) for key, name in index.items()}
+    except (ValueError, AttributeError, IndexError) as error:
+        raise ConfigError(f"{archive.path}: {INDEX} is no object of class numbers and names") from error
+    count = classes or max(labels, default=-1) + 1
+    return [labels.get(number, f"class {number}") for number in range(count)]

@@ -1,0 +1,60 @@
+"""Write a recipe for a model that is there: what its file says, and a comment where something had to be assumed.
+
+    python scripts/new_recipe.py flowers.pth --labels flowers.json
+    python scripts/new_recipe.py yolov8n.onnx
+    python scripts/new_recipe.py model_store/densenet161.mar       # of TorchServe's image_classifier, object_detector
+    python scripts/new_recipe.py my_vit/                           # a folder of Hugging Face
+    python scripts/new_recipe.py resnet50.a1_in1k                  # a name of torchvision or timm
+    python scripts/new_recipe.py detector.onnx --images pictures   # that it knows: its scaling is found with them
+
+No code of the file runs. An ONNX file is asked for its answers on pictures. The recipe lies beside the file. That of an
+archive lies in a folder of its own here, with the network and its labels. The last line printed builds it.
+"""
+
+import argparse
+from pathlib import Path
+
+from mar_tools.command_line import new_parser, print_json, run
+
+
+def main() -> None:
+    given = parse_arguments()
+    from mar_tools.drafting.drafts import Hints, write_draft  # after the options: needs PyTorch
+    from mar_tools.drafting.forms import draft_recipe
+
+    hints = Hints(given.name, given.task, given.labels, given.images, given.architecture)
+    draft = draft_recipe(given.model, hints)
+    recipe = given.output or place_for(Path(given.model), draft.name)
+    write_draft(draft, recipe, f"Written by new_recipe.py from {Path(given.model).name}.", given.force)
+    command = f"python scripts/build_model.py {recipe}"
+    if given.json:
+        print_json({"recipe": str(recipe), "files": sorted(draft.files), "not_known": draft.notes, "next": command})
+        return
+    for note in draft.notes:
+        print(f"not known: {note}")
+    print(f"{recipe}\nnext: {command}")
+
+
+def place_for(model: Path, name: str) -> Path:
+    """Return where a recipe goes: beside its file, here for a name, in a folder here for an archive."""
+    if model.suffix.lower() == ".mar":
+        return Path(name) / f"{name}.yaml"
+    return (model.parent if model.exists() else Path()) / f"{name}.yaml"
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = new_parser(__doc__)
+    parser.add_argument("model", help="a file, a folder of Hugging Face, or a name of torchvision or timm")
+    parser.add_argument("--output", type=Path, metavar="RECIPE", help="where the recipe goes; default: beside the file")
+    parser.add_argument("--name", help="of the model; default: the name of the file")
+    parser.add_argument("--task", choices=("classification", "detection"), help="where the file does not say it")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="the names of the classes")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="pictures that the model knows")
+    parser.add_argument("--architecture", metavar="NAME", help="of torchvision or timm, for a file of weights")
+    parser.add_argument("--force", action="store_true", help="write over a recipe that is there")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run(main)
