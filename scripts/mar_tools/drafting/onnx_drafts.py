@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import torch
 
-from mar_tools.drafting.drafts import IMAGENET, UNSCALED, Draft, Hints, Noted, assume, choose_labels, name_of
+from mar_tools.drafting.drafts import UNSCALED, Draft, Hints, Noted, assume, choose_labels, name_of
 from mar_tools.drafting.output_forms import Reading, read_outputs
 from mar_tools.drafting.pixel_trials import choose_scaling
 from mar_tools.exporting.onnx_files import ModelInput, read_input
@@ -139,14 +139,12 @@ def resize_for(task: Task, size: Size) -> dict[str, Any]:
     """Return the resizing that is usual for a task and a size, as nothing in a file tells it."""
     both = [size.height, size.width]
     if task == "detection":
-        resize = {"mode": assume("letterbox", "usual for detectors"), "size": Noted(both, size.why)}
-        return {"resize": resize}
+        return {"resize": {"mode": assume("letterbox", "usual for detectors"), "size": Noted(both, size.why)}}
     if size.height != size.width:
-        resize = {"mode": assume("exact", "the image is not square"), "size": Noted(both, size.why)}
-        return {"resize": resize}
+        return {"resize": {"mode": assume("exact", "the image is not square"), "size": Noted(both, size.why)}}
     edge = round(size.height / CROP_SHARE)
-    resize = {"mode": "shortest_edge", "size": assume(edge, "usual for classifiers, 256 for a crop of 224")}
+    resize: dict[str, Any] = {
+        "mode": "shortest_edge",
+        "size": assume(edge, "usual for classifiers, 256 for a crop of 224"),
+    }
     return {"resize": resize, "crop": Noted(both, size.why)}
-
-
-__all__ = ["IMAGENET", "draft_onnx"]

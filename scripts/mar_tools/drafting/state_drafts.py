@@ -4,16 +4,16 @@ from pathlib import Path
 
 from torchvision import models
 
-from mar_tools.drafting.architectures import Architecture, find_architectures, find_nearest, without_counters
+from mar_tools.drafting.architectures import Architecture, Shapes, find_architectures, find_nearest, without_counters
 from mar_tools.drafting.drafts import Draft, Hints, Noted, assume, choose_labels, name_of
-from mar_tools.models.weights import read_state_dict
+from mar_tools.models.weight_files import FileContent, FoundState, look_into
 from vision_serving.errors import ConfigError
 
 
 def draft_state(path: Path, hints: Hints) -> Draft:
     """Raises ConfigError for a file that is no state dict, and for one that fits no architecture that is known."""
-    state = read_state_dict(path)
-    shapes = without_counters({name: tuple(values.shape) for name, values in state.items()})
+    state, weights_key, key_notes = choose_state(look_into(path))
+    shapes = without_counters(state.shapes)
     found = find_architectures(shapes, path.name, hints.architecture)
     if not found:
         raise ConfigError(f"{path}: {describe_strangers(shapes, hints.architecture)}")
@@ -23,7 +23,11 @@ def draft_state(path: Path, hints: Hints) -> Draft:
     labels = choose_labels(name, hints, names, best.classes, where)
     also = ", ".join(f"{other.library} {other.name}" for other in others[:6])
     why = f"all {len(shapes)} tensors fit" + (f"; they also fit {also}" if also else "")
-    notes = [*labels.notes, "size, mean and std of its training; `auto` is what the library publishes with the model"]
+    notes = [
+        *key_notes,
+        *labels.notes,
+        "size, mean and std of its training; `auto` is what the library publishes with the model",
+    ]
     if also:
         notes.append(f"which of these it was: {best.library} {best.name}, {also}; give --architecture NAME")
     recipe = {
@@ -34,11 +38,25 @@ def draft_state(path: Path, hints: Hints) -> Draft:
             "name": Noted(best.name, why),
             **({"arguments": best.arguments} if best.arguments else {}),
             "weights": path,
+            **weights_key,
         },
         "labels": labels.value,
         "preprocessing": assume("auto", f"what {best.library} publishes with {best.name}"),
     }
     return Draft(recipe, labels.files, tuple(notes))
+
+
+def choose_state(content: FileContent) -> tuple[FoundState, dict[str, Noted], list[str]]:
+    """Return the weights of a file, and what to say where it has several. An average of the training comes first."""
+    if not content.states:
+        raise ConfigError(f"{content.path}: it holds no weights")
+    chosen = next((state for state in content.states if state.is_averaged), content.states[0])
+    if len(content.states) == 1:
+        return chosen, {}, []
+    others = [state.key for state in content.states if state is not chosen]
+    kind = "the average over the training" if chosen.is_averaged else "the first"
+    note = f"which weights of the file are meant: {chosen.key} was taken ({kind}), there are also {', '.join(others)}"
+    return chosen, {"weights_key": assume(chosen.key, f"{kind}; there are also {', '.join(others)}")}, [note]
 
 
 def published_labels(found: Architecture) -> tuple[list[str] | None, str]:
@@ -49,7 +67,7 @@ def published_labels(found: Architecture) -> tuple[list[str] | None, str]:
     return names, f"assumed: those that torchvision publishes with {found.name}, as there are as many"
 
 
-def describe_strangers(shapes: dict[str, tuple[int, ...]], asked: str | None) -> str:
+def describe_strangers(shapes: Shapes, asked: str | None) -> str:
     """Say what was found in place of a known architecture, and what to do."""
     if asked is not None:
         return f"its {len(shapes)} tensors do not fit {asked}"

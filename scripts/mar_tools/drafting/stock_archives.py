@@ -13,8 +13,9 @@ import orjson
 
 from mar_tools.archives.archive import Archive, open_archive
 from mar_tools.drafting.drafts import IMAGENET, Draft, Hints, Noted, choose_labels
-from mar_tools.drafting.torchscript_drafts import count_classes, is_torchscript, read_program, task_of
-from mar_tools.models.weights import read_state_dict
+from mar_tools.drafting.torchscript_drafts import count_classes, read_program, task_of
+from mar_tools.models.file_kinds import find_kind
+from mar_tools.models.weight_files import FileContent, look_into
 from vision_serving.errors import ConfigError
 from vision_serving.options import Task
 
@@ -97,10 +98,15 @@ def _describe_network(archive: Archive, definition: str | None, weights: Path, t
     files = {weights.name: weights.read_bytes()}
     if definition is not None:
         text = archive.read(definition)
-        shapes = {name: tuple(values.shape) for name, values in read_state_dict(weights).items()}
+        content = look_into(weights)
+        if not content.states or content.states[0].model_class:
+            raise ConfigError(
+                f"{archive.path}: {weights.name} holds {describe_content(content)}; save model.state_dict() instead"
+            )
+        shapes = content.states[0].shapes
         model = {"source": "python", "file": definition, "class": _find_class(archive, definition, text)}
-        return {**model, "weights": weights.name}, {**files, definition: text}, count_classes(shapes), ()
-    if is_torchscript(weights):
+        return {**model, "weights": weights.name}, {**files, definition: text}, count_classes(shapes, task), ()
+    if find_kind(weights) == "torchscript":
         program = read_program(weights)
         if task == "detection":
             task_of(program, archive.path)
@@ -108,6 +114,13 @@ def _describe_network(archive: Archive, definition: str | None, weights: Path, t
     raise ConfigError(
         f"{archive.path}: {weights.name} is no TorchScript file, and the archive has no model file beside it"
     )
+
+
+def describe_content(content: FileContent) -> str:
+    """Return what a file holds that is no plain state dict."""
+    if content.states:
+        return f"a whole pickled model ({content.states[0].model_class}), which loads by running its code"
+    return f"no weights ({content.kind})"
 
 
 def _find_class(archive: Archive, name: str, text: bytes) -> str:

@@ -48,25 +48,18 @@ def task_of(program: Program, path: Path) -> str:
     if program.answer in ("Tensor", UNSTATED):
         return "classification"
     raise ConfigError(
-        f"{path}: its program gives {program.answer}, and not one tensor of classes; state `task: detection` and "
-        "`model: output:` in a recipe of your own (docs/use/recipes.md), or trace it with a wrapper that gives "
-        "boxes (N, Q, 4) and scores (N, Q, C)"
+        f"{path}: its program gives {program.answer}, and not one tensor of classes; save the state dict of its network, "
+        "or trace it with a wrapper that gives boxes (N, Q, 4) and scores (N, Q, C), and state `model: output:` "
+        "(docs/use/recipes.md)"
     )
 
 
-def count_classes(shapes: Shapes) -> int | None:
-    """Return the outputs of the last layer with a weight and a bias."""
+def count_classes(shapes: Shapes, task: str = "classification") -> int | None:
+    """Return the outputs of the last layer with a bias, of a detector those of its class scores; None without one."""
     layers = [name for name, shape in shapes.items() if name.endswith("bias") and len(shape) == 1]
+    if task == "detection":
+        layers = [name for name in layers if name.endswith("cls_score.bias")]
     return shapes[layers[-1]][0] if layers else None
-
-
-def is_torchscript(path: Path) -> bool:
-    """Return whether a file is a zip that holds a program."""
-    try:
-        names = torch._C.PyTorchFileReader(str(path)).get_all_records()
-    except RuntimeError:
-        return False
-    return "constants.pkl" in names or any(name.startswith("code/") for name in names)
 
 
 def read_program(path: Path) -> Program:
