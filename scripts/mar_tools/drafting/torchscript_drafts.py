@@ -48,9 +48,9 @@ def task_of(program: Program, path: Path) -> str:
     if program.answer in ("Tensor", UNSTATED):
         return "classification"
     raise ConfigError(
-        f"{path}: its program gives {program.answer}, and not one tensor of classes; save the state dict of its network, "
-        "or trace it with a wrapper that gives boxes (N, Q, 4) and scores (N, Q, C), and state `model: output:` "
-        "(docs/use/recipes.md)"
+        f"{path}: its program gives {program.answer}, and not one tensor of classes; save the state dict of its "
+        "network, or trace it with a wrapper that gives boxes (N, Q, 4) and scores (N, Q, C), and state "
+        "`model: output:` (docs/use/recipes.md)"
     )
 
 
