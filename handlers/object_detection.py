@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vision_serving.errors import InferenceError, InvalidOptionError
 from vision_serving.geometry import ImageGeometry
-from vision_serving.labels import find_class_id
+from vision_serving.labels import find_class_id, thresholds_by_class_id
 from vision_serving.options import DetectionOptions, Options
 from vision_serving.pictures.decoding import Image
 from vision_serving.pictures.resizing import ImageBatch, preprocess_images
@@ -54,17 +54,8 @@ class ObjectDetectionHandler(TorchServeHandler):
                 find_class_id(name, self.labels, "class_filter") for name in options.class_filter
             )
         if options.class_thresholds:
-            updates["class_thresholds"] = self._by_class_id(options.class_thresholds)
+            updates["class_thresholds"] = thresholds_by_class_id(options.class_thresholds, self.labels)
         return options.model_copy(update=updates) if updates else options
-
-    def _by_class_id(self, class_thresholds: Mapping[int | str, float]) -> dict[int, float]:
-        by_class_id: dict[int, float] = {}
-        for name, threshold in class_thresholds.items():
-            class_id = find_class_id(name, self.labels, "class_thresholds")
-            if class_id in by_class_id:
-                raise InvalidOptionError(f"class_thresholds: the class {self.labels[class_id]!r} is there twice")
-            by_class_id[class_id] = threshold
-        return by_class_id
 
     def _detect(
         self, outputs: Mapping[str, Tensor], index: int, geometry: ImageGeometry, options: Options

@@ -58,10 +58,10 @@ def main() -> None:
     with open_predictor(arguments) as predict, ExitStack() as stack:
         answers = show_progress(predict_files(predict, files, arguments.concurrency), len(files), arguments)
         first = next(answers)  # before there is a file: without an answer that fits none is left
-        require_corners(first[1], arguments)
+        require_fitting(first[1], arguments)
         write = stack.enter_context(new_writer(stack.enter_context(open_output(arguments))))
         for file, answer in chain([first], answers):
-            require_corners(answer, arguments)
+            require_fitting(answer, arguments)
             write(file, answer)
             rows += count_rows(answer, arguments.format)
             if has_failed(answer):
@@ -155,9 +155,14 @@ def open_predictor(arguments: argparse.Namespace) -> Iterator[Predict]:
         yield predict_over_http(TorchServeClient(read_address(arguments.config)), arguments.model, options)
 
 
-def require_corners(answer: Answer, arguments: argparse.Namespace) -> None:
-    """Require corners: the request, or the model's own options, may ask for boxes in another form."""
+def require_fitting(answer: Answer, arguments: argparse.Namespace) -> None:
+    """Require classes, or boxes as corners: the request, or the model's own options, may ask for another form."""
     needs_corners = arguments.format in ("csv", COCO) or arguments.save_annotated is not None
+    if needs_corners and "embedding" in answer:
+        raise ConfigError(
+            "--format csv and coco and --save-annotated are for classes and boxes; this model gives embeddings: give "
+            "--format json-lines"
+        )
     found = answer.get("box_format", CORNERS)
     if needs_corners and found != CORNERS:
         raise ConfigError(

@@ -33,7 +33,7 @@ from mar_tools.exporting.export import export_model
 from mar_tools.exporting.export_folders import export_folder
 from mar_tools.exporting.exporters import list_candidates
 from mar_tools.models.checkpoints import Checkpoint, load_checkpoint
-from mar_tools.models.handlers_by_task import HANDLERS
+from mar_tools.models.handlers_by_task import new_handler
 from mar_tools.models.recipes import Recipe, read_recipe
 from mar_tools.verification.gate import read_report, verify_export
 from vision_serving.backends import BACKENDS
@@ -157,7 +157,7 @@ def make_handler(tmp_path: Path, colour_backends: None) -> MakeHandler:
     """A loaded handler of a task with a colour backend; keywords go into its `handler:` section."""
 
     def make(task: Task, **section: Any) -> TorchServeHandler:
-        handler = HANDLERS[task]()
+        handler = new_handler(task)
         handler.load(write_model_dir(tmp_path / task, task, **section), CPU)
         return handler
 

@@ -98,7 +98,18 @@ class ColourDetector(ColourBackend):
         return {"boxes": halves.expand(len(pixels), 2, 4), "scores": torch.stack((scores, scores / 10), dim=1)}
 
 
-FAKE_BACKENDS = {"colour_classifier": "fakes:ColourClassifier", "colour_detector": "fakes:ColourDetector"}
+class ColourEmbedder(ColourBackend):
+    """The vector is the mean red, green and blue."""
+
+    def infer(self, pixels: Tensor) -> dict[str, Tensor]:
+        return {"embedding": self.mean_colours(pixels)}
+
+
+FAKE_BACKENDS = {
+    "colour_classifier": "fakes:ColourClassifier",
+    "colour_detector": "fakes:ColourDetector",
+    "colour_embedder": "fakes:ColourEmbedder",
+}
 
 # A yaml of 700 bytes that stands for more than memory holds.
 NESTED_MERGES = b"a0: &a0 {k: 1}\n" + b"".join(
@@ -109,7 +120,8 @@ EXACT_16 = {"resize": {"mode": "exact", "size": [16, 16]}}
 
 def write_model_dir(folder: Path, task: str, labels: Sequence[str] = COLOURS, **handler: Any) -> Path:
     """What a worker finds after TorchServe extracted an archive, with a colour backend."""
-    backend = {"classification": "colour_classifier", "detection": "colour_detector"}[task]
+    backends = {"classification": "colour_classifier", "detection": "colour_detector", "embedding": "colour_embedder"}
+    backend = backends[task]
     section = {"task": task, "backend": backend, "artifact": "artifact", "preprocessing": EXACT_16, **handler}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model-config.yaml").write_text(yaml.safe_dump({"handler": section}))

@@ -12,7 +12,7 @@ from vision_client.errors import (
     ServerTimeoutError,
     ServerUnreachableError,
 )
-from vision_client.results import Classification, ClassScore, Detection, Detections, ImageSize, Prediction
+from vision_client.results import Classification, ClassScore, Detection, Detections, Embedding, ImageSize, Prediction
 
 __all__ = [
     "AuthorizationError",
@@ -22,6 +22,7 @@ __all__ = [
     "ConnectionLostError",
     "Detection",
     "Detections",
+    "Embedding",
     "ImageInputError",
     "ImageSize",
     "InvalidOptionError",

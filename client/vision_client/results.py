@@ -51,13 +51,20 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classification(Prediction):
-    """The best classes, best first."""
+    """The best classes, best first. A model of independent scores may find none."""
 
     classes: tuple[ClassScore, ...]
 
     @property
     def top(self) -> ClassScore:
         return self.classes[0]
+
+
+@dataclass(frozen=True)
+class Embedding(Prediction):
+    """The vector of the image."""
+
+    embedding: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,15 @@ def _read_detection(entry: Fields) -> Detection:
     )
 
 
-READERS: dict[str, Callable[[Fields], Prediction]] = {"classes": _read_classification, "detections": _read_detections}
+def _read_embedding(document: Fields) -> Embedding:
+    return Embedding(tuple(map(float, document["embedding"])), extra=_rest(document, Embedding))
+
+
+READERS: dict[str, Callable[[Fields], Prediction]] = {
+    "classes": _read_classification,
+    "detections": _read_detections,
+    "embedding": _read_embedding,
+}
 
 
 def _rest(document: Fields, known: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from vision_serving.errors import ConfigError
-from vision_serving.options import Instances, PredictionOptions, Task, check_options, find_options
+from vision_serving.options import Activation, Instances, PredictionOptions, Task, check_options, find_options
 from vision_serving.validation import StrictModel, parse_config, read_yaml
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
@@ -16,6 +16,8 @@ PositiveHW = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 RGB = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
 PositiveRGB = tuple[Positive, Positive, Positive]
+Gray = tuple[float]
+PositiveGray = tuple[Positive]
 Level = Annotated[int, Field(ge=0, le=255)]
 Interpolation = Literal["bilinear", "bicubic", "nearest", "nearest-exact", "lanczos", "box", "hamming"]
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF"]
@@ -28,6 +30,8 @@ class ResizeConfig(StrictModel):
                     `max_size` the longer side stays within it (`Resize(size, max_size=...)` of DETR), and with
                     `multiple_of` both sides are cut down to multiples of it
     exact           both sides become `size` = [height, width]
+    fixed_height    the height becomes that of `size` = [height, width], the width what keeps the aspect ratio, but at
+                    most that of `size`; what is left to the right is filled with `pad_value` (text lines)
     cover           scaled until both sides reach `size` = [height, width], to be cropped
     letterbox       scaled to fit into `size` = [height, width], the rest filled with `pad_value`
     bounded_edges   the shorter side becomes `size` unless the longer would exceed `max_size`
@@ -37,7 +41,7 @@ class ResizeConfig(StrictModel):
     pad_place   where a picture lies that is filled up: in the `centre`, or at the `top_left`
     """
 
-    mode: Literal["shortest_edge", "exact", "cover", "letterbox", "bounded_edges"]
+    mode: Literal["shortest_edge", "exact", "cover", "letterbox", "fixed_height", "bounded_edges"]
     size: Annotated[int, Field(gt=0)] | PositiveHW
     max_size: Annotated[int, Field(gt=0)] | None = None
     multiple_of: Annotated[int, Field(gt=1)] | None = None
@@ -48,7 +52,7 @@ class ResizeConfig(StrictModel):
     @property
     def canvas(self) -> PositiveHW | None:
         """Return what every picture is filled up to; None where none is."""
-        if self.mode != "letterbox":
+        if self.mode not in ("letterbox", "fixed_height"):
             return self.pad_size
         assert isinstance(self.size, tuple)
         return self.size
@@ -79,13 +83,15 @@ class ResizeConfig(StrictModel):
 
 
 class PreprocessingConfig(StrictModel):
-    """Pixels as the training library prepares them; `mean`, `std` and `color_order` are applied inside the graph.
+    """Pixels as the training library prepares them; the channels, `mean` and `std` are made inside the graph.
 
     crop_offset   where half a pixel of a centre crop goes: `round` (torchvision, timm) or `floor` (transformers)
     pass_order    which side of a picture is resized first, which decides what its overshooting filter cuts off:
                   `horizontal_first` (torch, and Pillow up to 12), or as `pillow13` does: the height, where it loses
                   more than twice the pixels that the width loses
     color_order   of the network's channels, which `mean` and `std` follow
+    channels      1: the network takes gray, with one number each as `mean` and `std`
+    gray          of `channels: 1`: as Pillow's mode L (`pillow`), or torchvision's rgb_to_grayscale of floats
     """
 
     resize: ResizeConfig
@@ -95,8 +101,20 @@ class PreprocessingConfig(StrictModel):
     antialias: bool = True
     pass_order: Literal["horizontal_first", "pillow13"] = "horizontal_first"
     color_order: Literal["rgb", "bgr"] = "rgb"
-    mean: RGB = (0.485, 0.456, 0.406)
-    std: PositiveRGB = (0.229, 0.224, 0.225)
+    channels: Literal[1, 3] = 3
+    gray: Literal["pillow", "torchvision"] = "pillow"
+    mean: RGB | Gray = (0.485, 0.456, 0.406)
+    std: PositiveRGB | PositiveGray = (0.229, 0.224, 0.225)
+
+    @model_validator(mode="after")
+    def _channels_fit(self) -> "PreprocessingConfig":
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != self.channels:
+                raise ValueError(f"`channels: {self.channels}` needs `{name}` of {self.channels}, got {list(values)}")
+        if self.channels == 1 and self.color_order == "bgr":
+            raise ValueError("`color_order` is of three channels, and `channels` is 1")
+        return self
 
     @model_validator(mode="after")
     def _size_is_bounded(self) -> "PreprocessingConfig":
@@ -147,8 +165,8 @@ class ColourConfig(StrictModel):
 
 def check_scaled_decoding(task: Task, wanted: bool) -> None:
     """Raises ValueError where it is wanted of a detector."""
-    if wanted and task != "classification":
-        raise ValueError("`scaled_decoding` is for classification; a detector looks for small things in whole pictures")
+    if wanted and task == "detection":
+        raise ValueError("`scaled_decoding` is not for detection; a detector looks for small things in whole pictures")
 
 
 def _require_inside(path: str) -> str:
@@ -164,6 +182,7 @@ class HandlerConfig(StrictModel):
     """The `handler:` section of an archive.
 
     instances      what a detector gives of an object beyond its box
+    activation     what makes scores of a classifier's logits; `softmax` where nothing is said
     device_type    the only kind of device that the artifact runs on; any that its backend knows where there is none
     cpu_features   what its verified answers depend on, as `cores.cpu_features` names it
     scaled_decoding  large JPEGs of a classifier may be decoded at 1/2, 1/4 or 1/8 of their size (decoding.shrink_jpeg)
@@ -171,6 +190,7 @@ class HandlerConfig(StrictModel):
 
     task: Task
     instances: Instances | None = None
+    activation: Activation | None = None
     backend: str
     precision: Precision = "fp32"
     artifact: InnerPath
@@ -194,7 +214,7 @@ class HandlerConfig(StrictModel):
     @property
     def options_model(self) -> type[PredictionOptions]:
         """Return what a request may choose."""
-        return find_options(self.task, self.instances)
+        return find_options(self.task, self.instances, self.activation)
 
 
 class BackendConfig(StrictModel):

@@ -1,6 +1,6 @@
 """The names of the classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vision_serving.errors import ConfigError, InvalidOptionError
@@ -28,3 +28,14 @@ def find_class_id(wanted: int | str, labels: Sequence[str], option: str) -> int:
     raise InvalidOptionError(
         f"{option}: {str(wanted)[:60]!r} is neither a label of this model ({known}) nor a class id"
     )
+
+
+def thresholds_by_class_id(class_thresholds: Mapping[int | str, float], labels: Sequence[str]) -> dict[int, float]:
+    """Return the option `class_thresholds` with class ids for its names. Raises InvalidOptionError."""
+    by_class_id: dict[int, float] = {}
+    for name, threshold in class_thresholds.items():
+        class_id = find_class_id(name, labels, "class_thresholds")
+        if class_id in by_class_id:
+            raise InvalidOptionError(f"class_thresholds: the class {labels[class_id]!r} is there twice")
+        by_class_id[class_id] = threshold
+    return by_class_id

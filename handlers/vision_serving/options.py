@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from vision_serving.errors import InvalidOptionError
 from vision_serving.validation import StrictModel, describe_problems
 
-Task = Literal["classification", "detection"]
+Task = Literal["classification", "detection", "embedding"]
+Activation = Literal["softmax", "sigmoid"]
 Method = Literal["occlusion", "integrated_gradients", "saliency"]
 Instances = Literal["masks", "keypoints"]
 Threshold = Annotated[float, Field(ge=0, le=1)]
@@ -25,6 +26,12 @@ class ClassificationOptions(StrictModel):
     """What a classification request may choose."""
 
     top_k: Annotated[int, Field(ge=1, le=1000)] = 5
+
+
+class EmbeddingOptions(StrictModel):
+    """What a request for an embedding may choose. normalize: to a length of 1."""
+
+    normalize: bool = False
 
 
 def _split(value: str) -> list[str]:
@@ -59,6 +66,14 @@ def _check_tile_size(value: int) -> int:
     if value != 0 and not MIN_TILE <= value <= MAX_TILE:
         raise ValueError(f"expected {MIN_TILE} to {MAX_TILE} pixels, or 0 for no tiles, got {value}")
     return value
+
+
+class MultiLabelOptions(ClassificationOptions):
+    """What a request to a classifier with independent scores may choose, too: the classes above their threshold."""
+
+    top_k: Annotated[int, Field(ge=1, le=1000)] = 100
+    score_threshold: Threshold = 0.5
+    class_thresholds: Annotated[ClassThresholds, BeforeValidator(_split_pairs)] = Field(default={})
 
 
 class DetectionOptions(StrictModel):
@@ -99,17 +114,19 @@ class ExplanationOptions(StrictModel):
     steps: Annotated[int, Field(ge=8, le=128)] = 32
 
 
-PredictionOptions = ClassificationOptions | DetectionOptions
+PredictionOptions = ClassificationOptions | DetectionOptions | EmbeddingOptions
 Options = PredictionOptions | ExplanationOptions
 OPTIONS: dict[Task, type[PredictionOptions]] = {
     "classification": ClassificationOptions,
     "detection": DetectionOptions,
+    "embedding": EmbeddingOptions,
 }
 # What a detector may give beyond boxes; a recipe, which does not know yet, may state options of any of them.
 INSTANCE_OPTIONS: dict[Instances, type[DetectionOptions]] = {"masks": MaskOptions, "keypoints": DetectionOptions}
 WIDEST_OPTIONS: dict[Task, type[PredictionOptions]] = {
-    "classification": ClassificationOptions,
+    "classification": MultiLabelOptions,
     "detection": MaskOptions,
+    "embedding": EmbeddingOptions,
 }
 
 
@@ -128,8 +145,12 @@ def parse_options(model: type[OptionsModel], values: Mapping[str, Any], defaults
         raise InvalidOptionError(describe_problems(error, model)) from error
 
 
-def find_options(task: Task, instances: Instances | None) -> type[PredictionOptions]:
+def find_options(
+    task: Task, instances: Instances | None, activation: Activation | None = None
+) -> type[PredictionOptions]:
     """Return what a request to a model may choose."""
+    if task == "classification" and activation == "sigmoid":
+        return MultiLabelOptions
     return OPTIONS[task] if instances is None else INSTANCE_OPTIONS[instances]
 
 

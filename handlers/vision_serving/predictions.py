@@ -23,6 +23,13 @@ class Classification:
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """The vector of an image: what its network makes of it."""
+
+    embedding: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Detection:
     """One object; `box` is (x1, y1, x2, y2) in pixels of the upright source image, unless converted."""
 
@@ -88,7 +95,7 @@ class ConvertedDetections(Detections):
     box_format: str
 
 
-Prediction = Classification | Detections
+Prediction = Classification | Detections | Embedding
 
 
 @dataclass(frozen=True)

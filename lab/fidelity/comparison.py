@@ -70,7 +70,7 @@ def difference_in_levels(compared: ComparedModel, picture: EncodedPhotograph) ->
     """Return (3, H, W): how many 8-bit levels the pixels differ. Raises ConfigError for two sizes."""
     config = compared.preprocessing
     pixels = preprocess_images([picture.decoded], config).pixels
-    found = Normalize(config.mean, config.std, config.color_order)(pixels)[0]
+    found = Normalize(config)(pixels)[0]
     expected = compared.prepare(picture.opened)
     if found.shape != expected.shape:
         raise ConfigError(f"{picture.name}: the library makes {tuple(expected.shape)} of it, we {tuple(found.shape)}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lab.peers.peer_arguments import ServerArguments
 from mar_tools.exporting.export_folders import REFERENCE
-from mar_tools.models.handlers_by_task import HANDLERS
+from mar_tools.models.handlers_by_task import new_handler
 from vision_serving.answers.responses import encode_response
 from vision_serving.backends.eager import read_artifact
 from vision_serving.config import PreprocessingConfig, read_handler_config
@@ -47,7 +47,7 @@ class ArtifactModel:
     @classmethod
     def load(cls, arguments: ServerArguments) -> "ArtifactModel":
         config = read_handler_config(arguments.export / "model-config.yaml")
-        handler = HANDLERS[config.task]()
+        handler = new_handler(config.task)
         device = torch.device("cuda:0" if config.device_type == "cuda" else "cpu")
         handler.load(arguments.export, device, plan_threads(usable_cores(), arguments.workers, arguments.threads))
         return cls(handler)

@@ -9,6 +9,8 @@ from vision_serving.config import Precision
 ROWS = {
     "top-1 agreement, at least": "min_top1_agreement",
     "top-5 agreement, at least": "min_top5_agreement",
+    "matched labels, at least": "min_matched_labels",
+    "least cosine, at least": "min_cosine",
     "matched boxes, at least": "min_matched_boxes",
     "mean IoU, at least": "min_mean_iou",
     "least IoU, at least": "min_iou",

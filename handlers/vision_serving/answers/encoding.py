@@ -11,7 +11,7 @@ from vision_serving.config import HandlerConfig
 from vision_serving.errors import RequestError
 from vision_serving.options import DetectionOptions, MaskOptions, Options
 from vision_serving.pictures.decoding import wrap_pixels
-from vision_serving.predictions import Explanation, Prediction
+from vision_serving.predictions import Embedding, Explanation, Prediction
 from vision_serving.requests.accept import JSON_TYPE, PICTURE_TYPES
 from vision_serving.requests.contents import Pixels, SentImage
 from vision_serving.requests.payload import Payload
@@ -33,9 +33,9 @@ def options_for_drawing(options: Options) -> Options:
 def encode_answer(
     payload: Payload, outcome: Outcome, model: ModelIdentity, config: HandlerConfig, timings: StageTimings
 ) -> Response:
-    """Return the answer in the media type that its request prefers; an error is always JSON."""
+    """Return the answer in the media type that its request prefers; JSON for errors, and where nothing can be drawn."""
     item = outcome.items[0]
-    if payload.answer_type == JSON_TYPE or isinstance(item, RequestError):
+    if payload.answer_type == JSON_TYPE or isinstance(item, (RequestError, Embedding)):
         return encode_response(outcome, model)
     with timings.measure("draw"):
         body = encode_annotated(payload.images[0], item, payload.answer_type, config)

@@ -8,7 +8,14 @@ from typing import Any
 
 import orjson
 
-from vision_serving.predictions import Classification, ConvertedDetections, Detections, Explanation, Prediction
+from vision_serving.predictions import (
+    Classification,
+    ConvertedDetections,
+    Detections,
+    Embedding,
+    Explanation,
+    Prediction,
+)
 from vision_serving.requests.open_inference import LENGTH_BYTES
 
 
@@ -74,10 +81,19 @@ def _tensors_of_detections(items: Sequence[Any]) -> list[OutputTensor]:
     return [counts, *(field.to_tensor(answers) for field in (BOXES, *CLASS_FIELDS))]
 
 
+def _tensors_of_embeddings(items: Sequence[Any]) -> list[OutputTensor]:
+    length = max(len(item.embedding) for item in items if isinstance(item, Embedding))
+    nothing = (0.0,) * length
+    answers = [item.embedding if isinstance(item, Embedding) else nothing for item in items]
+    values = [value for answer in answers for value in answer]
+    return [OutputTensor("embedding", "FP32", (len(answers), length), values)]
+
+
 NUMBERS: dict[type[Any], Callable[[Sequence[Any]], list[OutputTensor]]] = {
     Classification: _tensors_of_classes,
     Detections: _tensors_of_detections,
     ConvertedDetections: _tensors_of_detections,
+    Embedding: _tensors_of_embeddings,
 }
 
 

@@ -19,6 +19,7 @@ from vision_serving.pictures.preparation import PreparedImage, Preparer, Source
 from vision_serving.predictions import Explanation, ImageSize
 from vision_serving.requests.contents import ImageIndex
 from vision_serving.results.outcome import ImageResult
+from vision_serving.results.postprocessing import score_classes
 from vision_serving.timings import StageTimings
 
 
@@ -76,7 +77,7 @@ class Explainer:
     def _explain(self, image: PreparedImage, deadline: float) -> Explanation:
         pixels, options, (geometry,) = image.batch.pixels, image.options, image.batch.geometries
         assert isinstance(options, ExplanationOptions)
-        scores = self._infer(pixels, deadline)[0].float().softmax(dim=-1)
+        scores = score_classes(self._infer(pixels, deadline)[0], self._config.activation)
         class_id = int(scores.argmax()) if options.target_class is None else int(options.target_class)
         red, green, blue = pixels.float().mean(dim=(0, 1, 2)).tolist()
         explained = ExplainedImage(

@@ -39,7 +39,7 @@ def build_graph(
     network: nn.Module, task: Task, preprocessing: PreprocessingConfig, output: OutputFormat | None = None
 ) -> nn.Module:
     """Return the graph of a network in eval mode."""
-    normalize = Normalize(preprocessing.mean, preprocessing.std, preprocessing.color_order)
+    normalize = Normalize(preprocessing)
     graph_class = find_detector_graph(network) if task == "detection" else None
     if graph_class is not None:
         graph: nn.Module = graph_class(network.eval(), normalize)

@@ -3,6 +3,7 @@
     task             format          the network gives
     classification   logits          logits (N, C)
                      probabilities   scores (N, C) that its own last layer made
+    embedding        vector          a vector an image (N, D), or what `pool` makes one of
     detection        boxes_scores    boxes (N, Q, 4) xyxy in model pixels, scores (N, Q, C) in [0, 1]
                      yolo            one tensor of boxes, an objectness perhaps, and class scores
                      detr            logits (N, Q, C), with softmax (N, Q, C + 1), and pred_boxes (N, Q, 4), relative
@@ -18,26 +19,33 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vision_serving.errors import ConfigError
-from vision_serving.options import Task
+from vision_serving.options import Activation, Task
 from vision_serving.validation import StrictModel
 
-FormatName = Literal["logits", "probabilities", "boxes_scores", "yolo", "detr"]
+FormatName = Literal["logits", "probabilities", "vector", "boxes_scores", "yolo", "detr"]
 # The first is what is meant where a recipe names none.
 TASK_FORMATS: dict[Task, tuple[FormatName, ...]] = {
     "classification": ("logits", "probabilities"),
+    "embedding": ("vector",),
     "detection": ("boxes_scores", "yolo", "detr"),
 }
 NAMED_VALUES: dict[str, tuple[str, ...]] = {"boxes_scores": ("boxes", "scores"), "detr": ("logits", "pred_boxes")}
 FORMAT_KEYS: dict[FormatName | None, set[str]] = {
-    "logits": {"index"},
-    "probabilities": {"index"},
+    "logits": {"index", "activation"},
+    "probabilities": {"index", "activation"},
+    "vector": {"index", "pool"},
     "yolo": {"layout", "objectness", "boxes", "normalized", "activation", "index"},
     "detr": {"activation"},
     "boxes_scores": set(),
-    None: {"index"},
+    None: {"index", "activation", "pool"},
 }
-ACTIVATIONS = {"yolo": ("none", "sigmoid"), "detr": ("softmax", "sigmoid")}
+ACTIVATIONS: dict[FormatName | None, tuple[str, ...]] = {
+    "yolo": ("none", "sigmoid"),
+    **dict.fromkeys(("logits", "probabilities", "detr", None), ("softmax", "sigmoid")),
+}
 SMALLEST_PROBABILITY = 1e-12  # its logarithm is finite, also in half precision
+SMALLEST_INDEPENDENT = 1e-6  # so that 1 less it is not 1 in float32
+VECTORS = ("image_embeds", "pooler_output", "last_hidden_state")  # of transformers; the first that is there
 
 
 class OutputFormat(StrictModel):
@@ -49,8 +57,10 @@ class OutputFormat(StrictModel):
     objectness   yolo: whether a score of any object follows the box; a class's score is then multiplied by it
     boxes        yolo: `xywh` (centre, size) or `xyxy`
     normalized   yolo: whether boxes are parts of the image, not model pixels
-    activation   what makes scores of the values: yolo `none` or `sigmoid`; detr `softmax` (the last class is "no
-                 object", each box has one class) or `sigmoid`
+    pool         vector: how a map (N, D, H, W) or tokens (N, L, D) become one: `mean`, or the `first` token
+    activation   what makes scores of the values: classes `softmax` (the default: one class an image) or `sigmoid`
+                 (independent scores: any number of classes); yolo `none` or `sigmoid`; detr `softmax` (the last class
+                 is "no object", each box has one class) or `sigmoid`
     """
 
     format: FormatName | None = None
@@ -59,6 +69,7 @@ class OutputFormat(StrictModel):
     objectness: bool | None = None
     boxes: Literal["xywh", "xyxy"] | None = None
     normalized: bool | None = None
+    pool: Literal["mean", "first"] | None = None
     activation: Literal["none", "sigmoid", "softmax"] | None = None
 
     @model_validator(mode="after")
@@ -70,7 +81,7 @@ class OutputFormat(StrictModel):
         needed = {"yolo": {"layout", "objectness"}, "detr": {"activation"}}.get(self.format or "", set())
         if needed - given:
             raise ValueError(f"output format {self.format!r} needs {sorted(needed - given)}")
-        allowed_activations = ACTIVATIONS.get(self.format or "", ())
+        allowed_activations = ACTIVATIONS.get(self.format, ())
         if self.activation is not None and self.activation not in allowed_activations:
             raise ValueError(f"activation of {self.format!r} is one of {allowed_activations}, got {self.activation!r}")
         return self
@@ -84,7 +95,14 @@ class OutputFormat(StrictModel):
         name = self.format or TASK_FORMATS[task][0]
         if self.index is not None and name in NAMED_VALUES:
             raise ConfigError(f"output format {name!r} takes two values, so no `index`")
+        for key in ("activation", "pool"):
+            if getattr(self, key) is not None and key not in FORMAT_KEYS[name]:
+                raise ConfigError(f"output format {name!r} does not take {key!r}")
         return name
+
+    def class_activation(self, task: Task) -> Activation | None:
+        """Return what is to make scores of a classifier's logits; None for the usual one, and for other tasks."""
+        return "sigmoid" if task == "classification" and self.activation == "sigmoid" else None
 
 
 class OutputDecoder(nn.Module):
@@ -108,14 +126,14 @@ class OutputDecoder(nn.Module):
         else:
             values = tuple(outputs) if isinstance(outputs, (tuple, list)) and len(outputs) == len(names) else ()
         dims = [value.dim() if isinstance(value, Tensor) else None for value in values]
-        if dims != EXPECTED_DIMS[self.format]:
+        if dims not in (EXPECTED_DIMS[self.format], *POOLED_DIMS.get(self.format, ())):
             raise ConfigError(f"{EXPECTED[self.format]}, {network_name} gave {_name_form(outputs)}")
         return values
 
 
 def _pick(outputs: Any, index: int | None) -> Any:
-    if isinstance(outputs, Mapping) and index is None and "logits" in outputs:
-        return outputs["logits"]
+    if isinstance(outputs, Mapping) and index is None:
+        return next((outputs[name] for name in ("logits", *VECTORS) if name in outputs), outputs)
     if isinstance(outputs, Mapping) and index is not None:
         outputs = tuple(outputs.values())
     if isinstance(outputs, (tuple, list)) and index is not None:
@@ -134,19 +152,48 @@ def _name_form(outputs: object) -> str:
 EXPECTED = {
     "logits": "a classifier gives logits (N, C)",
     "probabilities": "a classifier gives probabilities (N, C)",
+    "vector": "an embedding is a tensor (N, D), or one that `output: pool:` makes a vector of",
     "boxes_scores": "a detector gives {'boxes': (N, Q, 4), 'scores': (N, Q, C)}",
     "yolo": "a yolo head gives one tensor of three dimensions",
     "detr": "a detr head gives {'logits': (N, Q, C), 'pred_boxes': (N, Q, 4)}",
 }
-EXPECTED_DIMS = {"logits": [2], "probabilities": [2], "boxes_scores": [3, 3], "yolo": [3], "detr": [3, 3]}
+EXPECTED_DIMS = {
+    "logits": [2],
+    "probabilities": [2],
+    "vector": [2],
+    "boxes_scores": [3, 3],
+    "yolo": [3],
+    "detr": [3, 3],
+}
+POOLED_DIMS = {"vector": ([3], [4])}
 
 
 def decode_logits(values: tuple[Tensor, ...], _: Tensor, __: OutputFormat) -> dict[str, Tensor]:
     return {"logits": values[0]}
 
 
-def decode_probabilities(values: tuple[Tensor, ...], _: Tensor, __: OutputFormat) -> dict[str, Tensor]:
-    """Return logits whose softmax is those probabilities."""
+def decode_vector(values: tuple[Tensor, ...], _: Tensor, output: OutputFormat) -> dict[str, Tensor]:
+    """Raises ConfigError for several vectors an image without `pool`."""
+    vector = values[0]
+    if vector.dim() == 3 and output.pool is not None:
+        vector = vector[:, 0] if output.pool == "first" else vector.mean(dim=1)
+    elif vector.dim() == 4 and output.pool == "mean":
+        vector = vector.mean(dim=(2, 3))
+    elif vector.dim() == 4 and tuple(vector.shape[2:]) == (1, 1):
+        vector = vector.flatten(1)
+    if vector.dim() != 2:
+        raise ConfigError(
+            f"the network gives {tuple(vector.shape)} and not one vector an image; say `output: {{pool: mean}}`, or "
+            "of tokens `pool: first`"
+        )
+    return {"embedding": vector}
+
+
+def decode_probabilities(values: tuple[Tensor, ...], _: Tensor, output: OutputFormat) -> dict[str, Tensor]:
+    """Return logits whose softmax, or sigmoid, is those probabilities."""
+    if output.activation == "sigmoid":
+        scores = values[0].clamp(min=SMALLEST_INDEPENDENT, max=1 - SMALLEST_INDEPENDENT)
+        return {"logits": (scores / (1 - scores)).log()}
     return {"logits": values[0].clamp(min=SMALLEST_PROBABILITY).log()}
 
 
@@ -186,6 +233,7 @@ def decode_detr(values: tuple[Tensor, ...], images: Tensor, output: OutputFormat
 DECODERS: dict[str, Callable[[tuple[Tensor, ...], Tensor, OutputFormat], dict[str, Tensor]]] = {
     "logits": decode_logits,
     "probabilities": decode_probabilities,
+    "vector": decode_vector,
     "boxes_scores": decode_boxes_scores,
     "yolo": decode_yolo,
     "detr": decode_detr,

@@ -22,14 +22,15 @@ from vision_serving.validation import StrictModel
 SourceName = Literal["torchvision", "timm", "huggingface", "python", "torchscript", "onnx"]
 # source: (keys that it needs, keys that it may have)
 SOURCE_KEYS: dict[SourceName, tuple[set[str], set[str]]] = {
-    "torchvision": ({"name"}, {"arguments"}),
-    "timm": ({"name"}, {"arguments"}),
+    "torchvision": ({"name"}, {"arguments", "output"}),
+    "timm": ({"name"}, {"arguments", "output"}),
     "huggingface": ({"name"}, {"class", "arguments", "output"}),
     "python": ({"file", "class"}, {"arguments", "output"}),
     "torchscript": ({"file"}, {"output"}),
     "onnx": ({"file"}, {"output"}),
 }
 HOLDS_WEIGHTS = {"torchscript", "onnx"}
+LIBRARY_OUTPUT = {"activation", "pool"}  # what can be said of the outputs of models that a library knows
 
 
 class NetworkSource(StrictModel):
@@ -50,6 +51,7 @@ class NetworkSource(StrictModel):
     class_name: str | None = Field(default=None, alias="class")
     arguments: dict[str, Any] = Field(default={})
     norm_eps: float | None = None
+    without_head: bool = False
     output: OutputFormat = OutputFormat()
 
     @model_validator(mode="after")
@@ -66,12 +68,21 @@ class NetworkSource(StrictModel):
         for keys, verb in ((needed - given, "needs"), (given - needed - optional, "does not take")):
             if keys:
                 raise ValueError(f"source {self.source!r} {verb} {' and '.join(repr(key) for key in sorted(keys))}")
+        if self.source in ("torchvision", "timm"):
+            check_library_output(self.source, self.output)
         return self
 
     @property
     def holds_weights(self) -> bool:
         """Return whether building the network gives it its weights, too."""
         return self.source in HOLDS_WEIGHTS
+
+
+def check_library_output(source: SourceName, output: OutputFormat) -> None:
+    """Raises ValueError for what the library tells itself."""
+    known = sorted(output.model_dump(exclude_none=True).keys() - LIBRARY_OUTPUT)
+    if known:
+        raise ValueError(f"output of source {source!r} takes {sorted(LIBRARY_OUTPUT)}, not {known}: the library has it")
 
 
 def build_network(source: NetworkSource, folder: Path) -> nn.Module:
@@ -87,6 +98,8 @@ def build_network(source: NetworkSource, folder: Path) -> nn.Module:
         raise ConfigError(f"source {source.source!r} needs {how_to_install(error)}") from error
     if source.norm_eps is not None:
         set_norm_eps(network, source.norm_eps)
+    if source.without_head:
+        remove_head(network)
     return network.eval()
 
 
@@ -204,3 +217,14 @@ def set_norm_eps(network: nn.Module, eps: float) -> None:
     for module in network.modules():
         if type(module).__name__ in ("BatchNorm2d", "FrozenBatchNorm2d"):
             module.eps = eps  # type: ignore[assignment]
+
+
+def remove_head(network: nn.Module) -> None:
+    """Let a classifier of torchvision give what its last linear layer is given. Raises ConfigError without one."""
+    layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise ConfigError(
+            f"{type(network).__name__} has no linear layer at its end, before which its embedding would be; give a "
+            "Python file with a network that returns the vector"
+        )
+    network.set_submodule(layers[-1], nn.Identity())

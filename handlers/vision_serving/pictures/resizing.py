@@ -64,6 +64,12 @@ def _letterbox(source_hw: SizeHW, resize: ResizeConfig) -> SizeHW:
     return _divided(source_hw, max(_ratios(source_hw, resize)))
 
 
+def _fixed_height(source_hw: SizeHW, resize: ResizeConfig) -> SizeHW:
+    """Scale as PaddleOCR does: the width rounded up, and squeezed where it is more than the largest."""
+    height, most = _size_hw(resize)
+    return height, min(most, math.ceil(height * source_hw[1] / source_hw[0]))
+
+
 def _cover(source_hw: SizeHW, resize: ResizeConfig) -> SizeHW:
     return _divided(source_hw, min(_ratios(source_hw, resize)))
 
@@ -95,6 +101,7 @@ RESIZED: dict[str, Callable[[SizeHW, ResizeConfig], SizeHW]] = {
     "exact": _exact,
     "cover": _cover,
     "letterbox": _letterbox,
+    "fixed_height": _fixed_height,
     "bounded_edges": _bounded_edges,
 }
 
@@ -159,7 +166,8 @@ def _overlap(target: int, source: int, config: PreprocessingConfig) -> tuple[int
     if source >= target:
         surplus = source - target
         return 0, round(surplus / 2.0) if config.crop_offset == "round" else surplus // 2, target
-    return 0 if config.resize.pad_place == "top_left" else (target - source) // 2, 0, source
+    at_start = config.resize.pad_place == "top_left" or config.resize.mode == "fixed_height"
+    return 0 if at_start else (target - source) // 2, 0, source
 
 
 def resize_region(

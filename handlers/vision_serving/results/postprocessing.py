@@ -1,5 +1,6 @@
 """Named outputs of a backend -> the best classes or boxes of each image. Plain tensor functions."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -9,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vision_serving.options import DetectionOptions
+from vision_serving.options import Activation, DetectionOptions, MultiLabelOptions
 
 NMS_BLOCK = 128  # boxes compared at once: one block for most pictures, and little memory for tens of thousands
 SOFT_SIGMA = 0.5  # the paper's
+FLOAT32_DIGITS = 7
 NO_THRESHOLDS: Mapping[int | str, float] = MappingProxyType({})
 
 Indices = NDArray[np.int64]
@@ -21,8 +23,25 @@ Overlapping = Callable[[Indices, Indices], NDArray[np.bool_]]  # (rows, columns)
 
 def top_k_classes(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     """Return probabilities and class ids (k,) of one image's logits (C,), best first; k = min(top_k, C)."""
-    scores, class_ids = logits.float().softmax(dim=-1).topk(min(top_k, logits.shape[-1]))
+    scores, class_ids = score_classes(logits).topk(min(top_k, logits.shape[-1]))
     return scores, class_ids
+
+
+def score_classes(logits: Tensor, activation: Activation | None = None) -> Tensor:
+    """Return the scores in [0, 1] of logits (..., C): `softmax` where nothing else is said."""
+    return logits.float().sigmoid() if activation == "sigmoid" else logits.float().softmax(dim=-1)
+
+
+def best_labels(logits: Tensor, options: MultiLabelOptions) -> tuple[Tensor, Tensor]:
+    """Return scores and class ids (k,) of one image's logits (C,) above their thresholds, best first; NaN where one is.
+
+    The `class_thresholds` have class ids, see `labels.thresholds_by_class_id`.
+    """
+    scores = score_classes(logits, "sigmoid")
+    thresholds = find_thresholds(torch.arange(len(scores)), options.score_threshold, options.class_thresholds)
+    kept = (~(scores <= thresholds)).nonzero().squeeze(1)
+    best, order = scores[kept].topk(min(options.top_k, len(kept)))
+    return best, kept[order]
 
 
 @dataclass(frozen=True)
@@ -78,6 +97,13 @@ def find_thresholds(
     by_class = torch.full((max(largest, *own) + 1,), score_threshold)
     by_class[list(own)] = torch.tensor(list(own.values()))
     return by_class[class_ids]
+
+
+def round_values(values: Tensor) -> tuple[float, ...]:
+    """Round (V,) float64 as float32 does its largest: short numbers in JSON, and no more lost than was there."""
+    largest = float(values.abs().max())
+    decimals = 0 if largest == 0 else FLOAT32_DIGITS - math.floor(math.log10(largest))
+    return tuple(np.round(values.numpy(), decimals).tolist())
 
 
 def select_detections(candidates: Candidates, options: DetectionOptions) -> Candidates:

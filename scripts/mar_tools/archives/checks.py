@@ -141,15 +141,16 @@ def read_handler_section(archive: Archive) -> HandlerConfig:
 
 
 def find_bad_labels(archive: Archive) -> str | None:
-    name = read_handler_section(archive).labels
+    section = read_handler_section(archive)
+    name = section.labels
     if name not in archive.entries:
         return f"the labels {name} are missing"
     try:
         labels = orjson.loads(archive.read_document(name))
     except orjson.JSONDecodeError as error:
         return f"{name} is not JSON ({error})"
-    is_list = isinstance(labels, list) and labels and all(isinstance(label, str) for label in labels)
-    return None if is_list else f"{name}: expected a list of strings"
+    is_list = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    return None if is_list and (labels or section.task == "embedding") else f"{name}: expected a list of strings"
 
 
 def find_bad_artifact(archive: Archive) -> str | None:

@@ -36,16 +36,22 @@ class GoldenEntry(StrictModel):
 
 
 class Golden(StrictModel):
-    """The content of golden.json. found: best first; score_threshold: of the boxes, None for classes."""
+    """The content of golden.json. found: best first; score_threshold: of the boxes, None for classes.
+
+    embedding: in the place of both, of a length of 1.
+    """
 
     options: dict[str, str]
     found: tuple[GoldenEntry, ...]
+    embedding: tuple[float, ...] | None = None
     score_threshold: float | None = None
     score_tolerance: float
     least_iou: float
 
     def find_differences(self, answer: Mapping[str, Any]) -> list[str]:
         """Return what is wrong with the JSON body of an answer, nothing where it is right."""
+        if self.embedding is not None:
+            return self._compare_vectors(self.embedding, answer.get("embedding"))
         is_class = self.score_threshold is None
         kind, compare = ("classes", self._compare_classes) if is_class else ("detections", self._compare_boxes)
         keys = ("class_id", "score") if is_class else ("class_id", "score", "box")
@@ -53,6 +59,15 @@ class Golden(StrictModel):
             return list(compare([GoldenEntry(**{key: each[key] for key in keys}) for each in answer[kind]]))
         except (KeyError, TypeError, ValueError):
             return [f"expected {kind}, got {str(answer)[:200]}"]
+
+    def _compare_vectors(self, expected: Sequence[float], found: Any) -> list[str]:
+        """Return a problem where the angle between two vectors of length 1 is more than rounding makes it."""
+        numbers = isinstance(found, list) and all(isinstance(value, int | float) for value in found)
+        if not numbers or len(found) != len(expected):
+            return [f"expected an embedding of {len(expected)} numbers, got {str(found)[:200]}"]
+        cosine = sum(one * other for one, other in zip(expected, found, strict=True))
+        least = 1 - self.score_tolerance / 5
+        return [] if cosine >= least else [f"embedding: expected a cosine of at least {least:.3f}, got {cosine:.3f}"]
 
     def _compare_classes(self, found: Sequence[GoldenEntry]) -> Iterator[str]:
         """Yield a problem where a class that only one side names scores more on the other than the last one there."""

@@ -17,8 +17,13 @@ STYLES = {"chosen": "bold green", "rejected": "yellow", "failed": "red", "not tr
 AGREEMENT: dict[Task, tuple[str, str]] = {
     "classification": ("same\ntop-1", "top1_agreement"),
     "detection": ("same\nboxes", "matched_boxes"),
+    "embedding": ("least\ncosine", "cosine"),
 }
-ACCURACY: dict[Task, tuple[str, str]] = {"classification": ("top-1\ntrue", "top1"), "detection": ("\nmAP", "map")}
+ACCURACY: dict[Task, tuple[str, str]] = {
+    "classification": ("top-1\ntrue", "top1"),
+    "detection": ("\nmAP", "map"),
+    "embedding": ("nearest\ntrue", "nearest1"),
+}
 
 Show = Callable[[Candidate], float | None]
 
@@ -48,7 +53,8 @@ def candidate_table(rows: Sequence[Candidate], task: Task) -> Group:
 
 def describe_preprocessing(config: PreprocessingConfig) -> str:
     """Describe preprocessing in a line: what the model gets to see is the commonest mistake, and `auto` chose it."""
-    parts = [f"{config.resize.mode} {config.resize.size}", config.interpolation]
+    parts = ["gray"] if config.channels == 1 else []
+    parts += [f"{config.resize.mode} {config.resize.size}", config.interpolation]
     if config.crop is not None:
         parts.append(f"crop {config.crop}")
     if config.color_order != "rgb":

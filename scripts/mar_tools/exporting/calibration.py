@@ -86,7 +86,7 @@ def float_layer_choices(layers: Sequence[str]) -> Iterator[list[str]]:
 
 
 def outputs_snr_db(expected: Sequence[dict[str, Tensor]], found: Sequence[dict[str, Tensor]]) -> float:
-    """Return the worst signal-to-noise ratio over images: of the logits, or of a detector's sorted scores."""
+    """Return the worst signal-to-noise ratio over images: of logits or vectors, or of a detector's sorted scores."""
     return min(
         signal_to_noise_db(_telling(reference), _telling(outputs))
         for reference, outputs in zip(expected, found, strict=True)
@@ -94,4 +94,5 @@ def outputs_snr_db(expected: Sequence[dict[str, Tensor]], found: Sequence[dict[s
 
 
 def _telling(outputs: dict[str, Tensor]) -> Tensor:
-    return outputs["logits"].float() if "logits" in outputs else score_profile(outputs["scores"])
+    dense = outputs.get("logits", outputs.get("embedding"))
+    return score_profile(outputs["scores"]) if dense is None else dense.float()

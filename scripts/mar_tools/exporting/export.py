@@ -35,10 +35,12 @@ def export_model(
     exporter = load_exporter(backend, precision, device_type)
     job = new_job(recipe, checkpoint, backend, precision, device_type)
     try:
-        check_options(find_options(recipe.task, getattr(job.graph, "instances", None)), checkpoint.options)
+        check_options(
+            find_options(recipe.task, getattr(job.graph, "instances", None), job.activation), checkpoint.options
+        )
     except ValueError as error:  # a default option that this model cannot have
         raise ConfigError(str(error)) from error
-    check_label_count(job)
+    check_outputs(job)
     target = export_folder(exports, recipe, backend, precision, device_type)
     with replaced_folder(target) as folder:
         try:
@@ -90,7 +92,7 @@ def check_takes_onnx(backend: str, precision: Precision) -> None:
         )
 
 
-def check_label_count(job: ExportJob) -> None:
+def check_outputs(job: ExportJob) -> None:
     """Run the graph once. Raises ConfigError when it fails, or has another number of classes than there are labels."""
     graph, checkpoint = job.graph, job.checkpoint
     try:
@@ -99,6 +101,8 @@ def check_label_count(job: ExportJob) -> None:
         raise
     except Exception as error:  # the network may be the user's own
         raise ConfigError(f"the model failed on its first image: {type(error).__name__}: {error}") from error
+    if "embedding" in outputs:
+        return
     count = getattr(graph, "num_classes", None)
     if count is None:
         count = outputs["logits" if "logits" in outputs else "scores"].shape[-1]
@@ -117,6 +121,7 @@ def write_model_config(
     handler = HandlerConfig(
         task=recipe.task,
         instances=getattr(job.graph, "instances", None),
+        activation=job.activation,
         backend=backend,
         precision=job.precision,
         artifact=exported.artifact,

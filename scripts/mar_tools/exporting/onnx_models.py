@@ -23,7 +23,7 @@ from mar_tools.exporting.onnx_files import (
 from mar_tools.models.example_pixels import is_fixed_size
 from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
-from vision_serving.graphs.outputs import EXPECTED_DIMS, NAMED_VALUES, OutputDecoder, OutputFormat
+from vision_serving.graphs.outputs import EXPECTED_DIMS, NAMED_VALUES, POOLED_DIMS, OutputDecoder, OutputFormat
 from vision_serving.graphs.pixels import Normalize
 from vision_serving.options import Task
 
@@ -78,7 +78,7 @@ def find_values(model: onnx.ModelProto, decoder: OutputDecoder, path: Path) -> l
     shapes = {output.name: dims_of(output) for output in model.graph.output}
     for name, dims in zip(found, EXPECTED_DIMS[decoder.format], strict=True):
         shape = shapes[name]
-        if shape is not None and len(shape) != dims:
+        if shape is not None and len(shape) != dims and [len(shape)] not in POOLED_DIMS.get(decoder.format, ()):
             raise ConfigError(f"{path}: output {name!r} is {shape}; {decoder.format!r} expects {dims} dimensions")
     return found
 
@@ -88,7 +88,7 @@ class PixelStage(nn.Module):
 
     def __init__(self, preprocessing: PreprocessingConfig, model_input: ModelInput) -> None:
         super().__init__()
-        self.normalize = Normalize(preprocessing.mean, preprocessing.std, preprocessing.color_order)
+        self.normalize = Normalize(preprocessing)
         self.model_input = model_input
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -44,16 +44,24 @@ def load_checkpoint(recipe: Recipe) -> Checkpoint:
     if recipe.model.weights == RANDOM:
         spread_class_scores(network)
         settle_batch_norm(network, build_graph(network, recipe.task, preprocessing, source.output), preprocessing)
-    auto_labels = recipe.labels == "auto"
     candidates = getattr(network, "topk_candidates", DENSE_CANDIDATES)  # what a torchvision detector was built with
     return Checkpoint(
         network=network,
         source=source,
-        labels=origin.find_labels(recipe, network) if auto_labels else read_labels_file(recipe.path(recipe.labels)),
+        labels=find_labels(recipe, network),
         preprocessing=preprocessing,
         options={**origin.default_options(network), **recipe.options},
         candidates_per_class=candidates if recipe.task == "detection" else None,
     )
+
+
+def find_labels(recipe: Recipe, network: nn.Module) -> list[str]:
+    """Return one a class; none of an embedding. Raises ConfigError."""
+    if recipe.task == "embedding":
+        return []
+    if recipe.labels == "auto":
+        return list(load_source(recipe.model.source).find_labels(recipe, network))
+    return read_labels_file(recipe.path(recipe.labels))
 
 
 def read_labels_file(path: Path) -> list[str]:

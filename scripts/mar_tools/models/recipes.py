@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from vision_serving.config import ColourConfig, ImageLimits, Precision, PreprocessingConfig, check_scaled_decoding
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.sources import HOLDS_WEIGHTS, NetworkSource
-from vision_serving.options import WIDEST_OPTIONS, Task, check_options
+from vision_serving.options import OPTIONS, WIDEST_OPTIONS, PredictionOptions, Task, check_options
 from vision_serving.validation import StrictModel, parse_config, read_yaml
 
 TRUST = "trust_remote_code"  # among `arguments`, where transformers takes it
@@ -59,6 +59,8 @@ class VerificationRecipe(StrictModel):
     min_top1_agreement: Share | None = None
     min_top5_agreement: Share | None = None
     min_matched_boxes: Share | None = None
+    min_matched_labels: Share | None = None
+    min_cosine: Share | None = None
     min_iou: Share | None = None
     min_mean_iou: Share | None = None
     min_mean_mask_iou: Share | None = None
@@ -91,7 +93,7 @@ class VerificationRecipe(StrictModel):
 
 
 # Which of a verification's keys tells the truth of which task.
-TRUTHS: dict[Task, str] = {"classification": "labels", "detection": "annotations"}
+TRUTHS: dict[Task, str] = {"classification": "labels", "embedding": "labels", "detection": "annotations"}
 
 
 class CalibrationRecipe(StrictModel):
@@ -118,7 +120,7 @@ class QuantizationRecipe(StrictModel):
 def check_truth(task: Task, verification: VerificationRecipe) -> None:
     """Raises ValueError for labels of a detector or boxes of a classifier."""
     for other, key in TRUTHS.items():
-        if other != task and getattr(verification, key) is not None:
+        if key != TRUTHS[task] and getattr(verification, key) is not None:
             raise ValueError(f"verification: `{key}` belongs to {other}; {task} takes `{TRUTHS[task]}`")
 
 
@@ -150,7 +152,7 @@ class Recipe(StrictModel):
 
     @model_validator(mode="after")
     def _parts_fit_each_other(self) -> "Recipe":
-        check_options(WIDEST_OPTIONS[self.task], self.options)
+        check_options(self._widest_options, self.options)
         check_scaled_decoding(self.task, self.scaled_decoding)
         check_truth(self.task, self.verification)
         sides = [side.images and os.path.normpath(side.images) for side in (self.calibration, self.verification)]
@@ -161,6 +163,12 @@ class Recipe(StrictModel):
         except ConfigError as error:
             raise ValueError(f"model.output: {error}") from error
         return self
+
+    @property
+    def _widest_options(self) -> type[PredictionOptions]:
+        """Return what requests may choose as far as the recipe tells: a configuration of transformers may say more."""
+        is_plain = self.model.source != "huggingface" and self.model.output.activation != "sigmoid"
+        return (OPTIONS if self.task == "classification" and is_plain else WIDEST_OPTIONS)[self.task]
 
     @property
     def folder(self) -> Path:

@@ -55,7 +55,7 @@ def to_results(file: Path, answer: Answer, ids: CocoIds) -> Iterable[dict[str, A
     if has_failed(answer):
         return []
     if "detections" not in answer:
-        raise ConfigError("COCO results are for detectors; this model gives classes, for which there is csv")
+        raise ConfigError("COCO results are for detectors; this model gives no boxes")
     return [_to_result(detection, ids.image_ids[file], ids.category_ids) for detection in answer["detections"]]
 
 

@@ -23,6 +23,7 @@ from mar_tools.terminal import Text, name_column, new_table, number_column
 Write: TypeAlias = Callable[[Path, Answer], None]
 NewWriter: TypeAlias = Callable[[IO[str]], AbstractContextManager[Write]]
 
+SHOWN_NUMBERS = 4  # of an embedding, in a table
 CSV_COLUMNS = ("file", "class_id", "label", "score", "x1", "y1", "x2", "y2", "error")
 
 
@@ -34,6 +35,16 @@ def list_classes_or_boxes(answer: Answer) -> list[dict[str, Any]]:
 
 def format_error(answer: Answer) -> str:
     return f"{answer['code']} {answer['type']}: {answer['message']}"
+
+
+def describe(answer: Answer) -> str:
+    """Return an answer without classes and boxes in a line."""
+    if has_failed(answer):
+        return format_error(answer)
+    vector: list[float] = answer.get("embedding", [])
+    if not vector:
+        return "nothing found"
+    return f"{len(vector)} numbers: {', '.join(f'{value:.3g}' for value in vector[:SHOWN_NUMBERS])}, ..."
 
 
 @contextmanager
@@ -54,7 +65,7 @@ def _answer_table(answers: list[tuple[Path, Answer]]) -> Table:
     for file, answer in answers:
         entries, name = list_classes_or_boxes(answer), Text(show_line(names[file]))  # a str would be read as markup
         if not entries:
-            table.add_row(name, Text(show_line(format_error(answer)) if has_failed(answer) else "nothing found"))
+            table.add_row(name, Text(show_line(describe(answer))))
         for index, entry in enumerate(entries):
             box = ", ".join(f"{side:g}" for side in entry.get("box", []))
             cells = [name if index == 0 else "", Text(show_line(entry["label"])), f"{entry['score']:.3f}"]

@@ -8,18 +8,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mar_tools.verification.labelled import Truth
 from mar_tools.verification.observations import Observation
 from vision_serving.errors import ConfigError, how_to_install
 from vision_serving.options import Task
 
-PRIMARY: dict[Task, str] = {"classification": "top1", "detection": "map"}
+PRIMARY: dict[Task, str] = {"classification": "top1", "detection": "map", "embedding": "nearest1"}
 
 
 def measure_accuracy(task: Task, observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:
-    """Measure, in [0, 1], `top1` and `top5`, or for detection `map` over IoU 0.5 to 0.95 and `map_50` at 0.5."""
-    measure = measure_map if task == "detection" else measure_top_k
+    """Measure, in [0, 1], `top1` and `top5`, or for detection `map` over IoU 0.5 to 0.95 and `map_50` at 0.5.
+
+    For embeddings `nearest1`: how often the nearest of the other images, by its angle, is of the same class.
+    """
+    measure = {"classification": measure_top_k, "detection": measure_map, "embedding": measure_nearest}[task]
     return {name: round(value, 6) for name, value in measure(observations, truth).items()}
 
 
@@ -34,6 +38,13 @@ def measure_top_k(observations: Sequence[Observation], truth: Sequence[Truth]) -
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices
     hits = best == class_ids[:, None]
     return {"top1": float(hits[:, 0].float().mean()), "top5": float(hits.any(dim=1).float().mean())}
+
+
+def measure_nearest(observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:
+    vectors = functional.normalize(torch.stack([image["embedding"] for image in observations]), dim=1)
+    class_ids = torch.stack([image["class_id"] for image in truth])
+    nearest = (vectors @ vectors.T).fill_diagonal_(-2).argmax(dim=1)
+    return {"nearest1": float((class_ids[nearest] == class_ids).float().mean())}
 
 
 def measure_map(observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:

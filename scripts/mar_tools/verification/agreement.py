@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mar_tools.exporting.signal_to_noise import signal_to_noise_db
 from mar_tools.verification.instance_agreement import measure_instances
 from mar_tools.verification.observations import Observation
 from vision_serving.options import Task
-from vision_serving.results.postprocessing import Candidates, measure_iou
+from vision_serving.results.postprocessing import Candidates, measure_iou, score_classes
 
 TIE_SHARE = 0.05  # classes whose scores are within this share of each other ...
 TIE_SCORE = 0.001  # ... or this near, are tied
@@ -32,6 +33,9 @@ def measure_agreement(
     top1_agreement    share of images whose best class is the reference's, or tied with it there
     top5_agreement    mean share of the five best classes that the reference has among its five, or tied with its fifth;
                       an image that is nearly certain of its best class agrees: its fifth is tied with all others
+    matched_labels    of independent scores: share of the labels clearly above their threshold, of both, that the other
+                      side has, or has nearly
+    cosine            least cosine similarity of two embeddings of an image
     score_difference  largest difference of any class score, or of the scores of any matched pair of boxes
     matched_boxes     share of all boxes clearly above the score threshold, of both, that have a partner of their class
     mean_iou, iou     the mean and the least IoU of the matched pairs
@@ -40,7 +44,7 @@ def measure_agreement(
     snr_db            least signal-to-noise ratio of the logits (of a detector: of all its scores in order)
     """
     measure: Callable[..., dict[str, float]]
-    measure = {"classification": measure_classes, "detection": measure_boxes}[task]
+    measure = {"classification": measure_classes, "detection": measure_boxes, "embedding": measure_vectors}[task]
     return {name: round(value, 6) for name, value in measure(expected, found, score_threshold).items()}
 
 
@@ -48,13 +52,43 @@ def measure_classes(
     expected: Sequence[Observation], found: Sequence[Observation], score_threshold: float = 0.0
 ) -> dict[str, float]:
     logits = [torch.stack([image["logits"] for image in side]) for side in (expected, found)]
-    scores = [side.softmax(dim=1) for side in logits]
-    measured = {"top1_agreement": float(top_k_agreement(scores[0], scores[1], 1).mean())}
-    if scores[0].shape[1] > FEW_CLASSES:
+    is_multi_label = "thresholds" in expected[0]
+    scores = [score_classes(side, "sigmoid" if is_multi_label else "softmax") for side in logits]
+    if is_multi_label:
+        measured = {"matched_labels": match_labels(scores[0], scores[1], expected[0]["thresholds"])}
+    else:
+        measured = {"top1_agreement": float(top_k_agreement(scores[0], scores[1], 1).mean())}
+    if not is_multi_label and scores[0].shape[1] > FEW_CLASSES:
         measured["top5_agreement"] = float(top_k_agreement(scores[0], scores[1], 5).mean())
     measured["score_difference"] = float((scores[0] - scores[1]).abs().max())
     measured["snr_db"] = least_snr_db(logits[0], logits[1])
     return measured
+
+
+def match_labels(expected: Tensor, found: Tensor, thresholds: Tensor) -> float:
+    """Return the share of labels (N, C) above thresholds (C,) that both sides have, near ties aside.
+
+    Where the reference has none in any image, its best label of each image is what must be found again.
+    """
+    if not (expected > thresholds).any():
+        thresholds = 0.9 * expected.max(dim=1, keepdim=True).values
+    nearly = thresholds * (1 - THRESHOLD_SLACK) - TIE_SCORE
+    owed = matched = 0
+    for one, other in ((expected, found), (found, expected)):
+        clear = one >= thresholds * (1 + THRESHOLD_SLACK)
+        owed += int(clear.sum())
+        matched += int((clear & (other > nearly)).sum())
+    return matched / owed if owed else 1.0
+
+
+def measure_vectors(
+    expected: Sequence[Observation], found: Sequence[Observation], score_threshold: float = 0.0
+) -> dict[str, float]:
+    vectors = [torch.stack([image["embedding"] for image in side]) for side in (expected, found)]
+    return {
+        "cosine": float(functional.cosine_similarity(vectors[0], vectors[1], dim=1).min()),
+        "snr_db": least_snr_db(vectors[0], vectors[1]),
+    }
 
 
 def top_k_agreement(expected: Tensor, found: Tensor, k: int) -> Tensor:

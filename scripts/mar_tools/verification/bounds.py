@@ -15,11 +15,15 @@ from vision_serving.errors import ConfigError
 # Half precisions may turn one undecided image in a hundred, int8 three: more speaks of a bad calibration. int8 boxes
 # move by a few pixels, so their mean IoU is bound, and not the worst pair.
 # Masks are thresholded and keypoints are maxima: a little noise moves the rim of a mask, and sometimes a keypoint far.
+# Independent scores: a label near its threshold may come or go. Embeddings are compared by their angle, so the least
+# cosine is bound beside the SNR, which looks at what an image has beyond the mean of its values.
 # accuracy_drop, where the truth is known: one image in two hundred is chance; two points are what int8 may cost.
 DEFAULT_BOUNDS: dict[Precision, dict[str, float]] = {
     "fp32": {
         "min_top1_agreement": 1.0,
         "min_top5_agreement": 0.99,
+        "min_matched_labels": 1.0,
+        "min_cosine": 0.9999,
         "min_matched_boxes": 0.99,
         "min_iou": 0.9,
         "min_mean_iou": 0.99,
@@ -32,6 +36,8 @@ DEFAULT_BOUNDS: dict[Precision, dict[str, float]] = {
     "fp16": {
         "min_top1_agreement": 0.99,
         "min_top5_agreement": 0.98,
+        "min_matched_labels": 0.99,
+        "min_cosine": 0.999,
         "min_matched_boxes": 0.98,
         "min_iou": 0.85,
         "min_mean_iou": 0.98,
@@ -44,6 +50,8 @@ DEFAULT_BOUNDS: dict[Precision, dict[str, float]] = {
     "bf16": {
         "min_top1_agreement": 0.99,
         "min_top5_agreement": 0.95,
+        "min_matched_labels": 0.97,
+        "min_cosine": 0.995,
         "min_matched_boxes": 0.95,
         "min_iou": 0.75,
         "min_mean_iou": 0.95,
@@ -56,6 +64,8 @@ DEFAULT_BOUNDS: dict[Precision, dict[str, float]] = {
     "int8": {
         "min_top1_agreement": 0.97,
         "min_top5_agreement": 0.9,
+        "min_matched_labels": 0.9,
+        "min_cosine": 0.97,
         "min_matched_boxes": 0.9,
         "min_mean_iou": 0.85,
         "min_mean_mask_iou": 0.8,

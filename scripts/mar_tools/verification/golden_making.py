@@ -20,6 +20,7 @@ from vision_serving.handler import VisionHandler
 from vision_serving.options import DetectionOptions
 from vision_serving.pictures.decoding import decode_image
 from vision_serving.requests.payload import Payload
+from vision_serving.results.postprocessing import score_classes
 
 LONGEST_SIDE = 512  # pixels; enough to know what is on it, and a few hundred kilobytes
 PICTURE_FORMAT = "PNG"
@@ -42,10 +43,11 @@ def write_golden(
     (outcome,) = handler.predict([Payload(images=(picture,), options=options)])
     if isinstance(outcome.items[0], RequestError):  # its own limits refuse PNG, or pictures of this size
         return
-    answer: dict[str, list[dict[str, Any]]] = orjson.loads(encode_response(outcome).body)
+    answer: dict[str, Any] = orjson.loads(encode_response(outcome).body)
     golden = Golden(
         options=options,
         found=tuple(_round(each) for each in answer.get("classes", answer.get("detections", []))),
+        embedding=tuple(round(value, 4) for value in answer["embedding"]) if "embedding" in answer else None,
         score_threshold=find_score_threshold(handler.config),
         score_tolerance=SCORE_TOLERANCES[handler.config.precision],
         least_iou=LEAST_IOUS[handler.config.precision],
@@ -57,8 +59,11 @@ def write_golden(
 
 def choose_options(handler: VisionHandler) -> dict[str, str]:
     """Choose the archive's defaults, but one threshold for all boxes, in pixels, of the whole picture."""
+    if handler.config.task == "embedding":
+        return {"normalize": "true"}
     if handler.config.task == "classification":
-        return {"top_k": str(TOP_K)}
+        labels = {"score_threshold": "0", "class_thresholds": ""} if handler.config.activation == "sigmoid" else {}
+        return {"top_k": str(TOP_K), **labels}
     options = {"class_thresholds": "", "class_filter": "", "box_format": "xyxy", "tile_size": "0"}
     return {**options, "mask_format": "none"} if handler.config.instances == "masks" else options
 
@@ -66,8 +71,13 @@ def choose_options(handler: VisionHandler) -> dict[str, str]:
 def measure_clearness(handler: VisionHandler, seen: Observation) -> tuple[float, ...]:
     """Return a margin: the larger, the less can rounding change the answer to an image."""
     threshold = find_score_threshold(handler.config)
+    if "embedding" in seen:
+        return (float(seen["embedding"].norm()),)
     if threshold is None:
-        best, second, *_ = [*seen["logits"].softmax(dim=0).topk(min(2, len(seen["logits"]))).values.tolist(), 0.0]
+        best, second, *_ = [
+            *score_classes(seen["logits"], handler.config.activation).topk(min(2, len(seen["logits"]))).values.tolist(),
+            0.0,
+        ]
         return (best - second,)
     return _clearness_of_boxes(seen, threshold, SCORE_TOLERANCES[handler.config.precision])
 

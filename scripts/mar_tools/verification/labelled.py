@@ -38,7 +38,8 @@ def read_verification_images(verification: VerificationRecipe, labels: Sequence[
     if verification.annotations is not None and images is not None:
         return read_coco(images, verification.annotations, labels, verification.count or LABELLED_COUNT)
     if verification.labels is not None and images is not None:
-        names = name_classes(labels, None if verification.labels == "folders" else verification.labels)
+        names_file = None if verification.labels == "folders" else verification.labels
+        names = name_classes(labels, names_file) if labels else name_folders(images)
         return read_class_folders(images, names, verification.count or LABELLED_COUNT)
     return VerificationImages(tuple(choose_images(images, verification.count or UNLABELLED_COUNT, "verification")))
 
@@ -62,6 +63,12 @@ def name_classes(labels: Sequence[str], names_file: Path | None) -> dict[str, in
             raise ConfigError(f"{names_file}: {class_name!r} is neither a label of this model nor a class id")
         own[str(folder)] = names[class_name]
     return {**names, **own}
+
+
+def name_folders(images: Path) -> dict[str, int]:
+    """Return the folders of a model without labels, which gives embeddings: each is a class of its own."""
+    folders = sorted(entry.name for entry in images.iterdir() if entry.is_dir())
+    return {folder: class_id for class_id, folder in enumerate(folders)}
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -18,19 +18,20 @@ from mar_tools.exporting.export_folders import hash_artifact
 from mar_tools.exporting.signal_to_noise import score_profile
 from mar_tools.images import read_image
 from mar_tools.machine import package_versions
-from mar_tools.models.handlers_by_task import HANDLERS
+from mar_tools.models.handlers_by_task import new_handler
 from mar_tools.verification.instance_agreement import observe_instances
 from vision_serving.config import HandlerConfig, ImageLimits, read_handler_config
 from vision_serving.cores import ThreadPlan
 from vision_serving.errors import BackendError, ConfigError
 from vision_serving.handler import VisionHandler
-from vision_serving.options import DetectionOptions
+from vision_serving.options import DetectionOptions, MultiLabelOptions, Task
 from vision_serving.pictures.decoding import Image, Shrink, decode_image
 from vision_serving.pictures.preparation import find_shrink
 from vision_serving.pictures.resizing import ImageBatch, model_hw
-from vision_serving.results.postprocessing import read_candidates, select_detections
+from vision_serving.results.postprocessing import find_thresholds, read_candidates, select_detections
 
-# Of one image. A classifier's: `logits` (C,). A detector's: after NMS, best first, of any score, `boxes` (K, 4) xyxy in
+# Of one image. A classifier's: `logits` (C,), and with independent scores the `thresholds` (C,) above which a class is
+# answered. `embedding` (D,). A detector's: after NMS, best first, of any score, `boxes` (K, 4) xyxy in
 # model pixels, `source_boxes` (K, 4) in pixels of the image, `scores` (K,), `class_ids` (K,); and `score_profile` (R,).
 # Where it has them, `masks` or `keypoints` of the first of those, see `instance_agreement.observe_instances`.
 Observation = Mapping[str, Tensor]
@@ -49,14 +50,14 @@ def load_handler(folder: Path, threads: ThreadPlan | None = None, limits: ImageL
     on_gpu = config.device_type == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise BackendError(f"{folder}: exported for a GPU, and PyTorch finds none here")
-    handler = HANDLERS[config.task]()
+    handler = new_handler(config.task)
     handler.load(folder, torch.device("cuda:0" if on_gpu else "cpu"), threads, limits)
     return handler
 
 
 def observe(handler: VisionHandler, paths: Sequence[Path], *, whole: bool = False) -> list[Observation]:
     """Return one observation per image. whole: decoded at full size, whatever the handler may do."""
-    observe_batch = {"classification": _observe_classes, "detection": _observe_boxes}[handler.config.task]
+    observe_batch = OBSERVERS[handler.config.task]
     observations: list[Observation] = []
     for images in _batches(handler, paths, None if whole else find_shrink(handler.config)):
         batch = handler.preprocess(images)
@@ -101,7 +102,18 @@ def _batches(handler: VisionHandler, paths: Sequence[Path], shrink: Shrink | Non
 
 
 def _observe_classes(handler: VisionHandler, batch: ImageBatch, outputs: Mapping[str, Tensor]) -> list[Observation]:
-    return [{"logits": logits.float().clone()} for logits in outputs["logits"]]
+    options = handler.read_options({})
+    seen = [{"logits": logits.float().clone()} for logits in outputs["logits"]]
+    if isinstance(options, MultiLabelOptions):
+        class_ids = torch.arange(outputs["logits"].shape[1])
+        thresholds = find_thresholds(class_ids, options.score_threshold, options.class_thresholds)
+        for observation in seen:
+            observation["thresholds"] = thresholds.repeat(len(class_ids) // thresholds.numel())
+    return list(seen)
+
+
+def _observe_vectors(handler: VisionHandler, batch: ImageBatch, outputs: Mapping[str, Tensor]) -> list[Observation]:
+    return [{"embedding": vector.float().clone()} for vector in outputs["embedding"]]
 
 
 def _observe_boxes(handler: VisionHandler, batch: ImageBatch, outputs: Mapping[str, Tensor]) -> list[Observation]:
@@ -123,6 +135,13 @@ def _observe_boxes(handler: VisionHandler, batch: ImageBatch, outputs: Mapping[s
             }
         )
     return observations
+
+
+OBSERVERS: dict[Task, Callable[[VisionHandler, ImageBatch, Mapping[str, Tensor]], list[Observation]]] = {
+    "classification": _observe_classes,
+    "detection": _observe_boxes,
+    "embedding": _observe_vectors,
+}
 
 
 def _key(folder: Path, paths: Sequence[Path]) -> str:

@@ -97,7 +97,7 @@ def raw_and_wrapped(
     """What the file gives to images that we normalise here, and what the wrapped model gives to their pixels."""
     wrapped = wrap_onnx(path, preprocessing, task, output)
     pixels = load_pixels(count, preprocessing)
-    images = Normalize(preprocessing.mean, preprocessing.std)(pixels)
+    images = Normalize(preprocessing)(pixels)
     [image] = onnx.load(path).graph.input
     if image.type.tensor_type.shape.dim[3].dim_value == 3:
         images = images.permute(0, 2, 3, 1)
@@ -170,7 +170,7 @@ def test_an_old_opset_is_converted(tmp_path: Path) -> None:
     found = run(
         wrap_onnx(tmp_path / "m.onnx", EXACT, "classification", OutputFormat()), load_pixels(3, EXACT).numpy(), "pixels"
     )["logits"]
-    images = Normalize(EXACT.mean, EXACT.std)(load_pixels(3, EXACT)).numpy()
+    images = Normalize(EXACT)(load_pixels(3, EXACT)).numpy()
     expected = [run(tmp_path / "m.onnx", images[index : index + 1], "x")["logits"][0] for index in range(3)]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

@@ -159,7 +159,10 @@ def test_a_script_tells_neither_preprocessing_nor_labels(tmp_path: Path, key: st
     ("output", "message"),
     [
         ({"format": "yolo", "layout": "rows", "objectness": False}, "output format 'yolo' is not for classification"),
-        ({"format": "probabilities", "layout": "rows"}, r"does not take \['layout'\]; it takes \['index'\]"),
+        (
+            {"format": "probabilities", "layout": "rows"},
+            r"does not take \['layout'\]; it takes \['activation', 'index'\]",
+        ),
         ({"format": "probabilities", "index": 0, "layout": "rows"}, r"does not take \['layout'\]"),
         ({"layuot": "rows"}, "unknown key 'model.output.layuot'"),
         ({"format": "v8"}, "'model.output.format'"),
@@ -175,8 +178,10 @@ def test_an_output_that_does_not_fit_is_refused_with_the_recipe(
 
 def test_a_library_that_knows_its_outputs_takes_no_format(tmp_path: Path) -> None:
     output = {"index": 0}
-    with pytest.raises(ConfigError, match="source 'timm' does not take 'file' and 'output'"):
-        script_recipe(tmp_path, Classifier(), source="timm", name="resnet18", weights="random", output=output)
+    with pytest.raises(ConfigError, match=r"output of source 'timm' takes \['activation', 'pool'\], not \['index'\]"):
+        script_recipe(
+            tmp_path, Classifier(), source="timm", file=None, name="resnet18", weights="random", output=output
+        )
 
 
 def onnx_recipe(folder: Path, network: nn.Module | None = None, task: Task = "classification", **model: Any) -> Recipe:

@@ -122,7 +122,7 @@ def save_model(folder: Path, name: str) -> tuple[Any, Any]:
     model, processor = {**CLASSIFIERS, **DETECTORS}[name]()
     spread(model)
     preprocessing = preprocessing_of(processor)
-    settle_batch_norm(model, ModelOfPixels(model, Normalize(preprocessing.mean, preprocessing.std)), preprocessing)
+    settle_batch_norm(model, ModelOfPixels(model, Normalize(preprocessing)), preprocessing)
     model.eval().save_pretrained(folder)
     processor.save_pretrained(folder)
     return model, processor
@@ -337,7 +337,7 @@ PADDED = {"do_pad": True, "pad_size": {"height": 96, "width": 112}}
 def test_what_only_some_processors_do_is_taken_over(processor: Any, size_hw: tuple[int, int]) -> None:
     config = preprocessing_of(processor)
     image = generate_image(4, size_hw)
-    found = Normalize(config.mean, config.std, config.color_order)(preprocess_images([image], config).pixels)[0]
+    found = Normalize(config)(preprocess_images([image], config).pixels)[0]
     expected = prepared(processor, image)[0]
     assert found.shape == expected.shape
     levels = (found - expected).abs() * 255 * torch.tensor(config.std).view(3, 1, 1)

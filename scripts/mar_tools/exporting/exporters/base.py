@@ -14,7 +14,7 @@ from mar_tools.models.example_pixels import example_pixels, is_fixed_size
 from vision_serving.config import DeviceType, Precision
 from vision_serving.errors import BackendError
 from vision_serving.graphs.precisions import in_precision
-from vision_serving.options import Task
+from vision_serving.options import Activation, Task
 
 # `PRECISIONS` of an exporter: what it can make for each kind of device. The number is the rank of that backend and
 # precision among all: a build tries the lowest first, and may run out of its time budget.
@@ -46,6 +46,11 @@ class ExportJob:
     @cached_property
     def output_names(self) -> list[str]:
         return list(self.graph(self.pixels))
+
+    @property
+    def activation(self) -> Activation | None:
+        """Return what makes scores of a classifier's logits, None where nothing is said."""
+        return self.checkpoint.source.output.class_activation(self.task)
 
     @property
     def float_layers(self) -> tuple[str, ...]:

@@ -17,14 +17,16 @@ from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.outputs import OutputFormat
 from vision_serving.graphs.pixels import Normalize
-from vision_serving.graphs.sources import NetworkSource, build_network
+from vision_serving.graphs.sources import NetworkSource, build_network, check_library_output
 from vision_serving.options import Task
 from vision_serving.pictures.resizing import preprocess_images
 
 AUTO_CLASSES: dict[Task, str] = {
     "classification": "AutoModelForImageClassification",
     "detection": "AutoModelForObjectDetection",
+    "embedding": "AutoModel",
 }
+MULTI_LABEL = "multi_label_classification"  # `problem_type` of a configuration
 # How the image processor of a detector makes scores: by model type.
 SIGMOIDS = (
     "conditional_detr", "d_fine", "dab-detr", "deformable_detr", "lw_detr", "rf_detr", "rt_detr", "rt_detr_v2",
@@ -42,14 +44,16 @@ LARGEST_MEAN_DIFFERENCE = 0.02
 
 def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
     weights, asked = recipe.model.weights, recipe.model.network_source()
-    if asked.output != OutputFormat():
-        raise ConfigError("source 'huggingface' does not take 'output' in a recipe: config.json tells it")
+    try:
+        check_library_output("huggingface", asked.output)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     config = read_model_config(recipe)
     source = asked.model_copy(
         update={
             "class_name": asked.class_name or AUTO_CLASSES[recipe.task],
             "arguments": json.loads(config.to_json_string(use_diff=False)),
-            "output": output_of(config, recipe.task),
+            "output": output_of(config, recipe.task, asked.output),
         }
     )
     if weights == RANDOM:
@@ -126,10 +130,18 @@ def _cannot_read(recipe: Recipe, what: str, error: Exception) -> str:
     )
 
 
-def output_of(config: transformers.PretrainedConfig, task: Task) -> OutputFormat:
-    """Raises ConfigError for a detector whose scores are not known here."""
+def output_of(config: transformers.PretrainedConfig, task: Task, asked: OutputFormat) -> OutputFormat:
+    """Return what the configuration tells, and what the recipe adds.
+
+    Raises ConfigError for a detector whose scores are not known here.
+    """
+    if task == "embedding":
+        return asked
     if task == "classification":
-        return OutputFormat()
+        is_multi_label = getattr(config, "problem_type", None) == MULTI_LABEL
+        return asked.model_copy(update={"activation": "sigmoid"}) if is_multi_label and not asked.activation else asked
+    if asked != OutputFormat():
+        raise ConfigError("source 'huggingface' does not take 'output' of a detector: config.json tells it")
     if config.model_type not in ACTIVATIONS:
         raise ConfigError(
             f"huggingface detectors of type {config.model_type!r} are not supported; expected {sorted(ACTIVATIONS)}"
@@ -161,7 +173,7 @@ def check_preprocessing(processor: Any, preprocessing: PreprocessingConfig) -> N
     [image] = load_photographs(1)
     expected = processor(images=PIL.Image.fromarray(image), return_tensors="pt")["pixel_values"]
     pixels = preprocess_images([image], preprocessing).pixels
-    found = Normalize(preprocessing.mean, preprocessing.std, preprocessing.color_order)(pixels)
+    found = Normalize(preprocessing)(pixels)
     if found.shape != expected.shape:
         difference = f"a picture becomes {tuple(expected.shape)}, ours {tuple(found.shape)}"
     else:

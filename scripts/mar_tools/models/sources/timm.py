@@ -20,6 +20,9 @@ INTERPOLATIONS = {"nearest": "nearest-exact"}  # timm resizes with Pillow; torch
 
 def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
     weights, source = recipe.model.weights, recipe.model.network_source()
+    without_classes = {**source.arguments, "num_classes": 0}
+    if recipe.task == "embedding" and weights == RANDOM:
+        source = source.model_copy(update={"arguments": without_classes})
     network = build_network(source, recipe.folder)
     if weights == PRETRAINED:
         network = download(source)
@@ -28,6 +31,9 @@ def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
     elif weights != RANDOM:
         expected = f"{PRETRAINED!r}, a file ({', '.join(sorted(WEIGHT_FILES))}) or {RANDOM!r}"
         raise ConfigError(f"weights {weights!r}: expected {expected}; a tag goes into the name, as in resnet50.a1_in1k")
+    if recipe.task == "embedding" and getattr(network, "num_classes", None):
+        network.reset_classifier(0)  # type: ignore[operator]
+        source = source.model_copy(update={"arguments": without_classes})
     return network.eval(), source
 
 
@@ -46,6 +52,12 @@ def download(source: NetworkSource) -> nn.Module:
 
 def find_preprocessing(recipe: Recipe, network: nn.Module) -> PreprocessingConfig:
     """Find it as `timm.data.create_transform(**data_config, is_training=False)` does."""
+    channels = recipe.model.arguments.get("in_chans", 3)
+    if channels != 3:
+        raise ConfigError(
+            f"preprocessing: auto of a timm model is of 3 channels, and `in_chans` is {channels}; state "
+            "`preprocessing`, with `channels: 1` and a mean and std of one number"
+        )
     img_size = recipe.model.arguments.get("img_size")
     if img_size is None:
         return preprocessing_of_data_config(timm.data.resolve_model_data_config(network))

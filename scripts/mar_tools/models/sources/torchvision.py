@@ -14,16 +14,20 @@ from mar_tools.models.sources.pillow import pass_order
 from mar_tools.models.weights import RANDOM, load_weights
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
-from vision_serving.graphs.sources import NetworkSource, build_network
+from vision_serving.graphs.sources import NetworkSource, build_network, remove_head
 
 
 def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
     weights, source = recipe.model.weights, recipe.model.network_source()
     if weights != RANDOM and Path(weights).suffix not in WEIGHT_FILES:
-        return load_published(source, weights)
-    network = build_network(source, recipe.folder)
-    if weights != RANDOM:
-        load_weights(network, recipe.path(weights))
+        network, source = load_published(source, weights)
+    else:
+        network = build_network(source, recipe.folder)
+        if weights != RANDOM:
+            load_weights(network, recipe.path(weights))
+    if recipe.task == "embedding":
+        source = source.model_copy(update={"without_head": True})
+        remove_head(network)
     return network, source
 
 
