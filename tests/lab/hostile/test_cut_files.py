@@ -118,7 +118,10 @@ def test_no_last_bytes_are_guessed_whose_meaning_few_pixels_show(options: dict[s
             find_served_cuts(encoded, range(len(encoded) - 7, len(encoded)))
 
 
-@pytest.mark.parametrize("name", [name for name in JPEGS if "progressive" not in name])
+SEVERAL_SCANS = ["progressive", "progressive noise", "a scan for each component"]
+
+
+@pytest.mark.parametrize("name", [name for name in JPEGS if name not in SEVERAL_SCANS])
 def test_a_jpeg_is_served_without_its_end_marker(name: str) -> None:
     lengths = [len(JPEGS[name]) - END, len(JPEGS[name]) - 1]
     assert find_served_cuts(JPEGS[name], lengths) == lengths
@@ -131,26 +134,17 @@ def test_a_jpeg_is_refused_without_a_scan_of_one_component() -> None:
         decode_image(encoded[: encoded.rindex(b"\xff\xda")], LIMITS)
 
 
-@pytest.mark.parametrize("name", ["progressive", "progressive noise"])
-def test_a_progressive_jpeg_is_refused_from_its_last_scans_on_unless_a_marker_ends_them(name: str) -> None:
+@pytest.mark.parametrize("name", SEVERAL_SCANS)
+def test_a_jpeg_of_several_scans_is_refused_from_its_last_scans_on_unless_a_marker_ends_them(name: str) -> None:
     before = JPEGS[name].rindex(b"\xff\xda", 0, JPEGS[name].rindex(b"\xff\xda"))
     assert find_served_cuts(JPEGS[name], range(before, len(JPEGS[name]))) == []
 
 
-@pytest.mark.parametrize(("side", "is_served"), [(3800, True), (4000, False)])
-def test_a_progressive_jpeg_that_ends_within_a_comment_is_served_up_to_15_million_pixels(
-    side: int, is_served: bool
-) -> None:
-    """Whether a pixel is missing takes several decodes, each of all scans."""
-    picture = encode_image(PIL.Image.new("RGB", (side, side), (200, 10, 20)), "JPEG", progressive=True)
-    encoded = picture[:-END] + jpeg_segment(0xFE, bytes(2000)) + picture[-END:]
-    assert find_served_cuts(encoded, [len(encoded) - 100]) == [len(encoded) - 100] * is_served
-
-
-def test_a_jpeg_is_served_that_ends_within_a_comment_behind_its_pixels() -> None:
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_is_served_that_ends_within_a_comment_behind_its_pixels(name: str) -> None:
     comment = jpeg_segment(0xFE, bytes(2000))
-    encoded = JPEGS["soft"][:-END] + comment[:100]
-    assert (decode_image(encoded, LIMITS) == decode_image(JPEGS["soft"], LIMITS)).all()
+    encoded = JPEGS[name][:-END] + comment[:100]
+    assert (decode_image(encoded, LIMITS) == decode_image(JPEGS[name], LIMITS)).all()
 
 
 def test_a_jpeg_without_its_end_marker_shrinks() -> None:

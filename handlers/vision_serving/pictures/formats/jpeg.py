@@ -1,19 +1,18 @@
 """JPEG: its segments and scans are counted, and a file that ends too early is decoded where no pixel is missing."""
 
-import random
+import io
 import re
 import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice, repeat
 
 import numpy as np
 import PIL.Image
 from PIL.ImageFile import ImageFile, _Tile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from vision_serving.config import ImageLimits
 from vision_serving.errors import ImageDecodeError
-from vision_serving.pictures.colours import read_strips
 from vision_serving.pictures.formats.base import EXIF_NAME, MAX_PIECES, Format, check_pieces, load_again, load_pixels
 
 STANDALONE = (0x01, *range(0xD0, 0xDA), 0xC8, *range(0xF0, 0xFE))  # markers behind which Pillow looks for the next one
@@ -24,29 +23,14 @@ EXIF_PIECES, EXIF_PIECE_BYTES = 500, 50
 
 # Each scan of a JPEG goes over the whole picture, and ten bytes make one. Encoders write about ten of them.
 MAX_JPEG_SCANS = 100
-# Whether a pixel is missing takes several decodes: of 15 million pixels in ten scans, of 50 million in up to three.
-MAX_COMPLETED_PIXELS = 150_000_000
 FEW_BYTES_TIMES_PIXELS = 50_000_000_000  # if all the bytes were scans, it would still be done within a second
 
 ENDS = b"\xff\xd9" * 33_000  # a segment that is cut off may swallow 65,535 bytes
-# What may stand for the first bits that are missing: a code of few bits would often be the same in noise alone.
-FIRST = (0x11, 0x5B, 0xA4, 0xCE, 0xE9)
-NOISE = [bytes((first, *random.Random(first).choices(range(255), k=63))) for first in FIRST]  # 0xFF begins a marker
-
-
-def _write_tail(noise: bytes, first: int) -> bytes:
-    """Return compressed pixels of no meaning, and again behind each marker that a decoder may wait for."""
-    return noise + b"".join(bytes((0xFF, 0xD0 + (first + step) % 8)) + noise for step in range(8)) + ENDS
-
-
-# What is missing decodes to other pixels with each of them; what is behind the last pixel to none. A decoder skips the
-# restart markers just before the one that it waits for, so they begin with different ones.
-TAILS = (*(_write_tail(noise, 3 * number) for number, noise in enumerate(NOISE)), ENDS)
-
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # that ends compressed pixels
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-PROGRESSIVE = (0xC2, 0xCA)
-MAX_SIDE = 65_528  # the last multiple of 8 that a JPEG can have
+PROGRESSIVE, BY_HUFFMAN = (0xC2, 0xCA), (0xC0, 0xC1)
+LONGEST_SIDE = 65_500  # that libjpeg reads
+BLED = 2  # rows of pixels that may take some colour from those above
 
 
 def _check_segments(encoded: bytes) -> None:
@@ -100,37 +84,35 @@ def _complete(opened: ImageFile, tiles: list[_Tile], encoded: bytes) -> bool:
     frame = _find_frame(scans)
     if frame is None or len(scans) == MAX_JPEG_SCANS:
         return False
-    if encoded[frame + 1] in PROGRESSIVE and not _is_ended(scans[-1], encoded):
+    kept = encoded.rstrip(b"\xff")
+    if not (_is_ended(scans[-1], encoded) or (len(scans) == 2 and _has_last_block(kept, frame))):
         return False
-    kept, size = encoded.rstrip(b"\xff"), opened.size
-    stated = struct.unpack_from(">HH", encoded, frame + 5)
-    if stated[0] * stated[1] * (len(scans) - 1) > MAX_COMPLETED_PIXELS:
-        return False
-    # Whole blocks are compared: of the last one, a single pixel may be in the picture.
-    sides = [side + -side % 8 if side < MAX_SIDE else side for side in stated]
-    blocks = kept[: frame + 5] + struct.pack(">HH", *sides) + kept[frame + 9 :]
-    scale = opened.decoderconfig[0] if opened.decoderconfig else 1
-    opened._size = (-(-sides[1] // scale), -(-sides[0] // scale))
-    found = set()
-    for tail in TAILS:
-        load_again(opened, [tile._replace(extents=(0, 0, *opened.size)) for tile in tiles], blocks + tail)
-        checksum = 0
-        for _, strip in read_strips(opened):
-            checksum = zlib.crc32(strip.tobytes(), checksum)
-        found.add(checksum)
-        if len(found) > 1:
-            return False
-    if blocks != kept:
-        opened._size = size
-        load_again(opened, tiles, kept + ENDS)
+    load_again(opened, tiles, kept + ENDS)
     return True
 
 
-def _is_ended(scan: tuple[int, int, bytes], encoded: bytes) -> bool:
-    """Return whether a marker ends the compressed pixels of a scan.
+def _has_last_block(encoded: bytes, frame: int) -> bool:
+    """Return whether the compressed pixels of a file with one scan reach to the end of its last blocks.
 
-    What a progressive scan refines, by bits that few pixels show, is not to be told from what is missing of it.
+    The frame is made two rows of blocks higher. Once bits have lacked, libjpeg tries no further block and leaves all
+    gray. So where the first block that is too many is another than gray, none has lacked before it. True is sure, for a
+    gray or blank picture False is not.
     """
+    height, width, count = struct.unpack_from(">HHB", encoded, frame + 5)
+    sampling = encoded[frame + 11 : frame + 10 + 3 * count : 3] if count > 1 else b"\x11"
+    row = 8 * max(factors & 15 for factors in sampling)
+    end = height + -height % row
+    if encoded[frame + 1] not in BY_HUFFMAN or end + 2 * row > LONGEST_SIDE:
+        return False
+    higher = encoded[: frame + 5] + struct.pack(">H", end + 2 * row) + encoded[frame + 7 :] + ENDS
+    with JpegImageFile(io.BytesIO(higher)) as tried:
+        tried.draft("L", (width, end))  # a third of the memory
+        rows = [tried.crop((0, start + BLED, width, start + row)) for start in (end, end + row)]
+    return rows[0] != rows[1]
+
+
+def _is_ended(scan: tuple[int, int, bytes], encoded: bytes) -> bool:
+    """Return whether a marker ends the compressed pixels of a scan."""
     place, _, segment = scan
     return MARKER.search(encoded, place + 4 + len(segment)) is not None
 
