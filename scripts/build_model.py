@@ -12,6 +12,8 @@ reason. Its output is in exports/<name>/<backend>-<precision>.log.
 Each candidate that passes is timed end to end, from encoded images to JSON, with batch 1 and with the batch size that
 config.properties gives the model (8 where it gives none). The fastest at that batch size is packed. The table is
 printed, written to exports/<name>/candidates.json, and packed too, in the archive's verification.json.
+
+exports/<name>/report.html shows all of it to look at: pictures with their answers, plots, what changed.
 """
 
 import argparse
@@ -45,6 +47,7 @@ def main() -> None:
     from mar_tools.building.table import candidate_table, describe_preprocessing
     from mar_tools.exporting.export_folders import REFERENCE
     from mar_tools.models.recipes import read_recipe
+    from mar_tools.reporting.build_reports import report_build
 
     recipe = read_recipe(
         given.recipe, given.trust_remote_code, weights=given.weights, backend=given.backend, precision=given.precision
@@ -58,18 +61,22 @@ def main() -> None:
     given.model_store.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is better known now
     with building(given.exports, recipe.name), show_steps(recipe.name) as announce:
         rows = build_candidates(recipe, given.exports, options, announce)
+        report = report_build(recipe, given.exports, rows)
     chosen = find_chosen(rows)
     if not given.json or chosen is None:
         config = read_handler_config(given.exports / recipe.name / REFERENCE / "model-config.yaml")
         print_tables(candidate_table(rows, recipe.task), describe_preprocessing(config.preprocessing), to_stderr=True)
     if chosen is None:
         reasons = "; ".join(f"{row.name} {row.verdict}: {row.reason}" for row in rows if row.reason)
-        raise ConfigError(f"{recipe.name}: no candidate passed: {reasons}")
+        look = "" if report is None else f"; look at {report}"
+        raise ConfigError(f"{recipe.name}: no candidate passed: {reasons}{look}")
     archive = build_archive(folder_of(chosen, recipe, given.exports), HANDLERS, given.model_store)
     if given.json:
-        print_json({"archive": str(archive), "chosen": chosen, "candidates": rows})
+        print_json({"archive": str(archive), "chosen": chosen, "candidates": rows, "report": report and str(report)})
     else:
         print(archive)
+        if report is not None:
+            print(report)
 
 
 def parse_arguments() -> argparse.Namespace:

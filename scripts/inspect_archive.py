@@ -5,12 +5,17 @@
     python scripts/inspect_archive.py digits.mar --contents   # files, digests, signature
     python scripts/inspect_archive.py digits.mar --verify
     python scripts/inspect_archive.py digits.mar --diff before/digits.mar
+    python scripts/inspect_archive.py digits.mar --report
+    python scripts/inspect_archive.py digits.mar --report new.html --images photos --labels folders
 
 --verify: exit status 0 if the archive is whole, unchanged and ours. docs/operate/archives.md says what it checks.
+
+--report: a page to look at. An archive carries its figures and one picture. With --images its model answers others.
 
 A running model shows its card and its device by `python scripts/manage_models.py describe digits --card`.
 """
 
+import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,20 +25,17 @@ from mar_tools.archives.archive import Archive, open_archive
 from mar_tools.archives.checks import verify_archive
 from mar_tools.archives.contents import Difference, find_changes, list_contents
 from mar_tools.archives.model_cards import card_table, read_card
-from mar_tools.command_line import find_in_store, new_parser, print_json, run
+from mar_tools.command_line import EXPORTS, find_in_store, new_parser, print_json, run
 from mar_tools.terminal import Table, Text, name_column, new_table, number_column, print_tables
 from vision_serving.errors import ConfigError
+from vision_serving.validation import parse_config
+
+DEFAULT_REPORT = Path("archive-report.html")
+TRUTH = ("images", "labels", "annotations", "count")
 
 
 def main() -> None:
-    parser = new_parser(__doc__)
-    parser.add_argument("archive", type=Path, help="a .mar file, or its name in model_store")
-    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
-    views = parser.add_mutually_exclusive_group()
-    views.add_argument("--contents", action="store_true", help="list the files")
-    views.add_argument("--verify", action="store_true", help="check that it is whole, unchanged and ours")
-    views.add_argument("--diff", type=Path, metavar="BEFORE", help="what differs from this archive")
-    given = parser.parse_args()
+    given = parse_arguments()
     archive = find_in_store(given.archive)
     if given.contents:
         opened = open_archive(archive)
@@ -41,11 +43,51 @@ def main() -> None:
         show(found, contents_table, given.json)
     elif given.verify:
         show(summarise(verify_archive(archive)), summary, given.json)
+    elif given.report:
+        target = report(given, archive)
+        show({"report": str(target)}, lambda _: str(target), given.json)
     elif given.diff:
         changes = find_changes(open_archive(find_in_store(given.diff)), open_archive(archive))
         show([vars(change) for change in changes], lambda _: changes_table(changes), given.json)
     else:
         show(read_card(archive), card_table, given.json)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = new_parser(__doc__)
+    parser.add_argument("archive", type=Path, help="a .mar file, or its name in model_store")
+    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+    views = parser.add_mutually_exclusive_group()
+    views.add_argument("--contents", action="store_true", help="list the files")
+    views.add_argument("--verify", action="store_true", help="check that it is whole, unchanged and ours")
+    views.add_argument("--diff", type=Path, metavar="BEFORE", help="what differs from this archive")
+    views.add_argument(
+        "--report",
+        nargs="?",
+        type=Path,
+        const=DEFAULT_REPORT,
+        metavar="FILE",
+        help="write a page to look at (exports/NAME/archive-report.html)",
+    )
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="with --report: answer these")
+    parser.add_argument("--labels", help="`folders` named after the classes, or a JSON file with the class of each")
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help="a COCO file with the boxes")
+    parser.add_argument("--count", type=int, metavar="N", help="answer at most so many images")
+    given = parser.parse_args()
+    if given.report is None and any(getattr(given, name) is not None for name in TRUTH):
+        parser.error(f"{', '.join(f'--{name}' for name in TRUTH)} belong to --report")
+    return given
+
+
+def report(given: argparse.Namespace, archive: Path) -> Path:
+    """Write the report, by default beside what a build of that name leaves."""
+    from mar_tools.models.recipes import VerificationRecipe  # after the options: these need PyTorch
+    from mar_tools.reporting.archive_reports import report_archive
+
+    wanted = {name: getattr(given, name) for name in TRUTH if getattr(given, name) is not None}
+    images = parse_config(VerificationRecipe, wanted, "command line") if wanted else None
+    target = EXPORTS / archive.stem / given.report if given.report == DEFAULT_REPORT else given.report
+    return report_archive(archive, target, images)
 
 
 def show(value: Any, render: Callable[[Any], Table | str], as_json: bool) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from mar_tools.command_line import ROOT, find_in_store, new_parser, run
-from mar_tools.images import find_images, read_image
+from mar_tools.images import find_images, read_image, show_line
 from mar_tools.predicting.coco_results import match_images, number_images
 from mar_tools.predicting.formats import COCO, FORMATS, NewWriter, list_classes_or_boxes, write_coco
 from mar_tools.predicting.predictors import (
@@ -32,7 +32,6 @@ from mar_tools.predicting.predictors import (
     predict_in_process,
     predict_over_http,
     read_prediction,
-    show_line,
 )
 from mar_tools.serving.address import read_address
 from mar_tools.serving.torchserve_api import TorchServeClient

@@ -52,7 +52,7 @@ LAYERS = {
         "exporting",
         "verification drafting",
         "building serving",
-        "front predicting load_testing",
+        "front predicting load_testing reporting",
         "tuning",
     ),
     LAB: ("testbed peers fidelity", "hostile sweeping", "reliability", "pages", "entry"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
+from unicodedata import category
 
 from mar_tools.command_line import ROOT
 from vision_serving.errors import ConfigError
@@ -72,3 +73,13 @@ def spread_evenly(items: Sequence[Item], count: int | None) -> list[Item]:
 def load_encoded_images(folder: Path | None, count: int, split: Split = "all") -> list[bytes]:
     """Return the bytes of `choose_images`."""
     return [read_image(path) for path in choose_images(folder, count, split)]
+
+
+def show_name(file: Path | str) -> str:
+    """Return a file's name as text for data: bytes that are no UTF-8 as `\\xe9`."""
+    return str(file).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def show_line(text: Path | str) -> str:
+    """Return a name or label for people: control characters, which a terminal obeys, as `\\x1b` too."""
+    return "".join(c.encode("unicode_escape").decode() if category(c) == "Cc" else c for c in show_name(text))

@@ -16,8 +16,9 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from mar_tools.images import show_line, show_name
 from mar_tools.predicting.coco_results import CocoIds, make_annotation_file, to_results
-from mar_tools.predicting.predictors import Answer, has_failed, show_line, show_name, tell_apart
+from mar_tools.predicting.predictors import Answer, has_failed, tell_apart
 from mar_tools.terminal import Text, name_column, new_table, number_column
 
 Write: TypeAlias = Callable[[Path, Answer], None]

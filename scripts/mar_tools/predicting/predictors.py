@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unicodedata import category
 
 import orjson
 import requests
@@ -102,16 +101,6 @@ def tell_apart(files: Iterable[Path]) -> dict[Path, str]:
     ends = {file: list_ends(file) for file in files}
     uses = Counter(end for several in ends.values() for end in several)
     return {file: next((end for end in several if uses[end] == 1), str(file)) for file, several in ends.items()}
-
-
-def show_name(file: Path | str) -> str:
-    """Return a file's name as text for data: bytes that are no UTF-8 as `\\xe9`."""
-    return str(file).encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def show_line(text: Path | str) -> str:
-    """Return a name or label for people: control characters, which a terminal obeys, as `\\x1b` too."""
-    return "".join(c.encode("unicode_escape").decode() if category(c) == "Cc" else c for c in show_name(text))
 
 
 def has_failed(answer: Answer) -> bool:

@@ -49,6 +49,12 @@ def measure_nearest(observations: Sequence[Observation], truth: Sequence[Truth])
 
 def measure_map(observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:
     """Measure boxes of any score, at most `max_detections` and COCO's 100 a picture."""
+    evaluation = evaluate_boxes(observations, truth)
+    return {"map": float(evaluation.stats[0]), "map_50": float(evaluation.stats[1])}
+
+
+def evaluate_boxes(observations: Sequence[Observation], truth: Sequence[Truth]) -> Any:
+    """Return COCO's evaluation, summarised. Of an observation it reads `source_boxes`, `class_ids` and `scores`."""
     coco, coco_eval = import_pycocotools()
     known = [_coco_boxes(index, image["boxes"], image["labels"], image["iscrowd"]) for index, image in enumerate(truth)]
     found = [
@@ -60,7 +66,7 @@ def measure_map(observations: Sequence[Observation], truth: Sequence[Truth]) -> 
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return {"map": float(evaluation.stats[0]), "map_50": float(evaluation.stats[1])}
+    return evaluation
 
 
 def _coco_boxes(

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from pycocotools import coco
 
+from mar_tools.images import show_name
 from mar_tools.predicting.coco_results import CocoIds, match_images, number_images
 from mar_tools.predicting.formats import FORMATS, NewWriter, write_coco
-from mar_tools.predicting.predictors import Answer, show_name
+from mar_tools.predicting.predictors import Answer
 from vision_serving.errors import ConfigError
 
 CLASSES = {

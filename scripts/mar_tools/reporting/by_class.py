@@ -1,0 +1,109 @@
+"""Where answers are right and wrong, by class. Small: it goes into the archive's verification.json."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field
+
+from mar_tools.verification.accuracy import evaluate_boxes
+from mar_tools.verification.kept_answers import Answer
+from mar_tools.verification.labelled import Truth
+from vision_serving.options import Task
+from vision_serving.validation import StrictModel
+
+MOST_CLASSES = 1000  # of more, the worst
+MOST_CONFUSIONS = 400  # all pairs of a matrix that is shown
+MOST_CURVES = 24  # of more classes, the most frequent
+RECALL_STEP = 5  # of COCO's recalls 0, 0.01 ... 1
+ALL_AREAS, MOST_BOXES = 0, -1  # in COCO's precisions
+
+
+class ClassFigures(StrictModel):
+    """Of one class that the truth has.
+
+    count   how many images, or boxes
+    share   of them answered right; of boxes the average precision over IoU 0.5 to 0.95, and share_50 at 0.5
+    curve   precision at recalls 0, 0.05 ... 1 and IoU 0.5, where it is kept
+    """
+
+    class_id: int
+    count: int
+    share: float
+    share_50: float | None = None
+    curve: tuple[float, ...] = ()
+
+
+class Confusion(StrictModel):
+    """So many images of one class were answered with another."""
+
+    class_id: int
+    answered: int
+    count: int
+
+
+class ByClass(StrictModel):
+    """The worst classes first, the most frequent confusions first; curve: the mean over all classes."""
+
+    classes: tuple[ClassFigures, ...]
+    confusions: tuple[Confusion, ...] = ()
+    curve: tuple[float, ...] = Field(default=())
+
+
+def measure_by_class(task: Task, answers: Sequence[Answer], truth: Sequence[Truth]) -> ByClass:
+    """Measure one answer per truth. Raises ConfigError where boxes need a package that is missing."""
+    return {"classification": _measure_classes, "detection": _measure_boxes}[task](answers, truth)
+
+
+def _measure_classes(answers: Sequence[Answer], truth: Sequence[Truth]) -> ByClass:
+    pairs = Counter(
+        (int(known["class_id"]), int(answer["class_ids"][0])) for known, answer in zip(truth, answers, strict=True)
+    )
+    counts: Counter[int] = Counter()
+    for (class_id, _), count in pairs.items():
+        counts[class_id] += count
+    figures = [
+        ClassFigures(class_id=class_id, count=count, share=round(pairs[class_id, class_id] / count, 4))
+        for class_id, count in counts.items()
+    ]
+    confused = [
+        Confusion(class_id=class_id, answered=answered, count=count)
+        for (class_id, answered), count in sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))
+        if class_id != answered
+    ]
+    return ByClass(classes=_worst_first(figures), confusions=tuple(confused[:MOST_CONFUSIONS]))
+
+
+def _measure_boxes(answers: Sequence[Answer], truth: Sequence[Truth]) -> ByClass:
+    evaluation = evaluate_boxes(answers, truth)
+    counts = Counter(
+        label
+        for image in truth
+        for label, crowd in zip(image["labels"].tolist(), image["iscrowd"].tolist(), strict=True)
+        if not crowd
+    )
+    most = {class_id for class_id, _ in counts.most_common(MOST_CURVES)}
+    # (IoUs, recalls, classes); -1 of classes without boxes
+    precisions = evaluation.eval["precision"][:, :, :, ALL_AREAS, MOST_BOXES]
+    figures = [
+        ClassFigures(
+            class_id=class_id,
+            count=counts[class_id],
+            share=round(float(precisions[:, :, index].mean()), 4),
+            share_50=round(float(precisions[0, :, index].mean()), 4),
+            curve=_thin(precisions[0, :, index]) if class_id in most else (),
+        )
+        for index, class_id in enumerate(evaluation.params.catIds)
+        if counts[class_id]
+    ]
+    known = [index for index, class_id in enumerate(evaluation.params.catIds) if counts[class_id]]
+    mean = _thin(precisions[0][:, known].mean(axis=1)) if known else ()
+    return ByClass(classes=_worst_first(figures), curve=mean)
+
+
+def _thin(precisions: np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(value), 3) for value in precisions[::RECALL_STEP])
+
+
+def _worst_first(figures: Sequence[ClassFigures]) -> tuple[ClassFigures, ...]:
+    return tuple(sorted(figures, key=lambda each: (each.share, -each.count, each.class_id))[:MOST_CLASSES])

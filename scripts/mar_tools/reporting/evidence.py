@@ -1,0 +1,53 @@
+"""What a report tells of: the values, before anything is chosen or drawn."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mar_tools.building.candidates import Candidate
+from mar_tools.reporting.by_class import ByClass
+from mar_tools.verification.kept_answers import Answer
+from mar_tools.verification.labelled import Truth
+from vision_serving.config import HandlerConfig
+
+
+@dataclass(frozen=True)
+class Side:
+    """One export: its verification.json, and its answers to `Evidence.paths` where they are known."""
+
+    name: str
+    report: Mapping[str, Any]
+    answers: Sequence[Answer] | None = None
+    by_class: ByClass | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of a build or an archive.
+
+    chosen: None where no candidate passed. reference: None in an archive. images: what `paths` are, where they are
+    others than those of the verification.
+    """
+
+    name: str
+    version: str
+    config: HandlerConfig
+    labels: Sequence[str]
+    rows: Sequence[Candidate]
+    reference: Side | None
+    chosen: Side | None
+    paths: Sequence[Path] = ()
+    truth: Sequence[Truth] | None = None
+    images: str = ""
+
+    @property
+    def main(self) -> Side:
+        """Return the side that the report is mostly of."""
+        side = self.chosen or self.reference
+        assert side is not None
+        return side
+
+    def label(self, class_id: int) -> str:
+        known = self.labels[class_id] if 0 <= class_id < len(self.labels) else ""
+        return known or f"class {class_id}"

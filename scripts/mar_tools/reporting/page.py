@@ -1,0 +1,226 @@
+"""The template filled with what there is to tell."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from mar_tools.building.candidates import Candidate
+from mar_tools.building.table import ACCURACY, AGREEMENT, ORDER, describe_preprocessing
+from mar_tools.images import show_line
+from mar_tools.reporting.evidence import Evidence
+from mar_tools.reporting.galleries import Curator
+from mar_tools.reporting.plots import plot_curves, plot_speed_and_accuracy
+
+FOLDER = Path(__file__).resolve().parent
+SHOWN_FIRST = 20  # classes and confusions; the rest is folded
+MATRIX_CLASSES = 20  # of more, a matrix is not readable
+SHARES = {"top1", "top5", "map", "map_50", "top1_agreement", "top5_agreement", "matched_boxes"}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A figure at the top of the page."""
+
+    title: str
+    value: str
+    note: str = ""
+
+
+def write_report(evidence: Evidence, path: Path) -> Path:
+    """Write the page, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.write_bytes(render_report(evidence).encode("utf-8", "replace"))
+    return unfinished.replace(path)
+
+
+def render_report(evidence: Evidence) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    tried = [row for row in evidence.rows if row.verdict != "not tried"]
+    environment.filters.update(figure=show_figure, line=show_line)
+    return environment.get_template("report.html.j2").render(
+        evidence=evidence,
+        css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),  # ours, and no foreign text in it
+        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        facts=list_facts(evidence),
+        preprocessing=describe_preprocessing(evidence.config.preprocessing),
+        galleries=Curator(evidence).choose(),
+        scatter=plot_speed_and_accuracy(evidence),
+        rows=sorted(tried, key=lambda row: (ORDER.index(row.verdict), -row.rate)),
+        left_out=group_untried(evidence.rows),
+        explain=lambda row: explain_row(row, evidence.rows),
+        agreement=AGREEMENT[evidence.config.task],
+        accuracy=ACCURACY[evidence.config.task],
+        proof=list_proof(evidence),
+        classes=list_classes(evidence),
+        matrix=fill_matrix(evidence),
+        confusions=evidence.main.by_class.confusions if evidence.main.by_class else (),
+        assumed=list_assumed(evidence),
+        measured_with=list_conditions(evidence),
+        curves=plot_curves(evidence),
+        first=SHOWN_FIRST,
+    )
+
+
+def list_facts(evidence: Evidence) -> list[Fact]:
+    """List what somebody wants to know first."""
+    chosen, report = evidence.chosen, evidence.main.report
+    row = next((row for row in evidence.rows if row.verdict == "chosen"), None)
+    facts = [Fact("Chosen", chosen.name if chosen else "none", "" if chosen else "no candidate passed")]
+    if row is not None and row.images_per_s:
+        note = f"{row.speedup:.3g} times eager fp32" if row.speedup else ""
+        facts.append(Fact(f"Images per second, batch {max(map(int, row.images_per_s))}", show_figure(row.rate), note))
+    heading, name = ACCURACY[evidence.config.task]
+    accuracy = report.get("accuracy") or {}
+    if name in accuracy.get("candidate", {}):
+        facts.append(
+            Fact(
+                " ".join(heading.split()),
+                f"{accuracy['candidate'][name]:.3f}",
+                f"{accuracy['reference'][name]:.3f} of eager fp32" if "reference" in accuracy else evidence.images,
+            )
+        )
+    heading, name = AGREEMENT[evidence.config.task]
+    if name in report.get("measured", {}):
+        facts.append(
+            Fact(f"{' '.join(heading.split())} as eager fp32", f"{report['measured'][name]:.1%}", _name_images(report))
+        )
+    if row is not None and row.size_mb is not None:
+        facts.append(Fact("Artifact", f"{show_figure(row.size_mb)} MB", f"loads in {show_figure(row.load_s)} s"))
+    return facts
+
+
+def _name_images(report: Any) -> str:
+    images = report.get("images") or {}
+    return f"{images['count']} images, {images['source']}" if images else ""
+
+
+def show_figure(value: float | None) -> str:
+    """Return three digits that count: 0.123, 12.3, 1234."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def group_untried(rows: Sequence[Candidate]) -> dict[str, list[str]]:
+    """Group the names of candidates that were not tried by the reason."""
+    left_out = [row for row in rows if row.verdict == "not tried"]
+    reasons = dict.fromkeys(row.reason for row in left_out)
+    return {reason: [row.name for row in left_out if row.reason == reason] for reason in reasons}
+
+
+def explain_row(row: Candidate, rows: Sequence[Candidate]) -> str:
+    """Say why a candidate was not chosen."""
+    if row.reason or row.verdict == "chosen":
+        return row.reason or "the fastest that passed"
+    if row.verdict == "reference":
+        return "compared with; the recipe leaves it no chance to be chosen"
+    chosen = next((each for each in rows if each.verdict == "chosen"), None)
+    if chosen is None or not chosen.rate or not row.rate:
+        return ""
+    return f"passed; {row.rate / chosen.rate:.0%} of the speed of the chosen one"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A measure of the chosen export with its bound."""
+
+    name: str
+    value: str
+    bound: str
+    met: bool | None
+
+
+def list_proof(evidence: Evidence) -> list[Proof]:
+    report = evidence.main.report
+    bounds, failures = report.get("bounds", {}), report.get("failures", ())
+    proofs = []
+    for name, value in report.get("measured", {}).items():
+        asked = [
+            f"{sign} {bounds[key]:g}" for sign, key in (("≥", f"min_{name}"), ("≤", f"max_{name}")) if key in bounds
+        ]
+        failed = any(failure.startswith(f"{name} ") for failure in failures)
+        shown = "none" if value is None else f"{value:.4g}"
+        proofs.append(Proof(name.replace("_", " "), shown, ", ".join(asked), not failed if asked else None))
+    return proofs
+
+
+def list_assumed(evidence: Evidence) -> list[str]:
+    return []
+
+
+def list_conditions(evidence: Evidence) -> dict[str, str]:
+    """List what the figures depend on: weights, images, machine and versions."""
+    report = evidence.main.report
+    machine = report.get("machine", {})
+    return {
+        "weights": str(report.get("weights", "")),
+        "images": _name_images(report),
+        "machine": f"{machine.get('cpu', '')}, {machine.get('cores', '')} cores",
+        **{str(name): str(version) for name, version in report.get("versions", {}).items()},
+        "artifact, SHA-256": str(report.get("artifact_sha256", "")),
+    }
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """Of one class; `before`: of eager fp32, None where it is not known."""
+
+    label: str
+    count: int
+    share: float
+    before: float | None
+    share_50: float | None
+
+
+def list_classes(evidence: Evidence) -> list[ClassRow]:
+    main = evidence.main.by_class
+    reference = evidence.reference.by_class if evidence.reference else None
+    if main is None:
+        return []
+    before = {each.class_id: each.share for each in reference.classes} if reference else {}
+    return [
+        ClassRow(evidence.label(each.class_id), each.count, each.share, before.get(each.class_id), each.share_50)
+        for each in main.classes
+    ]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """rows: of the truth. Each cell: how many, and its share of the row from 0 to 10, by which it is coloured."""
+
+    labels: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[tuple[int, int]]]]
+
+
+def fill_matrix(evidence: Evidence) -> Matrix | None:
+    """Fill the matrix of confusions; None where there are too many classes, or boxes instead of classes."""
+    main = evidence.main.by_class
+    if main is None or evidence.config.task != "classification":
+        return None
+    counts = {each.class_id: each.count for each in main.classes}
+    cells = {(each.class_id, each.answered): each.count for each in main.confusions}
+    cells |= {(each.class_id, each.class_id): round(each.count * each.share) for each in main.classes}
+    class_ids = sorted({class_id for pair in cells for class_id in pair})
+    if not 1 < len(class_ids) <= MATRIX_CLASSES:
+        return None
+    rows = [
+        (
+            evidence.label(row),
+            [(count := cells.get((row, column), 0), round(10 * count / counts[row])) for column in class_ids],
+        )
+        for row in class_ids
+        if row in counts
+    ]
+    return Matrix([evidence.label(class_id) for class_id in class_ids], rows)
