@@ -18,6 +18,7 @@ from mar_tools.reporting.evidence import Evidence, Side
 from mar_tools.reporting.page import write_report
 from mar_tools.verification.accuracy import measure_accuracy
 from mar_tools.verification.gate import read_report
+from mar_tools.verification.golden_making import find_score_threshold
 from mar_tools.verification.kept_answers import Answer, read_answer
 from mar_tools.verification.labelled import read_verification_images
 from mar_tools.verification.observations import load_handler, observe
@@ -56,7 +57,7 @@ def gather_evidence(folder: Path, identity: tuple[str, str], images: Verificatio
         return observe_images(Evidence(*identity, config, labels, rows, None, Side(name, report)), folder, images)
     by_class = ByClass.model_validate(report["by_class"]) if "by_class" in report else None
     golden = read_golden(folder, config)
-    side = Side(name, report, golden and [golden], by_class)
+    side = Side(name, report, None if golden is None else [golden], by_class)
     return Evidence(*identity, config, labels, rows, None, side, (folder / PICTURE,))
 
 
@@ -69,7 +70,7 @@ def read_golden(folder: Path, config: HandlerConfig) -> Answer | None:
         "class_ids": torch.tensor([each.class_id for each in found], dtype=torch.int64),
         "scores": torch.tensor([each.score for each in found], dtype=torch.float32),
     }
-    if config.task == "detection":
+    if find_score_threshold(config) is not None:  # a detector
         boxes = torch.tensor([each.box or (0, 0, 0, 0) for each in found], dtype=torch.float32)
         answer["source_boxes"] = boxes.reshape(-1, 4)
     return answer
@@ -84,11 +85,11 @@ def observe_images(evidence: Evidence, folder: Path, verification: VerificationR
     images = read_verification_images(verification, evidence.labels)
     task, side = evidence.config.task, evidence.main
     seen = observe(load_handler(folder), images.paths)
-    answers = [read_answer(task, each) for each in seen]
+    answers = [read_answer(each) for each in seen]
     report: Mapping[str, Any] = side.report
     by_class = None
     if images.truth is not None:
-        by_class = measure_by_class(task, answers, images.truth)
+        by_class = measure_by_class(answers, images.truth)
         report = {**report, "accuracy": {"candidate": measure_accuracy(task, seen, images.truth)}}
     source = verification.images.name if verification.images else "photographs"
     return Evidence(

@@ -21,7 +21,6 @@ from mar_tools.verification.kept_answers import read_answers
 from mar_tools.verification.labelled import VerificationImages, read_verification_images
 from vision_serving.config import read_handler_config
 from vision_serving.labels import read_labels
-from vision_serving.options import Task
 
 REPORT = "report.html"
 
@@ -48,23 +47,22 @@ def gather_evidence(recipe: Recipe, exports: Path, rows: Sequence[Candidate]) ->
     config = read_handler_config(reference_folder / "model-config.yaml")
     labels = read_labels(reference_folder / config.labels)
     images = read_verification_images(read_manifest(reference_folder).verification, labels)
-    reference = read_side("eager fp32", reference_folder, config.task, images)
+    reference = read_side("eager fp32", reference_folder, images)
     side = None
     if chosen is not None:
         chosen_folder = folder_of(chosen, recipe, exports)
-        side = (
-            reference if chosen_folder.name == REFERENCE else read_side(chosen.name, chosen_folder, config.task, images)
-        )
+        side = reference if chosen_folder.name == REFERENCE else read_side(chosen.name, chosen_folder, images)
         if side.by_class is not None:
             record_by_class(side, chosen_folder)
     return Evidence(recipe.name, recipe.version, config, labels, rows, reference, side, images.paths, images.truth)
 
 
-def read_side(name: str, folder: Path, task: Task, images: VerificationImages) -> Side:
+def read_side(name: str, folder: Path, images: VerificationImages) -> Side:
     report = read_report(folder)
     answers = read_answers(folder, report["artifact_sha256"], images.paths)
-    known = answers is not None and images.truth is not None
-    return Side(name, report, answers, measure_by_class(task, answers, images.truth) if known else None)
+    if answers is None or images.truth is None:
+        return Side(name, report, answers)
+    return Side(name, report, answers, measure_by_class(answers, images.truth))
 
 
 def record_by_class(side: Side, export: Path) -> None:

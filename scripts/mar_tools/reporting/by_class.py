@@ -9,7 +9,6 @@ from pydantic import Field
 from mar_tools.verification.accuracy import evaluate_boxes
 from mar_tools.verification.kept_answers import Answer
 from mar_tools.verification.labelled import Truth
-from vision_serving.options import Task
 from vision_serving.validation import StrictModel
 
 MOST_CLASSES = 1000  # of more, the worst
@@ -50,9 +49,9 @@ class ByClass(StrictModel):
     curve: tuple[float, ...] = Field(default=())
 
 
-def measure_by_class(task: Task, answers: Sequence[Answer], truth: Sequence[Truth]) -> ByClass:
+def measure_by_class(answers: Sequence[Answer], truth: Sequence[Truth]) -> ByClass:
     """Measure one answer per truth. Raises ConfigError where boxes need a package that is missing."""
-    return {"classification": _measure_classes, "detection": _measure_boxes}[task](answers, truth)
+    return (_measure_boxes if "boxes" in truth[0] else _measure_classes)(answers, truth)
 
 
 def _measure_classes(answers: Sequence[Answer], truth: Sequence[Truth]) -> ByClass:

@@ -77,8 +77,9 @@ class Curator:
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
-        self._is_detector = evidence.config.task == "detection"
-        threshold = find_score_threshold(evidence.config) or 0.0
+        threshold = find_score_threshold(evidence.config)
+        self._is_detector = threshold is not None
+        threshold = threshold or 0.0
         first = (evidence.reference or evidence.main).answers or ()
         # The answers that a server would give; of a detector that finds nothing here, its best boxes.
         self._thresholds = choose_thresholds([answer["scores"] for answer in first], threshold)
@@ -140,9 +141,9 @@ class Curator:
         return is_near, "a near tie, which rounding decides" if is_near else ""
 
     def _compare_boxes(self, index: int, before: Answer, after: Answer) -> tuple[bool | None, str]:
-        sides = [self._boxes_of(index, answer) for answer in (before, after)]
-        match = match_boxes(*sides, self._thresholds[index])
-        gone, new = (len(side.scores) - len(match.pairs) for side in sides)
+        expected, found = (self._boxes_of(index, answer) for answer in (before, after))
+        match = match_boxes(expected, found, self._thresholds[index])
+        gone, new = (len(side.scores) - len(match.pairs) for side in (expected, found))
         if not gone and not new:
             return None, ""
         is_near = match.paid == match.owed

@@ -207,7 +207,7 @@ class Matrix:
 def fill_matrix(evidence: Evidence) -> Matrix | None:
     """Fill the matrix of confusions; None where there are too many classes, or boxes instead of classes."""
     main = evidence.main.by_class
-    if main is None or evidence.config.task != "classification":
+    if main is None or main.curve:
         return None
     counts = {each.class_id: each.count for each in main.classes}
     cells = {(each.class_id, each.answered): each.count for each in main.confusions}

@@ -66,7 +66,7 @@ def verify_export(folder: Path, verification: VerificationRecipe | None = None) 
     if not failures:
         write_golden(folder, handler, images.paths, found)
     (folder / "verification.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
-    answers = [read_answer(config.task, seen) for seen in found]
+    answers = [read_answer(seen) for seen in found]
     keep_answers(folder, report["artifact_sha256"], images.paths, answers)
     return report
 

@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mar_tools.verification.observations import Observation
-from vision_serving.options import Task
 
 # Of one image, best first: `class_ids` (K,) and `scores` (K,). A detector's are of any score, and have `source_boxes`
 # (K, 4) xyxy in pixels of the image; a classifier's are the BEST.
@@ -19,9 +18,9 @@ Answer = Mapping[str, Tensor]
 BEST = 5
 
 
-def read_answer(task: Task, seen: Observation) -> Answer:
+def read_answer(seen: Observation) -> Answer:
     """Return the part of an observation that people read."""
-    if task == "detection":
+    if "source_boxes" in seen:
         return {name: seen[name] for name in ("class_ids", "scores", "source_boxes")}
     scores, class_ids = seen["logits"].softmax(dim=0).topk(min(BEST, len(seen["logits"])))
     return {"class_ids": class_ids, "scores": scores}

@@ -1,0 +1,318 @@
+"""The report of a build: one file that is safe to open, with what there is to see."""
+
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from conftest import RunHere, TinyModel
+from fakes import noise_image
+from report_evidence import (
+    HOSTILE,
+    ROWS,
+    box_truth,
+    boxes,
+    classes,
+    classifier_evidence,
+    detector_evidence,
+    make_evidence,
+    without_answers,
+)
+
+from mar_tools.building.candidates import Candidate
+from mar_tools.building.trials import new_trial, read_row
+from mar_tools.reporting.build_reports import report_build
+from mar_tools.reporting.by_class import MOST_CLASSES, measure_by_class
+from mar_tools.reporting.evidence import Evidence
+from mar_tools.reporting.galleries import Curator
+from mar_tools.reporting.page import fill_matrix, list_classes, render_report
+from mar_tools.reporting.pictures import MOST_BYTES, embed_picture
+from mar_tools.reporting.plots import plot_curves, plot_speed_and_accuracy
+from vision_serving.config import ColourConfig
+from vision_serving.validation import read_json
+
+EVIDENCE = {"classifier": classifier_evidence, "detector": detector_evidence}
+
+
+class Elements(HTMLParser):
+    """Collects elements with their attributes, and the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+
+@pytest.fixture(params=EVIDENCE, scope="module")
+def evidence(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    return EVIDENCE[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def page(evidence: Evidence) -> Elements:
+    return Elements(render_report(evidence))
+
+
+def test_foreign_text_is_text(page: Elements) -> None:
+    """Labels, names of files, reasons and versions: none becomes an element or an attribute."""
+    assert "script" not in {tag for tag, _ in page.found}
+    assert [name for _, attributes in page.found for name in attributes if name.startswith("on")] == []
+    assert HOSTILE[0] in page.text
+    assert "\x1b" not in page.text
+    assert "{{ 7 * 7 }}" in page.text
+
+
+def test_nothing_is_loaded_from_anywhere(page: Elements) -> None:
+    places = [value for _, attributes in page.found for name in ("src", "href") if (value := attributes.get(name))]
+    assert places
+    assert [place for place in places if not place.startswith(("data:", "#"))] == []
+    assert "url(" not in "".join(page.words)
+    assert "@import" not in "".join(page.words)
+
+
+def test_every_picture_says_in_words_what_it_shows(page: Elements) -> None:
+    images = [attributes for tag, attributes in page.found if tag == "img"]
+    assert images
+    assert all(image["alt"] for image in images)
+    assert all(attributes.get("aria-label") for tag, attributes in page.found if tag == "svg")
+
+
+def test_places_that_links_of_the_page_lead_to_are_there(page: Elements) -> None:
+    there = {attributes.get("id") for _, attributes in page.found}
+    links = [str(attributes["href"]) for tag, attributes in page.found if tag == "a"]
+    assert len(links) >= 6
+    assert [link for link in links if link.removeprefix("#") not in there] == []
+
+
+def test_all_candidates_are_in_the_page_with_the_reason(page: Elements) -> None:
+    assert [row.name for row in ROWS if row.name not in page.text] == []
+    assert "75% of the speed of the chosen one" in page.text
+    assert "top1_agreement 0.5 < 0.97" in page.text
+    assert "Not tried: tvm fp32, as the budget of 1 min was used up" in page.text
+
+
+def test_answers_that_changed_are_shown_side_by_side_the_clear_ones_first(tmp_path: Path) -> None:
+    shown = Curator(classifier_evidence(tmp_path)).choose()
+    assert (shown.changed, shown.near) == (2, 1)
+    assert [[caption.side for caption in each.captions] for each in shown.changes] == [
+        ["eager fp32", "openvino int8"]
+    ] * 2
+    assert [each.note for each in shown.changes] == ["", "a near tie, which rounding decides"]
+
+
+def test_boxes_that_came_or_went_are_a_change(tmp_path: Path) -> None:
+    shown = Curator(detector_evidence(tmp_path)).choose()
+    assert (shown.changed, shown.near) == (1, 0)
+    assert shown.changes[0].note == "1 box gone, 0 new"
+    assert [caption.line[:2] for caption in shown.changes[0].captions] == ["3:", "2:"]
+
+
+def test_a_box_on_either_side_of_the_threshold_is_a_change_by_rounding(tmp_path: Path) -> None:
+    before, after = [boxes(0.9, 0.51)] * 6, [boxes(0.9, 0.49)] * 6
+    shown = Curator(make_evidence(tmp_path, "detection", before, after)).choose()
+    assert (shown.changed, shown.near) == (6, 6)
+
+
+def test_mistakes_are_shown_the_surest_first(tmp_path: Path) -> None:
+    truth = [{"class_id": torch.tensor(0)}] * 3
+    answers = [*classes(1, sure=0.6), *classes(1, sure=0.8), *classes(0)]
+    shown = Curator(make_evidence(tmp_path, "classification", answers, answers, truth)).choose()
+    assert shown.mistake_count == 2
+    assert [each.captions[0].bars[0].score for each in shown.mistakes] == pytest.approx([0.8, 0.6])
+
+
+def test_a_detector_s_answer_is_compared_with_the_annotations(tmp_path: Path) -> None:
+    first, second, _ = Curator(detector_evidence(tmp_path)).choose().samples
+    assert (first.truth, first.right) == ("annotated 3: 2 found, 1 missed, 0 more", False)
+    assert (second.truth, second.right) == ("annotated 3: 3 found, 0 missed, 0 more", True)
+
+
+def test_a_detector_that_finds_nothing_shows_its_best_boxes(tmp_path: Path) -> None:
+    answers = [boxes(0.04, 0.03)] * 3
+    shown = Curator(make_evidence(tmp_path, "detection", answers, answers)).choose()
+    assert [each.captions[0].line[:1] for each in shown.samples] == ["2"] * 3
+
+
+def test_classes_and_confusions_are_counted() -> None:
+    truth = [{"class_id": torch.tensor(each)} for each in (0, 0, 0, 1, 1, 2)]
+    found = measure_by_class(classes(0, 1, 1, 1, 2, 2), truth)
+    assert [(each.class_id, each.count, each.share) for each in found.classes] == [
+        (0, 3, 0.3333),
+        (1, 2, 0.5),
+        (2, 1, 1.0),
+    ]
+    assert [(each.class_id, each.answered, each.count) for each in found.confusions] == [(0, 1, 2), (1, 2, 1)]
+
+
+def test_precision_and_recall_of_boxes_are_those_of_coco() -> None:
+    """Class 0: two of three boxes, nothing wrong. Class 2: one box, which a surer wrong one precedes."""
+    wrong = {**boxes(0.9, 0.8, class_id=2)}
+    right = boxes(1.0, class_id=2)
+    right["source_boxes"] = wrong["source_boxes"][1:]
+    found = measure_by_class([boxes(0.9, 0.8), wrong], [box_truth(boxes(1.0, 1.0, 1.0)), box_truth(right)])
+    by_id = {each.class_id: each for each in found.classes}
+    assert by_id[0].curve == (1.0,) * 14 + (0.0,) * 7
+    assert by_id[2].curve == (0.5,) * 21
+    assert (by_id[2].share, by_id[2].share_50, by_id[0].count) == (0.5, 0.5, 3)
+
+
+def test_a_thousand_classes_stay_readable(tmp_path: Path) -> None:
+    count = 1500
+    truth = [{"class_id": torch.tensor(each)} for each in range(count)]
+    answers = [{"class_ids": torch.tensor([each % 700]), "scores": torch.tensor([0.9])} for each in range(count)]
+    own = replace(
+        make_evidence(tmp_path, "classification", answers[:3], answers[:3], truth[:3]),
+        labels=[f"class number {each}" for each in range(count)],
+    )
+    assert own.chosen is not None
+    many = replace(own, chosen=replace(own.chosen, by_class=measure_by_class(answers, truth)))
+    assert fill_matrix(many) is None
+    assert len(list_classes(many)) == MOST_CLASSES
+    written = render_report(many)
+    assert f"{MOST_CLASSES - 20} more classes" in written
+    assert len(written) < 1_000_000
+
+
+def test_the_plot_keeps_points_names_and_the_bound_inside(evidence: Evidence) -> None:
+    plot = plot_speed_and_accuracy(evidence)
+    assert plot is not None
+    assert plot.bound is not None
+    assert [point.name for point in plot.points if not plot.left <= point.x <= plot.right] == []
+    assert [point.name for point in plot.points if not plot.top <= point.y <= plot.bottom] == []
+    fast, slow = (next(each for each in plot.points if each.verdict == verdict) for verdict in ("chosen", "reference"))
+    assert fast.x > slow.x
+    assert fast.y > slow.y, "less accurate: lower, and y goes down"
+    assert {point.name: point.name in {row.name for row in ROWS} for point in plot.points}
+
+
+def test_without_a_truth_the_plot_shows_how_near_candidates_are_to_eager_fp32(evidence: Evidence) -> None:
+    rows = [replace(row, accuracy=None) for row in ROWS]
+    plot = plot_speed_and_accuracy(replace(evidence, rows=rows, truth=None))
+    assert plot is not None
+    assert "SNR" in plot.y_title
+    assert plot_speed_and_accuracy(replace(evidence, rows=[])) is None
+
+
+def test_curves_show_the_reference_beside_the_chosen_one(tmp_path: Path) -> None:
+    every, *own = plot_curves(detector_evidence(tmp_path))
+    assert every.title == "all classes"
+    assert all(curve.points and curve.other for curve in (every, *own))
+    assert plot_curves(classifier_evidence(tmp_path)) == []
+
+
+def test_a_report_needs_no_answers(evidence: Evidence) -> None:
+    text = Elements(render_report(without_answers(evidence))).text
+    assert "were not kept" in text
+    rejected = replace(evidence, chosen=None, rows=[replace(row, verdict="failed", reason="no") for row in ROWS])
+    assert "no candidate passed" in Elements(render_report(rejected)).text
+
+
+def test_a_broken_or_absent_picture_is_a_line_and_not_the_end(tmp_path: Path) -> None:
+    own = classifier_evidence(tmp_path)
+    own.paths[0].write_bytes(b"\xff\xd8 no picture")
+    own.paths[1].unlink()
+    text = Elements(render_report(own)).text
+    assert "cannot be shown: " in text
+    assert "No such file or directory" in text
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (9, 3000), (1500, 2000)], ids=str)
+def test_a_picture_of_noise_is_small(tmp_path: Path, size_hw: tuple[int, int]) -> None:
+    path = tmp_path / "noise.png"
+    PIL.Image.fromarray(noise_image(1, size_hw)).save(path, compress_level=0)
+    picture = embed_picture(path, ColourConfig(), lambda size: None)
+    assert 0 < len(picture.source) < MOST_BYTES * 4 / 3 + 100
+
+
+def test_a_picture_carries_nothing_of_its_file_but_pixels(tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x010E], exif[0x0112] = "a secret place", 6
+    PIL.Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    picture = embed_picture(tmp_path / "a.jpg", ColourConfig(), lambda size: None)
+    assert (picture.width, picture.height) == (20, 40), "upright"
+    assert "YSBzZWNyZXQ" not in picture.source  # of base64, `a secret`
+
+
+@pytest.fixture
+def built(tiny_classifier: TinyModel, tmp_path: Path) -> Path:
+    """A copy of the exports of a tiny model, as a build leaves them."""
+    folder = tiny_classifier.folders["openvino"]
+    shutil.copytree(folder.parent, tmp_path / "exports" / folder.parent.name)
+    return tmp_path / "exports"
+
+
+def rows_of(model: TinyModel, exports: Path) -> list[Candidate]:
+    rows = [read_row(new_trial(model.recipe, exports, (name, "fp32"), "cpu"), 1.0) for name in ("eager", "openvino")]
+    return [rows[0], replace(rows[1], verdict="chosen", images_per_s={"1": 10.0})]
+
+
+def test_a_build_leaves_a_report_of_the_answers_that_it_kept(tiny_classifier: TinyModel, built: Path) -> None:
+    path = report_build(tiny_classifier.recipe, built, rows_of(tiny_classifier, built))
+    assert path == built / tiny_classifier.recipe.name / "report.html"
+    found = Elements(path.read_text(encoding="utf-8"))
+    assert len([tag for tag, _ in found.found if tag == "img"]) == 4
+    assert "No answer to any of the 4 pictures changed." in found.text
+
+
+def test_answers_of_another_artifact_are_not_shown(tiny_classifier: TinyModel, built: Path) -> None:
+    for name in ("eager-fp32", "openvino-fp32"):
+        path = built / tiny_classifier.recipe.name / name / "verification.json"
+        path.write_text(re.sub(r'"artifact_sha256": "\w+"', '"artifact_sha256": "0"', path.read_text()))
+    path = report_build(tiny_classifier.recipe, built, rows_of(tiny_classifier, built))
+    assert path is not None
+    assert "were not kept" in path.read_text(encoding="utf-8")
+
+
+def test_a_report_that_cannot_be_written_is_one_warning_and_no_end(
+    tiny_classifier: TinyModel, built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (built / tiny_classifier.recipe.name / "report.html").mkdir()
+    assert report_build(tiny_classifier.recipe, built, rows_of(tiny_classifier, built)) is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: tiny_classification: no report of this build: ")
+
+
+def test_an_archive_shows_its_one_picture_and_with_images_those(
+    archive: Path, run_here: RunHere, tmp_path: Path
+) -> None:
+    report = tmp_path / "own.html"
+    assert run_here("inspect_archive.py", archive, "--report", report).stdout == f"{report}\n"
+    assert report.read_text(encoding="utf-8").count("<img ") == 1
+    for index, name in enumerate(("cat", "dog")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        PIL.Image.fromarray(noise_image(index, (32, 32))).save(tmp_path / "photos" / name / "a.png")
+    images = ("--images", tmp_path / "photos", "--labels", "folders")
+    assert run_here("inspect_archive.py", archive, "--report", report, *images).returncode == 0
+    text = Elements(report.read_text(encoding="utf-8")).text
+    assert "2 images, photos" in text
+    assert "By class" in text
+
+
+def test_images_without_a_report_are_refused(archive: Path, run_here: RunHere) -> None:
+    refused = run_here("inspect_archive.py", archive, "--images", "photos")
+    assert refused.returncode == 2
+    assert "belong to --report" in refused.stderr
+
+
+def test_figures_by_class_survive_the_archive(tmp_path: Path) -> None:
+    found = detector_evidence(tmp_path).main.by_class
+    assert found is not None
+    path = tmp_path / "by_class.json"
+    path.write_text(found.model_dump_json(exclude_none=True))
+    assert type(found).model_validate(read_json(path)) == found
