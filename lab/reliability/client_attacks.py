@@ -61,7 +61,7 @@ class Answered(NamedTuple):
 
 @dataclass(frozen=True)
 class Attack:
-    """make: its requests. allowed: the statuses that may come; where there are none, each request says its own.
+    """make: its requests, each with the status that it expects. allowed: other statuses that may come.
 
     refused_s: within which a refusal has to come, where that is bounded. key: whose its requests have that bring none.
     held: connections without a key, which say nothing or half of a header meanwhile.
@@ -218,7 +218,7 @@ def judge_server(episode: Episode, before: ServerState, later: ServerState, last
 def judge_attacker(episode: Episode, answers: Sequence[Answered], attack: Attack) -> None:
     for status, count in sorted(Counter(entry.status for entry in answers).items()):
         episode.figures[f"attacker_{status}" if status else "attacker_closed"] = count
-    others = [entry for entry in answers if (entry.status not in attack.allowed if attack.allowed else entry.problem)]
+    others = [entry for entry in answers if entry.problem and entry.status not in attack.allowed]
     told = Counter(" ".join(f"{entry.name}: {entry.problem}".split()) for entry in others)
     episode.failures += [f"{count} x {line}" for line, count in told.items()]
     episode.bound("attacker_answered_otherwise", len(others), 0)
@@ -258,7 +258,7 @@ ATTACKS = (
         f"each is 413, or 429 where one client sends too many, within {REFUSED_S:g} s",
         forms_of_many_parts,
         connections=8,
-        allowed=(413, 429),
+        allowed=(429,),
     ),
     Attack(
         "E2",
@@ -266,7 +266,7 @@ ATTACKS = (
         "each is served, or 429 or 503",
         largest_bodies,
         connections=60,
-        allowed=(200, 429, 503),
+        allowed=(429, 503),
         refused_s=None,
     ),
     Attack(
@@ -275,15 +275,16 @@ ATTACKS = (
         "each is served, or 413, 429 or 503",
         costly_requests,
         connections=130,
-        allowed=(200, 413, 429, 503),
+        allowed=(413, 429, 503),
         refused_s=None,
     ),
     Attack(
         "E4",
         f"{len(BOMBS) + len(DOCUMENTS)} files and documents that make decoders and parsers write, loop or allocate",
-        f"each its own answer, a refusal within {REFUSED_S:g} s; at most {MOST_LOGGED_MB:g} MB of log",
+        f"each its own answer, or 429, a refusal within {REFUSED_S:g} s; at most {MOST_LOGGED_MB:g} MB of log",
         files_that_swell,
         connections=4,
+        allowed=(429,),
     ),
     Attack(
         "E5",
@@ -291,7 +292,6 @@ ATTACKS = (
         f"each is 401 within {REFUSED_S:g} s; the front closes all that are held",
         wrong_keys,
         connections=16,
-        allowed=(401,),
         key="removed",
         held=HELD,
     ),

@@ -33,7 +33,7 @@ from lab.testbed.findings import Episode
 from lab.testbed.traffic import Ask, Exchange
 
 BEGUN, ENDED = 1000.0, 1020.0
-REFUSED = Attack("E9", "", "", list, 1, allowed=(413,))
+REFUSED = Attack("E9", "", "", list, 1, allowed=(429,))
 OWN_ANSWERS = Attack("E9", "", "", list, 1)
 
 
@@ -46,13 +46,13 @@ def problems_of(answers: list[Answered], attack: Attack = REFUSED) -> list[str]:
 def test_an_attacker_that_is_refused_at_once_is_no_problem_and_its_statuses_are_counted() -> None:
     episode = Episode()
     judge_attacker(episode, [Answered("form", 413, 0.1, "")] * 3, REFUSED)
-    assert (episode.problems, episode.figures["attacker_413"]) == ([], 3)
+    judge_attacker(episode, [*[Answered("form", 413, 0.1, "")] * 3, Answered("form", 429, 0.1, "many")], REFUSED)
 
 
 @pytest.mark.parametrize(
     ("answer", "attack", "problem"),
     [
-        (Answered("form", 504, 1.0, ""), REFUSED, "attacker_answered_otherwise: 1, and 0 are allowed"),
+        (Answered("form", 504, 1.0, "answered 504 instead of 413"), REFUSED, "attacker_answered_otherwise: 1, and 0 are allowed"),
         (Answered("form", 413, 2.5, ""), REFUSED, "slowest_refusal_s: 2.5 s, and 2 s are allowed"),
         (Answered("form", 0, 1.0, "no answer (TimeoutError)"), REFUSED, "attacker_hung: 1, and 0 are allowed"),
         (Answered("bomb", 400, 1.0, "an error"), OWN_ANSWERS, "attacker_answered_otherwise: 1, and 0 are allowed"),
