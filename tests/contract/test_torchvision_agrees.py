@@ -17,6 +17,7 @@ from torchvision.transforms import functional
 
 from image_classification import ImageClassificationHandler
 from mar_tools.models.sources.torchvision import default_options, preprocessing_of_detector, preprocessing_of_preset
+from mar_tools.models.weight_files import look_into
 from mar_tools.models.weights import load_weights
 from object_detection import ObjectDetectionHandler
 from vision_serving.config import HandlerConfig, PreprocessingConfig
@@ -286,7 +287,7 @@ def test_a_network_that_asks_for_the_version_of_its_weights_gets_them_from_safet
     trained = models.mnasnet0_5(num_classes=3).eval()
     save_model(trained, str(tmp_path / "weights.safetensors"))
     rebuilt = models.mnasnet0_5(num_classes=3).eval()
-    load_weights(rebuilt, tmp_path / "weights.safetensors")
+    load_weights(rebuilt, look_into(tmp_path / "weights.safetensors"))
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(rebuilt(images), trained(images))

@@ -15,6 +15,7 @@ from vision_serving.config import BackendConfig, PreprocessingConfig
 from vision_serving.errors import BackendError
 from vision_serving.graphs.construction import build_graph
 from vision_serving.graphs.precisions import in_precision
+from vision_serving.graphs.shapes import take_shapes
 from vision_serving.graphs.sources import NetworkSource, build_network, load_state
 from vision_serving.options import Task
 from vision_serving.validation import StrictModel
@@ -65,7 +66,10 @@ def read_artifact(artifact: Path) -> tuple[EagerSource, nn.Module]:
     source = read_document(artifact / "source.json", EagerSource)
     network = build_network(source.network, artifact)
     try:
-        load_state(network, load_file(artifact / "model.safetensors"), strict=not source.network.holds_weights)
+        state = load_file(artifact / "model.safetensors")
+        if source.network.shapes is not None:
+            take_shapes(network, state)
+        load_state(network, state, strict=not source.network.holds_weights)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise BackendError(f"model.safetensors does not fit its source: {str(error).splitlines()[0]}") from error
     return source, network

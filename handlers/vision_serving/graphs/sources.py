@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vision_serving.errors import ConfigError, foreign_code, how_to_install
+from vision_serving.graphs.heads import Head, replace_heads
 from vision_serving.graphs.outputs import OutputFormat
 from vision_serving.graphs.torchscript_files import load_torchscript
 from vision_serving.validation import StrictModel
@@ -22,8 +23,8 @@ from vision_serving.validation import StrictModel
 SourceName = Literal["torchvision", "timm", "huggingface", "python", "torchscript", "onnx"]
 # source: (keys that it needs, keys that it may have)
 SOURCE_KEYS: dict[SourceName, tuple[set[str], set[str]]] = {
-    "torchvision": ({"name"}, {"arguments", "output"}),
-    "timm": ({"name"}, {"arguments", "output"}),
+    "torchvision": ({"name"}, {"arguments", "head", "shapes", "output"}),
+    "timm": ({"name"}, {"arguments", "head", "shapes", "output"}),
     "huggingface": ({"name"}, {"class", "arguments", "output"}),
     "python": ({"file", "class"}, {"arguments", "output"}),
     "torchscript": ({"file"}, {"output"}),
@@ -43,6 +44,9 @@ class NetworkSource(StrictModel):
     python       `file` is a Python file; `class` is a class or function in it that gives the nn.Module
     torchscript  `file` was written by `torch.jit.save`, weights inside
     onnx         `file` is an ONNX model, weights inside or beside it
+
+    head    layers in the place of parts of a library's network, by the name of the part
+    shapes  `weights`: those of its layers are those of its weights, as structured pruning leaves them
     """
 
     source: SourceName
@@ -50,6 +54,8 @@ class NetworkSource(StrictModel):
     file: str | None = None
     class_name: str | None = Field(default=None, alias="class")
     arguments: dict[str, Any] = Field(default={})
+    head: dict[str, Head] = Field(default={})
+    shapes: Literal["weights"] | None = None
     norm_eps: float | None = None
     without_head: bool = False
     output: OutputFormat = OutputFormat()
@@ -62,6 +68,8 @@ class NetworkSource(StrictModel):
             "file": self.file,
             "class": self.class_name,
             "arguments": self.arguments,
+            "head": self.head,
+            "shapes": self.shapes,
             "output": self.output != OutputFormat(),
         }
         given = {key for key, value in values.items() if value}
@@ -96,6 +104,7 @@ def build_network(source: NetworkSource, folder: Path) -> nn.Module:
         network = BUILDERS[source.source](source, folder)
     except ModuleNotFoundError as error:
         raise ConfigError(f"source {source.source!r} needs {how_to_install(error)}") from error
+    replace_heads(network, source.head)
     if source.norm_eps is not None:
         set_norm_eps(network, source.norm_eps)
     if source.without_head:

@@ -13,7 +13,7 @@ from vision_serving.options import OPTIONS, WIDEST_OPTIONS, PredictionOptions, T
 from vision_serving.validation import StrictModel, parse_config, read_yaml
 
 TRUST = "trust_remote_code"  # among `arguments`, where transformers takes it
-WEIGHT_FILES = {".safetensors", ".pth", ".pt"}
+WEIGHT_FILES = {".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar"}  # .tar: of .pth.tar
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -21,10 +21,12 @@ class ModelRecipe(NetworkSource):
     """How to construct the network, and its weights.
 
     An enum of torchvision, `pretrained` (timm, huggingface), a file, or `random`. The file of a torchscript or onnx
-    source holds the weights: there `weights` is not given, and stands for that file.
+    source holds the weights: there `weights` is not given, and stands for that file. weights_key: under which key of
+    the file they are, where several fit.
     """
 
     weights: str
+    weights_key: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -41,7 +43,7 @@ class ModelRecipe(NetworkSource):
         return bool(self.arguments.get(TRUST))
 
     def network_source(self) -> NetworkSource:
-        return NetworkSource.model_validate(self.model_dump(by_alias=True, exclude={"weights"}))
+        return NetworkSource.model_validate(self.model_dump(by_alias=True, exclude={"weights", "weights_key"}))
 
 
 class VerificationRecipe(StrictModel):
@@ -174,6 +176,13 @@ class Recipe(StrictModel):
     def folder(self) -> Path:
         return self._folder
 
+    @property
+    def weights_file(self) -> Path | None:
+        """Return the file with the weights; None where they have a name, are random, or lie in the model's own file."""
+        if self.model.holds_weights or not is_weights_file(self.model.weights, self.folder):
+            return None
+        return self.path(self.model.weights)
+
     def located_in(self, folder: Path) -> "Recipe":
         """Return a copy whose relative paths start at `folder`."""
         located = self.model_copy()
@@ -183,6 +192,11 @@ class Recipe(StrictModel):
     def path(self, relative: str | Path) -> Path:
         """Return a path of the recipe, from where we stand."""
         return self.folder / relative
+
+
+def is_weights_file(weights: str, folder: Path) -> bool:
+    """Return whether it names a file: by its suffix, or because one lies there."""
+    return Path(weights).suffix in WEIGHT_FILES or (folder / weights).is_file()
 
 
 def read_recipe(path: Path, trust_remote_code: bool = False, **overrides: str | None) -> Recipe:
@@ -195,7 +209,7 @@ def read_recipe(path: Path, trust_remote_code: bool = False, **overrides: str | 
         raise ConfigError(f"{path}: expected `key: value` lines such as name, task and model")
     weights = overrides.pop("weights", None)
     if weights is not None and isinstance(values.get("model"), dict):
-        is_file = Path(weights).suffix in WEIGHT_FILES
+        is_file = is_weights_file(weights, Path())
         values["model"]["weights"] = str(Path(weights).absolute()) if is_file else weights
     values.update({key: value for key, value in overrides.items() if value is not None})
     if isinstance(values.get("version"), (int, float)):

@@ -144,7 +144,8 @@ def look_into(path: Path) -> FileContent:
         tensors, beside = _read_safetensors(path)
         return FileContent(path, kind, (new_state("", tensors),), beside)
     content, names = _read_torch_save(path)
-    beside = {key: value for key, value in (_plain(content, 0) or {}).items() if not NOT_WEIGHTS.search(key)}
+    plain = _plain(content, 0) if isinstance(content, Mapping) else None
+    beside = {key: value for key, value in (plain or {}).items() if not NOT_WEIGHTS.search(key)}
     return FileContent(path, kind, tuple(_find_states(content)), beside, frozenset(names))
 
 

@@ -1,12 +1,11 @@
 """A model of which only a file is known (python, torchscript, onnx): the recipe states labels and preprocessing."""
 
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from mar_tools.models.recipes import WEIGHT_FILES, Recipe
-from mar_tools.models.weights import RANDOM, load_weights
+from mar_tools.models.weights import RANDOM, build_with_weights
 from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.construction import find_detector_graph
@@ -15,12 +14,11 @@ from vision_serving.graphs.sources import NetworkSource, build_network
 
 def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
     weights, source = recipe.model.weights, recipe.model.network_source()
-    network = build_network(source, recipe.folder)
-    if not source.holds_weights and weights != RANDOM:
-        if Path(weights).suffix not in WEIGHT_FILES:
-            raise ConfigError(f"weights {weights!r}: expected a file ({', '.join(sorted(WEIGHT_FILES))}) or {RANDOM!r}")
-        load_weights(network, recipe.path(weights))
-    return network, source
+    if source.holds_weights:
+        return build_network(source, recipe.folder), source
+    if weights != RANDOM and recipe.weights_file is None:
+        raise ConfigError(f"weights {weights!r}: expected a file ({', '.join(sorted(WEIGHT_FILES))}) or {RANDOM!r}")
+    return build_with_weights(recipe)
 
 
 def find_preprocessing(_: Recipe, network: nn.Module) -> PreprocessingConfig:

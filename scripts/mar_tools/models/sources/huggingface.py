@@ -1,7 +1,6 @@
 """transformers' image classifiers and detectors, from a folder or the hub: configuration, weights, image processor."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import PIL.Image
@@ -61,11 +60,11 @@ def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
     if weights == PRETRAINED:
         auto_class = getattr(transformers, str(source.class_name))
         return load_pretrained(recipe, auto_class, config, find_location(recipe)), source
-    if Path(weights).suffix not in WEIGHT_FILES:
+    if recipe.weights_file is None:
         expected = f"{PRETRAINED!r}, a file ({', '.join(sorted(WEIGHT_FILES))}) or {RANDOM!r}"
         raise ConfigError(f"weights {weights!r}: expected {expected}")
     model_class = type(build_network(source, recipe.folder))  # an Auto class wants a folder
-    state = read_state_dict(recipe.path(weights))
+    state = read_state_dict(recipe.weights_file, recipe.model.weights_key)
     return load_pretrained(recipe, model_class, config, None, state_dict=state), source
 
 

@@ -1,7 +1,6 @@
 """timm's models: published weights or a file; labels and preprocessing from the data configuration of the model."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -10,7 +9,7 @@ from torch import nn
 
 from mar_tools.models.recipes import WEIGHT_FILES, Recipe
 from mar_tools.models.sources.pillow import pass_order
-from mar_tools.models.weights import PRETRAINED, RANDOM, load_weights
+from mar_tools.models.weights import PRETRAINED, RANDOM, build_with_weights, check_own_shape
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.sources import NetworkSource, build_network
@@ -20,21 +19,23 @@ INTERPOLATIONS = {"nearest": "nearest-exact"}  # timm resizes with Pillow; torch
 
 def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
     weights, source = recipe.model.weights, recipe.model.network_source()
-    without_classes = {**source.arguments, "num_classes": 0}
-    if recipe.task == "embedding" and weights == RANDOM:
-        source = source.model_copy(update={"arguments": without_classes})
-    network = build_network(source, recipe.folder)
     if weights == PRETRAINED:
-        network = download(source)
-    elif Path(weights).suffix in WEIGHT_FILES:
-        load_weights(network, recipe.path(weights))
-    elif weights != RANDOM:
+        check_own_shape(source, weights)
+        build_network(source, recipe.folder)  # it says what is wrong with a name, before anything is downloaded
+        network = download(source).eval()
+    elif weights != RANDOM and recipe.weights_file is None:
         expected = f"{PRETRAINED!r}, a file ({', '.join(sorted(WEIGHT_FILES))}) or {RANDOM!r}"
         raise ConfigError(f"weights {weights!r}: expected {expected}; a tag goes into the name, as in resnet50.a1_in1k")
-    if recipe.task == "embedding" and getattr(network, "num_classes", None):
+    else:
+        network, source = build_with_weights(recipe)
+    return without_classes(network, source) if recipe.task == "embedding" else (network, source)
+
+
+def without_classes(network: nn.Module, source: NetworkSource) -> tuple[nn.Module, NetworkSource]:
+    """Return it as timm's feature extractor of the same name."""
+    if getattr(network, "num_classes", None):
         network.reset_classifier(0)  # type: ignore[operator]
-        source = source.model_copy(update={"arguments": without_classes})
-    return network.eval(), source
+    return network, source.model_copy(update={"arguments": {**source.arguments, "num_classes": 0}})
 
 
 def download(source: NetworkSource) -> nn.Module:

@@ -1,6 +1,5 @@
 """torchvision's models: weights of its enums, labels and preprocessing from what it publishes with them."""
 
-from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
@@ -11,20 +10,17 @@ from torchvision.transforms._presets import ImageClassification
 
 from mar_tools.models.recipes import WEIGHT_FILES, Recipe
 from mar_tools.models.sources.pillow import pass_order
-from mar_tools.models.weights import RANDOM, load_weights
+from mar_tools.models.weights import RANDOM, build_with_weights, check_own_shape
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
-from vision_serving.graphs.sources import NetworkSource, build_network, remove_head
+from vision_serving.graphs.sources import NetworkSource, remove_head
 
 
 def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
-    weights, source = recipe.model.weights, recipe.model.network_source()
-    if weights != RANDOM and Path(weights).suffix not in WEIGHT_FILES:
-        network, source = load_published(source, weights)
+    if recipe.model.weights != RANDOM and recipe.weights_file is None:
+        network, source = load_published(recipe.model.network_source(), recipe.model.weights)
     else:
-        network = build_network(source, recipe.folder)
-        if weights != RANDOM:
-            load_weights(network, recipe.path(weights))
+        network, source = build_with_weights(recipe)
     if recipe.task == "embedding":
         source = source.model_copy(update={"without_head": True})
         remove_head(network)
@@ -34,6 +30,7 @@ def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
 def load_published(source: NetworkSource, weights: str) -> tuple[nn.Module, NetworkSource]:
     """Load torchvision's published weights, downloaded into torch's cache."""
     entry = find_published(source, weights)
+    check_own_shape(source, weights)
     try:
         network = models.get_model(source.name, weights=entry, **source.arguments)
     except ValueError as error:  # torchvision refuses arguments that do not fit the weights
@@ -116,7 +113,7 @@ def preprocessing_of_detector(transform: GeneralizedRCNNTransform) -> Preprocess
 def find_labels(recipe: Recipe, _: nn.Module) -> list[str]:
     """Return the categories that torchvision publishes with the weights."""
     published = models.get_model_weights(recipe.model.name)
-    if Path(recipe.model.weights).suffix in WEIGHT_FILES:
+    if recipe.weights_file is not None:
         raise ConfigError(
             f"`labels` is missing, and {recipe.model.weights!r} brings none; name a JSON file with one label a class"
         )
