@@ -121,7 +121,7 @@ def _ask(network: OnnxNetwork, size: Size, path: Path) -> Reading:
     """Read the answers to two photographs in the form that the file takes."""
     form = {"resize": {"mode": "exact", "size": [size.height, size.width]}, **UNSCALED}
     preprocessing = PreprocessingConfig.model_validate(form)
-    images = Normalize(preprocessing.mean, preprocessing.std, preprocessing.color_order)(load_pixels(2, preprocessing))
+    images = Normalize(preprocessing)(load_pixels(2, preprocessing))
     try:
         with torch.inference_mode():
             answers = network(images)
