@@ -171,7 +171,10 @@ def find_bad_artifact(archive: Archive) -> str | None:
     if artifact != combine_digests({name: archive.digests[name] for name in names}):
         return f"{VERIFICATION} is of another artifact"
     if settings != digest_config(config, archive.read_document(config.labels)):
-        return f"{VERIFICATION} is of another configuration, or of other labels"
+        return (
+            f"{VERIFICATION} is of another configuration, of other labels, or of another version of this project; "
+            "build the archive again"
+        )
     return None
 
 

@@ -26,5 +26,8 @@ def combine_digests(digests: Mapping[str, str]) -> str:
 
 
 def digest_config(config: HandlerConfig, labels: bytes) -> str:
-    """Digest what decides, beside the artifact, which answer an archive gives: its `handler` section and labels."""
-    return hashlib.sha256(config.model_dump_json().encode() + labels).hexdigest()
+    """Digest what decides, beside the artifact, which answer an archive gives: its `handler` section and labels.
+
+    Without the keys that have their default: a key that is added later leaves the digest of former archives as it is.
+    """
+    return hashlib.sha256(config.model_dump_json(exclude_defaults=True).encode() + labels).hexdigest()
