@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vision_serving.errors import InferenceError, InvalidOptionError
 from vision_serving.geometry import ImageGeometry
-from vision_serving.labels import find_class_id, thresholds_by_class_id
+from vision_serving.labels import find_class_ids, thresholds_by_class_id
 from vision_serving.options import DetectionOptions, Options
 from vision_serving.pictures.decoding import Image
 from vision_serving.pictures.resizing import ImageBatch, preprocess_images
@@ -51,7 +51,9 @@ class ObjectDetectionHandler(TorchServeHandler):
         updates: dict[str, object] = {}
         if options.class_filter is not None:
             updates["class_filter"] = tuple(
-                find_class_id(name, self.labels, "class_filter") for name in options.class_filter
+                class_id
+                for name in options.class_filter
+                for class_id in find_class_ids(name, self.labels, "class_filter")
             )
         if options.class_thresholds:
             updates["class_thresholds"] = thresholds_by_class_id(options.class_thresholds, self.labels)

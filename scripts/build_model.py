@@ -46,12 +46,14 @@ def main() -> None:
     from mar_tools.building.packing import build_archive
     from mar_tools.building.table import candidate_table, describe_preprocessing
     from mar_tools.exporting.export_folders import REFERENCE
+    from mar_tools.models.checkpoints import check_files
     from mar_tools.models.recipes import read_recipe
     from mar_tools.reporting.build_reports import report_build
 
     recipe = read_recipe(
         given.recipe, given.trust_remote_code, weights=given.weights, backend=given.backend, precision=given.precision
     )
+    check_files(recipe)
     options = BuildOptions(
         device_type=choose_device_type(given.device),
         budget_s=60 * given.budget_min,

@@ -17,13 +17,16 @@ def read_labels(path: Path) -> list[str]:
     return labels
 
 
-def find_class_id(wanted: int | str, labels: Sequence[str], option: str) -> int:
-    """Return the class that an option names by its label or class id. Raises InvalidOptionError."""
+def find_class_ids(wanted: int | str, labels: Sequence[str], option: str) -> tuple[int, ...]:
+    """Return the classes that an option names: all with that label, or the one with that id.
+
+    Raises InvalidOptionError.
+    """
     if wanted in labels:
-        return labels.index(str(wanted))
+        return tuple(class_id for class_id, label in enumerate(labels) if label == wanted)
     text = str(wanted)
     if len(text) < 10 and text.isdecimal() and int(text) < len(labels):
-        return int(text)
+        return (int(text),)
     known = f"{', '.join(labels[:NAMED])}{', ...' if len(labels) > NAMED else ''}"
     raise InvalidOptionError(
         f"{option}: {str(wanted)[:60]!r} is neither a label of this model ({known}) nor a class id"
@@ -34,8 +37,8 @@ def thresholds_by_class_id(class_thresholds: Mapping[int | str, float], labels: 
     """Return the option `class_thresholds` with class ids for its names. Raises InvalidOptionError."""
     by_class_id: dict[int, float] = {}
     for name, threshold in class_thresholds.items():
-        class_id = find_class_id(name, labels, "class_thresholds")
-        if class_id in by_class_id:
-            raise InvalidOptionError(f"class_thresholds: the class {labels[class_id]!r} is there twice")
-        by_class_id[class_id] = threshold
+        for class_id in find_class_ids(name, labels, "class_thresholds"):
+            if class_id in by_class_id:
+                raise InvalidOptionError(f"class_thresholds: the class {labels[class_id]!r} is there twice")
+            by_class_id[class_id] = threshold
     return by_class_id

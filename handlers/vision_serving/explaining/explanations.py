@@ -13,7 +13,7 @@ from vision_serving.config import HandlerConfig
 from vision_serving.errors import ExplanationTimeoutError, InferenceError, NotSupportedError, PayloadTooLargeError
 from vision_serving.explaining.attribution import Attribution, ExplainedImage, attribute, to_heat_map
 from vision_serving.foreign_errors import try_stage
-from vision_serving.labels import find_class_id
+from vision_serving.labels import find_class_ids
 from vision_serving.options import ExplanationOptions, Method, parse_options
 from vision_serving.pictures.preparation import PreparedImage, Preparer, Source
 from vision_serving.predictions import Explanation, ImageSize
@@ -42,7 +42,7 @@ class Explainer:
         return ("occlusion",)
 
     def read_options(self, values: Mapping[str, Any]) -> ExplanationOptions:
-        """Return a request's options, its class as a class id. Raises InvalidOptionError or NotSupportedError."""
+        """Return a request's options, its class as class ids. Raises InvalidOptionError or NotSupportedError."""
         if not self.methods:
             raise NotSupportedError(f"this {self._config.task} model gives no explanations")
         options = parse_options(ExplanationOptions, values, {})
@@ -53,8 +53,8 @@ class Explainer:
             )
         if options.target_class is None:
             return options
-        class_id = find_class_id(options.target_class, self._labels, "target_class")
-        return options.model_copy(update={"target_class": class_id})
+        class_ids = find_class_ids(options.target_class, self._labels, "target_class")
+        return options.model_copy(update={"target_class": class_ids})
 
     def explain(self, sources: Sequence[Source], timings: StageTimings) -> dict[ImageIndex, ImageResult]:
         """Return results by index. Never raises for one of them."""
@@ -78,7 +78,8 @@ class Explainer:
         pixels, options, (geometry,) = image.batch.pixels, image.options, image.batch.geometries
         assert isinstance(options, ExplanationOptions)
         scores = score_classes(self._infer(pixels, deadline)[0], self._config.activation)
-        class_id = int(scores.argmax()) if options.target_class is None else int(options.target_class)
+        class_ids: Any = range(len(scores)) if options.target_class is None else options.target_class
+        class_id = max(class_ids, key=lambda wanted: float(scores[wanted]))
         red, green, blue = pixels.float().mean(dim=(0, 1, 2)).tolist()
         explained = ExplainedImage(
             pixels=pixels,

@@ -1,21 +1,21 @@
 """Trained weights -> a network with its labels and preprocessing, all from the checkpoint's own metadata."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from mar_tools.models.label_files import check_labels, read_labels_file
 from mar_tools.models.random_weights import settle_batch_norm, spread_class_scores
 from mar_tools.models.recipes import Recipe
 from mar_tools.models.sources import load_source
+from mar_tools.models.weight_files import look_into
 from mar_tools.models.weights import RANDOM as RANDOM
+from mar_tools.models.weights import check_holds_weights
 from vision_serving.config import PreprocessingConfig
-from vision_serving.errors import ConfigError
 from vision_serving.graphs.construction import build_graph
 from vision_serving.graphs.sources import NetworkSource
-from vision_serving.validation import MOST_BYTES, read_json
 
 RANDOM_SEED = 0
 DENSE_CANDIDATES = 1000  # per class, for detectors that state none; more are never boxes of one picture
@@ -35,6 +35,7 @@ class Checkpoint:
 
 def load_checkpoint(recipe: Recipe) -> Checkpoint:
     """Raises ConfigError when the weights, labels or preprocessing cannot be had or do not fit."""
+    check_files(recipe)
     torch.manual_seed(RANDOM_SEED)
     origin = load_source(recipe.model.source)
     network, source = origin.load_network(recipe)
@@ -59,17 +60,16 @@ def find_labels(recipe: Recipe, network: nn.Module) -> list[str]:
     """Return one a class; none of an embedding. Raises ConfigError."""
     if recipe.task == "embedding":
         return []
-    if recipe.labels == "auto":
-        return list(load_source(recipe.model.source).find_labels(recipe, network))
-    return read_labels_file(recipe.path(recipe.labels))
+    if recipe.labels != "auto":
+        return read_labels_file(recipe.path(recipe.labels))
+    labels = list(load_source(recipe.model.source).find_labels(recipe, network))
+    check_labels(labels, "labels: auto")
+    return labels
 
 
-def read_labels_file(path: Path) -> list[str]:
-    """Return a JSON list of labels, or TorchServe's index_to_name.json: {"0": "cat"} or {"0": ["n02123045", "cat"]}."""
-    content = read_json(path, most_bytes=MOST_BYTES)
-    if isinstance(content, dict) and set(content) == {str(index) for index in range(len(content))}:
-        content = [content[str(index)] for index in range(len(content))]
-        content = [entry[-1] if isinstance(entry, list) and entry else entry for entry in content]
-    if not isinstance(content, list) or not content or not all(isinstance(label, str) for label in content):
-        raise ConfigError(f"{path}: expected a list of labels, or an object from '0' to 'C-1'")
-    return content
+def check_files(recipe: Recipe) -> None:
+    """Read the files of weights and labels, in the first second. Raises ConfigError for what they say against it."""
+    if recipe.labels != "auto":
+        read_labels_file(recipe.path(recipe.labels))
+    if recipe.weights_file is not None:
+        check_holds_weights(look_into(recipe.weights_file))

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
 
-from mar_tools.models.checkpoints import load_checkpoint, read_labels_file
+from mar_tools.models.checkpoints import load_checkpoint
+from mar_tools.models.label_files import read_labels_file
 from mar_tools.models.misfits import describe_misfit
 from mar_tools.models.random_weights import spread_class_scores
 from mar_tools.models.recipes import read_recipe
