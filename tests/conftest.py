@@ -2,13 +2,14 @@
 
 import gc
 import os
+import pkgutil
 import re
 import runpy
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -117,6 +118,15 @@ def pytest_collection_finish() -> None:
 def one_thread() -> None:
     """Small tensors gain nothing from threads, and on a busy machine threads that wait for each other cost tenfold."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def operators_of_onnx() -> Iterator[None]:
+    """Read once. PyTorch reads them from their source at every export, for most of its time."""
+    registry = "torch.onnx._internal.exporter._registration.ONNXRegistry.from_torchlib"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, staticmethod(cache(pkgutil.resolve_name(registry))))
+        yield
 
 
 @pytest.fixture

@@ -278,10 +278,10 @@ def is_answered(front: Running, source: str) -> bool:
         return False
 
 
-def hold(front: Running, kind: str) -> socket.socket:
+def hold(front: Running, kind: str, source: str) -> socket.socket:
     if kind == "no handshake":
-        return socket.create_connection(front.address, TIMEOUT_S)
-    connection = connect(front.address, TIMEOUT_S)
+        return socket.create_connection(front.address, TIMEOUT_S, (source, 0))
+    connection = connect(front.address, TIMEOUT_S, source)
     connection.sendall(HALF_A_HEADER if kind == "half a header" else b"")
     return connection
 
@@ -297,17 +297,20 @@ def is_cut(connection: socket.socket) -> bool:
     return True
 
 
-@pytest.mark.parametrize("kind", ["no handshake", "no request", "half a header"])
-def test_connections_of_an_address_are_bounded_before_they_have_a_key(front: Running, kind: str) -> None:
-    held = [hold(front, kind) for _ in range(CONNECTIONS)]
+def test_connections_of_an_address_are_bounded_before_they_have_a_key(front: Running) -> None:
+    sources = {"no handshake": "127.0.0.2", "no request": "127.0.0.3", "half a header": "127.0.0.4"}
+    held: list[socket.socket] = []
     try:
-        wait_for(lambda: not is_answered(front, "127.0.0.1"))
-        assert is_answered(front, "127.0.0.2")
+        for kind, source in sources.items():
+            held += [hold(front, kind, source) for _ in range(CONNECTIONS)]
+            wait_for(lambda source=source: not is_answered(front, source))  # type: ignore[misc]
+            assert is_answered(front, "127.0.0.1")
         assert all(map(is_cut, held))  # after header_timeout_s
     finally:
         for connection in held:
             connection.close()
-    wait_for(lambda: is_answered(front, "127.0.0.1"))
+    for source in sources.values():
+        wait_for(lambda source=source: is_answered(front, source))  # type: ignore[misc]
 
 
 def test_wrong_keys_are_refused_before_their_body_and_end_no_connection(front: Running, told: Upstream) -> None:

@@ -68,7 +68,7 @@ def listening(ports: list[int]) -> list[int]:
 
 
 def test_start_restart_status_stop_leave_nothing_behind(
-    small_service: Server, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    run_here: RunHere, small_service: Server, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each command has another TMPDIR than the start, and a restart moves what the server writes."""
     config = small_service.config
@@ -87,43 +87,45 @@ def test_start_restart_status_stop_leave_nothing_behind(
     logs = [path for path in (config.parent / "logs").iterdir() if path.suffix == ".log"]
     assert {stat.S_IMODE(log.stat().st_mode) for log in logs} == {0o600}
     monkeypatch.setenv("TMPDIR", "/proc")  # where nobody can write
-    again = run_script("serve_models.py", "start", "--config", config)
+    again = run_here("serve_models.py", "start", "--config", config)
     assert (again.returncode, "already running" in again.stderr) == (1, True)
     settings = config.read_text()
     config.write_text(with_values(settings, {"models": '{"digits": {"1.0": {"batchSize": "x"}}}'}))
-    refused = run_script("serve_models.py", "restart", "--config", config)
+    refused = run_here("serve_models.py", "restart", "--config", config)
     assert (refused.returncode, "digits 1.0: batchSize: expected a whole number" in refused.stderr) == (1, True)
     assert process.is_running(), "what cannot be started again is not stopped"
     config.write_text(settings)
-    nowhere = run_script("serve_models.py", "restart", "--config", config)
+    nowhere = run_here("serve_models.py", "restart", "--config", config)
     assert (nowhere.returncode, "cannot write in /proc: " in nowhere.stderr) == (1, True)
     assert process.is_running()
     written = sorted(config.parent.rglob("*"))
     state = tmp_path_factory.mktemp("s")  # short enough for sockets
     config.write_text(with_values(settings, {"vision_state": str(state)}))
-    restarted = run_script("serve_models.py", "restart", "--config", config)
+    restarted = run_here("serve_models.py", "restart", "--config", config)
     assert restarted.returncode == 0, restarted.stderr
     assert sorted(path.name for path in state.iterdir()) == ["key_file.json", "logs", small_service.temporary.name]
     assert {path.name for path in (state / "logs").iterdir()} >= {"console.log", "model_log.log", "ts_log.log"}
     assert set(written) - set(config.parent.rglob("*")) == {config.parent / "key_file.json"}
     assert set(config.parent.rglob("*")) <= set(written)
-    assert json.loads(run_script("serve_models.py", "status", "--json", "--config", config).stdout)[0]["ready"]
+    assert json.loads(run_here("serve_models.py", "status", "--json", "--config", config).stdout)[0]["ready"]
 
     running = small_service.process()
     assert running is not None
     assert running.pid != process.pid
     family = [running, *running.children(recursive=True)]
-    assert run_script("serve_models.py", "stop", "--config", config).stdout.strip() == "stopped"
+    assert run_here("serve_models.py", "stop", "--config", config).stdout.strip() == "stopped"
     assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     assert listening(list(small_service.ports().values())) == []
     assert [path.name for path in state.iterdir()] == ["logs"]
     assert not temporary.exists()
-    assert run_script("serve_models.py", "stop", "--config", config).stdout.strip() == "nothing was running"
-    down = run_script("serve_models.py", "status", "--config", config)
+    assert run_here("serve_models.py", "stop", "--config", config).stdout.strip() == "nothing was running"
+    down = run_here("serve_models.py", "status", "--config", config)
     assert (down.returncode, "serve_models.py start" in down.stderr) == (1, True)
 
 
-def test_a_model_that_cannot_load_fails_the_start_with_its_reason(small_service: Server, archives: Path) -> None:
+def test_a_model_that_cannot_load_fails_the_start_with_its_reason(
+    run_here: RunHere, small_service: Server, archives: Path
+) -> None:
     with (
         zipfile.ZipFile(archives / "digits.mar") as packed,
         zipfile.ZipFile(small_service.folder / "model_store" / "digits.mar", "w") as broken,
@@ -132,7 +134,7 @@ def test_a_model_that_cannot_load_fails_the_start_with_its_reason(small_service:
             if entry.filename == DIGESTS:
                 continue  # what is changed is no longer ours, and is served as another's archive is
             broken.writestr(entry, packed.read(entry).replace(b"backend: openvino", b"backend: openvimo"))
-    finished = run_script("serve_models.py", "start", "--config", small_service.config)
+    finished = run_here("serve_models.py", "start", "--config", small_service.config)
     assert finished.returncode == 1
     assert "model digits cannot load: unknown backend 'openvimo'" in finished.stderr
     assert len(finished.stderr.splitlines()) == 1

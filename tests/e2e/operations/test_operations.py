@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import threading
 import time
 import zipfile
@@ -80,8 +79,10 @@ def operated(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     server.stop()
 
 
-def run_on(operated: Service, name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return run_script(name, *arguments, "--config", operated.server.config)
+@pytest.fixture
+def run_on(run_here: RunHere, operated: Service) -> RunHere:
+    """A command for the operated server."""
+    return lambda name, *arguments: run_here(name, *arguments, "--config", operated.server.config)
 
 
 def ask(operated: Service, seven: bytes, path: str = "/predictions/digits", **headers: str) -> requests.Response:
@@ -89,7 +90,7 @@ def ask(operated: Service, seven: bytes, path: str = "/predictions/digits", **he
 
 
 def test_what_is_good_is_served_and_what_is_bad_is_named(operated: Service, seven: bytes) -> None:
-    started = run_on(operated, "serve_models.py", "start")
+    started = run_script("serve_models.py", "start", "--config", operated.server.config)
     assert started.returncode == 1
     assert "torn.mar: not a readable archive" in started.stderr
     assert "model lame cannot load: unknown backend 'openvimo'" in started.stderr
@@ -101,9 +102,9 @@ def test_a_model_that_could_not_load_refuses_at_once(operated: Service, seven: b
     assert ask(operated, seven, "/predictions/lame").status_code == 503
 
 
-def test_status_and_probe_name_what_is_bad_and_why(run_here: RunHere, operated: Service) -> None:
-    status = run_here("serve_models.py", "status", "--json", "--config", operated.server.config)
-    probe = run_here("health_probe.py", "--json", "--config", operated.server.config)
+def test_status_and_probe_name_what_is_bad_and_why(run_on: RunHere) -> None:
+    status = run_on("serve_models.py", "status", "--json")
+    probe = run_on("health_probe.py", "--json")
     assert (status.returncode, probe.returncode) == (1, 1)
     for found in (json.loads(status.stdout), json.loads(probe.stdout)["models"]):
         models = {model["model"]: model for model in found}
@@ -113,17 +114,17 @@ def test_status_and_probe_name_what_is_bad_and_why(run_here: RunHere, operated: 
     assert "lame 1.0: cannot load" in probe.stderr
 
 
-def test_a_probe_of_one_model_does_not_mind_the_others(run_here: RunHere, operated: Service) -> None:
-    probe = run_here("health_probe.py", "digits", "--config", operated.server.config)
+def test_a_probe_of_one_model_does_not_mind_the_others(run_on: RunHere) -> None:
+    probe = run_on("health_probe.py", "digits")
     assert (probe.returncode, probe.stdout.strip()) == (0, "digits 1.0: healthy, golden prediction right")
 
 
-def test_a_halted_worker_is_named_within_the_time(run_here: RunHere, operated: Service) -> None:
+def test_a_halted_worker_is_named_within_the_time(run_on: RunHere, operated: Service) -> None:
     halted = psutil.Process(operated.worker_pids("digits")[0])
     halted.suspend()
     started = time.monotonic()
     try:
-        probe = run_here("health_probe.py", "digits", "--timeout-s", "2", "--config", operated.server.config)
+        probe = run_on("health_probe.py", "digits", "--timeout-s", "2")
     finally:
         halted.resume()
     assert time.monotonic() - started < 15
@@ -131,7 +132,7 @@ def test_a_halted_worker_is_named_within_the_time(run_here: RunHere, operated: S
     assert f"no answer from worker {halted.pid} in time" in probe.stderr
 
 
-def test_after_a_killed_frontend_a_start_ends_the_workers_that_are_left(operated: Service) -> None:
+def test_after_a_killed_frontend_a_start_ends_the_workers_that_are_left(run_on: RunHere, operated: Service) -> None:
     """One worker is halted, so that it cannot end by itself."""
     frontend = operated.server.process()
     workers = find_workers(operated.server.config, operated.server.temporary)
@@ -140,10 +141,10 @@ def test_after_a_killed_frontend_a_start_ends_the_workers_that_are_left(operated
     assert halted in workers
     halted.suspend()
     frontend.kill()
-    started = run_on(operated, "serve_models.py", "start")
+    started = run_on("serve_models.py", "start")
     assert started.returncode == 1, started.stderr  # for the bad archives
     assert wait_until_ended(workers, 0) == []
-    assert run_on(operated, "health_probe.py", "digits").returncode == 0
+    assert run_on("health_probe.py", "digits").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -155,11 +156,11 @@ def test_after_a_killed_frontend_a_start_ends_the_workers_that_are_left(operated
     ids=["cannot load", "wrong golden prediction"],
 )
 def test_a_version_that_is_no_good_is_taken_out_again(
-    operated: Service, archives: Path, seven: bytes, change: dict[str, Change], reason: str
+    run_on: RunHere, operated: Service, archives: Path, seven: bytes, change: dict[str, Change], reason: str
 ) -> None:
     derive(archives / "digits.mar", operated.model_store / "digits_bad.mar", "digits", "1.5", **change)
     with keep_asking(lambda: ask(operated, seven)) as traffic:
-        finished = run_on(operated, "manage_models.py", "upgrade", "digits_bad.mar", "--watch-s", "1", "--write")
+        finished = run_on("manage_models.py", "upgrade", "digits_bad.mar", "--watch-s", "1", "--write")
     assert finished.returncode == 1
     assert reason in finished.stderr
     assert "digits 1.0 serves as before" in finished.stderr
@@ -168,11 +169,11 @@ def test_a_version_that_is_no_good_is_taken_out_again(
     assert "1.5" not in operated.server.config.read_text()
 
 
-def test_an_upgrade_fails_no_request(operated: Service, archives: Path, seven: bytes) -> None:
+def test_an_upgrade_fails_no_request(run_on: RunHere, operated: Service, archives: Path, seven: bytes) -> None:
     store = operated.model_store
     derive(archives / "digits.mar", store / "digits_2.mar", "digits", "2.0", config=explain_at_any_time)
     with keep_asking(lambda: ask(operated, seven)) as traffic:
-        finished = run_on(operated, "manage_models.py", "upgrade", "digits_2.mar", "--watch-s", "2", "--write")
+        finished = run_on("manage_models.py", "upgrade", "digits_2.mar", "--watch-s", "2", "--write")
         assert finished.returncode == 0, finished.stderr
         assert ask(operated, seven).headers["X-Model-Version"] == "2.0"
     assert traffic.failures() == []
@@ -184,7 +185,9 @@ def test_an_upgrade_fails_no_request(operated: Service, archives: Path, seven: b
     assert "move digits.mar away" in finished.stderr
 
 
-def test_a_drained_stop_answers_what_was_asked_and_refuses_the_rest(operated: Service, seven: bytes) -> None:
+def test_a_drained_stop_answers_what_was_asked_and_refuses_the_rest(
+    run_on: RunHere, operated: Service, seven: bytes
+) -> None:
     taken: list[tuple[int | str, str]] = []
     slow = [
         threading.Thread(
@@ -199,7 +202,7 @@ def test_a_drained_stop_answers_what_was_asked_and_refuses_the_rest(operated: Se
         thread.start()
     time.sleep(0.5)  # they have been sent
     with keep_asking(lambda: ask(operated, seven)) as traffic:
-        stopped = run_on(operated, "serve_models.py", "stop", "--drain", "--drain-timeout-s", "20")
+        stopped = run_on("serve_models.py", "stop", "--drain", "--drain-timeout-s", "20")
     for thread in slow:
         thread.join()
     assert (stopped.returncode, stopped.stdout.strip()) == (0, "stopped"), stopped.stderr

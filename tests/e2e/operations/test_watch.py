@@ -4,6 +4,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
+from mar_tools.serving import server as serving
+from mar_tools.serving import watching
 from mar_tools.serving.java_counters import collecting_s
 from mar_tools.serving.start_record import mark_stopped
 from mar_tools.serving.watching import watch
@@ -15,8 +19,10 @@ BACK_S = 300.0
 
 
 def test_a_frontend_that_hangs_is_replaced_and_one_that_is_stopped_while_it_hangs_is_not(
-    archives: Path, tmp_path: Path
+    archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(watching, "ANSWER_S", 3.0)
+    monkeypatch.setattr(serving, "STOP_TIMEOUT_S", 0.5)  # which a frontend that hangs does not heed
     heard: list[str] = []
     with serve([archives / "digits.mar"], tmp_path) as service, ThreadPoolExecutor(1) as pool:
         server = service.server

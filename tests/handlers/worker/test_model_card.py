@@ -121,5 +121,5 @@ def test_a_damaged_verification_is_named(tmp_path: Path, text: str) -> None:
 def test_a_worker_lists_the_methods_of_its_backend(tiny_classifier: TinyModel) -> None:
     handler = ImageClassificationHandler()
     handler.load(tiny_classifier.folders["eager"], CPU)
-    [(_, card)] = handle(handler, [{}], [DESCRIBE])
+    [(_, card)] = handle(handler, [{}], [DESCRIBE], tiny_classifier.folders["eager"])
     assert card["explanations"]["method"]["enum"] == ["occlusion", "integrated_gradients", "saliency"]
