@@ -90,13 +90,14 @@ def make_evidence(
     after: Sequence[Answer],
     truth: Sequence[Truth] | None = None,
     labels: Sequence[str] = HOSTILE,
+    **section: Any,
 ) -> Evidence:
     paths = write_pictures(folder, len(before))
     sides = [
         Side(name, PROOF, answers, None if truth is None else measure_by_class(answers, truth))
         for name, answers in (("eager fp32", before), ("openvino int8", after))
     ]
-    return Evidence(SCRIPT, QUOTES, config_of(task), labels, ROWS, *sides, paths, truth)
+    return Evidence(SCRIPT, QUOTES, config_of(task, **section), labels, ROWS, sides[0], sides[1], paths, truth)
 
 
 def classifier_evidence(folder: Path) -> Evidence:

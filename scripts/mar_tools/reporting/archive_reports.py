@@ -19,7 +19,7 @@ from mar_tools.reporting.page import write_report
 from mar_tools.verification.accuracy import measure_accuracy
 from mar_tools.verification.gate import read_report
 from mar_tools.verification.golden_making import find_score_threshold
-from mar_tools.verification.kept_answers import Answer, read_answer
+from mar_tools.verification.kept_answers import Answer, read_answers
 from mar_tools.verification.labelled import read_verification_images
 from mar_tools.verification.observations import load_handler, observe
 from vision_serving.config import HandlerConfig, read_handler_config
@@ -65,7 +65,10 @@ def read_golden(folder: Path, config: HandlerConfig) -> Answer | None:
     """Return the answer to the one picture that an archive carries; None where it has none."""
     if not (folder / GOLDEN).is_file() or not (folder / PICTURE).is_file():
         return None
-    found = Golden.model_validate(orjson.loads((folder / GOLDEN).read_bytes())).found
+    golden = Golden.model_validate(orjson.loads((folder / GOLDEN).read_bytes()))
+    if golden.embedding is not None:  # which has no neighbours
+        return None
+    found = golden.found
     answer = {
         "class_ids": torch.tensor([each.class_id for each in found], dtype=torch.int64),
         "scores": torch.tensor([each.score for each in found], dtype=torch.float32),
@@ -85,7 +88,7 @@ def observe_images(evidence: Evidence, folder: Path, verification: VerificationR
     images = read_verification_images(verification, evidence.labels)
     task, side = evidence.config.task, evidence.main
     seen = observe(load_handler(folder), images.paths)
-    answers = [read_answer(each) for each in seen]
+    answers = read_answers(seen)
     report: Mapping[str, Any] = side.report
     by_class = None
     if images.truth is not None:

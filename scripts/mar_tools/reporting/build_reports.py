@@ -17,7 +17,7 @@ from mar_tools.reporting.by_class import measure_by_class
 from mar_tools.reporting.evidence import Evidence, Side
 from mar_tools.reporting.page import write_report
 from mar_tools.verification.gate import read_report
-from mar_tools.verification.kept_answers import read_answers
+from mar_tools.verification.kept_answers import find_answers
 from mar_tools.verification.labelled import VerificationImages, read_verification_images
 from vision_serving.config import read_handler_config
 from vision_serving.labels import read_labels
@@ -59,7 +59,7 @@ def gather_evidence(recipe: Recipe, exports: Path, rows: Sequence[Candidate]) ->
 
 def read_side(name: str, folder: Path, images: VerificationImages) -> Side:
     report = read_report(folder)
-    answers = read_answers(folder, report["artifact_sha256"], images.paths)
+    answers = find_answers(folder, report["artifact_sha256"], images.paths)
     if answers is None or images.truth is None:
         return Side(name, report, answers)
     return Side(name, report, answers, measure_by_class(answers, images.truth))

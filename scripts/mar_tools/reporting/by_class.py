@@ -56,7 +56,7 @@ def measure_by_class(answers: Sequence[Answer], truth: Sequence[Truth]) -> ByCla
 
 def _measure_classes(answers: Sequence[Answer], truth: Sequence[Truth]) -> ByClass:
     pairs = Counter(
-        (int(known["class_id"]), int(answer["class_ids"][0])) for known, answer in zip(truth, answers, strict=True)
+        (int(known["class_id"]), _answered(answer, truth)) for known, answer in zip(truth, answers, strict=True)
     )
     counts: Counter[int] = Counter()
     for (class_id, _), count in pairs.items():
@@ -71,6 +71,11 @@ def _measure_classes(answers: Sequence[Answer], truth: Sequence[Truth]) -> ByCla
         if class_id != answered
     ]
     return ByClass(classes=_worst_first(figures), confusions=tuple(confused[:MOST_CONFUSIONS]))
+
+
+def _answered(answer: Answer, truth: Sequence[Truth]) -> int:
+    """Return the best class; of an embedding, that of the nearest image."""
+    return int(truth[int(answer["images"][0])]["class_id"] if "images" in answer else answer["class_ids"][0])
 
 
 def _measure_boxes(answers: Sequence[Answer], truth: Sequence[Truth]) -> ByClass:

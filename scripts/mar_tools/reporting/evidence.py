@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,4 +51,10 @@ class Evidence:
 
     def label(self, class_id: int) -> str:
         known = self.labels[class_id] if 0 <= class_id < len(self.labels) else ""
-        return known or f"class {class_id}"
+        return known or self._folders.get(class_id, f"class {class_id}")
+
+    @cached_property
+    def _folders(self) -> dict[int, str]:
+        """Return what the folders of classes are called; a model of embeddings has no labels."""
+        known = zip(self.paths, self.truth or (), strict=False)
+        return {int(truth["class_id"]): path.parent.name for path, truth in known if "class_id" in truth}

@@ -13,7 +13,7 @@ from mar_tools.building.candidates import Candidate
 from mar_tools.building.table import ACCURACY, AGREEMENT, ORDER, describe_preprocessing
 from mar_tools.images import show_line
 from mar_tools.reporting.evidence import Evidence
-from mar_tools.reporting.galleries import Curator
+from mar_tools.reporting.galleries import choose_galleries
 from mar_tools.reporting.plots import plot_curves, plot_speed_and_accuracy
 
 FOLDER = Path(__file__).resolve().parent
@@ -55,7 +55,7 @@ def render_report(evidence: Evidence) -> str:
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         facts=list_facts(evidence),
         preprocessing=describe_preprocessing(evidence.config.preprocessing),
-        galleries=Curator(evidence).choose(),
+        galleries=choose_galleries(evidence),
         scatter=plot_speed_and_accuracy(evidence),
         rows=sorted(tried, key=lambda row: (ORDER.index(row.verdict), -row.rate)),
         left_out=group_untried(evidence.rows),

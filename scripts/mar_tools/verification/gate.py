@@ -16,7 +16,7 @@ from mar_tools.verification.accuracy import accuracy_drop, measure_accuracy
 from mar_tools.verification.agreement import measure_agreement
 from mar_tools.verification.bounds import SCALED_DECODING, choose_bounds, find_failures
 from mar_tools.verification.golden_making import find_score_threshold, remove_golden, write_golden
-from mar_tools.verification.kept_answers import keep_answers, read_answer
+from mar_tools.verification.kept_answers import keep_answers
 from mar_tools.verification.labelled import VerificationImages, read_verification_images
 from mar_tools.verification.observations import Observation, hash_config, load_handler, observe, observe_reference
 from vision_serving.config import HandlerConfig, read_handler_config
@@ -66,8 +66,7 @@ def verify_export(folder: Path, verification: VerificationRecipe | None = None) 
     if not failures:
         write_golden(folder, handler, images.paths, found)
     (folder / "verification.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
-    answers = [read_answer(seen) for seen in found]
-    keep_answers(folder, report["artifact_sha256"], images.paths, answers)
+    keep_answers(folder, report["artifact_sha256"], images.paths, found)
     return report
 
 

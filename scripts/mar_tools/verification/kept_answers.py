@@ -8,33 +8,57 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional
 
 from mar_tools.verification.observations import Observation
+from vision_serving.results.postprocessing import score_classes
 
 # Of one image, best first: `class_ids` (K,) and `scores` (K,). A detector's are of any score, and have `source_boxes`
-# (K, 4) xyxy in pixels of the image; a classifier's are the BEST.
+# (K, 4) xyxy in pixels of the image. A classifier's are the BEST, and with independent scores the MOST_LABELS with
+# their `thresholds` (K,). Of an embedding, `images` (K,) are the nearest, and their cosines the scores.
 Answer = Mapping[str, Tensor]
 
 BEST = 5
+MOST_LABELS = 20
 
 
-def read_answer(seen: Observation) -> Answer:
-    """Return the part of an observation that people read."""
-    if "source_boxes" in seen:
-        return {name: seen[name] for name in ("class_ids", "scores", "source_boxes")}
-    scores, class_ids = seen["logits"].softmax(dim=0).topk(min(BEST, len(seen["logits"])))
+def read_answers(seen: Sequence[Observation]) -> list[Answer]:
+    """Return the part of observations that people read."""
+    if "embedding" in seen[0]:
+        return _find_neighbours(torch.stack([each["embedding"] for each in seen]))
+    return [_read_boxes(each) if "source_boxes" in each else _read_classes(each) for each in seen]
+
+
+def _read_boxes(seen: Observation) -> Answer:
+    return {name: seen[name] for name in ("class_ids", "scores", "source_boxes")}
+
+
+def _read_classes(seen: Observation) -> Answer:
+    count = len(seen["logits"])
+    if "thresholds" in seen:
+        scores, class_ids = score_classes(seen["logits"], "sigmoid").topk(min(MOST_LABELS, count))
+        return {"class_ids": class_ids, "scores": scores, "thresholds": seen["thresholds"][class_ids]}
+    scores, class_ids = score_classes(seen["logits"]).topk(min(BEST, count))
     return {"class_ids": class_ids, "scores": scores}
 
 
-def keep_answers(export: Path, sha256: str, paths: Sequence[Path], answers: Sequence[Answer]) -> None:
+def _find_neighbours(vectors: Tensor) -> list[Answer]:
+    vectors = functional.normalize(vectors, dim=1)
+    cosines = (vectors @ vectors.T).fill_diagonal_(-2)
+    scores, images = cosines.topk(min(BEST, len(vectors) - 1), dim=1)
+    return [{"images": ids, "scores": own} for ids, own in zip(images, scores, strict=True)]
+
+
+def keep_answers(export: Path, sha256: str, paths: Sequence[Path], seen: Sequence[Observation]) -> None:
     """Write `<export>.answers.safetensors`. sha256: of the artifact that gave them."""
+    answers = read_answers(seen)
     tensors = {name: torch.cat([answer[name] for answer in answers]).contiguous() for name in answers[0]}
     tensors["counts"] = torch.tensor([len(answer["scores"]) for answer in answers])
     save_file(tensors, _file_of(export), {"key": _key(sha256, paths)})
     _file_of(export).chmod(0o644)  # safetensors makes it for the owner alone
 
 
-def read_answers(export: Path, sha256: str, paths: Sequence[Path]) -> list[Answer] | None:
+def find_answers(export: Path, sha256: str, paths: Sequence[Path]) -> list[Answer] | None:
     """Return the answers to these images, in order; None where those of this artifact were not kept."""
     try:
         with safe_open(_file_of(export), "pt") as kept:

@@ -29,10 +29,11 @@ from mar_tools.building.trials import new_trial, read_row
 from mar_tools.reporting.build_reports import report_build
 from mar_tools.reporting.by_class import MOST_CLASSES, measure_by_class
 from mar_tools.reporting.evidence import Evidence
-from mar_tools.reporting.galleries import Curator
+from mar_tools.reporting.galleries import choose_galleries
 from mar_tools.reporting.page import fill_matrix, list_classes, render_report
 from mar_tools.reporting.pictures import MOST_BYTES, embed_picture
 from mar_tools.reporting.plots import plot_curves, plot_speed_and_accuracy
+from mar_tools.verification.kept_answers import read_answers
 from vision_serving.config import ColourConfig
 from vision_serving.validation import read_json
 
@@ -108,7 +109,7 @@ def test_all_candidates_are_in_the_page_with_the_reason(page: Elements) -> None:
 
 
 def test_answers_that_changed_are_shown_side_by_side_the_clear_ones_first(tmp_path: Path) -> None:
-    shown = Curator(classifier_evidence(tmp_path)).choose()
+    shown = choose_galleries(classifier_evidence(tmp_path))
     assert (shown.changed, shown.near) == (2, 1)
     assert [[caption.side for caption in each.captions] for each in shown.changes] == [
         ["eager fp32", "openvino int8"]
@@ -117,36 +118,62 @@ def test_answers_that_changed_are_shown_side_by_side_the_clear_ones_first(tmp_pa
 
 
 def test_boxes_that_came_or_went_are_a_change(tmp_path: Path) -> None:
-    shown = Curator(detector_evidence(tmp_path)).choose()
+    shown = choose_galleries(detector_evidence(tmp_path))
     assert (shown.changed, shown.near) == (1, 0)
-    assert shown.changes[0].note == "1 box gone, 0 new"
-    assert [caption.line[:2] for caption in shown.changes[0].captions] == ["3:", "2:"]
+    assert shown.changes[0].note == "1 box gone"
+    assert [caption.line[:2] for caption in shown.changes[0].captions] == ["3 ", "2 "]
 
 
 def test_a_box_on_either_side_of_the_threshold_is_a_change_by_rounding(tmp_path: Path) -> None:
     before, after = [boxes(0.9, 0.51)] * 6, [boxes(0.9, 0.49)] * 6
-    shown = Curator(make_evidence(tmp_path, "detection", before, after)).choose()
+    shown = choose_galleries(make_evidence(tmp_path, "detection", before, after))
     assert (shown.changed, shown.near) == (6, 6)
 
 
 def test_mistakes_are_shown_the_surest_first(tmp_path: Path) -> None:
     truth = [{"class_id": torch.tensor(0)}] * 3
     answers = [*classes(1, sure=0.6), *classes(1, sure=0.8), *classes(0)]
-    shown = Curator(make_evidence(tmp_path, "classification", answers, answers, truth)).choose()
+    shown = choose_galleries(make_evidence(tmp_path, "classification", answers, answers, truth))
     assert shown.mistake_count == 2
     assert [each.captions[0].bars[0].score for each in shown.mistakes] == pytest.approx([0.8, 0.6])
 
 
 def test_a_detector_s_answer_is_compared_with_the_annotations(tmp_path: Path) -> None:
-    first, second, _ = Curator(detector_evidence(tmp_path)).choose().samples
-    assert (first.truth, first.right) == ("annotated 3: 2 found, 1 missed, 0 more", False)
-    assert (second.truth, second.right) == ("annotated 3: 3 found, 0 missed, 0 more", True)
+    first, second, _ = choose_galleries(detector_evidence(tmp_path)).samples
+    assert (first.truth, first.right) == ("2 of 3 annotated found", False)
+    assert (second.truth, second.right) == ("3 of 3 annotated found", True)
 
 
 def test_a_detector_that_finds_nothing_shows_its_best_boxes(tmp_path: Path) -> None:
     answers = [boxes(0.04, 0.03)] * 3
-    shown = Curator(make_evidence(tmp_path, "detection", answers, answers)).choose()
+    shown = choose_galleries(make_evidence(tmp_path, "detection", answers, answers))
     assert [each.captions[0].line[:1] for each in shown.samples] == ["2"] * 3
+
+
+def test_labels_that_come_or_go_are_a_change(tmp_path: Path) -> None:
+    """Of independent scores; class 2 crosses its threshold clearly, class 1 within a tenth of it."""
+    seen = [torch.tensor(scores).logit() for scores in ((0.9, 0.52, 0.2), (0.9, 0.48, 0.8), (0.9, 0.48, 0.2))]
+    kept = read_answers([{"logits": logits, "thresholds": torch.full((3,), 0.5)} for logits in seen])
+    own = make_evidence(
+        tmp_path, "classification", [kept[0], kept[0]], [kept[1], kept[2]], labels="abc", activation="sigmoid"
+    )
+    shown = choose_galleries(own)
+    assert [each.note for each in shown.changes] == ["gone: b; new: c", "gone: b"]
+    assert shown.near == 1
+    assert "gone: b; new: c" in Elements(render_report(own)).text
+
+
+def test_of_embeddings_the_nearest_images_are_shown(tmp_path: Path) -> None:
+    vectors = torch.tensor([[1.0, 0.0], [3.0, 0.1], [0.0, 1.0], [0.1, 2.0], [1.0, 0.2]])
+    kept = read_answers([{"embedding": vector} for vector in vectors])
+    truth = [{"class_id": torch.tensor(each)} for each in (0, 0, 1, 1, 1)]
+    own = make_evidence(tmp_path, "embedding", kept, kept, truth, labels=())
+    (*_, last), mistakes = choose_galleries(own).samples, choose_galleries(own).mistakes
+    assert last.captions[0].bars[0].label == choose_galleries(own).samples[1].name
+    assert [each.name for each in mistakes] == [last.name]
+    assert own.main.by_class is not None
+    assert [(each.class_id, each.share) for each in own.main.by_class.classes] == [(1, 0.6667), (0, 1.0)]
+    assert "the nearest is of another class" in Elements(render_report(own)).text
 
 
 def test_classes_and_confusions_are_counted() -> None:
@@ -162,9 +189,8 @@ def test_classes_and_confusions_are_counted() -> None:
 
 def test_precision_and_recall_of_boxes_are_those_of_coco() -> None:
     """Class 0: two of three boxes, nothing wrong. Class 2: one box, which a surer wrong one precedes."""
-    wrong = {**boxes(0.9, 0.8, class_id=2)}
-    right = boxes(1.0, class_id=2)
-    right["source_boxes"] = wrong["source_boxes"][1:]
+    wrong = boxes(0.9, 0.8, class_id=2)
+    right = {**boxes(1.0, class_id=2), "source_boxes": wrong["source_boxes"][1:]}
     found = measure_by_class([boxes(0.9, 0.8), wrong], [box_truth(boxes(1.0, 1.0, 1.0)), box_truth(right)])
     by_id = {each.class_id: each for each in found.classes}
     assert by_id[0].curve == (1.0,) * 14 + (0.0,) * 7
@@ -274,9 +300,9 @@ def test_answers_of_another_artifact_are_not_shown(tiny_classifier: TinyModel, b
     for name in ("eager-fp32", "openvino-fp32"):
         path = built / tiny_classifier.recipe.name / name / "verification.json"
         path.write_text(re.sub(r'"artifact_sha256": "\w+"', '"artifact_sha256": "0"', path.read_text()))
-    path = report_build(tiny_classifier.recipe, built, rows_of(tiny_classifier, built))
-    assert path is not None
-    assert "were not kept" in path.read_text(encoding="utf-8")
+    report = report_build(tiny_classifier.recipe, built, rows_of(tiny_classifier, built))
+    assert report is not None
+    assert "were not kept" in report.read_text(encoding="utf-8")
 
 
 def test_a_report_that_cannot_be_written_is_one_warning_and_no_end(

@@ -1,0 +1,213 @@
+"""What an answer of each kind says below its picture, whether it is right, and when two of them differ."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mar_tools.images import show_line
+from mar_tools.reporting.evidence import Evidence
+from mar_tools.reporting.pictures import FindAnswer, Picture, embed_picture
+from mar_tools.verification.agreement import THRESHOLD_SLACK, TIE_SCORE, TIE_SHARE, choose_thresholds, match_boxes
+from mar_tools.verification.golden_making import find_score_threshold
+from mar_tools.verification.kept_answers import Answer
+from vision_serving.predictions import Detection, Detections, ImageSize
+from vision_serving.results.postprocessing import Candidates
+
+SHOWN_CLASSES = 3
+NAMED_LABELS = 5  # in the line below a picture with boxes
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One class of an answer."""
+
+    label: str
+    score: float
+    is_true: bool
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What one side answered. bars: of classes. line: of boxes."""
+
+    side: str
+    picture: Picture
+    bars: Sequence[Bar] = ()
+    line: str = ""
+    alt: str = ""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """truth: in words. weight: how wrong it is, to sort by."""
+
+    truth: str = ""
+    right: bool | None = None
+    weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """is_near: rounding may decide it."""
+
+    is_near: bool
+    note: str = ""
+
+
+class Classes:
+    """Of a classifier: the best classes."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+
+    def name(self, index: int) -> str:
+        return show_line(Path(*self.evidence.paths[index].parts[-2:]))
+
+    def caption(self, index: int, side: str, answer: Answer) -> Caption:
+        bars = self._bars(index, answer)
+        best = f"answered {bars[0].label}, {bars[0].score:.2f}" if bars else "nothing answered"
+        return Caption(side, self._embed(index, lambda size: None), bars, alt=f"{self.name(index)}: {best}")
+
+    def _bars(self, index: int, answer: Answer) -> list[Bar]:
+        truth = self.evidence.truth
+        true = None if truth is None else int(truth[index]["class_id"])
+        best = zip(answer["class_ids"].tolist()[:SHOWN_CLASSES], answer["scores"].tolist(), strict=False)
+        return [Bar(self.evidence.label(class_id), score, class_id == true) for class_id, score in best]
+
+    def judge(self, index: int, answer: Answer) -> Judgement:
+        if self.evidence.truth is None:
+            return Judgement()
+        class_id = int(self.evidence.truth[index]["class_id"])
+        right = class_id == int(answer["class_ids"][0])
+        return Judgement(f"it is {self.evidence.label(class_id)}", right, float(answer["scores"][0]))
+
+    def compare(self, index: int, before: Answer, after: Answer) -> Change | None:
+        """Return what changed; None where the best class is the same."""
+        best, other = int(before["class_ids"][0]), int(after["class_ids"][0])
+        if best == other:
+            return None
+        scores = dict(zip(before["class_ids"].tolist(), before["scores"].tolist(), strict=True))
+        is_near = scores.get(other, 0.0) >= float(before["scores"][0]) * (1 - TIE_SHARE) - TIE_SCORE
+        return Change(is_near, "a near tie, which rounding decides" if is_near else "")
+
+    def _embed(self, index: int, find_answer: FindAnswer) -> Picture:
+        return embed_picture(self.evidence.paths[index], self.evidence.config.colours, find_answer)
+
+
+class Labels(Classes):
+    """Of a classifier with independent scores: the labels above their thresholds."""
+
+    def compare(self, index: int, before: Answer, after: Answer) -> Change | None:
+        sides = [_above(answer, 1.0) for answer in (before, after)]
+        gone, new = (sorted(map(self.evidence.label, these - those)) for these, those in (sides, sides[::-1]))
+        if not gone and not new:
+            return None
+        clear = [_above(answer, 1 + THRESHOLD_SLACK) for answer in (before, after)]
+        is_near = not (clear[0] - sides[1] or clear[1] - sides[0])
+        words = [f"{what}: {', '.join(labels)}" for what, labels in (("gone", gone), ("new", new)) if labels]
+        return Change(is_near, "; ".join(words))
+
+
+def _above(answer: Answer, slack: float) -> set[int]:
+    kept = answer["scores"] > answer["thresholds"] * slack
+    return set(answer["class_ids"][kept].tolist())
+
+
+class Neighbours(Classes):
+    """Of an embedding: the other images that are nearest, by their cosine."""
+
+    def _bars(self, index: int, answer: Answer) -> list[Bar]:
+        nearest = zip(answer["images"].tolist()[:SHOWN_CLASSES], answer["scores"].tolist(), strict=False)
+        return [Bar(self.name(other), max(0.0, score), self._is_alike(index, other)) for other, score in nearest]
+
+    def _is_alike(self, index: int, other: int) -> bool:
+        truth = self.evidence.truth
+        return truth is not None and int(truth[index]["class_id"]) == int(truth[other]["class_id"])
+
+    def judge(self, index: int, answer: Answer) -> Judgement:
+        if self.evidence.truth is None or not len(answer["images"]):
+            return Judgement()
+        right = self._is_alike(index, int(answer["images"][0]))
+        words = "the nearest is of the same class" if right else "the nearest is of another class"
+        return Judgement(words, right, float(answer["scores"][0]))
+
+    def compare(self, index: int, before: Answer, after: Answer) -> Change | None:
+        best, other = int(before["images"][0]), int(after["images"][0])
+        if best == other:
+            return None
+        return Change(
+            float(before["scores"][0]) - float(after["scores"][0]) < TIE_SHARE, "another image is the nearest"
+        )
+
+
+class Boxes(Classes):
+    """Of a detector: what it would answer, or its best boxes where it finds nothing in these images."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        super().__init__(evidence)
+        answers = (evidence.reference or evidence.main).answers or ()
+        threshold = find_score_threshold(evidence.config) or 0.0
+        self._thresholds = choose_thresholds([answer["scores"] for answer in answers], threshold)
+
+    def caption(self, index: int, side: str, answer: Answer) -> Caption:
+        found = self._boxes_of(index, answer)
+        counts = Counter(map(self.evidence.label, found.class_ids.tolist())).most_common()
+        named = [label if count == 1 else f"{label} ×{count}" for label, count in counts[:NAMED_LABELS]]  # noqa: RUF001
+        named += [f"{len(counts) - NAMED_LABELS} more labels"] * (len(counts) > NAMED_LABELS)
+        line = f"{count_boxes(len(found.scores))}: {', '.join(named)}" if named else "nothing found"
+        picture = self._embed(index, lambda size: self._to_detections(found, size))
+        return Caption(side, picture, line=line, alt=f"{self.name(index)} with boxes drawn, {line}")
+
+    def judge(self, index: int, answer: Answer) -> Judgement:
+        if self.evidence.truth is None:
+            return Judgement()
+        truth = self.evidence.truth[index]
+        counted = truth["iscrowd"] == 0
+        known = _candidates(truth["boxes"][counted], torch.ones(int(counted.sum())), truth["labels"][counted])
+        found = self._boxes_of(index, answer)
+        pairs = len(match_boxes(known, found, 0.0).pairs)
+        missed, extra = len(known.scores) - pairs, len(found.scores) - pairs
+        words = [f"{pairs} of {len(known.scores)} annotated found"] + [f"{extra} others"] * (extra > 0)
+        return Judgement(", ".join(words), not missed and not extra, missed + extra)
+
+    def compare(self, index: int, before: Answer, after: Answer) -> Change | None:
+        expected, found = (self._boxes_of(index, answer) for answer in (before, after))
+        match = match_boxes(expected, found, self._thresholds[index])
+        gone, new = (len(side.scores) - len(match.pairs) for side in (expected, found))
+        if not gone and not new:
+            return None
+        is_near = match.paid == match.owed
+        words = [f"{count_boxes(count)} {what}" for what, count in (("gone", gone), ("new", new)) if count]
+        words += [f"all within {THRESHOLD_SLACK:.0%} of the threshold"] * is_near
+        return Change(is_near, ", ".join(words))
+
+    def _boxes_of(self, index: int, answer: Answer) -> Candidates:
+        kept = answer["scores"] > self._thresholds[index]
+        return _candidates(answer["source_boxes"][kept], answer["scores"][kept], answer["class_ids"][kept])
+
+    def _to_detections(self, found: Candidates, size: ImageSize) -> Detections:
+        label = self.evidence.label
+        rows = zip(found.class_ids.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+        boxes = (Detection(class_id, label(class_id), score, tuple(box)) for class_id, score, box in rows)
+        return Detections(tuple(boxes), size)
+
+
+def _candidates(boxes: Tensor, scores: Tensor, class_ids: Tensor) -> Candidates:
+    return Candidates(boxes.float(), scores, class_ids)
+
+
+def count_boxes(count: int) -> str:
+    return f"{count} box{'es' * (count != 1)}"
+
+
+def choose_kind(evidence: Evidence) -> Classes:
+    """Choose by what an answer of the model has."""
+    if find_score_threshold(evidence.config) is not None:
+        return Boxes(evidence)
+    if not evidence.config.options_model.model_fields.keys() >= {"top_k"}:
+        return Neighbours(evidence)
+    return (Labels if "score_threshold" in evidence.config.options_model.model_fields else Classes)(evidence)
