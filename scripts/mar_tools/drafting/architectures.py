@@ -163,14 +163,25 @@ def _search_timm(shapes: Shapes) -> list[Architecture]:
         return []
     import timm
 
+    parts = {part for name in shapes if (part := name.partition(".")[0]).isalpha()}
     kinds = _kinds(shapes)
     found: list[Architecture] = []
     for module in timm.list_modules():
         names = timm.list_models(module=module)
-        own = _kinds(_shapes_of("timm", names[0], None) or {}) if names else set()
+        if not names or not _speaks_of(f"timm.models.{module}", parts):
+            continue
+        own = _kinds(_shapes_of("timm", names[0], None) or {})
         if len(kinds & own) >= SAME_FAMILY * len(kinds):
             found += _fitting(shapes, (("timm", name) for name in names))
     return found
+
+
+def _speaks_of(module: str, names: set[str]) -> bool:
+    """Return whether the source of a module has all these attributes, as a family has the names of its layers."""
+    specification = find_spec(module)
+    if specification is None or specification.origin is None:
+        return False
+    return names <= set(re.findall(r"self\.(\w+)", Path(specification.origin).read_text(encoding="utf-8")))
 
 
 def _kinds(shapes: Shapes) -> set[str]:

@@ -11,9 +11,9 @@ import onnx
 import torch
 
 from mar_tools.drafting.drafts import UNSCALED, Draft, Hints, Noted, assume, choose_labels, name_of
-from mar_tools.drafting.output_forms import Reading, read_outputs
-from mar_tools.drafting.pixel_trials import choose_scaling
-from mar_tools.exporting.onnx_files import ModelInput, read_input
+from mar_tools.drafting.output_forms import END_TO_END, Reading, read_outputs
+from mar_tools.drafting.pixel_trials import Scaling, choose_scaling
+from mar_tools.exporting.onnx_files import ModelInput, dims_of, read_input
 from mar_tools.models.example_pixels import load_pixels
 from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
@@ -21,45 +21,103 @@ from vision_serving.graphs.onnx_network import OnnxNetwork
 from vision_serving.graphs.pixels import Normalize
 from vision_serving.options import Task
 
-SERVED = {"detect": "detection", "classify": "classification"}
+YOLO = {"format": "yolo", "layout": "columns", "objectness": False}
+ULTRALYTICS: dict[str, tuple[Task, dict[str, Any]]] = {
+    "detect": ("detection", YOLO),
+    "segment": ("detection", {**YOLO, "masks": True}),
+    "obb": ("detection", {**YOLO, "box_format": "xywhr"}),
+    "classify": ("classification", {"format": "probabilities"}),
+}
+PLAIN = {"antialias": False, **UNSCALED}  # OpenCV resizes so, with which detectors are trained
+PADDING = (
+    "where its own program lays a picture that is not as wide as high: `letterbox` centres it on gray, as training "
+    "does. Programs that begin at the top left need `pad_place: top_left` under `resize`, on black `pad_value: 0`"
+)
 CLASSIFIER_SIDE, DETECTOR_SIDE = 224, 640
 CROP_SHARE = 224 / 256
+NAMES = {"names", "classes", "labels", "class_names", "character", "id2label"}  # in a file's metadata
+SCALES, MOVES = {"Sub", "Div", "Mul", "Add"}, {"Transpose", "Cast", "Identity"}
+ANY_SIZE: dict[Task, str] = {
+    "detection": "the size of its pictures, as the file takes any: {size.height} x {size.width} was taken",
+    "classification": (
+        "the size of its pictures, as the file takes any: {size.height} x {size.width} was taken. A network for lines "
+        "of text needs `resize: {{mode: fixed_height, size: [height, width]}}`"
+    ),
+}
+LEVELS: dict[str, list[float]] = {"mean": [0, 0, 0], "std": [1 / 255] * 3}
+RAW = Scaling(
+    {key: Noted([round(v, 9) for v in values], "its first steps scale the pixels") for key, values in LEVELS.items()},
+    (),
+)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a file says without being asked. scales_itself: its first steps are of constants, so it takes 0 to 255."""
+
+    input: ModelInput
+    metadata: Mapping[str, str]
+    ends_with: int | None
+    scales_itself: bool
 
 
 def draft_onnx(path: Path, hints: Hints) -> Draft:
     """Raises ConfigError for what is no ONNX file of one image, and for answers of no known form."""
+    facts = read_facts(path)
+    if {"task", "names", "imgsz"} <= facts.metadata.keys():
+        return _draft_ultralytics(path, hints, facts)
+    return _draft_by_answers(path, hints, facts)
+
+
+def read_facts(path: Path) -> ModelFacts:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf has errors of its own
         raise ConfigError(f"{path}: no ONNX file ({type(error).__name__})") from error
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
     model_input = read_input(model, path)
-    if {"task", "names", "imgsz"} <= metadata.keys():
-        return _draft_ultralytics(path, hints, metadata, model_input)
-    return _draft_by_answers(path, hints, model_input)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    dims = dims_of(model.graph.output[0]) or [None]
+    return ModelFacts(model_input, metadata, dims[-1], _scales_itself(model.graph, model_input.name))
 
 
-def _draft_ultralytics(path: Path, hints: Hints, metadata: Mapping[str, str], model_input: ModelInput) -> Draft:
+def _scales_itself(graph: onnx.GraphProto, name: str) -> bool:
+    constants = {weight.name for weight in graph.initializer}
+    constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    for node in graph.node:
+        if name not in node.input:
+            continue
+        if node.op_type in SCALES:
+            return any(other in constants for other in node.input)
+        if node.op_type not in MOVES:
+            return False
+        name = node.output[0]
+    return False
+
+
+def _draft_ultralytics(path: Path, hints: Hints, facts: ModelFacts) -> Draft:
     """Read what Ultralytics' exporter writes: task, names, imgsz."""
-    where = "from the metadata that Ultralytics' exporter wrote"
-    task = SERVED.get(metadata["task"])
-    if task is None:
-        raise ConfigError(f"{path}: its metadata say task {metadata['task']!r}; expected one of {sorted(SERVED)}")
-    size = _read_size(metadata, model_input)
-    names = _read_names(metadata["names"])
+    where, metadata = "from the metadata that Ultralytics' exporter wrote", facts.metadata
+    if metadata["task"] not in ULTRALYTICS:
+        raise ConfigError(f"{path}: its metadata say task {metadata['task']!r}; expected one of {sorted(ULTRALYTICS)}")
+    task, output = ULTRALYTICS[metadata["task"]]
+    if facts.ends_with == END_TO_END and metadata["task"] == "detect":
+        output = {"format": "end_to_end"}
+    size = _read_size(metadata, facts.input)
     name = name_of(path, hints)
-    labels = choose_labels(name, hints, names, None, where)
-    recipe: dict[str, Any] = {"name": name, "task": Noted(task, where), "model": {"source": "onnx", "file": path}}
+    labels = choose_labels(name, hints, read_names(metadata["names"]), None, where)
+    recipe: dict[str, Any] = {"name": name, "task": Noted(task, where)}
+    recipe["model"] = {"source": "onnx", "file": path, "output": output}
+    recipe["labels"] = labels.value
     if task == "detection":
-        recipe["model"]["output"] = {"format": "yolo", "layout": "columns", "objectness": False}
-        resize = {"mode": "letterbox", "size": Noted(size, where)}
-        recipe["options"] = {"score_threshold": 0.25, "iou_threshold": 0.7}
-        preprocessing = {"resize": resize, **UNSCALED}
-    else:
-        recipe["model"]["output"] = {"format": "probabilities"}
-        resize = {"mode": "shortest_edge", "size": Noted(size[0], where)}
-        preprocessing = {"resize": resize, "crop": size, **UNSCALED}
-    return Draft({**recipe, "labels": labels.value, "preprocessing": preprocessing}, labels.files, labels.notes)
+        recipe["preprocessing"] = {"resize": {"mode": "letterbox", "size": Noted(size, where)}, **PLAIN}
+        recipe["options"] = Noted({"score_threshold": 0.25, "iou_threshold": 0.7}, "as Ultralytics predicts")
+        return Draft(recipe, labels.files, (*labels.notes, PADDING))
+    recipe["preprocessing"] = {
+        "resize": {"mode": "shortest_edge", "size": Noted(size[0], where)},
+        "crop": size,
+        **UNSCALED,
+    }
+    return Draft(recipe, labels.files, labels.notes)
 
 
 def _read_size(metadata: Mapping[str, str], model_input: ModelInput) -> list[int]:
@@ -70,13 +128,24 @@ def _read_size(metadata: Mapping[str, str], model_input: ModelInput) -> list[int
     return [model_input.height or DETECTOR_SIDE, model_input.width or DETECTOR_SIDE]
 
 
-def _read_names(text: str) -> list[str] | None:
-    """Return the names of a Python literal `{0: 'person', 1: ...}`; None for what is none."""
+def read_names(text: str) -> list[str] | None:
+    """Return names of classes: of `{0: 'person', 1: ...}` or a list, in Python or JSON, or lines; None for others."""
+    names: Any = text.splitlines()
     with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-        names = ast.literal_eval(text)
-        if isinstance(names, dict) and set(names) == set(range(len(names))):
-            return [str(names[number]) for number in range(len(names))]
-    return None
+        names = ast.literal_eval(text.strip())
+    if isinstance(names, dict):
+        numbers = {int(key): name for key, name in names.items() if str(key).isdecimal()}
+        names = [numbers[number] for number in range(len(names))] if numbers.keys() == set(range(len(names))) else None
+    return [str(name) for name in names] if isinstance(names, list | tuple) and names else None
+
+
+def find_names(metadata: Mapping[str, str], classes: int | None) -> tuple[list[str] | None, str]:
+    """Return the names in the metadata that are as many as the classes."""
+    for key in (key for key in metadata if key.lower() in NAMES):
+        names = read_names(metadata[key])
+        if names is not None and len(names) == classes:
+            return names, f"from {key!r} of the file's metadata"
+    return None, ""
 
 
 @dataclass(frozen=True)
@@ -94,27 +163,29 @@ def _find_size(model_input: ModelInput, side: int) -> Size:
     return Size(model_input.height or side, model_input.width or side, "assumed: the file takes any size")
 
 
-def _draft_by_answers(path: Path, hints: Hints, model_input: ModelInput) -> Draft:
+def _draft_by_answers(path: Path, hints: Hints, facts: ModelFacts) -> Draft:
     network = OnnxNetwork(path)
-    size = _find_size(model_input, DETECTOR_SIDE if hints.task == "detection" else CLASSIFIER_SIDE)
+    size = _find_size(facts.input, DETECTOR_SIDE if hints.task == "detection" else CLASSIFIER_SIDE)
     reading = _ask(network, size, path)
     if hints.task is not None and hints.task != reading.task:
         raise ConfigError(f"{path}: its answers are those of {reading.task}, not of {hints.task}")
-    preprocessing = resize_for(reading.task, size)
-    scaling = choose_scaling(network, reading, preprocessing, hints.images)
+    resizing = resize_for(reading, size)
+    scaling = RAW if facts.scales_itself else choose_scaling(network, reading, resizing, hints.images)
     name = name_of(path, hints)
-    labels = choose_labels(name, hints, None, reading.classes, "")
-    model = {"source": "onnx", "file": path}
-    if reading.output:
-        model["output"] = reading.output
-    recipe = {
-        "name": name,
-        "task": Noted(reading.task, "by the shapes of its answers"),
-        "model": model,
-        "labels": labels.value,
-        "preprocessing": {**preprocessing, **scaling.values},
-    }
-    return Draft(recipe, labels.files, (*labels.notes, *reading.notes, *scaling.notes))
+    labels = choose_labels(name, hints, *_names_and_count(facts, reading))
+    recipe: dict[str, Any] = {"name": name, "task": Noted(reading.task, "by the shapes of its answers")}
+    recipe["model"] = {"source": "onnx", "file": path, **({"output": reading.output} if reading.output else {})}
+    recipe["labels"] = labels.value
+    recipe["preprocessing"] = {**resizing, **scaling.values}
+    notes = [*labels.notes, *scaling.notes, *([PADDING] if reading.task == "detection" else [])]
+    if facts.input.height is None or facts.input.width is None:
+        notes.append(ANY_SIZE[reading.task].format(size=size))
+    return Draft(recipe, labels.files, tuple(notes))
+
+
+def _names_and_count(facts: ModelFacts, reading: Reading) -> tuple[list[str] | None, int | None, str]:
+    names, where = find_names(facts.metadata, reading.classes)
+    return names, reading.classes, where
 
 
 def _ask(network: OnnxNetwork, size: Size, path: Path) -> Reading:
@@ -135,16 +206,15 @@ def _ask(network: OnnxNetwork, size: Size, path: Path) -> Reading:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def resize_for(task: Task, size: Size) -> dict[str, Any]:
+def resize_for(reading: Reading, size: Size) -> dict[str, Any]:
     """Return the resizing that is usual for a task and a size, as nothing in a file tells it."""
-    both = [size.height, size.width]
-    if task == "detection":
-        return {"resize": {"mode": assume("letterbox", "usual for detectors"), "size": Noted(both, size.why)}}
+    both = Noted([size.height, size.width], size.why)
+    if reading.task == "detection":
+        place = {"pad_place": assume("top_left", "as YOLOX does")} if reading.family == "YOLOX" else {}
+        resize = {"mode": assume("letterbox", "usual for detectors"), "size": both, **place}
+        return {"resize": resize, "antialias": assume(False, "OpenCV resizes so, with which detectors are trained")}
     if size.height != size.width:
-        return {"resize": {"mode": assume("exact", "the image is not square"), "size": Noted(both, size.why)}}
+        return {"resize": {"mode": assume("exact", "the image is not square"), "size": both}}
     edge = round(size.height / CROP_SHARE)
-    resize: dict[str, Any] = {
-        "mode": "shortest_edge",
-        "size": assume(edge, "usual for classifiers, 256 for a crop of 224"),
-    }
-    return {"resize": resize, "crop": Noted(both, size.why)}
+    edges = {"mode": "shortest_edge", "size": assume(edge, "usual for classifiers, 256 for a crop of 224")}
+    return {"resize": edges, "crop": both}

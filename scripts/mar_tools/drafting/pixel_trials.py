@@ -18,7 +18,6 @@ from mar_tools.images import load_encoded_images
 from vision_serving.config import ImageLimits, PreprocessingConfig
 from vision_serving.graphs.construction import build_graph
 from vision_serving.graphs.outputs import OutputFormat
-from vision_serving.options import Task
 from vision_serving.pictures.decoding import decode_image
 from vision_serving.pictures.resizing import preprocess_images
 
@@ -30,7 +29,11 @@ SCALINGS: dict[str, dict[str, Any]] = {
     "-1 to 1": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
     "0 to 255": {"mean": [0, 0, 0], "std": [1 / 255] * 3},
 }
-USUAL: dict[Task, str] = {"classification": "ImageNet's mean and std", "detection": "0 to 1"}
+USUAL: dict[str, tuple[str, str]] = {  # by task, or by whose head it is
+    "classification": ("ImageNet's mean and std", "rgb"),
+    "detection": ("0 to 1", "rgb"),
+    "YOLOX": ("0 to 255", "bgr"),
+}
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,13 @@ def choose_scaling(network: nn.Module, reading: Reading, resize: Mapping[str, An
         for name, values in SCALINGS.items()
         for order in ("rgb", "bgr")
     }
-    usual = (USUAL[reading.task], "rgb")
+    usual = USUAL.get(reading.family, USUAL[reading.task])
     best = max(sure, key=lambda key: sure[key])
     decides = reading.task == "detection" and sure[best] > sure[usual] + CLEAR
     chosen = best if decides else usual
     pictures = f"{images}" if images else "photographs"
     tried = ", ".join(f"{name} {order} {sure[name, order]:.2f}" for name, order in sure)
-    reason = "the network is surest with it" if decides else f"usual for {reading.task}"
+    reason = "the network is surest with it" if decides else f"usual for {reading.family or reading.task}"
     values = {key: _round(value) for key, value in SCALINGS[chosen[0]].items()}
     note = f"how its pixels were scaled in training. Mean confidence on {pictures}: {tried}"
     lines = {"mean": assume(values["mean"], f"{chosen[0]}; {reason}"), "std": values["std"]}

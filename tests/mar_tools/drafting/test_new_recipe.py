@@ -1,0 +1,157 @@
+"""Files of all forms become recipes: what they say is read, and what they do not say is named."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import orjson
+import pytest
+import torch
+import torchvision
+from onnx import TensorProto, helper
+from safetensors.torch import save_file
+from torch import nn
+
+from mar_tools.drafting.drafts import Draft, Hints, render
+from mar_tools.drafting.forms import draft_recipe
+from mar_tools.models.recipes import Recipe, read_recipe
+from vision_serving.errors import ConfigError
+
+SIZE = (64, 64)  # 64 + 16 + 4 cells
+
+
+def written(draft: Draft, folder: Path) -> Recipe:
+    """Return the recipe as a build reads it."""
+    for name, content in draft.files.items():
+        (folder / name).write_bytes(content)
+    path = folder / f"{draft.name}.yaml"
+    path.write_text(render(draft.recipe, folder, "Written by a test."))
+    return read_recipe(path)
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return dict(torchvision.models.squeezenet1_1(num_classes=3).state_dict())
+
+
+def prefixed(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: values for name, values in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("flowers.pth", lambda state, path: torch.save(state, path)),
+        ("flowers.pth.tar", lambda state, path: torch.save({"state_dict": state, "epoch": 3}, path)),
+        (
+            "flowers.ckpt",
+            lambda state, path: torch.save({"state_dict": {f"model.{k}": v for k, v in state.items()}}, path),
+        ),
+        ("flowers.bin", lambda state, path: torch.save(prefixed("module.", state), path)),
+        ("flowers.safetensors", save_file),
+    ],
+    ids=["pth", "tar", "ckpt", "bin", "safetensors"],
+)
+def test_weights_tell_their_architecture_and_their_classes(
+    name: str, save: Callable[..., None], state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    save(state, tmp_path / name)
+    recipe = written(draft_recipe(str(tmp_path / name), Hints()), tmp_path)
+    assert (recipe.name, recipe.task) == ("flowers", "classification")
+    assert (recipe.model.source, recipe.model.name) == ("torchvision", "squeezenet1_1")
+    assert recipe.model.arguments == {"num_classes": 3}
+    assert recipe.model.weights == name
+
+
+def test_changed_weights_are_refused_with_what_does_not_fit(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    changed = {name.replace("classifier.1", "classifier.1.0"): values for name, values in state.items()}
+    torch.save(changed, tmp_path / "changed.pth")
+    with pytest.raises(
+        ConfigError,
+        match=r"of its 52 tensors fit torchvision squeezenet1_1, and classifier\.1\.0\.weight \(3, 512, 1, 1\)",
+    ):
+        draft_recipe(str(tmp_path / "changed.pth"), Hints())
+    torch.save({"a.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
+    with pytest.raises(ConfigError, match=r"no model of torchvision or timm has its 1 tensors \(a\.weight, \.\.\.\)"):
+        draft_recipe(str(tmp_path / "other.pth"), Hints())
+
+
+def test_a_program_tells_its_classes_and_does_not_run(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+    torch.jit.trace(network, torch.rand(1, 3, 32, 32)).save(str(tmp_path / "doors.pt"))  # type: ignore[no-untyped-call]
+    draft = draft_recipe(str(tmp_path / "doors.pt"), Hints())
+    recipe = written(draft, tmp_path)
+    assert (recipe.model.source, recipe.model.file, recipe.task) == ("torchscript", "doors.pt", "classification")
+    assert len(orjson.loads(draft.files["doors.labels.json"])) == 5
+    assert any("size, crop, mean and std" in note for note in draft.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "weights"),
+    [
+        ("resnet18", "classification", "IMAGENET1K_V1"),
+        ("fcos_resnet50_fpn", "detection", "COCO_V1"),
+        ("mobilenetv4_conv_small.e2400_r224_in1k", "classification", "pretrained"),
+    ],
+)
+def test_a_published_name_is_enough(name: str, task: str, weights: str, tmp_path: Path) -> None:
+    recipe = written(draft_recipe(name, Hints()), tmp_path)
+    assert (recipe.model.name, recipe.task, recipe.model.weights) == (name, task, weights)
+
+
+def test_names_that_nobody_publishes_are_refused() -> None:
+    for name in ("resnet19", "deeplabv3_resnet50"):
+        with pytest.raises(ConfigError, match=r"no such file|no classifier or detector"):
+            draft_recipe(name, Hints())
+
+
+def test_a_folder_of_hugging_face_tells_its_task(tmp_path: Path) -> None:
+    folder = tmp_path / "leaves"
+    folder.mkdir()
+    config = {"architectures": ["ViTForImageClassification"], "id2label": {"0": "rust", "1": "scab"}}
+    (folder / "config.json").write_bytes(orjson.dumps(config))
+    (folder / "preprocessor_config.json").write_text("{}")
+    draft = draft_recipe(str(folder), Hints())
+    recipe = written(draft, tmp_path)
+    assert (recipe.model.source, recipe.model.name, recipe.task) == ("huggingface", "leaves", "classification")
+    assert draft.notes == ()
+    (folder / "config.json").write_bytes(orjson.dumps({"architectures": ["BertForMaskedLM"]}))
+    with pytest.raises(ConfigError, match=r"architectures .'BertForMaskedLM'.; expected one that ends with"):
+        draft_recipe(str(folder), Hints())
+
+
+def save_onnx(path: Path, shapes: dict[str, tuple[int, ...]], metadata: dict[str, str]) -> Path:
+    """An ONNX file that gives constants of these shapes, whatever the picture."""
+    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, *SIZE])
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    nodes = [
+        helper.make_node("ConstantOfShape", [f"{name}_shape"], [name], value=helper.make_tensor("v", 1, [1], [0.25]))
+        for name in shapes
+    ]
+    weights = [
+        helper.make_tensor(f"{name}_shape", TensorProto.INT64, [len(shape)], shape) for name, shape in shapes.items()
+    ]
+    model = helper.make_model(helper.make_graph(nodes, "g", [image], outputs, weights))
+    helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+    return path
+
+
+def test_the_metadata_of_ultralytics_tell_all(tmp_path: Path) -> None:
+    metadata = {"task": "detect", "names": "{0: 'helmet', 1: 'head'}", "imgsz": "[64, 64]", "stride": "32"}
+    path = save_onnx(tmp_path / "helmets.onnx", {"output0": (2, 6, 84)}, metadata)
+    draft = draft_recipe(str(path), Hints())
+    recipe = written(draft, tmp_path)
+    assert (recipe.task, recipe.model.output.format, recipe.model.output.layout) == ("detection", "yolo", "columns")
+    assert recipe.preprocessing.resize.size == SIZE  # type: ignore[union-attr]
+    assert recipe.options == {"score_threshold": 0.25, "iou_threshold": 0.7}
+    assert orjson.loads(draft.files["helmets.labels.json"]) == ["helmet", "head"]
+
+
+def test_names_in_metadata_are_labels_where_they_are_as_many(tmp_path: Path) -> None:
+    path = save_onnx(tmp_path / "turned.onnx", {"scores": (2, 4)}, {"character": "0\n90\n180\n270"})
+    assert orjson.loads(draft_recipe(str(path), Hints()).files["turned.labels.json"]) == ["0", "90", "180", "270"]
+    other = save_onnx(tmp_path / "other.onnx", {"scores": (2, 3)}, {"character": "0\n90\n180\n270"})
+    placeholders = orjson.loads(draft_recipe(str(other), Hints()).files["other.labels.json"])
+    assert placeholders == ["class 0", "class 1", "class 2"]
