@@ -1,7 +1,7 @@
 """Which pictures a report shows: of all that were asked, of the wrong answers, and of those that changed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mar_tools.images import spread_evenly
 from mar_tools.reporting.evidence import Evidence
@@ -14,12 +14,10 @@ MISTAKES, CHANGES = 12, 12
 
 @dataclass(frozen=True)
 class Shown:
-    """One image, as each side answers it. right: None where the truth is not known. note: what else is to be said."""
+    """One image, as each side answers it. note: what else is to be said."""
 
     name: str
     captions: Sequence[Caption]
-    truth: str = ""
-    right: bool | None = None
     note: str = ""
 
 
@@ -73,6 +71,8 @@ def find_changes(kind: Classes, before: Sequence[Answer], after: Sequence[Answer
 
 
 def show(kind: Classes, index: int, answers: Mapping[str, Answer], note: str = "") -> Shown:
-    captions = [kind.caption(index, side, answer) for side, answer in answers.items()]
-    judgement = kind.judge(index, next(iter(answers.values())))
-    return Shown(kind.name(index), captions, judgement.truth, judgement.right, note)
+    captions = []
+    for side, answer in answers.items():
+        judgement = kind.judge(index, answer)
+        captions.append(replace(kind.caption(index, side, answer), truth=judgement.truth, right=judgement.right))
+    return Shown(kind.name(index), captions, note)

@@ -32,13 +32,15 @@ class Bar:
 
 @dataclass(frozen=True)
 class Caption:
-    """What one side answered. bars: of classes. line: of boxes."""
+    """What one side answered. bars: of classes. line: of boxes. right: None where the truth is not known."""
 
     side: str
     picture: Picture
     bars: Sequence[Bar] = ()
     line: str = ""
     alt: str = ""
+    truth: str = ""
+    right: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class Boxes(Classes):
         found = self._boxes_of(index, answer)
         counts = Counter(map(self.evidence.label, found.class_ids.tolist())).most_common()
         named = [label if count == 1 else f"{label} ×{count}" for label, count in counts[:NAMED_LABELS]]  # noqa: RUF001
-        named += [f"{len(counts) - NAMED_LABELS} more labels"] * (len(counts) > NAMED_LABELS)
+        named += [f"and {len(counts) - NAMED_LABELS} more"] * (len(counts) > NAMED_LABELS)
         line = f"{count_boxes(len(found.scores))}: {', '.join(named)}" if named else "nothing found"
         picture = self._embed(index, lambda size: self._to_detections(found, size))
         return Caption(side, picture, line=line, alt=f"{self.name(index)} with boxes drawn, {line}")
@@ -171,7 +173,7 @@ class Boxes(Classes):
         found = self._boxes_of(index, answer)
         pairs = len(match_boxes(known, found, 0.0).pairs)
         missed, extra = len(known.scores) - pairs, len(found.scores) - pairs
-        words = [f"{pairs} of {len(known.scores)} annotated found"] + [f"{extra} others"] * (extra > 0)
+        words = [f"{pairs} of {len(known.scores)} annotated found"] + [f"{count_boxes(extra)} too many"] * (extra > 0)
         return Judgement(", ".join(words), not missed and not extra, missed + extra)
 
     def compare(self, index: int, before: Answer, after: Answer) -> Change | None:

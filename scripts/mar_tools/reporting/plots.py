@@ -12,7 +12,7 @@ from vision_serving.answers.label_placement import place_labels
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 24, 52
-CHARACTER, LINE = 7, 16  # of a label's font, about
+CHARACTER, LINE = 8, 16  # of a label's font, about
 RADIUS = 7
 TICKS = 5
 LEAST_SPAN = 0.02  # of an accuracy: differences below look like what they are
@@ -87,6 +87,12 @@ def plot_speed_and_accuracy(evidence: Evidence) -> Scatter | None:
     points = [
         Point(row.name, row.verdict, f"{rate:.4g} images/s, {value:.4g}", x.place(rate), y.place(value))
         for row, rate, value in timed
+    ]
+    # One that was rejected was not timed: it stands on the axis, at the bottom where its accuracy is lower still.
+    rejected = [(row, value) for row in evidence.rows if not row.rate and (value := measure(row)) is not None]
+    points += [
+        Point(f"{row.name}: {value:.3g}", row.verdict, f"{row.verdict}, {value:.4g}", LEFT, y.place(value))
+        for row, value in rejected
     ]
     batch = max((int(size) for row, _, _ in timed for size in row.images_per_s), default=1)
     return Scatter(

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 from report_evidence import classifier_evidence, detector_evidence
@@ -77,7 +78,7 @@ def show_in_frames(pages: dict[str, str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     if BROWSER is None:
         pytest.skip("no browser is installed: `apt-get install chromium` brings one")
     folder = tmp_path_factory.mktemp("browser")
@@ -93,30 +94,30 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]
     )
     found = re.search(r"<pre>(.*?)</pre>", finished.stdout, re.DOTALL)
     assert found is not None, finished.stderr[-2000:]
-    frames: list[dict[str, object]] = json.loads(html.unescape(found[1]))
+    frames: list[dict[str, Any]] = json.loads(html.unescape(found[1]))
     assert len(frames) == len(pages) * len(WIDTHS) * 2
     return frames
 
 
-def test_nothing_is_wider_than_the_window(measured: list[dict[str, object]]) -> None:
+def test_nothing_is_wider_than_the_window(measured: list[dict[str, Any]]) -> None:
     """Of a phone too. What is wide scrolls in its own place."""
     assert [frame["name"] for frame in measured if frame["tooWide"]] == []
 
 
-def test_every_picture_appears(measured: list[dict[str, object]]) -> None:
+def test_every_picture_appears(measured: list[dict[str, Any]]) -> None:
     assert all(frame["pictures"] for frame in measured)
-    assert [frame["name"] for frame in measured if not all(frame["pictures"])] == []  # type: ignore[call-overload]
+    assert [frame["name"] for frame in measured if not all(frame["pictures"])] == []
 
 
-def test_all_text_is_readable_in_light_and_dark(measured: list[dict[str, object]]) -> None:
+def test_all_text_is_readable_in_light_and_dark(measured: list[dict[str, Any]]) -> None:
     assert {frame["dark"] for frame in measured} == {True, False}
-    assert {str(frame["name"]): frame["faint"] for frame in measured if frame["faint"]} == {}
+    assert {frame["name"]: frame["faint"] for frame in measured if frame["faint"]} == {}
 
 
-def test_what_scrolls_can_be_scrolled_by_keyboard(measured: list[dict[str, object]]) -> None:
-    assert {str(frame["name"]): frame["stuck"] for frame in measured if frame["stuck"]} == {}
+def test_what_scrolls_can_be_scrolled_by_keyboard(measured: list[dict[str, Any]]) -> None:
+    assert {frame["name"]: frame["stuck"] for frame in measured if frame["stuck"]} == {}
 
 
-def test_the_browser_loads_nothing_from_outside(measured: list[dict[str, object]]) -> None:
-    places = [place for frame in measured for place in frame["loaded"]]  # type: ignore[attr-defined]
+def test_the_browser_loads_nothing_from_outside(measured: list[dict[str, Any]]) -> None:
+    places = [place for frame in measured for place in frame["loaded"]]
     assert [place for place in places if not place.startswith("data:")] == []

@@ -139,7 +139,7 @@ def test_mistakes_are_shown_the_surest_first(tmp_path: Path) -> None:
 
 
 def test_a_detector_s_answer_is_compared_with_the_annotations(tmp_path: Path) -> None:
-    first, second, _ = choose_galleries(detector_evidence(tmp_path)).samples
+    first, second, _ = (shown.captions[0] for shown in choose_galleries(detector_evidence(tmp_path)).samples)
     assert (first.truth, first.right) == ("2 of 3 annotated found", False)
     assert (second.truth, second.right) == ("3 of 3 annotated found", True)
 
@@ -224,7 +224,9 @@ def test_the_plot_keeps_points_names_and_the_bound_inside(evidence: Evidence) ->
     fast, slow = (next(each for each in plot.points if each.verdict == verdict) for verdict in ("chosen", "reference"))
     assert fast.x > slow.x
     assert fast.y > slow.y, "less accurate: lower, and y goes down"
-    assert {point.name: point.name in {row.name for row in ROWS} for point in plot.points}
+    rejected = next(each for each in plot.points if each.verdict == "rejected")
+    assert (rejected.x, rejected.y) == (plot.left, plot.bottom), "not timed, and below all others"
+    assert len(plot.points) == len(ROWS) - 1, "but for the one that was not tried"
 
 
 def test_without_a_truth_the_plot_shows_how_near_candidates_are_to_eager_fp32(evidence: Evidence) -> None:
