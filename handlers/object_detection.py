@@ -12,7 +12,7 @@ from vision_serving.labels import find_class_ids, thresholds_by_class_id
 from vision_serving.options import DetectionOptions, Options
 from vision_serving.pictures.decoding import Image
 from vision_serving.pictures.resizing import ImageBatch, preprocess_images
-from vision_serving.predictions import Detection, Detections, ImageSize, Prediction, convert_boxes
+from vision_serving.predictions import Detection, Detections, ImageSize, OrientedDetections, Prediction, convert_boxes
 from vision_serving.results.instances import add_instances
 from vision_serving.results.postprocessing import read_candidates, select_detections
 from vision_serving.results.tile_merging import merge_tiles
@@ -69,6 +69,8 @@ class ObjectDetectionHandler(TorchServeHandler):
         best = select_detections(candidates, options)
         if not (torch.isfinite(outputs["scores"][index]).all() and torch.isfinite(best.boxes).all()):
             raise InferenceError("the model gave scores or boxes that are not finite for this image")
+        if len(best.class_ids) and int(best.class_ids.max()) >= len(self.labels):
+            raise InferenceError(f"the model gave class {int(best.class_ids.max())}, and has {len(self.labels)} labels")
         detections: tuple[Detection, ...] = tuple(
             Detection(class_id, self.labels[class_id], round(score, 6), (x1, y1, x2, y2))
             for class_id, score, (x1, y1, x2, y2) in zip(
@@ -80,4 +82,5 @@ class ObjectDetectionHandler(TorchServeHandler):
         )
         detections = add_instances(detections, best, outputs, index, geometry, options)
         height, width = geometry.source_hw
-        return Detections(detections, ImageSize(width=width, height=height))
+        kind = OrientedDetections if self.config.instances == "corners" else Detections
+        return kind(detections, ImageSize(width=width, height=height))

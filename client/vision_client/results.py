@@ -25,12 +25,16 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Detection:
-    """One object; `box` is (x1, y1, x2, y2) in pixels of the upright image, unless an option asked for another form."""
+    """One object; `box` is (x1, y1, x2, y2) in pixels of the upright image, unless an option asked for another form.
+
+    corners: x and y of the four of a turned box, of which `box` is the hull; None of other models.
+    """
 
     class_id: int
     label: str
     score: float
     box: tuple[float, float, float, float]
+    corners: tuple[float, ...] | None = None
     extra: Fields = field(default_factory=dict, hash=False)
 
 
@@ -107,6 +111,7 @@ def _read_detection(entry: Fields) -> Detection:
         label=str(entry["label"]),
         score=float(entry["score"]),
         box=(x1, y1, x2, y2),
+        corners=tuple(map(float, entry["corners"])) if "corners" in entry else None,
         extra=_rest(entry, Detection),
     )
 

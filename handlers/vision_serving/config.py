@@ -116,6 +116,13 @@ class PreprocessingConfig(StrictModel):
             raise ValueError("`color_order` is of three channels, and `channels` is 1")
         return self
 
+    @property
+    def fixed_hw(self) -> PositiveHW | None:
+        """Return the model size of all pictures; None where it depends on the picture."""
+        if self.crop is not None or self.resize.canvas is not None:
+            return self.crop or self.resize.canvas
+        return self.resize.size if self.resize.mode == "exact" and isinstance(self.resize.size, tuple) else None
+
     @model_validator(mode="after")
     def _size_is_bounded(self) -> "PreprocessingConfig":
         if self.crop is not None:

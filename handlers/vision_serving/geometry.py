@@ -15,12 +15,14 @@ class ImageGeometry:
     """Where a source image, or a region of it, lies in model pixels: model = (source - corner) * scale + offset.
 
     Per axis (y, x). region: (x1, y1, x2, y2) in pixels of the source image; its corner is (y1, x1). None: all of it.
+    model_hw: the size that the model sees, padding included.
     """
 
     source_hw: SizeHW
     scale_hw: tuple[float, float]
     offset_hw: tuple[float, float]
     region: Region | None = None
+    model_hw: SizeHW | None = None
 
     @property
     def seen(self) -> Region:

@@ -11,7 +11,7 @@ from vision_serving.validation import StrictModel, describe_problems
 Task = Literal["classification", "detection", "embedding"]
 Activation = Literal["softmax", "sigmoid"]
 Method = Literal["occlusion", "integrated_gradients", "saliency"]
-Instances = Literal["masks", "keypoints"]
+Instances = Literal["masks", "keypoints", "corners"]
 Threshold = Annotated[float, Field(ge=0, le=1)]
 MAX_CLASSES = 1000
 ClassFilter = Annotated[tuple[int | str, ...], Field(max_length=MAX_CLASSES)]
@@ -122,7 +122,11 @@ OPTIONS: dict[Task, type[PredictionOptions]] = {
     "embedding": EmbeddingOptions,
 }
 # What a detector may give beyond boxes; a recipe, which does not know yet, may state options of any of them.
-INSTANCE_OPTIONS: dict[Instances, type[DetectionOptions]] = {"masks": MaskOptions, "keypoints": DetectionOptions}
+INSTANCE_OPTIONS: dict[Instances, type[DetectionOptions]] = {
+    "masks": MaskOptions,
+    "keypoints": DetectionOptions,
+    "corners": DetectionOptions,
+}
 WIDEST_OPTIONS: dict[Task, type[PredictionOptions]] = {
     "classification": MultiLabelOptions,
     "detection": MaskOptions,

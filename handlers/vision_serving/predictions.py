@@ -73,6 +73,16 @@ class KeypointDetection(Detection):
 
 
 @dataclass(frozen=True)
+class OrientedDetection(Detection):
+    """Of a model with turned boxes, of which `box` is the upright hull.
+
+    corners: (x1, y1, x2, y2, x3, y3, x4, y4) in pixels of the source image, clockwise from the box's own top left one.
+    """
+
+    corners: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class ImageSize:
     """Size in pixels of the upright source image."""
 
@@ -84,8 +94,13 @@ class ImageSize:
 class Detections:
     """The objects in an image, best first."""
 
-    detections: tuple[Detection, ...]
+    detections: tuple[OrientedDetection | Detection, ...]
     image: ImageSize
+
+
+@dataclass(frozen=True)
+class OrientedDetections(Detections):
+    """Of a model with turned boxes: each detection has corners."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +108,11 @@ class ConvertedDetections(Detections):
     """With boxes in another form than corners in pixels, which the answer then names."""
 
     box_format: str
+
+
+@dataclass(frozen=True)
+class ConvertedOrientedDetections(ConvertedDetections):
+    """Both; corners stay as they are."""
 
 
 Prediction = Classification | Detections | Embedding
@@ -129,7 +149,8 @@ def convert_boxes(found: Detections, box_format: str) -> Detections:
         return found
     convert, size = BOX_FORMATS[box_format], found.image
     detections = tuple(replace(each, box=convert(each.box, size)) for each in found.detections)
-    return ConvertedDetections(detections, size, box_format)
+    is_oriented = isinstance(found, OrientedDetections)
+    return (ConvertedOrientedDetections if is_oriented else ConvertedDetections)(detections, size, box_format)
 
 
 def _to_xywh(box: Box, _: ImageSize) -> Box:

@@ -17,7 +17,15 @@ import PIL.ImageFont
 from vision_serving.answers.label_placement import Colour, Rectangle, contrast, fit_text, place_labels, spell
 from vision_serving.config import ColourConfig, ImageLimits
 from vision_serving.pictures.decoding import open_image, read_picture, shrink_jpeg
-from vision_serving.predictions import Classification, ClassScore, Detection, Detections, Prediction
+from vision_serving.predictions import (
+    Classification,
+    ClassScore,
+    Detection,
+    Detections,
+    OrientedDetection,
+    OrientedDetections,
+    Prediction,
+)
 
 # As a PNG such a picture has at most 6 MB, whatever is in it: TorchServe ends a worker whose answer is over
 # `max_response_size`, which is 6.5 MB where no config.properties raises it.
@@ -105,7 +113,12 @@ def _draw_detections(canvas: Canvas, prediction: Detections) -> PIL.Image.Image:
     draw = PIL.ImageDraw.Draw(canvas.image)
     boxes = [_scale_box(detection, prediction, canvas.picture_size) for detection in prediction.detections]
     for detection, box in reversed(list(zip(prediction.detections, boxes, strict=True))):  # the best on top
-        _draw_box(draw, box, class_colour(detection.class_id), canvas.line_width)
+        colour = class_colour(detection.class_id)
+        if isinstance(detection, OrientedDetection):
+            points = _scale_corners(detection, prediction, canvas.picture_size)
+            _draw_turned_box(draw, points, colour, canvas.line_width)
+        else:
+            _draw_box(draw, box, colour, canvas.line_width)
     _draw_labels(draw, canvas, prediction.detections[:MAX_LABELS], boxes[:MAX_LABELS])
     return canvas.image
 
@@ -124,6 +137,23 @@ def _draw_box(draw: PIL.ImageDraw.ImageDraw, box: Rectangle, colour: Colour, lin
     x1, y1, x2, y2 = box
     draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=ink_on(colour), width=line_width + 2)
     draw.rectangle(box, outline=colour, width=line_width)
+
+
+def _scale_corners(
+    detection: OrientedDetection, prediction: Detections, picture_size: tuple[int, int]
+) -> list[tuple[float, float]]:
+    """Return the corners in pixels of the canvas, which may lie beyond it."""
+    scale_x, scale_y = picture_size[0] / prediction.image.width, picture_size[1] / prediction.image.height
+    return [(x * scale_x, y * scale_y) for x, y in zip(detection.corners[::2], detection.corners[1::2], strict=True)]
+
+
+def _draw_turned_box(
+    draw: PIL.ImageDraw.ImageDraw, points: list[tuple[float, float]], colour: Colour, line_width: int
+) -> None:
+    """Draw a frame along the box, with thin lines beside it, as `_draw_box` does."""
+    ring = [*points, *points[:2]]  # on past the first corner, so that it is joined like the others
+    draw.line(ring, fill=ink_on(colour), width=line_width + 2, joint="curve")
+    draw.line(ring, fill=colour, width=line_width, joint="curve")
 
 
 def _draw_labels(
@@ -181,4 +211,5 @@ def _draw_class(draw: PIL.ImageDraw.ImageDraw, entry: ClassScore, canvas: Canvas
 DRAWERS: dict[type[Prediction], Callable[[Canvas, Any], PIL.Image.Image]] = {
     Classification: _draw_classes,
     Detections: _draw_detections,
+    OrientedDetections: _draw_detections,
 }

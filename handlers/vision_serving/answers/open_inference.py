@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -11,9 +12,11 @@ import orjson
 from vision_serving.predictions import (
     Classification,
     ConvertedDetections,
+    ConvertedOrientedDetections,
     Detections,
     Embedding,
     Explanation,
+    OrientedDetections,
     Prediction,
 )
 from vision_serving.requests.open_inference import LENGTH_BYTES
@@ -62,6 +65,8 @@ CLASS_FIELDS = (
 )
 BOXES = TensorField("boxes", "FP32", "box", (0.0, 0.0, 0.0, 0.0), shape=(4,))
 
+CORNERS = TensorField("corners", "FP32", "corners", (0.0,) * 8, shape=(8,))
+
 
 def make_tensors(items: Sequence[Prediction | Explanation | Exception], entries: Sequence[str]) -> list[OutputTensor]:
     """Make `predictions`, a JSON text (`entries`) an image, and number tensors for the kinds that have some."""
@@ -75,10 +80,10 @@ def _tensors_of_classes(items: Sequence[Any]) -> list[OutputTensor]:
     return [field.to_tensor(answers) for field in CLASS_FIELDS]
 
 
-def _tensors_of_detections(items: Sequence[Any]) -> list[OutputTensor]:
+def _tensors_of_detections(items: Sequence[Any], more: Sequence[TensorField] = ()) -> list[OutputTensor]:
     answers = [item.detections if isinstance(item, Detections) else () for item in items]
     counts = OutputTensor("num_detections", "INT64", (len(answers),), [len(answer) for answer in answers])
-    return [counts, *(field.to_tensor(answers) for field in (BOXES, *CLASS_FIELDS))]
+    return [counts, *(field.to_tensor(answers) for field in (BOXES, *more, *CLASS_FIELDS))]
 
 
 def _tensors_of_embeddings(items: Sequence[Any]) -> list[OutputTensor]:
@@ -94,6 +99,8 @@ NUMBERS: dict[type[Any], Callable[[Sequence[Any]], list[OutputTensor]]] = {
     Detections: _tensors_of_detections,
     ConvertedDetections: _tensors_of_detections,
     Embedding: _tensors_of_embeddings,
+    OrientedDetections: partial(_tensors_of_detections, more=[CORNERS]),
+    ConvertedOrientedDetections: partial(_tensors_of_detections, more=[CORNERS]),
 }
 
 

@@ -1,6 +1,6 @@
 """PyTorch as it stands: the reference that every other backend is verified against.
 
-Artifact: a folder with `source.json` (how to build the network), `model.safetensors` and, for python sources, the file.
+Artifact: a folder with `source.json` (how to build the network), `model.safetensors` and the files that it names.
 """
 
 from pathlib import Path
@@ -48,7 +48,8 @@ class EagerBackend:
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # torch's default for convolutions, which is not the fp32 verified
         source, network = read_artifact(artifact)
-        graph = build_graph(network, source.task, source.preprocessing, source.network.output)
+        output, inputs = source.network.output.located_in(artifact), source.network.inputs
+        graph = build_graph(network, source.task, source.preprocessing, output, inputs)
         return in_precision(graph.to(device), config.precision, device.type)
 
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:

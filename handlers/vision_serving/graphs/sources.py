@@ -1,8 +1,6 @@
 """Rebuild a network from what an archive or recipe says: by the name of a library's model, or from a file."""
 
 import inspect
-import sys
-import types
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -16,7 +14,9 @@ from torch import Tensor, nn
 
 from vision_serving.errors import ConfigError, foreign_code, how_to_install
 from vision_serving.graphs.heads import Head, replace_heads
+from vision_serving.graphs.inputs import SizeInput
 from vision_serving.graphs.outputs import OutputFormat
+from vision_serving.graphs.python_files import find_file, load_attribute
 from vision_serving.graphs.torchscript_files import load_torchscript
 from vision_serving.validation import StrictModel
 
@@ -26,9 +26,9 @@ SOURCE_KEYS: dict[SourceName, tuple[set[str], set[str]]] = {
     "torchvision": ({"name"}, {"arguments", "head", "shapes", "output"}),
     "timm": ({"name"}, {"arguments", "head", "shapes", "output"}),
     "huggingface": ({"name"}, {"class", "arguments", "output"}),
-    "python": ({"file", "class"}, {"arguments", "output"}),
-    "torchscript": ({"file"}, {"output"}),
-    "onnx": ({"file"}, {"output"}),
+    "python": ({"file", "class"}, {"arguments", "inputs", "output"}),
+    "torchscript": ({"file"}, {"inputs", "output"}),
+    "onnx": ({"file"}, {"inputs", "output"}),
 }
 HOLDS_WEIGHTS = {"torchscript", "onnx"}
 LIBRARY_OUTPUT = {"activation", "pool"}  # what can be said of the outputs of models that a library knows
@@ -41,12 +41,14 @@ class NetworkSource(StrictModel):
     timm         `name` is a model of timm, a tag perhaps after a dot
     huggingface  `name` is a folder or a model of the hub, which only building reads; in an archive `class` is an Auto
                  class of transformers and `arguments` its whole configuration
-    python       `file` is a Python file; `class` is a class or function in it that gives the nn.Module
+    python       `file` is a Python file, which may be one of a package; `class` is a class or function in it that gives
+                 the nn.Module
     torchscript  `file` was written by `torch.jit.save`, weights inside
     onnx         `file` is an ONNX model, weights inside or beside it
 
     head    layers in the place of parts of a library's network, by the name of the part
     shapes  `weights`: those of its layers are those of its weights, as structured pruning leaves them
+    inputs       what the network takes beside the images, by name, and in that order where inputs have no names
     """
 
     source: SourceName
@@ -58,6 +60,7 @@ class NetworkSource(StrictModel):
     shapes: Literal["weights"] | None = None
     norm_eps: float | None = None
     without_head: bool = False
+    inputs: dict[str, SizeInput] = Field(default={})
     output: OutputFormat = OutputFormat()
 
     @model_validator(mode="after")
@@ -70,6 +73,7 @@ class NetworkSource(StrictModel):
             "arguments": self.arguments,
             "head": self.head,
             "shapes": self.shapes,
+            "inputs": self.inputs,
             "output": self.output != OutputFormat(),
         }
         given = {key for key, value in values.items() if value}
@@ -79,6 +83,10 @@ class NetworkSource(StrictModel):
         if self.source in ("torchvision", "timm"):
             check_library_output(self.source, self.output)
         return self
+
+    def located_in(self, folder: Path) -> "NetworkSource":
+        """Return it with the paths of its output starting at `folder`."""
+        return self.model_copy(update={"output": self.output.located_in(folder)})
 
     @property
     def holds_weights(self) -> bool:
@@ -153,33 +161,18 @@ def _build_huggingface(source: NetworkSource, _: Path) -> nn.Module:
 
 
 def _build_from_file(source: NetworkSource, folder: Path) -> nn.Module:
-    path = find_source_file(source, folder)
-    module = types.ModuleType(f"network_source_{path.stem}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses with postponed annotations look their module up there
-    try:
-        with foreign_code(lambda error: ConfigError(f"{path} cannot be run: {type(error).__name__}: {error}")):
-            # Not imported: that would write bytecode beside the file, into an artifact whose bytes are verified.
-            exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
-    except ConfigError:
-        del sys.modules[module.__name__]
-        raise
-    factory = getattr(module, str(source.class_name), None)
-    if factory is None:
-        own = (n for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__)
-        public = sorted(name for name in own if not name.startswith("_"))
-        raise ConfigError(f"{path} has no {source.class_name!r}; it has {public}")
-    return _call(factory, source.arguments, f"{source.class_name!r} of {path}")
+    factory = load_attribute(folder, str(source.file), str(source.class_name))
+    return _call(factory, source.arguments, f"{source.class_name!r} of {folder / str(source.file)}")
 
 
 def _load_torchscript(source: NetworkSource, folder: Path) -> nn.Module:
-    return load_torchscript(find_source_file(source, folder), torch.device("cpu"))
+    return load_torchscript(find_file(folder, str(source.file)), torch.device("cpu"))
 
 
 def _load_onnx(source: NetworkSource, folder: Path) -> nn.Module:
     from vision_serving.graphs.onnx_network import OnnxNetwork
 
-    return OnnxNetwork(find_source_file(source, folder))
+    return OnnxNetwork(find_file(folder, str(source.file)), source.inputs)
 
 
 BUILDERS: dict[SourceName, Callable[[NetworkSource, Path], nn.Module]] = {
@@ -190,14 +183,6 @@ BUILDERS: dict[SourceName, Callable[[NetworkSource, Path], nn.Module]] = {
     "torchscript": _load_torchscript,
     "onnx": _load_onnx,
 }
-
-
-def find_source_file(source: NetworkSource, folder: Path) -> Path:
-    """Raises ConfigError when it is not there."""
-    path = folder / str(source.file)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; `file` is looked up beside the recipe")
-    return path
 
 
 def _call(factory: Callable[..., Any], arguments: dict[str, Any], what: str) -> nn.Module:

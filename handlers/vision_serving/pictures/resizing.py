@@ -158,6 +158,7 @@ def _place(image: Image, target: Tensor, config: PreprocessingConfig) -> ImageGe
         source_hw=source_hw,
         scale_hw=(height / source_hw[0], width / source_hw[1]),
         offset_hw=(target_y - start_y, target_x - start_x),
+        model_hw=(target.shape[0], target.shape[1]),
     )
 
 

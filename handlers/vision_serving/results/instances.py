@@ -1,4 +1,7 @@
-"""What a detector says of an object beyond its box: the outputs `masks` or `heatmaps` -> the fields of a detection."""
+"""What a detector says of an object beyond its box -> the fields of a detection.
+
+The outputs `masks` and `heatmaps` are of some candidates, which `instances` names; `coefficients` and `corners` of all.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,8 +12,15 @@ from torch.nn import functional
 from vision_serving.errors import InferenceError
 from vision_serving.geometry import ImageGeometry, SizeHW
 from vision_serving.options import DetectionOptions, MaskOptions
-from vision_serving.predictions import Detection, Keypoint, KeypointDetection, MaskDetection, PolygonDetection
-from vision_serving.results.masks import PlacedMask, encode_rle, place_mask, trace_polygons
+from vision_serving.predictions import (
+    Detection,
+    Keypoint,
+    KeypointDetection,
+    MaskDetection,
+    OrientedDetection,
+    PolygonDetection,
+)
+from vision_serving.results.masks import PlacedMask, cut_mask, encode_rle, place_mask, trace_polygons
 from vision_serving.results.postprocessing import Candidates
 
 InstanceValues = Sequence[Tensor | None]  # of each detection; None where the model itself would not answer its box
@@ -28,9 +38,22 @@ def add_instances(
     name = next((name for name in FIELDS if name in outputs), None)
     if name is None or not detections:
         return detections
+    return FIELDS[name](detections, read_values(outputs, index, name, candidates), candidates.boxes, geometry, options)
+
+
+def read_values(outputs: Mapping[str, Tensor], index: int, name: str, candidates: Candidates) -> InstanceValues:
+    """Return image `index`'s value of an output for each candidate. Raises InferenceError."""
     rows = torch.full_like(candidates.class_ids, -1) if candidates.rows is None else candidates.rows
-    values = take_values(outputs[name][index], outputs["instances"][index], rows)
-    return FIELDS[name](detections, values, candidates.boxes, geometry, options)
+    values = outputs[name][index]
+    if "instances" in outputs:
+        return take_values(values, outputs["instances"][index], rows)
+    found = values[rows].float()
+    if name == "coefficients":
+        prototypes = outputs["prototypes"][index].float()
+        found = (found @ prototypes.flatten(1)).reshape(-1, *prototypes.shape[1:])
+    if not torch.isfinite(found).all():
+        raise InferenceError(f"the model gave {name} that are not finite for this image")
+    return list(found)
 
 
 def take_values(values: Tensor, instances: Tensor, rows: Tensor) -> InstanceValues:
@@ -59,6 +82,42 @@ def add_masks(
     return tuple(
         encode(detection, None if mask is None else place_mask(mask, box), geometry.source_hw)
         for detection, mask, box in zip(detections, masks, source_boxes, strict=True)
+    )
+
+
+def add_prototype_masks(
+    detections: tuple[Detection, ...],
+    logits: InstanceValues,
+    boxes: Tensor,
+    geometry: ImageGeometry,
+    options: DetectionOptions,
+) -> tuple[Detection, ...]:
+    """Return each in the form that the request asks for. logits: (H, W) over all of the model's pixels."""
+    assert isinstance(options, MaskOptions)
+    if options.mask_format == "none":
+        return detections
+    assert geometry.model_hw is not None
+    encode = MASK_DETECTIONS[options.mask_format]
+    ends = to_source_points(boxes.new_tensor([[0, 0], geometry.model_hw[::-1]]), geometry).flatten()
+    source_boxes = geometry.to_source(boxes)
+    return tuple(
+        encode(detection, None if mask is None else cut_mask(mask, ends, box), geometry.source_hw)
+        for detection, mask, box in zip(detections, logits, source_boxes, strict=True)
+    )
+
+
+def add_corners(
+    detections: tuple[Detection, ...],
+    corners: InstanceValues,
+    _: Tensor,
+    geometry: ImageGeometry,
+    __: DetectionOptions,
+) -> tuple[Detection, ...]:
+    """Return each with its corners in source pixels, to a hundredth, also beyond the image."""
+    points = [to_source_points(values.reshape(4, 2), geometry).double() for values in corners if values is not None]
+    return tuple(
+        OrientedDetection(**vars(detection), corners=tuple(each.round(decimals=2).flatten().tolist()))
+        for detection, each in zip(detections, points, strict=True)
     )
 
 
@@ -118,4 +177,9 @@ MASK_DETECTIONS: dict[str, Callable[[Detection, PlacedMask | None, SizeHW], Dete
     "rle": with_run_lengths,
     "polygons": with_polygons,
 }
-FIELDS: dict[str, Callable[..., tuple[Detection, ...]]] = {"masks": add_masks, "heatmaps": add_keypoints}
+FIELDS: dict[str, Callable[..., tuple[Detection, ...]]] = {
+    "masks": add_masks,
+    "heatmaps": add_keypoints,
+    "coefficients": add_prototype_masks,
+    "corners": add_corners,
+}

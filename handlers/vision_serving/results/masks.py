@@ -1,7 +1,8 @@
-"""A model's mask, a small grid of probabilities over a box, in the pixels of the source image, as JSON can carry it.
+"""A model's mask, a small grid over a box or the whole image, in the pixels of the source image, as JSON can carry it.
 
-The pixels are those of torchvision.models.detection.roi_heads.paste_masks_in_image at a threshold of 0.5; what lies
-outside of the box and the image is never computed.
+Of a grid over a box, the pixels are those of torchvision.models.detection.roi_heads.paste_masks_in_image at a threshold
+of 0.5. Of a grid over the image, they are those of the enlarged grid, cut off at the box. What lies outside of the box
+and the image is never computed.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ Crossing = tuple[str, int, int]  # of the outline and the line between two neigh
 
 PADDING = 1  # cells of zeros around the grid, so that masks can end before the edge of their box
 THRESHOLD = 0.5
+OUTSIDE = -1.0  # a logit
 DIGIT_BITS = 5  # of a number in COCO's text, least significant digit first
 MAX_DIGITS = 7  # 35 bits: more pixels than any image has
 
@@ -44,13 +46,18 @@ PASSAGES: dict[int, tuple[tuple[str, str], ...]] = {
 
 @dataclass(frozen=True)
 class PlacedMask:
-    """Probabilities (G, G) with their margin of zeros, stretched over the pixels [x, x + width) x [y, y + height)."""
+    """A grid (H, W) with a margin that is outside, stretched over the pixels [x, x + width) x [y, y + height).
+
+    threshold: from which on a value is inside. within: (x1, y1, x2, y2) in pixels, where the mask ends.
+    """
 
     grid: Tensor
-    x: int
-    y: int
-    width: int
-    height: int
+    x: float
+    y: float
+    width: float
+    height: float
+    within: tuple[int, int, int, int]
+    threshold: float = THRESHOLD
 
 
 def place_mask(mask: Tensor, box_xyxy: Tensor) -> PlacedMask:
@@ -58,23 +65,42 @@ def place_mask(mask: Tensor, box_xyxy: Tensor) -> PlacedMask:
     scale = (mask.shape[-1] + 2 * PADDING) / mask.shape[-1]
     centre, half = (box_xyxy[2:] + box_xyxy[:2]) * 0.5, (box_xyxy[2:] - box_xyxy[:2]) * 0.5 * scale
     x1, y1, x2, y2 = torch.cat((centre - half, centre + half)).long().tolist()
-    return PlacedMask(functional.pad(mask, (PADDING,) * 4), x1, y1, max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1))
+    width, height = max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1)
+    within = (x1, y1, x1 + width, y1 + height)
+    return PlacedMask(functional.pad(mask, (PADDING,) * 4), x1, y1, width, height, within)
+
+
+def cut_mask(logits: Tensor, grid_xyxy: Tensor, box_xyxy: Tensor) -> PlacedMask:
+    """Cut the cells of a box, and their neighbours, out of a grid (H, W) of logits over `grid_xyxy`.
+
+    Both in source pixels. A pixel is the box's where its centre is in it.
+    """
+    size = logits.new_tensor(logits.shape).flip(0)  # columns, rows
+    cell = (grid_xyxy[2:] - grid_xyxy[:2]) / size
+    first, last = ((box_xyxy.reshape(2, 2) - grid_xyxy[:2]) / cell - 0.5).floor().long().tolist()
+    columns, rows = (torch.arange(start, max(start, stop) + 2) for start, stop in zip(first, last, strict=True))
+    found = logits[rows.clamp(0, logits.shape[0] - 1)[:, None], columns.clamp(0, logits.shape[1] - 1)]
+    x, y = (grid_xyxy[:2] + (grid_xyxy.new_tensor(first) - PADDING) * cell).tolist()
+    width, height = (cell * cell.new_tensor([len(columns) + 2 * PADDING, len(rows) + 2 * PADDING])).tolist()
+    x1, y1, x2, y2 = (box_xyxy.double() - 0.5).ceil().long().tolist()
+    padded = functional.pad(found, (PADDING,) * 4, value=OUTSIDE)
+    return PlacedMask(padded, x, y, width, height, (x1, y1, x2, y2), threshold=0.0)
 
 
 def encode_rle(placed: PlacedMask, image_hw: SizeHW) -> RunLengths:
     """Encode COCO's compressed run lengths of the whole image, column by column, as pycocotools writes them."""
     height, width = image_hw
-    left, right = (min(max(x, 0), width) for x in (placed.x, placed.x + placed.width))
-    top, bottom = (min(max(y, 0), height) for y in (placed.y, placed.y + placed.height))
-    across = _stretch(left - placed.x, right - placed.x, placed.width, len(placed.grid))
-    along = _stretch(top - placed.y, bottom - placed.y, placed.height, len(placed.grid))
-    columns = (across @ placed.grid.T @ along.T >= THRESHOLD).numpy()
+    left, right = (min(max(x, 0), width) for x in placed.within[::2])
+    top, bottom = (min(max(y, 0), height) for y in placed.within[1::2])
+    across = _stretch(torch.arange(left, right) - placed.x, placed.width, placed.grid.shape[1])
+    along = _stretch(torch.arange(top, bottom) - placed.y, placed.height, placed.grid.shape[0])
+    columns = (across @ placed.grid.T @ along.T >= placed.threshold).numpy()
     return RunLengths(size=image_hw, counts=compress_counts(_count_runs(columns, left, top, image_hw)))
 
 
-def _stretch(start: int, stop: int, size: int, cells: int) -> Tensor:
-    """Return weights (stop - start, cells) of pixels `start` to `stop` of `size`, bilinear without aligned corners."""
-    centres = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (cells / size) - 0.5
+def _stretch(pixels: Tensor, size: float, cells: int) -> Tensor:
+    """Return weights (P, cells) of pixels (P,) of `size`, bilinear without aligned corners."""
+    centres = (pixels.double() + 0.5) * (cells / size) - 0.5
     distances = centres.clamp(0, cells - 1).unsqueeze(1) - torch.arange(cells)
     return (1 - distances.abs()).clamp(min=0).float()
 
@@ -107,12 +133,13 @@ def trace_polygons(placed: PlacedMask, image_hw: SizeHW) -> Polygons:
     """Outline a mask's parts, clockwise [x1, y1, x2, y2, ...], without holes, which COCO's polygons lack."""
     height, width = image_hw
     grid = placed.grid.double().numpy()
-    cells = len(grid)
+    rows, columns = grid.shape
+    low, high = np.clip(placed.within[:2], 0, (width, height)), np.clip(placed.within[2:], 0, (width, height))
     outlines = []
-    for crossings in _follow(_find_passages(grid >= THRESHOLD)):
-        points = np.array([_locate(crossing, grid) for crossing in crossings])
-        points = (points + 0.5) * (placed.width / cells, placed.height / cells) + (placed.x, placed.y)
-        points = points.clip(0, (width, height)).round(2)
+    for crossings in _follow(_find_passages(grid >= placed.threshold)):
+        points = np.array([_locate(crossing, grid, placed.threshold) for crossing in crossings])
+        points = (points + 0.5) * (placed.width / columns, placed.height / rows) + (placed.x, placed.y)
+        points = points.clip(low, high).round(2)
         if _signed_area(points) > 0:
             outlines.append(tuple(points.ravel().tolist()))
     return tuple(outlines)
@@ -147,12 +174,12 @@ def _follow(successors: dict[Crossing, Crossing]) -> list[list[Crossing]]:
     return rings
 
 
-def _locate(crossing: Crossing, grid: NDArray[np.float64]) -> tuple[float, float]:
+def _locate(crossing: Crossing, grid: NDArray[np.float64], threshold: float) -> tuple[float, float]:
     """Locate x and y in cells of the grid, linear between the two neighbours."""
     direction, row, column = crossing
     before = grid[row, column]
     after = grid[row, column + 1] if direction == "across" else grid[row + 1, column]
-    part = float((THRESHOLD - before) / (after - before))
+    part = float((threshold - before) / (after - before))
     return (column + part, row) if direction == "across" else (column, row + part)
 
 

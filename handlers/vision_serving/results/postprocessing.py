@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ FLOAT32_DIGITS = 7
 NO_THRESHOLDS: Mapping[int | str, float] = MappingProxyType({})
 
 Indices = NDArray[np.int64]
+Overlap = Callable[[Indices, Indices], NDArray[np.float32]]
 Overlapping = Callable[[Indices, Indices], NDArray[np.bool_]]  # (rows, columns): whether two boxes overlap too much
 
 
@@ -46,16 +48,28 @@ def best_labels(logits: Tensor, options: MultiLabelOptions) -> tuple[Tensor, Ten
 
 @dataclass(frozen=True)
 class Candidates:
-    """boxes: (K, 4) xyxy in model pixels. scores: (K,). class_ids: (K,). rows: (K,) their places in padded outputs."""
+    """boxes: (K, 4) xyxy in model pixels. scores: (K,). class_ids: (K,). rows: (K,) their places in the outputs.
+
+    corners: (K, 8) of turned boxes, which overlap by these.
+    """
 
     boxes: Tensor
     scores: Tensor
     class_ids: Tensor
     rows: Tensor | None = None
+    corners: Tensor | None = None
 
     def take(self, indices: Tensor) -> "Candidates":
-        rows = None if self.rows is None else self.rows[indices]
-        return Candidates(self.boxes[indices], self.scores[indices], self.class_ids[indices], rows)
+        rows, corners = (None if values is None else values[indices] for values in (self.rows, self.corners))
+        return Candidates(self.boxes[indices], self.scores[indices], self.class_ids[indices], rows, corners)
+
+    def measure_overlap(self) -> "Overlap":
+        """Return the function that gives how much those of two arrays of indices overlap, which broadcast."""
+        boxes = self.boxes.numpy()
+        if self.corners is None:
+            return lambda rows, columns: measure_iou(boxes[rows], boxes[columns])
+        turned = to_gaussians(self.corners.numpy())
+        return lambda rows, columns: measure_probabilistic_iou(turned[rows], turned[columns])
 
 
 def read_candidates(
@@ -68,13 +82,14 @@ def read_candidates(
     """Read image `index` of a detector's outputs, above the threshold: that of its class id, or `score_threshold`.
 
     Padded outputs: `boxes` (N, K, 4), `scores` (N, K), `class_ids` (N, K). Dense outputs: `boxes` (N, Q, 4), `scores`
-    (N, Q, C), where each class keeps its `per_class` best boxes (all of them when it is None).
+    (N, Q, C), where each class keeps its `per_class` best boxes (all of them when it is None). `corners` (N, Q, 8).
     """
+    corners = outputs["corners"][index].float() if "corners" in outputs else None
     boxes, scores = outputs["boxes"][index].float(), outputs["scores"][index].float()
     if "class_ids" in outputs:
         class_ids = outputs["class_ids"][index].long()
         kept = (scores > find_thresholds(class_ids, score_threshold, class_thresholds)).nonzero().squeeze(1)
-        return Candidates(boxes[kept], scores[kept], class_ids[kept], kept)
+        return Candidates(boxes[kept], scores[kept], class_ids[kept], kept, None if corners is None else corners[kept])
     thresholds = find_thresholds(torch.arange(scores.shape[1]), score_threshold, class_thresholds)
     if per_class is not None and per_class < scores.shape[0]:
         # The threshold moves up to each class's last kept score; NMS and sorting come later, so order does not matter.
@@ -83,7 +98,8 @@ def read_candidates(
     else:
         kept_pairs = (scores > thresholds).nonzero()
     query_ids, class_ids = kept_pairs.unbind(1)
-    return Candidates(boxes[query_ids], scores[query_ids, class_ids], class_ids)
+    turned = None if corners is None else corners[query_ids]
+    return Candidates(boxes[query_ids], scores[query_ids, class_ids], class_ids, query_ids, turned)
 
 
 def find_thresholds(
@@ -142,10 +158,10 @@ NMS: dict[str, Callable[[Candidates, DetectionOptions], Candidates]] = {
 
 def suppress_overlaps(candidates: Candidates, iou_threshold: float, limit: int) -> Tensor:
     """Keep up to `limit` indices, best first, of greedy class-wise NMS: torchvision's, without its slow import."""
-    boxes, class_ids = candidates.boxes.numpy(), candidates.class_ids.numpy()
+    measure, class_ids = candidates.measure_overlap(), candidates.class_ids.numpy()
 
     def overlapping(rows: Indices, columns: Indices) -> NDArray[np.bool_]:
-        iou = measure_iou(boxes[rows, None], boxes[None, columns])
+        iou = measure(rows[:, None], columns[None])
         above: NDArray[np.bool_] = iou > np.float64(iou_threshold)  # not rounded to float32 first: as torchvision
         above &= class_ids[rows, None] == class_ids[None, columns]
         return above
@@ -173,7 +189,7 @@ def soften_overlaps(candidates: Candidates, thresholds: Tensor, limit: int) -> C
     Bodla et al., Soft-NMS, 2017 (arXiv:1704.04503), Gaussian: each box that is chosen takes from the scores of those
     that are left the factor exp(-IoU^2 / sigma).
     """
-    boxes, least = candidates.boxes.numpy(), thresholds.numpy()
+    measure, least = candidates.measure_overlap(), thresholds.numpy()
     class_ids, scores = candidates.class_ids.numpy(), candidates.scores.numpy().copy()
     members = {class_id: np.flatnonzero(class_ids == class_id) for class_id in np.unique(class_ids).tolist()}
     chosen: list[int] = []
@@ -185,7 +201,7 @@ def soften_overlaps(candidates: Candidates, thresholds: Tensor, limit: int) -> C
         chosen.append(best)
         scores[best], left[best] = left[best], -np.inf
         own = members[int(class_ids[best])]
-        left[own] *= np.exp(-(np.nan_to_num(measure_iou(boxes[best], boxes[own])) ** 2) / SOFT_SIGMA)
+        left[own] *= np.exp(-(np.nan_to_num(measure(np.array([best]), own)) ** 2) / SOFT_SIGMA)
         left[own[left[own] <= least[own]]] = -np.inf
     return replace(candidates, scores=torch.from_numpy(scores)).take(torch.tensor(chosen, dtype=torch.int64))
 
@@ -195,6 +211,32 @@ def measure_iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDAr
     with np.errstate(all="ignore"):  # 0 / 0, and boxes that are not finite
         shared = intersect(first, second)
         iou: NDArray[np.float32] = shared / (measure_areas(first) + measure_areas(second) - shared)
+    return iou
+
+
+def to_gaussians(corners: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return boxes (K, 8) as normal distributions (K, 5): centre, variances in x and y, covariance."""
+    points = corners.reshape(-1, 4, 2).astype(np.float64)
+    across, along = points[:, 1] - points[:, 0], points[:, 3] - points[:, 0]
+    variances = (across**2 + along**2) / 12
+    covariances = (across.prod(axis=1) + along.prod(axis=1)) / 12
+    return np.column_stack((points.mean(axis=1), variances, covariances))
+
+
+def measure_probabilistic_iou(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float32]:
+    """Return 1 minus the Hellinger distance of gaussians (..., 5) that broadcast.
+
+    Llerena et al., Gaussian Bounding Boxes and Probabilistic Intersection-over-Union, 2021 (arXiv:2106.06072): what the
+    libraries that train turned boxes suppress overlaps by.
+    """
+    x, y, a, b, c = np.moveaxis(first, -1, 0)
+    u, v, d, e, f = np.moveaxis(second, -1, 0)
+    with np.errstate(all="ignore"):  # boxes without area, or not finite
+        determinant = (a + d) * (b + e) - (c + f) ** 2
+        distance = ((a + d) * (y - v) ** 2 + (b + e) * (x - u) ** 2 + 2 * (c + f) * (u - x) * (y - v)) / determinant / 4
+        own = np.maximum(a * b - c**2, 0) * np.maximum(d * e - f**2, 0)
+        distance += np.log(determinant / (4 * np.sqrt(own))) / 2
+        iou: NDArray[np.float32] = (1 - np.sqrt(1 - np.exp(-np.maximum(distance, 0)))).astype(np.float32)
     return iou
 
 

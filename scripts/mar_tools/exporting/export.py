@@ -57,11 +57,12 @@ def new_job(
     recipe: Recipe, checkpoint: Checkpoint, backend: str, precision: Precision, device_type: DeviceType
 ) -> ExportJob:
     """Return what an exporter is given. Raises BackendError for a model that the backend does not take."""
-    if checkpoint.source.source == "onnx":
+    source = checkpoint.source
+    if source.source == "onnx":
         check_takes_onnx(backend, precision)
     images = recipe.calibration.images
     return ExportJob(
-        graph=build_graph(checkpoint.network, recipe.task, checkpoint.preprocessing, checkpoint.source.output).to(
+        graph=build_graph(checkpoint.network, recipe.task, checkpoint.preprocessing, source.output, source.inputs).to(
             device_type
         ),
         checkpoint=checkpoint,
@@ -75,7 +76,6 @@ def new_job(
             quantization=recipe.quantization,
             colours=recipe.colours,
         ),
-        source_file=recipe.path(recipe.model.file) if recipe.model.file else None,
     )
 
 
@@ -104,9 +104,11 @@ def check_outputs(job: ExportJob) -> None:
     if "embedding" in outputs:
         return
     count = getattr(graph, "num_classes", None)
+    given = len(checkpoint.labels)
+    if count is None and "class_ids" in outputs:  # one class a box: nothing tells how many there are
+        count = max(given, int(outputs["class_ids"].max()) + 1)
     if count is None:
         count = outputs["logits" if "logits" in outputs else "scores"].shape[-1]
-    given = len(checkpoint.labels)
     if given != count:
         background = checkpoint.source.source == "torchvision" and "scores" in outputs
         hint = " (torchvision's detectors count the background as class 0: give it a label too)" if background else ""

@@ -62,11 +62,12 @@ def load_reference(folder: Path) -> Checkpoint:
     source, network = read_artifact(folder / config.artifact)
     return Checkpoint(
         network=network,
-        source=source.network,
+        source=source.network.located_in(folder / config.artifact),
         labels=read_labels(folder / config.labels),
         preprocessing=source.preprocessing,
         options=config.options,
         candidates_per_class=config.candidates_per_class,
+        folder=folder / config.artifact,
     )
 
 

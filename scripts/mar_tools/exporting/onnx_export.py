@@ -25,7 +25,8 @@ def export_onnx(job: ExportJob, path: Path) -> None:
     A model that is an ONNX file already gets our stages around it.
     """
     if job.onnx_file is not None:
-        wrapped = wrap_onnx(job.onnx_file, job.checkpoint.preprocessing, job.task, job.checkpoint.source.output)
+        source = job.checkpoint.source
+        wrapped = wrap_onnx(job.onnx_file, job.checkpoint.preprocessing, job.task, source.output, source.inputs)
         onnx.save(wrapped, path)
         return
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

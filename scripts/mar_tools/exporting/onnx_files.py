@@ -1,5 +1,6 @@
 """What a user's ONNX file holds: one image input, a batch of any size, an opset that our own stages have, too."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,24 +8,25 @@ import onnx
 import torch
 from onnx import shape_inference, version_converter
 
-from mar_tools.models.example_pixels import is_fixed_size
 from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
 
 OLDEST_OPSET = 18  # of what torch exports without a conversion
 FLOATS = {onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.FLOAT16: torch.float16}
+TYPES = {**FLOATS, onnx.TensorProto.INT64: torch.int64, onnx.TensorProto.INT32: torch.int32}
 UNLIKELY_BATCH = 7  # a number that no other dimension has by chance
 
 
 @dataclass(frozen=True)
 class ModelInput:
-    """The one image input of a model. height, width: None where it takes any."""
+    """The one image input of a model. height, width: None where it takes any. size_dtypes: of its other inputs."""
 
     name: str
     dtype: torch.dtype
     channels_last: bool
     height: int | None
     width: int | None
+    size_dtypes: Mapping[str, torch.dtype]
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
@@ -46,10 +48,17 @@ def opset_of(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
-def read_input(model: onnx.ModelProto, path: Path) -> ModelInput:
+def list_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return what the model takes, the image first."""
     weights = {weight.name for weight in model.graph.initializer}  # old exporters list them among the inputs
     inputs = [value for value in model.graph.input if value.name not in weights]
-    if len(inputs) != 1:
+    return sorted(inputs, key=lambda value: len(dims_of(value) or ()) != 4)
+
+
+def read_input(model: onnx.ModelProto, path: Path, sizes: Collection[str] = ()) -> ModelInput:
+    """Read the image input. sizes: names of the others."""
+    inputs = list_inputs(model)
+    if [value.name for value in inputs[1:]] != list(sizes):
         raise ConfigError(f"{path}: expected one input, an image; it has {[value.name for value in inputs]}")
     tensor = inputs[0].type.tensor_type
     shape = dims_of(inputs[0])
@@ -60,7 +69,8 @@ def read_input(model: onnx.ModelProto, path: Path) -> ModelInput:
     if not channels_last and shape[1] not in (3, None):
         raise ConfigError(f"{path}: input {inputs[0].name!r} {shape} has no 3 channels; expected RGB images")
     height, width = shape[1:3] if channels_last else shape[2:4]
-    return ModelInput(inputs[0].name, FLOATS[tensor.elem_type], channels_last, height, width)
+    size_dtypes = {value.name: TYPES[value.type.tensor_type.elem_type] for value in inputs[1:]}
+    return ModelInput(inputs[0].name, FLOATS[tensor.elem_type], channels_last, height, width, size_dtypes)
 
 
 def dims_of(value: onnx.ValueInfoProto) -> list[int | None] | None:
@@ -71,17 +81,11 @@ def dims_of(value: onnx.ValueInfoProto) -> list[int | None] | None:
     return [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
 
 
-def size_of(preprocessing: PreprocessingConfig) -> tuple[int, int]:
-    size = preprocessing.crop or preprocessing.resize.canvas or preprocessing.resize.size
-    assert isinstance(size, tuple)
-    return size
-
-
 def check_size(model_input: ModelInput, preprocessing: PreprocessingConfig, path: Path) -> None:
     wanted = (model_input.height, model_input.width)
     if wanted == (None, None):
         return
-    made = size_of(preprocessing) if is_fixed_size(preprocessing) else ("any", "any")
+    made = preprocessing.fixed_hw or ("any", "any")
     if any(want is not None and want != size for want, size in zip(wanted, made, strict=True)):
         raise ConfigError(
             f"{path}: the model takes images of {wanted[0]} x {wanted[1]} (height x width), `preprocessing` makes "
@@ -94,10 +98,9 @@ def make_batch_dynamic(model: onnx.ModelProto, path: Path) -> None:
     del model.graph.value_info[:]  # shapes that an exporter noted for its own batch
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
-    weights = {weight.name for weight in model.graph.initializer}
-    [image] = [value for value in model.graph.input if value.name not in weights]
-    batch = image.type.tensor_type.shape.dim[0]
-    batch.dim_value = UNLIKELY_BATCH
+    batches = [value.type.tensor_type.shape.dim[0] for value in list_inputs(model)]
+    for batch in batches:
+        batch.dim_value = UNLIKELY_BATCH
     try:
         inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except Exception as error:  # InferenceError is a RuntimeError, a model above 2 GB a ValueError
@@ -115,7 +118,8 @@ def make_batch_dynamic(model: onnx.ModelProto, path: Path) -> None:
         if shape is not None:
             output.type.tensor_type.shape.CopyFrom(found.type.tensor_type.shape)
             output.type.tensor_type.shape.dim[0].dim_param = "N"
-    batch.dim_param = "N"
+    for batch in batches:
+        batch.dim_param = "N"
 
 
 def find_external_weights(path: Path) -> list[Path]:

@@ -1,6 +1,8 @@
 """A user's ONNX model with our pixel stage in front and our named outputs behind it: like an exported one."""
 
 import warnings
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from onnx import compose, version_converter
 from torch import Tensor, nn
 
 from mar_tools.exporting.onnx_files import (
-    FLOATS,
+    TYPES,
     ModelInput,
     check_size,
     dims_of,
@@ -18,44 +20,48 @@ from mar_tools.exporting.onnx_files import (
     opset_of,
     read_input,
     read_onnx,
-    size_of,
 )
-from mar_tools.models.example_pixels import is_fixed_size
 from vision_serving.config import PreprocessingConfig
-from vision_serving.errors import ConfigError
-from vision_serving.graphs.outputs import EXPECTED_DIMS, NAMED_VALUES, POOLED_DIMS, OutputDecoder, OutputFormat
+from vision_serving.graphs.inputs import NO_INPUTS, SizeInput, make_size
+from vision_serving.graphs.output_decoder import OutputDecoder
+from vision_serving.graphs.outputs import OutputFormat
 from vision_serving.graphs.pixels import Normalize
 from vision_serving.options import Task
 
 NEWEST_OPSET = 23  # of what torch exports
 PIXELS, MODEL, OUTPUTS = "pixel_stage/", "model/", "output_stage/"
+UNKNOWN_DIMS = 3  # of an output that a decode hook reads, where not even their number is known
 EXAMPLE_SIZE = 12  # of dimensions that a model leaves open; above every index that a decoder slices at
 
 
 def wrap_onnx(
-    onnx_file: Path, preprocessing: PreprocessingConfig, task: Task, output_format: OutputFormat
+    onnx_file: Path,
+    preprocessing: PreprocessingConfig,
+    task: Task,
+    output_format: OutputFormat,
+    inputs: Mapping[str, SizeInput] = NO_INPUTS,
 ) -> onnx.ModelProto:
-    """Wrap it: `pixels` uint8 (N, H, W, 3) -> `logits` (N, C), or `boxes` (N, Q, 4) and `scores` (N, Q, C).
+    """Wrap it: `pixels` uint8 (N, H, W, 3) -> the outputs of `construction.PlainGraph`. N is dynamic.
 
-    N is dynamic.
+    inputs: what the model takes beside its image.
 
     Raises ConfigError for a file that is no model, an input that is no float RGB image or of another size than
     `preprocessing` makes, a batch that the graph itself fixes, and outputs that are not of `output_format`.
     """
     model = read_onnx(onnx_file)
-    model_input = read_input(model, onnx_file)
+    model_input = read_input(model, onnx_file, inputs)
     check_size(model_input, preprocessing, onnx_file)
     make_batch_dynamic(model, onnx_file)
-    decoder = OutputDecoder(task, output_format)
+    decoder = OutputDecoder(task, output_format, preprocessing.fixed_hw)
     value_names = find_values(model, decoder, onnx_file)
     stages = (
-        export_pixel_stage(preprocessing, model_input, opset_of(model)),
+        export_pixel_stage(preprocessing, model_input, inputs, opset_of(model)),
         compose.add_prefix(model, MODEL),
         export_output_stage(model, value_names, decoder, model_input, opset_of(model)),
     )
-    wrapped = merge_stages(stages, model_input.name, value_names)
-    if is_fixed_size(preprocessing):
-        height, width = size_of(preprocessing)
+    wrapped = merge_stages(stages, [model_input.name, *inputs], value_names)
+    if preprocessing.fixed_hw is not None:
+        height, width = preprocessing.fixed_hw
         shape = wrapped.graph.input[0].type.tensor_type.shape
         shape.dim[1].dim_value, shape.dim[2].dim_value = height, width
     return wrapped
@@ -63,48 +69,49 @@ def wrap_onnx(
 
 def find_values(model: onnx.ModelProto, decoder: OutputDecoder, path: Path) -> list[str]:
     """Return the names of the model's outputs that the decoder reads, as `OutputDecoder.pick_values` finds them."""
-    outputs = [output.name for output in model.graph.output]
-    names, index = NAMED_VALUES.get(decoder.format), decoder.output.index
-    found: list[str] = []
-    if names is not None:
-        found = list(names) if set(names) <= set(outputs) else outputs if len(outputs) == len(names) else []
-    elif index is not None:
-        found = outputs[index : index + 1]
-    elif len(outputs) == 1 or "logits" in outputs:
-        found = outputs if len(outputs) == 1 else ["logits"]
-    if not found:
-        wanted = f"named {list(names)}" if names else "picked by `output: index:`"
-        raise ConfigError(f"{path}: output format {decoder.format!r} needs outputs {wanted}; the model has {outputs}")
     shapes = {output.name: dims_of(output) for output in model.graph.output}
-    for name, dims in zip(found, EXPECTED_DIMS[decoder.format], strict=True):
-        shape = shapes[name]
-        if shape is not None and len(shape) != dims and [len(shape)] not in POOLED_DIMS.get(decoder.format, ()):
-            raise ConfigError(f"{path}: output {name!r} is {shape}; {decoder.format!r} expects {dims} dimensions")
+    if decoder.function is not None:
+        return list(shapes)
+    found = decoder.choose(list(shapes))
+    decoder.check_shapes([shapes[name] for name in found], shapes, f"{path}:")
     return found
 
 
 class PixelStage(nn.Module):
-    """uint8 (N, H, W, 3) -> what the model takes: its layout, its float type."""
+    """uint8 (N, H, W, 3) -> what the model takes: images in its layout and float type, and their size (N, 2) each time.
 
-    def __init__(self, preprocessing: PreprocessingConfig, model_input: ModelInput) -> None:
+    sizes: which way round, and of what type.
+    """
+
+    def __init__(
+        self,
+        preprocessing: PreprocessingConfig,
+        model_input: ModelInput,
+        sizes: Sequence[tuple[SizeInput, torch.dtype]] = (),
+    ) -> None:
         super().__init__()
         self.normalize = Normalize(preprocessing)
         self.model_input = model_input
+        self.sizes = sizes
+        self.size_hw = preprocessing.fixed_hw
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         images: Tensor = self.normalize(pixels)
+        size_hw = self.size_hw or (images.shape[2], images.shape[3])
+        sizes = [make_size(kind, images, size_hw, dtype) for kind, dtype in self.sizes]
         if self.model_input.channels_last:
             images = images.permute(0, 2, 3, 1)
-        return images.to(self.model_input.dtype)
+        return images.to(self.model_input.dtype), *sizes
 
 
 class OutputStage(nn.Module):
-    """The model's images and values -> our named outputs, in fp32."""
+    """The model's images and values -> our named outputs, in fp32. names: of the values."""
 
-    def __init__(self, decoder: OutputDecoder, channels_last: bool) -> None:
+    def __init__(self, decoder: OutputDecoder, channels_last: bool, names: Sequence[str]) -> None:
         super().__init__()
         self.decoder = decoder
         self.channels_last = channels_last
+        self.names = names
 
     def forward(self, images: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         return tuple(self._decode(images, values).values())
@@ -116,15 +123,25 @@ class OutputStage(nn.Module):
     def _decode(self, images: Tensor, values: tuple[Tensor, ...]) -> dict[str, Tensor]:
         if self.channels_last:
             images = images.permute(0, 3, 1, 2)
-        outputs: dict[str, Tensor] = self.decoder(tuple(value.float() for value in values), images)
+        floats = tuple(value.float() for value in values)
+        if self.decoder.function is None:
+            return self.decoder.decode(floats, images)
+        outputs: dict[str, Tensor] = self.decoder(
+            floats[0] if len(floats) == 1 else dict(zip(self.names, floats, strict=True)), images
+        )
         return outputs
 
 
-def export_pixel_stage(preprocessing: PreprocessingConfig, model_input: ModelInput, opset: int) -> onnx.ModelProto:
+def export_pixel_stage(
+    preprocessing: PreprocessingConfig, model_input: ModelInput, inputs: Mapping[str, SizeInput], opset: int
+) -> onnx.ModelProto:
+    """Export `pixels` -> `images`, `size_0`, `size_1`."""
     pixels = torch.zeros((2, EXAMPLE_SIZE, EXAMPLE_SIZE, 3), dtype=torch.uint8)
     dynamic = torch.export.Dim.DYNAMIC
-    stage = PixelStage(preprocessing, model_input).eval()
-    exported = _export(stage, (pixels,), ({0: dynamic, 1: dynamic, 2: dynamic},), opset, ["pixels"], ["images"])
+    sizes = [(kind, model_input.size_dtypes[name]) for name, kind in inputs.items()]
+    stage = PixelStage(preprocessing, model_input, sizes).eval()
+    names = ["images", *(f"size_{index}" for index in range(len(sizes)))]
+    exported = _export(stage, (pixels,), ({0: dynamic, 1: dynamic, 2: dynamic},), opset, ["pixels"], names)
     return compose.add_prefix(exported, PIXELS)
 
 
@@ -133,21 +150,23 @@ def export_output_stage(
 ) -> onnx.ModelProto:
     """Export `images` and `value_0`, `value_1` -> outputs; dimensions that the model leaves open stay open."""
     outputs = {output.name: output for output in model.graph.output}
+    dims = [text.count(",") + 1 for text in decoder.output.values_of(decoder.form).values()]
     shapes = [
-        dims_of(outputs[name]) or [None] * dims
-        for name, dims in zip(value_names, EXPECTED_DIMS[decoder.format], strict=True)
+        dims_of(outputs[name]) or [None] * count
+        for name, count in zip_longest(value_names, dims, fillvalue=UNKNOWN_DIMS)
     ]
-    shape = (2, EXAMPLE_SIZE, EXAMPLE_SIZE, 3) if model_input.channels_last else (2, 3, EXAMPLE_SIZE, EXAMPLE_SIZE)
+    height, width = decoder.size_hw or (EXAMPLE_SIZE, EXAMPLE_SIZE)
+    shape = (2, height, width, 3) if model_input.channels_last else (2, 3, height, width)
     examples = [torch.zeros(shape, dtype=model_input.dtype)]
     for name, sizes in zip(value_names, shapes, strict=True):
-        dtype = FLOATS.get(outputs[name].type.tensor_type.elem_type, torch.float32)
+        dtype = TYPES.get(outputs[name].type.tensor_type.elem_type, torch.float32)
         examples.append(torch.zeros([2, *(size or EXAMPLE_SIZE for size in sizes[1:])], dtype=dtype))
     dynamic = torch.export.Dim.DYNAMIC
-    open_images = {axis: dynamic for axis, size in enumerate(shape) if size != 3}
+    open_images = {axis: dynamic for axis in range(4) if axis == 0 or (decoder.size_hw is None and shape[axis] != 3)}
     open_values = tuple(
         {axis: dynamic for axis, size in enumerate(sizes) if axis == 0 or size is None} for sizes in shapes
     )
-    stage = OutputStage(decoder, model_input.channels_last).eval()
+    stage = OutputStage(decoder, model_input.channels_last, value_names).eval()
     output_names = stage.names_of(*examples)
     input_names = ["images", *(f"value_{index}" for index in range(len(value_names)))]
     exported = _export(stage, tuple(examples), (open_images, open_values), opset, input_names, output_names)
@@ -174,7 +193,7 @@ def _export(
 
 
 def merge_stages(
-    stages: tuple[onnx.ModelProto, onnx.ModelProto, onnx.ModelProto], input_name: str, value_names: list[str]
+    stages: tuple[onnx.ModelProto, onnx.ModelProto, onnx.ModelProto], input_names: list[str], value_names: list[str]
 ) -> onnx.ModelProto:
     """Return three models as one; only the last one's outputs stay, under their own names."""
     for stage in stages:
@@ -183,7 +202,8 @@ def merge_stages(
     pixels, model, outputs = stages
     images = onnx.ValueInfoProto()
     images.CopyFrom(pixels.graph.output[0])
-    merged = compose.merge_models(pixels, model, [(images.name, MODEL + input_name)])
+    inputs = [(made.name, MODEL + name) for made, name in zip(pixels.graph.output, input_names, strict=True)]
+    merged = compose.merge_models(pixels, model, inputs)
     merged.graph.output.append(images)
     connections = [(MODEL + name, f"{OUTPUTS}value_{index}") for index, name in enumerate(value_names)]
     if any(value.name == OUTPUTS + "images" for value in outputs.graph.input):

@@ -1,6 +1,7 @@
 """Trained weights -> a network with its labels and preprocessing, all from the checkpoint's own metadata."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ DENSE_CANDIDATES = 1000  # per class, for detectors that state none; more are ne
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network in eval mode, and what is needed to rebuild and use it."""
+    """A network in eval mode, and what is needed to rebuild and use it. folder: where the source's files lie."""
 
     network: nn.Module
     source: NetworkSource
@@ -31,6 +32,7 @@ class Checkpoint:
     preprocessing: PreprocessingConfig
     options: dict[str, Any]
     candidates_per_class: int | None
+    folder: Path
 
 
 def load_checkpoint(recipe: Recipe) -> Checkpoint:
@@ -44,7 +46,8 @@ def load_checkpoint(recipe: Recipe) -> Checkpoint:
         preprocessing = origin.find_preprocessing(recipe, network)
     if recipe.model.weights == RANDOM:
         spread_class_scores(network)
-        settle_batch_norm(network, build_graph(network, recipe.task, preprocessing, source.output), preprocessing)
+        graph = build_graph(network, recipe.task, preprocessing, source.output, source.inputs)
+        settle_batch_norm(network, graph, preprocessing)
     candidates = getattr(network, "topk_candidates", DENSE_CANDIDATES)  # what a torchvision detector was built with
     return Checkpoint(
         network=network,
@@ -53,6 +56,7 @@ def load_checkpoint(recipe: Recipe) -> Checkpoint:
         preprocessing=preprocessing,
         options={**origin.default_options(network), **recipe.options},
         candidates_per_class=candidates if recipe.task == "detection" else None,
+        folder=recipe.folder,
     )
 
 

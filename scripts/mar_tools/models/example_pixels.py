@@ -35,8 +35,7 @@ def example_pixels(preprocessing: PreprocessingConfig) -> Tensor:
 
 def is_fixed_size(preprocessing: PreprocessingConfig) -> bool:
     """Return whether all images come to one size in model pixels."""
-    resize = preprocessing.resize
-    return preprocessing.crop is not None or resize.mode == "exact" or resize.canvas is not None
+    return preprocessing.fixed_hw is not None
 
 
 def _resize(image: Image, size_hw: tuple[int, int]) -> Image:

@@ -161,7 +161,7 @@ class Recipe(StrictModel):
         if sides[0] is not None and sides[0] == sides[1]:
             raise ValueError("`calibration` and `verification` name the same images; int8 fits those it was made with")
         try:
-            self.model.output.name_for(self.task)
+            self.model.output.form_for(self.task)
         except ConfigError as error:
             raise ValueError(f"model.output: {error}") from error
         return self
@@ -188,6 +188,10 @@ class Recipe(StrictModel):
         located = self.model_copy()
         located._folder = folder
         return located
+
+    def network_source(self) -> NetworkSource:
+        """Return the source of the network, whose output reads its file from the recipe's folder."""
+        return self.model.network_source().located_in(self.folder)
 
     def path(self, relative: str | Path) -> Path:
         """Return a path of the recipe, from where we stand."""

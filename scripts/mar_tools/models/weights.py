@@ -58,7 +58,7 @@ class Part:
 
 def build_with_weights(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
     """Return the network with the weights of the recipe's file, untrained without one, and what rebuilds it."""
-    source, file = recipe.model.network_source(), recipe.weights_file
+    source, file = recipe.network_source(), recipe.weights_file
     if file is None:
         if source.shapes is not None:
             raise ConfigError("`shapes: weights` needs a file of weights")

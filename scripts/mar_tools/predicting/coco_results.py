@@ -70,8 +70,15 @@ def _to_result(detection: Mapping[str, Any], image_id: int, category_ids: Mappin
         "category_id": detection["class_id"] if category_ids is None else category_ids[label],
         "bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)],
         "score": detection["score"],
-        **({"segmentation": detection["mask"]} if detection.get("mask") else {}),
+        **_find_outline(detection),
     }
+
+
+def _find_outline(detection: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what COCO has of an object beyond its box: its mask, or a turned box as a polygon."""
+    if detection.get("mask"):
+        return {"segmentation": detection["mask"]}
+    return {"segmentation": [detection["corners"]]} if "corners" in detection else {}
 
 
 def make_annotation_file(answers: Iterable[tuple[Path, Answer]], ids: CocoIds) -> dict[str, Any]:

@@ -5,30 +5,38 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from vision_serving.results.instances import locate_keypoints, take_values
+from vision_serving.results.instances import FIELDS, locate_keypoints, read_values
 from vision_serving.results.masks import THRESHOLD
 from vision_serving.results.postprocessing import Candidates
 
+INSIDE = {"masks": THRESHOLD, "coefficients": 0.0}  # from which value on a cell of a mask is inside
 OBSERVED = 20  # best boxes of an image: enough to compare, and to enlarge the heatmaps of hundreds takes minutes
 
 Pairs = Iterable[tuple[int, int]]  # numbers of matched boxes in both observations
 
 
 def observe_instances(outputs: Mapping[str, Tensor], index: int, best: Candidates) -> dict[str, Tensor]:
-    """Observe image `index`'s best boxes, NaN where the model has none: `masks` (K, M, M), in or out on the grid of
-    the box, or `keypoints` (K, P, 2), in parts of the box. Nothing for other models.
+    """Observe image `index`'s best boxes, NaN where the model has none: `masks` (K, H, W), in or out on the model's
+    grid, or in parts of the box `keypoints` (K, P, 2) or `corners` (K, 4, 2). Nothing for other models.
     """
-    name = next((name for name in ("masks", "heatmaps") if name in outputs), None)
+    name = next((name for name in FIELDS if name in outputs), None)
     if name is None or best.rows is None:
         return {}
     best = best.take(torch.arange(min(OBSERVED, len(best.scores))))
-    assert best.rows is not None
-    values = take_values(outputs[name][index], outputs["instances"][index], best.rows)
-    if name == "masks":
-        observed = [None if value is None else (value >= THRESHOLD).float() for value in values]
-        return {"masks": _stack(observed, outputs[name].shape[2:])}
+    values = read_values(outputs, index, name, best)
+    if name == "corners":
+        corners = [_corners_of_box(v, box) for v, box in zip(values, best.boxes, strict=True) if v is not None]
+        return {"corners": _stack(corners, torch.Size((4, 2)))}
+    if name in INSIDE:
+        masks = [None if value is None else (value >= INSIDE[name]).float() for value in values]
+        shape = outputs["prototypes" if name == "coefficients" else name].shape[2:]
+        return {"masks": _stack(masks, shape)}
     observed = [None if v is None else _parts_of_box(v, box) for v, box in zip(values, best.boxes, strict=True)]
     return {"keypoints": _stack(observed, torch.Size((outputs[name].shape[2], 2)))}
+
+
+def _corners_of_box(corners: Tensor, box_xyxy: Tensor) -> Tensor:
+    return (corners.reshape(4, 2) - box_xyxy[:2]) / (box_xyxy[2:] - box_xyxy[:2]).clamp(min=1)
 
 
 def _parts_of_box(heatmaps: Tensor, box_xyxy: Tensor) -> Tensor:
@@ -45,7 +53,7 @@ def measure_instances(images: Iterable[tuple[Mapping[str, Tensor], Mapping[str, 
     """Measure all images: expected and found observation and which of their boxes match. Nothing for other models.
 
     mean_mask_iou      mean IoU of the masks of matched boxes, on the model's grid
-    keypoint_distance  mean distance of their keypoints, each side of the box being 1
+    keypoint_distance  mean distance of their keypoints, or their corners, each side of the box being 1
     """
     measured: dict[str, list[float]] = {}
     for expected, found, pairs in images:
@@ -65,7 +73,13 @@ def _mask_iou(expected: Tensor, found: Tensor) -> float:
     return 1.0 if either == 0 else float(shared / either)
 
 
+def _corner_distance(expected: Tensor, found: Tensor) -> float:
+    """Return the mean distance in the best order: a box that is turned by a quarter more is the same one."""
+    return min(float((expected - found.roll(turn, 0)).norm(dim=-1).mean()) for turn in range(4))
+
+
 MEASURES: dict[str, tuple[str, Callable[[Tensor, Tensor], float]]] = {
     "masks": ("mean_mask_iou", _mask_iou),
+    "corners": ("keypoint_distance", _corner_distance),
     "keypoints": ("keypoint_distance", lambda expected, found: float((expected - found).norm(dim=-1).mean())),
 }

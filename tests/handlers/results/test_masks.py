@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_masks
 from skimage.measure import points_in_poly
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from vision_serving.predictions import RunLengths
-from vision_serving.results.masks import _count_runs, compress_counts, encode_rle, place_mask, trace_polygons
+from vision_serving.results.masks import _count_runs, compress_counts, cut_mask, encode_rle, place_mask, trace_polygons
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in pycocotools
 IMAGE_HW = (60, 90)
@@ -123,3 +124,32 @@ def test_polygons_of_noise_close_and_stay_in_the_image() -> None:
         exact = decode(encode_rle(placed, IMAGE_HW))
         drawn = np.any([draw(polygon, IMAGE_HW) for polygon in polygons], axis=0)
         assert (drawn & exact).sum() / exact.sum() > 0.9  # holes are filled, and nothing is left out
+
+
+GRID_BOXES = {**BOXES, "half pixels": (10.5, 12.5, 50.5, 41.5)}
+del GRID_BOXES["beyond the image"]  # a box is cut to the image before
+
+
+@pytest.mark.parametrize("box", GRID_BOXES.values(), ids=GRID_BOXES)
+@pytest.mark.parametrize("padding", [0, 30], ids=["no padding", "letterbox"])
+def test_a_mask_of_the_whole_image_is_enlarged_and_cut_off_at_its_box(box: tuple[float, ...], padding: int) -> None:
+    """A grid over the image, with as many pixels of padding above it as below."""
+    height, width = IMAGE_HW
+    logits = torch.randn(15, 18, generator=torch.Generator().manual_seed(0))
+    placed = cut_mask(logits, torch.tensor([0.0, -padding, width, height + padding]), torch.tensor(box))
+    enlarged = interpolate(logits[None, None], size=(height + 2 * padding, width), mode="bilinear")[0, 0].numpy()
+    rows, columns = np.indices(IMAGE_HW) + 0.5
+    inside = (columns >= box[0]) & (columns < box[2]) & (rows >= box[1]) & (rows < box[3])
+    assert (decode(encode_rle(placed, IMAGE_HW)) == ((enlarged[padding : padding + height] >= 0) & inside)).all()
+
+
+def test_the_outline_of_a_mask_of_the_whole_image_ends_at_its_box() -> None:
+    box = torch.tensor([10.2, 12.7, 50.9, 41.4])
+    rows, columns = torch.meshgrid(torch.arange(15.0), torch.arange(18.0), indexing="ij")
+    logits = 5.0 - ((rows - 7) ** 2 + (columns - 7) ** 2).sqrt()
+    placed = cut_mask(logits, torch.tensor([0.0, 0.0, 90.0, 60.0]), box)
+    [polygon] = trace_polygons(placed, IMAGE_HW)
+    drawn, expected = draw(polygon, IMAGE_HW), decode(encode_rle(placed, IMAGE_HW))
+    assert (drawn & expected).sum() / (drawn | expected).sum() > 0.97
+    assert min(polygon[::2]) >= 10
+    assert max(polygon[::2]) <= 51

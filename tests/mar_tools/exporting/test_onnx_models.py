@@ -248,7 +248,7 @@ IMAGE: list[int | str] = ["N", 3, HEIGHT, WIDTH]
         ({"shape": IMAGE, "kind": TensorProto.UINT8}, "is UINT8"),
         ({"shape": IMAGE, "inputs": 2}, r"expected one input, an image; it has \['x0', 'x1'\]"),
         ({"shape": ["N", 3, 64, 64]}, r"takes images of 64 x 64 \(height x width\), `preprocessing` makes 24 x 32"),
-        ({"shape": IMAGE}, "output 'y' is .* 'logits' expects 2 dimensions"),
+        ({"shape": IMAGE}, r"needs logits \(N, C\); .* gave \{y: \(\?, 3, 24, 32\)\}"),
     ],
     ids=["channels", "dimensions", "type", "inputs", "size", "output"],
 )
@@ -273,9 +273,9 @@ def test_what_is_no_onnx_model_is_refused(tmp_path: Path, content: bytes | None)
 @pytest.mark.parametrize(
     ("names", "task", "output", "message"),
     [
-        (["a", "b", "c"], "detection", OutputFormat(), r"needs outputs named \['boxes', 'scores'\]; the model has"),
-        (["a", "b", "c"], "classification", OutputFormat(), "needs outputs picked by `output: index:`"),
-        (["a", "b", "c"], "classification", OutputFormat(index=3), "needs outputs picked"),
+        (["a", "b", "c"], "detection", OutputFormat(), r"needs boxes \(N, Q, 4\) and scores \(N, Q, C\); .*gave \{a: "),
+        (["a", "b", "c"], "classification", OutputFormat(), "what fits: output: {format: logits, index: 0} or "),
+        (["a", "b", "c"], "classification", OutputFormat(index=3), "what fits: output: {format: logits, index: 0} or "),
     ],
     ids=["names", "no index", "index"],
 )
@@ -299,5 +299,8 @@ def test_a_layout_that_leaves_no_class_is_refused(tmp_path: Path) -> None:
     network = Detector(FORMATS["yolo columns"])
     path = save_onnx(tmp_path / "m.onnx", network, ["a", "b"])
     wrong = OutputFormat(format="yolo", layout="columns", objectness=True, index=0)
-    with pytest.raises(ConfigError, match="expects 3 dimensions"):
+    with pytest.raises(
+        ConfigError,
+        match=r"needs rows \(N, Q, 4 \+ C\); .* layout: columns, objectness: false, index: 1\}",
+    ):
         wrap_onnx(path, EXACT, "detection", wrong)

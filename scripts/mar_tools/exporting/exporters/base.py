@@ -31,12 +31,12 @@ class ExportJob:
     precision: Precision
     device_type: DeviceType
     calibration: Calibration
-    source_file: Path | None = None
 
     @property
     def onnx_file(self) -> Path | None:
         """Return the user's model where it is an ONNX file; the graph then only runs it, and cannot be traced."""
-        return self.source_file if self.checkpoint.source.source == "onnx" else None
+        source = self.checkpoint.source
+        return self.checkpoint.folder / str(source.file) if source.source == "onnx" else None
 
     @cached_property
     def pixels(self) -> Tensor:

@@ -13,9 +13,11 @@ from vision_serving.graphs.sources import NetworkSource, build_network
 
 
 def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
-    weights, source = recipe.model.weights, recipe.model.network_source()
+    weights, source = recipe.model.weights, recipe.network_source()
     if source.holds_weights:
-        return build_network(source, recipe.folder), source
+        network = build_network(source, recipe.folder)
+        # What an ONNX file takes beside its images.
+        return network, source.model_copy(update={"inputs": getattr(network, "size_inputs", source.inputs)})
     if weights != RANDOM and recipe.weights_file is None:
         raise ConfigError(f"weights {weights!r}: expected a file ({', '.join(sorted(WEIGHT_FILES))}) or {RANDOM!r}")
     return build_with_weights(recipe)

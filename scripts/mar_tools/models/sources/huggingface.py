@@ -42,7 +42,7 @@ LARGEST_MEAN_DIFFERENCE = 0.02
 
 
 def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
-    weights, asked = recipe.model.weights, recipe.model.network_source()
+    weights, asked = recipe.model.weights, recipe.network_source()
     try:
         check_library_output("huggingface", asked.output)
     except ValueError as error:

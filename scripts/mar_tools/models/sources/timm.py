@@ -18,7 +18,7 @@ INTERPOLATIONS = {"nearest": "nearest-exact"}  # timm resizes with Pillow; torch
 
 
 def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
-    weights, source = recipe.model.weights, recipe.model.network_source()
+    weights, source = recipe.model.weights, recipe.network_source()
     if weights == PRETRAINED:
         check_own_shape(source, weights)
         build_network(source, recipe.folder)  # it says what is wrong with a name, before anything is downloaded

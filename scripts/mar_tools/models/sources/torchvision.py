@@ -18,7 +18,7 @@ from vision_serving.graphs.sources import NetworkSource, remove_head
 
 def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
     if recipe.model.weights != RANDOM and recipe.weights_file is None:
-        network, source = load_published(recipe.model.network_source(), recipe.model.weights)
+        network, source = load_published(recipe.network_source(), recipe.model.weights)
     else:
         network, source = build_with_weights(recipe)
     if recipe.task == "embedding":
