@@ -129,7 +129,7 @@ def explain_row(row: Candidate, rows: Sequence[Candidate]) -> str:
     chosen = next((each for each in rows if each.verdict == "chosen"), None)
     if chosen is None or not chosen.rate or not row.rate:
         return ""
-    return f"passed; {row.rate / chosen.rate:.0%} of the speed of the chosen one"
+    return f"passed; {row.rate / chosen.rate:.0%} of the chosen one's speed"
 
 
 @dataclass(frozen=True)
