@@ -21,7 +21,10 @@ from vision_serving.errors import ConfigError
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument(
-        "pages", nargs="*", metavar="PAGE", help="performance, compatibility, fidelity, reliability; default: all"
+        "pages",
+        nargs="*",
+        metavar="PAGE",
+        help="performance, compatibility, checkpoints, fidelity, reliability; default: all",
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file differs")
     arguments = parser.parse_args()

@@ -18,6 +18,7 @@ PAGES_FOLDER = ROOT / "docs" / "evidence"
 PAGES = {
     "performance": ROOT / "lab/results/performance",
     "compatibility": ROOT / "lab/results/compatibility.json",
+    "checkpoints": ROOT / "lab/results/checkpoints.json",
     "fidelity": ROOT / "lab/results/fidelity.json",
     "reliability": ROOT / "lab/results/reliability",
 }

@@ -53,7 +53,8 @@ def describe_problem(error: Exception) -> TrialResult:
         return TrialResult(problem="missing package", reason=str(error))
     if isinstance(error, VisionServingError):
         problem = "unforeseen" if error.__cause__ else "refused"
-        return TrialResult(problem=problem, reason=" ".join(str(error).split()))
+        said = str(error)  # of which lines to write, indented, stay lines
+        return TrialResult(problem=problem, reason=said if "\n    " in said else " ".join(said.split()))
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
