@@ -1,8 +1,10 @@
 """One request as TorchServe hands it over -> images and options, whatever form the client chose."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from numbers import Integral
 from typing import Any
 
 import orjson
@@ -26,7 +28,7 @@ UNTYPED = ("", "application/octet-stream", "text/plain")  # a body that begins l
 BODY_NAMES = ("body", "data")
 MODEL_NAME = "model_name"  # of /invocations?model_name=..., whose query TorchServe puts into the row
 JSON_PARTS, MAX_JSON_PARTS = (b"[", b"{", b'"'), 1_000_000  # what is not a number takes about 100 bytes of memory
-READ = (bytes, Pixels, RequestError)
+READ = (bytes, RequestError)
 
 
 class Form(Enum):
@@ -55,8 +57,20 @@ class Payload:
     wants_explanation: bool = False
 
     def __post_init__(self) -> None:
-        images = (sent if isinstance(sent, READ) else bytes(memoryview(sent)) for sent in self.images)
-        object.__setattr__(self, "images", tuple(images))
+        object.__setattr__(self, "images", tuple(map(_keep, self.images)))
+
+
+def _keep(sent: Any) -> SentImage:
+    """Return an image as a payload keeps it; of pixels with other sides than their bytes have, the error."""
+    if not isinstance(sent, Pixels):
+        return sent if isinstance(sent, READ) else bytes(memoryview(sent))
+    sides = (sent.height, sent.width)
+    if all(isinstance(side, Integral) and side > 0 for side in sides) and 3 * math.prod(sides) == len(sent.data):
+        return sent
+    return MalformedRequestError(
+        f"expected 3 bytes a pixel, and sides above 0; got {len(sent.data)} bytes for height {sent.height!r} and width "
+        f"{sent.width!r}"
+    )
 
 
 def parse_payload(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Payload:

@@ -61,6 +61,18 @@ def test_what_holds_bytes_is_read_as_bytes_are(body: bytes, headers: dict[str, A
     assert pickle.dumps(read) == pickle.dumps(expected)
 
 
+SIDES = [(7, 1), (0, 5), (0, 0), (-1, -1), (1.0, 1), ("1", 1), (1, None), (1 << 70, 1)]
+
+
+@pytest.mark.parametrize(("height", "width"), SIDES, ids=str)
+def test_pixels_with_other_sides_than_their_bytes_have_are_an_error_of_their_own(height: Any, width: Any) -> None:
+    good = Pixels(b"abc", 1, 1)
+    kept, refused = Payload((good, Pixels(b"abc", height, width))).images
+    assert kept is good
+    assert isinstance(refused, MalformedRequestError)
+    assert f"got 3 bytes for height {height!r} and width {width!r}" in str(refused)
+
+
 def test_a_raw_body_that_torchserve_decoded_as_text_is_still_one_image() -> None:
     assert parse_payload({"body": "abc"}, {"content-type": "text/plain"}).images == (b"abc",)
 

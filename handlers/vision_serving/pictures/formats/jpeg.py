@@ -108,7 +108,7 @@ def _has_last_block(encoded: bytes, frame: int) -> bool:
     with JpegImageFile(io.BytesIO(higher)) as tried:
         tried.draft("L", (width, end))  # a third of the memory
         rows = [tried.crop((0, start + BLED, width, start + row)) for start in (end, end + row)]
-    return rows[0] != rows[1]
+    return bool(rows[0] != rows[1])
 
 
 def _is_ended(scan: tuple[int, int, bytes], encoded: bytes) -> bool:
