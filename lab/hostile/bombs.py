@@ -134,6 +134,13 @@ def png_whose_pixels_end_too_early() -> bytes:
     return encoded[: start - 4] + chunk(b"IDAT", pixels + bytes(MOST)) + chunk(b"IEND")
 
 
+def avif_of_orientations(count: int = 11_000_000) -> bytes:
+    """Return an EXIF block whose orientation has so many values; Pillow writes that of a tag that it leaves alone."""
+    left_alone, orientation = (struct.pack("<HHI", tag, 3, count) for tag in (275, 274))
+    block = write_tiff_tag(275, 3, count)
+    return encode_as(noise_picture(0, (64, 64)), "AVIF", exif=block).replace(left_alone, orientation)
+
+
 def avif_of_many_kinds() -> bytes:
     """Return items of a kind that libavif does not decode, and behind them bytes that look like a million others."""
     encoded = encode_as(noise_picture(0, (64, 64)), "AVIF").replace(b"av01", b"hvc1")
@@ -181,6 +188,7 @@ BOMBS: dict[str, Bomb] = {
     "webp, animated, 16384 x 10001": Bomb(413, webp_with_a_large_canvas),
     "avif of 3300 x 3300": Bomb(413, lambda: encode_as(PIL.Image.new("L", (3300, 3300)), "AVIF", speed=10)),
     "avif of a million kinds of items": Bomb(415, avif_of_many_kinds),
+    "avif, orientation of eleven million values": Bomb(400, avif_of_orientations),
     "tiff of 65535 x 65535": Bomb(413, lambda: gray_tiff(b"", 8, (65535, 65535))),
     "tiff of 1 x 1 from a tile of 12000 x 12000": Bomb(413, lambda: write_tiled_tiff((1, 1), (12000, 12000))),
     "tiff of 1 x 1 from a tile of 400 MB": Bomb(413, tiff_of_a_deep_tile),

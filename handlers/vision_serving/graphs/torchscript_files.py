@@ -1,12 +1,14 @@
 """TorchScript files: loaded only where no operator of their programs touches a file.
 
 `torch.jit.load` itself runs code: `__setstate__` of every class that has one. So the source of all classes, methods and
-functions is looked at before, as PyTorch's own reader finds it, whether anything calls them or not.
+functions is looked at before, as PyTorch's own reader finds it, whether anything calls them or not. What runs so may
+not loop either, for nothing ends it.
 """
 
 import ast
 import warnings
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -45,16 +47,43 @@ def _find_fault_in_file(path: Path) -> str | None:
     # PyTorch looks names up without regard to case. The form of 1.0 names its code files as it likes.
     if max(Counter(name.lower() for name in names).values(), default=0) > 1 or "model.json" in map(str.lower, names):
         return "it has a file twice, or the form of PyTorch 1.0"
-    found = ((name, _find_fault(reader.get_record(name))) for name in names if name.lower().endswith(".py"))
-    return next((f"{name} {fault}" for name, fault in found if fault is not None), None)
+    nodes = []
+    for name in names:
+        if not name.lower().endswith(".py"):
+            continue
+        try:
+            nodes.append(list(ast.walk(ast.parse(reader.get_record(name).decode()))))  # written as Python is
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            return f"{name} cannot be read ({error})"
+        fault = _find_fault(nodes[-1])
+        if fault is not None:
+            return f"{name} {fault}"
+    return _find_loop(node for module in nodes for node in module if isinstance(node, ast.FunctionDef))
 
 
-def _find_fault(source: bytes) -> str | None:
-    """Return what the source does beyond computing, as the end of a sentence."""
-    try:
-        nodes = list(ast.walk(ast.parse(source.decode())))  # TorchScript is written as Python is
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return f"cannot be read ({error})"
+def _find_loop(functions: Iterable[ast.FunctionDef]) -> str | None:
+    """Return which loop may run when the file is loaded, as the end of a sentence.
+
+    Functions are told by their names alone: one that loops counts where any of its name could be called.
+    """
+    parts: dict[str, list[ast.AST]] = {}
+    for function in functions:
+        parts.setdefault(function.name, []).extend(ast.walk(function))
+    called, seen = ["__setstate__"], set[str]()
+    while called:
+        name = called.pop()
+        seen.add(name)
+        for node in parts.get(name, ()):
+            if isinstance(node, (ast.While, ast.For, ast.comprehension)):
+                return f"its {name} has a loop, which runs when the file is loaded"
+            named = getattr(node, "attr", None) or getattr(node, "id", None)
+            if named in parts and named not in seen:
+                called.append(named)
+    return None
+
+
+def _find_fault(nodes: Sequence[ast.AST]) -> str | None:
+    """Return what a source does beyond computing, as the end of a sentence."""
     computes = set()  # places of the name `ops` in `ops.aten`, and so on
     for node in nodes:
         # Also as `f = torch.save` and as getattr(torch, "save"), which TorchScript takes.

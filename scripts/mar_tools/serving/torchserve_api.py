@@ -12,7 +12,7 @@ from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import requests
 
@@ -218,9 +218,12 @@ class TorchServeClient:
             response = self._ask(self._management, method, path, MANAGE_TIMEOUT_S, **arguments)
         if not response.ok:
             reason = tell_refusal(response)
-            if reason.startswith("Model not found: "):
-                with suppress(ServerError):  # the reason matters more than what else there is
+            with suppress(ServerError):  # the reason matters more than what else there is
+                if reason.startswith("Model not found: "):
                     reason += f"; the server has {self.list_models()}"
+                elif reason.startswith("Model version"):
+                    versions = [entry["modelVersion"] for entry in self.describe(unquote(path.split("/")[2]))]
+                    reason += f"; the server has the versions {versions}"
             raise ServerError(reason)
         return response.json()
 

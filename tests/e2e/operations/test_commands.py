@@ -51,6 +51,25 @@ def test_an_unknown_model_is_answered_with_the_known_ones(run_here: RunHere, ser
     assert "Model not found: digit; the server has ['digits', 'digits_detection']" in finished.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("set-default", "digits", "9.9"),
+        ("describe", "digits", "--version", "9.9"),
+        ("scale", "digits", "--version", "9.9", "--workers", "1"),
+        ("unregister", "digits", "--version", "9.9"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_an_unknown_version_is_answered_with_the_known_ones(
+    run_here: RunHere, service: Service, command: tuple[str, ...]
+) -> None:
+    finished = run_here("manage_models.py", *command, "--config", service.server.config)
+    assert finished.returncode == 1
+    assert "9.9" in finished.stderr
+    assert "; the server has the versions ['1.0']" in finished.stderr
+
+
 @pytest.fixture
 def small_service(archives: Path, tmp_path: Path) -> Iterator[Server]:
     """A configuration of its own with the classifier alone, not started."""

@@ -19,6 +19,13 @@ def write_note(values: Tensor, path: str) -> None:
     torch.save(values, path)
 
 
+def count_up(path: str) -> int:
+    number = len(path)
+    while number > 0 and path == "never":
+        number += 1
+    return number
+
+
 @torch.jit.interface
 class Step(nn.Module):
     def forward(self, values: Tensor) -> Tensor:  # type: ignore[empty-body]
@@ -79,6 +86,24 @@ class SavesWhenItIsLoaded(Plain):
         torch.save(torch.zeros(1), self.path)
 
 
+class LoopsWhenItIsLoaded(Plain):
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return self.path, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.path, self.training = state
+        count_up(state[0])
+
+
+class LoopsWhenItIsAsked(Plain):
+    def forward(self, values: Tensor) -> Tensor:
+        for number in range(2):
+            values = values + number
+        return values
+
+
 class ReadsAPicture(Plain):
     def forward(self, values: Tensor) -> Tensor:
         picture: Tensor = torch.ops.image.read_file(self.path)
@@ -112,6 +137,14 @@ def test_what_touches_files_is_refused_wherever_it_stands_before_it_runs(
     with pytest.raises(ConfigError, match=r"model\.pt: code/.*may only compute"):
         load_torchscript(path, CPU)
     assert not (tmp_path / "canary").exists()
+
+
+def test_what_loops_while_it_is_loaded_is_refused_for_nothing_would_end_it(tmp_path: Path) -> None:
+    path = write(nn.Sequential(LoopsWhenItIsLoaded("never"), Plain()), tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"its count_up has a loop, .* is loaded; .*may only compute"
+    ):
+        load_torchscript(path, CPU)
 
 
 def rewrite(path: Path, body: str) -> None:
@@ -169,7 +202,11 @@ def test_two_files_that_differ_by_case_are_refused(tmp_path: Path) -> None:
         load_torchscript(path, CPU)
 
 
-@pytest.mark.parametrize("network", [Plain(), Suppresses()], ids=["plain", "operators of torchvision"])
+@pytest.mark.parametrize(
+    "network",
+    [Plain(), Suppresses(), LoopsWhenItIsAsked()],
+    ids=["plain", "operators of torchvision", "a loop that is no part of loading"],
+)
 def test_what_only_computes_is_loaded(network: nn.Module, tmp_path: Path) -> None:
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
     assert torch.equal(load_torchscript(write(network, tmp_path), CPU)(boxes), network(boxes))

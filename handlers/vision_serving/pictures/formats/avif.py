@@ -1,13 +1,27 @@
-"""AVIF: decoded on one thread; items of other kinds than libavif decodes are named."""
+"""AVIF: decoded on one thread, with an EXIF block of some size; items that libavif does not decode are named."""
 
 import re
 
 import PIL.AvifImagePlugin
+from PIL import _avif
 
+from vision_serving.errors import ImageDecodeError
 from vision_serving.pictures.formats.base import Format
 
 ITEM = re.compile(rb"infe\x02.{7}([ -~]{4})", re.DOTALL)  # the kind of each
 HEAD_BYTES, MAX_KINDS = 65_536, 5  # where they are looked for, and how many are named
+MAX_EXIF_BYTES = 1 << 20  # when Pillow opens a file, it makes a Python number of every two bytes
+
+
+def _check_exif(encoded: bytes) -> None:
+    if len(encoded) <= MAX_EXIF_BYTES:
+        return
+    try:
+        length = len(_avif.AvifDecoder(encoded, "auto", 1).get_info()[4] or b"")
+    except (RuntimeError, SyntaxError, ValueError):
+        return  # Pillow will say the same
+    if length > MAX_EXIF_BYTES:
+        raise ImageDecodeError(f"the EXIF block has {length:,} bytes; the limit is {MAX_EXIF_BYTES:,}")
 
 
 def _prepare() -> None:
@@ -22,4 +36,10 @@ def _name_kind(encoded: bytes, error: Exception) -> str | None:
     return f"items of the kinds {', '.join(kinds) or 'unknown'} ({str(error).rpartition(': ')[2].lower()})"
 
 
-FORMAT = Format(suffixes=(".avif",), brands=frozenset((b"avif", b"avis")), prepare=_prepare, name_kind=_name_kind)
+FORMAT = Format(
+    suffixes=(".avif",),
+    brands=frozenset((b"avif", b"avis")),
+    prepare=_prepare,
+    check_bytes=_check_exif,
+    name_kind=_name_kind,
+)
