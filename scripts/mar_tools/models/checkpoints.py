@@ -15,6 +15,7 @@ from mar_tools.models.weight_files import look_into
 from mar_tools.models.weights import RANDOM as RANDOM
 from mar_tools.models.weights import check_holds_weights
 from vision_serving.config import PreprocessingConfig
+from vision_serving.errors import ConfigError
 from vision_serving.graphs.construction import build_graph
 from vision_serving.graphs.sources import NetworkSource
 
@@ -72,7 +73,15 @@ def find_labels(recipe: Recipe, network: nn.Module) -> list[str]:
 
 
 def check_files(recipe: Recipe) -> None:
-    """Read the files of weights and labels, in the first second. Raises ConfigError for what they say against it."""
+    """Read the files of weights and labels, in the first second. Raises ConfigError for what they say against it.
+
+    And for a path at which nothing is, with its key.
+    """
+    truths = {f"verification.{key}": getattr(recipe.verification, key) for key in ("images", "labels", "annotations")}
+    named = {"labels": recipe.labels, "calibration.images": recipe.calibration.images, **truths}
+    for key, given in named.items():
+        if given not in (None, "auto", "folders") and not recipe.path(given).exists():
+            raise ConfigError(f"{key}: {recipe.path(given)}: no such file or folder")
     if recipe.labels != "auto":
         read_labels_file(recipe.path(recipe.labels))
     if recipe.weights_file is not None:

@@ -141,9 +141,7 @@ def test_what_touches_files_is_refused_wherever_it_stands_before_it_runs(
 
 def test_what_loops_while_it_is_loaded_is_refused_for_nothing_would_end_it(tmp_path: Path) -> None:
     path = write(nn.Sequential(LoopsWhenItIsLoaded("never"), Plain()), tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"its count_up has a loop, .* is loaded; .*may only compute"
-    ):
+    with pytest.raises(ConfigError, match=r"its count_up has a loop, .* is loaded; .*may only compute"):
         load_torchscript(path, CPU)
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
 
-from mar_tools.models.checkpoints import load_checkpoint
+from mar_tools.models.checkpoints import check_files, load_checkpoint
 from mar_tools.models.label_files import read_labels_file
 from mar_tools.models.misfits import describe_misfit
 from mar_tools.models.random_weights import spread_class_scores
@@ -287,3 +287,25 @@ def test_a_vision_transformer_is_prepared_for_the_size_that_it_was_built_for(
     network.image_size = image_size  # type: ignore[assignment]
     entry = find_fitting_entry(models.get_model_weights(name), network)
     assert entry.transforms().crop_size == [crop]
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("labels", {"labels": "nowhere"}),
+        ("calibration.images", {"calibration": {"images": "nowhere"}}),
+        ("verification.images", {"verification": {"images": "nowhere"}}),
+        ("verification.labels", {"verification": {"images": ".", "labels": "nowhere"}}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_path_at_which_nothing_is_is_named_with_its_key(
+    key: str, changes: dict[str, Any], tiny_recipe: MakeRecipe
+) -> None:
+    recipe = read_recipe(tiny_recipe(**changes))
+    with pytest.raises(ConfigError, match=rf"^{key}: .*/nowhere: no such file or folder$"):
+        check_files(recipe)
+
+
+def test_a_recipe_whose_paths_are_all_there_has_none_to_name(tiny_recipe: MakeRecipe) -> None:
+    check_files(read_recipe(tiny_recipe(verification={"images": ".", "labels": "folders"})))
