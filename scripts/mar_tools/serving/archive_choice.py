@@ -17,6 +17,8 @@ Identity = tuple[str, str]  # model and version
 # Of `models`: TorchServe ends at its start over one that is no number, and does not say which.
 LEAST_COUNTS = {"minWorkers": 0, "maxWorkers": 0, "batchSize": 1, "maxBatchDelay": 0, "responseTimeout": 1}
 LEAST_COUNTS |= {"startupTimeout": 1, "threads": 1, "memory_headroom_mb": 0}
+MOST_COUNTS = {"maxBatchDelay": 10_000}  # as `manage_models.py register` takes: a request may wait for so long
+OURS = ("threads", "memory_headroom_mb")  # TorchServe reads its own from a text, too
 SETTINGS = (*LEAST_COUNTS, "defaultVersion", "marName", "runtimeType")
 
 
@@ -132,15 +134,23 @@ def check_models(properties: str) -> None:
             near = get_close_matches(re.sub("[^a-z]", "", key.lower()), known, 1)
             hint = f"; did you mean {known[near[0]]!r}?" if near else ""
             raise ConfigError(f"{place}: unknown key {key!r}{hint or f'; expected one of {sorted(SETTINGS)}'}")
-        least = LEAST_COUNTS.get(key)
-        if least is not None and (type(value) is not int or not least <= value <= MOST_COUNT):
-            raise ConfigError(f"{place}: {key}: expected a whole number from {least} to {MOST_COUNT}, got {value!r}")
+        if key in LEAST_COUNTS:
+            found[place, key] = _read_count(place, key, value)
         if key == "marName" and (not isinstance(value, str) or Path(value).name != value):
             raise ConfigError(f"{place}: marName: expected the name of a file in the model store, got {value!r}")
     for place, _ in found:
         least, most = (found.get((place, key)) for key in ("minWorkers", "maxWorkers"))
         if least is not None and most is not None and least > most:
             raise ConfigError(f"{place}: minWorkers: expected at most maxWorkers, {most}, got {least}")
+
+
+def _read_count(place: str, key: str, value: object) -> int:
+    least, most = LEAST_COUNTS[key], MOST_COUNTS.get(key, MOST_COUNT)
+    is_text = key not in OURS and isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}", value)
+    count = int(str(value)) if is_text else value
+    if type(count) is not int or not least <= count <= most:
+        raise ConfigError(f"{place}: {key}: expected a whole number from {least} to {most}, got {value!r}")
+    return count
 
 
 def find_twins(found: dict[str, Identity], store: Path) -> dict[str, str]:

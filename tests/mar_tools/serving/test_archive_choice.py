@@ -75,7 +75,12 @@ def test_a_store_without_archives_is_no_fault_but_one_of_bad_ones_is(tmp_path: P
         ('{"a": {"2": {"batchSize": 2147483648}}}', "batchSize: .* from 1 to 2147483647, got 2147483648"),
         ('{"a": {"2": {"minWorkers": -1}}}', "minWorkers: expected a whole number from 0 to .*, got -1"),
         ('{"a": {"2": {"minWorkers": 3, "maxWorkers": 2}}}', "minWorkers: expected at most maxWorkers, 2, got 3"),
-        ('{"a": {"2": {"minWorkers": 3, "maxWorkers": "2"}}}', "maxWorkers: expected a whole number"),
+        ('{"a": {"2": {"minWorkers": 3, "maxWorkers": "2"}}}', "minWorkers: expected at most maxWorkers, 2, got 3"),
+        ('{"a": {"2": {"maxWorkers": "two"}}}', "maxWorkers: expected a whole number from 0 to .*, got 'two'"),
+        ('{"a": {"2": {"batchSize": " 8"}}}', "batchSize: expected a whole number from 1 to .*, got ' 8'"),
+        ('{"a": {"2": {"batchSize": true}}}', "batchSize: expected a whole number from 1 to .*, got True"),
+        ('{"a": {"2": {"threads": "1"}}}', "threads: expected a whole number from 1 to .*, got '1'"),
+        ('{"a": {"2": {"maxBatchDelay": 10001}}}', "maxBatchDelay: expected a whole number from 0 to 10000, got 10001"),
         ('{"a": {"2": {"threads": 0}}}', "threads: expected a whole number from 1"),
         ('{"a": {"2": {"marName": "../x.mar"}}}', "marName: expected the name of a file in the model store"),
         ('{"a": {"2": {"batchSize": 8, "batchSize": 4}}}', "`models`: the key 'batchSize' stands twice"),
@@ -92,6 +97,11 @@ def test_a_store_without_archives_is_no_fault_but_one_of_bad_ones_is(tmp_path: P
 def test_models_that_torchserve_could_not_read_are_refused(models: str, message: str, store: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         choose(f"models={models}", store)
+
+
+def test_numbers_of_torchserve_may_be_texts_as_it_reads_them(store: Path) -> None:
+    numbers = '"minWorkers": "1", "maxWorkers": "2", "batchSize": "8", "maxBatchDelay": "10000"'
+    assert choose(f'models={{"a": {{"2": {{{numbers}}}}}}}', store).served
 
 
 @pytest.mark.parametrize("line", ["vision_trusted_key=keys/*.pub", "vision_trusted_keys: keys/*.pub", "# caf\xe9"])
