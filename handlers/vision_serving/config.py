@@ -192,6 +192,7 @@ class HandlerConfig(StrictModel):
     activation     what makes scores of a classifier's logits; `softmax` where nothing is said
     device_type    the only kind of device that the artifact runs on; any that its backend knows where there is none
     cpu_features   what its verified answers depend on, as `cores.cpu_features` names it
+    fixed_batch    how many images the artifact takes at a time, where it does not take any number
     scaled_decoding  large JPEGs of a classifier may be decoded at 1/2, 1/4 or 1/8 of their size (decoding.shrink_jpeg)
     """
 
@@ -203,6 +204,7 @@ class HandlerConfig(StrictModel):
     artifact: InnerPath
     device_type: DeviceType | None = None
     cpu_features: tuple[str, ...] = ()
+    fixed_batch: Annotated[int, Field(gt=0)] | None = None
     labels: InnerPath = "labels.json"
     preprocessing: PreprocessingConfig
     candidates_per_class: Annotated[int, Field(gt=0)] | None = None

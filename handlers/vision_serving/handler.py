@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vision_serving.answers.encoding import options_for_drawing
 from vision_serving.backends import load_backend
-from vision_serving.backends.base import Backend
+from vision_serving.backends.base import FixedBatchBackend, LoadedBackend
 from vision_serving.batching import Batcher
 from vision_serving.config import BackendConfig, HandlerConfig, ImageLimits, read_handler_config
 from vision_serving.cores import ThreadPlan, plan_threads, usable_cores
@@ -58,7 +58,7 @@ class VisionHandler(ABC):
 
     config: HandlerConfig
     labels: Sequence[str]
-    backend: Backend
+    backend: LoadedBackend
     device: torch.device
     explainer: Explainer
     _preparer: Preparer
@@ -88,14 +88,16 @@ class VisionHandler(ABC):
             threads=threads.engine,
             pin_threads=threads.pin,
         )
-        backend = load_backend(config.backend, model_dir / config.artifact, backend_config, device)
+        backend: LoadedBackend = load_backend(config.backend, model_dir / config.artifact, backend_config, device)
+        if config.fixed_batch is not None:
+            backend = FixedBatchBackend(backend, config.fixed_batch)
         self.assemble(config, labels, backend, device, threads.decode)
 
     def assemble(
         self,
         config: HandlerConfig,
         labels: Sequence[str],
-        backend: Backend,
+        backend: LoadedBackend,
         device: torch.device = CPU,
         decode_threads: int = 1,
     ) -> None:

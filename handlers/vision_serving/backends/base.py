@@ -9,10 +9,18 @@ from torch import Tensor
 
 from vision_serving.config import BackendConfig
 from vision_serving.errors import BackendError
+from vision_serving.graphs.fixed_batches import run_in_parts
 from vision_serving.validation import ConfigModel, parse_config
 
 
-class Backend(Protocol):
+class LoadedBackend(Protocol):
+    """Runs an artifact."""
+
+    def infer(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Turn uint8 (N, H, W, 3) RGB into named outputs on the CPU, N first."""
+
+
+class Backend(LoadedBackend, Protocol):
     """Runs one artifact on one device, of one of its `device_types`."""
 
     device_types: ClassVar[tuple[str, ...]]
@@ -21,8 +29,17 @@ class Backend(Protocol):
     def load(cls, artifact: Path, config: BackendConfig, device: torch.device) -> "Backend":
         """Raises BackendError when the artifact cannot run here with this precision."""
 
+
+class FixedBatchBackend:
+    """A backend whose artifact takes `size` images at a time, in the place of one that takes any number."""
+
+    def __init__(self, backend: LoadedBackend, size: int) -> None:
+        self._backend = backend
+        self._size = size
+
     def infer(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Turn uint8 (N, H, W, 3) RGB into named outputs on the CPU, N first."""
+        outputs: dict[str, Tensor] = run_in_parts(self._backend.infer, self._size, pixels)
+        return outputs
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vision_serving.backends.base import Backend, DifferentiableBackend
+from vision_serving.backends.base import DifferentiableBackend, LoadedBackend
 from vision_serving.config import HandlerConfig
 from vision_serving.errors import ExplanationTimeoutError, InferenceError, NotSupportedError, PayloadTooLargeError
 from vision_serving.explaining.attribution import Attribution, ExplainedImage, attribute, to_heat_map
@@ -26,7 +26,9 @@ from vision_serving.timings import StageTimings
 class Explainer:
     """Explains images one after the other: each costs tens of inferences, which run in batches of their own."""
 
-    def __init__(self, backend: Backend, preparer: Preparer, labels: Sequence[str], config: HandlerConfig) -> None:
+    def __init__(
+        self, backend: LoadedBackend, preparer: Preparer, labels: Sequence[str], config: HandlerConfig
+    ) -> None:
         self._backend = backend
         self._preparer = preparer
         self._labels = labels

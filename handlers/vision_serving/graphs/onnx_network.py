@@ -13,14 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from vision_serving.errors import ConfigError, first_line, foreign_code
+from vision_serving.graphs.fixed_batches import run_in_parts
 from vision_serving.graphs.inputs import NO_INPUTS, SizeInput, name_size_inputs
 
-DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-SIZE_DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, **DTYPES}
+FLOAT_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+DTYPES = {**FLOAT_DTYPES, "tensor(uint8)": np.uint8}
+SIZE_DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, **FLOAT_DTYPES}
+CHANNELS = (1, 3)
+UNIT = 255  # of a level of uint8 in images of [0, 1]
 
 
 class OnnxNetwork(nn.Module):
-    """Normalised images (N, 3, H, W) -> the model's outputs: a tensor, or several by name. It computes on the CPU.
+    """Normalised images (N, C, H, W) -> the model's outputs: a tensor, or several by name. It computes on the CPU.
+
+    A file of uint8 is given the levels of images in [0, 1].
 
     size_inputs: what else it takes, by name, and in that order: a size (N, 2) each.
     """
@@ -41,19 +47,42 @@ class OnnxNetwork(nn.Module):
             raise ConfigError(f"{path}: its input is {self._input.type}; expected one of {sorted(DTYPES)}")
         self._output_names = [output.name for output in self._session.get_outputs()]
 
-    def forward(self, images: Tensor, *sizes: Tensor) -> Tensor | dict[str, Tensor]:
+    @property
+    def takes_levels(self) -> bool:
+        """Return whether it takes pixels as they are, and normalises them itself."""
+        return bool(self._input.type == "tensor(uint8)")
+
+    @property
+    def input_chw(self) -> tuple[int | None, int | None, int | None]:
+        """Return channels, height and width that the file states, None where one is open or nothing is stated."""
+        sizes = [size if isinstance(size, int) else None for size in self._input.shape]
+        if len(sizes) != 4:
+            return None, None, None
+        channels, height, width = (sizes[3], sizes[1], sizes[2]) if self._is_channels_last else sizes[1:]
+        return channels, height, width
+
+    @property
+    def _is_channels_last(self) -> bool:
         shape = self._input.shape
-        if len(shape) == 4 and shape[1] != 3 and shape[3] == 3:
+        return len(shape) == 4 and shape[1] not in CHANNELS and shape[3] in CHANNELS
+
+    def forward(self, images: Tensor, *sizes: Tensor) -> Tensor | dict[str, Tensor]:
+        if self.takes_levels:
+            images = (images * UNIT).round()
+        if self._is_channels_last:
             images = images.permute(0, 2, 3, 1)
+        batch = self._input.shape[0]
+        if isinstance(batch, int):
+            answers: dict[str, Tensor] = run_in_parts(self._run, batch, images, *sizes)
+        else:
+            answers = self._run(images, *sizes)
+        return next(iter(answers.values())) if len(answers) == 1 else answers
+
+    def _run(self, images: Tensor, *sizes: Tensor) -> dict[str, Tensor]:
         batch = np.ascontiguousarray(images.detach().cpu().numpy(), dtype=DTYPES[self._input.type])
         feeds = {self._input.name: batch}
         for each, size in zip(self._sizes, sizes, strict=True):
             feeds[each.name] = size.cpu().numpy().astype(SIZE_DTYPES[each.type])
-        steps = [slice(place, place + 1) for place in range(len(batch))] if shape[0] == 1 else [slice(None)]
-        found = [
-            self._session.run(self._output_names, {name: values[step] for name, values in feeds.items()})
-            for step in steps
-        ]
-        answers = (torch.from_numpy(np.concatenate(values)) for values in zip(*found, strict=True))
-        outputs = [answer.float().to(images.device) for answer in answers]
-        return outputs[0] if len(outputs) == 1 else dict(zip(self._output_names, outputs, strict=True))
+        found = self._session.run(self._output_names, feeds)
+        answers = (torch.from_numpy(values).float().to(images.device) for values in found)
+        return dict(zip(self._output_names, answers, strict=True))

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vision_serving.errors import ConfigError, foreign_code, how_to_install
+from vision_serving.graphs.fixed_batches import FixedBatchNetwork
 from vision_serving.graphs.heads import Head, replace_heads
 from vision_serving.graphs.inputs import SizeInput
 from vision_serving.graphs.outputs import OutputFormat
@@ -61,6 +62,7 @@ class NetworkSource(StrictModel):
     norm_eps: float | None = None
     without_head: bool = False
     inputs: dict[str, SizeInput] = Field(default={})
+    fixed_batch: Annotated[int, Field(gt=0)] | None = None
     output: OutputFormat = OutputFormat()
 
     @model_validator(mode="after")
@@ -117,6 +119,8 @@ def build_network(source: NetworkSource, folder: Path) -> nn.Module:
         set_norm_eps(network, source.norm_eps)
     if source.without_head:
         remove_head(network)
+    if source.fixed_batch is not None:
+        network = FixedBatchNetwork(network, source.fixed_batch)
     return network.eval()
 
 

@@ -31,13 +31,14 @@ class Calibration:
     preprocessing: PreprocessingConfig
     quantization: QuantizationRecipe
     colours: ColourConfig
+    batch: int = 1
 
     @cached_property
     def batches(self) -> list[Tensor]:
-        """Return uint8 (1, H, W, 3) each, as they would be served."""
+        """Return uint8 (`batch`, H, W, 3) each, one image as it would be served, several times where it must be."""
         encoded = load_encoded_images(self.images, self.count, split="calibration")
         decoded = (decode_image(data, ImageLimits(), self.colours) for data in encoded)
-        return [preprocess_images([image], self.preprocessing).pixels for image in decoded]
+        return [preprocess_images([image], self.preprocessing).pixels.repeat(self.batch, 1, 1, 1) for image in decoded]
 
 
 def quantize_with_float_layers(

@@ -20,6 +20,7 @@ from vision_serving.config import DeviceType, HandlerConfig, Precision
 from vision_serving.cores import cpu_features
 from vision_serving.errors import BackendError, ConfigError, how_to_install
 from vision_serving.graphs.construction import build_graph
+from vision_serving.graphs.fixed_batches import FixedBatchNetwork
 from vision_serving.options import check_options, find_options
 
 
@@ -60,11 +61,12 @@ def new_job(
     source = checkpoint.source
     if source.source == "onnx":
         check_takes_onnx(backend, precision)
-    images = recipe.calibration.images
+    images, network = recipe.calibration.images, checkpoint.network
+    fixed_batch = None if backend == "eager" else find_fixed_batch(checkpoint)
+    if fixed_batch is not None and isinstance(network, FixedBatchNetwork):
+        network = network.network
     return ExportJob(
-        graph=build_graph(checkpoint.network, recipe.task, checkpoint.preprocessing, source.output, source.inputs).to(
-            device_type
-        ),
+        graph=build_graph(network, recipe.task, checkpoint.preprocessing, source.output, source.inputs).to(device_type),
         checkpoint=checkpoint,
         task=recipe.task,
         precision=precision,
@@ -75,8 +77,19 @@ def new_job(
             preprocessing=checkpoint.preprocessing,
             quantization=recipe.quantization,
             colours=recipe.colours,
+            batch=fixed_batch or 1,
         ),
+        fixed_batch=fixed_batch,
     )
+
+
+def find_fixed_batch(checkpoint: Checkpoint) -> int | None:
+    """Return how many images a model takes at a time, None where it takes any number."""
+    if checkpoint.source.source != "onnx":
+        return checkpoint.source.fixed_batch
+    from mar_tools.exporting import onnx_files  # needs a package that other models do not
+
+    return onnx_files.find_fixed_batch(checkpoint.folder / str(checkpoint.source.file))
 
 
 def check_takes_onnx(backend: str, precision: Precision) -> None:
@@ -127,6 +140,7 @@ def write_model_config(
         backend=backend,
         precision=job.precision,
         artifact=exported.artifact,
+        fixed_batch=job.fixed_batch,
         device_type=None if exported.portable else job.device_type,
         cpu_features=tuple(feature for feature in exported.cpu_features if feature in present),
         preprocessing=checkpoint.preprocessing,

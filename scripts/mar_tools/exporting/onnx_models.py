@@ -16,7 +16,7 @@ from mar_tools.exporting.onnx_files import (
     ModelInput,
     check_size,
     dims_of,
-    make_batch_dynamic,
+    open_batch,
     opset_of,
     read_input,
     read_onnx,
@@ -43,15 +43,15 @@ def wrap_onnx(
 ) -> onnx.ModelProto:
     """Wrap it: `pixels` uint8 (N, H, W, 3) -> the outputs of `construction.PlainGraph`. N is dynamic.
 
-    inputs: what the model takes beside its image.
+    N may be the one number of images that the graph takes. inputs: what the model takes beside its image.
 
-    Raises ConfigError for a file that is no model, an input that is no float RGB image or of another size than
-    `preprocessing` makes, a batch that the graph itself fixes, and outputs that are not of `output_format`.
+    Raises ConfigError for a file that is no model, an input that is no image or of another size than `preprocessing`
+    makes, and outputs that are not of `output_format`.
     """
     model = read_onnx(onnx_file)
-    model_input = read_input(model, onnx_file, inputs)
+    model_input = read_input(model, onnx_file, inputs, preprocessing.channels)
     check_size(model_input, preprocessing, onnx_file)
-    make_batch_dynamic(model, onnx_file)
+    fixed_batch = open_batch(model, onnx_file)
     decoder = OutputDecoder(task, output_format, preprocessing.fixed_hw)
     value_names = find_values(model, decoder, onnx_file)
     stages = (
@@ -64,6 +64,10 @@ def wrap_onnx(
         height, width = preprocessing.fixed_hw
         shape = wrapped.graph.input[0].type.tensor_type.shape
         shape.dim[1].dim_value, shape.dim[2].dim_value = height, width
+    if fixed_batch is not None:
+        for value in (*wrapped.graph.input, *wrapped.graph.output):
+            if value.type.tensor_type.shape.dim:
+                value.type.tensor_type.shape.dim[0].dim_value = fixed_batch
     return wrapped
 
 
@@ -96,7 +100,8 @@ class PixelStage(nn.Module):
         self.size_hw = preprocessing.fixed_hw
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        images: Tensor = self.normalize(pixels)
+        takes_levels = self.model_input.dtype == torch.uint8
+        images: Tensor = self.normalize.to_levels(pixels).round() if takes_levels else self.normalize(pixels)
         size_hw = self.size_hw or (images.shape[2], images.shape[3])
         sizes = [make_size(kind, images, size_hw, dtype) for kind, dtype in self.sizes]
         if self.model_input.channels_last:
@@ -155,14 +160,16 @@ def export_output_stage(
         dims_of(outputs[name]) or [None] * count
         for name, count in zip_longest(value_names, dims, fillvalue=UNKNOWN_DIMS)
     ]
-    height, width = decoder.size_hw or (EXAMPLE_SIZE, EXAMPLE_SIZE)
-    shape = (2, height, width, 3) if model_input.channels_last else (2, 3, height, width)
+    sides, channels = decoder.size_hw or (EXAMPLE_SIZE, EXAMPLE_SIZE), model_input.channels
+    shape = (2, *sides, channels) if model_input.channels_last else (2, channels, *sides)
     examples = [torch.zeros(shape, dtype=model_input.dtype)]
     for name, sizes in zip(value_names, shapes, strict=True):
         dtype = TYPES.get(outputs[name].type.tensor_type.elem_type, torch.float32)
         examples.append(torch.zeros([2, *(size or EXAMPLE_SIZE for size in sizes[1:])], dtype=dtype))
     dynamic = torch.export.Dim.DYNAMIC
-    open_images = {axis: dynamic for axis in range(4) if axis == 0 or (decoder.size_hw is None and shape[axis] != 3)}
+    channel_axis = 3 if model_input.channels_last else 1
+    open_axes = [axis for axis in range(4) if axis == 0 or (decoder.size_hw is None and axis != channel_axis)]
+    open_images = dict.fromkeys(open_axes, dynamic)
     open_values = tuple(
         {axis: dynamic for axis, size in enumerate(sizes) if axis == 0 or size is None} for sizes in shapes
     )

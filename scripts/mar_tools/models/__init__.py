@@ -5,6 +5,7 @@ checkpoints.py       the network and all that a checkpoint says of it
 sources/             one file a library that models come from
 file_kinds.py        what a file is, by its first bytes
 weight_files.py      what is in a file of weights: `look_into`
+file_facts.py        what a TorchScript or ONNX file says of its images
 weights.py           state dicts from files into networks
 random_weights.py    random weights that still tell pictures apart
 example_pixels.py    photographs as model pixels, to trace and warm up with

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mar_tools.models.file_facts import fit_file
 from mar_tools.models.label_files import check_labels, read_labels_file
 from mar_tools.models.random_weights import settle_batch_norm, spread_class_scores
 from mar_tools.models.recipes import Recipe
@@ -45,6 +46,8 @@ def load_checkpoint(recipe: Recipe) -> Checkpoint:
     preprocessing = recipe.preprocessing
     if not isinstance(preprocessing, PreprocessingConfig):
         preprocessing = origin.find_preprocessing(recipe, network)
+    if source.holds_weights:
+        network, source, preprocessing = fit_file(network, source, preprocessing)
     if recipe.model.weights == RANDOM:
         spread_class_scores(network)
         graph = build_graph(network, recipe.task, preprocessing, source.output, source.inputs)

@@ -222,10 +222,12 @@ class FixedBatch(Classifier):
         return self.head(features.reshape(2, 6))  # type: ignore[no-any-return]
 
 
-def test_a_batch_that_a_node_fixes_is_refused(tmp_path: Path) -> None:
+def test_a_batch_that_a_node_fixes_stays_as_it_is(tmp_path: Path) -> None:
     path = save_onnx(tmp_path / "m.onnx", FixedBatch(), ["out"], dynamic=False, optimize=False)
-    with pytest.raises(ConfigError, match="export it with a dynamic batch"):
-        wrap_onnx(path, EXACT, "classification", OutputFormat())
+    raw, found, wrapped = raw_and_wrapped(path, "classification", OutputFormat(), count=2)
+    np.testing.assert_allclose(found["logits"], raw["out"], atol=1e-5)
+    [pixels], [logits] = wrapped.graph.input, wrapped.graph.output
+    assert (dims_of(pixels), dims_of(logits)) == ([2, HEIGHT, WIDTH, 3], [2, 5])
 
 
 def tiny(path: Path, shape: list[int | str], kind: int = TensorProto.FLOAT, inputs: int = 1) -> Path:
@@ -244,8 +246,8 @@ IMAGE: list[int | str] = ["N", 3, HEIGHT, WIDTH]
     ("changes", "message"),
     [
         ({"shape": ["N", 1, HEIGHT, WIDTH]}, "has no 3 channels"),
-        ({"shape": ["N", 3, HEIGHT]}, r"expected FLOAT or FLOAT16 \(N, 3, H, W\)"),
-        ({"shape": IMAGE, "kind": TensorProto.UINT8}, "is UINT8"),
+        ({"shape": ["N", 3, HEIGHT]}, r"expected FLOAT, FLOAT16 or UINT8 \(N, 3, H, W\)"),
+        ({"shape": IMAGE, "kind": TensorProto.INT64}, "is INT64"),
         ({"shape": IMAGE, "inputs": 2}, r"expected one input, an image; it has \['x0', 'x1'\]"),
         ({"shape": ["N", 3, 64, 64]}, r"takes images of 64 x 64 \(height x width\), `preprocessing` makes 24 x 32"),
         ({"shape": IMAGE}, r"needs logits \(N, C\); .* gave \{y: \(\?, 3, 24, 32\)\}"),

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mar_tools.exporting.calibration import Calibration
@@ -23,7 +24,10 @@ Precisions = Mapping[DeviceType, Mapping[Precision, int]]
 
 @dataclass(frozen=True)
 class ExportJob:
-    """A fp32 graph in eval mode on the device, the checkpoint that it was built from, and what to export it to."""
+    """A fp32 graph in eval mode on the device, the checkpoint that it was built from, and what to export it to.
+
+    fixed_batch: how many images the graph takes at a time; None where it takes any number.
+    """
 
     graph: nn.Module
     checkpoint: Checkpoint
@@ -31,6 +35,7 @@ class ExportJob:
     precision: Precision
     device_type: DeviceType
     calibration: Calibration
+    fixed_batch: int | None = None
 
     @property
     def onnx_file(self) -> Path | None:
@@ -40,8 +45,10 @@ class ExportJob:
 
     @cached_property
     def pixels(self) -> Tensor:
-        """Return two images uint8 (2, H, W, 3) on the device, to trace with."""
-        return example_pixels(self.checkpoint.preprocessing).to(self.device_type)
+        """Return images uint8 (N, H, W, 3) on the device, to trace with: two, or as many as the graph takes."""
+        pixels = example_pixels(self.checkpoint.preprocessing)
+        numbers = torch.arange(self.fixed_batch or len(pixels)) % len(pixels)
+        return pixels[numbers].to(self.device_type)
 
     @cached_property
     def output_names(self) -> list[str]:

@@ -47,7 +47,7 @@ def export(job: ExportJob, folder: Path) -> Exported:
 
 
 def convert(job: ExportJob) -> openvino.Model:
-    """Convert with a dynamic batch, and dynamic height and width where the model takes any."""
+    """Convert with a dynamic batch, unless the graph fixes it, and dynamic sides where the model takes any."""
     model = convert_onnx(job) if job.onnx_file is not None else convert_graph(job)
     model.inputs[0].set_names({"pixels"})
     for output, name in zip(model.outputs, job.output_names, strict=True):
@@ -73,7 +73,7 @@ def convert_graph(job: ExportJob) -> openvino.Model:
             return openvino.convert_model(
                 job.graph,
                 example_input=(job.pixels,),
-                input=[(openvino.PartialShape([-1, height, width, 3]), openvino.Type.u8)],
+                input=[(openvino.PartialShape([job.fixed_batch or -1, height, width, 3]), openvino.Type.u8)],
             )
     except Exception as error:  # the converter raises all sorts: each means that this graph is not for OpenVINO
         reason = last_line(error)

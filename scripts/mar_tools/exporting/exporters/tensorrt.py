@@ -73,6 +73,9 @@ class FloatInput(nn.Module):
 def profile_shapes(job: ExportJob) -> tuple[Shape, Shape, Shape]:
     """Return the smallest, the most usual and the largest batch of pixels (N, H, W, 3)."""
     height, width = job.pixels.shape[1:3]
+    if job.fixed_batch is not None:
+        one = (job.fixed_batch, height, width, 3)
+        return one, one, one
     if job.has_fixed_size:
         return (1, height, width, 3), (OPTIMAL_BATCH, height, width, 3), (MAX_BATCH, height, width, 3)
     resize = job.checkpoint.preprocessing.resize
