@@ -109,7 +109,8 @@ def check_outputs(job: ExportJob) -> None:
     """Run the graph once. Raises ConfigError when it fails, or has another number of classes than there are labels."""
     graph, checkpoint = job.graph, job.checkpoint
     try:
-        outputs = graph(load_pixels(1, checkpoint.preprocessing).to(job.device_type))
+        pixels = load_pixels(1, checkpoint.preprocessing).repeat(job.fixed_batch or 1, 1, 1, 1)
+        outputs = graph(pixels.to(job.device_type))
     except ConfigError:
         raise
     except Exception as error:  # the network may be the user's own
