@@ -17,6 +17,7 @@ exports/<name>/report.html shows all of it to look at: pictures with their answe
 """
 
 import argparse
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -48,7 +49,7 @@ def main() -> None:
     from mar_tools.exporting.export_folders import REFERENCE
     from mar_tools.models.checkpoints import check_files
     from mar_tools.models.recipes import read_recipe
-    from mar_tools.reporting.build_reports import report_build
+    from mar_tools.reporting.build_reports import report_build, report_refused
 
     recipe = read_recipe(
         given.recipe, given.trust_remote_code, weights=given.weights, backend=given.backend, precision=given.precision
@@ -62,7 +63,12 @@ def main() -> None:
     )
     given.model_store.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is better known now
     with building(given.exports, recipe.name), show_steps(recipe.name) as announce:
-        rows = build_candidates(recipe, given.exports, options, announce)
+        began = time.time()
+        try:
+            rows = build_candidates(recipe, given.exports, options, announce)
+        except ConfigError as error:
+            report = report_refused(recipe, given.exports, began)
+            raise ConfigError(f"{error}{look_at(report)}") from error
         report = report_build(recipe, given.exports, rows)
     chosen = find_chosen(rows)
     if not given.json or chosen is None:
@@ -70,8 +76,7 @@ def main() -> None:
         print_tables(candidate_table(rows, recipe.task), describe_preprocessing(config.preprocessing), to_stderr=True)
     if chosen is None:
         reasons = "; ".join(f"{row.name} {row.verdict}: {row.reason}" for row in rows if row.reason)
-        look = "" if report is None else f"; look at {report}"
-        raise ConfigError(f"{recipe.name}: no candidate passed: {reasons}{look}")
+        raise ConfigError(f"{recipe.name}: no candidate passed: {reasons}{look_at(report)}")
     archive = build_archive(folder_of(chosen, recipe, given.exports), HANDLERS, given.model_store)
     if given.json:
         print_json({"archive": str(archive), "chosen": chosen, "candidates": rows, "report": report and str(report)})
@@ -79,6 +84,10 @@ def main() -> None:
         print(archive)
         if report is not None:
             print(report)
+
+
+def look_at(report: Path | None) -> str:
+    return "" if report is None else f"; look at {report}"
 
 
 def parse_arguments() -> argparse.Namespace:

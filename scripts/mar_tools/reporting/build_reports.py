@@ -42,6 +42,17 @@ def report_build(recipe: Recipe, exports: Path, rows: Sequence[Candidate]) -> Pa
         return None
 
 
+def report_refused(recipe: Recipe, exports: Path, began: float) -> Path | None:
+    """Write the report of a build that ended with its reference, whose answers may show why; None without answers.
+
+    began: seconds since 1970; what is older is of another build.
+    """
+    proof = exports / recipe.name / REFERENCE / "verification.json"
+    if not proof.is_file() or proof.stat().st_mtime < began:
+        return None
+    return report_build(recipe, exports, ())
+
+
 def gather_evidence(recipe: Recipe, exports: Path, rows: Sequence[Candidate]) -> Evidence:
     reference_folder, chosen = exports / recipe.name / REFERENCE, find_chosen(rows)
     config = read_handler_config(reference_folder / "model-config.yaml")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from mar_tools.images import show_line
 from mar_tools.reporting.evidence import Evidence
@@ -14,7 +13,7 @@ from mar_tools.reporting.pictures import FindAnswer, Picture, embed_picture
 from mar_tools.verification.agreement import THRESHOLD_SLACK, TIE_SCORE, TIE_SHARE, choose_thresholds, match_boxes
 from mar_tools.verification.golden_making import find_score_threshold
 from mar_tools.verification.kept_answers import Answer
-from vision_serving.predictions import Detection, Detections, ImageSize
+from vision_serving.predictions import Detection, Detections, ImageSize, OrientedDetection
 from vision_serving.results.postprocessing import Candidates
 
 SHOWN_CLASSES = 3
@@ -161,7 +160,7 @@ class Boxes(Classes):
         named = [label if count == 1 else f"{label} ×{count}" for label, count in counts[:NAMED_LABELS]]  # noqa: RUF001
         named += [f"and {len(counts) - NAMED_LABELS} more"] * (len(counts) > NAMED_LABELS)
         line = f"{count_boxes(len(found.scores))}: {', '.join(named)}" if named else "nothing found"
-        picture = self._embed(index, lambda size: self._to_detections(found, size))
+        picture = self._embed(index, lambda size: self._to_detections(found, answer, size))
         return Caption(side, picture, line=line, alt=f"{self.name(index)} with boxes drawn, {line}")
 
     def judge(self, index: int, answer: Answer) -> Judgement:
@@ -169,7 +168,7 @@ class Boxes(Classes):
             return Judgement()
         truth = self.evidence.truth[index]
         counted = truth["iscrowd"] == 0
-        known = _candidates(truth["boxes"][counted], torch.ones(int(counted.sum())), truth["labels"][counted])
+        known = Candidates(truth["boxes"][counted], torch.ones(int(counted.sum())), truth["labels"][counted])
         found = self._boxes_of(index, answer)
         pairs = len(match_boxes(known, found, 0.0).pairs)
         missed, extra = len(known.scores) - pairs, len(found.scores) - pairs
@@ -188,18 +187,21 @@ class Boxes(Classes):
         return Change(is_near, ", ".join(words))
 
     def _boxes_of(self, index: int, answer: Answer) -> Candidates:
-        kept = answer["scores"] > self._thresholds[index]
-        return _candidates(answer["source_boxes"][kept], answer["scores"][kept], answer["class_ids"][kept])
+        kept = (answer["scores"] > self._thresholds[index]).nonzero().squeeze(1)
+        return Candidates(answer["source_boxes"][kept], answer["scores"][kept], answer["class_ids"][kept], kept)
 
-    def _to_detections(self, found: Candidates, size: ImageSize) -> Detections:
+    def _to_detections(self, found: Candidates, answer: Answer, size: ImageSize) -> Detections:
         label = self.evidence.label
         rows = zip(found.class_ids.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
-        boxes = (Detection(class_id, label(class_id), score, tuple(box)) for class_id, score, box in rows)
+        boxes = [Detection(class_id, label(class_id), score, tuple(box)) for class_id, score, box in rows]
+        if "corners" in answer:
+            corners = answer["corners"][found.rows]
+            points = corners * (found.boxes[:, None, 2:] - found.boxes[:, None, :2]) + found.boxes[:, None, :2]
+            boxes = [
+                OrientedDetection(**vars(box), corners=tuple(each.flatten().tolist())) if each.isfinite().all() else box
+                for box, each in zip(boxes, points, strict=True)
+            ]
         return Detections(tuple(boxes), size)
-
-
-def _candidates(boxes: Tensor, scores: Tensor, class_ids: Tensor) -> Candidates:
-    return Candidates(boxes.float(), scores, class_ids)
 
 
 def count_boxes(count: int) -> str:

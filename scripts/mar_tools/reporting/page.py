@@ -58,6 +58,7 @@ def render_report(evidence: Evidence) -> str:
         galleries=choose_galleries(evidence),
         scatter=plot_speed_and_accuracy(evidence),
         rows=sorted(tried, key=lambda row: (ORDER.index(row.verdict), -row.rate)),
+        failures=() if evidence.chosen else evidence.main.report.get("failures", ()),
         left_out=group_untried(evidence.rows),
         explain=lambda row: explain_row(row, evidence.rows),
         agreement=AGREEMENT[evidence.config.task],

@@ -14,8 +14,9 @@ from mar_tools.verification.observations import Observation
 from vision_serving.results.postprocessing import score_classes
 
 # Of one image, best first: `class_ids` (K,) and `scores` (K,). A detector's are of any score, and have `source_boxes`
-# (K, 4) xyxy in pixels of the image. A classifier's are the BEST, and with independent scores the MOST_LABELS with
-# their `thresholds` (K,). Of an embedding, `images` (K,) are the nearest, and their cosines the scores.
+# (K, 4) xyxy in pixels of the image; turned ones `corners` (K, 4, 2) in parts of those, or NaN. A classifier's are the
+# BEST, and with independent scores the MOST_LABELS with their `thresholds` (K,). Of an embedding, `images` (K,) are the
+# nearest, and their cosines the scores.
 Answer = Mapping[str, Tensor]
 
 BEST = 5
@@ -30,7 +31,11 @@ def read_answers(seen: Sequence[Observation]) -> list[Answer]:
 
 
 def _read_boxes(seen: Observation) -> Answer:
-    return {name: seen[name] for name in ("class_ids", "scores", "source_boxes")}
+    answer = {name: seen[name] for name in ("class_ids", "scores", "source_boxes")}
+    if "corners" in seen:
+        answer["corners"] = torch.full((len(seen["scores"]), 4, 2), torch.nan)
+        answer["corners"][: len(seen["corners"])] = seen["corners"]
+    return answer
 
 
 def _read_classes(seen: Observation) -> Answer:

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import orjson
 import PIL.Image
 import pytest
 import torch
@@ -26,15 +27,17 @@ from report_evidence import (
 
 from mar_tools.building.candidates import Candidate
 from mar_tools.building.trials import new_trial, read_row
-from mar_tools.reporting.build_reports import report_build
+from mar_tools.reporting.build_reports import report_build, report_refused
 from mar_tools.reporting.by_class import MOST_CLASSES, measure_by_class
 from mar_tools.reporting.evidence import Evidence
 from mar_tools.reporting.galleries import choose_galleries
+from mar_tools.reporting.kinds import Boxes
 from mar_tools.reporting.page import fill_matrix, list_classes, render_report
 from mar_tools.reporting.pictures import MOST_BYTES, embed_picture
 from mar_tools.reporting.plots import plot_curves, plot_speed_and_accuracy
 from mar_tools.verification.kept_answers import read_answers
 from vision_serving.config import ColourConfig
+from vision_serving.predictions import Detection, ImageSize, OrientedDetection
 from vision_serving.validation import read_json
 
 EVIDENCE = {"classifier": classifier_evidence, "detector": detector_evidence}
@@ -161,6 +164,18 @@ def test_labels_that_come_or_go_are_a_change(tmp_path: Path) -> None:
     assert [each.note for each in shown.changes] == ["gone: b; new: c", "gone: b"]
     assert shown.near == 1
     assert "gone: b; new: c" in Elements(render_report(own)).text
+
+
+def test_turned_boxes_are_drawn_turned(tmp_path: Path) -> None:
+    """A quarter turned square is a diamond in its upright hull; of a second box the corners were not observed."""
+    seen = {**boxes(0.9, 0.8), "corners": torch.tensor([[[0.5, 0.0], [1.0, 0.5], [0.5, 1.0], [0.0, 0.5]]])}
+    (kept,) = read_answers([seen])
+    own = make_evidence(tmp_path, "detection", [kept], [kept])
+    drawn = Boxes(own)._to_detections(Boxes(own)._boxes_of(0, kept), kept, ImageSize(80, 60)).detections
+    assert isinstance(drawn[0], OrientedDetection)
+    assert drawn[0].corners == (5, 5, 10, 15, 5, 25, 0, 15)
+    assert type(drawn[1]) is Detection
+    assert choose_galleries(own).samples[0].captions[0].picture.source
 
 
 def test_of_embeddings_the_nearest_images_are_shown(tmp_path: Path) -> None:
@@ -314,6 +329,18 @@ def test_a_report_that_cannot_be_written_is_one_warning_and_no_end(
     assert report_build(tiny_classifier.recipe, built, rows_of(tiny_classifier, built)) is None
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: tiny_classification: no report of this build: ")
+
+
+def test_a_build_that_ends_with_its_reference_shows_what_that_answers(tiny_classifier: TinyModel, built: Path) -> None:
+    proof = built / tiny_classifier.recipe.name / "eager-fp32" / "verification.json"
+    proof.write_bytes(orjson.dumps({**read_json(proof), "passed": False, "failures": ["one class only"]}))
+    path = report_refused(tiny_classifier.recipe, built, began=0.0)
+    assert path is not None
+    page = path.read_text(encoding="utf-8")
+    assert "one class only" in page
+    assert page.count("<img ") == 4
+    later = proof.stat().st_mtime + 1
+    assert report_refused(tiny_classifier.recipe, built, later) is None, "the answers are of a build before"
 
 
 def test_an_archive_shows_its_one_picture_and_with_images_those(
