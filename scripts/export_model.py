@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("recipe", type=Path, help="a recipe yaml")
     parser.add_argument("--backend", metavar="B", default="eager", help="such as openvino (default: eager)")
     parser.add_argument("--precision", metavar="P", default="fp32", help="fp32, bf16, fp16 or int8 (default: fp32)")
-    parser.add_argument("--weights", metavar="W", help="published weights, a .safetensors or .pth file, or `random`")
+    parser.add_argument("--weights", metavar="W", help="published weights, a file of weights, or `random`")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU, else cpu")
     parser.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
     parser.add_argument("--exports", type=Path, metavar="FOLDER", default=EXPORTS, help="for the export")

@@ -80,15 +80,18 @@ def _list_labels(content: Any) -> list[str]:
         if table and isinstance(count, int) and count != len(labels):
             raise ValueError(f"`{COUNT}` says {count} classes, and `{table}` has {len(labels)}")
         return labels
-    if not isinstance(content, list) or not content or not all(isinstance(label, str) for label in content):
+    if not isinstance(content, list) or not content:
         raise ValueError
+    for class_id, label in enumerate(content):
+        if not isinstance(label, str):  # YAML reads `no` as False, and 7 as a number
+            raise ValueError(f"{EXPECTED}; class {class_id} is {label!r}, which is no text: quote it")
     return content
 
 
 def _list_table(table: dict[Any, Any]) -> list[str]:
     """Return the labels of {"0": "cat"}, {0: "cat"}, {"0": ["n02123045", "cat"]} and {"cat": 0}."""
     numbers = list(table.values())
-    if numbers and all(type(number) is int for number in numbers):
+    if all(isinstance(key, str) and type(number) is int for key, number in table.items()):
         table = {number: label for label, number in table.items()}
         if len(table) < len(numbers):
             raise ValueError("two labels have the same number")

@@ -4,7 +4,8 @@ import re
 from collections.abc import Collection, Mapping
 from itertools import takewhile
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 # Names that a state dict has and its network lacks -> what was done to the network that was saved.
 TRACES = {
@@ -17,6 +18,7 @@ TRACES = {
     r"\blora_": "it is an adapter (LoRA), or a network with one; merge it first (`merge_and_unload()` of peft)",
 }
 GUESSES = {("start", 1): ["Dropout"], ("middle", 1): ["ReLU"], ("middle", 2): ["ReLU", "Dropout"]}  # by place and gap
+OTHER_NAMES = 16  # missing or unexpected: more than a head has
 MANY = 4  # tensors of other shapes: more than a head has
 
 
@@ -28,11 +30,13 @@ def describe_misfit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor],
     both = [name for name in expected if name in found]
     missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     kinds = [name for name in both if expected[name].is_floating_point() > found[name].is_floating_point()]
-    packed = [name for name in both if found[name].is_quantized]
+    odd = [name for name in both if not _is_plain(found[name])]
     shapes = [name for name in both if found[name].shape != expected[name].shape]
     trace = next((told for mark, told in TRACES.items() if any(re.search(mark, name) for name in unexpected)), None)
-    if trace is not None or packed:
-        return trace or list(TRACES.values())[1]
+    if trace is not None:
+        return trace
+    if odd:
+        return f"{odd[0]} is {_describe_odd(found[odd[0]])}; save the state dict of the plain float network"
     if kinds:
         return f"{kinds[0]} holds {_kind_of(found[kinds[0]])}, expected floats: the weights are quantised or packed"
     if not missing and not unexpected:
@@ -41,6 +45,17 @@ def describe_misfit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor],
     strays = {"missing": missing, "unexpected": unexpected}
     parts += [f"{len(names)} {kind} keys, the first {names[0]!r}" for kind, names in strays.items() if names]
     return "; ".join([*parts, *_hint(found, missing, unexpected, shapes)])
+
+
+def _is_plain(values: Tensor) -> bool:
+    plain = type(values) in (Tensor, nn.Parameter) and values.layout == torch.strided
+    return plain and not (values.is_quantized or values.is_meta)
+
+
+def _describe_odd(values: Tensor) -> str:
+    if values.is_quantized or type(values) not in (Tensor, nn.Parameter):
+        return f"quantised or packed ({'qint' if values.is_quantized else type(values).__name__})"
+    return "without values (of the device `meta`)" if values.is_meta else "a sparse tensor"
 
 
 def _kind_of(values: Tensor) -> str:
@@ -70,6 +85,8 @@ def _hint(
     found: Mapping[str, Tensor], missing: Collection[str], unexpected: Collection[str], shapes: Collection[str]
 ) -> list[str]:
     """Return what to do where a head was replaced, the rest being equal."""
+    if max(len(missing), len(unexpected)) > OTHER_NAMES:
+        return ["it is another network, or these are not all of its weights"]
     if not missing or not unexpected or shapes:
         return []
     place = _common_module(missing)

@@ -39,7 +39,7 @@ NOT_WEIGHTS = re.compile(
     r"optim|sched|scaler|(?:^|_)(?:rng|criterion|loss|losses|metrics?|callbacks|history)(?:$|_)", re.IGNORECASE
 )
 DEEPEST = 4  # of a state dict in a file, and of settings
-LONGEST_LIST = 2000  # of plain values beside the weights: as many as a model may have labels
+LONGEST_LIST = 25_000  # in a file: as many as a model may have labels, or weights
 CLASS, ARGUMENTS = "inert class", "inert arguments"  # of an inert object, among its attributes
 OLD_PICKLES = 4  # of torch.save before 1.6: magic number, protocol, machine, object
 SHARDED = "sharded weights of a distributed training; gather the full state dict before you save it"
@@ -227,6 +227,8 @@ def _find_states(content: Any, keys: tuple[str, ...] = ()) -> list[FoundState]:
     parts = _module_parts(content)
     if parts is not None:
         return [new_state(".".join(keys), dict(_tensors_of_module(parts)), getattr(content, CLASS, ""))]
+    if isinstance(content, (list, tuple)) and len(content) <= LONGEST_LIST:
+        content = {str(index): value for index, value in enumerate(content)}
     if not isinstance(content, Mapping) or len(keys) > DEEPEST:
         return []
     entries = _entries_of(content)

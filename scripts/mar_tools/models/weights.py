@@ -116,7 +116,9 @@ def choose_weights(network: nn.Module, content: FileContent, key: str | None, by
             f"{content.path}: the network fits {part.name!r}, but the file has {names}; where they are no part of the "
             f"network, say `weights_key: {part.name}` under `model:`"
         )
-    broken = [name for name, values in part.tensors.items() if values.is_floating_point() and values.isnan().any()]
+    broken = [
+        name for name, values in part.tensors.items() if values.is_floating_point() and values.float().isnan().any()
+    ]
     if broken:
         raise ConfigError(f"{content.path}: {broken[0]!r} holds NaN: the training broke; take an earlier checkpoint")
     own = network.state_dict()
@@ -129,7 +131,8 @@ def check_holds_weights(content: FileContent) -> None:
     if content.kind not in WEIGHTS:
         raise ConfigError(f"{content.path}: {PROGRAMS[content.kind]}")
     if not content.states:
-        what = explain_foreign(content.names)
+        arrays = any(name.endswith("multiarray._reconstruct") for name in content.names)
+        what = "it has arrays of NumPy; save tensors (torch.from_numpy)" if arrays else explain_foreign(content.names)
         found = f"it has {sorted(content.beside)[:5]}" if content.beside else "it has no tensors with names"
         raise ConfigError(f"{content.path}: {what or f'expected a state dict (names to tensors), but {found}'}")
 
@@ -157,7 +160,8 @@ def _new_part(network: nn.Module, state: FoundState, prefix: str, by_name: bool)
         name: values
         for name, values in below.items()
         # Buffers that the network computes itself were saved by older releases of its library.
-        if name in expected or not (_is_beside(name, values) or _are_same(values, computed.get(name)))
+        if name in expected
+        or not (_is_beside(name, values) or COUNTED.search(name) or _are_same(values, computed.get(name)))
     }
     filled = {name: values for name, values in expected.items() if COUNTED.search(name)}
     name = ".".join(filter(None, (state.key, prefix.rstrip("."))))
@@ -184,7 +188,8 @@ def _is_beside(name: str, values: Tensor) -> bool:
 def choose_part(parts: Sequence[Part], content: FileContent, key: str | None) -> Part:
     """Return the one that is meant. Raises ConfigError where several may be, and where none fits."""
     if key is not None:
-        named = [part for part in parts if key in (part.name, part.name.partition(".")[0])]
+        named = [part for part in parts if part.name == key]
+        named = named or [part for part in parts if part.name.startswith(f"{key}.")]
         if not named:
             raise ConfigError(
                 f"{content.path}: no weights under `weights_key: {key}`; it has {[part.name for part in parts]}"
@@ -195,9 +200,14 @@ def choose_part(parts: Sequence[Part], content: FileContent, key: str | None) ->
         best = max(parts, key=lambda part: (not part.is_averaged, -len(part.problem)))
         raise ConfigError(f"{content.path} does not fit the model: {best.problem}")
     fitted = {part.name.partition(".")[0] for part in fitting}
-    rivals = [part for part in parts if part.is_averaged and part.problem and part.name.partition(".")[0] not in fitted]
+    rivals = [
+        part
+        for part in parts
+        if part.is_averaged and part.problem and part.name.partition(".")[0] not in fitted
+        if len(part.tensors) > len(fitting[0].tensors) / 3  # the parameters alone are half of a convolutional network
+    ]
     choices = [fitting[0], *(part for part in fitting[1:] if not _are_equal(part, fitting[0])), *rivals]
-    if key is None and len(choices) > 1:
+    if len(choices) > 1:
         names = " and ".join(part.describe() for part in choices)
         raise ConfigError(
             f"{content.path}: it has weights under {names}; say which are meant by `weights_key` under `model:`"

@@ -53,6 +53,8 @@ def test_numbers_are_in_the_order_of_numbers(tmp_path: Path) -> None:
         ("l.json", '{"names": {"0": "cat", "2": "dog"}}', "'1' is missing"),
         ("l.txt", "{0: 'cat'", "begins as a list or table and is none"),
         ("l.yaml", "names: 5", "expected a list of labels"),
+        ("l.yaml", "names: [se, no, dk]", "class 1 is False, which is no text: quote it"),
+        ("l.yaml", "names: {0: 7}", "class 0 is 7, which is no text: quote it"),
     ],
 )
 def test_what_is_no_list_of_labels_is_refused_with_where(tmp_path: Path, name: str, content: str, message: str) -> None:

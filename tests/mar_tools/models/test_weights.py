@@ -67,6 +67,9 @@ FORMS: dict[str, object] = {
     "a weighted loss beside": {"state_dict": LIGHTNING},
     "twice the same": {"model": RAW, "ema": RAW},
     "without counters": {name: values for name, values in RAW.items() if "num_batches" not in name},
+    "a list": [RAW, {"state": {0: {"step": torch.tensor(1.0)}}}],
+    "the name of the network beside": {"model": "tiny", "state_dict": RAW},
+    "counters of a frozen norm": {**RAW, "frozen.num_batches_tracked": torch.tensor(1)},
     "a buffer that is computed": {**RAW, "grid": torch.arange(4.0)},
 }
 
@@ -84,6 +87,12 @@ BOTH: dict[str, tuple[object, str, str]] = {
         "state_dict.model",
         "state_dict.ema_model",
     ),
+    "folds": ({"fold0": RAW, "fold1_ema": EMA}, "fold0", "fold1_ema"),
+    "an average as a list": (
+        {"net": RAW, "ema": {"shadow_params": list(Tiny().parameters())}},
+        "net",
+        "ema.shadow_params",
+    ),
     "an average of the parameters alone": ({"net": RAW, "ema": dict(Tiny().named_parameters())}, "net", "ema"),
 }
 
@@ -93,6 +102,12 @@ def test_of_two_that_differ_the_recipe_says_which(tmp_path: Path, content: objec
     with pytest.raises(ConfigError, match=rf"'{raw}' and '{ema}' \(an average over training\); .*`weights_key`"):
         load(content, tmp_path)
     assert torch.equal(load(content, tmp_path, key=raw)["fc.bias"], RAW["fc.bias"])
+
+
+def test_a_key_that_still_names_two_is_asked_for_again(tmp_path: Path) -> None:
+    content = {"state_dict": {**under("a.", RAW), **under("b.", EMA)}}
+    with pytest.raises(ConfigError, match=r"'state_dict.a' and 'state_dict.b'; say which"):
+        load(content, tmp_path, key="state_dict")
 
 
 def test_the_average_is_loaded_by_its_key(tmp_path: Path) -> None:
@@ -133,6 +148,13 @@ def changed(change: Callable[[Tiny], object]) -> State:
 REASONS: dict[str, tuple[State, str]] = {
     "classes": (trained(classes=7), r"`arguments: \{num_classes: 7\}`"),
     "packed": ({**RAW, "conv.weight": torch.zeros(4, 3, 3, 3, dtype=torch.int8)}, "holds int8, expected floats"),
+    "sparse": ({**RAW, "fc.weight": RAW["fc.weight"].to_sparse()}, "fc.weight is a sparse tensor"),
+    "without values": ({**RAW, "fc.weight": RAW["fc.weight"].to("meta")}, "fc.weight is without values"),
+    "quantised tensors": (
+        {**RAW, "fc.weight": torch.quantize_per_tensor(RAW["fc.weight"], 0.1, 0, torch.qint8)},
+        "fc.weight is quantised or packed",
+    ),
+    "arrays": ({name: values.numpy() for name, values in RAW.items()}, "arrays of NumPy"),  # type: ignore[misc]
     "quantised": ({**RAW, "fc.zero_point": torch.zeros(1)}, "it is quantised"),
     "prepared": ({**RAW, "fc.activation_post_process.scale": torch.zeros(1)}, "quantisation-aware training"),
     "an adapter": ({**RAW, "fc.lora_A.weight": torch.zeros(1)}, "adapter"),

@@ -37,7 +37,7 @@ def find_preprocessing(_: Recipe, network: nn.Module) -> PreprocessingConfig:
 
 def find_labels(recipe: Recipe, _: nn.Module) -> list[str]:
     raise ConfigError(
-        f"`labels` is missing, and {recipe.model.weights!r} brings none; name a JSON file with one label a class"
+        f"`labels` is missing, and {recipe.model.weights!r} brings none; name a file with one label a class"
     )
 
 

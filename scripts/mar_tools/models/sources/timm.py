@@ -112,7 +112,7 @@ def find_labels(_: Recipe, network: nn.Module) -> list[str]:
     subset = timm.data.infer_imagenet_subset(network)
     if subset is None:
         count = getattr(network, "num_classes", "?")
-        raise ConfigError(f"labels: auto knows ImageNet's classes, this model has {count}; give a JSON file of labels")
+        raise ConfigError(f"labels: auto knows ImageNet's classes, this model has {count}; give a file of labels")
     return list(timm.data.ImageNetInfo(subset).label_descriptions())
 
 

@@ -115,7 +115,7 @@ def find_labels(recipe: Recipe, _: nn.Module) -> list[str]:
     published = models.get_model_weights(recipe.model.name)
     if recipe.weights_file is not None:
         raise ConfigError(
-            f"`labels` is missing, and {recipe.model.weights!r} brings none; name a JSON file with one label a class"
+            f"`labels` is missing, and {recipe.model.weights!r} brings none; name a file with one label a class"
         )
     entry = published.DEFAULT if recipe.model.weights == RANDOM else published[recipe.model.weights]
     return list(entry.meta["categories"])
