@@ -14,7 +14,7 @@ from vision_serving.pictures.decoding import Image
 from vision_serving.pictures.resizing import ImageBatch, preprocess_images
 from vision_serving.predictions import Detection, Detections, ImageSize, OrientedDetections, Prediction, convert_boxes
 from vision_serving.results.instances import add_instances
-from vision_serving.results.postprocessing import read_candidates, select_detections
+from vision_serving.results.postprocessing import read_candidates, require_scores, select_detections
 from vision_serving.results.tile_merging import merge_tiles
 from vision_serving.worker.service import TorchServeHandler
 
@@ -67,15 +67,16 @@ class ObjectDetectionHandler(TorchServeHandler):
             outputs, index, options.score_threshold, self.config.candidates_per_class, options.class_thresholds
         )
         best = select_detections(candidates, options)
-        if not (torch.isfinite(outputs["scores"][index]).all() and torch.isfinite(best.boxes).all()):
-            raise InferenceError("the model gave scores or boxes that are not finite for this image")
+        require_scores(outputs["scores"][index])
+        if not torch.isfinite(best.boxes).all():
+            raise InferenceError("the model gave boxes that are not finite for this image")
         if len(best.class_ids) and int(best.class_ids.max()) >= len(self.labels):
             raise InferenceError(f"the model gave class {int(best.class_ids.max())}, and has {len(self.labels)} labels")
         detections: tuple[Detection, ...] = tuple(
             Detection(class_id, self.labels[class_id], round(score, 6), (x1, y1, x2, y2))
             for class_id, score, (x1, y1, x2, y2) in zip(
                 best.class_ids.tolist(),
-                best.scores.tolist(),
+                best.scores.clamp(max=1).tolist(),  # none is below its threshold, which is 0 or more
                 geometry.to_source(best.boxes).double().round(decimals=2).tolist(),
                 strict=True,
             )

@@ -45,7 +45,7 @@ def main() -> None:
     from mar_tools.building.build import BuildOptions, build_candidates, folder_of  # after the options: needs PyTorch
     from mar_tools.building.candidates import find_chosen
     from mar_tools.building.packing import build_archive
-    from mar_tools.building.table import candidate_table, describe_preprocessing
+    from mar_tools.building.table import candidate_table, describe_preprocessing, describe_slow_choice
     from mar_tools.exporting.export_folders import REFERENCE
     from mar_tools.models.checkpoints import check_files
     from mar_tools.models.recipes import read_recipe
@@ -73,7 +73,8 @@ def main() -> None:
     chosen = find_chosen(rows)
     if not given.json or chosen is None:
         config = read_handler_config(given.exports / recipe.name / REFERENCE / "model-config.yaml")
-        print_tables(candidate_table(rows, recipe.task), describe_preprocessing(config.preprocessing), to_stderr=True)
+        lines = [describe_preprocessing(config.preprocessing), describe_slow_choice(rows)]
+        print_tables(candidate_table(rows, recipe.task), *filter(None, lines), to_stderr=True)
     if chosen is None:
         reasons = "; ".join(f"{row.name} {row.verdict}: {row.reason}" for row in rows if row.reason)
         raise ConfigError(f"{recipe.name}: no candidate passed: {reasons}{look_at(report)}")

@@ -50,14 +50,14 @@ def parse_arguments() -> argparse.Namespace:
 def verify_by_recipe(given: argparse.Namespace) -> dict[str, Any]:
     """Verify by the recipe, with the command line's values over it; what it says of its images holds for no others."""
     from mar_tools.exporting.export_folders import read_manifest  # after the options: these need PyTorch
-    from mar_tools.models.recipes import VerificationRecipe
+    from mar_tools.models.recipes import TRUTH_OF_BOUND, VerificationRecipe
     from mar_tools.verification.gate import verify_export
 
     names = ("images", "labels", "annotations", "count")
     wanted = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     own = read_manifest(given.export).verification.model_dump(exclude_none=True)
     if "images" in wanted:
-        own = {key: value for key, value in own.items() if key not in (*names, "max_accuracy_drop")}
+        own = {key: value for key, value in own.items() if key not in (*names, *TRUTH_OF_BOUND)}
     return verify_export(given.export, parse_config(VerificationRecipe, {**own, **wanted}, "command line"))
 
 

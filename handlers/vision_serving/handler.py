@@ -45,7 +45,7 @@ from vision_serving.predictions import Prediction
 from vision_serving.requests.accept import JSON_TYPE
 from vision_serving.requests.contents import ImageIndex
 from vision_serving.requests.payload import Payload
-from vision_serving.results.outcome import ImageResult, Outcome
+from vision_serving.results.outcome import ImageResult, Outcome, check_scores
 from vision_serving.timings import StageTimings
 
 CPU = torch.device("cpu")
@@ -190,4 +190,4 @@ def _collect(
     """Return a request's results in order. The images of one that cannot be served share its error."""
     if isinstance(options, RequestError):
         return (options,) * images
-    return tuple(results[request, number] for number in range(images))
+    return tuple(check_scores(results[request, number]) for number in range(images))

@@ -131,4 +131,7 @@ def compare_boxes(
 
 
 def add_profiles(images: Sequence[Observation]) -> list[Observation]:
-    return [{**image, "score_profile": score_profile(image["scores"])} for image in images]
+    return [
+        {**image, "score_profile": score_profile(image["scores"]), "mean_score": image["scores"].mean().nan_to_num()}
+        for image in images
+    ]

@@ -63,7 +63,7 @@ def show_steps(title: str, unit: str = "step") -> Iterator[AnnounceStep]:
     """Show long work on standard error: a bar on a terminal, a line a step elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda step, done, total: _log(f"{title}: {unit} {done + 1} of {total}, {step}")
+        yield lambda step, done, total: print_line(f"{title}: {unit} {done + 1} of {total}, {step}")
         return
     columns = (
         TextColumn(title),
@@ -82,7 +82,7 @@ def show_work(title: str, silent_elsewhere: bool = False) -> Iterator[Announce]:
     """Show uncounted work on standard error: beside a spinner on a terminal, a line a step elsewhere, or nothing."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        log: Announce = (lambda line: None) if silent_elsewhere else _log
+        log: Announce = (lambda line: None) if silent_elsewhere else print_line
         log(title)
         yield log
         return
@@ -100,9 +100,10 @@ def show_items(items: Iterable[Counted], title: str, total: int, hidden: bool = 
     for number, item in enumerate(items):
         if time.monotonic() - told >= LOG_EVERY_S:
             told = time.monotonic()
-            _log(f"{title}: {number} of {total}")
+            print_line(f"{title}: {number} of {total}")
         yield item
 
 
-def _log(line: str) -> None:
+def print_line(line: str) -> None:
+    """Print it on standard error, above a bar where there is one."""
     print(line, file=sys.stderr, flush=True)

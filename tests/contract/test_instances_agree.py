@@ -103,7 +103,7 @@ def assert_same_keypoints(found: Detections, expected: dict[str, Tensor]) -> Non
         assert isinstance(detection, KeypointDetection)
         values = torch.tensor(detection.keypoints)
         assert float((values[:, :2] - keypoints[:, :2]).abs().max()) <= KEYPOINT_PX
-        torch.testing.assert_close(values[:, 2], scores, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(values[:, 2], scores.sigmoid(), rtol=1e-3, atol=1e-3)
 
 
 ASSERT_SAME = {"masks": assert_same_masks, "keypoints": assert_same_keypoints}

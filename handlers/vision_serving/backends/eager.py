@@ -20,6 +20,8 @@ from vision_serving.graphs.sources import NetworkSource, build_network, load_sta
 from vision_serving.options import Task
 from vision_serving.validation import StrictModel
 
+SOURCE = "source.json"
+
 
 class EagerSource(StrictModel):
     """The content of `source.json`."""
@@ -64,7 +66,7 @@ class EagerBackend:
 
 def read_artifact(artifact: Path) -> tuple[EagerSource, nn.Module]:
     """Return the network in eval mode with its weights, on the CPU. Raises ConfigError or BackendError."""
-    source = read_document(artifact / "source.json", EagerSource)
+    source = read_document(artifact / SOURCE, EagerSource)
     network = build_network(source.network, artifact)
     try:
         state = load_file(artifact / "model.safetensors")

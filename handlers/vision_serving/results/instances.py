@@ -145,10 +145,10 @@ def add_keypoints(
 
 
 def read_keypoints(heatmaps: Tensor, box_xyxy: Tensor, geometry: ImageGeometry) -> tuple[Keypoint, ...]:
-    """Read x and y in source pixels, to a hundredth, and the score. box_xyxy: in model pixels."""
+    """Read x and y in source pixels, to a hundredth, and the score in [0, 1]. box_xyxy: in model pixels."""
     found = locate_keypoints(heatmaps, box_xyxy)
     points = to_source_points(found[:, :2], geometry).double().round(decimals=2).tolist()
-    scores = found[:, 2].double().round(decimals=4).tolist()
+    scores = found[:, 2].double().sigmoid().round(decimals=6).tolist()
     return tuple((x, y, score) for (x, y), score in zip(points, scores, strict=True))
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from vision_serving.errors import RequestError
-from vision_serving.predictions import Explanation, Prediction
+from vision_serving.errors import InferenceError, RequestError
+from vision_serving.predictions import Classification, Detections, Explanation, Prediction
 from vision_serving.requests.contents import NO_WISHES, AnswerWishes
 from vision_serving.requests.payload import Form
 
@@ -18,3 +18,18 @@ class Outcome:
     items: tuple[ImageResult, ...]
     form: Form = Form.RAW
     wishes: AnswerWishes = NO_WISHES
+
+
+def check_scores(result: ImageResult) -> ImageResult:
+    """Return a result as it is, or an error in the place of one with a score that is no number in [0, 1].
+
+    The last door of every task: whatever a model or a task of one's own gives, no such score leaves.
+    """
+    if isinstance(result, Explanation):
+        scores = [result.score]
+    elif isinstance(result, Classification):
+        scores = [each.score for each in result.classes]
+    else:
+        scores = [each.score for each in result.detections] if isinstance(result, Detections) else []
+    odd = next((score for score in scores if not 0 <= score <= 1), None)
+    return result if odd is None else InferenceError(f"the model gave a score of {odd:.4g}; expected one in [0, 1]")

@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vision_serving.errors import InferenceError
 from vision_serving.options import Activation, DetectionOptions, MultiLabelOptions
 
 NMS_BLOCK = 128  # boxes compared at once: one block for most pictures, and little memory for tens of thousands
 SOFT_SIGMA = 0.5  # the paper's
+SCORE_SLACK = 0.01  # beyond [0, 1]: what rounding makes of a score, in int8 too
 FLOAT32_DIGITS = 7
 NO_THRESHOLDS: Mapping[int | str, float] = MappingProxyType({})
 
@@ -100,6 +102,18 @@ def read_candidates(
     query_ids, class_ids = kept_pairs.unbind(1)
     turned = None if corners is None else corners[query_ids]
     return Candidates(boxes[query_ids], scores[query_ids, class_ids], class_ids, query_ids, turned)
+
+
+def require_scores(scores: Tensor) -> None:
+    """Raises InferenceError for scores that are not finite, or above 1 by more than rounding makes them.
+
+    Scores below 0 are of rows that are no candidates, and never in an answer.
+    """
+    low, high = scores.float().aminmax() if scores.numel() else (scores.new_zeros(1), scores.new_zeros(1))
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        raise InferenceError("the model gave scores that are not finite for this image")
+    if high > 1 + SCORE_SLACK:
+        raise InferenceError(f"the model gave a score of {float(high):.4g} for this image; expected at most 1")
 
 
 def find_thresholds(

@@ -65,6 +65,11 @@ def _evidence(card: Card) -> str:
     return "\n".join([*lines, *_lines(figures)])
 
 
+def _doubts(card: Card) -> str:
+    evidence = card.get("verification", {})
+    return "\n".join([*evidence.get("assumed", ()), *evidence.get("reading", {}).get("warnings", ())])
+
+
 def _timing(card: Card) -> str:
     timing = card.get("verification", {}).get("timing", {})
     rates = {f"images/s, batch {size}": rate for size, rate in timing.get("images_per_s", {}).items()}
@@ -102,6 +107,7 @@ SHOWN: dict[str, Callable[[Card], str]] = {
     "explanations": lambda card: _options(card.get("explanations", {})),
     "limits": lambda card: "\n".join(_lines(card["limits"])),
     "verified": _evidence,
+    "assumed": _doubts,
     "timed": _timing,
     "versions": lambda card: ", ".join(f"{name} {version}" for name, version in card["versions"].items()),
     "artifact": _files,

@@ -8,14 +8,17 @@ from pathlib import Path
 import orjson
 
 from mar_tools.building.candidates import Candidate, mark_fastest, record_candidates
+from mar_tools.building.table import describe_reference
 from mar_tools.building.timing import TIMED_IMAGES, Timing, TimingPlan, time_exports
 from mar_tools.building.trials import MB, NOT_POSSIBLE, new_trial, run_trial
-from mar_tools.exporting.export_folders import export_folder
+from mar_tools.command_line import Announce
+from mar_tools.exporting.export_folders import REFERENCE, export_folder
 from mar_tools.exporting.exporters import EAGER_FP32, BackendAndPrecision, find_candidates, onnx_precisions
 from mar_tools.images import choose_images
 from mar_tools.machine import memory_bytes
 from mar_tools.models.recipes import Recipe
-from mar_tools.terminal import AnnounceStep
+from mar_tools.terminal import AnnounceStep, print_line
+from mar_tools.verification.gate import read_report
 from vision_serving.config import DeviceType
 from vision_serving.errors import ConfigError
 
@@ -55,7 +58,9 @@ class Progress:
         self._total -= steps
 
 
-def build_candidates(recipe: Recipe, exports: Path, options: BuildOptions, announce: AnnounceStep) -> list[Candidate]:
+def build_candidates(
+    recipe: Recipe, exports: Path, options: BuildOptions, announce: AnnounceStep, say: Announce = print_line
+) -> list[Candidate]:
     """Return a row for every candidate that the recipe leaves, and one for eager fp32.
 
     The fastest that passed is chosen.
@@ -71,6 +76,9 @@ def build_candidates(recipe: Recipe, exports: Path, options: BuildOptions, annou
     turns = (1 + len(others)) * (1 + options.rounds)
     progress = Progress(announce, len({"cpu", options.device_type}) + len(others) + turns)
     eager = build_reference(recipe, exports, options, progress)
+    reference = read_report(exports / recipe.name / REFERENCE)
+    for line in describe_reference(reference, recipe.task):
+        say(f"{recipe.name}: {line}")
     rows = [eager, *try_candidates(recipe, others, exports, options, progress)]
     eager, *rows = time_rows(rows, recipe, exports, options, progress)
     if eager.verdict == "verified" and EAGER_FP32 not in pairs:  # it may be compared with, but not chosen
@@ -78,7 +86,7 @@ def build_candidates(recipe: Recipe, exports: Path, options: BuildOptions, annou
     rows = mark_fastest([*rows, eager])
     (exports / recipe.name / "candidates.json").write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
     for chosen in (row for row in rows if row.verdict == "chosen"):
-        record_candidates(rows, folder_of(chosen, recipe, exports))
+        record_candidates(rows, folder_of(chosen, recipe, exports), reference)
     return rows
 
 

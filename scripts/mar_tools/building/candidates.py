@@ -62,7 +62,10 @@ def find_chosen(rows: Sequence[Candidate]) -> Candidate | None:
     return next((row for row in rows if row.verdict == "chosen"), None)
 
 
-def record_candidates(rows: Sequence[Candidate], export: Path) -> None:
-    """Record them in the `verification.json` of an export, so that its archive says what it was chosen from."""
-    report = {**read_report(export), "candidates": rows}
+def record_candidates(rows: Sequence[Candidate], export: Path, reference: Mapping[str, Any]) -> None:
+    """Record them in the `verification.json` of an export, so that its archive says what it was chosen from.
+
+    reference: the reference's report, which says what else was tried to read the model right.
+    """
+    report = {**read_report(export), "alternatives": reference["alternatives"], "candidates": rows}
     (export / "verification.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))

@@ -1,6 +1,7 @@
 """The candidates as people read them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Group
 from rich.table import Column
@@ -8,6 +9,7 @@ from rich.text import Text
 
 from mar_tools.building.candidates import Candidate
 from mar_tools.terminal import new_table, number_column
+from mar_tools.verification.accuracy import FLOORED
 from vision_serving.config import PreprocessingConfig
 from vision_serving.options import Task
 
@@ -60,6 +62,46 @@ def describe_preprocessing(config: PreprocessingConfig) -> str:
     if config.color_order != "rgb":
         parts.append(config.color_order)
     return f"preprocessing: {', '.join(parts)}, mean {config.mean}, std {config.std}"
+
+
+def describe_reference(report: Mapping[str, Any], task: Task) -> list[str]:
+    """Return what the reference's verification says of it: first how good it is, then what is odd or assumed."""
+    images, name = report["images"]["count"], ACCURACY[task][1]
+    if report["accuracy"] is None:
+        lines = [f"reference: its accuracy is not known; label the {images} pictures that it was verified on"]
+    else:
+        floor = report["bounds"].get(f"min_{FLOORED[task]}")
+        asked = "" if floor is None else f", at least {floor:g} asked"
+        share = report["accuracy"]["reference"][name]
+        lines = [f"reference: {name} {share:.4g} on {images} labelled pictures{asked}"]
+    lines += describe_alternatives(report, task)
+    lines += [f"WARNING: {warning}" for warning in report["reading"]["warnings"]]
+    return lines + [f"ASSUMED: {assumed}" for assumed in report["assumed"]]
+
+
+def describe_alternatives(report: Mapping[str, Any], task: Task) -> list[str]:
+    """Return a line about the preprocessings that were tried, none where that was not possible."""
+    own, *others = report.get("alternatives") or [None]
+    if not others:
+        return []
+    name = ACCURACY[task][1]
+    tried = ", ".join(f"{each['name']} {each['accuracy'][name]:.3g}" for each in others)
+    before = f"{name} {own['accuracy'][name]:.3g} on {own['images']} pictures with the recipe's own"
+    return [f"other preprocessings: {before}; {tried}"]
+
+
+def describe_slow_choice(rows: Sequence[Candidate]) -> str | None:
+    """Return a line where nothing but PyTorch's eager mode is left of a build that tried more, None elsewhere."""
+    others = [row for row in rows if row.backend != "eager"]
+    passed = [row for row in rows if row.verdict in ("chosen", "verified")]
+    if not others or not passed or any(row.backend != "eager" for row in passed):
+        return None
+    untried = sum(row.verdict == "not tried" for row in others)
+    advice = "; --budget-min gives it more time" if untried else ""
+    return (
+        f"WARNING: only eager PyTorch is left, the slowest way to serve a model: of {len(others)} other candidates "
+        f"{len(others) - untried} failed or were rejected and {untried} were not tried{advice}"
+    )
 
 
 def figures(rows: Sequence[Candidate], task: Task) -> dict[str, Show]:

@@ -6,9 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
-from mar_tools.exporting.signal_to_noise import score_profile, signal_to_noise_db
+from mar_tools.exporting.signal_to_noise import score_profile, scores_snr_db, signal_to_noise_db
 from mar_tools.images import load_encoded_images
 from mar_tools.models.recipes import QuantizationRecipe
 from vision_serving.config import ColourConfig, ImageLimits, PreprocessingConfig
@@ -87,13 +88,11 @@ def float_layer_choices(layers: Sequence[str]) -> Iterator[list[str]]:
 
 
 def outputs_snr_db(expected: Sequence[dict[str, Tensor]], found: Sequence[dict[str, Tensor]]) -> float:
-    """Return the worst signal-to-noise ratio over images: of logits or vectors, or of a detector's sorted scores."""
-    return min(
-        signal_to_noise_db(_telling(reference), _telling(outputs))
-        for reference, outputs in zip(expected, found, strict=True)
-    )
-
-
-def _telling(outputs: dict[str, Tensor]) -> Tensor:
-    dense = outputs.get("logits", outputs.get("embedding"))
-    return score_profile(outputs["scores"]) if dense is None else dense.float()
+    """Return the worst signal-to-noise ratio over images: of logits or vectors, or of the scores that count."""
+    dense = next((name for name in ("logits", "embedding") if name in expected[0]), None)
+    if dense is not None:
+        pairs = zip(expected, found, strict=True)
+        return min(signal_to_noise_db(left[dense].float(), right[dense].float()) for left, right in pairs)
+    profiles = [[score_profile(outputs["scores"]) for outputs in side] for side in (expected, found)]
+    mean_score = torch.cat([outputs["scores"].flatten() for outputs in expected]).clamp(min=0).mean()
+    return min(scores_snr_db(profiles[0], profiles[1], float(mean_score)))

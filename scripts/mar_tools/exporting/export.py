@@ -50,7 +50,7 @@ def export_model(
             raise BackendError(f"{backend} {precision} needs {how_to_install(error)}") from error
         write_model_config(folder / "model-config.yaml", recipe, checkpoint, job, exported, backend)
         (folder / "labels.json").write_bytes(orjson.dumps(checkpoint.labels))
-        write_manifest(folder / "export.json", recipe, exported)
+        write_manifest(folder / "export.json", recipe, checkpoint, exported)
     return target
 
 
@@ -159,7 +159,7 @@ def write_model_config(
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
 
-def write_manifest(path: Path, recipe: Recipe, exported: Exported) -> None:
+def write_manifest(path: Path, recipe: Recipe, checkpoint: Checkpoint, exported: Exported) -> None:
     """Write what the later steps need to know of the recipe."""
     manifest = ExportManifest(
         name=recipe.name,
@@ -168,6 +168,8 @@ def write_manifest(path: Path, recipe: Recipe, exported: Exported) -> None:
         weights=recipe.model.weights,
         verification=recipe.verification.located_in(recipe.folder),
         quantization=dict(exported.quantization),
+        assumed=checkpoint.assumed,
+        published=checkpoint.published,
     )
     path.write_bytes(orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
 

@@ -19,7 +19,7 @@ from mar_tools.archives.digests import combine_digests, select_artifact
 from mar_tools.models.checkpoints import Checkpoint
 from mar_tools.models.recipes import Recipe, VerificationRecipe
 from vision_serving.backends.eager import read_artifact
-from vision_serving.config import DeviceType, read_handler_config
+from vision_serving.config import DeviceType, PreprocessingConfig, read_handler_config
 from vision_serving.errors import ConfigError
 from vision_serving.labels import read_labels
 from vision_serving.options import Task
@@ -30,7 +30,7 @@ REFERENCE = "eager-fp32"  # the export that the others of a model are compared w
 
 
 class ExportManifest(StrictModel):
-    """The content of `export.json`."""
+    """The content of `export.json`. assumed, published: as of a Checkpoint."""
 
     name: str
     version: str
@@ -38,6 +38,8 @@ class ExportManifest(StrictModel):
     weights: str
     verification: VerificationRecipe
     quantization: dict[str, Any] = Field(default={})
+    assumed: tuple[str, ...] = ()
+    published: PreprocessingConfig | None = None
 
 
 def export_folder(exports: Path, recipe: Recipe, backend: str, precision: str, device_type: DeviceType = "cpu") -> Path:
@@ -60,6 +62,7 @@ def load_reference(folder: Path) -> Checkpoint:
         found = f"{config.backend} {config.precision}"
         raise ConfigError(f"{folder}: {found}, which does not hold the checkpoint; expected an export of eager fp32")
     source, network = read_artifact(folder / config.artifact)
+    manifest = read_manifest(folder)
     return Checkpoint(
         network=network,
         source=source.network.located_in(folder / config.artifact),
@@ -68,6 +71,8 @@ def load_reference(folder: Path) -> Checkpoint:
         options=config.options,
         candidates_per_class=config.candidates_per_class,
         folder=folder / config.artifact,
+        assumed=manifest.assumed,
+        published=manifest.published,
     )
 
 

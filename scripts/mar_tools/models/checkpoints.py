@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from mar_tools.models.file_facts import fit_file
@@ -26,7 +27,11 @@ DENSE_CANDIDATES = 1000  # per class, for detectors that state none; more are ne
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network in eval mode, and what is needed to rebuild and use it. folder: where the source's files lie."""
+    """A network in eval mode, and what is needed to rebuild and use it.
+
+    assumed: what neither the recipe nor the weights say, in sentences. published: the preprocessing that the source
+    itself states for the network, where it does. folder: where the source's files lie.
+    """
 
     network: nn.Module
     source: NetworkSource
@@ -35,6 +40,8 @@ class Checkpoint:
     options: dict[str, Any]
     candidates_per_class: int | None
     folder: Path
+    assumed: tuple[str, ...] = ()
+    published: PreprocessingConfig | None = None
 
 
 def load_checkpoint(recipe: Recipe) -> Checkpoint:
@@ -61,6 +68,8 @@ def load_checkpoint(recipe: Recipe) -> Checkpoint:
         options={**origin.default_options(network), **recipe.options},
         candidates_per_class=candidates if recipe.task == "detection" else None,
         folder=recipe.folder,
+        assumed=describe_assumed_preprocessing(recipe, preprocessing),
+        published=find_published_preprocessing(recipe, network),
     )
 
 
@@ -89,3 +98,38 @@ def check_files(recipe: Recipe) -> None:
         read_labels_file(recipe.path(recipe.labels))
     if recipe.weights_file is not None:
         check_holds_weights(look_into(recipe.weights_file))
+
+
+def describe_assumed_preprocessing(recipe: Recipe, preprocessing: PreprocessingConfig) -> tuple[str, ...]:
+    """Say that the preprocessing of published weights is taken for those of a file, which tells nothing of its own."""
+    file = recipe.weights_file
+    if recipe.preprocessing != "auto" or file is None or not states_preprocessing(recipe):
+        return ()
+    return (
+        f"preprocessing: {file.name} does not say with what it was trained, so that of the "
+        f"published {recipe.model.name} is assumed. If it was another, state it in the recipe, which now means "
+        f"`preprocessing: {write_preprocessing(preprocessing)}`",
+    )
+
+
+def find_published_preprocessing(recipe: Recipe, network: nn.Module) -> PreprocessingConfig | None:
+    """Return what the library states for its own weights of this network, None where it states nothing."""
+    if not states_preprocessing(recipe):
+        return None
+    try:
+        found: PreprocessingConfig = load_source(recipe.model.source).find_preprocessing(recipe, network)
+    except (ConfigError, ValueError, KeyError):  # such as a network of one's own number of channels
+        return None
+    return found
+
+
+def states_preprocessing(recipe: Recipe) -> bool:
+    """Return whether the preprocessing is that of published weights, and no part of the network."""
+    return recipe.model.source == "timm" or (recipe.model.source == "torchvision" and recipe.task == "classification")
+
+
+def write_preprocessing(preprocessing: PreprocessingConfig) -> str:
+    """Return what a recipe has to say for it, in one line of YAML."""
+    stated = preprocessing.model_dump(mode="json", exclude_defaults=True)
+    values = {**stated, "mean": list(preprocessing.mean), "std": list(preprocessing.std)}
+    return yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=10_000).strip()

@@ -15,6 +15,16 @@ from vision_serving.validation import StrictModel, parse_config, read_yaml
 TRUST = "trust_remote_code"  # among `arguments`, where transformers takes it
 WEIGHT_FILES = {".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar"}  # .tar: of .pth.tar
 Share = Annotated[float, Field(ge=0, le=1)]
+# What `verification/reading.py` and `alternatives.py` find odd, and an owner may know to be right.
+Oddity = Literal[
+    "sigmoid", "small_boxes", "max_detections", "same_answer", "equal_scores", "one_class", "preprocessing"
+]
+# Bounds that need to know what is in the images: the keys of which one says so.
+TRUTH_OF_BOUND = {
+    "max_accuracy_drop": ("labels", "annotations"),
+    "min_accuracy": ("labels",),
+    "min_map": ("annotations",),
+}
 
 
 class ModelRecipe(NetworkSource):
@@ -51,7 +61,8 @@ class VerificationRecipe(StrictModel):
 
     labels: `folders` where each image lies in a folder named after its class, or a JSON file with the class of each
     folder. annotations: a COCO file with the boxes. count: at most so many images, spread evenly; without it 1000 of
-    those that are labelled, else 16.
+    those that are labelled, else 16. min_accuracy, min_map: of the reference and of each export. allow: what is odd
+    about the reference's answers, and right for this model.
     """
 
     images: Path | None = None
@@ -70,6 +81,9 @@ class VerificationRecipe(StrictModel):
     max_score_difference: Share | None = None
     min_snr_db: float | None = None
     max_accuracy_drop: Share | None = None
+    min_accuracy: Share | None = None
+    min_map: Share | None = None
+    allow: tuple[Oddity, ...] = ()
 
     @model_validator(mode="after")
     def _truth_has_images(self) -> "VerificationRecipe":
@@ -78,8 +92,9 @@ class VerificationRecipe(StrictModel):
             raise ValueError(f"`{truths[0]}` says what is in `images`, which is missing")
         if len(truths) == 2:
             raise ValueError("`labels` belongs to classification and `annotations` to detection; give one of them")
-        if self.max_accuracy_drop is not None and not truths:
-            raise ValueError("`max_accuracy_drop` needs `images` with `labels` or `annotations`")
+        for bound, needed in TRUTH_OF_BOUND.items():
+            if getattr(self, bound) is not None and not set(needed) & set(truths):
+                raise ValueError(f"`{bound}` needs `images` with {' or '.join(f'`{key}`' for key in needed)}")
         return self
 
     def bounds(self) -> dict[str, float]:

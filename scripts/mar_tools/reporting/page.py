@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mar_tools.building.candidates import Candidate
-from mar_tools.building.table import ACCURACY, AGREEMENT, ORDER, describe_preprocessing
+from mar_tools.building.table import ACCURACY, AGREEMENT, ORDER, describe_alternatives, describe_preprocessing
 from mar_tools.images import show_line
 from mar_tools.reporting.evidence import Evidence
 from mar_tools.reporting.galleries import choose_galleries
@@ -68,6 +68,7 @@ def render_report(evidence: Evidence) -> str:
         matrix=fill_matrix(evidence),
         confusions=evidence.main.by_class.confusions if evidence.main.by_class else (),
         assumed=list_assumed(evidence),
+        alternatives=describe_alternatives(evidence.main.report, evidence.config.task),
         measured_with=list_conditions(evidence),
         curves=plot_curves(evidence),
         first=SHOWN_FIRST,
@@ -158,7 +159,10 @@ def list_proof(evidence: Evidence) -> list[Proof]:
 
 
 def list_assumed(evidence: Evidence) -> list[str]:
-    return []
+    """List what was assumed of the model, and what is odd about the reference's answers."""
+    report = evidence.main.report
+    odd = report.get("reading", {}).get("warnings", ())
+    return [*map(str, report.get("assumed", ())), *map(str, odd)]
 
 
 def list_conditions(evidence: Evidence) -> dict[str, str]:

@@ -3,6 +3,12 @@
 labelled.py            which images, and what is known to be in them
 coco_files.py          what every COCO annotation file has
 observations.py        what a handler sees in them; the reference's are kept on disk
+reading.py             whether what the reference answers can be meant so
+seen_answers.py        what that is judged from
+class_reading.py       what is odd about a classifier's answers
+box_reading.py         what is odd about a detector's
+layouts.py             which layouts of boxes would fit instead
+alternatives.py        whether another usual preprocessing is better
 agreement.py           how the answers of two handlers differ
 instance_agreement.py  the same of masks and keypoints
 accuracy.py            how good the answers are, where the truth is known

@@ -16,6 +16,7 @@ from vision_serving.errors import ConfigError, how_to_install
 from vision_serving.options import Task
 
 PRIMARY: dict[Task, str] = {"classification": "top1", "detection": "map", "embedding": "nearest1"}
+FLOORED: dict[Task, str] = {"classification": "accuracy", "detection": "map", "embedding": "accuracy"}  # by its floor
 
 
 def measure_accuracy(task: Task, observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:
@@ -45,6 +46,14 @@ def measure_nearest(observations: Sequence[Observation], truth: Sequence[Truth])
     class_ids = torch.stack([image["class_id"] for image in truth])
     nearest = (vectors @ vectors.T).fill_diagonal_(-2).argmax(dim=1)
     return {"nearest1": float((class_ids[nearest] == class_ids).float().mean())}
+
+
+def find_hits(observations: Sequence[Observation], truth: Sequence[Truth]) -> list[bool]:
+    """Return for each image of a classifier whether its best class is the true one."""
+    return [
+        int(image["logits"].argmax()) == int(known["class_id"])
+        for image, known in zip(observations, truth, strict=True)
+    ]
 
 
 def measure_map(observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:

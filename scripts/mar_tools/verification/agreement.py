@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mar_tools.exporting.signal_to_noise import signal_to_noise_db
+from mar_tools.exporting.signal_to_noise import scores_snr_db, signal_to_noise_db
 from mar_tools.verification.instance_agreement import measure_instances
 from mar_tools.verification.observations import Observation
 from vision_serving.options import Task
@@ -41,7 +41,7 @@ def measure_agreement(
     mean_iou, iou     the mean and the least IoU of the matched pairs
     compared_boxes    how many boxes of the reference took part
     mean_mask_iou, keypoint_distance   of the matched pairs, see `instance_agreement.measure_instances`
-    snr_db            least signal-to-noise ratio of the logits (of a detector: of all its scores in order)
+    snr_db            least signal-to-noise ratio of the logits; of a detector, of its scores that count, in order
     """
     measure: Callable[..., dict[str, float]]
     measure = {"classification": measure_classes, "detection": measure_boxes, "embedding": measure_vectors}[task]
@@ -110,13 +110,14 @@ def measure_boxes(
     owed = sum(match.owed for match in matches)
     ious = [iou for match in matches for iou in match.ious]
     differences = [difference for match in matches for difference in match.score_differences]
-    profiles = [torch.stack([image["score_profile"] for image in side]) for side in (expected, found)]
+    profiles = [[image["score_profile"] for image in side] for side in (expected, found)]
+    mean_score = float(torch.stack([image["mean_score"] for image in expected]).mean())
     return {
         "matched_boxes": sum(match.paid for match in matches) / owed if owed else 1.0,
         "iou": min(ious, default=1.0),
         "mean_iou": sum(ious) / len(ious) if ious else 1.0,
         "score_difference": max(differences, default=0.0),
-        "snr_db": least_snr_db(profiles[0], profiles[1]),
+        "snr_db": least(scores_snr_db(profiles[0], profiles[1], mean_score)),
         "compared_boxes": float(sum(len(image.scores) for image in boxes[0])),
         **measure_instances(zip(expected, found, [match.pairs for match in matches], strict=True)),
     }
@@ -192,5 +193,8 @@ def _clearly_above(scores: Tensor, threshold: float) -> set[int]:
 
 def least_snr_db(expected: Tensor, found: Tensor) -> float:
     """Return the least of the rows of (N, V)."""
-    ratios = [signal_to_noise_db(*rows) for rows in zip(expected, found, strict=True)]
+    return least([signal_to_noise_db(*rows) for rows in zip(expected, found, strict=True)])
+
+
+def least(ratios: Sequence[float]) -> float:
     return float(torch.tensor(ratios, dtype=torch.float64).min())  # torch's min keeps a NaN

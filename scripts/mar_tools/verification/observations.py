@@ -32,13 +32,17 @@ from vision_serving.results.postprocessing import find_thresholds, read_candidat
 
 # Of one image. A classifier's: `logits` (C,), and with independent scores the `thresholds` (C,) above which a class is
 # answered. `embedding` (D,). A detector's: after NMS, best first, of any score, `boxes` (K, 4) xyxy in
-# model pixels, `source_boxes` (K, 4) in pixels of the image, `scores` (K,), `class_ids` (K,); and `score_profile` (R,).
+# model pixels, `source_boxes` (K, 4) in pixels of the image, `scores` (K,), `class_ids` (K,). Before NMS
+# `score_profile` (R,), `mean_score` (), `score_range` (2,), `raw_boxes` (B, 4) with the `raw_scores` (B,) of the best.
+# `size_hw` (2,) of the model's pixels.
 # Where it has them, `masks` or `keypoints` of the first of those, see `instance_agreement.observe_instances`.
 Observation = Mapping[str, Tensor]
 
 REFERENCE_PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnxruntime")  # what a reference runs on
 KEPT_OBSERVATIONS = "reference-observations.safetensors"
 BATCH = 4
+RAW_BOXES = 100
+DROPPED = -1.0  # the score of rows that are no candidates: of our own graphs, and of others that pad
 
 
 def load_handler(folder: Path, threads: ThreadPlan | None = None, limits: ImageLimits | None = None) -> VisionHandler:
@@ -130,11 +134,25 @@ def _observe_boxes(handler: VisionHandler, batch: ImageBatch, outputs: Mapping[s
                 "source_boxes": geometry.to_source(best.boxes),
                 "scores": best.scores,
                 "class_ids": best.class_ids.long(),
-                "score_profile": score_profile(outputs["scores"][index]),
+                "size_hw": torch.tensor(batch.pixels.shape[1:3], dtype=torch.float32),
+                **observe_candidates(outputs["boxes"][index].float(), outputs["scores"][index].float()),
                 **observe_instances(outputs, index, best),
             }
         )
     return observations
+
+
+def observe_candidates(boxes: Tensor, scores: Tensor) -> Observation:
+    """Observe what an image has before NMS. boxes: (Q, 4). scores: (Q,) or (Q, C)."""
+    told = scores[scores != DROPPED]
+    best, places = scores.flatten().topk(min(RAW_BOXES, scores.numel()))
+    return {
+        "score_profile": score_profile(scores),
+        "mean_score": scores.clamp(min=0).mean(),
+        "score_range": torch.stack(told.aminmax()) if told.numel() else torch.zeros(2),
+        "raw_boxes": boxes[places // max(1, scores[:1].numel())],
+        "raw_scores": best,
+    }
 
 
 OBSERVERS: dict[Task, Callable[[VisionHandler, ImageBatch, Mapping[str, Tensor]], list[Observation]]] = {

@@ -146,7 +146,7 @@ KINDS: dict[str, tuple[int, Request]] = {
     "not to be joined": (500, raw(png(UNJOINABLE, (3, 1)))),
     **{
         f"wild {colour[0]}": (status, raw(png(colour)))
-        for colour, status in zip(WILD, (500, 500, 500, 413, 200, 500, 418, 500, 500, 507, 500, 200), strict=True)
+        for colour, status in zip(WILD, (500, 500, 500, 413, 500, 500, 418, 500, 500, 507, 500, 200), strict=True)
     },
     "wild as a picture": (500, raw(png((12, 0, 0)), accept="image/png")),
     "wild in instances": (500, instances(RED, (11, 0, 0))),

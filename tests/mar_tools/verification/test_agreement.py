@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from mar_tools.exporting.signal_to_noise import score_profile, signal_to_noise_db
+from mar_tools.exporting.signal_to_noise import score_profile, scores_snr_db, signal_to_noise_db
 from mar_tools.models.recipes import VerificationRecipe
 from mar_tools.verification.agreement import (
     choose_thresholds,
@@ -132,6 +132,7 @@ def boxes_seen(candidates: Candidates) -> Observation:
         "scores": candidates.scores,
         "class_ids": candidates.class_ids,
         "score_profile": score_profile(candidates.scores),
+        "mean_score": candidates.scores.mean(),
     }
 
 
@@ -162,17 +163,47 @@ def test_weak_boxes_are_compared_only_where_there_are_no_others(
 
 
 @pytest.mark.parametrize("count", [0, 1, 5000])
-def test_a_score_profile_has_one_length(count: int) -> None:
+def test_a_score_profile_has_one_length_and_begins_with_the_best(count: int) -> None:
     scores = torch.arange(count) / 5000
-    profile = score_profile(scores.flip(0).reshape(1, -1))
+    profile = score_profile(scores.reshape(1, -1))
     assert profile.shape == (4096,)
-    assert (profile.diff() >= 0).all()
-    assert float(profile[-1]) == (scores[-1] if count else 0)
+    assert (profile.diff() <= 0).all()
+    assert float(profile[0]) == (scores[-1] if count else 0)
 
 
-def test_suppressed_candidates_do_not_count_in_a_score_profile() -> None:
-    scores = torch.linspace(0.4, 0.6, 500)
-    assert torch.equal(score_profile(scores), score_profile(torch.cat((scores, torch.zeros(37)))))
+def profiles(*images: list[float]) -> list[Tensor]:
+    return [score_profile(torch.tensor(image)) for image in images]
+
+
+NOISE = [0.04 * (number % 2) for number in range(2000)]
+QUIET = [0.001] * 2000
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "decibels"),
+    [
+        ([0.9, 0.8, *QUIET], [0.9, 0.8, *NOISE], [200.0]),
+        ([0.9, 0.8, *QUIET], [0.8, 0.7, *QUIET], [18.6]),
+        ([0.9, *QUIET], [0.9, 0.3, *QUIET], [9.6]),
+        ([0.9, 0.9], [0.9, 0.9], [200.0]),
+        ([0.01, 0.02], [0.01, 0.02], [200.0]),
+        ([], [], [200.0]),
+    ],
+    ids=["noise of empty rows", "all a little lower", "one invented", "constant", "all weak", "nothing"],
+)
+def test_only_candidates_that_could_be_shown_have_a_signal(
+    expected: list[float], found: list[float], decibels: list[float]
+) -> None:
+    mean = sum(expected) / max(1, len(expected))
+    # 0.1 dB: the values above are rounded
+    assert scores_snr_db(profiles(expected), profiles(found), mean) == pytest.approx(decibels, abs=0.1)
+
+
+def test_pictures_without_candidates_and_weak_ones_reject_nothing() -> None:
+    expected, found = profiles([0.9] * 10, QUIET, [0.06]), profiles([0.9] * 10, NOISE, [0.03])
+    ratios = scores_snr_db(expected, found, 0.01)
+    assert len(ratios) == 2
+    assert min(ratios) > 20
 
 
 @pytest.mark.parametrize(
@@ -189,6 +220,12 @@ def test_signal_to_noise_is_in_decibels(noise: float, decibels: float) -> None:
 @pytest.mark.parametrize("values", [torch.zeros(4), torch.full((4,), 5.0)], ids=["zeros", "constant"])
 def test_outputs_without_any_signal_have_no_quality(values: Tensor) -> None:
     assert signal_to_noise_db(values, values + 1) < 0
+
+
+@pytest.mark.parametrize("values", [torch.zeros(4), torch.full((4,), 5.0), torch.full((1,), -1e-9)])
+def test_constants_that_are_equal_are_equal(values: Tensor) -> None:
+    assert signal_to_noise_db(values, values.clone()) == 200
+    assert signal_to_noise_db(values, values * (1 + 1e-7)) == 200
 
 
 def test_outputs_that_are_not_finite_have_no_quality() -> None:
