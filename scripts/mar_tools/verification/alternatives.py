@@ -90,7 +90,8 @@ class Trials:
 
     def _assemble(self, preprocessing: PreprocessingConfig) -> VisionHandler:
         checkpoint, task = self.checkpoint, self._config.task
-        graph = build_graph(checkpoint.network, task, preprocessing, checkpoint.source.output)
+        source = checkpoint.source
+        graph = build_graph(checkpoint.network, task, preprocessing, source.output, source.inputs)
         handler = new_handler(task)
         config = self._config.model_copy(update={"preprocessing": preprocessing})
         backend: Any = EagerBackend(graph, CPU)

@@ -5,50 +5,62 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vision_serving.graphs.outputs import OutputFormat, to_corners
+from vision_serving.graphs.outputs import FORMS, OutputFormat
 
 LEAST_SIDE = 2.0  # model pixels
 BEYOND = 0.25  # a box may reach so far beyond the picture, in parts of it
 FITTING = 0.9  # share of the boxes that are possible
 
-Layout = Callable[[Tensor], Tensor]  # (K, 4) as a network gives them -> x1, y1, x2, y2
+Change = Callable[[Tensor], Tensor]  # of boxes (K, 4)
 
-LAYOUTS: dict[str, Layout] = {
-    "xyxy (corners)": lambda boxes: boxes,
-    "xywh (centre and size)": to_corners,
-    "ltwh (left, top and size)": lambda boxes: torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1),
-    "yxyx (corners, y first)": lambda boxes: boxes[:, [1, 0, 3, 2]],
+
+def _from_centres(boxes: Tensor) -> Tensor:
+    return torch.cat((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), dim=1)
+
+
+def _to_centres(boxes: Tensor) -> Tensor:
+    return torch.cat(((boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]), dim=1)
+
+
+# `box_format` -> from what a network gives to xyxy, and back.
+LAYOUTS: dict[str, tuple[Change, Change]] = {
+    "xyxy": (lambda boxes: boxes, lambda boxes: boxes),
+    "cxcywh": (_from_centres, _to_centres),
+    "xywh": (
+        lambda boxes: torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1),
+        lambda boxes: torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1),
+    ),
 }
 
 
 def describe_fitting_layouts(boxes_xyxy: Tensor, size_hw: tuple[float, float], output: OutputFormat) -> str:
     """Say in a sentence or two which layouts fit. boxes_xyxy: (K, 4) in model pixels, as `output` read them."""
-    fitting = find_fitting_layouts(undo_reading(boxes_xyxy, size_hw, output), size_hw)
+    raw = undo_reading(boxes_xyxy, size_hw, output)
+    fitting = [] if raw is None else find_fitting_layouts(raw, size_hw)
     if fitting:
-        return f"These layouts of the boxes would fit: {', '.join(fitting)}"
+        return f"These layouts would fit, under `output`: {', or '.join(fitting)}"
     return (
-        "No usual layout of boxes fits (corners or centre and size, in pixels or relative), so the head is not "
-        "decoded: its grid and strides, or anchors, are still missing. Decode it in the network's file"
+        "No usual layout of boxes fits (corners, or a corner or the centre and a size, in pixels or relative). So the "
+        "head is not decoded: its grid or anchors are missing. Give `strides` for a YOLOX head, or `decode: FILE.py`"
     )
 
 
-def undo_reading(boxes_xyxy: Tensor, size_hw: tuple[float, float], output: OutputFormat) -> Tensor:
-    """Return the boxes (K, 4) as the network gave them."""
-    boxes = boxes_xyxy
-    if output.format == "detr" or output.normalized:
-        boxes = boxes / _scales(size_hw)
-    if output.format == "detr" or (output.format == "yolo" and output.boxes != "xyxy"):
-        return torch.cat(((boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]), dim=1)
-    return boxes
+def undo_reading(boxes_xyxy: Tensor, size_hw: tuple[float, float], output: OutputFormat) -> Tensor | None:
+    """Return the boxes (K, 4) as the network gave them, None where that is no other layout of them."""
+    name = output.box_format or (FORMS[output.format].box_form if output.format else "xyxy")
+    if name not in LAYOUTS or output.strides is not None:
+        return None
+    relative = output.format == "detr" or output.normalized
+    return LAYOUTS[name][1](boxes_xyxy / _scales(size_hw) if relative else boxes_xyxy)
 
 
 def find_fitting_layouts(boxes: Tensor, size_hw: tuple[float, float]) -> list[str]:
-    """Return the layouts in which nearly all boxes have an area and lie in the picture."""
-    units = {"in model pixels": torch.ones(4), "relative to the picture": _scales(size_hw)}
+    """Return the layouts, as a recipe has them, in which nearly all boxes have an area and lie in the picture."""
+    units = {"": torch.ones(4), ", normalized: true": _scales(size_hw)}
     return [
-        f"{name} {unit}"
+        f"`box_format: {name}{unit}`"
         for unit, scales in units.items()
-        for name, to_xyxy in LAYOUTS.items()
+        for name, (to_xyxy, _) in LAYOUTS.items()
         if _share_possible(to_xyxy(boxes) * scales, size_hw) >= FITTING
     ]
 
