@@ -74,6 +74,8 @@ Made = TypeVar("Made")
 TESTS = Path(__file__).resolve().parent
 # So that two processes end at about the same time.
 SLOW_FIRST = ("lab/reliability", "lab/hostile", "e2e/operations", "e2e", "e2e/front", "contract")
+# Half a minute of compiling each. Of the product's run, other models and precisions guard the same backend.
+OF_LAB = ("[tiny_detector-torch_compile]", "[cpu-torch_compile-bf16]")
 EXAMPLES = float(os.environ.get("EXAMPLES", "0.25"))  # `bash scripts/test.sh --lab` sets 1
 
 
@@ -83,7 +85,9 @@ def examples(count: int) -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "lab: guards the laboratory, not the product")
+    config.addinivalue_line(
+        "markers", "lab: guards the laboratory, or once more what a quicker test of the product guards"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -92,7 +96,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = [*SLOW_FIRST, *dict.fromkeys(folders.values())]
     items.sort(key=lambda item: order.index(folders[item.path]))
     for item in items:
-        if folders[item.path].startswith("lab"):
+        if folders[item.path].startswith("lab") or item.name.endswith(OF_LAB):
             item.add_marker(pytest.mark.lab)
 
 

@@ -54,6 +54,13 @@ from vision_serving.results.outcome import ImageResult, Outcome
 from vision_serving.worker.service import TorchServeHandler, choose_device
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections() -> None:
+    """A handler without memory collects garbage, and would look at what all tests before have left, for a second."""
+    gc.collect()
+    gc.freeze()
+
+
 def one(*images: bytes | RequestError, **options: Any) -> Payload:
     return Payload(images=images, options=options)
 

@@ -99,13 +99,17 @@ def test_a_window_has_the_batches_that_end_in_it_or_one(tiny_classifier: TinyMod
     assert batch["timing"].startswith("decode;dur=")
 
 
-@pytest.mark.parametrize("source", ["folder", "archive"])
-def test_p_answers_batches_in_several_processes(tiny_classifier: TinyModel, source: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("source", "processes"), [("folder", 2), ("archive", 1)])
+def test_p_answers_batches_in_processes(
+    tiny_classifier: TinyModel, source: str, processes: int, tmp_path: Path
+) -> None:
     export = tiny_classifier.folders["openvino"]
     if source == "archive":
         export = build_archive(export, HANDLERS, tmp_path)
-    threads = plan_threads(usable_cores(), 2).engine
-    found = measure_in_process(export, load_test_images(4, (64, 48)), 2, threads, 3, duration_s=0.5, warm_up_s=0.1)
+    threads = plan_threads(usable_cores(), processes).engine
+    found = measure_in_process(
+        export, load_test_images(4, (64, 48)), processes, threads, 3, duration_s=0.5, warm_up_s=0.1
+    )
     assert found.requests > 0
     assert found.requests % 3 == 0
     assert (found.failed, found.wrong, found.batch_size) == (0, 0, 3.0)
@@ -113,7 +117,7 @@ def test_p_answers_batches_in_several_processes(tiny_classifier: TinyModel, sour
     assert found.cpu_ms_per_request is not None
     assert found.cpu_ms_per_request > 0
     assert found.peak_rss_mb is not None
-    assert found.peak_rss_mb > 100, "two interpreters with torch"
+    assert found.peak_rss_mb > 50 * processes, "interpreters with torch"
 
 
 def test_a_model_that_cannot_be_loaded_says_why(tiny_classifier: TinyModel, tmp_path: Path) -> None:
