@@ -8,7 +8,7 @@ import pytest
 
 import vision_client
 import vision_serving.predictions as served
-from vision_client import Classification, ClassScore, Detection, Detections, ImageSize
+from vision_client import Classification, ClassScore, Detection, Detections, Embedding, ImageSize
 from vision_client.results import read_answer
 
 DETECTIONS: dict[str, Any] = {
@@ -31,6 +31,10 @@ def test_detections_are_read() -> None:
     assert answer == Detections((Detection(1, "person", 0.98, (1.0, 2.5, 3.0, 4.0)),), ImageSize(640, 427))
 
 
+def test_an_embedding_is_read() -> None:
+    assert read_answer(b'{"embedding": [0.25, -1, 3]}') == Embedding((0.25, -1.0, 3.0))
+
+
 def test_nothing_found_is_an_answer() -> None:
     answer = read_answer(orjson.dumps({**DETECTIONS, "detections": []}))
     assert answer == Detections((), ImageSize(640, 427))
@@ -48,7 +52,7 @@ def test_fields_of_a_later_server_are_kept() -> None:
 WIDEST = {"Detection": "OrientedDetection"}  # what has all that the client knows by name
 
 
-@pytest.mark.parametrize("name", ["ClassScore", "Classification", "Detection", "Detections", "ImageSize"])
+@pytest.mark.parametrize("name", ["ClassScore", "Classification", "Detection", "Detections", "Embedding", "ImageSize"])
 def test_what_a_result_holds_is_what_the_server_sends(name: str) -> None:
     ours = {field.name for field in dataclasses.fields(getattr(vision_client, name))} - {"extra"}
     assert ours <= {field.name for field in dataclasses.fields(getattr(served, WIDEST.get(name, name)))}

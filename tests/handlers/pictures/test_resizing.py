@@ -289,3 +289,17 @@ def test_a_region_resized_alone_is_the_crop_of_the_whole(
     region = preprocess_images([image], config)
     assert region.geometries == whole.geometries
     assert (region.pixels.int() - whole.pixels.int()).abs().max() <= 2  # Pillow and torch each round twice
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "width"),
+    [((96, 192), 96), ((48, 100), 100), ((50, 101), 97), ((20, 1000), 192), ((500, 20), 2)],
+    ids=["scaled down", "as it is", "rounded up", "squeezed", "narrow"],
+)
+def test_a_line_of_text_gets_the_height_and_is_squeezed_or_filled_up(size_hw: tuple[int, int], width: int) -> None:
+    """As PaddleOCR's resize_norm_img: the width is ceil(48 * width / height), at most 192."""
+    resize = ResizeConfig(mode="fixed_height", size=(48, 192), pad_value=127)
+    batch = preprocess_images([solid_image((200, 0, 0), size_hw)], PreprocessingConfig(resize=resize))
+    assert batch.size_hw == (48, 192)
+    assert (batch.pixels[0, :, :width] == torch.tensor([200, 0, 0])).all()
+    assert (batch.pixels[0, :, width:] == 127).all()

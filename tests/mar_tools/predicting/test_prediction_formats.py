@@ -194,3 +194,8 @@ def test_a_file_that_is_no_annotation_file_is_refused(tmp_path: Path) -> None:
     path.write_text('{"images": []}')
     with pytest.raises(ConfigError, match="missing key 'categories'"):
         match_images([A], path)
+
+
+def test_a_vector_has_a_line_in_a_table() -> None:
+    text = write_all(FORMATS["table"], (A, {"embedding": [0.25, -1.5, 3.0, 4.0, 5.0]}))
+    assert "5 numbers: 0.25, -1.5, 3, 4, ..." in text

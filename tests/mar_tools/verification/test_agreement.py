@@ -8,9 +8,11 @@ from mar_tools.models.recipes import VerificationRecipe
 from mar_tools.verification.agreement import (
     choose_thresholds,
     match_boxes,
+    match_labels,
     measure_boxes,
     measure_classes,
     measure_overlaps,
+    measure_vectors,
     top_k_agreement,
 )
 from mar_tools.verification.bounds import DEFAULT_BOUNDS, RANDOM_BOUNDS, choose_bounds, find_failures
@@ -295,3 +297,31 @@ def test_a_finer_precision_has_no_looser_bound(
     for bound, limit in table[coarser].items():
         strict = table[finer][bound]
         assert strict >= limit if bound.startswith("min_") else strict <= limit
+
+
+HALF = torch.tensor([0.5, 0.5, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("expected", "seen", "share"),
+    [
+        ([[0.9, 0.1, 0.95]], [[0.8, 0.2, 0.99]], 1.0),
+        ([[0.9, 0.1, 0.95]], [[0.1, 0.1, 0.95]], 1 / 2),
+        ([[0.9, 0.1, 0.1]], [[0.9, 0.9, 0.1]], 2 / 3),
+        ([[0.9, 0.51, 0.1]], [[0.9, 0.49, 0.1]], 1.0),
+        ([[0.2, 0.01, 0.01]], [[0.21, 0.01, 0.01]], 1.0),
+        ([[0.2, 0.01, 0.01]], [[0.01, 0.2, 0.01]], 0.0),
+    ],
+    ids=["same", "lost", "invented", "near the threshold", "none above, same best", "none above, another best"],
+)
+def test_labels_above_their_thresholds_are_found_again(
+    expected: list[list[float]], seen: list[list[float]], share: float
+) -> None:
+    assert match_labels(torch.tensor(expected), torch.tensor(seen), HALF) == pytest.approx(share)
+
+
+def test_vectors_are_compared_by_their_least_cosine() -> None:
+    sides = [
+        [{"embedding": torch.tensor(row)} for row in rows] for rows in ([[1.0, 0], [0, 2.0]], [[3.0, 0], [1.0, 1]])
+    ]
+    assert measure_vectors(*sides)["cosine"] == pytest.approx(2**-0.5)

@@ -10,7 +10,7 @@ from torchmetrics.detection import MeanAveragePrecision
 
 from mar_tools.models.recipes import VerificationRecipe
 from mar_tools.verification.accuracy import accuracy_drop, import_pycocotools, measure_accuracy
-from mar_tools.verification.labelled import VerificationImages, name_classes, read_verification_images
+from mar_tools.verification.labelled import VerificationImages, name_classes, name_folders, read_verification_images
 from vision_serving.errors import ConfigError
 
 LABELS = ["cat", "dog", "crane", "crane"]  # the bird and the machine
@@ -223,3 +223,17 @@ def test_a_missing_package_is_named_with_what_to_install(monkeypatch: pytest.Mon
 def test_a_drop_is_positive_where_the_candidate_is_worse() -> None:
     assert accuracy_drop("classification", {"top1": 0.8, "top5": 0.9}, {"top1": 0.75, "top5": 0.95}) == 0.05
     assert accuracy_drop("detection", {"map": 0.4, "map_50": 0.6}, {"map": 0.41, "map_50": 0.5}) == -0.01
+
+
+def test_vectors_are_as_good_as_their_nearest_neighbours() -> None:
+    vectors = [{"embedding": torch.tensor(row)} for row in ([1.0, 0.1], [5.0, 0.2], [0.1, 1.0], [0.9, 1.0])]
+    truth = [{"class_id": torch.tensor(class_id)} for class_id in (0, 0, 1, 0)]
+    assert measure_accuracy("embedding", vectors, truth) == {"nearest1": 0.5}
+
+
+def test_the_classes_of_a_model_without_labels_are_the_folders(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("")
+    assert name_folders(tmp_path) == {"a": 0, "b": 1}
