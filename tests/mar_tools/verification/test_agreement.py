@@ -299,14 +299,14 @@ def test_a_finer_precision_has_no_looser_bound(
         assert strict >= limit if bound.startswith("min_") else strict <= limit
 
 
-HALF = torch.tensor([0.5, 0.5, 0.9])
+HALF = torch.tensor([0.5, 0.5, 0.8])
 
 
 @pytest.mark.parametrize(
     ("expected", "seen", "share"),
     [
         ([[0.9, 0.1, 0.95]], [[0.8, 0.2, 0.99]], 1.0),
-        ([[0.9, 0.1, 0.95]], [[0.1, 0.1, 0.95]], 1 / 2),
+        ([[0.9, 0.1, 0.95]], [[0.1, 0.1, 0.95]], 2 / 3),
         ([[0.9, 0.1, 0.1]], [[0.9, 0.9, 0.1]], 2 / 3),
         ([[0.9, 0.51, 0.1]], [[0.9, 0.49, 0.1]], 1.0),
         ([[0.2, 0.01, 0.01]], [[0.21, 0.01, 0.01]], 1.0),
