@@ -80,6 +80,9 @@ def test_a_section_builds_its_archive(
         quick = ("--backend", "eager", "--precision", "fp32", "--device", "cpu")  # the page lets the build choose
         finished = run_here("build_model.py", *arguments, *quick, "--exports", "exports", "--model-store", "store")
         assert finished.returncode == 0, finished.stderr
+        report = Path(finished.stdout.splitlines()[-1])
+        assert report == Path("exports", recipe.stem, "report.html"), "a build ends with it"
+        assert "<img " in report.read_text(encoding="utf-8")
     else:
         build(recipe, tmp_path)
     assert check_archive(tmp_path / "store" / f"{recipe.stem}.mar") == (recipe.stem, "1.0")
