@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from itertools import combinations
 
 from mar_tools.serving.address import STATE_KEY
-from mar_tools.serving.ports import listening_places
+from mar_tools.serving.ports import ADDRESS_KEYS, listening_places
 from vision_serving.errors import ConfigError
 
 # Of TorchServe 0.12.0.
@@ -45,6 +45,12 @@ def check_settings(values: Mapping[str, str]) -> None:
         if key in NUMBERS and not re.fullmatch(rf"-?\d{{1,18}}{fraction}", value.strip()):
             expected = "a number" if fraction else "a whole number"
             raise ConfigError(f"config.properties: {key}: expected {expected}, got {value[:80]!r}")
+    secure = [key for key in ADDRESS_KEYS if values.get(key, "").startswith("https:")]
+    if secure and "keystore" not in values and not values.keys() >= {"private_key_file", "certificate_file"}:
+        raise ConfigError(
+            f"config.properties: {secure[0]}: https needs `private_key_file` and `certificate_file`, or `keystore`; "
+            "name them, or use http"
+        )
     check_places(values)
 
 

@@ -183,7 +183,7 @@ def make_part(choose: random.Random, oddness: float) -> bytes:
 
     lines = [choose.choice(NAMES) if odd() else NAMES[choose.randrange(3)]]
     lines += [choose.choice(LINES)] if odd() else []
-    lines += [choose.choice(MIXED)] if odd() else []
+    lines += [choose.choice(MIXED)] if choose.random() < max(oddness, 0.03) else []
     header = b"\r\n".join(choose.sample(lines, len(lines)) if odd() else lines)
     if odd():
         at = choose.randrange(len(header))

@@ -46,6 +46,11 @@ def test_the_shipped_settings_are_known() -> None:
         ("metrics_address=http://127.0.0.1:7071", "grpc_management_port and metrics_address are both 7071" + OWN),
         ("metrics_address=http://127.0.0.1:8081", "management_address and metrics_address are both 8081" + OWN),
         ("management_address=http://0.0.0.0:8080", "inference_address and management_address are both 8080" + OWN),
+        (
+            "inference_address=https://127.0.0.1:8443\nprivate_key_file=a.key",
+            "inference_address: https needs `private_key_file` and `certificate_file`, or `keystore`; name them, "
+            "or use http",
+        ),
         ("job_queue_size=", "job_queue_size: expected a whole number, got ''"),
     ],
     ids=lambda value: value.partition("=")[0],
@@ -62,10 +67,12 @@ def test_a_key_that_nobody_reads_is_refused(line: str, message: str) -> None:
         "management_address=http://127.0.0.1:8080",
         "management_address=http://127.0.0.2:8080",
         "enable_metrics_api=false\nmetrics_address=http://127.0.0.1:8080",
+        "inference_address=https://127.0.0.1:8080\nprivate_key_file=a.key\ncertificate_file=a.pem",
+        "inference_address=https://127.0.0.1:8080\nkeystore=a.p12",
     ],
-    ids=["one server", "two addresses", "no metrics"],
+    ids=["one server", "two addresses", "no metrics", "certificate", "keystore"],
 )
-def test_addresses_may_be_equal_where_torchserve_takes_them(lines: str) -> None:
+def test_addresses_are_taken_that_torchserve_takes(lines: str) -> None:
     check_settings(read_properties(lines))
 
 
