@@ -155,6 +155,12 @@ def foreign_code(
         raise explain(error) from error
 
 
+def tell(error: BaseException) -> str:
+    """Return an error's text in one line, but for the lines of a file to write, whose name begins them."""
+    said, mark, lines = str(error).partition("\n\n    # ")
+    return " ".join(said.split()) + mark + lines
+
+
 def first_line(error: BaseException) -> str:
     """Return the beginning of a foreign error; its type where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

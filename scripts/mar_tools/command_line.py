@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import orjson
 
-from vision_serving.errors import EXTRAS, VisionServingError, how_to_install
+from vision_serving.errors import EXTRAS, VisionServingError, how_to_install, tell
 
 ROOT = Path(__file__).resolve().parents[2]
 HANDLERS = ROOT / "handlers"
@@ -121,7 +121,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         if reader_is_gone():
             sys.exit(UNREAD)
     except VisionServingError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {tell(error)}", file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] not in EXTRAS:

@@ -14,7 +14,7 @@ from mar_tools.exporting.export import export_model
 from mar_tools.exporting.export_folders import REFERENCE, load_reference
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.verification.gate import verify_export
-from vision_serving.errors import MissingPackageError, VisionServingError
+from vision_serving.errors import MissingPackageError, VisionServingError, tell
 
 MESSAGE_CHARS = 300
 
@@ -53,8 +53,7 @@ def describe_problem(error: Exception) -> TrialResult:
         return TrialResult(problem="missing package", reason=str(error))
     if isinstance(error, VisionServingError):
         problem = "unforeseen" if error.__cause__ else "refused"
-        said = str(error)  # of which lines to write, indented, stay lines
-        return TrialResult(problem=problem, reason=said if "\n    " in said else " ".join(said.split()))
+        return TrialResult(problem=problem, reason=tell(error))
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -18,7 +18,7 @@ from mar_tools.models.recipes import read_recipe
 from mar_tools.models.weight_files import look_into
 from mar_tools.models.weights import load_weights
 from vision_serving.backends.eager import EagerBackend
-from vision_serving.errors import ConfigError
+from vision_serving.errors import ConfigError, tell
 from vision_serving.graphs.heads import replace_heads
 from vision_serving.graphs.shapes import take_shapes
 
@@ -179,6 +179,14 @@ REASONS: dict[str, tuple[State, str]] = {
 def test_what_does_not_fit_is_refused_by_its_reason(tmp_path: Path, state: State, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(state, tmp_path)
+
+
+def test_a_file_to_write_is_told_line_by_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(REASONS["a head of another class"][0], tmp_path)
+    said = tell(raised.value).splitlines()
+    assert "    def build():" in said
+    assert len(said) < 16
 
 
 @pytest.mark.parametrize(
