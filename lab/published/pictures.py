@@ -1,0 +1,58 @@
+"""Pictures that these models know something of: photographs, pages and lines of text, puzzles."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import skimage.data
+from sklearn.datasets import load_sample_images
+
+from lab.published.models import Pictures
+
+TURNS = (0, 90, 180, 270)
+
+
+def write_pictures(kind: Pictures, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, picture in enumerate(
+        {"photographs": photographs, "pages": pages, "lines": lines, "puzzles": puzzles}[kind]()
+    ):
+        picture.convert("RGB").save(folder / f"{number:02}.png")
+
+
+def photographs() -> Iterator[PIL.Image.Image]:
+    """Whole, and the half of each that has most of its middle."""
+    for array in (skimage.data.astronaut(), skimage.data.coffee(), skimage.data.cat(), *load_sample_images().images):
+        picture = PIL.Image.fromarray(array)
+        yield picture
+        yield picture.crop((picture.width // 8, 0, picture.width * 7 // 8, picture.height * 3 // 5))
+        yield picture.crop((picture.width // 4, 0, picture.width * 5 // 8, picture.height // 2))
+
+
+def pages() -> Iterator[PIL.Image.Image]:
+    page = PIL.Image.fromarray(skimage.data.page())
+    for part in (page, page.crop((0, 0, 384, 120)), page.resize((768, 382))):
+        yield from (part.rotate(turn, expand=True) for turn in TURNS)
+
+
+def lines() -> Iterator[PIL.Image.Image]:
+    page = PIL.Image.fromarray(skimage.data.page())
+    for top in range(0, 160, 20):
+        line = page.crop((0, top, 384, top + 30))
+        yield line
+        yield line.rotate(180)
+
+
+def puzzles() -> Iterator[PIL.Image.Image]:
+    """Photographs with a piece that is missing, darker than the rest, as sliders of captchas have it."""
+    generator = np.random.default_rng(0)
+    for array in (skimage.data.coffee(), skimage.data.cat(), skimage.data.rocket(), *load_sample_images().images):
+        for _ in range(2):
+            picture = np.asarray(PIL.Image.fromarray(array).resize((320, 160))).copy()
+            x, y, side = int(generator.integers(120, 250)), int(generator.integers(20, 100)), 44
+            picture[y : y + side, x : x + side] //= 3
+            picture[y : y + side, 10 : 10 + side] = np.asarray(PIL.Image.fromarray(array).resize((320, 160)))[
+                y : y + side, x : x + side
+            ]
+            yield PIL.Image.fromarray(picture)
