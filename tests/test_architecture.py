@@ -55,7 +55,7 @@ LAYERS = {
         "front predicting load_testing reporting",
         "tuning",
     ),
-    LAB: ("testbed peers fidelity checkpoints", "hostile sweeping", "reliability", "pages", "entry"),
+    LAB: ("testbed peers fidelity checkpoints published", "hostile sweeping", "reliability", "pages", "entry"),
 }
 # What a backend's files import beside its own runtime, which is all else.
 SHARED = {"vision_serving", "mar_tools", "torch", "torchvision", "numpy", "orjson", "safetensors", "onnx"}

@@ -20,6 +20,7 @@ PAGES = {
     "compatibility": ROOT / "lab/results/compatibility.json",
     "checkpoints": ROOT / "lab/results/checkpoints.json",
     "fidelity": ROOT / "lab/results/fidelity.json",
+    "published": ROOT / "lab/results/published.json",
     "reliability": ROOT / "lab/results/reliability",
 }
 

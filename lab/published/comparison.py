@@ -114,13 +114,14 @@ def compare_classes(ours: Mapping[str, Any], theirs: Answers) -> dict[str, Any]:
 
 
 def compare_boxes(ours: Mapping[str, Any], theirs: Answers) -> dict[str, Any]:
-    """Match each box of the author with ours of the same class that covers it best."""
+    """Match each box of the author with ours that covers it best. Where theirs are whole pixels, ours are cut, too."""
+    whole = all(isinstance(side, int) for found in theirs.values() for _, _, box in found for side in box)
     ious: list[float] = []
     same, differences = 0, []
     for name, found in theirs.items():
         own = ours[name]
         for label, score, box in found:
-            table = box_iou(torch.tensor([box], dtype=torch.float), _boxes(own))[0] if own else torch.zeros(0)
+            table = box_iou(torch.tensor([box], dtype=torch.float), _boxes(own, whole))[0] if own else torch.zeros(0)
             best = int(table.argmax()) if len(table) else -1
             ious.append(float(table[best]) if best >= 0 else 0.0)
             if ious[-1] >= SAME_BOX:
@@ -137,5 +138,6 @@ def compare_boxes(ours: Mapping[str, Any], theirs: Answers) -> dict[str, Any]:
     }
 
 
-def _boxes(found: list[dict[str, Any]]) -> torch.Tensor:
-    return torch.tensor([entry["box"] for entry in found], dtype=torch.float)
+def _boxes(found: list[dict[str, Any]], whole: bool) -> torch.Tensor:
+    boxes = torch.tensor([entry["box"] for entry in found], dtype=torch.float)
+    return boxes.floor() if whole else boxes

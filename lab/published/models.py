@@ -26,12 +26,14 @@ class PublishedModel:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-TOP_LEFT = {"preprocessing.resize.pad_place": "top_left"}
 OPENCV = ("opencv-python-headless",)
 MODELS = (
     PublishedModel(
         "nudenet", "YOLOv8 detector", "nudenet", ("nudenet", *OPENCV), "nudenet/320n.onnx", "photographs",
-        changed={**TOP_LEFT, "preprocessing.resize.pad_value": 0},
+        changed={
+            "preprocessing.resize.pad_place": "top_left", "preprocessing.resize.pad_value": 0,
+            "preprocessing.color_order": "bgr",
+        },
         options={"score_threshold": "0.25", "iou_threshold": "0.45", "nms": "class_agnostic"},
     ),
     PublishedModel(

@@ -39,7 +39,7 @@ def pages() -> Iterator[PIL.Image.Image]:
 def lines() -> Iterator[PIL.Image.Image]:
     page = PIL.Image.fromarray(skimage.data.page())
     for top in range(0, 160, 20):
-        line = page.crop((0, top, 384, top + 30))
+        line = page.crop((0, top, 192, top + 24)).resize((768, 96))
         yield line
         yield line.rotate(180)
 

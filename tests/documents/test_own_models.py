@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -35,9 +36,28 @@ class BriefOptions(build_steps.BuildOptions):
     round_s: float = 0.0
 
 
+FROM_A_FILE = "python scripts/new_recipe.py"
+
+
 def sections() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     for title, text in SECTION.findall(PAGE.read_text(encoding="utf-8")):
-        yield title, BLOCK.findall(text)
+        if BLOCK.search(text):
+            yield title, BLOCK.findall(text)
+
+
+def by_recipe(blocks: list[tuple[str, str]]) -> bool:
+    return any(kind == "yaml" for kind, _ in blocks)
+
+
+def run_python(title: str, blocks: list[tuple[str, str]]) -> None:
+    for kind, text in blocks:
+        if kind == "python" and not text.startswith("# "):
+            exec(compile(text, title, "exec"), {"__name__": "__main__"})
+
+
+def params(written: bool) -> list[Any]:
+    """Sections with a recipe, or those whose recipe a command writes."""
+    return [pytest.param(title, blocks, id=title) for title, blocks in sections() if by_recipe(blocks) == written]
 
 
 def write_files(blocks: list[tuple[str, str]], folder: Path) -> Path:
@@ -61,7 +81,23 @@ def build(recipe_path: Path, folder: Path) -> None:
     build_archive(export, HANDLERS, folder / "store")
 
 
-@pytest.mark.parametrize(("title", "blocks"), [pytest.param(*section, id=section[0]) for section in sections()])
+@pytest.mark.parametrize(("title", "blocks"), params(written=False))
+def test_a_section_whose_recipe_is_written_builds_its_archive(
+    title: str, blocks: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_here: RunHere
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_python(title, blocks)
+    (commands,) = (text.splitlines() for kind, text in blocks if kind == "bash")
+    assert commands[0].startswith(FROM_A_FILE)
+    written = run_here("new_recipe.py", *shlex.split(commands[0])[2:])
+    assert written.returncode == 0, written.stderr
+    assert written.stdout.splitlines()[-1] == f"next: {commands[1]}"
+    recipe = tmp_path / shlex.split(commands[1])[2]
+    build(recipe, tmp_path)
+    assert check_archive(tmp_path / "store" / f"{recipe.stem}.mar") == (recipe.stem, "1.0")
+
+
+@pytest.mark.parametrize(("title", "blocks"), params(written=True))
 def test_a_section_builds_its_archive(
     title: str, blocks: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_here: RunHere
 ) -> None:
@@ -69,9 +105,7 @@ def test_a_section_builds_its_archive(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, recipe.stem, raising=False)  # and afterwards, what was imported from tmp_path
-    for kind, text in blocks:
-        if kind == "python" and not text.startswith("# "):
-            exec(compile(text, title, "exec"), {"__name__": "__main__"})
+    run_python(title, blocks)
     (command,) = (text for kind, text in blocks if kind == "bash")
     program, script, *arguments = shlex.split(command)
     assert (program, script, arguments) == ("python", "scripts/build_model.py", [recipe.name])

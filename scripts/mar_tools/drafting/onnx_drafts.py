@@ -31,7 +31,8 @@ ULTRALYTICS: dict[str, tuple[Task, dict[str, Any]]] = {
 PLAIN = {"antialias": False, **UNSCALED}  # OpenCV resizes so, with which detectors are trained
 PADDING = (
     "where its own program lays a picture that is not as wide as high: `letterbox` centres it on gray, as training "
-    "does. Programs that begin at the top left need `pad_place: top_left` under `resize`, on black `pad_value: 0`"
+    "does. Programs that begin at the top left need `pad_place: top_left` under `resize`, on black `pad_value: 0`; "
+    "those that feed what OpenCV reads need `color_order: bgr`"
 )
 CLASSIFIER_SIDE, DETECTOR_SIDE = 224, 640
 CROP_SHARE = 224 / 256

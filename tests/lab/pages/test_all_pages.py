@@ -61,7 +61,10 @@ def test_the_command_finds_what_is_stale_and_writes_it_only_without_check(
 def test_an_unknown_page_is_refused() -> None:
     finished = subprocess.run([*COMMAND, "speed"], capture_output=True, text=True)
     assert finished.returncode == 2
-    assert "no page 'speed'; expected some of performance, compatibility, fidelity, reliability" in finished.stderr
+    assert (
+        "no page 'speed'; expected some of performance, compatibility, fidelity, published, reliability"
+        in finished.stderr
+    )
 
 
 @pytest.mark.parametrize(("row", "test", "file"), NAMED_TEST.findall(read(page_path("reliability"))))
