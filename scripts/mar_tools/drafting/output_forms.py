@@ -63,7 +63,7 @@ def describe_outputs(outputs: Outputs) -> str:
 
 
 def _classes(outputs: Outputs, _: SizeHW) -> Reading | None:
-    """(N, C), alone or before others."""
+    """Look for (N, C), alone or before others."""
     flat = [(place, values) for place, values in enumerate(outputs.values()) if values.dim() == 2]
     if not flat or any(values.dim() == 3 for values in outputs.values()):
         return None
@@ -86,7 +86,7 @@ def _classes(outputs: Outputs, _: SizeHW) -> Reading | None:
 
 
 def _detr(outputs: Outputs, _: SizeHW) -> Reading | None:
-    """`logits` and `pred_boxes`; with softmax, most boxes are of the last class, "no object"."""
+    """Look for `logits` and `pred_boxes`; with softmax, most boxes are of the last class, "no object"."""
     if not {"logits", "pred_boxes"} <= outputs.keys():
         return None
     logits = outputs["logits"]
@@ -100,7 +100,7 @@ def _detr(outputs: Outputs, _: SizeHW) -> Reading | None:
 
 
 def _boxes_and_scores(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
-    """(N, Q, 4) and (N, Q, C), or (N, Q) and labels (N, Q)."""
+    """Look for (N, Q, 4) and (N, Q, C), or (N, Q) and labels (N, Q)."""
     boxes_name = next((name for name, values in outputs.items() if values.dim() == 3 and values.shape[-1] == 4), None)
     if boxes_name is None:
         return None
@@ -142,7 +142,7 @@ def _read_scores(scores: Tensor) -> tuple[dict[str, Any], int]:
 
 
 def _rows(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
-    """(N, Q, 6): box, score, class, of a head that has chosen its boxes."""
+    """Look for (N, Q, 6): box, score, class, of a head that has chosen its boxes."""
     for place, values in enumerate(outputs.values()):
         if values.dim() == 3 and values.shape[-1] == END_TO_END and _are_classes(values[..., 5]):
             if not bool(((values[..., 4] >= 0) & (values[..., 4] <= 1)).all()):
@@ -158,7 +158,7 @@ def _are_classes(values: Tensor) -> bool:
 
 
 def _yolo(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
-    """One tensor of three dimensions: rows or columns of box, objectness perhaps, and classes."""
+    """Look for one tensor of three dimensions: rows or columns of box, objectness perhaps, and classes."""
     dense = [(place, values) for place, values in enumerate(outputs.values()) if values.dim() == 3]
     if not dense:
         return None
