@@ -124,7 +124,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def operators_of_onnx() -> Iterator[None]:
     """Read once. PyTorch reads them from their source at every export, for most of its time."""
     registry = "torch.onnx._internal.exporter._registration.ONNXRegistry.from_torchlib"

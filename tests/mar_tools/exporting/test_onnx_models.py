@@ -21,7 +21,6 @@ from vision_serving.graphs.outputs import OutputFormat
 from vision_serving.graphs.pixels import Normalize
 from vision_serving.options import Task
 
-pytestmark = pytest.mark.usefixtures("operators_of_onnx")
 HEIGHT, WIDTH = 24, 32
 EXACT = PreprocessingConfig(resize=ResizeConfig(mode="exact", size=(HEIGHT, WIDTH)), std=(0.2, 0.3, 0.4))
 ANY_SIZE = PreprocessingConfig(resize=ResizeConfig(mode="bounded_edges", size=24, max_size=48))

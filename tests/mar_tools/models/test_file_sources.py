@@ -57,7 +57,6 @@ class YoloHead(nn.Module):
         return features, torch.cat((rows[..., :4].sigmoid(), rows[..., 4:]), dim=-1)
 
 
-pytestmark = pytest.mark.usefixtures("operators_of_onnx")
 YOLO = {"format": "yolo", "layout": "rows", "objectness": True, "normalized": True, "activation": "sigmoid", "index": 1}
 
 
