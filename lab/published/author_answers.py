@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Answer with the author's own program: `python author_answers.py MODEL FOLDER`, with its package on PYTHONPATH.
 
 Prints a JSON object: a picture's name -> a list of [label, score, box], box null of a classifier.

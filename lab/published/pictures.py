@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -11,6 +12,15 @@ from sklearn.datasets import load_sample_images
 from lab.published.models import Pictures
 
 TURNS = (0, 90, 180, 270)
+
+
+def load(name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return a picture of scikit-image."""
+    return np.asarray(getattr(skimage.data, name)())
+
+
+def samples() -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    return list(load_sample_images().images)
 
 
 def write_pictures(kind: Pictures, folder: Path) -> None:
@@ -23,7 +33,7 @@ def write_pictures(kind: Pictures, folder: Path) -> None:
 
 def photographs() -> Iterator[PIL.Image.Image]:
     """Whole, and the half of each that has most of its middle."""
-    for array in (skimage.data.astronaut(), skimage.data.coffee(), skimage.data.cat(), *load_sample_images().images):
+    for array in (load("astronaut"), load("coffee"), load("cat"), *samples()):
         picture = PIL.Image.fromarray(array)
         yield picture
         yield picture.crop((picture.width // 8, 0, picture.width * 7 // 8, picture.height * 3 // 5))
@@ -31,13 +41,13 @@ def photographs() -> Iterator[PIL.Image.Image]:
 
 
 def pages() -> Iterator[PIL.Image.Image]:
-    page = PIL.Image.fromarray(skimage.data.page())
+    page = PIL.Image.fromarray(load("page"))
     for part in (page, page.crop((0, 0, 384, 120)), page.resize((768, 382))):
         yield from (part.rotate(turn, expand=True) for turn in TURNS)
 
 
 def lines() -> Iterator[PIL.Image.Image]:
-    page = PIL.Image.fromarray(skimage.data.page())
+    page = PIL.Image.fromarray(load("page"))
     for top in range(0, 160, 20):
         line = page.crop((0, top, 192, top + 24)).resize((768, 96))
         yield line
@@ -47,7 +57,7 @@ def lines() -> Iterator[PIL.Image.Image]:
 def puzzles() -> Iterator[PIL.Image.Image]:
     """Photographs with a piece that is missing, darker than the rest, as sliders of captchas have it."""
     generator = np.random.default_rng(0)
-    for array in (skimage.data.coffee(), skimage.data.cat(), skimage.data.rocket(), *load_sample_images().images):
+    for array in (load("coffee"), load("cat"), load("rocket"), *samples()):
         for _ in range(2):
             picture = np.asarray(PIL.Image.fromarray(array).resize((320, 160))).copy()
             x, y, side = int(generator.integers(120, 250)), int(generator.integers(20, 100)), 44

@@ -38,11 +38,13 @@ class FRCNNObjectDetector(FasterRCNN):
 
 
 def new_classifier() -> nn.Module:
-    return ResNet(BasicBlock, [2, 2, 2, 2])
+    network: nn.Module = ResNet(BasicBlock, [2, 2, 2, 2])
+    return network
 
 
 def new_detector() -> nn.Module:
-    return FasterRCNN(resnet_fpn_backbone(backbone_name="resnet18", weights=None), 91)
+    network: nn.Module = FasterRCNN(resnet_fpn_backbone(backbone_name="resnet18", weights=None), 91)
+    return network
 
 
 @pytest.mark.parametrize(
