@@ -6,12 +6,13 @@ Artifact: a folder with `source.json` (how to build the network), `model.safeten
 from pathlib import Path
 
 import torch
+from pydantic import model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vision_serving.backends.base import read_document
-from vision_serving.config import BackendConfig, PreprocessingConfig
+from vision_serving.config import BackendConfig, PreprocessingConfig, require_inside
 from vision_serving.errors import BackendError
 from vision_serving.graphs.construction import build_graph
 from vision_serving.graphs.precisions import in_precision
@@ -29,6 +30,12 @@ class EagerSource(StrictModel):
     task: Task
     preprocessing: PreprocessingConfig
     network: NetworkSource
+
+    @model_validator(mode="after")
+    def _files_are_inside(self) -> "EagerSource":
+        for file in (self.network.file, self.network.output.decode):
+            require_inside(file or "")
+        return self
 
 
 class EagerBackend:

@@ -36,7 +36,8 @@ def split_boxes_scores(values: Values, output: OutputFormat, _: SizeHW) -> Found
 
 
 def split_boxes_scores_labels(values: Values, output: OutputFormat, _: SizeHW) -> Found:
-    return Found(values[0], activate(values[1], output), values[2])
+    labels, boxes, scores = values
+    return Found(boxes, activate(scores, output), labels)
 
 
 def split_end_to_end(values: Values, output: OutputFormat, _: SizeHW) -> Found:

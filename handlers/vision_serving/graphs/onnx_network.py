@@ -45,7 +45,7 @@ class OnnxNetwork(nn.Module):
         self.size_inputs = name_size_inputs({each.name: each.shape for each in self._sizes}, inputs, str(path))
         if self._input.type not in DTYPES:
             raise ConfigError(f"{path}: its input is {self._input.type}; expected one of {sorted(DTYPES)}")
-        self._output_names = [output.name for output in self._session.get_outputs()]
+        self.output_names = [output.name for output in self._session.get_outputs()]
 
     @property
     def takes_levels(self) -> bool:
@@ -83,6 +83,6 @@ class OnnxNetwork(nn.Module):
         feeds = {self._input.name: batch}
         for each, size in zip(self._sizes, sizes, strict=True):
             feeds[each.name] = size.cpu().numpy().astype(SIZE_DTYPES[each.type])
-        found = self._session.run(self._output_names, feeds)
+        found = self._session.run(self.output_names, feeds)
         answers = (torch.from_numpy(values).float().to(images.device) for values in found)
-        return dict(zip(self._output_names, answers, strict=True))
+        return dict(zip(self.output_names, answers, strict=True))

@@ -5,7 +5,7 @@
                      probabilities        scores (N, C) that its own last layer made
     embedding        vector               a vector an image (N, D), or what `pool` makes one of
     detection        boxes_scores         boxes (N, Q, 4) and scores (N, Q, C)
-                     boxes_scores_labels  boxes (N, Q, 4), scores (N, Q) and labels (N, Q): one class a box
+                     boxes_scores_labels  labels (N, Q), boxes (N, Q, 4) and scores (N, Q): one class a box
                      end_to_end           rows (N, Q, 6): box, score, class
                      yolo                 rows (N, Q, 4 + C): box, an objectness perhaps, class scores
                      detr                 logits (N, Q, C), with softmax (N, Q, C + 1), and pred_boxes (N, Q, 4), parts
@@ -76,7 +76,7 @@ FORMS: dict[FormatName, Form] = {
     ),
     "boxes_scores_labels": Form(
         "detection",
-        {"boxes": "(N, Q, 4)", "scores": "(N, Q)", "labels": "(N, Q)"},
+        {"labels": "(N, Q)", "boxes": "(N, Q, 4)", "scores": "(N, Q)"},
         frozenset(BOX | SCORES),
         activations=("none", "sigmoid"),
     ),

@@ -1,8 +1,8 @@
 """A user's ONNX model with our pixel stage in front and our named outputs behind it: like an exported one."""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from mar_tools.exporting.onnx_files import (
     read_input,
     read_onnx,
 )
+from mar_tools.models.example_pixels import example_pixels
 from vision_serving.config import PreprocessingConfig
 from vision_serving.graphs.inputs import NO_INPUTS, SizeInput, make_size
+from vision_serving.graphs.onnx_network import OnnxNetwork
 from vision_serving.graphs.output_decoder import OutputDecoder
 from vision_serving.graphs.outputs import OutputFormat
 from vision_serving.graphs.pixels import Normalize
@@ -30,8 +32,7 @@ from vision_serving.options import Task
 
 NEWEST_OPSET = 23  # of what torch exports
 PIXELS, MODEL, OUTPUTS = "pixel_stage/", "model/", "output_stage/"
-UNKNOWN_DIMS = 3  # of an output that a decode hook reads, where not even their number is known
-EXAMPLE_SIZE = 12  # of dimensions that a model leaves open; above every index that a decoder slices at
+EXAMPLE_SIZE = 12  # of pictures of any size
 
 
 def wrap_onnx(
@@ -57,7 +58,12 @@ def wrap_onnx(
     stages = (
         export_pixel_stage(preprocessing, model_input, inputs, opset_of(model)),
         compose.add_prefix(model, MODEL),
-        export_output_stage(model, value_names, decoder, model_input, opset_of(model)),
+        export_output_stage(
+            find_shapes(model, value_names, lambda: run_once(onnx_file, preprocessing, inputs)),
+            decoder,
+            model_input,
+            opset_of(model),
+        ),
     )
     wrapped = merge_stages(stages, [model_input.name, *inputs], value_names)
     if preprocessing.fixed_hw is not None:
@@ -150,32 +156,55 @@ def export_pixel_stage(
     return compose.add_prefix(exported, PIXELS)
 
 
+@dataclass(frozen=True)
+class Value:
+    """An output of the model: an example of it for two images, and which dimensions it leaves open."""
+
+    name: str
+    example: Tensor
+    open_dims: tuple[int, ...]
+
+
+def find_shapes(model: onnx.ModelProto, names: list[str], run: Callable[[], Mapping[str, Tensor]]) -> list[Value]:
+    """Return outputs of the model. run: gives what it answers to two images, for sizes that it does not tell."""
+    told = {output.name: output for output in model.graph.output}
+    shapes = {name: dims_of(told[name]) for name in names}
+    is_told = all(shape is not None and None not in shape[1:] for shape in shapes.values())
+    answers: Mapping[str, Tensor] = {} if is_told else run()
+    values = []
+    for name, shape in shapes.items():
+        dtype = TYPES.get(told[name].type.tensor_type.elem_type, torch.float32)
+        sizes = answers[name].shape if shape is None or name in answers else [2, *shape[1:]]
+        opened = tuple(axis for axis in range(len(sizes)) if axis and (shape is None or shape[axis] is None))
+        values.append(Value(name, torch.zeros(tuple(sizes), dtype=dtype), opened))  # type: ignore[arg-type]
+    return values
+
+
+def run_once(onnx_file: Path, preprocessing: PreprocessingConfig, inputs: Mapping[str, SizeInput]) -> dict[str, Tensor]:
+    """Return what the file answers to two photographs."""
+    network = OnnxNetwork(onnx_file, inputs)
+    images = Normalize(preprocessing)(example_pixels(preprocessing))
+    size_hw = (images.shape[2], images.shape[3])
+    outputs = network(images, *(make_size(kind, images, size_hw) for kind in inputs.values()))
+    return outputs if isinstance(outputs, dict) else {network.output_names[0]: outputs}
+
+
 def export_output_stage(
-    model: onnx.ModelProto, value_names: list[str], decoder: OutputDecoder, model_input: ModelInput, opset: int
+    values: list[Value], decoder: OutputDecoder, model_input: ModelInput, opset: int
 ) -> onnx.ModelProto:
     """Export `images` and `value_0`, `value_1` -> outputs; dimensions that the model leaves open stay open."""
-    outputs = {output.name: output for output in model.graph.output}
-    dims = [text.count(",") + 1 for text in decoder.output.values_of(decoder.form).values()]
-    shapes = [
-        dims_of(outputs[name]) or [None] * count
-        for name, count in zip_longest(value_names, dims, fillvalue=UNKNOWN_DIMS)
-    ]
     sides, channels = decoder.size_hw or (EXAMPLE_SIZE, EXAMPLE_SIZE), model_input.channels
     shape = (2, *sides, channels) if model_input.channels_last else (2, channels, *sides)
-    examples = [torch.zeros(shape, dtype=model_input.dtype)]
-    for name, sizes in zip(value_names, shapes, strict=True):
-        dtype = TYPES.get(outputs[name].type.tensor_type.elem_type, torch.float32)
-        examples.append(torch.zeros([2, *(size or EXAMPLE_SIZE for size in sizes[1:])], dtype=dtype))
+    examples = [torch.zeros(shape, dtype=model_input.dtype), *(value.example for value in values)]
     dynamic = torch.export.Dim.DYNAMIC
     channel_axis = 3 if model_input.channels_last else 1
     open_axes = [axis for axis in range(4) if axis == 0 or (decoder.size_hw is None and axis != channel_axis)]
     open_images = dict.fromkeys(open_axes, dynamic)
-    open_values = tuple(
-        {axis: dynamic for axis, size in enumerate(sizes) if axis == 0 or size is None} for sizes in shapes
-    )
-    stage = OutputStage(decoder, model_input.channels_last, value_names).eval()
+    # What a decoder fixes by its own sizes, as that of a grid is, may become fixed.
+    open_values = tuple({0: dynamic, **dict.fromkeys(value.open_dims, torch.export.Dim.AUTO)} for value in values)
+    stage = OutputStage(decoder, model_input.channels_last, [value.name for value in values]).eval()
     output_names = stage.names_of(*examples)
-    input_names = ["images", *(f"value_{index}" for index in range(len(value_names)))]
+    input_names = ["images", *(f"value_{index}" for index in range(len(values)))]
     exported = _export(stage, tuple(examples), (open_images, open_values), opset, input_names, output_names)
     return compose.add_prefix(exported, OUTPUTS)
 

@@ -139,11 +139,16 @@ def output_of(config: transformers.PretrainedConfig, task: Task, asked: OutputFo
     if task == "classification":
         is_multi_label = getattr(config, "problem_type", None) == MULTI_LABEL
         return asked.model_copy(update={"activation": "sigmoid"}) if is_multi_label and not asked.activation else asked
-    if asked != OutputFormat():
-        raise ConfigError("source 'huggingface' does not take 'output' of a detector: config.json tells it")
+    if asked.decode is not None:
+        return asked
+    if asked.model_dump(exclude_none=True):
+        raise ConfigError(
+            "source 'huggingface' does not take 'output' of a detector, but for `decode`: config.json tells it"
+        )
     if config.model_type not in ACTIVATIONS:
         raise ConfigError(
-            f"huggingface detectors of type {config.model_type!r} are not supported; expected {sorted(ACTIVATIONS)}"
+            f"huggingface detectors of type {config.model_type!r} are not supported; expected {sorted(ACTIVATIONS)}, "
+            "or `output: {decode: FILE.py}`"
         )
     return OutputFormat.model_validate({"format": "detr", "activation": ACTIVATIONS[config.model_type]})
 
