@@ -60,7 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     views = parser.add_mutually_exclusive_group()
     views.add_argument("--contents", action="store_true", help="list the files")
     views.add_argument("--verify", action="store_true", help="check that it is whole, unchanged and ours")
-    views.add_argument("--diff", type=Path, metavar="BEFORE", help="what differs from this archive")
+    views.add_argument("--diff", type=Path, metavar="OLD", help="what differs from this archive")
     views.add_argument(
         "--report",
         nargs="?",
