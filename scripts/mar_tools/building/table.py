@@ -107,6 +107,8 @@ def describe_slow_choice(rows: Sequence[Candidate]) -> str | None:
 def figures(rows: Sequence[Candidate], task: Task) -> dict[str, Show]:
     """Return the columns with numbers: heading -> what stands there."""
     agreement, accuracy = AGREEMENT[task], ACCURACY[task]
+    if any("matched_labels" in row.measured for row in rows):
+        agreement = ("same\nlabels", "matched_labels")
     sizes = sorted({int(size) for row in rows for size in row.images_per_s})
     return {
         "\nMB": lambda row: row.size_mb,

@@ -92,3 +92,8 @@ def test_a_detector_is_told_by_its_boxes_and_map() -> None:
     shown = figures([], "detection")
     detector = row("eager", "bf16", measured={"matched_boxes": 0.98, "iou": 0.7}, accuracy={"map": 0.4, "map_50": 0.6})
     assert (shown["same\nboxes"](detector), shown["\nmAP"](detector)) == (0.98, 0.4)
+
+
+def test_independent_scores_are_told_by_their_labels() -> None:
+    labels = row("eager", "bf16", measured={"matched_labels": 0.9, "snr_db": 30.0})
+    assert figures([labels], "classification")["same\nlabels"](labels) == 0.9
