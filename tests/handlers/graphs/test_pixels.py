@@ -8,6 +8,7 @@ from fakes import noise_image
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from vision_serving.config import PreprocessingConfig
+from vision_serving.errors import ConfigError
 from vision_serving.graphs.pixels import Normalize
 from vision_serving.validation import parse_config
 
@@ -40,3 +41,17 @@ def test_gray_has_gradients_for_explanations(gray: str) -> None:
     new_normalize(channels=1, gray=gray, mean=[0.0], std=[1 / 255])(pixels).sum().backward()
     assert pixels.grad is not None
     torch.testing.assert_close(pixels.grad[0, 0, 0], torch.tensor([0.299, 0.587, 0.114]), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": 1}, r"`channels: 1` needs `mean` of 1, got \[0.485, 0.456, 0.406\]"),
+        ({"mean": [0.5]}, r"`channels: 3` needs `mean` of 3, got \[0.5\]"),
+        ({**LEVELS, "color_order": "bgr"}, "`color_order` is of three channels"),
+    ],
+    ids=["mean of colours", "mean of gray", "order"],
+)
+def test_channels_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        new_normalize(**changes)

@@ -19,9 +19,11 @@ from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import Checkpoint, load_checkpoint
 from mar_tools.models.random_weights import settle_batch_norm
 from mar_tools.models.recipes import Recipe, read_recipe
+from mar_tools.models.sources.huggingface import output_of
 from mar_tools.models.sources.image_processors import preprocessing_of
 from mar_tools.verification.observations import load_handler
 from vision_serving.errors import ConfigError
+from vision_serving.graphs.outputs import OutputFormat
 from vision_serving.graphs.pixels import Normalize
 from vision_serving.options import Task
 from vision_serving.pictures.decoding import Image
@@ -425,3 +427,9 @@ def test_a_model_that_is_nothing_without_its_code_is_refused_and_nobody_is_asked
     with pytest.raises(ConfigError, match="trust_remote_code"):
         load_checkpoint(read_recipe(remote_recipe(folder)))
     assert not (folder / "canary").exists()
+
+
+def test_a_configuration_of_several_labels_means_independent_scores() -> None:
+    config = transformers.ViTConfig(problem_type="multi_label_classification")
+    assert output_of(config, "classification", OutputFormat()).activation == "sigmoid"
+    assert output_of(transformers.ViTConfig(), "classification", OutputFormat()).activation is None

@@ -159,3 +159,9 @@ def test_published_weights_that_cannot_be_downloaded_say_what_to_do(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
     with pytest.raises(ConfigError, match=r"cannot get the published weights of timm model .* --weights FILE"):
         load_checkpoint(recipe_of(tmp_path, name=SMALL, weights="pretrained"))
+
+
+def test_a_model_of_gray_pictures_needs_its_preprocessing_stated(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, name=SMALL, arguments={"in_chans": 1})
+    with pytest.raises(ConfigError, match="of 3 channels, and `in_chans` is 1; state `preprocessing`"):
+        load_checkpoint(recipe)
