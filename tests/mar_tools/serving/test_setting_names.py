@@ -45,6 +45,7 @@ def test_the_shipped_settings_are_known() -> None:
         ("grpc_management_port=7070", "grpc_inference_port and grpc_management_port are both 7070" + OWN),
         ("metrics_address=http://127.0.0.1:7071", "grpc_management_port and metrics_address are both 7071" + OWN),
         ("metrics_address=http://127.0.0.1:8081", "management_address and metrics_address are both 8081" + OWN),
+        ("management_address=http://127.0.0.1:8080", "inference_address and management_address are both 8080" + OWN),
         ("management_address=http://0.0.0.0:8080", "inference_address and management_address are both 8080" + OWN),
         (
             "inference_address=https://127.0.0.1:8443\nprivate_key_file=a.key",
@@ -64,7 +65,7 @@ def test_a_key_that_nobody_reads_is_refused(line: str, message: str) -> None:
 @pytest.mark.parametrize(
     "lines",
     [
-        "management_address=http://127.0.0.1:8080",
+        "disable_token_authorization=true\nmanagement_address=http://127.0.0.1:8080",
         "management_address=http://127.0.0.2:8080",
         "enable_metrics_api=false\nmetrics_address=http://127.0.0.1:8080",
         "inference_address=https://127.0.0.1:8080\nprivate_key_file=a.key\ncertificate_file=a.pem",
