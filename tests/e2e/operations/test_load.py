@@ -19,7 +19,7 @@ def test_a_load_test_checks_every_answer_and_tells_what_it_cost(
     output = tmp_path / "results.json"
     finished = run_here(
         "benchmark_model.py", "digits", "digits_detection", "--config", service.server.config,
-        "--connections", 2, "--rates", "50%", 5, "--in-process", 2, *FEW, "--round-s", 0.5,
+        "--connections", 2, "--rates", "50%", 5, "--in-process", 1, *FEW, "--round-s", 0.5,
         "--json", output, "--plots", tmp_path,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
