@@ -64,7 +64,7 @@ def test_an_embedding_is_asked_for_in_every_form(make_handler: MakeHandler) -> N
     """No picture can be drawn of it, so the answer to `Accept: image/png` is JSON too."""
     handler, encoded = make_handler("embedding"), base64.b64encode(png(RED)).decode()
     v2 = {"inputs": [{"name": "a", "datatype": "BYTES", "shape": [2], "data": [encoded, "bm8gaW1hZ2U="]}]}
-    rows = [{"body": png(RED)}, {"body": {"instances": [{"b64": encoded}]}}, {"body": v2}]
+    rows: list[dict[str, Any]] = [{"body": png(RED)}, {"body": {"instances": [{"b64": encoded}]}}, {"body": v2}]
     context = new_context(Path(), [{"Accept": "image/png"}, {}, {}])
     found = [orjson.loads(body) for body in handler.handle(rows, context)]
     assert found[0] == {"embedding": [200.0, 0.0, 0.0]}
