@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from mar_tools.building.candidates import Candidate, find_chosen, mark_fastest
-from mar_tools.building.table import candidate_table, figures
+from mar_tools.building.table import candidate_table, describe_slow_choice, figures
 from vision_serving.config import Precision
 
 
@@ -97,3 +97,23 @@ def test_a_detector_is_told_by_its_boxes_and_map() -> None:
 def test_independent_scores_are_told_by_their_labels() -> None:
     labels = row("eager", "bf16", measured={"matched_labels": 0.9, "snr_db": 30.0})
     assert figures([labels], "classification")["same\nlabels"](labels) == 0.9
+
+
+UNTRIED = row("openvino", "int8", "not tried", reason="the budget of 1 min was used up")
+EAGER = row("eager", "fp32", "chosen")
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([EAGER, REJECTED, UNTRIED], "only eager PyTorch is left, the slowest way to serve a model: of 2 other"),
+        ([EAGER, UNTRIED], "--budget-min gives it more time"),
+        ([EAGER, FAST, REJECTED], None),
+        ([EAGER, row("eager", "bf16")], None),
+        ([REJECTED], None),
+    ],
+    ids=["rejected", "no time", "another passed", "nothing else was asked for", "nothing passed"],
+)
+def test_a_build_says_aloud_that_nothing_but_eager_is_left(rows: Sequence[Candidate], words: str | None) -> None:
+    line = describe_slow_choice(rows)
+    assert line is None if words is None else words in str(line)

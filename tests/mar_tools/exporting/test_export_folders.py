@@ -184,7 +184,7 @@ def test_a_renamed_file_changes_the_hash(tiny_classifier: TinyModel, tmp_path: P
     ("backend", "precision", "pairs"),
     [
         ("auto", "int8", [("openvino", "int8"), ("aotinductor", "int8"), ("onnxruntime", "int8")]),
-        ("openvino", "auto", [("openvino", "int8"), ("openvino", "bf16"), ("openvino", "fp32")]),
+        ("openvino", "auto", [("openvino", "fp32"), ("openvino", "int8"), ("openvino", "bf16")]),
         ("eager", "auto", [("eager", "bf16"), ("eager", "fp32")]),
         ("openvino", "bf16", [("openvino", "bf16")]),
     ],

@@ -309,3 +309,21 @@ def test_a_path_at_which_nothing_is_is_named_with_its_key(
 
 def test_a_recipe_whose_paths_are_all_there_has_none_to_name(tiny_recipe: MakeRecipe) -> None:
     check_files(read_recipe(tiny_recipe(verification={"images": ".", "labels": "folders"})))
+
+
+@pytest.mark.parametrize("stated", [False, True], ids=["auto", "stated"])
+def test_the_preprocessing_of_a_weights_file_is_assumed_unless_the_recipe_states_it(
+    tiny_recipe: MakeRecipe, stated: bool
+) -> None:
+    model = {"source": "torchvision", "name": "squeezenet1_1", "arguments": {"num_classes": 3}, "weights": "w.pth"}
+    own = {"resize": {"mode": "exact", "size": [64, 64]}}
+    path = tiny_recipe(model=model, preprocessing=own if stated else "auto")
+    torch.save(models.squeezenet1_1(num_classes=3).state_dict(), path.parent / "w.pth")
+    checkpoint = load_checkpoint(read_recipe(path))
+    assert checkpoint.published is not None
+    if stated:
+        assert checkpoint.assumed == ()
+    else:
+        (line,) = checkpoint.assumed
+        assert "w.pth does not say with what it was trained" in line
+        assert "`preprocessing: {resize: {mode: shortest_edge, size: 256}, crop: [224, 224]" in line

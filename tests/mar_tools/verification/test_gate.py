@@ -278,5 +278,5 @@ def test_decoding_smaller_has_to_be_shown_on_pictures_that_are_large_enough(
 
 
 def test_detectors_see_whole_pictures(tiny_recipe: MakeRecipe) -> None:
-    with pytest.raises(ConfigError, match="`scaled_decoding` is for classification"):
+    with pytest.raises(ConfigError, match="`scaled_decoding` is not for detection"):
         read_recipe(tiny_recipe("detection", scaled_decoding=True))
