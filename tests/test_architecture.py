@@ -58,7 +58,7 @@ LAYERS = {
     LAB: ("testbed peers fidelity checkpoints published", "hostile sweeping", "reliability", "pages", "entry"),
 }
 # What a backend's files import beside its own runtime, which is all else.
-SHARED = {"vision_serving", "mar_tools", "torch", "torchvision", "numpy", "orjson", "safetensors", "onnx"}
+SHARED = {"vision_serving", "mar_tools", "torch", "torchvision", "numpy", "orjson", "pydantic", "safetensors", "onnx"}
 UNSPEAKING_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 
 
