@@ -55,19 +55,13 @@ def check_settings(values: Mapping[str, str]) -> None:
 
 
 def check_places(values: Mapping[str, str]) -> None:
-    """Raises ConfigError where two of the five would listen at one place, unless TorchServe makes one server of them.
+    """Raises ConfigError where two of the five would listen at one place.
 
-    It does so of predictions and management, at the same address; a request would need both tokens there, and has one.
+    TorchServe makes one server of predictions and management at the same address, which answers neither as it should.
     """
-    has_tokens = values.get("disable_token_authorization", "false").lower() != "true"
     places = listening_places(values)
     if values.get("enable_metrics_api", "true").lower() == "false":
         del places["metrics_address"]
     for (key, (host, port)), (other, (other_host, other_port)) in combinations(places.items(), 2):
-        are_one = {key, other} == {"inference_address", "management_address"} and host == other_host
-        if (
-            port == other_port
-            and (has_tokens or not are_one)
-            and (host == other_host or ANY_HOST in (host, other_host))
-        ):
+        if port == other_port and (host == other_host or ANY_HOST in (host, other_host)):
             raise ConfigError(f"config.properties: {key} and {other} are both {port}; give each a port of its own")

@@ -65,13 +65,12 @@ def test_a_key_that_nobody_reads_is_refused(line: str, message: str) -> None:
 @pytest.mark.parametrize(
     "lines",
     [
-        "disable_token_authorization=true\nmanagement_address=http://127.0.0.1:8080",
         "management_address=http://127.0.0.2:8080",
         "enable_metrics_api=false\nmetrics_address=http://127.0.0.1:8080",
         "inference_address=https://127.0.0.1:8080\nprivate_key_file=a.key\ncertificate_file=a.pem",
         "inference_address=https://127.0.0.1:8080\nkeystore=a.p12",
     ],
-    ids=["one server", "two addresses", "no metrics", "certificate", "keystore"],
+    ids=["two addresses", "no metrics", "certificate", "keystore"],
 )
 def test_addresses_are_taken_that_torchserve_takes(lines: str) -> None:
     check_settings(read_properties(lines))
