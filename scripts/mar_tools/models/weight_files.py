@@ -36,7 +36,8 @@ OUTER_NAMES = {"module", "model", "net", "network", "ema_model", "online_model",
 AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|avg|averaged?|averaging|shadow|teacher)(?:$|[._])", re.IGNORECASE)
 AVERAGED_COUNT = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 NOT_WEIGHTS = re.compile(
-    r"optim|sched|scaler|(?:^|_)(?:rng|criterion|loss|losses|metrics?|callbacks|history)(?:$|_)", re.IGNORECASE
+    r"optim|sched|scaler|_packed_params|(?:^|_)(?:rng|criterion|loss|losses|metrics?|callbacks|history)(?:$|_)",
+    re.IGNORECASE,
 )
 DEEPEST = 4  # of a state dict in a file, and of settings
 LONGEST_LIST = 25_000  # in a file: as many as a model may have labels, or weights
