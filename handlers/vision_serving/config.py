@@ -176,14 +176,13 @@ def check_scaled_decoding(task: Task, wanted: bool) -> None:
         raise ValueError("`scaled_decoding` is not for detection; a detector looks for small things in whole pictures")
 
 
-def require_inside(path: str) -> str:
-    """Raises ValueError for a path that leads out of an archive."""
+def _require_inside(path: str) -> str:
     if path.startswith("/") or ".." in path.split("/"):
         raise ValueError(f"expected a file inside the archive, got {path[:80]!r}")
     return path
 
 
-InnerPath = Annotated[str, AfterValidator(require_inside)]
+InnerPath = Annotated[str, AfterValidator(_require_inside)]
 
 
 class HandlerConfig(StrictModel):

@@ -6,13 +6,12 @@ Artifact: a folder with `source.json` (how to build the network), `model.safeten
 from pathlib import Path
 
 import torch
-from pydantic import model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vision_serving.backends.base import read_document
-from vision_serving.config import BackendConfig, PreprocessingConfig, require_inside
+from vision_serving.config import BackendConfig, PreprocessingConfig
 from vision_serving.errors import BackendError
 from vision_serving.graphs.construction import build_graph
 from vision_serving.graphs.precisions import in_precision
@@ -30,12 +29,6 @@ class EagerSource(StrictModel):
     task: Task
     preprocessing: PreprocessingConfig
     network: NetworkSource
-
-    @model_validator(mode="after")
-    def _files_are_inside(self) -> "EagerSource":
-        for file in (self.network.file, self.network.output.decode):
-            require_inside(file or "")
-        return self
 
 
 class EagerBackend:
@@ -74,6 +67,9 @@ class EagerBackend:
 def read_artifact(artifact: Path) -> tuple[EagerSource, nn.Module]:
     """Return the network in eval mode with its weights, on the CPU. Raises ConfigError or BackendError."""
     source = read_document(artifact / SOURCE, EagerSource)
+    for file in (source.network.file, source.network.output.decode):
+        if file is not None and not (artifact / file).resolve().is_relative_to(artifact.resolve()):
+            raise BackendError(f"{SOURCE}: expected a file inside the artifact, got {file[:80]!r}")
     network = build_network(source.network, artifact)
     try:
         state = load_file(artifact / "model.safetensors")

@@ -253,7 +253,7 @@ def test_a_head_without_weights_is_refused(tmp_path: Path, weights: str) -> None
     ("model", "message"),
     [
         ({"arguments": {"num_label": 7}}, r"config\.json of .* 'model' has no \['num_label'\] \(`arguments`\)"),
-        ({"output": {"format": "probabilities"}}, "does not take 'output' in a recipe"),
+        ({"output": {"format": "probabilities"}}, "output of source 'huggingface' takes"),
     ],
     ids=["a misspelt argument", "an output format"],
 )
