@@ -24,6 +24,7 @@ from mar_tools.models.sources.huggingface import output_of
 from mar_tools.models.sources.image_processors import preprocessing_of
 from mar_tools.verification.observations import Observation
 from vision_serving.graphs.construction import build_graph
+from vision_serving.graphs.outputs import OutputFormat
 from vision_serving.options import Task
 
 LABELS = {0: "cat", 1: "dog", 2: "bird", 3: "fish"}
@@ -191,7 +192,7 @@ def save_detector(folder: Path, config: Any, processor: Any) -> None:
         if name.endswith(("position_embeddings", "detection_tokens", "cls_token")):
             torch.nn.init.normal_(parameter, std=0.5)
     preprocessing = preprocessing_of(processor)
-    output = output_of(config, "detection")
+    output = output_of(config, "detection", OutputFormat())
     settle_batch_norm(network, build_graph(network, "detection", preprocessing, output), preprocessing)
     network.save_pretrained(folder)
 

@@ -10,7 +10,7 @@ from fakes import generate_image
 from torch import Tensor
 
 from mar_tools.verification.observations import load_handler
-from vision_serving.backends.base import Backend
+from vision_serving.backends.base import LoadedBackend
 from vision_serving.cores import ThreadPlan
 from vision_serving.handler import VisionHandler
 
@@ -24,7 +24,7 @@ def handler(folder: Path) -> VisionHandler:
     return load_handler(folder, THREADS)
 
 
-def load(folder: Path) -> Backend:
+def load(folder: Path) -> LoadedBackend:
     return handler(folder).backend
 
 

@@ -69,11 +69,11 @@ def write(folder: Path, width: int, form: str, output: dict[str, Any], source: s
     (folder / "decode.py").write_text(HOOK)
     labels = ["a", "b", "c", *(["d"] if form == "pair" and "background" not in output else [])]
     (folder / "labels.json").write_text(json.dumps(labels))
-    model = {"source": "python", "file": "net.py", "class": "Net", "weights": "random"}
+    model: dict[str, Any] = {"source": "python", "file": "net.py", "class": "Net", "weights": "random"}
     model |= {"arguments": {"width": width, "form": form}, "output": output}
     if form == "sized":
         model["inputs"] = {"size": "width_height"}
-    document = {"name": "m", "task": "detection", "model": model, "labels": "labels.json"}
+    document: dict[str, Any] = {"name": "m", "task": "detection", "model": model, "labels": "labels.json"}
     document["preprocessing"] = {"resize": {"mode": "exact", "size": [HEIGHT, WIDTH]}}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(document))
     recipe = read_recipe(folder / "recipe.yaml")

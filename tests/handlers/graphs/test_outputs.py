@@ -144,7 +144,7 @@ def test_rows_of_another_width_are_refused(width: int, output: dict[str, Any]) -
         decode(torch.zeros(1, 9, width), format="end_to_end", **output)
 
 
-GRIDS = {"format": "yolo", "layout": "rows", "objectness": True, "strides": [20, 40]}
+GRIDS: dict[str, Any] = {"format": "yolo", "layout": "rows", "objectness": True, "strides": [20, 40]}
 
 
 def test_the_grids_of_an_undecoded_head_are_decoded() -> None:

@@ -1,6 +1,7 @@
 """Turned boxes: overlaps, and corners in every answer."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from conftest import MakeHandler
 from torch import Tensor
 
 from mar_tools.predicting.coco_results import CocoIds, to_results
-from mar_tools.predicting.predictors import Path, read_prediction
+from mar_tools.predicting.predictors import read_prediction
 from vision_client.results import Detections, read_answer
 from vision_serving.answers.drawing import class_colour, draw_prediction
 from vision_serving.answers.responses import encode_response

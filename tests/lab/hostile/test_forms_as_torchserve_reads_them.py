@@ -65,7 +65,7 @@ class Doors(NamedTuple):
 
     def ask(self, form: Form, through_front: bool) -> requests.Response:
         url, own = (self.front, self.key) if through_front else (self.server, self.token)
-        headers = {"Content-Type": form.kind.encode("latin-1"), **own}
+        headers: dict[str, str | bytes] = {"Content-Type": form.kind.encode("latin-1"), **own}
         with requests.Session() as session:
             for scheme in ("http://", "https://"):  # on a busy machine a connection may be reset before its answer
                 session.mount(scheme, HTTPAdapter(max_retries=Retry(3, allowed_methods=None)))

@@ -321,7 +321,7 @@ def test_labels_above_their_thresholds_are_found_again(
 
 
 def test_vectors_are_compared_by_their_least_cosine() -> None:
-    sides = [
+    one, other = (
         [{"embedding": torch.tensor(row)} for row in rows] for rows in ([[1.0, 0], [0, 2.0]], [[3.0, 0], [1.0, 1]])
-    ]
-    assert measure_vectors(*sides)["cosine"] == pytest.approx(2**-0.5)
+    )
+    assert measure_vectors(one, other)["cosine"] == pytest.approx(2**-0.5)
