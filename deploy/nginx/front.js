@@ -70,6 +70,7 @@ const OUTPUTS = {
         {name: 'num_detections', datatype: 'INT64', shape: [-1]},
         {name: 'boxes', datatype: 'FP32', shape: [-1, -1, 4]},
     ]),
+    embedding: [{name: 'embedding', datatype: 'FP32', shape: [-1, -1]}],
 };
 
 // --- Predictions

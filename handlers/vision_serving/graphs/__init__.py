@@ -6,7 +6,8 @@ The eager backend runs these modules, every exporter exports them, so no backend
     sources.py                                     the network, rebuilt from what an archive says; onnx_network.py
     torchscript_files.py, python_files.py          programs that may only compute; files and packages of Python
     inputs.py                                      what some networks take beside the images
-    heads.py, fixed_batches.py                     changed last layers; one number of images at a time
+    heads.py, shapes.py                            changed last layers; channels that were pruned away
+    fixed_batches.py                               one number of images at a time
     pixels.py                                      the first layers: normalisation
     one_stage.py, two_stage.py, instance_heads.py  torchvision's detectors, with anchors.py
     outputs.py, layouts.py                         what a network gives, as a recipe says it; what would fit

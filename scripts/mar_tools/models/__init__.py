@@ -7,6 +7,9 @@ file_kinds.py        what a file is, by its first bytes
 weight_files.py      what is in a file of weights: `look_into`
 file_facts.py        what a TorchScript or ONNX file says of its images
 weights.py           state dicts from files into networks
+misfits.py           why a state dict does not fit, and what to say in the recipe
+heads.py             a changed last layer: its sizes from the weights
+label_files.py       labels from lists, lines, data.yaml and id2label
 random_weights.py    random weights that still tell pictures apart
 example_pixels.py    photographs as model pixels, to trace and warm up with
 handlers_by_task.py  the handler of each task, and its entry file

@@ -18,7 +18,8 @@ In the order in which the files build on each other:
       torchserve_api.py    asks the server: predictions, models, workers, metrics, tokens
       model_status.py      tells versions and workers, and where they differ from config.properties
       health.py            asks every worker for the golden prediction of its archive
-      watching.py          replaces a frontend that has ended or no longer answers
+      java_counters.py     reads how long a Java has collected memory
+      watching.py          replaces a frontend that has ended, no longer answers, or does little but collect memory
     what is done to it
       server.py            starts it until every model answers, and stops it at once
       graceful_stop.py     stops it after its last answer; the workers' side is vision_serving.worker.draining
