@@ -609,12 +609,12 @@ def test_every_answer_carries_the_headers_of_the_contract(make_handler: MakeHand
             "X-Worker-Pid": str(os.getpid()),
             "X-Batch-Failed": "1",
         }
-        assert [part.partition(";")[0] for part in timing.split(", ")] == [
+        assert {part.partition(";")[0] for part in timing.split(", ")} >= {
             "decode",
             "preprocess",
             "inference",
             "postprocess",
-        ]
+        }
 
 
 def test_initialize_loads_and_warms_up(tmp_path: Path, colour_backends: None) -> None:

@@ -209,9 +209,9 @@ def count_boxes(count: int) -> str:
 
 
 def choose_kind(evidence: Evidence) -> Classes:
-    """Choose by what an answer of the model has."""
-    if find_score_threshold(evidence.config) is not None:
+    """Choose by the task, and for a classifier by whether its labels exclude each other."""
+    if evidence.config.task == "detection":
         return Boxes(evidence)
-    if not evidence.config.options_model.model_fields.keys() >= {"top_k"}:
+    if evidence.config.task == "embedding":
         return Neighbours(evidence)
-    return (Labels if "score_threshold" in evidence.config.options_model.model_fields else Classes)(evidence)
+    return (Labels if evidence.config.activation == "sigmoid" else Classes)(evidence)

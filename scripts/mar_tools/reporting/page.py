@@ -19,7 +19,6 @@ from mar_tools.reporting.plots import plot_curves, plot_speed_and_accuracy
 FOLDER = Path(__file__).resolve().parent
 SHOWN_FIRST = 20  # classes and confusions; the rest is folded
 MATRIX_CLASSES = 20  # of more, a matrix is not readable
-SHARES = {"top1", "top5", "map", "map_50", "top1_agreement", "top5_agreement", "matched_boxes"}
 
 
 @dataclass(frozen=True)

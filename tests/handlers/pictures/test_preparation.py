@@ -44,7 +44,7 @@ def test_each_image_is_a_batch_of_its_own_in_order_or_an_error(threads: int) -> 
     assert [item.index for item in items] == [(0, 0), (0, 2), (0, 3)]
     assert [item.batch.pixels[0, 0, 0].tolist() for item in items] == [[255, 0, 0], [0, 255, 0], [255, 0, 0]]
     assert {place: type(error) for place, error in failures.items()} == {(0, 1): ImageDecodeError}
-    assert list(timings.milliseconds) == ["decode", "preprocess"]
+    assert timings.milliseconds.keys() >= {"decode", "preprocess"}
 
 
 def test_pixels_are_an_image_within_the_same_limit() -> None:

@@ -190,7 +190,9 @@ def test_a_renamed_file_changes_the_hash(tiny_classifier: TinyModel, tmp_path: P
     ],
 )
 def test_auto_leaves_every_pair_that_fits(backend: str, precision: str, pairs: list[tuple[str, str]]) -> None:
-    assert find_candidates(backend, precision, "cpu") == pairs
+    found = find_candidates(backend, precision, "cpu")
+    assert [pair for pair in found if pair in pairs] == pairs  # a further backend has more
+    assert all(backend in ("auto", other[0]) and precision in ("auto", other[1]) for other in found)
 
 
 @pytest.mark.parametrize("device_type", get_args(DeviceType))

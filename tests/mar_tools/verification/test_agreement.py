@@ -111,12 +111,8 @@ def classes_seen(logits: Tensor) -> list[Observation]:
 def test_five_best_classes_are_compared_only_where_there_are_many() -> None:
     few, many = (torch.randn(4, classes, generator=torch.Generator().manual_seed(0)) for classes in (10, 11))
     assert "top5_agreement" not in measure_classes(classes_seen(few), classes_seen(few))
-    assert measure_classes(classes_seen(many), classes_seen(many)) == {
-        "top1_agreement": 1.0,
-        "top5_agreement": 1.0,
-        "score_difference": 0.0,
-        "snr_db": 200.0,
-    }
+    equal = {"top1_agreement": 1.0, "top5_agreement": 1.0, "score_difference": 0.0, "snr_db": 200.0}
+    assert measure_classes(classes_seen(many), classes_seen(many)).items() >= equal.items()
 
 
 def test_one_bad_image_is_the_worst_case_of_all() -> None:
