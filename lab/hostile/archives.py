@@ -165,7 +165,11 @@ def _incomplete(contents: Contents) -> Iterator[Case]:
     yield "no artifact", without(artifact, *select_artifact(contents, artifact)), f"the artifact {artifact} is missing"
     yield "no labels", without("labels.json"), "the labels labels.json are missing"
     yield "labels that are none", with_file("labels.json", b'{"0": "cat"}'), "expected a list of strings"
-    yield "other labels", with_file("labels.json", b'["x", "y", "z"]'), "of another configuration, or of other labels"
+    yield (
+        "other labels",
+        with_file("labels.json", b'["x", "y", "z"]'),
+        "of another configuration, of other labels, or of",
+    )
     yield "no verification", without(VERIFICATION), f"{VERIFICATION} is missing"
     yield "failed verification", with_report(passed=False), "the verification failed"
     yield "verification of another artifact", with_report(artifact_sha256="0" * 64), "is of another artifact"

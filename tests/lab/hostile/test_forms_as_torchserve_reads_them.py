@@ -11,8 +11,6 @@ import pytest
 import requests
 import yaml
 from conftest import examples
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
 from mar_tools.command_line import ROOT
 from mar_tools.front.front import SETTINGS, Front
@@ -66,11 +64,15 @@ class Doors(NamedTuple):
     def ask(self, form: Form, through_front: bool) -> requests.Response:
         url, own = (self.front, self.key) if through_front else (self.server, self.token)
         headers: dict[str, str | bytes] = {"Content-Type": form.kind.encode("latin-1"), **own}
-        with requests.Session() as session:
-            for scheme in ("http://", "https://"):  # on a busy machine a connection may be reset before its answer
-                session.mount(scheme, HTTPAdapter(max_retries=Retry(3, allowed_methods=None)))
-            path = f"{url}/predictions/counter"
-            return session.post(path, form.body, headers=headers, verify=self.certificate, timeout=TIMEOUT_S)
+        path = f"{url}/predictions/counter"
+        try:
+            return requests.post(path, form.body, headers=headers, verify=self.certificate, timeout=TIMEOUT_S)
+        except requests.ConnectionError:  # closed before its body was read: a refusal too
+            return CLOSED
+
+
+CLOSED = requests.Response()
+CLOSED.status_code = 0
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +220,7 @@ def test_torchserve_sees_no_more_parts_than_the_front_counts(doors: Doors) -> No
     print(
         f"{len(forms)} forms: {len(taken)} passed, {len(refused)} refused, {hidden} hide parts, {bare.count(None)} fail"
     )
+    assert passed.count(CLOSED) < len(forms) / 50
     assert {one == other for one, other in taken} == {True}
     assert hidden > len(forms) / 200
     assert len(taken) > len(forms) / 10

@@ -113,7 +113,7 @@ def test_labels_are_imagenets_where_the_number_of_classes_is(tmp_path: Path) -> 
 
 
 def test_another_number_of_classes_needs_a_labels_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="labels: auto knows ImageNet's classes, this model has 7; give a file of labels"):
+    with pytest.raises(ConfigError, match="labels: auto knows ImageNet's classes, this model has 7; give a file"):
         load_checkpoint(recipe_of(tmp_path, name=SMALL, arguments={"num_classes": 7}))
 
 
