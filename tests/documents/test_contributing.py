@@ -137,7 +137,9 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_in(copy: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
     path = os.pathsep.join(str(copy / name) for name in ("handlers", "scripts", "client"))
-    environment = {**os.environ, "PYTHONPATH": path}
+    # A pytest in it is a run of its own, with folders of its own.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    environment["PYTHONPATH"] = path
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
 
