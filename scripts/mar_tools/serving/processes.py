@@ -106,6 +106,7 @@ def wait_until_ended(processes: Sequence[psutil.Process], timeout_s: float) -> l
 
 def _runs(process: psutil.Process) -> bool:
     try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        # The first thread of a killed process may be a zombie while others still hold its ports.
+        return bool(process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1))
     except psutil.NoSuchProcess:
         return False

@@ -7,15 +7,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from other_users import OPERATOR, STRANGER, as_user, looking_like, needs_root, open_folder
 
 from mar_tools.serving.config_file import with_values
 from mar_tools.serving.ports import free_addresses
-from mar_tools.serving.processes import FRONTEND, WORKER, find_frontend, find_workers
+from mar_tools.serving.processes import FRONTEND, WORKER, find_frontend, find_workers, wait_until_ended
 from mar_tools.serving.server import Server
 from mar_tools.serving.start_record import StartRecord, record_path
 from mar_tools.serving.torchserve_api import ServerError
+from mar_tools.waiting import wait_until
 
 LISTEN = """
 import socket, sys, time
@@ -165,3 +167,25 @@ def test_a_user_hears_that_a_port_is_anothers(operated: Path) -> None:
         error = as_user(OPERATOR, Server(operated).stop)
         listener.kill()
     assert "(grpc_inference_port in config.properties) is taken by a process of another user" in str(error)
+
+
+LEADER_ENDS = """
+import ctypes, platform, sys, threading
+threading.Thread(target=sys.stdin.read).start()
+print(flush=True)
+ctypes.CDLL(None).syscall(93 if platform.machine() == "aarch64" else 60, 0)  # exit, of this thread alone
+"""
+
+
+def test_a_process_runs_as_long_as_one_of_its_threads_does() -> None:
+    """A frontend that was killed holds its ports until its last thread has gone, though its first is a zombie."""
+    command = [sys.executable, "-c", LEADER_ENDS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()
+        found = psutil.Process(process.pid)
+        assert wait_until(lambda: found.status() == psutil.STATUS_ZOMBIE, 10, 0.05)
+        assert wait_until_ended([found], 0) == [found]
+        process.stdin.close()
+        assert wait_until_ended([found], 10) == []
