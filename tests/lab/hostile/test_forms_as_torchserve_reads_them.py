@@ -88,7 +88,12 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     properties = (ROOT / "config.properties").read_text(encoding="utf-8")
     with temporary_server([folder / "counter.mar"], properties, ROOT / "log4j2.xml") as server:
         shipped = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
-        limits = {"form_parts": MOST_PARTS, "requests_per_s": 10_000, "burst": 10_000}
+        limits = {
+            "form_parts": MOST_PARTS,
+            "requests_per_s": 10_000,
+            "burst": 10_000,
+            "connections_of_an_address": 10_000,
+        }
         listen = f"127.0.0.1:{find_free_ports(1)[0]}"
         (folder / "front.yaml").write_text(yaml.safe_dump({**shipped, **limits, "listen": listen}))
         front = Front(folder / "front", folder / "front.yaml", server.config)
