@@ -73,16 +73,9 @@ def add_masks(
     geometry: ImageGeometry,
     options: DetectionOptions,
 ) -> tuple[Detection, ...]:
-    """Return each in the form that the request asks for."""
-    assert isinstance(options, MaskOptions)
-    if options.mask_format == "none":
-        return detections
-    encode = MASK_DETECTIONS[options.mask_format]
+    """Return each in the form that the request asks for. masks: (H, W) over the box."""
     source_boxes = to_source_points(boxes.reshape(-1, 2), geometry).reshape(-1, 4)
-    return tuple(
-        encode(detection, None if mask is None else place_mask(mask, box), geometry.source_hw)
-        for detection, mask, box in zip(detections, masks, source_boxes, strict=True)
-    )
+    return encode_masks(detections, masks, source_boxes, place_mask, geometry.source_hw, options)
 
 
 def add_prototype_masks(
@@ -93,16 +86,31 @@ def add_prototype_masks(
     options: DetectionOptions,
 ) -> tuple[Detection, ...]:
     """Return each in the form that the request asks for. logits: (H, W) over all of the model's pixels."""
+    assert geometry.model_hw is not None
+    ends = to_source_points(boxes.new_tensor([[0, 0], geometry.model_hw[::-1]]), geometry).flatten()
+
+    def cut(mask: Tensor, box: Tensor) -> PlacedMask:
+        return cut_mask(mask, ends, box)
+
+    return encode_masks(detections, logits, geometry.to_source(boxes), cut, geometry.source_hw, options)
+
+
+def encode_masks(
+    detections: tuple[Detection, ...],
+    masks: InstanceValues,
+    source_boxes: Tensor,
+    place: Callable[[Tensor, Tensor], PlacedMask],
+    source_hw: SizeHW,
+    options: DetectionOptions,
+) -> tuple[Detection, ...]:
+    """Return each in the form that the request asks for. place: what makes a mask of the image, given its box there."""
     assert isinstance(options, MaskOptions)
     if options.mask_format == "none":
         return detections
-    assert geometry.model_hw is not None
     encode = MASK_DETECTIONS[options.mask_format]
-    ends = to_source_points(boxes.new_tensor([[0, 0], geometry.model_hw[::-1]]), geometry).flatten()
-    source_boxes = geometry.to_source(boxes)
     return tuple(
-        encode(detection, None if mask is None else cut_mask(mask, ends, box), geometry.source_hw)
-        for detection, mask, box in zip(detections, logits, source_boxes, strict=True)
+        encode(detection, None if mask is None else place(mask, box), source_hw)
+        for detection, mask, box in zip(detections, masks, source_boxes, strict=True)
     )
 
 

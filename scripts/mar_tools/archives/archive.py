@@ -133,13 +133,14 @@ def check_archive(path: Path) -> tuple[str, str]:
     return open_archive(path).identity
 
 
-def extract_archive(path: Path, folder: Path) -> None:
-    """Unpack a `.mar` as TorchServe would. Raises ConfigError when it is not one."""
+def extract_archive(path: Path, folder: Path) -> tuple[str, str]:
+    """Unpack a `.mar` as TorchServe would. Return its model and version. Raises ConfigError when it is not one."""
     archive = open_archive(path)
-    _ = archive.identity  # raises where it has none
+    identity = archive.identity  # raises where it has none
     for entry in archive.entries.values():
         target = folder / entry.name
         (target if entry.is_folder else target.parent).mkdir(parents=True, exist_ok=True)
         if not entry.is_folder:
             with target.open("wb") as file:
                 file.writelines(read_blocks(archive.data, entry))
+    return identity

@@ -5,9 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
-from mar_tools.verification.gate import read_report
+from mar_tools.verification.gate import extend_report
 from vision_serving.config import DeviceType, Precision
 
 # reference: eager fp32, timed to compare with, where the recipe leaves it no chance to be chosen.
@@ -67,5 +65,4 @@ def record_candidates(rows: Sequence[Candidate], export: Path, reference: Mappin
 
     reference: the reference's report, which says what else was tried to read the model right.
     """
-    report = {**read_report(export), "alternatives": reference["alternatives"], "candidates": rows}
-    (export / "verification.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    extend_report(export, {"alternatives": reference["alternatives"], "candidates": rows})

@@ -30,7 +30,7 @@ LIKELY_SIZES = (0.4, 2.5)  # parameters of a model with another number of classe
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model whose tensors are those of a file. classes: None where it has the library's own number."""
+    """A model whose tensors are those of a file."""
 
     library: Library
     name: str

@@ -12,7 +12,7 @@ import torch
 
 from mar_tools.drafting.drafts import UNSCALED, Draft, Hints, Noted, assume, choose_labels, name_of
 from mar_tools.drafting.output_forms import END_TO_END, Reading, read_outputs
-from mar_tools.drafting.pixel_trials import Scaling, choose_scaling
+from mar_tools.drafting.pixel_trials import SCALINGS, Scaling, choose_scaling, written
 from mar_tools.exporting.onnx_files import ModelInput, dims_of, read_input
 from mar_tools.models.example_pixels import load_pixels
 from vision_serving.config import PreprocessingConfig
@@ -45,10 +45,8 @@ ANY_SIZE: dict[Task, str] = {
         "of text needs `resize: {{mode: fixed_height, size: [height, width]}}`"
     ),
 }
-LEVELS: dict[str, list[float]] = {"mean": [0, 0, 0], "std": [1 / 255] * 3}
 RAW = Scaling(
-    {key: Noted([round(v, 9) for v in values], "its first steps scale the pixels") for key, values in LEVELS.items()},
-    (),
+    {key: Noted(value, "its first steps scale the pixels") for key, value in written(SCALINGS["0 to 255"]).items()}, ()
 )
 
 

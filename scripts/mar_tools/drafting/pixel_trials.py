@@ -58,14 +58,15 @@ def choose_scaling(network: nn.Module, reading: Reading, resize: Mapping[str, An
     pictures = f"{images}" if images else "photographs"
     tried = ", ".join(f"{name} {order} {sure[name, order]:.2f}" for name, order in sure)
     reason = "the network is surest with it" if decides else f"usual for {reading.family or reading.task}"
-    values = {key: _round(value) for key, value in SCALINGS[chosen[0]].items()}
+    values = written(SCALINGS[chosen[0]])
     note = f"how its pixels were scaled in training. Mean confidence on {pictures}: {tried}"
     lines = {"mean": assume(values["mean"], f"{chosen[0]}; {reason}"), "std": values["std"]}
     return Scaling({**lines, "color_order": assume(chosen[1], reason)}, (note,))
 
 
-def _round(values: list[float]) -> list[float]:
-    return [round(value, 9) for value in values]
+def written(scaling: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    """Return mean and std as a recipe has them, without the digits of rounding."""
+    return {key: [round(value, 9) for value in values] for key, values in scaling.items()}
 
 
 def _plain(values: Any) -> Any:

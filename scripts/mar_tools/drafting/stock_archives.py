@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from mar_tools.archives.archive import Archive, open_archive
-from mar_tools.drafting.drafts import IMAGENET, Draft, Hints, Noted, choose_labels
-from mar_tools.drafting.torchscript_drafts import count_classes, read_program, task_of
+from mar_tools.drafting.drafts import Draft, Hints, Noted, choose_labels
+from mar_tools.drafting.torchscript_drafts import CLASSIFIER, count_classes, read_program, task_of
 from mar_tools.models.file_kinds import find_kind
 from mar_tools.models.weight_files import FileContent, look_into
 from vision_serving.errors import ConfigError
@@ -22,7 +22,6 @@ from vision_serving.options import Task
 TASKS: dict[str, Task] = {"image_classifier": "classification", "object_detector": "detection"}
 INDEX = "index_to_name.json"
 STOCK = "as TorchServe's {} does"
-CLASSIFIER = {"resize": {"mode": "shortest_edge", "size": 256}, "crop": [224, 224], **IMAGENET}
 
 
 def draft_archive(path: Path, hints: Hints) -> Draft:

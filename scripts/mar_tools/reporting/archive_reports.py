@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import orjson
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from mar_tools.archives.archive import extract_archive, open_archive
+from mar_tools.archives.archive import extract_archive
 from mar_tools.archives.golden_prediction import GOLDEN, PICTURE, Golden
 from mar_tools.building.candidates import Candidate
 from mar_tools.models.recipes import VerificationRecipe, check_truth
@@ -36,11 +37,11 @@ def report_archive(archive: Path, target: Path, images: VerificationRecipe | Non
     """
     with tempfile.TemporaryDirectory(prefix="vision-serving-") as temporary:
         folder = Path(temporary)
-        extract_archive(archive, folder)
+        identity = extract_archive(archive, folder)
         if not (folder / "model-config.yaml").is_file():
             raise ConfigError(f"{archive}: no model-config.yaml inside; expected an archive of build_model.py")
         try:
-            evidence = gather_evidence(folder, open_archive(archive).identity, images)
+            evidence = gather_evidence(folder, identity, images)
             return write_report(evidence, target)
         except (ValidationError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{archive}: its evidence is not what build_model.py writes: {error}") from error
@@ -95,15 +96,10 @@ def observe_images(evidence: Evidence, folder: Path, verification: VerificationR
         by_class = measure_by_class(answers, images.truth)
         report = {**report, "accuracy": {"candidate": measure_accuracy(task, seen, images.truth)}}
     source = verification.images.name if verification.images else "photographs"
-    return Evidence(
-        evidence.name,
-        evidence.version,
-        evidence.config,
-        evidence.labels,
-        evidence.rows,
-        None,
-        Side(side.name, report, answers, by_class),
-        images.paths,
-        images.truth,
-        f"{len(images.paths)} images, {source}",
+    return replace(
+        evidence,
+        chosen=Side(side.name, report, answers, by_class),
+        paths=images.paths,
+        truth=images.truth,
+        images=f"{len(images.paths)} images, {source}",
     )

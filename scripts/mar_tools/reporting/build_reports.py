@@ -5,9 +5,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from mar_tools.building.build import folder_of
 from mar_tools.building.candidates import Candidate, find_chosen
@@ -16,7 +13,7 @@ from mar_tools.models.recipes import Recipe
 from mar_tools.reporting.by_class import measure_by_class
 from mar_tools.reporting.evidence import Evidence, Side
 from mar_tools.reporting.page import write_report
-from mar_tools.verification.gate import read_report
+from mar_tools.verification.gate import extend_report, read_report
 from mar_tools.verification.kept_answers import find_answers
 from mar_tools.verification.labelled import VerificationImages, read_verification_images
 from vision_serving.config import read_handler_config
@@ -79,8 +76,4 @@ def read_side(name: str, folder: Path, images: VerificationImages) -> Side:
 def record_by_class(side: Side, export: Path) -> None:
     """Record it in the `verification.json` of an export, for the report of its archive."""
     assert side.by_class is not None
-    report: dict[str, Any] = {
-        **read_report(export),
-        "by_class": side.by_class.model_dump(mode="json", exclude_none=True),
-    }
-    (export / "verification.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    extend_report(export, {"by_class": side.by_class.model_dump(mode="json", exclude_none=True)})

@@ -42,8 +42,13 @@ def _not_finite_boxes(seen: Seen) -> Found:
     return f"it gives NaN or infinity for {bad} of {len(seen.observations)} pictures; look at the weights, mean and std"
 
 
+def _score_range(seen: Seen) -> Range:
+    ranges = _all(seen, "score_range")
+    return float(ranges.min()), float(ranges.max())
+
+
 def _odd_scores(seen: Seen) -> Found:
-    low, high = (float(bound) for bound in (_all(seen, "score_range").min(), _all(seen, "score_range").max()))
+    low, high = _score_range(seen)
     if low >= -SCORE_SLACK and high <= 1 + SCORE_SLACK:
         return None
     scores = f"its scores go from {low:.4g} to {high:.4g}. Expected [0, 1]"
@@ -53,8 +58,7 @@ def _odd_scores(seen: Seen) -> Found:
 
 
 def _twice_sigmoid(seen: Seen) -> Found:
-    ranges = _all(seen, "score_range")
-    low, high = float(ranges.min()), float(ranges.max())
+    low, high = _score_range(seen)
     least, most = (0.25, 0.5345) if seen.output.objectness else (0.5, 0.7311)  # of sigmoids of values in [0, 1]
     if seen.output.format != "yolo" or seen.output.activation != "sigmoid" or low < least or high > most:
         return None

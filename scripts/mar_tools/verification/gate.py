@@ -64,7 +64,7 @@ def verify_export(folder: Path, verification: VerificationRecipe | None = None) 
     remove_golden(folder)
     if report["passed"]:
         write_golden(folder, handler, images.paths, found)
-    (folder / "verification.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    write_verification(folder, report)
     keep_answers(folder, report["artifact_sha256"], images.paths, found)
     return report
 
@@ -226,6 +226,15 @@ def require_verified(folder: Path) -> Mapping[str, Any]:
         again = f"run verify_model.py {folder} again"
         raise ConfigError(f"{folder}: the artifact or its configuration changed after verification; {again}")
     return report
+
+
+def extend_report(folder: Path, values: Mapping[str, Any]) -> None:
+    """Write more into the `verification.json` of an export folder, which its archive then has. Raises ConfigError."""
+    write_verification(folder, {**read_report(folder), **values})
+
+
+def write_verification(folder: Path, report: Mapping[str, Any]) -> None:
+    (folder / "verification.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 
 
 def read_report(folder: Path) -> Mapping[str, Any]:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vision_serving.graphs.outputs import FORMS, OutputFormat
+from vision_serving.graphs.detections import TO_PIXELS
+from vision_serving.graphs.outputs import FORMS, BoxForm, OutputFormat
 
 LEAST_SIDE = 2.0  # model pixels
 BEYOND = 0.25  # a box may reach so far beyond the picture, in parts of it
@@ -14,22 +15,15 @@ FITTING = 0.9  # share of the boxes that are possible
 Change = Callable[[Tensor], Tensor]  # of boxes (K, 4)
 
 
-def _from_centres(boxes: Tensor) -> Tensor:
-    return torch.cat((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), dim=1)
-
-
 def _to_centres(boxes: Tensor) -> Tensor:
     return torch.cat(((boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]), dim=1)
 
 
-# `box_format` -> from what a network gives to xyxy, and back.
-LAYOUTS: dict[str, tuple[Change, Change]] = {
-    "xyxy": (lambda boxes: boxes, lambda boxes: boxes),
-    "cxcywh": (_from_centres, _to_centres),
-    "xywh": (
-        lambda boxes: torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1),
-        lambda boxes: torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1),
-    ),
+# `box_format` -> from xyxy back to what a network gives, of which TO_PIXELS made it.
+FROM_PIXELS: dict[BoxForm, Change] = {
+    "xyxy": lambda boxes: boxes,
+    "cxcywh": _to_centres,
+    "xywh": lambda boxes: torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1),
 }
 
 
@@ -48,10 +42,10 @@ def describe_fitting_layouts(boxes_xyxy: Tensor, size_hw: tuple[float, float], o
 def undo_reading(boxes_xyxy: Tensor, size_hw: tuple[float, float], output: OutputFormat) -> Tensor | None:
     """Return the boxes (K, 4) as the network gave them, None where that is no other layout of them."""
     name = output.box_format or (FORMS[output.format].box_form if output.format else "xyxy")
-    if name not in LAYOUTS or output.strides is not None:
+    if name not in FROM_PIXELS or output.strides is not None:
         return None
     relative = output.format == "detr" or output.normalized
-    return LAYOUTS[name][1](boxes_xyxy / _scales(size_hw) if relative else boxes_xyxy)
+    return FROM_PIXELS[name](boxes_xyxy / _scales(size_hw) if relative else boxes_xyxy)
 
 
 def find_fitting_layouts(boxes: Tensor, size_hw: tuple[float, float]) -> list[str]:
@@ -60,8 +54,8 @@ def find_fitting_layouts(boxes: Tensor, size_hw: tuple[float, float]) -> list[st
     return [
         f"`box_format: {name}{unit}`"
         for unit, scales in units.items()
-        for name, (to_xyxy, _) in LAYOUTS.items()
-        if _share_possible(to_xyxy(boxes) * scales, size_hw) >= FITTING
+        for name in FROM_PIXELS
+        if _share_possible(TO_PIXELS[name](boxes) * scales, size_hw) >= FITTING
     ]
 
 
