@@ -64,15 +64,9 @@ class Doors(NamedTuple):
     def ask(self, form: Form, through_front: bool) -> requests.Response:
         url, own = (self.front, self.key) if through_front else (self.server, self.token)
         headers: dict[str, str | bytes] = {"Content-Type": form.kind.encode("latin-1"), **own}
-        path = f"{url}/predictions/counter"
-        try:
-            return requests.post(path, form.body, headers=headers, verify=self.certificate, timeout=TIMEOUT_S)
-        except requests.ConnectionError:  # closed before its body was read: a refusal too
-            return CLOSED
-
-
-CLOSED = requests.Response()
-CLOSED.status_code = 0
+        return requests.post(
+            f"{url}/predictions/counter", form.body, headers=headers, verify=self.certificate, timeout=TIMEOUT_S
+        )
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +219,6 @@ def test_torchserve_sees_no_more_parts_than_the_front_counts(doors: Doors) -> No
     print(
         f"{len(forms)} forms: {len(taken)} passed, {len(refused)} refused, {hidden} hide parts, {bare.count(None)} fail"
     )
-    assert passed.count(CLOSED) < len(forms) / 50
     assert {one == other for one, other in taken} == {True}
     assert hidden > len(forms) / 200
     assert len(taken) > len(forms) / 10
