@@ -5,6 +5,7 @@ import functools
 import graphlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Collection, Iterable
@@ -322,3 +323,12 @@ def test_exported_archives_start_and_predict_without_torchvision(
     finished = subprocess.run([sys.executable, "-c", PREDICT_ONCE, *folders], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.strip() == "[]"
+
+
+def test_an_installed_copy_has_every_package_and_every_entry_file() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lists = dict(re.findall(r"^(packages|py-modules) = (\[.*?\])$", project, re.MULTILINE | re.DOTALL))
+    roots = (CORE.parent, TOOLS.parent, ROOT / "client")
+    homes = [path.parent.relative_to(root) for root in roots for path in root.rglob("*/__init__.py")]
+    assert sorted(ast.literal_eval(lists["packages"])) == sorted(".".join(home.parts) for home in homes)
+    assert ast.literal_eval(lists["py-modules"]) == [path.stem for path in ENTRY_FILES]

@@ -86,30 +86,49 @@ def read_json(path: Path, hint: str = "", most_bytes: int | None = None) -> Any:
 
     hint: what to do then, for the end of the message. most_bytes: of a file from elsewhere.
     """
-    advice = f"; {hint}" if hint else ""
+    content = read_bytes(path, "JSON", hint, most_bytes)
     try:
-        with path.open("rb") as file:
-            content = file.read(-1 if most_bytes is None else most_bytes + 1)
-        if most_bytes is not None and len(content) > most_bytes:
-            raise ConfigError(f"{path}: has over {most_bytes:,} bytes{advice}")
         return orjson.loads(content)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file{advice}") from error
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable JSON file ({error}){advice}") from error
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(f"{path}: not a readable JSON file ({error}){_advise(hint)}") from error
 
 
 def read_yaml(path: Path) -> Any:
     """Read a YAML file. Raises ConfigError that names the file when it is missing or is not plain YAML (load_yaml)."""
+    content = read_bytes(path, "YAML", most_bytes=MOST_BYTES)
     try:
-        with path.open("rb") as file:
-            return load_yaml(file.read(MOST_BYTES + 1))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: not a readable YAML file ({error.strerror})") from error
+        return load_yaml(content)
     except ValueError as error:
         raise ConfigError(f"{path}: not a readable YAML file ({' '.join(str(error).split())[:300]})") from error
+
+
+def read_text(path: Path, most_bytes: int | None = None) -> str:
+    """Read a text in UTF-8, with or without a byte order mark. Raises ConfigError as `read_bytes`, and for others."""
+    try:
+        return read_bytes(path, "text", most_bytes=most_bytes).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from error
+
+
+def read_bytes(path: Path, kind: str, hint: str = "", most_bytes: int | None = None) -> bytes:
+    """Read a file. Raises ConfigError that names it when it is missing, cannot be read, or has over `most_bytes`.
+
+    kind: what it should be, for the message.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(-1 if most_bytes is None else most_bytes + 1)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file{_advise(hint)}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: not a readable {kind} file ({error.strerror}){_advise(hint)}") from error
+    if most_bytes is not None and len(content) > most_bytes:
+        raise ConfigError(f"{path}: not a readable {kind} file (it has over {most_bytes:,} bytes){_advise(hint)}")
+    return content
+
+
+def _advise(hint: str) -> str:
+    return f"; {hint}" if hint else ""
 
 
 class PlainLoader(yaml.CSafeLoader):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vision_serving.errors import ConfigError
-from vision_serving.validation import MOST_BYTES, load_yaml, read_json, read_yaml
+from vision_serving.validation import MOST_BYTES, load_yaml, read_json, read_text, read_yaml
 
 TABLES = ("names", "id2label")  # of Ultralytics' data.yaml, of transformers' config.json
 COUNT = "nc"  # of classes, in data.yaml
@@ -48,18 +48,7 @@ def _read_json(path: Path) -> Any:
 
 def _read_text(path: Path) -> Any:
     """Return the lines. A text that begins as a list or table of Python or JSON is read as one."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        text = content.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: not a readable text file ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from error
-    if len(content) > MOST_BYTES:
-        raise ConfigError(f"{path}: has over {MOST_BYTES:,} bytes")
+    text = read_text(path, MOST_BYTES)
     if text.lstrip()[:1] in ("[", "{"):
         try:
             return load_yaml(text.encode())
