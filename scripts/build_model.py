@@ -74,7 +74,7 @@ def main() -> None:
     if not given.json or chosen is None:
         config = read_handler_config(given.exports / recipe.name / REFERENCE / "model-config.yaml")
         lines = [describe_preprocessing(config.preprocessing), describe_slow_choice(rows)]
-        print_tables(candidate_table(rows, recipe.task), *filter(None, lines), to_stderr=True)
+        print_tables(candidate_table(rows), *filter(None, lines), to_stderr=True)
     if chosen is None:
         reasons = "; ".join(f"{row.name} {row.verdict}: {row.reason}" for row in rows if row.reason)
         raise ConfigError(f"{recipe.name}: no candidate passed: {reasons}{look_at(report)}")

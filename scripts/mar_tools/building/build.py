@@ -77,7 +77,7 @@ def build_candidates(
     progress = Progress(announce, len({"cpu", options.device_type}) + len(others) + turns)
     eager = build_reference(recipe, exports, options, progress)
     reference = read_report(exports / recipe.name / REFERENCE)
-    for line in describe_reference(reference, recipe.task):
+    for line in describe_reference(reference):
         say(f"{recipe.name}: {line}")
     rows = [eager, *try_candidates(recipe, others, exports, options, progress)]
     eager, *rows = time_rows(rows, recipe, exports, options, progress)

@@ -9,32 +9,28 @@ from rich.text import Text
 
 from mar_tools.building.candidates import Candidate
 from mar_tools.terminal import new_table, number_column
-from mar_tools.verification.accuracy import FLOORED
+from mar_tools.verification.accuracy import PRIMARY, find_primary
 from vision_serving.config import PreprocessingConfig
-from vision_serving.options import Task
 
 ORDER = ("chosen", "verified", "reference", "rejected", "failed", "not tried")
 STYLES = {"chosen": "bold green", "rejected": "yellow", "failed": "red", "not tried": "dim"}
-# Of each task the figure that tells most, as a heading and by its name: of the agreement, and of the accuracy.
-AGREEMENT: dict[Task, tuple[str, str]] = {
-    "classification": ("same\ntop-1", "top1_agreement"),
-    "detection": ("same\nboxes", "matched_boxes"),
-    "embedding": ("least\ncosine", "cosine"),
+# The figures that tell most -> their headings: of the agreement, of which a model has one, and of the accuracy.
+AGREEMENT = {
+    "top1_agreement": "same\ntop-1",
+    "matched_labels": "same\nlabels",
+    "matched_boxes": "same\nboxes",
+    "cosine": "least\ncosine",
 }
-ACCURACY: dict[Task, tuple[str, str]] = {
-    "classification": ("top-1\ntrue", "top1"),
-    "detection": ("\nmAP", "map"),
-    "embedding": ("nearest\ntrue", "nearest1"),
-}
+ACCURACY = {"top1": "top-1\ntrue", "map": "\nmAP", "nearest1": "nearest\ntrue"}
 
 Show = Callable[[Candidate], float | None]
 
 
-def candidate_table(rows: Sequence[Candidate], task: Task) -> Group:
+def candidate_table(rows: Sequence[Candidate]) -> Group:
     """Return the chosen one first, then by speed; below why others were rejected, failed or were not tried."""
     tried = [row for row in rows if row.verdict != "not tried"]
     ordered = sorted(tried, key=lambda row: (ORDER.index(row.verdict), -row.rate))
-    columns = {title: [_number(show(row)) for row in ordered] for title, show in figures(rows, task).items()}
+    columns = {title: [_number(show(row)) for row in ordered] for title, show in figures(rows).items()}
     shown = {title: cells for title, cells in columns.items() if any(cells)}
     candidate, verdict = (Column(f"\n{heading}", no_wrap=True) for heading in ("candidate", "verdict"))
     table = new_table(candidate, *map(number_column, shown), verdict, gap=1)
@@ -64,27 +60,28 @@ def describe_preprocessing(config: PreprocessingConfig) -> str:
     return f"preprocessing: {', '.join(parts)}, mean {config.mean}, std {config.std}"
 
 
-def describe_reference(report: Mapping[str, Any], task: Task) -> list[str]:
+def describe_reference(report: Mapping[str, Any]) -> list[str]:
     """Return what the reference's verification says of it: first how good it is, then what is odd or assumed."""
-    images, name = report["images"]["count"], ACCURACY[task][1]
+    images = report["images"]["count"]
     if report["accuracy"] is None:
         lines = [f"reference: its accuracy is not known; label the {images} pictures that it was verified on"]
     else:
-        floor = report["bounds"].get(f"min_{FLOORED[task]}")
+        name = find_primary(report["accuracy"]["reference"])
+        floor = report["bounds"].get(f"min_{PRIMARY[name]}")
         asked = "" if floor is None else f", at least {floor:g} asked"
         share = report["accuracy"]["reference"][name]
         lines = [f"reference: {name} {share:.4g} on {images} labelled pictures{asked}"]
-    lines += describe_alternatives(report, task)
+    lines += describe_alternatives(report)
     lines += [f"WARNING: {warning}" for warning in report["reading"]["warnings"]]
     return lines + [f"ASSUMED: {assumed}" for assumed in report["assumed"]]
 
 
-def describe_alternatives(report: Mapping[str, Any], task: Task) -> list[str]:
+def describe_alternatives(report: Mapping[str, Any]) -> list[str]:
     """Return a line about the preprocessings that were tried, none where that was not possible."""
     own, *others = report.get("alternatives") or [None]
     if not others:
         return []
-    name = ACCURACY[task][1]
+    name = find_primary(own["accuracy"])
     tried = ", ".join(f"{each['name']} {each['accuracy'][name]:.3g}" for each in others)
     before = f"{name} {own['accuracy'][name]:.3g} on {own['images']} pictures with the recipe's own"
     return [f"other preprocessings: {before}; {tried}"]
@@ -104,21 +101,26 @@ def describe_slow_choice(rows: Sequence[Candidate]) -> str | None:
     )
 
 
-def figures(rows: Sequence[Candidate], task: Task) -> dict[str, Show]:
+def figures(rows: Sequence[Candidate]) -> dict[str, Show]:
     """Return the columns with numbers: heading -> what stands there."""
-    agreement, accuracy = AGREEMENT[task], ACCURACY[task]
-    if any("matched_labels" in row.measured for row in rows):
-        agreement = ("same\nlabels", "matched_labels")
     sizes = sorted({int(size) for row in rows for size in row.images_per_s})
     return {
         "\nMB": lambda row: row.size_mb,
         "load\ns": lambda row: row.load_s,
         **{f"images/s\nbatch {size}": _rate_at(size) for size in sizes},
         "times\neager": lambda row: row.speedup,
-        agreement[0]: lambda row: row.measured.get(agreement[1]),
-        "SNR\ndB": lambda row: row.measured.get("snr_db"),
-        accuracy[0]: lambda row: (row.accuracy or {}).get(accuracy[1]),
+        **{AGREEMENT[name]: _measured(name) for name in AGREEMENT if any(name in row.measured for row in rows)},
+        "SNR\ndB": _measured("snr_db"),
+        **{ACCURACY[name]: _accuracy(name) for row in rows if row.accuracy and (name := find_primary(row.accuracy))},
     }
+
+
+def _measured(name: str) -> Show:
+    return lambda row: row.measured.get(name)
+
+
+def _accuracy(name: str) -> Show:
+    return lambda row: (row.accuracy or {}).get(name)
 
 
 def _rate_at(batch_size: int) -> Show:

@@ -23,7 +23,7 @@ Oddity = Literal[
 TRUTH_OF_BOUND = {
     "max_accuracy_drop": ("labels", "annotations"),
     "min_accuracy": ("labels",),
-    "min_map": ("annotations",),
+    "min_map": ("annotations", "labels"),
 }
 
 
@@ -59,8 +59,9 @@ class ModelRecipe(NetworkSource):
 class VerificationRecipe(StrictModel):
     """Images to compare on, what is in them where that is known, and bounds in place of the defaults of the precision.
 
-    labels: `folders` where each image lies in a folder named after its class, or a JSON file with the class of each
-    folder. annotations: a COCO file with the boxes. count: at most so many images, spread evenly; without it 1000 of
+    labels: `folders` where each image lies in a folder named after its class, a JSON file with the class of each
+    folder, or a file with the labels of each picture. annotations: a COCO file with the boxes.
+    count: at most so many images, spread evenly; without it 1000 of
     those that are labelled, else 16. min_accuracy, min_map: of the reference and of each export. allow: what is odd
     about the reference's answers, and right for this model.
     """

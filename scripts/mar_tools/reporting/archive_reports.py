@@ -86,7 +86,7 @@ def observe_images(evidence: Evidence, folder: Path, verification: VerificationR
         check_truth(evidence.config.task, verification)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    images = read_verification_images(verification, evidence.labels)
+    images = read_verification_images(verification, evidence.config, evidence.labels)
     task, side = evidence.config.task, evidence.main
     seen = observe(load_handler(folder), images.paths)
     answers = read_answers(seen)

@@ -54,7 +54,7 @@ def gather_evidence(recipe: Recipe, exports: Path, rows: Sequence[Candidate]) ->
     reference_folder, chosen = exports / recipe.name / REFERENCE, find_chosen(rows)
     config = read_handler_config(reference_folder / "model-config.yaml")
     labels = read_labels(reference_folder / config.labels)
-    images = read_verification_images(read_manifest(reference_folder).verification, labels)
+    images = read_verification_images(read_manifest(reference_folder).verification, config, labels)
     reference = read_side("eager fp32", reference_folder, images)
     side = None
     if chosen is not None:

@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from pydantic import Field
+from torch import Tensor
 
-from mar_tools.verification.accuracy import evaluate_boxes
+from mar_tools.verification.accuracy import average_precision, evaluate_boxes, mark_classes, precision_and_recall
 from mar_tools.verification.kept_answers import Answer
 from mar_tools.verification.labelled import Truth
 from vision_serving.validation import StrictModel
@@ -22,8 +24,9 @@ class ClassFigures(StrictModel):
     """Of one class that the truth has.
 
     count   how many images, or boxes
-    share   of them answered right; of boxes the average precision over IoU 0.5 to 0.95, and share_50 at 0.5
-    curve   precision at recalls 0, 0.05 ... 1 and IoU 0.5, where it is kept
+    share   of them answered right; of boxes the average precision over IoU 0.5 to 0.95, and share_50 at 0.5; of
+            independent scores the average precision
+    curve   precision at recalls 0, 0.05 ... 1, where it is kept; of boxes at IoU 0.5
     """
 
     class_id: int
@@ -51,13 +54,13 @@ class ByClass(StrictModel):
 
 def measure_by_class(answers: Sequence[Answer], truth: Sequence[Truth]) -> ByClass:
     """Measure one answer per truth. Raises ConfigError where boxes need a package that is missing."""
-    return (_measure_boxes if "boxes" in truth[0] else _measure_classes)(answers, truth)
+    if "boxes" in truth[0]:
+        return _measure_boxes(answers, truth)
+    return (_measure_labels if "thresholds" in answers[0] else _measure_classes)(answers, truth)
 
 
 def _measure_classes(answers: Sequence[Answer], truth: Sequence[Truth]) -> ByClass:
-    pairs = Counter(
-        (int(known["class_id"]), _answered(answer, truth)) for known, answer in zip(truth, answers, strict=True)
-    )
+    pairs = Counter(_confuse(known, answer, truth) for known, answer in zip(truth, answers, strict=True))
     counts: Counter[int] = Counter()
     for (class_id, _), count in pairs.items():
         counts[class_id] += count
@@ -73,9 +76,38 @@ def _measure_classes(answers: Sequence[Answer], truth: Sequence[Truth]) -> ByCla
     return ByClass(classes=_worst_first(figures), confusions=tuple(confused[:MOST_CONFUSIONS]))
 
 
-def _answered(answer: Answer, truth: Sequence[Truth]) -> int:
-    """Return the best class; of an embedding, that of the nearest image."""
-    return int(truth[int(answer["images"][0])]["class_id"] if "images" in answer else answer["class_ids"][0])
+def _confuse(known: Truth, answer: Answer, truth: Sequence[Truth]) -> tuple[int, int]:
+    """Return the true class, of several with its label the first, and the best one; or that of the nearest image."""
+    best = int(truth[int(answer["images"][0])]["class_ids"][0] if "images" in answer else answer["class_ids"][0])
+    true = known["class_ids"].tolist()
+    return true[0], true[0] if best in true else best
+
+
+def _measure_labels(answers: Sequence[Answer], truth: Sequence[Truth]) -> ByClass:
+    class_ids = [int(each["class_ids"].max()) for each in (*answers, *truth) if len(each["class_ids"])]
+    scores = torch.zeros(len(answers), max(class_ids) + 1)
+    for row, answer in zip(scores, answers, strict=True):
+        row[answer["class_ids"]] = answer["scores"]
+    present = mark_classes(truth, scores.shape[1])
+    counts = Counter({each: int(count) for each, count in enumerate(present.sum(dim=0)) if count})
+    curves = {each: _curve_of(*precision_and_recall(scores[:, each], present[:, each])) for each in counts}
+    most = {class_id for class_id, _ in counts.most_common(MOST_CURVES)}
+    figures = [
+        ClassFigures(
+            class_id=each,
+            count=count,
+            share=round(average_precision(scores[:, each], present[:, each]), 4),
+            curve=_thin(curves[each]) if each in most else (),
+        )
+        for each, count in counts.items()
+    ]
+    return ByClass(classes=_worst_first(figures), curve=_thin(np.mean(list(curves.values()), axis=0)))
+
+
+def _curve_of(precision: Tensor, recall: Tensor) -> np.ndarray:
+    """Return the best precision from each of COCO's recalls on."""
+    best = precision.flip(0).cummax(0).values.flip(0)
+    return best[torch.searchsorted(recall, torch.linspace(0, 1, 101, dtype=recall.dtype))].numpy()
 
 
 def _measure_boxes(answers: Sequence[Answer], truth: Sequence[Truth]) -> ByClass:

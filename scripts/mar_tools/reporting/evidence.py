@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mar_tools.building.candidates import Candidate
+from mar_tools.building.table import AGREEMENT
 from mar_tools.reporting.by_class import ByClass
+from mar_tools.verification.accuracy import find_primary
 from mar_tools.verification.kept_answers import Answer
 from mar_tools.verification.labelled import Truth
 from vision_serving.config import HandlerConfig
@@ -49,6 +51,17 @@ class Evidence:
         assert side is not None
         return side
 
+    @property
+    def measure(self) -> str | None:
+        """Return the name of the accuracy that tells most; None where nothing is known of the images."""
+        accuracy = self.main.report.get("accuracy")
+        return find_primary(accuracy["candidate"]) if accuracy else None
+
+    @property
+    def agreement(self) -> str | None:
+        """Return the name of the agreement that tells most; None where nothing was compared."""
+        return next((name for name in AGREEMENT if name in self.main.report.get("measured", ())), None)
+
     def label(self, class_id: int) -> str:
         known = self.labels[class_id] if 0 <= class_id < len(self.labels) else ""
         return known or self._folders.get(class_id, f"class {class_id}")
@@ -57,4 +70,4 @@ class Evidence:
     def _folders(self) -> dict[int, str]:
         """Return what the folders of classes are called; a model of embeddings has no labels."""
         known = zip(self.paths, self.truth or (), strict=False)
-        return {int(truth["class_id"]): path.parent.name for path, truth in known if "class_id" in truth}
+        return {int(each): path.parent.name for path, image in known for each in image.get("class_ids", ())}

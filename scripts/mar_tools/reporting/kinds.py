@@ -17,7 +17,7 @@ from vision_serving.predictions import Detection, Detections, ImageSize, Oriente
 from vision_serving.results.postprocessing import Candidates
 
 SHOWN_CLASSES = 3
-NAMED_LABELS = 5  # in the line below a picture with boxes
+NAMED_LABELS = 5  # of a picture with several
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Change:
 class Classes:
     """Of a classifier: the best classes."""
 
+    shown = SHOWN_CLASSES
+
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
 
@@ -74,17 +76,19 @@ class Classes:
         return Caption(side, self._embed(index, lambda size: None), bars, alt=f"{self.name(index)}: {best}")
 
     def _bars(self, index: int, answer: Answer) -> list[Bar]:
-        truth = self.evidence.truth
-        true = None if truth is None else int(truth[index]["class_id"])
-        best = zip(answer["class_ids"].tolist()[:SHOWN_CLASSES], answer["scores"].tolist(), strict=False)
-        return [Bar(self.evidence.label(class_id), score, class_id == true) for class_id, score in best]
+        true = self._true_classes(index)
+        best = zip(answer["class_ids"].tolist()[: self.shown], answer["scores"].tolist(), strict=False)
+        return [Bar(self.evidence.label(class_id), score, class_id in true) for class_id, score in best]
+
+    def _true_classes(self, index: int) -> set[int]:
+        return set(self.evidence.truth[index]["class_ids"].tolist()) if self.evidence.truth else set()
 
     def judge(self, index: int, answer: Answer) -> Judgement:
         if self.evidence.truth is None:
             return Judgement()
-        class_id = int(self.evidence.truth[index]["class_id"])
-        right = class_id == int(answer["class_ids"][0])
-        return Judgement(f"it is {self.evidence.label(class_id)}", right, float(answer["scores"][0]))
+        true = self._true_classes(index)
+        right = int(answer["class_ids"][0]) in true
+        return Judgement(f"it is {self.evidence.label(min(true))}", right, float(answer["scores"][0]))
 
     def compare(self, index: int, before: Answer, after: Answer) -> Change | None:
         """Return what changed; None where the best class is the same."""
@@ -101,6 +105,21 @@ class Classes:
 
 class Labels(Classes):
     """Of a classifier with independent scores: the labels above their thresholds."""
+
+    shown = NAMED_LABELS
+
+    def judge(self, index: int, answer: Answer) -> Judgement:
+        if self.evidence.truth is None:
+            return Judgement()
+        true, found = self._true_classes(index), _above(answer, 1.0)
+        words = [self._list("it shows", true) or "it shows none of the labels"]
+        words += filter(None, [self._list("missed:", true - found), self._list("too many:", found - true)])
+        return Judgement("; ".join(words), true == found, len(true ^ found))
+
+    def _list(self, words: str, class_ids: set[int]) -> str:
+        """Return the labels behind some words, in the order of the classes; nothing of none."""
+        labels = dict.fromkeys(map(self.evidence.label, sorted(class_ids)))
+        return f"{words} {', '.join(labels)}" if labels else ""
 
     def compare(self, index: int, before: Answer, after: Answer) -> Change | None:
         sides = [_above(answer, 1.0) for answer in (before, after)]
@@ -127,7 +146,7 @@ class Neighbours(Classes):
 
     def _is_alike(self, index: int, other: int) -> bool:
         truth = self.evidence.truth
-        return truth is not None and int(truth[index]["class_id"]) == int(truth[other]["class_id"])
+        return truth is not None and int(truth[index]["class_ids"]) == int(truth[other]["class_ids"])
 
     def judge(self, index: int, answer: Answer) -> Judgement:
         if self.evidence.truth is None or not len(answer["images"]):

@@ -60,14 +60,13 @@ def render_report(evidence: Evidence) -> str:
         failures=() if evidence.chosen else evidence.main.report.get("failures", ()),
         left_out=group_untried(evidence.rows),
         explain=lambda row: explain_row(row, evidence.rows),
-        agreement=AGREEMENT[evidence.config.task],
-        accuracy=ACCURACY[evidence.config.task],
+        headings={**AGREEMENT, **ACCURACY},
         proof=list_proof(evidence),
         classes=list_classes(evidence),
         matrix=fill_matrix(evidence),
         confusions=evidence.main.by_class.confusions if evidence.main.by_class else (),
         assumed=list_assumed(evidence),
-        alternatives=describe_alternatives(evidence.main.report, evidence.config.task),
+        alternatives=describe_alternatives(evidence.main.report),
         measured_with=list_conditions(evidence),
         curves=plot_curves(evidence),
         first=SHOWN_FIRST,
@@ -82,21 +81,13 @@ def list_facts(evidence: Evidence) -> list[Fact]:
     if row is not None and row.images_per_s:
         note = f"{row.speedup:.3g} times eager fp32" if row.speedup else ""
         facts.append(Fact(f"Images per second, batch {max(map(int, row.images_per_s))}", show_figure(row.rate), note))
-    heading, name = ACCURACY[evidence.config.task]
-    accuracy = report.get("accuracy") or {}
-    if name in accuracy.get("candidate", {}):
-        facts.append(
-            Fact(
-                " ".join(heading.split()),
-                f"{accuracy['candidate'][name]:.3f}",
-                f"{accuracy['reference'][name]:.3f} of eager fp32" if "reference" in accuracy else evidence.images,
-            )
-        )
-    heading, name = AGREEMENT[evidence.config.task]
-    if name in report.get("measured", {}):
-        facts.append(
-            Fact(f"{' '.join(heading.split())} as eager fp32", f"{report['measured'][name]:.1%}", _name_images(report))
-        )
+    if name := evidence.measure:
+        accuracy = report["accuracy"]
+        before = f"{accuracy['reference'][name]:.3f} of eager fp32" if "reference" in accuracy else evidence.images
+        facts.append(Fact(" ".join(ACCURACY[name].split()), f"{accuracy['candidate'][name]:.3f}", before))
+    if name := evidence.agreement:
+        title = f"{' '.join(AGREEMENT[name].split())} as eager fp32"
+        facts.append(Fact(title, f"{report['measured'][name]:.1%}", _name_images(report)))
     if row is not None and row.size_mb is not None:
         facts.append(Fact("Artifact", f"{show_figure(row.size_mb)} MB", f"loads in {show_figure(row.load_s)} s"))
     return facts
@@ -209,7 +200,7 @@ class Matrix:
 
 
 def fill_matrix(evidence: Evidence) -> Matrix | None:
-    """Fill the matrix of confusions; None where there are too many classes, or boxes instead of classes."""
+    """Fill the matrix of confusions; None where there are too many classes, or none excludes the others."""
     main = evidence.main.by_class
     if main is None or main.curve:
         return None

@@ -71,19 +71,18 @@ class Axis:
 
 def plot_speed_and_accuracy(evidence: Evidence) -> Scatter | None:
     """Plot the candidates that were timed; None where there are none. Without a truth, the SNR stands for accuracy."""
-    heading, name = ACCURACY[evidence.config.task]
-    has_truth = any(row.accuracy for row in evidence.rows)
+    name = evidence.measure if any(row.accuracy for row in evidence.rows) else None
     measure: Callable[[Candidate], float | None]
-    measure = (lambda row: (row.accuracy or {}).get(name)) if has_truth else (lambda row: row.measured.get("snr_db"))
+    measure = (lambda row: (row.accuracy or {}).get(name)) if name else (lambda row: row.measured.get("snr_db"))
     timed = [(row, row.rate, value) for row in evidence.rows if row.rate and (value := measure(row)) is not None]
     if not timed:
         return None
     rates, values = [rate for _, rate, _ in timed], [value for _, _, value in timed]
-    least = _find_bound(evidence, name) if has_truth else None
+    least = _find_bound(evidence, name) if name else None
     is_log = max(rates) > LOG_FROM * min(rates)
     x = Axis(min(rates) / 1.25 if is_log else 0.0, max(rates) * 1.25, LEFT, WIDTH - RIGHT, is_log)
-    low, high = _widen(values if least is None else [*values, least], LEAST_SPAN if has_truth else 10.0)
-    y = Axis(max(low, 0.0), min(high, 1.0) if has_truth else high, HEIGHT - BOTTOM, TOP)
+    low, high = _widen(values if least is None else [*values, least], LEAST_SPAN if name else 10.0)
+    y = Axis(max(low, 0.0), min(high, 1.0) if name else high, HEIGHT - BOTTOM, TOP)
     points = [
         Point(row.name, row.verdict, f"{rate:.4g} images/s, {value:.4g}", x.place(rate), y.place(value))
         for row, rate, value in timed
@@ -100,7 +99,7 @@ def plot_speed_and_accuracy(evidence: Evidence) -> Scatter | None:
         x_ticks=[(x.place(value), text) for value, text in (_round_numbers if is_log else _even_ticks)(x.low, x.high)],
         y_ticks=[(y.place(value), text) for value, text in _even_ticks(y.low, y.high)],
         x_title=f"images per second, batch {batch}{', on a logarithmic scale' * is_log}",
-        y_title=" ".join(heading.split()) if has_truth else "SNR beside eager fp32, dB",
+        y_title=" ".join(ACCURACY[name].split()) if name else "SNR beside eager fp32, dB",
         bound=None if least is None else (y.place(least), f"least accepted: {least:.3f}"),
     )
 
@@ -170,10 +169,11 @@ def plot_curves(evidence: Evidence) -> list[Curve]:
     others = {each.class_id: each.curve for each in other.classes}
     mean = sum(each.share for each in main.classes) / len(main.classes)
     curves = [Curve("all classes", f"AP {mean:.3f}", _to_points(main.curve), _to_points(other.curve))]
+    one, many = ("box", "boxes") if evidence.config.task == "detection" else ("image", "images")
     return curves + [
         Curve(
             evidence.label(each.class_id),
-            f"AP {each.share:.3f}, {each.count} box{'es' * (each.count != 1)}",
+            f"AP {each.share:.3f}, {each.count} {one if each.count == 1 else many}",
             _to_points(each.curve),
             _to_points(others.get(each.class_id, ())),
         )

@@ -1,6 +1,7 @@
 """The gate: an export enters an archive only with evidence that it answers as the eager fp32 reference does.
 
 labelled.py            which images, and what is known to be in them
+picture_labels.py      which labels a file says that pictures show
 coco_files.py          what every COCO annotation file has
 observations.py        what a handler sees in them; the reference's are kept on disk
 reading.py             whether what the reference answers can be meant so

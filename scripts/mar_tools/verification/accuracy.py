@@ -1,9 +1,9 @@
-"""How good a handler's answers are where the truth is known: top-1 and top-5 accuracy, or COCO's mAP."""
+"""How good a handler's answers are where the truth is known: accuracy, mean average precision, or COCO's mAP."""
 
 import contextlib
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,46 +14,87 @@ from mar_tools.verification.labelled import Truth
 from mar_tools.verification.observations import Observation
 from vision_serving.errors import ConfigError, how_to_install
 from vision_serving.options import Task
+from vision_serving.results.postprocessing import score_classes
 
-PRIMARY: dict[Task, str] = {"classification": "top1", "detection": "map", "embedding": "nearest1"}
-FLOORED: dict[Task, str] = {"classification": "accuracy", "detection": "map", "embedding": "accuracy"}  # by its floor
+# The measure of a task, and of a classifier with independent scores, that tells most -> how its floor calls it.
+PRIMARY = {"top1": "accuracy", "map": "map", "nearest1": "accuracy"}
 
 
 def measure_accuracy(task: Task, observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:
     """Measure, in [0, 1], `top1` and `top5`, or for detection `map` over IoU 0.5 to 0.95 and `map_50` at 0.5.
 
+    Of independent scores `map`: the mean over the classes of the average precision, see `average_precision`.
     For embeddings `nearest1`: how often the nearest of the other images, by its angle, is of the same class.
     """
     measure = {"classification": measure_top_k, "detection": measure_map, "embedding": measure_nearest}[task]
+    if "thresholds" in observations[0]:
+        measure = measure_labels
     return {name: round(value, 6) for name, value in measure(observations, truth).items()}
 
 
-def accuracy_drop(task: Task, reference: dict[str, float], candidate: dict[str, float]) -> float:
+def find_primary(accuracy: Mapping[str, float]) -> str:
+    """Return the name of the measure that tells most."""
+    return next(name for name in PRIMARY if name in accuracy)
+
+
+def accuracy_drop(reference: Mapping[str, float], candidate: Mapping[str, float]) -> float:
     """Return by how much the candidate is worse, as a share; negative where it is better."""
-    return round(reference[PRIMARY[task]] - candidate[PRIMARY[task]], 6)
+    name = find_primary(reference)
+    return round(reference[name] - candidate[name], 6)
 
 
 def measure_top_k(observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:
+    """Count an image as right whose best class is any of the true ones, which share a label."""
     logits = torch.stack([image["logits"] for image in observations])
-    class_ids = torch.stack([image["class_id"] for image in truth])
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    hits = best == class_ids[:, None]
+    hits = torch.stack([torch.isin(own, known["class_ids"]) for own, known in zip(best, truth, strict=True)])
     return {"top1": float(hits[:, 0].float().mean()), "top5": float(hits.any(dim=1).float().mean())}
 
 
 def measure_nearest(observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:
     vectors = functional.normalize(torch.stack([image["embedding"] for image in observations]), dim=1)
-    class_ids = torch.stack([image["class_id"] for image in truth])
+    class_ids = torch.cat([image["class_ids"] for image in truth])  # folders: one of each
     nearest = (vectors @ vectors.T).fill_diagonal_(-2).argmax(dim=1)
     return {"nearest1": float((class_ids[nearest] == class_ids).float().mean())}
 
 
 def find_hits(observations: Sequence[Observation], truth: Sequence[Truth]) -> list[bool]:
-    """Return for each image of a classifier whether its best class is the true one."""
+    """Return for each image of a classifier whether its best class is a true one."""
     return [
-        int(image["logits"].argmax()) == int(known["class_id"])
+        int(image["logits"].argmax()) in known["class_ids"].tolist()
         for image, known in zip(observations, truth, strict=True)
     ]
+
+
+def measure_labels(observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:
+    """Take the mean over the classes that some image shows."""
+    scores = score_classes(torch.stack([image["logits"] for image in observations]), "sigmoid")
+    present = mark_classes(truth, scores.shape[1])
+    shown = present.any(dim=0).nonzero().flatten().tolist()
+    return {"map": sum(average_precision(scores[:, each], present[:, each]) for each in shown) / len(shown)}
+
+
+def mark_classes(truth: Sequence[Truth], count: int) -> Tensor:
+    """Return (N, C): whether an image shows a class."""
+    present = torch.zeros(len(truth), count, dtype=torch.bool)
+    for row, image in zip(present, truth, strict=True):
+        row[image["class_ids"]] = True
+    return present
+
+
+def average_precision(scores: Tensor, present: Tensor) -> float:
+    """Return the area below the steps of precision over recall, without interpolation. scores, present: (N,)."""
+    precision, recall = precision_and_recall(scores, present)
+    return float((recall.diff(prepend=recall.new_zeros(1)) * precision).sum())
+
+
+def precision_and_recall(scores: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both at each threshold, the highest first; equal scores have one. present: true somewhere."""
+    scores, order = scores.sort(descending=True)
+    ends = torch.cat((scores.diff() != 0, torch.ones(1, dtype=torch.bool)))
+    hits = present[order].cumsum(0)[ends].double()
+    found = torch.arange(1, len(scores) + 1)[ends]
+    return hits / found, hits / hits[-1]
 
 
 def measure_map(observations: Sequence[Observation], truth: Sequence[Truth]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from mar_tools.exporting.export_folders import load_reference
 from mar_tools.images import spread_evenly
 from mar_tools.models.checkpoints import Checkpoint, write_preprocessing
 from mar_tools.models.handlers_by_task import new_handler
-from mar_tools.verification.accuracy import PRIMARY, find_hits, measure_accuracy
+from mar_tools.verification.accuracy import find_hits, find_primary, measure_accuracy
 from mar_tools.verification.labelled import VerificationImages
 from mar_tools.verification.observations import Observation, observe
 from vision_serving.backends.eager import EagerBackend
@@ -44,7 +44,7 @@ NORMALISATIONS: dict[str, tuple[Values, Values]] = {
 
 @dataclass(frozen=True)
 class Attempt:
-    """One preprocessing, and how good the reference is with it. hits: of each picture, for a classifier."""
+    """One preprocessing, and how good the reference is with it. hits: of each picture, where it has one class."""
 
     name: str
     preprocessing: PreprocessingConfig
@@ -105,8 +105,8 @@ class Trials:
     def judge(self, name: str, preprocessing: PreprocessingConfig, seen: Sequence[Observation]) -> Attempt:
         assert self._images.truth is not None
         task, truth = self._config.task, [self._images.truth[index] for index in self.indices]
-        hits = tuple(find_hits(seen, truth)) if task == "classification" else ()
-        return Attempt(name, preprocessing, measure_accuracy(task, seen, truth), hits)
+        accuracy = measure_accuracy(task, seen, truth)
+        return Attempt(name, preprocessing, accuracy, tuple(find_hits(seen, truth)) if "top1" in accuracy else ())
 
 
 def try_alternatives(
@@ -120,7 +120,7 @@ def try_alternatives(
     if not trials.indices:
         return Alternatives([])
     own = trials.judge("the recipe's own", config.preprocessing, [expected[index] for index in trials.indices])
-    attempts, primary = [own], PRIMARY[config.task]
+    attempts, primary = [own], find_primary(own.accuracy)
     for list_next in (list_normalisations, list_colour_orders, list_geometries):
         best = max(attempts, key=lambda attempt: attempt.accuracy[primary])
         prefix = "" if best is own else f"{best.name}, "

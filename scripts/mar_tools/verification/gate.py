@@ -12,7 +12,7 @@ from mar_tools.images import read_image
 from mar_tools.machine import cpu_name, package_versions
 from mar_tools.models.checkpoints import RANDOM
 from mar_tools.models.recipes import VerificationRecipe, check_truth
-from mar_tools.verification.accuracy import FLOORED, PRIMARY, accuracy_drop, measure_accuracy
+from mar_tools.verification.accuracy import PRIMARY, accuracy_drop, find_primary, measure_accuracy
 from mar_tools.verification.agreement import measure_agreement
 from mar_tools.verification.alternatives import Alternatives, try_alternatives
 from mar_tools.verification.bounds import SCALED_DECODING, choose_bounds, find_failures
@@ -29,7 +29,6 @@ from vision_serving.cores import usable_cores
 from vision_serving.errors import ConfigError
 from vision_serving.handler import VisionHandler
 from vision_serving.labels import read_labels
-from vision_serving.options import Task
 from vision_serving.pictures.decoding import open_image
 from vision_serving.pictures.preparation import find_shrink
 from vision_serving.validation import read_json, read_yaml
@@ -94,7 +93,7 @@ def judge_export(
     if not faults:
         measured, accuracy = measure_export(config, images, expected, found)
         bounds = choose_bounds(verification, _judged_precision(config), measured, random_weights=random_weights)
-    failures = faults or list_failures(config.task, measured, accuracy, bounds)
+    failures = faults or list_failures(measured, accuracy, bounds)
     if failures and not faults and alternatives.better is not None:
         failures.append(f"another preprocessing is better: {alternatives.better}")
     return {
@@ -138,14 +137,15 @@ def _judged_precision(config: HandlerConfig) -> Precision:
 
 
 def list_failures(
-    task: Task, measured: Mapping[str, float], accuracy: Mapping[str, Any] | None, bounds: Mapping[str, float]
+    measured: Mapping[str, float], accuracy: Mapping[str, Any] | None, bounds: Mapping[str, float]
 ) -> list[str]:
     """Return what breaks a bound. A floor is asked of the reference too: an export may be better by luck."""
     failures = find_failures(measured, bounds)
-    floor = bounds.get(f"min_{FLOORED[task]}")
-    if floor is not None and accuracy is not None and accuracy["reference"][PRIMARY[task]] < floor:
-        own = accuracy["reference"][PRIMARY[task]]
-        failures.insert(0, f"{FLOORED[task]} of the reference itself is {own:.4g}, at least {floor:.4g} asked")
+    if accuracy is not None:
+        name = find_primary(accuracy["reference"])
+        own, floor = accuracy["reference"][name], bounds.get(f"min_{PRIMARY[name]}", 0.0)
+        if own < floor:
+            failures.insert(0, f"{PRIMARY[name]} of the reference itself is {own:.4g}, at least {floor:.4g} asked")
     if measured.get("compared_boxes") == 0:
         failures.append("the model finds nothing at all in the verification images")
     return failures
@@ -156,7 +156,7 @@ def _read_images(folder: Path, config: HandlerConfig, verification: Verification
         check_truth(config.task, verification)
     except ValueError as error:
         raise ConfigError(f"{folder}: {error}") from error
-    return read_verification_images(verification, read_labels(folder / config.labels))
+    return read_verification_images(verification, config, read_labels(folder / config.labels))
 
 
 def observe_both(
@@ -179,8 +179,8 @@ def measure_export(
     if images.truth is None:
         return measured, None
     reference, candidate = (measure_accuracy(config.task, side, images.truth) for side in (expected, found))
-    measured["accuracy_drop"] = accuracy_drop(config.task, reference, candidate)
-    measured[FLOORED[config.task]] = candidate[PRIMARY[config.task]]
+    measured["accuracy_drop"] = accuracy_drop(reference, candidate)
+    measured[PRIMARY[find_primary(candidate)]] = candidate[find_primary(candidate)]
     return measured, {"reference": reference, "candidate": candidate}
 
 

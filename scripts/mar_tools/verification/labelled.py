@@ -1,10 +1,11 @@
-"""The images of a verification, and what is known to be in them: class folders, or boxes in a COCO file."""
+"""The images of a verification, and what is known to be in them: classes, or boxes in a COCO file."""
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel
@@ -13,6 +14,8 @@ from torch import Tensor
 from mar_tools.images import choose_images, find_images, spread_evenly
 from mar_tools.models.recipes import VerificationRecipe
 from mar_tools.verification.coco_files import CocoCategory, CocoImage
+from mar_tools.verification.picture_labels import read_picture_labels
+from vision_serving.config import HandlerConfig
 from vision_serving.errors import ConfigError
 from vision_serving.validation import parse_config, read_json
 
@@ -20,8 +23,10 @@ UNLABELLED_COUNT = 16
 LABELLED_COUNT = 1000  # a candidate has minutes, and the slow ones answer few images a second
 NAMED = 5  # how many offenders a message names
 
-# Of one image: `class_id` (), or `boxes` (M, 4) xyxy in pixels of the image, `labels` (M,) class ids, `iscrowd` (M,).
+# Of one image: `class_ids` (K,), of which any is right, and with independent scores all; or `boxes` (M, 4) xyxy in
+# pixels of the image, `labels` (M,) class ids, `iscrowd` (M,).
 Truth = Mapping[str, Tensor]
+ClassIds = Mapping[str, tuple[int, ...]]  # what a class may be called
 
 
 @dataclass(frozen=True)
@@ -32,43 +37,60 @@ class VerificationImages:
     truth: tuple[Truth, ...] | None = None
 
 
-def read_verification_images(verification: VerificationRecipe, labels: Sequence[str]) -> VerificationImages:
-    """Read images. Raises ConfigError where they are missing or their truth does not fit the model's labels."""
+def read_verification_images(
+    verification: VerificationRecipe, config: HandlerConfig, labels: Sequence[str]
+) -> VerificationImages:
+    """Read images. Raises ConfigError where they are missing or their truth does not fit the model and its labels."""
     images = verification.images
     if verification.annotations is not None and images is not None:
         return read_coco(images, verification.annotations, labels, verification.count or LABELLED_COUNT)
     if verification.labels is not None and images is not None:
-        names_file = None if verification.labels == "folders" else verification.labels
-        names = name_classes(labels, names_file) if labels else name_folders(images)
-        return read_class_folders(images, names, verification.count or LABELLED_COUNT)
+        return read_labelled(images, verification.labels, config, labels, verification.count or LABELLED_COUNT)
     return VerificationImages(tuple(choose_images(images, verification.count or UNLABELLED_COUNT, "verification")))
 
 
-def name_classes(labels: Sequence[str], names_file: Path | None) -> dict[str, int]:
-    """Return what a folder may be called -> class id.
+def read_labelled(
+    images: Path, given: Path | Literal["folders"], config: HandlerConfig, labels: Sequence[str], count: int
+) -> VerificationImages:
+    """Read images with classes. given: `labels` of the recipe."""
+    names = name_classes(labels) if labels else name_folders(images)
+    if given == "folders":
+        return read_class_folders(images, names, count)
+    if not labels:
+        raise ConfigError(f"{given}: a model without labels takes `labels: folders`, each of which is a class")
+    independent = config.activation == "sigmoid"
+    if independent or given.suffix.lower() != ".json":
+        return read_listed(images, given, names, count, independent=independent)
+    return read_class_folders(images, {**names, **read_folder_names(given, names)}, count)
 
-    The class id, a label that no other class has, or a name of the file.
 
-    names_file: {"folder": "label or class id"}, or TorchServe's index_to_name.json: {"0": ["n01440764", "tench"]}.
-    """
-    names = {str(class_id): class_id for class_id in range(len(labels))}
-    counts = Counter(labels)
-    names.update({label: class_id for class_id, label in enumerate(labels) if counts[label] == 1})
-    if names_file is None:
-        return names
-    own = {}
-    for key, value in read_json_object(names_file).items():
-        folder, class_name = (value[0], key) if isinstance(value, list) and value else (key, str(value))
-        if class_name not in names:
-            raise ConfigError(f"{names_file}: {class_name!r} is neither a label of this model nor a class id")
-        own[str(folder)] = names[class_name]
+def name_classes(labels: Sequence[str]) -> ClassIds:
+    """Return what a class may be called -> its class ids: the id, or a label, which means all classes that have it."""
+    names: dict[str, tuple[int, ...]] = {str(class_id): (class_id,) for class_id in range(len(labels))}
+    own: dict[str, tuple[int, ...]] = {}
+    for class_id, label in enumerate(labels):
+        own[label] = (*own.get(label, ()), class_id)
     return {**names, **own}
 
 
-def name_folders(images: Path) -> dict[str, int]:
+def read_folder_names(path: Path, names: ClassIds) -> ClassIds:
+    """Read what folders are called otherwise.
+
+    path: {"folder": "label or class id"}, or TorchServe's index_to_name.json: {"0": ["n01440764", "tench"]}.
+    """
+    own = {}
+    for key, value in read_json_object(path).items():
+        folder, class_name = (value[0], key) if isinstance(value, list) and value else (key, str(value))
+        if class_name not in names:
+            raise ConfigError(f"{path}: {class_name!r} is neither a label of this model nor a class id")
+        own[str(folder)] = names[class_name]
+    return own
+
+
+def name_folders(images: Path) -> ClassIds:
     """Return the folders of a model without labels, which gives embeddings: each is a class of its own."""
     folders = sorted(entry.name for entry in images.iterdir() if entry.is_dir())
-    return {folder: class_id for class_id, folder in enumerate(folders)}
+    return {folder: (class_id,) for class_id, folder in enumerate(folders)}
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -78,20 +100,59 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_class_folders(folder: Path, class_ids: Mapping[str, int], count: int | None) -> VerificationImages:
-    """Read images in folders named after classes. class_ids: what a folder may be called -> class id."""
+def read_class_folders(folder: Path, class_ids: ClassIds, count: int | None) -> VerificationImages:
+    """Read images in folders named after classes. class_ids: what a folder, or a picture, may be called."""
     paths = find_images(folder)
-    folders = [path.relative_to(folder).parts[0] if path != folder else path.name for path in paths]
-    unknown = sorted(set(folders) - class_ids.keys())
+    entries = [find_entry(path, folder, class_ids) for path in paths]
+    tops = [path.relative_to(folder).parts[0] if path != folder else path.name for path in paths]
+    unknown = sorted({top for top, entry in zip(tops, entries, strict=True) if entry is None})
     if unknown:
         raise ConfigError(
-            f"{folder}: {len(unknown)} of {len(set(folders))} entries are no label or class id of this model: "
+            f"{folder}: {len(unknown)} of {len(set(tops))} entries are no label or class id of this model: "
             f"{_some(unknown)}; expected folders such as {_some(list(class_ids)[-NAMED:])}; other names, such as "
             "WordNet ids, need `labels: FILE` under `verification`, a JSON object {folder: label}"
         )
     chosen = spread_evenly(range(len(paths)), count)
-    truth = tuple({"class_id": torch.tensor(class_ids[folders[index]])} for index in chosen)
+    truth = tuple(_classes_of(class_ids[entry]) for index in chosen if (entry := entries[index]) is not None)
     return VerificationImages(tuple(paths[index] for index in chosen), truth)
+
+
+def read_listed(
+    folder: Path, file: Path, names: ClassIds, count: int | None, *, independent: bool
+) -> VerificationImages:
+    """Read the images that a file lists, by themselves or by their folder. independent: they may show several labels.
+
+    Raises ConfigError also for entries without images.
+    """
+    shown = read_picture_labels(file, names)
+    found = {path: entry for path in find_images(folder) if (entry := find_entry(path, folder, shown)) is not None}
+    unused = sorted(shown.keys() - found.values())
+    if unused:
+        raise ConfigError(
+            f"{file}: {len(unused)} of {len(shown)} entries are no picture or folder in {folder}: {_some(unused)}"
+        )
+    several = sorted(entry for entry, labels in shown.items() if len(set(labels)) != 1)
+    if several and not independent:
+        raise ConfigError(
+            f"{file}: {len(several)} of {len(shown)} entries have no label or several: {_some(several)}; the scores of "
+            "this model exclude each other. Of one with several labels an image: `output: {activation: sigmoid}`"
+        )
+    chosen = spread_evenly(list(found), count)
+    truth = tuple(_classes_of(chain(*(names[label] for label in shown[found[path]]))) for path in chosen)
+    if not any(len(image["class_ids"]) for image in truth):
+        raise ConfigError(f"{file}: the {len(chosen)} images to verify with show no label at all")
+    return VerificationImages(tuple(chosen), truth)
+
+
+def find_entry(path: Path, folder: Path, entries: Container[str]) -> str | None:
+    """Return what names an image: itself, itself without suffix, or the nearest of its folders; None for nothing."""
+    name = path.relative_to(folder) if path != folder else Path(path.name)
+    choices = (name, name.with_suffix(""), *name.parents)
+    return next((choice.as_posix() for choice in choices if choice.as_posix() in entries), None)
+
+
+def _classes_of(class_ids: Iterable[int]) -> Truth:
+    return {"class_ids": torch.tensor(sorted(set(class_ids)), dtype=torch.int64)}
 
 
 class CocoBox(BaseModel):

@@ -29,8 +29,9 @@ class Seen:
     @property
     def true_classes(self) -> int:
         """Return how many classes are known to be in the pictures, 0 where nothing is known."""
-        key = "labels" if self.config.task == "detection" else "class_id"
-        return len({int(value) for image in self.truth or () for value in image[key].reshape(-1)})
+        if self.config.task == "detection":
+            return len({class_id for image in self.truth or () for class_id in image["labels"].tolist()})
+        return len({tuple(image["class_ids"].tolist()) for image in self.truth or ()})
 
 
 Found = str | None  # what is odd, in words

@@ -57,7 +57,7 @@ ROWS = [
 
 def render(width: int) -> str:
     console = Console(file=io.StringIO(), width=width)
-    console.print(candidate_table(ROWS, "classification"))
+    console.print(candidate_table(ROWS))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -81,7 +81,7 @@ def test_what_did_not_pass_says_why_below() -> None:
 
 def test_columns_without_content_are_left_out() -> None:
     console = Console(file=io.StringIO(), width=100)
-    console.print(candidate_table([row("eager", "bf16", "failed", reason="not possible")], "detection"))
+    console.print(candidate_table([row("eager", "bf16", "failed", reason="not possible")]))
     assert isinstance(console.file, io.StringIO)
     assert [line.split() for line in console.file.getvalue().splitlines() if "candidate" in line] == [
         ["candidate", "verdict"]
@@ -89,14 +89,14 @@ def test_columns_without_content_are_left_out() -> None:
 
 
 def test_a_detector_is_told_by_its_boxes_and_map() -> None:
-    shown = figures([], "detection")
     detector = row("eager", "bf16", measured={"matched_boxes": 0.98, "iou": 0.7}, accuracy={"map": 0.4, "map_50": 0.6})
+    shown = figures([detector])
     assert (shown["same\nboxes"](detector), shown["\nmAP"](detector)) == (0.98, 0.4)
 
 
 def test_independent_scores_are_told_by_their_labels() -> None:
     labels = row("eager", "bf16", measured={"matched_labels": 0.9, "snr_db": 30.0})
-    assert figures([labels], "classification")["same\nlabels"](labels) == 0.9
+    assert figures([labels])["same\nlabels"](labels) == 0.9
 
 
 UNTRIED = row("openvino", "int8", "not tried", reason="the budget of 1 min was used up")

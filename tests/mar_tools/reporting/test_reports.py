@@ -134,7 +134,7 @@ def test_a_box_on_either_side_of_the_threshold_is_a_change_by_rounding(tmp_path:
 
 
 def test_mistakes_are_shown_the_surest_first(tmp_path: Path) -> None:
-    truth = [{"class_id": torch.tensor(0)}] * 3
+    truth = [{"class_ids": torch.tensor([0])}] * 3
     answers = [*classes(1, sure=0.6), *classes(1, sure=0.8), *classes(0)]
     shown = choose_galleries(make_evidence(tmp_path, "classification", answers, answers, truth))
     assert shown.mistake_count == 2
@@ -166,6 +166,33 @@ def test_labels_that_come_or_go_are_a_change(tmp_path: Path) -> None:
     assert "gone: b; new: c" in Elements(render_report(own)).text
 
 
+def test_several_labels_are_compared_with_those_that_the_picture_shows(tmp_path: Path) -> None:
+    scores = torch.tensor([[0.9, 0.8, 0.1], [0.7, 0.2, 0.6], [0.1, 0.2, 0.3], [0.6, 0.1, 0.1]])
+    kept = read_answers([{"logits": row.logit(), "thresholds": torch.full((3,), 0.5)} for row in scores])
+    truth = [{"class_ids": torch.tensor(each, dtype=torch.int64)} for each in ([0, 1], [0, 1], [], [0, 2])]
+    own = make_evidence(tmp_path, "classification", kept, kept, truth, labels="abc", activation="sigmoid")
+    samples = [shown.captions[0] for shown in choose_galleries(own).samples]
+    assert [(each.truth, each.right) for each in samples] == [
+        ("it shows a, b", True),
+        ("it shows a, b; missed: b; too many: c", False),
+        ("it shows none of the labels", True),
+        ("it shows a, c; missed: c", False),
+    ]
+    assert [bar.is_true for bar in samples[0].bars] == [True, True, False]
+    assert own.main.by_class is not None
+    found = {each.class_id: each for each in own.main.by_class.classes}
+    # Class 1: the second picture shares its score with one that does not show it. Class 2: two are surer.
+    assert {each.class_id: (each.count, each.share) for each in found.values()} == {
+        0: (3, 1.0),
+        1: (2, 0.8333),
+        2: (1, 0.25),
+    }
+    assert found[2].curve == (0.25,) * 21
+    text = Elements(render_report(own)).text
+    assert "AP 0.250, 1 image" in text
+    assert "Confusion" not in text
+
+
 def test_turned_boxes_are_drawn_turned(tmp_path: Path) -> None:
     """A quarter turned square is a diamond in its upright hull; of a second box the corners were not observed."""
     seen = {**boxes(0.9, 0.8), "corners": torch.tensor([[[0.5, 0.0], [1.0, 0.5], [0.5, 1.0], [0.0, 0.5]]])}
@@ -181,7 +208,7 @@ def test_turned_boxes_are_drawn_turned(tmp_path: Path) -> None:
 def test_of_embeddings_the_nearest_images_are_shown(tmp_path: Path) -> None:
     vectors = torch.tensor([[1.0, 0.0], [3.0, 0.1], [0.0, 1.0], [0.1, 2.0], [1.0, 0.2]])
     kept = read_answers([{"embedding": vector} for vector in vectors])
-    truth = [{"class_id": torch.tensor(each)} for each in (0, 0, 1, 1, 1)]
+    truth = [{"class_ids": torch.tensor([each])} for each in (0, 0, 1, 1, 1)]
     own = make_evidence(tmp_path, "embedding", kept, kept, truth, labels=())
     (*_, last), mistakes = choose_galleries(own).samples, choose_galleries(own).mistakes
     assert last.captions[0].bars[0].label == choose_galleries(own).samples[1].name
@@ -192,7 +219,7 @@ def test_of_embeddings_the_nearest_images_are_shown(tmp_path: Path) -> None:
 
 
 def test_classes_and_confusions_are_counted() -> None:
-    truth = [{"class_id": torch.tensor(each)} for each in (0, 0, 0, 1, 1, 2)]
+    truth = [{"class_ids": torch.tensor([each])} for each in (0, 0, 0, 1, 1, 2)]
     found = measure_by_class(classes(0, 1, 1, 1, 2, 2), truth)
     assert [(each.class_id, each.count, each.share) for each in found.classes] == [
         (0, 3, 0.3333),
@@ -215,7 +242,7 @@ def test_precision_and_recall_of_boxes_are_those_of_coco() -> None:
 
 def test_a_thousand_classes_stay_readable(tmp_path: Path) -> None:
     count = 1500
-    truth = [{"class_id": torch.tensor(each)} for each in range(count)]
+    truth = [{"class_ids": torch.tensor([each])} for each in range(count)]
     answers = [{"class_ids": torch.tensor([each % 700]), "scores": torch.tensor([0.9])} for each in range(count)]
     own = replace(
         make_evidence(tmp_path, "classification", answers[:3], answers[:3], truth[:3]),

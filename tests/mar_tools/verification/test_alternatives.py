@@ -103,7 +103,7 @@ def test_the_right_preprocessing_passes_and_the_others_are_told(tmp_path: Path, 
     own, *others = report["alternatives"]
     assert own["name"] == "the recipe's own"
     assert {each["name"] for each in others} >= {"mean 0 and std 1", "bgr colours", "a letterbox"}
-    lines = describe_reference(report, "classification")
+    lines = describe_reference(report)
     assert lines[0] == "reference: top1 1 on 24 labelled pictures, at least 0.9 asked"
     assert lines[1].startswith("other preprocessings: top1 1 on 24 pictures with the recipe's own; ")
 

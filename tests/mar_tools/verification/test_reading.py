@@ -41,7 +41,7 @@ def read_classes(logits: Tensor, allowed: tuple[str, ...] = (), random: bool = F
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = 4 * torch.randn(16, 3, generator=GENERATOR)
 CAT = LOGITS.sort(dim=1, descending=True).values
-TRUTH = tuple({"class_id": torch.tensor(index % 3)} for index in range(16))
+TRUTH = tuple({"class_ids": torch.tensor([index % 3])} for index in range(16))
 PROBABILITIES = {"format": "probabilities"}
 INDEPENDENT = {"activation": "sigmoid"}
 
