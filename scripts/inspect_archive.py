@@ -70,7 +70,7 @@ def parse_arguments() -> argparse.Namespace:
         help="write a page to look at (exports/NAME/archive-report.html)",
     )
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="with --report: answer these")
-    parser.add_argument("--labels", help="`folders` named after the classes, or a JSON or CSV file as under `verification` in a recipe")
+    parser.add_argument("--labels", help="`folders` named after the classes, or a file as in a recipe")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="a COCO file with the boxes")
     parser.add_argument("--count", type=int, metavar="N", help="answer at most so many images")
     given = parser.parse_args()

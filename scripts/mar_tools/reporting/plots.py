@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mar_tools.building.candidates import Candidate
 from mar_tools.building.table import ACCURACY
-from mar_tools.reporting.by_class import ByClass
+from mar_tools.reporting.by_class import ByClass, ClassFigures
 from mar_tools.reporting.evidence import Evidence
 from vision_serving.answers.label_placement import place_labels
 
@@ -169,17 +169,22 @@ def plot_curves(evidence: Evidence) -> list[Curve]:
     others = {each.class_id: each.curve for each in other.classes}
     mean = sum(each.share for each in main.classes) / len(main.classes)
     curves = [Curve("all classes", f"AP {mean:.3f}", _to_points(main.curve), _to_points(other.curve))]
-    one, many = ("box", "boxes") if evidence.config.task == "detection" else ("image", "images")
     return curves + [
         Curve(
             evidence.label(each.class_id),
-            f"AP {each.share:.3f}, {each.count} {one if each.count == 1 else many}",
+            f"AP {each.share:.3f}, {count_shown(each)}",
             _to_points(each.curve),
             _to_points(others.get(each.class_id, ())),
         )
         for each in main.classes
         if each.curve
     ]
+
+
+def count_shown(figures: ClassFigures) -> str:
+    """Return how many boxes, or images, show a class."""
+    one, many = ("image", "images") if figures.share_50 is None else ("box", "boxes")
+    return f"{figures.count} {one if figures.count == 1 else many}"
 
 
 def _to_points(precisions: Sequence[float]) -> str:
