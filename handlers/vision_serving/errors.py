@@ -115,15 +115,12 @@ class DrainingError(RequestError):
 
 
 class ExplanationsBusyError(RequestError):
-    """Explanations have taken their share of the worker's time, in whose queue predictions wait."""
+    """An explanation for which the predictions of the same queue or batch leave no time."""
 
     status = 503
 
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__(
-            "explanations have taken their share of this worker's time (max_explanation_share of the archive); ask "
-            f"again in {retry_after_s} s, with fewer at once"
-        )
+    def __init__(self, reason: str, retry_after_s: int) -> None:
+        super().__init__(f"{reason}; ask again in {retry_after_s} s, with fewer at once")
         self.retry_after_s = retry_after_s
 
 

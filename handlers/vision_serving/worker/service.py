@@ -1,6 +1,7 @@
 """TorchServe's side of a handler: a worker calls `initialize` once, then `handle` with each batch of requests."""
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,14 @@ from vision_serving.answers.encoding import encode_answer
 from vision_serving.answers.responses import ModelIdentity, Response, bound, encode_response, header_text
 from vision_serving.backends import find_backend
 from vision_serving.config import DeviceType, read_handler_config
-from vision_serving.errors import BackendError, DeviceLostError, OutOfResourcesError, RequestError
+from vision_serving.errors import (
+    BackendError,
+    DeviceLostError,
+    ExplanationsBusyError,
+    ExplanationTimeoutError,
+    OutOfResourcesError,
+    RequestError,
+)
 from vision_serving.foreign_errors import try_stage
 from vision_serving.handler import VisionHandler
 from vision_serving.requests.accept import JSON_TYPE
@@ -21,7 +29,7 @@ from vision_serving.requests.payload import Payload, parse_payload
 from vision_serving.results.outcome import Outcome
 from vision_serving.timings import StageTimings
 from vision_serving.worker.draining import find_refusal, keep_still_if_leaving, refuse
-from vision_serving.worker.explanation_budget import ExplanationBudget
+from vision_serving.worker.explanation_budget import BESIDE, ExplanationBudget
 from vision_serving.worker.guard import WorkerGuard
 from vision_serving.worker.model_card import build_card, is_describe_job
 from vision_serving.worker.server_settings import (
@@ -104,17 +112,27 @@ class TorchServeHandler(VisionHandler):
 
     def _run(self, payloads: Sequence[Payload], timings: StageTimings) -> list[Outcome]:
         """Predict in a batch, then explain one by one what asks for an explanation."""
-        predictions = iter(self.predict([payload for payload in payloads if not payload.wants_explanation], timings))
+        predicted = [payload for payload in payloads if not payload.wants_explanation]
+        predictions = iter(self.predict(predicted, timings))
+        deadline = self.budget.find_deadline(beside_predictions=bool(predicted))
         return [
-            self._explain(payload, timings) if payload.wants_explanation else next(predictions) for payload in payloads
+            self._explain(payload, timings, deadline) if payload.wants_explanation else next(predictions)
+            for payload in payloads
         ]
 
-    def _explain(self, payload: Payload, timings: StageTimings) -> Outcome:
-        """Explain the images of a request, or refuse it where explanations have had their share of the time."""
+    def _explain(self, payload: Payload, timings: StageTimings, deadline: float) -> Outcome:
+        """Explain the images of a request, or refuse it where predictions leave no time for that."""
         with self.budget.spend() as refusal:
             if refusal is not None:
                 return Outcome((refusal,), payload.form, payload.wishes)
-            return self.explain([payload], timings)[0]
+            outcome = self.explain([payload], timings, deadline)[0]
+        if time.monotonic() <= deadline:
+            return outcome
+        late = (
+            ExplanationsBusyError(BESIDE, 1) if isinstance(item, ExplanationTimeoutError) else item
+            for item in outcome.items
+        )
+        return replace(outcome, items=tuple(late))
 
     def _end_where_broken(self, outcomes: Sequence[Outcome]) -> None:
         """Let this worker end after its answer when it can serve no other batch.

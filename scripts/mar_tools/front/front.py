@@ -51,7 +51,7 @@ class FrontSettings(StrictModel):
     concurrent_requests: int = Field(gt=0)
     connections_of_an_address: int = Field(gt=0)
     explanations_at_once: int = Field(gt=0)
-    explanations_of_a_client: int = Field(gt=0)
+    costly_of_a_client: int = Field(gt=0)
     form_parts: int = Field(gt=0)
     allowed_origins: tuple[Origin, ...]
     path_prefix: str = Field(pattern=r"^(/[\w-]+)*$")
@@ -202,7 +202,6 @@ class Front:
             "medium_slots": bounds.medium,
             "large_slots": bounds.large,
             "medium_of_a_client": max(1, bounds.medium // 4),
-            "large_of_a_client": max(1, bounds.large // 4),  # so that one sender leaves workers free
             "allowed_origins": " ".join(f'"{origin}" $http_origin;' for origin in settings.allowed_origins),
             "vary": "Origin" if settings.allowed_origins else '""',
             "certificate": self.certificate,

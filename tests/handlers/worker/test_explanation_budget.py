@@ -7,6 +7,7 @@ import orjson
 import pytest
 from conftest import MakeHandler
 from fakes import RED, new_context, png
+from torch import Tensor
 
 from vision_serving.errors import ExplanationsBusyError
 from vision_serving.worker.explanation_budget import BURST_S, ExplanationBudget
@@ -78,7 +79,7 @@ def test_with_a_share_of_all_nothing_is_refused(clock: Clock) -> None:
     assert count_explained(budget, clock, 1000, 7.3) == 1000
 
 
-def test_in_a_batch_what_is_over_the_budget_is_503_at_once_and_predictions_are_answered(
+def test_in_a_batch_what_is_over_the_budget_is_503_at_once(
     make_handler: MakeHandler, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = make_handler("classification")
@@ -90,11 +91,34 @@ def test_in_a_batch_what_is_over_the_budget_is_503_at_once_and_predictions_are_a
         return explain(*arguments)
 
     monkeypatch.setattr(handler, "explain", explain_slowly)
-    found = answer(handler, [EXPLAIN, {}, EXPLAIN, EXPLAIN, {}])
-    assert [status for status, *_ in found] == [200, 200, 503, 503, 200]
-    busy = found[2][1]
+    found = answer(handler, [EXPLAIN, EXPLAIN, EXPLAIN])
+    assert [status for status, *_ in found] == [200, 503, 503]
+    busy = found[1][1]
     assert (busy["type"], busy["code"]) == ("ExplanationsBusyError", 503)
-    assert found[2][2] == "1"
+    assert found[1][2] == "1"
+
+
+@pytest.mark.parametrize(("share", "taken_s", "status"), [(0.5, 0.001, 200), (0.5, 0.2, 503), (1, 0.2, 200)])
+def test_a_prediction_does_not_wait_for_a_long_explanation_of_its_own_batch(
+    make_handler: MakeHandler, clock: Clock, monkeypatch: pytest.MonkeyPatch, share: float, taken_s: float, status: int
+) -> None:
+    handler = make_handler("classification")
+    handler.budget = ExplanationBudget(share)
+    infer, asked = handler.backend.infer, list[float]()
+
+    def infer_slowly(pixels: Tensor) -> dict[str, Tensor]:
+        clock.now += taken_s * bool(asked)  # the first is the prediction's
+        asked.append(clock.now)
+        return infer(pixels)
+
+    monkeypatch.setattr(handler.backend, "infer", infer_slowly)
+    found = answer(handler, [EXPLAIN, {}])
+    assert [found_status for found_status, *_ in found] == [status, 200]
+    if status == 503:
+        assert found[0][1]["type"] == "ExplanationsBusyError"
+        assert "predictions came in the same batch" in found[0][1]["message"]
+        assert found[0][2] == "1"
+        assert clock.now - asked[0] == pytest.approx(taken_s), "one inference, and no more"
 
 
 def answer(handler: TorchServeHandler, headers: list[dict[str, str]]) -> list[tuple[int, Any, str | None]]:
