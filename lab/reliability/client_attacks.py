@@ -3,7 +3,6 @@
 import itertools
 import math
 import random
-import secrets
 import tempfile
 import time
 from collections import Counter
@@ -20,20 +19,25 @@ import psutil
 import yaml
 
 from lab.hostile.bombs import BOMBS
-from lab.hostile.documents import DOCUMENTS, pixels, v2
-from lab.hostile.forms import END, FORM, OPTIONS, RAW, numbered, part
+from lab.hostile.documents import DOCUMENTS
+from lab.reliability.attackers_requests import (
+    LIMIT,
+    SHIPPED,
+    costly_requests,
+    files_that_swell,
+    forms_of_many_parts,
+    largest_bodies,
+    wrong_keys,
+)
 from lab.reliability.episodes import FaultRow, describe_failures
-from lab.testbed.archives import SERVED
 from lab.testbed.findings import Episode
 from lab.testbed.raw_http import hold_connections
 from lab.testbed.sampling import percentile_ms
 from lab.testbed.traffic import Ask, Exchange, Traffic, send_all
-from lab.testbed.world import MB, World, load_pictures
-from mar_tools.command_line import ROOT
+from lab.testbed.world import MB, World
 from mar_tools.front.front import SETTINGS, Front
 from mar_tools.serving.ports import LOOPBACK, find_free_ports
 from mar_tools.serving.torchserve_api import ServerError
-from vision_serving.worker.server_settings import read_properties
 
 RATE = 10.0  # pictures/s of the other client
 WARM_UP_S, CALM_S, PAUSE_S, LATER_S = 3.0, 10.0, 10.0, 10.0
@@ -45,9 +49,6 @@ MOST_EXTRA_MB = 800.0  # the frontend's heap may have 1 GB
 MOST_CPU_SHARE = 0.5  # of a core, for the frontend afterwards: one that collects garbage without end has a whole one
 MOST_LOGGED_MB = 1.0
 REFUSED_S = 2.0
-PATH, EXPLAIN = f"/predictions/{SERVED}", f"/explanations/{SERVED}"
-SHIPPED = read_properties((ROOT / "config.properties").read_text(encoding="utf-8"))
-LIMIT = int(SHIPPED["max_request_size"])
 SHIPPED_QUEUE = {"job_queue_size": SHIPPED["job_queue_size"]}
 
 
@@ -111,38 +112,6 @@ def open_front(world: World) -> Iterator[BusyFront]:
             yield BusyFront(front, clients)
         finally:
             front.stop()
-
-
-def forms_of_many_parts() -> list[Ask]:
-    fields = b"".join(part(b"f%d" % number, b"x", None) for number in range(400_000)) + END
-    files = b"".join(numbered(230_000)) + END
-    few = b"".join(part(b"f%d" % number, b"x", None) for number in range(1000)) + END
-    return [Ask("form", PATH, body, FORM, 413, good=False) for body in (*[fields] * 6, files, *[few] * 100)]
-
-
-def largest_bodies() -> list[Ask]:
-    picture = load_pictures(1)[0]
-    body = picture + bytes(LIMIT - len(picture))
-    return [Ask("body", PATH, body, RAW, good=False, pause_s=0.02 * (number % 3 == 0)) for number in range(60)]
-
-
-def costly_requests() -> list[Ask]:
-    picture = load_pictures(1)[0]
-    tensor = v2(pixels([1500, 1500, 3], [0] * 6_750_000))
-    explanations = [Ask("explanation", EXPLAIN, picture, {**RAW, OPTIONS: "cells=16"}, good=False)] * 60
-    widest = [Ask("top_k", PATH, picture, {**RAW, OPTIONS: "top_k=1000"}, good=False)] * 60
-    return [*explanations, *widest, *[Ask("tensor", PATH, tensor.body, tensor.headers, good=False)] * 10]
-
-
-def files_that_swell() -> list[Ask]:
-    bombs = [Ask(name, PATH, bomb.make(), RAW, bomb.status, good=False) for name, bomb in BOMBS.items()]
-    return bombs + [Ask(name, PATH, it.body, it.headers, it.status, good=False) for name, it in DOCUMENTS.items()]
-
-
-def wrong_keys() -> list[Ask]:
-    picture = load_pictures(1)[0]
-    never = [{"X-Api-Key": secrets.token_urlsafe(32)} for _ in range(9000)]
-    return [Ask("key", PATH, picture, {**RAW, **key}, 401, good=False) for key in [*never, *[{}] * 1000]]
 
 
 @cache

@@ -12,11 +12,11 @@ import pytest
 from http_fakes import Answer, Request, serve_requests
 
 from lab.reliability import client_attacks
+from lab.reliability.attackers_requests import LIMIT, largest_bodies
 from lab.reliability.client_attacks import (
     ATTACKS,
     CALM_S,
     LATER_S,
-    LIMIT,
     PAUSE_S,
     Answered,
     Attack,
@@ -25,7 +25,6 @@ from lab.reliability.client_attacks import (
     judge_attacker,
     judge_other,
     judge_server,
-    largest_bodies,
     make_asks,
     send_attack,
 )
