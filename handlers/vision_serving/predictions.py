@@ -94,7 +94,7 @@ class ImageSize:
 class Detections:
     """The objects in an image, best first."""
 
-    detections: tuple[OrientedDetection | Detection, ...]
+    detections: tuple[OrientedDetection | MaskDetection | PolygonDetection | KeypointDetection | Detection, ...]
     image: ImageSize
 
 

@@ -1,7 +1,7 @@
 """A prediction drawn onto its picture: boxes with labels, or the best classes with bars below.
 
-`DRAWERS` has a function for each kind of prediction. Masks and keypoints are not drawn. Nothing here imports PyTorch:
-commands that draw do not wait for it.
+`DRAWERS` has a function for each kind of prediction. Nothing here imports PyTorch: commands that draw do not wait for
+it.
 """
 
 import colorsys
@@ -14,6 +14,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
+from vision_serving.answers.instance_drawing import draw_keypoints, paint_polygons, paint_run_lengths
 from vision_serving.answers.label_placement import Colour, Rectangle, contrast, fit_text, place_labels, spell
 from vision_serving.config import ColourConfig, ImageLimits
 from vision_serving.pictures.decoding import open_image, read_picture, shrink_jpeg
@@ -22,8 +23,11 @@ from vision_serving.predictions import (
     ClassScore,
     Detection,
     Detections,
+    KeypointDetection,
+    MaskDetection,
     OrientedDetection,
     OrientedDetections,
+    PolygonDetection,
     Prediction,
 )
 
@@ -112,6 +116,8 @@ def new_canvas(image: PIL.Image.Image) -> Canvas:
 def _draw_detections(canvas: Canvas, prediction: Detections) -> PIL.Image.Image:
     draw = PIL.ImageDraw.Draw(canvas.image)
     boxes = [_scale_box(detection, prediction, canvas.picture_size) for detection in prediction.detections]
+    for detection in reversed(prediction.detections):
+        _paint_mask(canvas, detection, _scale(prediction, canvas.picture_size))
     for detection, box in reversed(list(zip(prediction.detections, boxes, strict=True))):  # the best on top
         colour = class_colour(detection.class_id)
         if isinstance(detection, OrientedDetection):
@@ -119,14 +125,30 @@ def _draw_detections(canvas: Canvas, prediction: Detections) -> PIL.Image.Image:
             _draw_turned_box(draw, points, colour, canvas.line_width)
         else:
             _draw_box(draw, box, colour, canvas.line_width)
+        if isinstance(detection, KeypointDetection):
+            points, scale = detection.keypoints or (), _scale(prediction, canvas.picture_size)
+            draw_keypoints(draw, points, scale, (colour, ink_on(colour)), 2 * canvas.line_width)
     _draw_labels(draw, canvas, prediction.detections[:MAX_LABELS], boxes[:MAX_LABELS])
     return canvas.image
+
+
+def _paint_mask(canvas: Canvas, detection: Detection, scale: tuple[float, float]) -> None:
+    colour = class_colour(detection.class_id)
+    if isinstance(detection, PolygonDetection):
+        paint_polygons(canvas.image, detection.polygons or (), scale, colour, canvas.line_width)
+    elif isinstance(detection, MaskDetection) and detection.mask is not None:
+        paint_run_lengths(canvas.image, detection.mask, canvas.picture_size, colour)
+
+
+def _scale(prediction: Detections, picture_size: tuple[int, int]) -> tuple[float, float]:
+    """Return by what x and y of the source are multiplied on the canvas."""
+    return picture_size[0] / prediction.image.width, picture_size[1] / prediction.image.height
 
 
 def _scale_box(detection: Detection, prediction: Detections, picture_size: tuple[int, int]) -> Rectangle:
     """Return the box in whole pixels of the canvas, right and bottom included, inside the picture."""
     width, height = picture_size
-    scale_x, scale_y = width / prediction.image.width, height / prediction.image.height
+    scale_x, scale_y = _scale(prediction, picture_size)
     x1, y1, x2, y2 = detection.box
     left, top = min(round(x1 * scale_x), width - 1), min(round(y1 * scale_y), height - 1)
     return left, top, max(left, round(x2 * scale_x) - 1), max(top, round(y2 * scale_y) - 1)
@@ -143,7 +165,7 @@ def _scale_corners(
     detection: OrientedDetection, prediction: Detections, picture_size: tuple[int, int]
 ) -> list[tuple[float, float]]:
     """Return the corners in pixels of the canvas, which may lie beyond it."""
-    scale_x, scale_y = picture_size[0] / prediction.image.width, picture_size[1] / prediction.image.height
+    scale_x, scale_y = _scale(prediction, picture_size)
     return [(x * scale_x, y * scale_y) for x, y in zip(detection.corners[::2], detection.corners[1::2], strict=True)]
 
 

@@ -23,11 +23,11 @@ ENCODER_OPTIONS = {"PNG": {"compress_level": 1}, "JPEG": {"quality": 90, "subsam
 
 
 def options_for_drawing(options: Options) -> Options:
-    """Ask for boxes as corners, from which they are drawn, whatever the request wants. Masks are not drawn."""
+    """Ask for boxes as corners, and masks as outlines, from which they are drawn, whatever form the request wants."""
     if not isinstance(options, DetectionOptions):
         return options
-    masks = {"mask_format": "none"} if isinstance(options, MaskOptions) else {}
-    return options.model_copy(update={"box_format": "xyxy", **masks})
+    has_masks = isinstance(options, MaskOptions) and options.mask_format != "none"
+    return options.model_copy(update={"box_format": "xyxy", **({"mask_format": "polygons"} if has_masks else {})})
 
 
 def encode_answer(

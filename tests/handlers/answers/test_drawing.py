@@ -2,6 +2,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from fakes import noise_image
+from pycocotools import mask as coco_masks
 
 from vision_serving.answers.drawing import (
     MAX_PIXELS,
@@ -14,8 +15,20 @@ from vision_serving.answers.drawing import (
     ink_on,
     picture_scale,
 )
+from vision_serving.answers.instance_drawing import read_counts
 from vision_serving.answers.label_placement import contrast
-from vision_serving.predictions import Classification, ClassScore, Detection, Detections, ImageSize
+from vision_serving.predictions import (
+    Classification,
+    ClassScore,
+    Detection,
+    Detections,
+    ImageSize,
+    KeypointDetection,
+    MaskDetection,
+    PolygonDetection,
+    RunLengths,
+)
+from vision_serving.results.masks import compress_counts
 
 GRAY = (120, 120, 120)
 BOX = (100.0, 120.0, 300.0, 260.0)
@@ -103,6 +116,59 @@ def test_any_label_can_be_drawn_at_any_size(label: str, size: tuple[int, int]) -
     box = (0.0, 0.0, float(size[0]), float(size[1]))
     draw_prediction(gray(*size), detections(box, box, size=size, label=label))
     draw_prediction(gray(*size), classes(2, label))
+
+
+FIGURE = (100.0, 120.0, 300.0, 120.0, 300.0, 260.0, 100.0, 260.0)  # the outline of BOX
+INSIDE = np.zeros((400, 600), np.uint8)
+INSIDE[120:260, 100:300] = 1
+
+
+def drawn_pixel(detection: Detection, place: tuple[int, int], size: tuple[int, int] = (600, 400)) -> object:
+    return draw_prediction(gray(*size), Detections((detection,), ImageSize(600, 400))).getpixel(place)
+
+
+@pytest.mark.parametrize("form", ["run lengths", "polygons"])
+@pytest.mark.parametrize("factor", [1, 2], ids=["its own size", "decoded larger"])
+def test_a_mask_tints_what_it_covers_and_nothing_else(form: str, factor: int) -> None:
+    text = coco_masks.encode(np.asfortranarray(INSIDE))["counts"].decode()
+    detection = {
+        "run lengths": MaskDetection(3, "cat", 0.5, (0, 0, 600, 400), RunLengths((400, 600), text)),
+        "polygons": PolygonDetection(3, "cat", 0.5, (0, 0, 600, 400), (FIGURE,)),
+    }[form]
+    tint = tuple(round(0.4 * own + 0.6 * gray) for own, gray in zip(class_colour(3), GRAY, strict=True))
+    size = (600 * factor, 400 * factor)
+    for x, y, covered in ((200, 190, True), (110, 250, True), (290, 130, True), (90, 190, False), (200, 270, False)):
+        found = drawn_pixel(detection, (x * factor, y * factor), size)
+        assert found == pytest.approx(tint if covered else GRAY, abs=2)
+
+
+def test_run_lengths_are_read_as_they_are_written() -> None:
+    counts = np.array([0, 7, 500_000, 3, 12, 1_000_000, 33, 1])
+    assert read_counts(compress_counts(counts)) == counts.tolist()
+
+
+def test_keypoints_are_dots_and_rings_where_they_are_unsure() -> None:
+    points = ((200.0, 190.0, 0.9), (240.0, 190.0, 0.2))
+    detection = KeypointDetection(3, "person", 0.5, BOX, points)
+    assert drawn_pixel(detection, (200, 190)) == class_colour(3)
+    assert drawn_pixel(detection, (240, 190)) == ink_on(class_colour(3))
+    assert drawn_pixel(detection, (220, 190)) == GRAY
+
+
+@pytest.mark.parametrize(
+    "detection",
+    [
+        MaskDetection(0, "cat", 0.5, BOX, None),
+        PolygonDetection(0, "cat", 0.5, BOX, None),
+        PolygonDetection(0, "cat", 0.5, BOX, ()),
+        PolygonDetection(0, "cat", 0.5, BOX, ((-9.0, -9.0, 9.0, -9.0, 9.0, 900.0), (0.0, 0.0, 0.01, 0.0, 0.0, 0.01))),
+        KeypointDetection(0, "cat", 0.5, BOX, None),
+        KeypointDetection(0, "cat", 0.5, BOX, ((-50.0, 9000.0, 1.0),)),
+    ],
+    ids=["no mask", "no outlines", "an empty mask", "beyond the picture", "no keypoints", "a point beyond"],
+)
+def test_what_a_model_may_say_of_an_object_can_be_drawn(detection: Detection) -> None:
+    assert drawn_pixel(detection, (200, 190)) == GRAY
 
 
 def test_nothing_found_leaves_the_picture_as_it_is() -> None:

@@ -15,7 +15,7 @@ from vision_serving.answers import encoding
 from vision_serving.answers.drawing import class_colour, draw_prediction, open_picture
 from vision_serving.answers.encoding import options_for_drawing
 from vision_serving.config import ImageLimits
-from vision_serving.options import ClassificationOptions, DetectionOptions
+from vision_serving.options import ClassificationOptions, DetectionOptions, MaskOptions
 from vision_serving.predictions import Detections, ImageSize
 from vision_serving.worker.service import TorchServeHandler
 
@@ -169,3 +169,5 @@ def test_boxes_are_drawn_from_corners_whatever_form_is_asked_for() -> None:
     options = options_for_drawing(DetectionOptions(score_threshold=0.25, box_format="xywhn"))
     assert options == DetectionOptions(score_threshold=0.25, box_format="xyxy")
     assert options_for_drawing(ClassificationOptions(top_k=2)) == ClassificationOptions(top_k=2)
+    assert options_for_drawing(MaskOptions(mask_format="rle")) == MaskOptions(mask_format="polygons")
+    assert options_for_drawing(MaskOptions(mask_format="none")) == MaskOptions(mask_format="none")

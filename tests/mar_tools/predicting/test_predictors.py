@@ -3,12 +3,24 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
 import pytest
 
 from mar_tools.images import find_images, load_encoded_images
 from mar_tools.predicting.predictors import Answer, has_failed, predict_files, read_prediction, tell_apart
 from mar_tools.serving.torchserve_api import ServerError
-from vision_serving.predictions import Classification, ClassScore, Detection, Detections, ImageSize
+from vision_serving.predictions import (
+    Classification,
+    ClassScore,
+    Detection,
+    Detections,
+    ImageSize,
+    KeypointDetection,
+    MaskDetection,
+    OrientedDetection,
+    PolygonDetection,
+    RunLengths,
+)
 
 
 def write_files(folder: Path, count: int) -> list[Path]:
@@ -93,6 +105,25 @@ def test_a_server_that_is_gone_ends_the_work(tmp_path: Path) -> None:
 )
 def test_an_answer_is_read_back_as_the_prediction(answer: Answer, prediction: object) -> None:
     assert read_prediction(answer) == prediction
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        MaskDetection(1, "cat", 0.5, (1, 2, 3, 4), RunLengths((8, 9), "12")),
+        MaskDetection(1, "cat", 0.5, (1, 2, 3, 4), None),
+        PolygonDetection(1, "cat", 0.5, (1, 2, 3, 4), ((1.0, 2.0, 3.0, 2.0, 3.0, 4.0),)),
+        KeypointDetection(1, "cat", 0.5, (1, 2, 3, 4), ((1.0, 2.0, 0.9),)),
+        OrientedDetection(1, "cat", 0.5, (1, 2, 3, 4), (1, 2, 3, 2, 3, 4, 1, 4)),
+    ],
+    ids=["mask", "no mask", "outlines", "keypoints", "a turned box"],
+)
+def test_what_an_answer_says_beyond_the_box_is_read_back(found: Detection) -> None:
+    prediction = Detections((found,), ImageSize(9, 8))
+    read = read_prediction(orjson.loads(orjson.dumps(prediction)))
+    assert isinstance(read, Detections)
+    assert read.detections == (found,)
+    assert type(read.detections[0]) is type(found)
 
 
 @pytest.mark.parametrize(
