@@ -126,8 +126,8 @@ def _draw_detections(canvas: Canvas, prediction: Detections) -> PIL.Image.Image:
         else:
             _draw_box(draw, box, colour, canvas.line_width)
         if isinstance(detection, KeypointDetection):
-            points, scale = detection.keypoints or (), _scale(prediction, canvas.picture_size)
-            draw_keypoints(draw, points, scale, (colour, ink_on(colour)), 2 * canvas.line_width)
+            scale, colours = _scale(prediction, canvas.picture_size), (colour, ink_on(colour))
+            draw_keypoints(draw, detection.keypoints or (), scale, colours, 2 * canvas.line_width)
     _draw_labels(draw, canvas, prediction.detections[:MAX_LABELS], boxes[:MAX_LABELS])
     return canvas.image
 

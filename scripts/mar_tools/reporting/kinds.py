@@ -1,11 +1,12 @@
 """What an answer of each kind says below its picture, whether it is right, and when two of them differ."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mar_tools.images import show_line
 from mar_tools.reporting.evidence import Evidence
@@ -13,7 +14,15 @@ from mar_tools.reporting.pictures import FindAnswer, Picture, embed_picture
 from mar_tools.verification.agreement import THRESHOLD_SLACK, TIE_SCORE, TIE_SHARE, choose_thresholds, match_boxes
 from mar_tools.verification.golden_making import find_score_threshold
 from mar_tools.verification.kept_answers import Answer
-from vision_serving.predictions import Detection, Detections, ImageSize, OrientedDetection
+from vision_serving.predictions import (
+    Detection,
+    Detections,
+    ImageSize,
+    KeypointDetection,
+    OrientedDetection,
+    PolygonDetection,
+)
+from vision_serving.results.masks import place_mask, trace_polygons
 from vision_serving.results.postprocessing import Candidates
 
 SHOWN_CLASSES = 3
@@ -180,7 +189,7 @@ class Boxes(Classes):
         named += [f"and {len(counts) - NAMED_LABELS} more"] * (len(counts) > NAMED_LABELS)
         line = f"{count_boxes(len(found.scores))}: {', '.join(named)}" if named else "nothing found"
         picture = self._embed(index, lambda size: self._to_detections(found, answer, size))
-        return Caption(side, picture, line=line, alt=f"{self.name(index)} with boxes drawn, {line}")
+        return Caption(side, picture, line=line, alt=f"{self.name(index)} with its answer drawn, {line}")
 
     def judge(self, index: int, answer: Answer) -> Judgement:
         if self.evidence.truth is None:
@@ -213,14 +222,45 @@ class Boxes(Classes):
         label = self.evidence.label
         rows = zip(found.class_ids.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
         boxes = [Detection(class_id, label(class_id), score, tuple(box)) for class_id, score, box in rows]
-        if "corners" in answer:
-            corners = answer["corners"][found.rows]
-            points = corners * (found.boxes[:, None, 2:] - found.boxes[:, None, :2]) + found.boxes[:, None, :2]
-            boxes = [
-                OrientedDetection(**vars(box), corners=tuple(each.flatten().tolist())) if each.isfinite().all() else box
-                for box, each in zip(boxes, points, strict=True)
-            ]
+        name = next((name for name in INSTANCES if name in answer), None)
+        if name is not None:
+            values = answer[name][found.rows]
+            boxes = [INSTANCES[name](*each, size) for each in zip(boxes, values, found.boxes, strict=True)]
         return Detections(tuple(boxes), size)
+
+
+def add_corners(box: Detection, corners: Tensor, box_xyxy: Tensor, size: ImageSize) -> Detection:
+    """Return the box turned; without corners as it is. corners: (4, 2) in parts of the box."""
+    if not corners.isfinite().all():
+        return box
+    return OrientedDetection(**vars(box), corners=tuple(_place(corners, box_xyxy).flatten().tolist()))
+
+
+def add_keypoints(box: Detection, keypoints: Tensor, box_xyxy: Tensor, size: ImageSize) -> Detection:
+    """Return the box with its points, if it has some. keypoints: (P, 3), x and y in parts of the box."""
+    if not keypoints.isfinite().all():
+        return box
+    placed = torch.cat((_place(keypoints[:, :2], box_xyxy), keypoints[:, 2:]), dim=1)
+    return KeypointDetection(**vars(box), keypoints=tuple((x, y, score) for x, y, score in placed.tolist()))
+
+
+def add_outline(box: Detection, mask: Tensor, box_xyxy: Tensor, size: ImageSize) -> Detection:
+    """Return the box with the outline of its mask (CELLS, CELLS)."""
+    polygons = trace_polygons(place_mask(mask.float(), box_xyxy), (size.height, size.width))
+    return PolygonDetection(**vars(box), polygons=polygons)
+
+
+def _place(points: Tensor, box_xyxy: Tensor) -> Tensor:
+    """Return points (P, 2) in parts of a box in its pixels."""
+    return points * (box_xyxy[2:] - box_xyxy[:2]) + box_xyxy[:2]
+
+
+# Of what a kept answer has beyond boxes, how a box gets it.
+INSTANCES: dict[str, Callable[[Detection, Tensor, Tensor, ImageSize], Detection]] = {
+    "corners": add_corners,
+    "keypoints": add_keypoints,
+    "masks": add_outline,
+}
 
 
 def count_boxes(count: int) -> str:

@@ -16,8 +16,10 @@ Pairs = Iterable[tuple[int, int]]  # numbers of matched boxes in both observatio
 
 
 def observe_instances(outputs: Mapping[str, Tensor], index: int, best: Candidates) -> dict[str, Tensor]:
-    """Observe image `index`'s best boxes, NaN where the model has none: `masks` (K, H, W), in or out on the model's
-    grid, or in parts of the box `keypoints` (K, P, 2) or `corners` (K, 4, 2). Nothing for other models.
+    """Observe image `index`'s best boxes, NaN where the model has none. Nothing for other models.
+
+    `masks` (K, H, W), in or out on a grid over the box, or `image_masks` on one over the model's pixels. In parts of
+    the box `keypoints` (K, P, 3), of x, y and score, or `corners` (K, 4, 2).
     """
     name = next((name for name in FIELDS if name in outputs), None)
     if name is None or best.rows is None:
@@ -29,10 +31,11 @@ def observe_instances(outputs: Mapping[str, Tensor], index: int, best: Candidate
         return {"corners": _stack(corners, torch.Size((4, 2)))}
     if name in INSIDE:
         masks = [None if value is None else (value >= INSIDE[name]).float() for value in values]
-        shape = outputs["prototypes" if name == "coefficients" else name].shape[2:]
-        return {"masks": _stack(masks, shape)}
+        if name == "coefficients":
+            return {"image_masks": _stack(masks, outputs["prototypes"].shape[2:])}
+        return {"masks": _stack(masks, outputs[name].shape[2:])}
     observed = [None if v is None else _parts_of_box(v, box) for v, box in zip(values, best.boxes, strict=True)]
-    return {"keypoints": _stack(observed, torch.Size((outputs[name].shape[2], 2)))}
+    return {"keypoints": _stack(observed, torch.Size((outputs[name].shape[2], 3)))}
 
 
 def _corners_of_box(corners: Tensor, box_xyxy: Tensor) -> Tensor:
@@ -40,8 +43,9 @@ def _corners_of_box(corners: Tensor, box_xyxy: Tensor) -> Tensor:
 
 
 def _parts_of_box(heatmaps: Tensor, box_xyxy: Tensor) -> Tensor:
-    points = locate_keypoints(heatmaps, box_xyxy)[:, :2]
-    return (points - box_xyxy[:2]) / (box_xyxy[2:] - box_xyxy[:2]).clamp(min=1)
+    found = locate_keypoints(heatmaps, box_xyxy)
+    points = (found[:, :2] - box_xyxy[:2]) / (box_xyxy[2:] - box_xyxy[:2]).clamp(min=1)
+    return torch.cat((points, found[:, 2:].sigmoid()), dim=1)
 
 
 def _stack(values: Sequence[Tensor | None], shape: torch.Size) -> Tensor:
@@ -73,6 +77,10 @@ def _mask_iou(expected: Tensor, found: Tensor) -> float:
     return 1.0 if either == 0 else float(shared / either)
 
 
+def _keypoint_distance(expected: Tensor, found: Tensor) -> float:
+    return float((expected - found)[:, :2].norm(dim=-1).mean())
+
+
 def _corner_distance(expected: Tensor, found: Tensor) -> float:
     """Return the mean distance in the best order: a box that is turned by a quarter more is the same one."""
     return min(float((expected - found.roll(turn, 0)).norm(dim=-1).mean()) for turn in range(4))
@@ -80,6 +88,7 @@ def _corner_distance(expected: Tensor, found: Tensor) -> float:
 
 MEASURES: dict[str, tuple[str, Callable[[Tensor, Tensor], float]]] = {
     "masks": ("mean_mask_iou", _mask_iou),
+    "image_masks": ("mean_mask_iou", _mask_iou),
     "corners": ("keypoint_distance", _corner_distance),
-    "keypoints": ("keypoint_distance", lambda expected, found: float((expected - found).norm(dim=-1).mean())),
+    "keypoints": ("keypoint_distance", _keypoint_distance),
 }

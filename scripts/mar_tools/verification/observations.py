@@ -35,7 +35,7 @@ from vision_serving.results.postprocessing import find_thresholds, read_candidat
 # model pixels, `source_boxes` (K, 4) in pixels of the image, `scores` (K,), `class_ids` (K,). Before NMS
 # `score_profile` (R,), `mean_score` (), `score_range` (2,), `raw_boxes` (B, 4) with the `raw_scores` (B,) of the best.
 # `size_hw` (2,) of the model's pixels.
-# Where it has them, `masks` or `keypoints` of the first of those, see `instance_agreement.observe_instances`.
+# Where it has them, masks, keypoints or corners of the first of those, see `instance_agreement.observe_instances`.
 Observation = Mapping[str, Tensor]
 
 REFERENCE_PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnxruntime")  # what a reference runs on

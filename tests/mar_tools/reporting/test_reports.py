@@ -35,9 +35,10 @@ from mar_tools.reporting.kinds import Boxes
 from mar_tools.reporting.page import fill_matrix, list_classes, render_report
 from mar_tools.reporting.pictures import MOST_BYTES, embed_picture
 from mar_tools.reporting.plots import plot_curves, plot_speed_and_accuracy
-from mar_tools.verification.kept_answers import read_answers
+from mar_tools.verification.kept_answers import find_answers, keep_answers, read_answers
+from mar_tools.verification.observations import Observation
 from vision_serving.config import ColourConfig
-from vision_serving.predictions import Detection, ImageSize, OrientedDetection
+from vision_serving.predictions import Detection, ImageSize, KeypointDetection, OrientedDetection, PolygonDetection
 from vision_serving.validation import read_json
 
 EVIDENCE = {"classifier": classifier_evidence, "detector": detector_evidence}
@@ -203,6 +204,43 @@ def test_turned_boxes_are_drawn_turned(tmp_path: Path) -> None:
     assert drawn[0].corners == (5, 5, 10, 15, 5, 25, 0, 15)
     assert type(drawn[1]) is Detection
     assert choose_galleries(own).samples[0].captions[0].picture.source
+
+
+def draw_first(folder: Path, seen: Observation) -> tuple[Detection, ...]:
+    """Return what is drawn of an answer that was written to a file and read again."""
+    keep_answers(folder / "export", "0", [folder], [seen])
+    kept = find_answers(folder / "export", "0", [folder])
+    assert kept is not None
+    own = make_evidence(folder, "detection", kept, kept)
+    assert choose_galleries(own).samples[0].captions[0].picture.source
+    return Boxes(own)._to_detections(Boxes(own)._boxes_of(0, kept[0]), kept[0], ImageSize(80, 60)).detections
+
+
+SEEN = {**boxes(0.9, 0.8), "boxes": boxes(0.9, 0.8)["source_boxes"] / 2, "size_hw": torch.tensor([30.0, 40.0])}
+
+
+@pytest.mark.parametrize("over", ["the box", "the model's pixels"])
+def test_masks_are_drawn_where_they_lie(tmp_path: Path, over: str) -> None:
+    """The left half of the first box; of a second one the mask was not observed."""
+    if over == "the box":
+        seen = {**SEEN, "masks": (torch.arange(28) < 14).float().expand(1, 28, 28)}
+    else:  # whose cells are half as large: left of x = 2.5 of the model, 5 of the source
+        seen = {**SEEN, "image_masks": (torch.arange(80) < 5).float().expand(1, 60, 80)}
+    masked, bare = draw_first(tmp_path, seen)
+    assert isinstance(masked, PolygonDetection)
+    assert isinstance(bare, PolygonDetection)
+    assert masked.polygons
+    (outline,) = masked.polygons
+    assert (min(outline[::2]), max(outline[::2])) == pytest.approx((0, 5), abs=0.6)
+    assert (min(outline[1::2]), max(outline[1::2])) == pytest.approx((5, 25), abs=0.6)
+    assert bare.polygons == ()
+
+
+def test_keypoints_are_drawn_where_they_lie(tmp_path: Path) -> None:
+    pointed, bare = draw_first(tmp_path, {**SEEN, "keypoints": torch.tensor([[[0.5, 0.0, 0.75], [1.0, 0.5, 0.25]]])})
+    assert isinstance(pointed, KeypointDetection)
+    assert pointed.keypoints == ((5, 5, 0.75), (10, 15, 0.25))
+    assert type(bare) is Detection
 
 
 def test_of_embeddings_the_nearest_images_are_shown(tmp_path: Path) -> None:
