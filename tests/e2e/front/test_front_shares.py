@@ -269,6 +269,20 @@ def test_a_client_has_one_explanation_at_a_time_and_predicts_beside_it(
     assert {answer.headers["Retry-After"] for answer in answers if answer.status_code == 429} == {"1"}
 
 
+def test_an_explanation_and_a_large_body_of_a_client_take_turns(front: Running, held: Upstream) -> None:
+    """Together they would hold two workers, and with them the shipped server."""
+    key, other = front.add_client("costly"), front.add_client("costly-too")
+    with ThreadPoolExecutor(2) as pool:
+        explained = pool.submit(ask, front, b"x", "image/png", EXPLAIN, key)
+        wait_for(lambda: len(held.requests) == 1)
+        assert ask(front, LARGE, "image/png", key=key).status_code == 429
+        large = pool.submit(ask, front, LARGE, "image/png", key=other)
+        wait_for(lambda: len(held.requests) == 2)
+        held.gate.set()
+        assert [explained.result().status_code, large.result().status_code] == [200, 200]
+    assert ask(front, LARGE, "image/png", key=key).status_code == 200
+
+
 def is_answered(front: Running, source: str) -> bool:
     try:
         with connect(front.address, TIMEOUT_S, source) as connection:
