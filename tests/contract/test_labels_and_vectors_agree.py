@@ -15,6 +15,8 @@ from mar_tools.models.recipes import Recipe, read_recipe
 from mar_tools.verification.gate import verify_export
 from mar_tools.verification.observations import load_handler
 from vision_serving.answers.responses import encode_response
+from vision_serving.config import Precision
+from vision_serving.predictions import Classification, Embedding
 from vision_serving.requests.payload import Payload
 
 NETWORKS = '''
@@ -92,6 +94,25 @@ def test_each_backend_is_verified_and_gives_the_same_answer(tmp_path: Path, name
     assert len(values[0]) == (2 if name == "gray labels" else 8)
     for found in values[1:]:
         assert found == pytest.approx(values[0], abs=1e-4)
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    ("backend", "precision"),
+    [("openvino", "int8"), ("onnxruntime", "int8"), ("aotinductor", "bf16"), ("torch_compile", "fp32")],
+)
+def test_other_backends_and_precisions_are_verified(
+    tmp_path: Path, name: str, backend: str, precision: Precision
+) -> None:
+    recipe, checkpoint = make(tmp_path, name)
+    export_model(recipe, checkpoint, "eager", "fp32", tmp_path / "exports")
+    folder = export_model(recipe, checkpoint, backend, precision, tmp_path / "exports")
+    report = verify_export(folder)
+    assert report["passed"], report["failures"]
+    images = tuple(encode_image(noise_image(seed, (40, 50))) for seed in range(3))
+    (outcome,) = load_handler(folder).predict([Payload(images=images, options={})])
+    assert {type(item) for item in outcome.items} <= {Classification, Embedding}
 
 
 def flatten(body: dict[str, Any]) -> list[float]:

@@ -10,12 +10,13 @@ from typing import Any
 import orjson
 import yaml
 
+from mar_tools.models.normalisations import NORMALISATIONS, write_normalisation
 from vision_serving.errors import ConfigError
 from vision_serving.options import Task
 
 Recipe = Mapping[str, Any]
-IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-UNSCALED = {"mean": [0, 0, 0], "std": [1, 1, 1]}
+IMAGENET = write_normalisation(*NORMALISATIONS["ImageNet's mean and std"])
+UNSCALED = write_normalisation(*NORMALISATIONS["mean 0 and std 1"])
 
 
 @dataclass(frozen=True)

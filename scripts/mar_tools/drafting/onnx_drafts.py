@@ -12,7 +12,7 @@ import torch
 
 from mar_tools.drafting.drafts import UNSCALED, Draft, Hints, Noted, assume, choose_labels, name_of
 from mar_tools.drafting.output_forms import END_TO_END, Reading, read_outputs
-from mar_tools.drafting.pixel_trials import SCALINGS, Scaling, choose_scaling, written
+from mar_tools.drafting.pixel_trials import SCALINGS, Scaling, choose_scaling
 from mar_tools.exporting.onnx_files import ModelInput, dims_of, read_input
 from mar_tools.models.example_pixels import load_pixels
 from vision_serving.config import PreprocessingConfig
@@ -46,7 +46,7 @@ ANY_SIZE: dict[Task, str] = {
     ),
 }
 RAW = Scaling(
-    {key: Noted(value, "its first steps scale the pixels") for key, value in written(SCALINGS["0 to 255"]).items()}, ()
+    {key: Noted(value, "its first steps scale the pixels") for key, value in SCALINGS["pixels in [0, 255]"].items()}, ()
 )
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mar_tools.drafting.drafts import IMAGENET, UNSCALED, Noted, assume
+from mar_tools.drafting.drafts import Noted, assume
 from mar_tools.drafting.output_forms import Reading
 from mar_tools.images import load_encoded_images
+from mar_tools.models.normalisations import MINUS_MEAN, NORMALISATIONS, write_normalisation
 from vision_serving.config import ImageLimits, PreprocessingConfig
 from vision_serving.graphs.construction import build_graph
 from vision_serving.graphs.outputs import OutputFormat
@@ -23,16 +24,11 @@ from vision_serving.pictures.resizing import preprocess_images
 
 PICTURES = 8
 CLEAR = 0.05  # of confidence: less is chance
-SCALINGS: dict[str, dict[str, Any]] = {
-    "ImageNet's mean and std": IMAGENET,
-    "0 to 1": UNSCALED,
-    "-1 to 1": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
-    "0 to 255": {"mean": [0, 0, 0], "std": [1 / 255] * 3},
-}
+SCALINGS = {name: write_normalisation(*values) for name, values in NORMALISATIONS.items() if name != MINUS_MEAN}
 USUAL: dict[str, tuple[str, str]] = {  # by task, or by whose head it is
     "classification": ("ImageNet's mean and std", "rgb"),
-    "detection": ("0 to 1", "rgb"),
-    "YOLOX": ("0 to 255", "bgr"),
+    "detection": ("mean 0 and std 1", "rgb"),
+    "YOLOX": ("pixels in [0, 255]", "bgr"),
 }
 
 
@@ -58,15 +54,10 @@ def choose_scaling(network: nn.Module, reading: Reading, resize: Mapping[str, An
     pictures = f"{images}" if images else "photographs"
     tried = ", ".join(f"{name} {order} {sure[name, order]:.2f}" for name, order in sure)
     reason = "the network is surest with it" if decides else f"usual for {reading.family or reading.task}"
-    values = written(SCALINGS[chosen[0]])
+    values = SCALINGS[chosen[0]]
     note = f"how its pixels were scaled in training. Mean confidence on {pictures}: {tried}"
     lines = {"mean": assume(values["mean"], f"{chosen[0]}; {reason}"), "std": values["std"]}
     return Scaling({**lines, "color_order": assume(chosen[1], reason)}, (note,))
-
-
-def written(scaling: Mapping[str, list[float]]) -> dict[str, list[float]]:
-    """Return mean and std as a recipe has them, without the digits of rounding."""
-    return {key: [round(value, 9) for value in values] for key, values in scaling.items()}
 
 
 def _plain(values: Any) -> Any:

@@ -250,8 +250,16 @@ def merge_stages(
     merged.graph.output.extend(named)
     for value, prefix in ((merged.graph.input[0], PIXELS), *((output, OUTPUTS) for output in named)):
         rename_value(merged.graph, value.name, value.name.removeprefix(prefix))
+    state_opsets_once(merged)
     onnx.checker.check_model(merged)
     return merged
+
+
+def state_opsets_once(model: onnx.ModelProto) -> None:
+    """Name each opset once: `merge_models` keeps those of all parts, which ONNX Runtime's quantization refuses."""
+    opsets = {"" if own.domain == "ai.onnx" else own.domain: own.version for own in model.opset_import}
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items())
 
 
 def rename_value(graph: onnx.GraphProto, old: str, new: str) -> None:

@@ -11,6 +11,7 @@ misfits.py           why a state dict does not fit, and what to say in the recip
 heads.py             a changed last layer: its sizes from the weights
 label_files.py       labels from lists, lines, data.yaml and id2label
 random_weights.py    random weights that still tell pictures apart
+normalisations.py    the usual means and stds
 example_pixels.py    photographs as model pixels, to trace and warm up with
 handlers_by_task.py  the handler of each task, and its entry file
 """

@@ -15,6 +15,7 @@ from mar_tools.exporting.export_folders import load_reference
 from mar_tools.images import spread_evenly
 from mar_tools.models.checkpoints import Checkpoint, write_preprocessing
 from mar_tools.models.handlers_by_task import new_handler
+from mar_tools.models.normalisations import NORMALISATIONS, Values
 from mar_tools.verification.accuracy import find_hits, find_primary, measure_accuracy
 from mar_tools.verification.labelled import VerificationImages
 from mar_tools.verification.observations import Observation, observe
@@ -30,16 +31,6 @@ WORTH_TELLING = 0.02
 CLEAR_GAIN = 0.05
 CLEAR_GAIN_OF_MAP = 0.1
 CLEAR_DEVIATIONS = 3.0  # of the pictures that only one of both has right, by how many standard deviations they differ
-
-Values = tuple[float, ...]  # a number a channel
-IMAGENET: tuple[Values, Values] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-NORMALISATIONS: dict[str, tuple[Values, Values]] = {
-    "ImageNet's mean and std": IMAGENET,
-    "mean 0 and std 1": ((0.0,) * 3, (1.0,) * 3),
-    "mean 0.5 and std 0.5": ((0.5,) * 3, (0.5,) * 3),
-    "pixels in [0, 255]": ((0.0,) * 3, (1 / 255,) * 3),
-    "pixels in [0, 255] minus ImageNet's mean": (IMAGENET[0], (1 / 255,) * 3),
-}
 
 
 @dataclass(frozen=True)

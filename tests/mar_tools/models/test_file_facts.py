@@ -15,10 +15,17 @@ from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import Recipe, read_recipe
 from mar_tools.verification.gate import verify_export
 from mar_tools.verification.observations import load_handler
-from vision_serving.errors import ConfigError
+from vision_serving.config import Precision
+from vision_serving.errors import BackendError, ConfigError
 from vision_serving.predictions import Classification
 from vision_serving.requests.payload import Payload
 
+FLOAT16_PAIRS: list[tuple[str, Precision]] = [
+    ("eager", "fp32"),
+    ("onnxruntime", "fp32"),
+    ("onnxruntime", "int8"),
+    ("openvino", "fp32"),
+]
 EXACT_32 = {"resize": {"mode": "exact", "size": [32, 32]}}
 
 
@@ -88,6 +95,65 @@ def test_a_graph_of_a_fixed_batch_is_served_by_each_engine(tmp_path: Path, sourc
         expected = expected or found
         np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.std(expected) > 0.01
+
+
+OTHER_PRECISIONS = [("onnxruntime", "int8"), ("openvino", "int8"), ("openvino", "bf16")]
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "pairs"),
+    [
+        ("onnx", 1, OTHER_PRECISIONS[:1]),
+        pytest.param("onnx", 2, OTHER_PRECISIONS, marks=pytest.mark.lab),
+        pytest.param("torchscript", 2, [*OTHER_PRECISIONS, ("torchscript", "bf16")], marks=pytest.mark.lab),
+    ],
+)
+def test_a_graph_of_a_fixed_batch_has_other_precisions(
+    tmp_path: Path, source: str, size: int, pairs: list[tuple[str, Precision]]
+) -> None:
+    recipe = write(tmp_path / "recipe", Fixed(size), torch.rand(size, 3, 32, 32), source)
+    checkpoint = load_checkpoint(recipe)
+    images = [encode_image(noise_image(seed, (40, 50))) for seed in range(3)]
+    expected = scores_of(export_model(recipe, checkpoint, "eager", "fp32", tmp_path / "exports"), *images)
+    for backend, precision in pairs:
+        folder = export_model(recipe, checkpoint, backend, precision, tmp_path / "exports")
+        report = verify_export(folder)
+        assert report["passed"], report["failures"]
+        np.testing.assert_allclose(scores_of(folder, *images), expected, atol=0.02)
+
+
+@pytest.mark.parametrize("backend", ["aotinductor", "torch_compile"])
+def test_what_reads_python_alone_refuses_a_script_at_once(tmp_path: Path, backend: str) -> None:
+    recipe = write(tmp_path / "recipe", Fixed(2), torch.rand(2, 3, 32, 32), "torchscript")
+    with pytest.raises(BackendError, match="the model is a TorchScript file; use openvino, onnxruntime or torchscript"):
+        export_model(recipe, load_checkpoint(recipe), backend, "fp32", tmp_path / "exports")
+
+
+class Half(nn.Module):
+    """Computes in float16, as files for GPUs do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Fixed(1).half()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network.head(self.network.layers(images).flatten(1)) * 3
+        return logits
+
+
+def test_a_file_of_float16_is_given_float16(tmp_path: Path) -> None:
+    """Of a picture of level 51, with the mean and std that the recipe states."""
+    form = {**EXACT_32, "mean": [0.5] * 3, "std": [0.25] * 3}
+    recipe = write(tmp_path / "recipe", Half(), torch.rand(1, 3, 32, 32).half(), "onnx", preprocessing=form)
+    checkpoint = load_checkpoint(recipe)
+    with torch.inference_mode():
+        logits = Half().eval()(torch.full((1, 3, 32, 32), (51 / 255 - 0.5) / 0.25).half()).float()
+    level = encode_image(np.full((40, 40, 3), 51, np.uint8))
+    for backend, precision in FLOAT16_PAIRS:
+        folder = export_model(recipe, checkpoint, backend, precision, tmp_path / "exports")
+        report = verify_export(folder)
+        assert report["passed"], report["failures"]
+        np.testing.assert_allclose(scores_of(folder, level)[0], logits.softmax(1)[0], atol=0.005)
 
 
 def test_a_script_that_takes_any_batch_is_left_so(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 from torch.export import ExportedProgram
 
 from mar_tools.exporting.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
-from mar_tools.exporting.exporters.base import Exported, ExportJob, Precisions
+from mar_tools.exporting.exporters.base import Exported, ExportJob, Precisions, require_python_network
 from mar_tools.exporting.torch_programs import export_program, separate_convolutions
 from vision_serving.errors import BackendError
 
@@ -24,6 +24,7 @@ INDUCTOR = {"freezing": True, "cpp.dynamic_threads": True}
 
 
 def export(job: ExportJob, folder: Path) -> Exported:
+    require_python_network(job)
     if not job.has_fixed_size:
         raise BackendError(
             "aotinductor needs images of one size: torch.export cannot keep height and width open in a detector that "

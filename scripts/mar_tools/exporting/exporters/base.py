@@ -92,6 +92,15 @@ class Exported:
     portable: bool = False
 
 
+def require_python_network(job: ExportJob) -> None:
+    """Raises BackendError for a TorchScript file: torch.compile and torch.export read networks of Python alone."""
+    if job.checkpoint.source.source == "torchscript":
+        raise BackendError(
+            "torch.compile and torch.export need a network of Python, and the model is a TorchScript file; use "
+            "openvino, onnxruntime or torchscript"
+        )
+
+
 def report_own_scales(operators: Iterable[str], wanted: str) -> dict[str, Any]:
     """Return the report of a network trained with fake quantisation. Raises BackendError where none arrived."""
     if wanted not in operators:

@@ -11,7 +11,7 @@ from mar_tools.child_processes import python_command, run_isolated
 from mar_tools.command_line import run
 from mar_tools.exporting.exporters import eager
 from mar_tools.exporting.exporters.aotinductor import compiled_cpu_features
-from mar_tools.exporting.exporters.base import Exported, ExportJob, Precisions
+from mar_tools.exporting.exporters.base import Exported, ExportJob, Precisions, require_python_network
 from vision_serving.backends.eager import EagerBackend
 from vision_serving.backends.torch_compile import (
     CACHE,
@@ -28,6 +28,7 @@ TIMEOUT_S = 3600  # a build gives up on a candidate much earlier
 
 
 def export(job: ExportJob, folder: Path) -> Exported:
+    require_python_network(job)
     if not job.has_fixed_size:
         raise BackendError(
             "torch_compile needs images of one size, since a new one could compile within a request: set "
