@@ -1,14 +1,17 @@
-"""Predict image files or folders, over HTTP or in process.
+"""Predict pictures of any number, over HTTP or in process.
 
     python scripts/predict_images.py digits photo.jpg photos/
     python scripts/predict_images.py detector photo.jpg --option score_threshold=0.3
     python scripts/predict_images.py detector photos/ --save-annotated annotated/
     python scripts/predict_images.py detector photos/ --format csv --output found.csv
     python scripts/predict_images.py detector val2017/ --format coco --coco-images val2017.json --output found.json
-    python scripts/predict_images.py --archive digits.mar photo.jpg
+    python scripts/predict_images.py --archive digits.mar "shards/*.tar" --format parquet --output rows/
+    python scripts/predict_images.py digits s3://bucket/photos --address https://host:8443 --key KEY --json
 
-With --archive no server is needed. Answers are written as they come, in the order of the images. An image that failed
-is a row with the reason, and makes the exit status 1. No file is replaced. docs/use/outputs.md describes the formats.
+An IMAGE is a file, a folder, a glob, a text file with a path a line, a Parquet file, a tar file, or an address such as
+s3://bucket/folder. With --archive no server is needed. With --output every picture has its row whatever happens:
+--resume goes on after any end. An image that failed is a row with the reason, and makes the exit status 1. No file is
+replaced. docs/use/outputs.md describes the formats.
 """
 
 import argparse
@@ -20,25 +23,31 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from mar_tools.command_line import ROOT, find_in_store, new_parser, run
-from mar_tools.images import find_images, read_image, show_line
-from mar_tools.predicting.coco_results import match_images, number_images
+from mar_tools.command_line import find_in_store, run
+from mar_tools.images import show_line
+from mar_tools.predicting.arguments import JSON_LINES, is_recorded, parse_arguments
+from mar_tools.predicting.coco_results import CocoIds, match_images, number_images
+from mar_tools.predicting.connecting import connect, connect_own
 from mar_tools.predicting.formats import COCO, FORMATS, NewWriter, list_classes_or_boxes, write_coco
+from mar_tools.predicting.inputs import Item, list_items
 from mar_tools.predicting.predictors import (
-    Answer,
     Predict,
+    Send,
     has_failed,
-    predict_files,
     predict_in_process,
+    predict_items,
     predict_over_http,
     read_prediction,
 )
+from mar_tools.predicting.recording import Recorded, Recording, merge_and_remove, record_in_process, record_over_http
+from mar_tools.predicting.rows import Answer
+from mar_tools.predicting.shards import LINES, PARQUET
 from mar_tools.serving.address import read_address
 from mar_tools.serving.torchserve_api import TorchServeClient
 from mar_tools.terminal import show_items
 from vision_serving.answers.drawing import draw_prediction, open_picture
 from vision_serving.config import ImageLimits
-from vision_serving.errors import ConfigError, RequestError, VisionServingError
+from vision_serving.errors import ConfigError, InvalidOptionError, RequestError, VisionServingError
 from vision_serving.requests.payload import parse_options_header
 
 CORNERS = "xyxy"
@@ -50,88 +59,68 @@ class FailedImagesError(VisionServingError):
 
 
 def main() -> None:
-    arguments = parse_arguments()
-    files = [file for path in arguments.images for file in find_images(path)]
-    new_writer = choose_format(arguments, files)
+    arguments = parse_arguments(__doc__)
+    if is_recorded(arguments):
+        record_answers(arguments)
+    else:
+        stream_answers(arguments)
+
+
+def record_answers(arguments: argparse.Namespace) -> None:
+    """Write shards, which become one file unless the format is Parquet."""
+    output: Path = arguments.output
+    ids = prepare_ids(arguments)
+    recording = Recording(
+        arguments.images,
+        arguments.column,
+        parse_options_header(";".join(arguments.option)),
+        output,
+        PARQUET if arguments.format == PARQUET else LINES,
+        arguments.resume,
+        partial(require_answering, arguments=arguments),
+    )
+    with open_recording(arguments, recording) as recorded:
+        result, rows = recorded.result, recorded.result.rows
+        if arguments.format == COCO:
+            rows = merge_coco(recorded, recording, ids)
+        elif arguments.format != PARQUET:
+            count = partial(count_rows, form=arguments.format)
+            rows = merge_and_remove(
+                recorded, recording, FORMATS[arguments.format], count, arguments.format == JSON_LINES
+            )
+    tell_written(rows, output)
+    if result.failed:
+        first = f"; the first, {recorded.failure}" if recorded.failure else ""
+        raise FailedImagesError(f"{result.failed} of {result.rows} images failed{first}")
+
+
+def stream_answers(arguments: argparse.Namespace) -> None:
+    """Write answers as they come, and annotated pictures."""
+    items = list(list_items(arguments.images, arguments.column))
+    new_writer = choose_format(arguments, [item.name for item in items])
     failures, rows, drawn = [], 0, 0
     with open_predictor(arguments) as predict, ExitStack() as stack:
-        answers = show_progress(predict_files(predict, files, arguments.concurrency), len(files), arguments)
+        answers = show_progress(predict_items(predict, items, arguments.concurrency), len(items), arguments)
         first = next(answers)  # before there is a file: without an answer that fits none is left
         require_fitting(first[1], arguments)
         write = stack.enter_context(new_writer(stack.enter_context(open_output(arguments))))
-        for file, answer in chain([first], answers):
+        for item, answer in chain([first], answers):
             require_fitting(answer, arguments)
-            write(file, answer)
+            write(item.name, answer)
             rows += count_rows(answer, arguments.format)
             if has_failed(answer):
-                failures.append(f"{show_line(file)}: {answer['message']}")
+                failures.append(f"{show_line(item.name)}: {answer['message']}")
             elif arguments.save_annotated is not None:
-                undrawn = save_annotated(file, answer, arguments)
+                undrawn = save_annotated(item, answer, arguments)
                 failures += undrawn
                 drawn += not undrawn
     tell_written(rows, arguments.output)
     tell_written(drawn, arguments.save_annotated, "annotated picture")
     if failures:
-        raise FailedImagesError(f"{len(failures)} of {len(files)} images failed; the first, {failures[0]}")
+        raise FailedImagesError(f"{len(failures)} of {len(items)} images failed; the first, {failures[0]}")
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Parse `images`, and `model`, which is None with --archive."""
-    parser = new_argument_parser()
-    arguments = parser.parse_intermixed_args()
-    arguments.model = None if arguments.archive else arguments.inputs[0]
-    arguments.images = [Path(path) for path in (arguments.inputs if arguments.archive else arguments.inputs[1:])]
-    if not arguments.images:
-        parser.error("give at least one image after the model name")
-    if arguments.archive and not arguments.images[0].exists():
-        parser.error(f"{arguments.images[0]}: no such file or folder; with --archive no model is named, only images")
-    if arguments.coco_images and arguments.format != COCO:
-        parser.error("--coco-images belongs to --format coco")
-    if arguments.format == COCO and not (arguments.coco_images or arguments.output):
-        parser.error(
-            "--format coco, for the boxes of a detector, needs --coco-images, or --output, beside which the list of "
-            "images is written"
-        )
-    if arguments.archive:
-        arguments.concurrency = 1  # in process, one image has all cores
-    return arguments
-
-
-def new_argument_parser() -> argparse.ArgumentParser:
-    parser = new_parser(__doc__)
-    parser.usage = (
-        "%(prog)s [OPTIONS] MODEL IMAGE [IMAGE ...]\n       %(prog)s [OPTIONS] --archive FILE IMAGE [IMAGE ...]"
-    )
-    parser.add_argument("inputs", nargs="+", metavar="MODEL IMAGE", help="a model (not with --archive), then images")
-    parser.add_argument(
-        "--archive", type=Path, metavar="FILE", help="predict in process from this .mar, or its name in model_store"
-    )
-    parser.add_argument(
-        "--option", type=_option, action="append", default=[], metavar="NAME=VALUE", help="such as top_k=3"
-    )
-    parser.add_argument("--format", choices=[*FORMATS, COCO], default="table", help="of what is written (table)")
-    parser.add_argument("--json", action="store_const", const="json-lines", dest="format", help="--format json-lines")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write there and not to standard output")
-    parser.add_argument("--coco-images", type=Path, metavar="FILE", help="a COCO file with the ids of the images")
-    parser.add_argument(
-        "--save-annotated", type=Path, metavar="FOLDER", help="pictures with boxes or classes drawn on them"
-    )
-    parser.add_argument(
-        "--concurrency", type=int, choices=range(1, 65), metavar="1..64", default=4, help="requests at a time (4)"
-    )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="the server's settings"
-    )
-    return parser
-
-
-def _option(text: str) -> str:
-    if "=" not in text:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    return text
-
-
-def choose_format(arguments: argparse.Namespace, files: Sequence[Path]) -> NewWriter:
+def choose_format(arguments: argparse.Namespace, files: Sequence[str]) -> NewWriter:
     """Raises ConfigError where the work would replace a file, or `--coco-images` lacks an image."""
     if arguments.output is not None:
         require_new(arguments.output)
@@ -144,6 +133,40 @@ def choose_format(arguments: argparse.Namespace, files: Sequence[Path]) -> NewWr
     return partial(write_coco, ids=number_images(files), images_file=images_file)
 
 
+def prepare_ids(arguments: argparse.Namespace) -> CocoIds | None:
+    """Return the ids of `--coco-images`, if given. Raises ConfigError where the work would replace a file."""
+    if arguments.format != PARQUET:
+        require_new(arguments.output)
+    if arguments.format != COCO:
+        return None
+    if not arguments.coco_images:
+        require_new(arguments.output.with_suffix(".images.json"))
+        return None
+    return match_images([item.name for item in list_items(arguments.images, arguments.column)], arguments.coco_images)
+
+
+def merge_coco(recorded: Recorded, recording: Recording, ids: CocoIds | None) -> int:
+    """Merge COCO results; without ids, number the images, and write which is which beside them."""
+    images_file = None if ids else recording.output.with_suffix(".images.json")
+    known = ids or number_images([row["path"] for row in recorded.result.read_rows()])
+    new_writer = partial(write_coco, ids=known, images_file=images_file)
+    return merge_and_remove(recorded, recording, new_writer, partial(count_rows, form=COCO), whole=False)
+
+
+def open_recording(arguments: argparse.Namespace, recording: Recording) -> AbstractContextManager[Recorded]:
+    if arguments.archive:
+        archive = find_in_store(arguments.archive)
+        return record_in_process(recording, archive, arguments.processes, arguments.batch_size)
+    return record_over_http(recording, open_server(arguments), arguments.model, arguments.concurrency)
+
+
+def open_server(arguments: argparse.Namespace) -> Send:
+    """Return what sends a picture to the server of `--address`, or of the server's own settings."""
+    if arguments.address:
+        return connect(arguments.address, arguments.key, arguments.certificate)
+    return connect_own(TorchServeClient(read_address(arguments.config)))
+
+
 @contextmanager
 def open_predictor(arguments: argparse.Namespace) -> Iterator[Predict]:
     options = parse_options_header(";".join(arguments.option))
@@ -151,7 +174,16 @@ def open_predictor(arguments: argparse.Namespace) -> Iterator[Predict]:
         with predict_in_process(find_in_store(arguments.archive), options) as predict:
             yield predict
     else:
-        yield predict_over_http(TorchServeClient(read_address(arguments.config)), arguments.model, options)
+        yield predict_over_http(open_server(arguments), arguments.model, options)
+
+
+def require_answering(answer: Answer, arguments: argparse.Namespace) -> None:
+    """Require options that the model has, and answers that fit the format. Raises InvalidOptionError or ConfigError."""
+    if answer.get("type") == InvalidOptionError.__name__:
+        raise InvalidOptionError(answer["message"])
+    require_fitting(answer, arguments)
+    if arguments.format == COCO and "code" not in answer and "detections" not in answer:
+        raise ConfigError("COCO results are for detectors; this model gives no boxes")
 
 
 def require_fitting(answer: Answer, arguments: argparse.Namespace) -> None:
@@ -188,8 +220,8 @@ def open_output(arguments: argparse.Namespace) -> AbstractContextManager[IO[str]
 
 
 def show_progress(
-    answers: Iterator[tuple[Path, Answer]], total: int, arguments: argparse.Namespace
-) -> Iterator[tuple[Path, Answer]]:
+    answers: Iterator[tuple[Item, Answer]], total: int, arguments: argparse.Namespace
+) -> Iterator[tuple[Item, Answer]]:
     """Show how far it is, unless the answers come to the terminal meanwhile."""
     writes_meanwhile = sys.stdout.isatty() and arguments.output is None and arguments.format != "table"
     return show_items(answers, "predicting", total, hidden=writes_meanwhile)
@@ -206,12 +238,13 @@ def tell_written(count: int, where: Path | None, what: str = "row") -> None:
         print(f"{count} {what}{'s' * (count != 1)} in {show_line(where)}", file=sys.stderr)
 
 
-def save_annotated(file: Path, answer: Answer, arguments: argparse.Namespace) -> list[str]:
+def save_annotated(item: Item, answer: Answer, arguments: argparse.Namespace) -> list[str]:
     """Save `FOLDER/<name>.annotated.png`, with a number where there is one. Return why it could not be drawn.
 
     <name>: as it lies in a folder that was given.
     """
-    given = next((folder for folder in file.parents if folder in arguments.images), file.parent)
+    file = Path(item.name)
+    given = next((folder for folder in file.parents if folder in map(Path, arguments.images)), file.parent)
     base = arguments.save_annotated / file.relative_to(given)
     target, number = base.with_name(f"{file.name}.annotated.png"), 1
     try:
@@ -219,7 +252,7 @@ def save_annotated(file: Path, answer: Answer, arguments: argparse.Namespace) ->
         while target.exists():
             number += 1
             target = base.with_name(f"{file.name}.annotated-{number}.png")
-        picture = open_picture(read_image(file), ANY_SIZE)
+        picture = open_picture(item.read(), ANY_SIZE)
         draw_prediction(picture, read_prediction(answer)).save(target)
     except (RequestError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

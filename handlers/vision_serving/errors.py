@@ -182,6 +182,8 @@ EXTRAS = {
     "matplotlib": "benchmark",
     "optuna": "benchmark",
     "captum": "explanations",
+    "pyarrow": "offline",
+    "fsspec": "offline",
     "lab": "lab",
     "jinja2": "lab",
     "skimage": "lab",

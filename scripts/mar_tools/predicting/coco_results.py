@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from mar_tools.images import show_name
-from mar_tools.predicting.predictors import Answer, has_failed, list_ends
+from mar_tools.predicting.predictors import has_failed, list_ends
+from mar_tools.predicting.rows import Answer
 from mar_tools.verification.coco_files import CocoCategory, CocoImage
 from vision_serving.errors import ConfigError
 from vision_serving.validation import parse_config, read_json
@@ -18,7 +19,7 @@ from vision_serving.validation import parse_config, read_json
 class CocoIds:
     """image_ids: of each file. category_ids: of each label; the class ids where it is None."""
 
-    image_ids: Mapping[Path, int]
+    image_ids: Mapping[Path | str, int]
     category_ids: Mapping[str, int] | None = None
 
 
@@ -29,12 +30,12 @@ class CocoImages(BaseModel):
     categories: list[CocoCategory]
 
 
-def number_images(files: Sequence[Path]) -> CocoIds:
+def number_images(files: Sequence[Path | str]) -> CocoIds:
     """Number them from 1 on, in order."""
     return CocoIds({file: number for number, file in enumerate(files, 1)})
 
 
-def match_images(files: Sequence[Path], annotations: Path) -> CocoIds:
+def match_images(files: Sequence[Path | str], annotations: Path) -> CocoIds:
     """Return the ids of an annotation file, where a `file_name` is the end of a file's path. Raises ConfigError."""
     document = parse_config(CocoImages, read_json(annotations), str(annotations))
     known = {image.file_name: image.id for image in document.images}
@@ -46,12 +47,12 @@ def match_images(files: Sequence[Path], annotations: Path) -> CocoIds:
     return CocoIds(found, {category.name: category.id for category in document.categories})
 
 
-def _find_name(file: Path, known: Mapping[str, int]) -> str:
+def _find_name(file: Path | str, known: Mapping[str, int]) -> str:
     """Return the longest end of the path that is known; empty where none is."""
     return next((end for end in map(show_name, reversed(list_ends(file))) if end in known), "")
 
 
-def to_results(file: Path, answer: Answer, ids: CocoIds) -> Iterable[dict[str, Any]]:
+def to_results(file: Path | str, answer: Answer, ids: CocoIds) -> Iterable[dict[str, Any]]:
     """Return one for each box; none of an error. Raises ConfigError where there can be none."""
     if has_failed(answer):
         return []
@@ -81,7 +82,7 @@ def _find_outline(detection: Mapping[str, Any]) -> dict[str, Any]:
     return {"segmentation": [detection["corners"]]} if "corners" in detection else {}
 
 
-def make_annotation_file(answers: Iterable[tuple[Path, Answer]], ids: CocoIds) -> dict[str, Any]:
+def make_annotation_file(answers: Iterable[tuple[Path | str, Answer]], ids: CocoIds) -> dict[str, Any]:
     """Return the images and the categories that were found, in the form of an annotation file."""
     images, names = [], {}
     for file, answer in answers:

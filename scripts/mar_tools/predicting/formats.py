@@ -18,10 +18,11 @@ from rich.table import Table
 
 from mar_tools.images import show_line, show_name
 from mar_tools.predicting.coco_results import CocoIds, make_annotation_file, to_results
-from mar_tools.predicting.predictors import Answer, has_failed, tell_apart
+from mar_tools.predicting.predictors import has_failed, tell_apart
+from mar_tools.predicting.rows import Answer
 from mar_tools.terminal import Text, name_column, new_table, number_column
 
-Write: TypeAlias = Callable[[Path, Answer], None]
+Write: TypeAlias = Callable[[Path | str, Answer], None]
 NewWriter: TypeAlias = Callable[[IO[str]], AbstractContextManager[Write]]
 
 SHOWN_NUMBERS = 4  # of an embedding, in a table
@@ -51,7 +52,7 @@ def describe(answer: Answer) -> str:
 @contextmanager
 def write_table(stream: IO[str]) -> Iterator[Write]:
     """Write for people; printed when the last answer is there, as the columns are then known."""
-    answers: list[tuple[Path, Answer]] = []
+    answers: list[tuple[Path | str, Answer]] = []
     try:
         yield lambda file, answer: answers.append((file, answer))
     finally:
@@ -59,7 +60,7 @@ def write_table(stream: IO[str]) -> Iterator[Write]:
             Console(file=stream).print(_answer_table(answers))
 
 
-def _answer_table(answers: list[tuple[Path, Answer]]) -> Table:
+def _answer_table(answers: list[tuple[Path | str, Answer]]) -> Table:
     boxes = any("detections" in answer for _, answer in answers)
     table = new_table(name_column("image"), "label", number_column("score"), *([number_column("box")] if boxes else []))
     names = tell_apart(file for file, _ in answers)
@@ -78,7 +79,7 @@ def _answer_table(answers: list[tuple[Path, Answer]]) -> Table:
 def write_json_lines(stream: IO[str]) -> Iterator[Write]:
     """Write a line of JSON for each file: its name and the answer, or the error."""
 
-    def write(file: Path, answer: Answer) -> None:
+    def write(file: Path | str, answer: Answer) -> None:
         stream.write(orjson.dumps({"file": show_name(file), **answer}, option=orjson.OPT_APPEND_NEWLINE).decode())
         stream.flush()
 
@@ -91,7 +92,7 @@ def write_csv(stream: IO[str]) -> Iterator[Write]:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
 
-    def write(file: Path, answer: Answer) -> None:
+    def write(file: Path | str, answer: Answer) -> None:
         for entry in list_classes_or_boxes(answer):
             box = entry.get("box", ("", "", "", ""))
             writer.writerow((show_name(file), entry["class_id"], entry["label"], entry["score"], *box, ""))
@@ -106,10 +107,10 @@ def write_csv(stream: IO[str]) -> Iterator[Write]:
 @contextmanager
 def write_coco(stream: IO[str], ids: CocoIds, images_file: Path | None = None) -> Iterator[Write]:
     """Write a COCO results file, with errors on standard error. images_file: where the ids are written to."""
-    answers: list[tuple[Path, Answer]] = []
+    answers: list[tuple[Path | str, Answer]] = []
     separator = "["
 
-    def write(file: Path, answer: Answer) -> None:
+    def write(file: Path | str, answer: Answer) -> None:
         nonlocal separator
         if has_failed(answer):
             print(f"{show_line(file)}: {format_error(answer)}", file=sys.stderr)

@@ -1,46 +1,49 @@
-"""Image files -> their answers, from a running server or in process from an archive; both speak the HTTP contract."""
+"""Pictures -> their answers, from a running server or in process from an archive; both speak the HTTP contract."""
 
 import tempfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import orjson
 import requests
 from pydantic import TypeAdapter
 
 from mar_tools.archives.archive import extract_archive
-from mar_tools.images import read_image
-from mar_tools.serving.torchserve_api import ServerError, TorchServeClient, tell_refusal
+from mar_tools.predicting.chunks import read_or_tell
+from mar_tools.predicting.inputs import Item
+from mar_tools.predicting.rows import Answer
 from vision_serving.answers.responses import encode_response
 from vision_serving.errors import InvalidOptionError
 from vision_serving.predictions import Prediction
 from vision_serving.requests.payload import Payload
 
-Answer = dict[str, Any]
 Predict = Callable[[bytes], Answer]
+Send = Callable[[str, bytes, Mapping[str, str]], requests.Response]  # the model, an encoded picture, options
 
-NO_STATUS = 0  # `code` of a file that was never sent
 PREDICTION: TypeAdapter[Prediction] = TypeAdapter(Prediction)
 
 
-def predict_over_http(client: TorchServeClient, model: str, options: Mapping[str, str]) -> Predict:
-    """Predict over HTTP: answers are the server's JSON bodies, errors too. Raises ServerError without such a model."""
+def predict_over_http(send: Send, model: str, options: Mapping[str, str]) -> Predict:
+    """Predict over HTTP: answers are the server's JSON bodies, errors too. Raises what `send` raises."""
 
     def predict(encoded: bytes) -> Answer:
-        response = client.predict(model, encoded, options)
-        if response.status_code == requests.codes.not_found:
-            raise ServerError(f"{tell_refusal(response)}; the server has {client.list_models()}")
-        try:
-            answer: Answer = orjson.loads(response.content)
-        except orjson.JSONDecodeError:
-            answer = {"code": response.status_code, "type": "ServerError", "message": response.reason}
-        return answer
+        return read_answer_of(send(model, encoded, options))
 
     return predict
+
+
+def read_answer_of(response: requests.Response) -> Answer:
+    """Return the JSON of a response, an error's too; of what is no JSON object, as of a proxy, an error."""
+    try:
+        answer = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        answer = None
+    if isinstance(answer, dict) and (response.ok or {"code", "type", "message"} <= answer.keys()):
+        return answer
+    return {"code": response.status_code, "type": "ServerError", "message": response.reason}
 
 
 @contextmanager
@@ -60,43 +63,43 @@ def predict_in_process(archive: Path, options: Mapping[str, str]) -> Iterator[Pr
         yield predict
 
 
-def predict_files(predict: Predict, files: Sequence[Path], concurrency: int) -> Iterator[tuple[Path, Answer]]:
-    """Yield each file with its answer, in order, of so many requests at a time. Raises what `predict` raises."""
+def predict_items(predict: Predict, items: Iterable[Item], concurrency: int) -> Iterator[tuple[Item, Answer]]:
+    """Yield each item with its answer, in order, of so many requests at a time. Raises what `predict` raises."""
     pool = ThreadPoolExecutor(concurrency, "predict")
-    waiting: deque[tuple[Path, Future[Answer]]] = deque()
+    waiting: deque[tuple[Item, Future[Answer]]] = deque()
     try:
-        for file in files:
-            waiting.append((file, pool.submit(predict_file, predict, file)))
+        for item in items:
+            waiting.append((item, pool.submit(predict_item, predict, item)))
             if len(waiting) > 2 * concurrency:  # enough to go on with while the first of them takes long
                 first, answer = waiting.popleft()
                 yield first, answer.result()
-        for file, answer in waiting:
-            yield file, answer.result()
+        for item, answer in waiting:
+            yield item, answer.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def predict_file(predict: Predict, file: Path) -> Answer:
-    """Predict one file; one that cannot be read has an error of the contract's form as its answer.
+def predict_item(predict: Predict, item: Item) -> Answer:
+    """Predict one picture; one that cannot be read has an error of the contract's form as its answer.
 
-    Raises InvalidOptionError, which every other file would have too.
+    Raises InvalidOptionError, which every other picture would have too.
     """
-    try:
-        encoded = read_image(file)
-    except OSError as error:
-        return {"code": NO_STATUS, "type": type(error).__name__, "message": error.strerror or str(error)}
-    answer = predict(encoded)
+    content = read_or_tell(item)
+    if not isinstance(content, bytes):
+        return content
+    answer = predict(content)
     if answer.get("type") == InvalidOptionError.__name__:
         raise InvalidOptionError(answer["message"])
     return answer
 
 
-def list_ends(file: Path) -> list[str]:
+def list_ends(file: Path | str) -> list[str]:
     """Return the ends of a path, from the bare name to all of it."""
-    return [str(Path(*file.parts[start:])) for start in reversed(range(len(file.parts)))]
+    parts = Path(file).parts
+    return [str(Path(*parts[start:])) for start in reversed(range(len(parts)))]
 
 
-def tell_apart(files: Iterable[Path]) -> dict[Path, str]:
+def tell_apart(files: Iterable[Path | str]) -> dict[Path | str, str]:
     """Return the shortest end of each path that no other file has."""
     ends = {file: list_ends(file) for file in files}
     uses = Counter(end for several in ends.values() for end in several)

@@ -102,9 +102,10 @@ def test_files_of_one_name_are_told_apart_in_the_table_and_among_the_pictures(
 
 @pytest.mark.parametrize(("form", "name"), OUTPUTS)
 def test_what_was_written_where_is_told(config: Path, photo: Path, run_here: RunHere, form: str, name: str) -> None:
-    output = photo.parent / name
+    output, other = photo.parent / name, photo.with_name("other.png")
+    other.touch()
     finished = run_here(
-        "predict_images.py", "cats", photo, photo, "--config", config, "--format", form, "--output", output
+        "predict_images.py", "cats", photo, other, "--config", config, "--format", form, "--output", output
     )
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", f"2 rows in {output}\n")
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from mar_tools.images import find_images, load_encoded_images
-from mar_tools.predicting.predictors import Answer, has_failed, predict_files, read_prediction, tell_apart
+from mar_tools.images import load_encoded_images
+from mar_tools.predicting.inputs import Item, file_item, list_items
+from mar_tools.predicting.predictors import has_failed, predict_items, read_prediction, tell_apart
+from mar_tools.predicting.rows import Answer
 from mar_tools.serving.torchserve_api import ServerError
 from vision_serving.predictions import (
     Classification,
@@ -23,11 +25,11 @@ from vision_serving.predictions import (
 )
 
 
-def write_files(folder: Path, count: int) -> list[Path]:
+def write_files(folder: Path, count: int) -> list[Item]:
     files = [folder / f"{number:02}.png" for number in range(count)]
     for number, file in enumerate(files):
         file.write_bytes(bytes([number]))
-    return files
+    return [file_item(str(file)) for file in files]
 
 
 def number_of(encoded: bytes) -> Answer:
@@ -37,9 +39,9 @@ def number_of(encoded: bytes) -> Answer:
 @pytest.mark.parametrize("concurrency", [1, 3, 64])
 @pytest.mark.parametrize("count", [0, 1, 20])
 def test_answers_come_in_the_order_of_the_files(tmp_path: Path, concurrency: int, count: int) -> None:
-    files = write_files(tmp_path, count)
-    answers = list(predict_files(number_of, files, concurrency))
-    assert [file for file, _ in answers] == files
+    items = write_files(tmp_path, count)
+    answers = list(predict_items(number_of, items, concurrency))
+    assert [item for item, _ in answers] == items
     assert [answer["classes"][0]["class_id"] for _, answer in answers] == list(range(count))
 
 
@@ -50,7 +52,7 @@ def test_so_many_requests_are_sent_at_a_time(tmp_path: Path) -> None:
         together.wait()
         return number_of(encoded)
 
-    assert len(list(predict_files(predict, write_files(tmp_path, 8), concurrency=4))) == 8
+    assert len(list(predict_items(predict, write_files(tmp_path, 8), concurrency=4))) == 8
 
 
 def test_the_first_answer_does_not_wait_for_the_last_file(tmp_path: Path) -> None:
@@ -60,7 +62,7 @@ def test_the_first_answer_does_not_wait_for_the_last_file(tmp_path: Path) -> Non
         asked.append(encoded[0])
         return number_of(encoded)
 
-    answers = predict_files(predict, write_files(tmp_path, 50), concurrency=2)
+    answers = predict_items(predict, write_files(tmp_path, 50), concurrency=2)
     next(answers)
     assert len(asked) < 10
     answers.close()  # type: ignore[attr-defined]
@@ -68,8 +70,8 @@ def test_the_first_answer_does_not_wait_for_the_last_file(tmp_path: Path) -> Non
 
 
 def test_a_file_that_cannot_be_read_has_the_reason_as_its_answer(tmp_path: Path) -> None:
-    gone, there = tmp_path / "gone.png", *write_files(tmp_path, 1)
-    (_, failed), (_, good) = predict_files(number_of, [gone, there], 2)
+    gone, there = file_item(str(tmp_path / "gone.png")), *write_files(tmp_path, 1)
+    (_, failed), (_, good) = predict_items(number_of, [gone, there], 2)
     assert failed == {"code": 0, "type": "FileNotFoundError", "message": "No such file or directory"}
     assert (has_failed(failed), has_failed(good)) == (True, False)
 
@@ -80,8 +82,8 @@ def test_a_server_that_is_gone_ends_the_work(tmp_path: Path) -> None:
             raise ServerError("no server answers")
         return number_of(encoded)
 
-    answers = predict_files(predict, write_files(tmp_path, 20), 2)
-    assert [next(answers)[0].name for _ in range(2)] == ["00.png", "01.png"]
+    answers = predict_items(predict, write_files(tmp_path, 20), 2)
+    assert [Path(next(answers)[0].name).name for _ in range(2)] == ["00.png", "01.png"]
     with pytest.raises(ServerError):
         next(answers)
 
@@ -144,7 +146,7 @@ def test_a_name_is_as_much_of_a_path_as_tells_it_from_the_others(files: list[str
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
 def test_what_may_never_end_has_the_reason_as_its_answer(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / "x.png")
-    [(_, failed)] = predict_files(number_of, find_images(tmp_path), 1)
+    [(_, failed)] = predict_items(number_of, list_items([str(tmp_path)]), 1)
     assert failed == {"code": 0, "type": "OSError", "message": "expected a file, got a pipe or device"}
     with pytest.raises(OSError, match="got a pipe or device"):
         load_encoded_images(tmp_path, 1)

@@ -1,0 +1,138 @@
+"""Neighbours among the pictures, the unit of work of every engine: a chunk becomes one shard."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from mar_tools.predicting.inputs import Item
+from mar_tools.predicting.rows import OK, Answer, Origin, Row, make_row
+from mar_tools.predicting.shards import KnownPaths, ResultFolder, write_shard
+from vision_serving.answers.responses import build_error_body
+from vision_serving.errors import RequestError
+from vision_serving.requests.payload import Payload
+
+if TYPE_CHECKING:
+    from vision_serving.handler import VisionHandler
+
+NO_STATUS = 0  # `code` of a picture that could not be read
+BATCHES_AHEAD = 2  # that are read while one is predicted
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Neighbours. position: of the first among all pictures, which names the shard."""
+
+    position: int
+    items: Sequence[Item]
+
+    def halves(self) -> "tuple[Chunk, Chunk]":
+        middle = len(self.items) // 2
+        return Chunk(self.position, self.items[:middle]), Chunk(self.position + middle, self.items[middle:])
+
+
+class Written(NamedTuple):
+    """A shard under its temporary name. failure: of the first picture that failed; empty where none did."""
+
+    rows: int
+    failed: int
+    failure: str
+    seconds: float = 0.0
+
+
+class ChunkSource:
+    """Hands out the pictures that no shard has yet, each once, to any thread."""
+
+    def __init__(self, items: Iterator[Item], result: ResultFolder) -> None:
+        self._items = enumerate(items)
+        self._finished = result.known
+        self._given = KnownPaths()
+        self._lock = threading.Lock()
+        self.is_empty = False
+        self.passed = 0  # so many of the pictures were handed out or have their rows
+
+    def take(self, count: int) -> Chunk | None:
+        """Return the next neighbours, at most `count`; None at the end. Raises ConfigError of a bad input."""
+        with self._lock:
+            position = 0
+            taken: list[Item] = []
+            for number, item in self._items:
+                self.passed = number + 1
+                if item.name in self._finished:
+                    if taken:
+                        break
+                elif self._given.add(item.name):
+                    position = position if taken else number
+                    taken.append(item)
+                    if len(taken) == count:
+                        break
+            else:
+                self.is_empty = True
+            return Chunk(position, taken) if taken else None
+
+
+def read_or_tell(item: Item) -> bytes | Answer:
+    """Return the bytes of a picture; of one that cannot be read, an error of the contract's form."""
+    try:
+        return item.read()
+    except OSError as error:
+        return {"code": NO_STATUS, "type": type(error).__name__, "message": error.strerror or str(error)}
+
+
+def read_ahead(items: Sequence[Item], batch_size: int, pool: Executor) -> Iterator[list[tuple[Item, bytes | Answer]]]:
+    """Yield batch after batch of pictures with their bytes, while the next ones are read."""
+    rest, ahead = iter(items), deque[list[tuple[Item, "Future[bytes | Answer]"]]]()
+    while True:
+        batch = list(islice(rest, batch_size))
+        if batch:
+            ahead.append([(item, pool.submit(read_or_tell, item)) for item in batch])
+        if len(ahead) > BATCHES_AHEAD or (ahead and not batch):
+            yield [(item, read.result()) for item, read in ahead.popleft()]
+        elif not batch:
+            return
+
+
+def predict_batch(handler: "VisionHandler", pictures: Sequence[bytes], options: Mapping[str, Any]) -> list[Answer]:
+    """Return the answer or the error of each picture, as JSON has it. Never raises for one of them."""
+    outcomes = handler.predict([Payload(images=(picture,), options=options) for picture in pictures])
+    items = [outcome.items[0] for outcome in outcomes]
+    return [
+        build_error_body(item) if isinstance(item, RequestError) else orjson.loads(orjson.dumps(item)) for item in items
+    ]
+
+
+def answer_items(
+    handler: "VisionHandler",
+    items: Sequence[Item],
+    batch_size: int,
+    options: Mapping[str, Any],
+    origin: Origin,
+    pool: Executor,
+) -> list[Row]:
+    """Return one row for each item, in order. pool: of threads that read."""
+    rows: list[Row] = []
+    for batch in read_ahead(items, batch_size, pool):
+        pictures = [content for _, content in batch if isinstance(content, bytes)]
+        answers = iter(predict_batch(handler, pictures, options) if pictures else [])
+        rows += [
+            make_row(item.name, next(answers) if isinstance(content, bytes) else content, origin)
+            for item, content in batch
+        ]
+    return rows
+
+
+def write_rows(path: Path, rows: Sequence[Row], task: str | None) -> Written:
+    """Write a shard under its temporary name. Return what is in it. Raises OSError."""
+    write_shard(path, rows, task)
+    failed = [row for row in rows if row["status"] != OK]
+    failure = f"{failed[0]['path']}: {failed[0]['error']['message']}" if failed else ""
+    return Written(len(rows), len(failed), failure)
+
+
+Report = Callable[[Written], None]

@@ -1,0 +1,193 @@
+"""Chunks -> shards on this machine: processes that load an archive and write what they predict.
+
+A process that dies is replaced, and its chunk tried again. A chunk that ends its process twice is halved until the one
+bad picture is alone: its row tells the reason, and no other picture is lost.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mar_tools.building.timing_worker import TimingWorker, WorkerLostError
+from mar_tools.child_processes import isolated, python_command
+from mar_tools.predicting.chunks import Chunk, ChunkSource, Written, write_rows
+from mar_tools.predicting.rows import Answer, Origin, make_row
+from mar_tools.predicting.shards import ResultFolder
+from vision_serving.errors import VisionServingError
+
+TIMEOUT_S = 600.0  # of a chunk of seconds: what takes longer hangs
+POLL_S = 0.2
+WORKER_ENDED = 500  # the status of a picture that ends its process
+
+
+class LocalEngineError(VisionServingError):
+    """The archive cannot be loaded, or refuses every picture; the message says why."""
+
+
+@dataclass(frozen=True)
+class LocalJob:
+    """What each process loads. folder: of the extracted archive."""
+
+    folder: Path
+    origin: Origin
+    task: str
+    options: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the cores are used. threads: of each process."""
+
+    processes: int
+    threads: int
+
+
+class LocalWorker:
+    """One process with the model loaded, started again when it is lost. `probe`: its answer to a gray picture."""
+
+    def __init__(self, job: LocalJob, plan: Plan, logs: Path) -> None:
+        self._job, self._plan, self._log = job, plan, logs / f"{id(self)}.log"
+        self._stack = ExitStack()
+        self._process: psutil.Process | None = None
+        self.probe: Answer = {}
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        command = python_command("mar_tools.predicting.local_worker")
+        errors = self._stack.enter_context(self._log.open("ab"))
+        process = self._stack.enter_context(isolated(command, stdin=-1, stdout=-1, stderr=errors, bufsize=0))
+        self._process = psutil.Process(process.pid)
+        self._worker = TimingWorker(process, self._log, TIMEOUT_S)
+        job = self._job
+        origin = [job.origin.model, job.origin.version, job.origin.archive_sha256]
+        plan = {"processes": self._plan.processes, "threads": self._plan.threads}
+        first = {"folder": str(job.folder), "origin": origin, "task": job.task, "options": dict(job.options), **plan}
+        self.probe = self._ask(first)["probe"]
+
+    def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        answer = self._worker.ask(question)
+        if "refused" in answer:
+            raise LocalEngineError(answer["refused"])
+        if "disk" in answer:
+            raise OSError(*answer["disk"])
+        return answer
+
+    def predict(self, chunk: Chunk, batch_size: int, path: Path) -> Written:
+        """Write a chunk's shard. Raises WorkerLostError, OSError of the disk, or LocalEngineError."""
+        question = {"items": [list(item) for item in chunk.items], "batch_size": batch_size, "path": str(path)}
+        return Written(**self._ask(question))
+
+    def restart(self) -> None:
+        self.close()
+        self._start()
+
+    def kill(self) -> None:
+        """End the process from any thread; whoever waits for its answer gets WorkerLostError."""
+        with suppress(psutil.NoSuchProcess):
+            if self._process is not None:
+                self._process.kill()
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+class Crew:
+    """Processes that share the work. tell: hears of every shard."""
+
+    def __init__(
+        self, workers: Sequence[LocalWorker], job: LocalJob, result: ResultFolder, tell: Callable[[Written], None]
+    ) -> None:
+        self.workers, self._job, self._result, self._tell = workers, job, result, tell
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def work(self, source: ChunkSource, batch_size: int, count: Callable[[], int], shards: int | None = None) -> float:
+        """Predict until the source is empty, or each process has written so many shards. Return pictures a second.
+
+        count: of pictures of the next chunk. Raises what an input, the disk or the model raise.
+        """
+        pool = ThreadPoolExecutor(len(self.workers))
+        rates = [pool.submit(self._serve, worker, source, batch_size, count, shards) for worker in self.workers]
+        try:
+            left = set(rates)
+            while left and not any(rate.done() and rate.exception() for rate in rates):
+                _, left = wait(left, POLL_S)
+            return sum(rate.result() for rate in rates if rate.done())
+        finally:
+            if any(not rate.done() for rate in rates):
+                self._stopped.set()
+                for worker in self.workers:
+                    worker.kill()
+            pool.shutdown()
+
+    def _serve(
+        self,
+        worker: LocalWorker,
+        source: ChunkSource,
+        batch_size: int,
+        count: Callable[[], int],
+        shards: int | None,
+    ) -> float:
+        done, seconds, number = 0, 0.0, 0
+        while not self._stopped.is_set() and (shards is None or number < shards):
+            chunk = source.take(count())
+            if chunk is None:
+                break
+            written = self._predict(worker, chunk, batch_size, tries=2)
+            done, seconds, number = done + written.rows, seconds + written.seconds, number + 1
+        return done / seconds if seconds else 0.0
+
+    def _predict(self, worker: LocalWorker, chunk: Chunk, batch_size: int, tries: int) -> Written:
+        temporary, reason = self._result.temporary(chunk.position), ""
+        for _ in range(tries):
+            if self._stopped.is_set():
+                return Written(0, 0, "")
+            try:
+                return self._commit(worker.predict(chunk, batch_size, temporary), chunk)
+            except WorkerLostError as error:
+                temporary.unlink(missing_ok=True)
+                if self._stopped.is_set():
+                    return Written(0, 0, "")
+                reason = str(error)
+                worker.restart()
+        if len(chunk.items) == 1:
+            answer = {"code": WORKER_ENDED, "type": "WorkerLostError", "message": f"ends the process: {reason}"}
+            row = make_row(chunk.items[0].name, answer, self._job.origin)
+            return self._commit(write_rows(temporary, [row], self._job.task), chunk)
+        first, second = (self._predict(worker, half, batch_size, tries=1) for half in chunk.halves())
+        return Written(first.rows + second.rows, first.failed + second.failed, "", first.seconds + second.seconds)
+
+    def _commit(self, written: Written, chunk: Chunk) -> Written:
+        with self._lock:
+            self._result.commit(self._result.temporary(chunk.position), chunk.position, written.rows, written.failed)
+            self._tell(written)
+        return written
+
+
+@contextmanager
+def open_crew(
+    job: LocalJob, plan: Plan, logs: Path, result: ResultFolder, tell: Callable[[Written], None]
+) -> Iterator[Crew]:
+    """Start the processes of a plan at the same time. Raises LocalEngineError where the archive cannot be loaded."""
+    workers: list[LocalWorker] = []
+    try:
+        with ThreadPoolExecutor(plan.processes) as pool:
+            starts = [pool.submit(LocalWorker, job, plan, logs) for _ in range(plan.processes)]
+            for start in starts:
+                workers.append(start.result())
+        yield Crew(workers, job, result, tell)
+    except WorkerLostError as error:
+        raise LocalEngineError(f"a process that loads the archive: {error}") from error
+    finally:
+        with ThreadPoolExecutor(plan.processes) as pool:
+            list(pool.map(LocalWorker.close, workers))

@@ -1,0 +1,86 @@
+"""One process of the local engine: `python -m mar_tools.predicting.local_worker`, JSON lines in and out.
+
+The first line says what to load, each further one is a chunk and where to write its rows. It ends with its input, at
+once: whoever asked is dead then, and nobody would name the shard.
+"""
+
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import orjson
+
+from mar_tools.building.timing_process import answer, own_output
+from mar_tools.predicting.chunks import answer_items, predict_batch, write_rows
+from mar_tools.predicting.inputs import Item
+from mar_tools.predicting.probing import gray_picture
+from mar_tools.predicting.rows import Origin
+from mar_tools.verification.observations import load_handler
+from vision_serving.cores import plan_threads, usable_cores
+from vision_serving.errors import VisionServingError
+from vision_serving.validation import StrictModel
+
+READERS = 4  # threads that read files while the model computes
+
+
+class WorkerJob(StrictModel):
+    """What to load and how. threads: of the runtime, in each of so many processes."""
+
+    folder: Path
+    processes: int
+    threads: int
+    options: dict[str, str]
+    origin: tuple[str, str | None, str | None]
+    task: str
+
+
+def main() -> None:
+    answers = own_output()
+    lines = follow_input()
+    try:
+        job = WorkerJob.model_validate_json(lines.get())
+        handler = load_handler(job.folder, plan_threads(usable_cores(), job.processes, job.threads))
+        [probe] = predict_batch(handler, [gray_picture()], job.options)
+        answer(answers, probe=probe)
+        warm: set[int] = set()
+        with ThreadPoolExecutor(READERS) as pool:
+            while True:
+                asked = orjson.loads(lines.get())
+                if asked["batch_size"] not in warm:  # some runtimes plan each size when they first see it
+                    handler.warm_up(asked["batch_size"])
+                    warm.add(asked["batch_size"])
+                started = time.perf_counter()
+                items = [Item(name, tuple(place)) for name, place in asked["items"]]
+                rows = answer_items(handler, items, asked["batch_size"], job.options, Origin(*job.origin), pool)
+                written = write_rows(Path(asked["path"]), rows, job.task)
+                answer(answers, **written._replace(seconds=time.perf_counter() - started)._asdict())
+    except OSError as error:  # of the disk; files that cannot be read are rows
+        answer(answers, disk=[error.errno, error.strerror or str(error), str(error.filename)])
+    except VisionServingError as error:
+        answer(answers, refused=str(error))
+    except Exception as error:  # the border: the parent makes it the reason
+        traceback.print_exc()
+        answer(answers, problem=f"{type(error).__name__}: {error}"[:300])
+    os._exit(1)
+
+
+def follow_input() -> "queue.Queue[str]":
+    """Return the lines of standard input as they come. At its end the process ends, whatever it is at."""
+    lines: queue.Queue[str] = queue.Queue()
+
+    def follow() -> None:
+        for line in iter(sys.stdin.readline, ""):
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=follow, daemon=True).start()
+    return lines
+
+
+if __name__ == "__main__":
+    main()
