@@ -40,8 +40,8 @@ class NetworkSource(StrictModel):
 
     torchvision  `name` is a builder of torchvision.models or torchvision.models.detection
     timm         `name` is a model of timm, a tag perhaps after a dot
-    huggingface  `name` is a folder or a model of the hub, which only building reads; in an archive `class` is an Auto
-                 class of transformers and `arguments` its whole configuration
+    huggingface  `name` is a folder or a model of the hub, which only building reads; in an archive `class` is a
+                 class of transformers, mostly an Auto class, and `arguments` its whole configuration
     python       `file` is a Python file, which may be one of a package; `class` is a class or function in it that gives
                  the nn.Module
     torchscript  `file` was written by `torch.jit.save`, weights inside
@@ -151,17 +151,18 @@ def _build_timm(source: NetworkSource, _: Path) -> nn.Module:
 def _build_huggingface(source: NetworkSource, _: Path) -> nn.Module:
     """Build from the configuration alone: nothing is read from the hub."""
     transformers = import_module("transformers")
-    auto_class = getattr(transformers, str(source.class_name), None)
+    own_class = getattr(transformers, str(source.class_name), None)
     model_type = source.arguments.get("model_type")
-    if auto_class is None or model_type not in transformers.CONFIG_MAPPING:
+    if own_class is None or model_type not in transformers.CONFIG_MAPPING:
         raise ConfigError(
             f"transformers {transformers.__version__} has no {source.class_name!r} of model type {model_type!r}"
         )
     config = transformers.CONFIG_MAPPING[model_type].from_dict(source.arguments)
     if getattr(config, "use_pretrained_backbone", False):
         config.use_pretrained_backbone = False  # it would be downloaded
-    arguments = {"config": config, "trust_remote_code": False}
-    return _call(auto_class.from_config, arguments, f"huggingface model {source.name!r}")
+    is_auto = hasattr(own_class, "from_config")
+    arguments = {"config": config, "trust_remote_code": False} if is_auto else {"config": config}
+    return _call(own_class.from_config if is_auto else own_class, arguments, f"huggingface model {source.name!r}")
 
 
 def _build_from_file(source: NetworkSource, folder: Path) -> nn.Module:

@@ -1,7 +1,7 @@
 """transformers' image classifiers and detectors, from a folder or the hub: configuration, weights, image processor."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import PIL.Image
 import torch
@@ -25,6 +25,7 @@ AUTO_CLASSES: dict[Task, str] = {
     "detection": "AutoModelForObjectDetection",
     "embedding": "AutoModel",
 }
+PROJECTION = "VisionModelWithProjection"  # the end of the names of such classes
 MULTI_LABEL = "multi_label_classification"  # `problem_type` of a configuration
 # How the image processor of a detector makes scores: by model type.
 SIGMOIDS = (
@@ -48,9 +49,11 @@ def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     config = read_model_config(recipe)
+    if recipe.task == "embedding":
+        config = take_image_half(config)
     source = asked.model_copy(
         update={
-            "class_name": asked.class_name or AUTO_CLASSES[recipe.task],
+            "class_name": asked.class_name or find_class(config, recipe.task),
             "arguments": json.loads(config.to_json_string(use_diff=False)),
             "output": output_of(config, recipe.task, asked.output),
         }
@@ -66,6 +69,25 @@ def load_network(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
     model_class = type(build_network(source, recipe.folder))  # an Auto class wants a folder
     state = read_state_dict(recipe.weights_file, recipe.model.weights_key)
     return load_pretrained(recipe, model_class, config, None, state_dict=state), source
+
+
+def take_image_half(config: transformers.PretrainedConfig) -> transformers.PretrainedConfig:
+    """Return the configuration of the image encoder in a model of images and texts; others as they are."""
+    half = getattr(config, "vision_config", None)
+    stem = next(iter(config.architectures or ()), "").removesuffix("Model")
+    own = next((stem + end for end in (PROJECTION, "VisionModel") if hasattr(transformers, stem + end)), None)
+    if half is None or own is None:
+        return config
+    half.architectures = [own]
+    if hasattr(config, "projection_dim"):
+        half.projection_dim = config.projection_dim
+    return cast(transformers.PretrainedConfig, half)
+
+
+def find_class(config: transformers.PretrainedConfig, task: Task) -> str:
+    """Return the class to load with: of an image encoder with a projection that one, which no Auto class has."""
+    published = next(iter(config.architectures or ()), "")
+    return published if task == "embedding" and published.endswith(PROJECTION) else AUTO_CLASSES[task]
 
 
 def find_location(recipe: Recipe) -> str:
