@@ -54,23 +54,26 @@ def new_schema(task: str) -> "pyarrow.Schema":
     """Return the columns of a task's Parquet files: path, status, error, the answer's own, the model's."""
     import pyarrow as pa
 
-    text, numbers = pa.string(), pa.list_(pa.float64())
+    def list_of(kind: "pa.DataType") -> "pa.DataType":
+        return pa.list_(pa.field("element", kind))  # as it is called when a Parquet file is read
+
+    text, numbers = pa.string(), list_of(pa.float64())
     found = [("class_id", pa.int32()), ("label", text), ("score", pa.float64())]
     box = [
         ("box", numbers),
-        ("mask", pa.struct([("size", pa.list_(pa.int32())), ("counts", text)])),
-        ("polygons", pa.list_(numbers)),
-        ("keypoints", pa.list_(numbers)),
+        ("mask", pa.struct([("size", list_of(pa.int32())), ("counts", text)])),
+        ("polygons", list_of(numbers)),
+        ("keypoints", list_of(numbers)),
         ("corners", numbers),
     ]
     columns = {
-        "classification": [("classes", pa.list_(pa.struct(found)))],
+        "classification": [("classes", list_of(pa.struct(found)))],
         "detection": [
-            ("detections", pa.list_(pa.struct([*found, *box]))),
+            ("detections", list_of(pa.struct([*found, *box]))),
             ("image", pa.struct([("width", pa.int32()), ("height", pa.int32())])),
             ("box_format", text),
         ],
-        "embedding": [("embedding", pa.list_(pa.float32()))],
+        "embedding": [("embedding", list_of(pa.float32()))],
     }
     first = [("path", text), ("status", pa.int32()), ("error", pa.struct([("type", text), ("message", text)]))]
     last = [("model", text), ("version", text), ("archive_sha256", text)]

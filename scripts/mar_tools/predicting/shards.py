@@ -7,6 +7,7 @@ hold is what is done. `_run.json` says of which model and options, so that nothi
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,8 @@ class KnownPaths:
 
 
 def _digest(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(), digest_size=DIGEST_BYTES).digest()
+    """Return a digest without zeros at its end, which NumPy's texts of bytes do not tell from their padding."""
+    return hashlib.blake2b(name.encode(), digest_size=DIGEST_BYTES).digest().rstrip(b"\0")
 
 
 class ResultFolder:
@@ -67,11 +69,6 @@ class ResultFolder:
                 self.known.add(name)
                 self.rows += 1
                 self.failed += status != OK
-        self._written = self.rows
-
-    @property
-    def is_new(self) -> bool:
-        return self._written == 0 and self.rows == 0
 
     def parts(self) -> list[Path]:
         """List the whole shards, in the order of their pictures."""
@@ -114,27 +111,28 @@ def open_folder(folder: Path, form: str, run: dict[str, Any], resume: bool) -> I
     with locked(folder / LOCK, ConfigError(f"{folder}: another process writes there; wait until it has ended")):
         remove_leftovers(folder)
         if is_new:
-            write_synced(folder / f".{RUN}.tmp-{os.getpid()}", [orjson.dumps(run, option=orjson.OPT_INDENT_2)])
-            (folder / f".{RUN}.tmp-{os.getpid()}").rename(folder / RUN)
-            sync_folder(folder)
+            begin(folder, run)
         result = ResultFolder(folder, form)
         try:
             yield result
         finally:
             remove_leftovers(folder)
-            if not result.rows:
-                (folder / RUN).unlink(missing_ok=True)
-    if not result.rows:
-        (folder / LOCK).unlink(missing_ok=True)
-        folder.rmdir()
+            if not result.rows:  # nothing stands in the way of another try
+                shutil.rmtree(folder)
+
+
+def begin(folder: Path, run: dict[str, Any]) -> None:
+    """Write of what the results in a folder will be."""
+    temporary = folder / f".{RUN}.tmp-{os.getpid()}"
+    write_synced(temporary, [orjson.dumps(run, option=orjson.OPT_INDENT_2)])
+    temporary.rename(folder / RUN)
+    sync_folder(folder)
 
 
 def require_same(folder: Path, run: dict[str, Any], resume: bool) -> None:
     """Raises ConfigError where a result may not go on."""
     if not resume:
-        raise ConfigError(
-            f"{folder}: there are results in it, which nothing replaces; give --resume to go on with them"
-        )
+        raise ConfigError(f"{folder}: it holds results, which nothing replaces; give --resume to go on with them")
     begun = read_json(folder / RUN)
     assert isinstance(begun, dict)
     for key in sorted({*begun, *run}):
