@@ -4,8 +4,8 @@
     python lab/compare_published.py --models nudenet --folder /tmp/published
 
 Each wheel comes from the package index. `new_recipe.py` writes the recipe of its model. The reference that a build
-makes of it answers the same pictures as the author's own program, before and after the changes that
-lab/published/models.py lists.
+makes of it answers the same pictures as the author's own program. Where they differ, so does the reference of
+the recipe that the first printed hint makes.
 """
 
 import argparse

@@ -16,22 +16,29 @@ from pathlib import Path
 
 from mar_tools.command_line import new_parser, print_json, run
 
+FAMILIES = ("opencv", "paddleocr")  # of mar_tools/drafting/conventions.py, which would load PyTorch for --help
+
 
 def main() -> None:
     given = parse_arguments()
+    from mar_tools.drafting.conventions import apply_convention
     from mar_tools.drafting.drafts import Hints, write_draft  # after the options: needs PyTorch
     from mar_tools.drafting.forms import draft_recipe
 
     hints = Hints(given.name, given.task, given.labels, given.images, given.architecture)
-    draft = draft_recipe(given.model, hints)
+    draft = apply_convention(draft_recipe(given.model, hints), given.like)
     recipe = given.output or place_for(Path(given.model), draft.name)
     write_draft(draft, recipe, f"Written by new_recipe.py from {Path(given.model).name}.", given.force)
     command = f"python scripts/build_model.py {recipe}"
     if given.json:
-        print_json({"recipe": str(recipe), "files": sorted(draft.files), "not_known": draft.notes, "next": command})
+        families = [{"like": hint.like, "why": hint.why} for hint in draft.hints]
+        found = {"recipe": str(recipe), "files": sorted(draft.files), "not_known": draft.notes, "hints": families}
+        print_json({**found, "next": command})
         return
     for note in draft.notes:
         print(f"not known: {note}")
+    for hint in draft.hints:
+        print(f"hint: {hint}")
     print(f"{recipe}\nnext: {command}")
 
 
@@ -51,6 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--labels", type=Path, metavar="FILE", help="the names of the classes")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="pictures that the model knows")
     parser.add_argument("--architecture", metavar="NAME", help="of torchvision or timm, for a file of weights")
+    parser.add_argument("--like", choices=FAMILIES, help="prepare pictures as programs of this family do")
     parser.add_argument("--force", action="store_true", help="write over a recipe that is there")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser.parse_args()

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from lab.pages.formatting import format_percent
+from lab.published.comparison import agrees
 
 
 def read_values(path: Path) -> dict[str, Any]:
@@ -15,25 +16,17 @@ def read_values(path: Path) -> dict[str, Any]:
         "date": document["date"],
         "rows": rows,
         "cells": make_cells,
-        "agreeing": [row["model"] for row in rows if agrees(row["first"]) or agrees(row.get("changed", {}))],
+        "agreeing": [row["model"] for row in rows if agrees(row["first"]) or agrees(row.get("hinted", {}))],
         "at_once": [row["model"] for row in rows if agrees(row["first"])],
     }
 
 
-def agrees(found: dict[str, Any]) -> bool:
-    """Return whether all classes are the author's, and boxes lie on the author's."""
-    return found.get("same") == 1 and found.get("mean_iou", 1) >= LEAST_IOU
-
-
-LEAST_IOU = 0.95
-
-
 def make_cells(row: dict[str, Any]) -> list[str]:
     """Return the cells of a model's line."""
-    first, changed = row["first"], row.get("changed")
-    last = [] if changed is None else [f"{len(row['changes'])} keys: {describe(changed)}"]
+    first, hinted = row["first"], row.get("hinted")
+    last = "not needed" if hinted is None else f"`--like {row['hint']}`: {describe(hinted)}"
     seconds = "" if "refused" in first else f"{first['seconds']:.0f} s"
-    return [row["model"], row["kind"], describe(first), seconds, *(last or ["none"])]
+    return [row["model"], row["kind"], describe(first), seconds, last]
 
 
 def describe(found: dict[str, Any]) -> str:

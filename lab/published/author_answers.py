@@ -79,6 +79,21 @@ def rapidocr_direction():
     return answer
 
 
+def rapid_layout():
+    from rapid_layout import RapidLayout
+
+    engine = RapidLayout()
+
+    def answer(path):
+        found = engine(str(path))
+        return [
+            [name, float(score), [float(side) for side in box]]
+            for name, score, box in zip(found.class_names, found.scores, found.boxes)
+        ]
+
+    return answer
+
+
 def main():
     answer = globals()[sys.argv[1]]()
     found = {path.name: answer(path) for path in sorted(Path(sys.argv[2]).iterdir())}

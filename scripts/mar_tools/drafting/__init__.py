@@ -6,6 +6,8 @@ drafts.py          a recipe that is being written, with the reason of each line
 forms.py           which form a file has, and who reads it
 onnx_drafts.py     an ONNX file: metadata of its exporter, inputs, outputs
 output_forms.py    how a network's answers are to be read, by their shapes and values
+distribution_heads.py  heads that need a `decode`, which is written
+conventions.py     how programs of known families prepare pictures
 pixel_trials.py    which scaling of pixels gives the most confident answers
 torchscript_drafts.py  a TorchScript file: its tensors and its program, read and not run
 state_drafts.py    a state dict: which architecture it fits

@@ -32,6 +32,17 @@ def assume(value: Any, why: str) -> Noted:
 
 
 @dataclass(frozen=True)
+class Hint:
+    """A family of programs, as `--like` names it. why: when its conventions fit."""
+
+    like: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.why}: --like {self.like}"
+
+
+@dataclass(frozen=True)
 class Hints:
     """What the user says: the name of the model, its task, a file of labels, pictures that it knows."""
 
@@ -44,11 +55,15 @@ class Hints:
 
 @dataclass(frozen=True)
 class Draft:
-    """recipe: paths in it are Path values. files: written beside it, by name. notes: what could not be known."""
+    """recipe: paths in it are Path values. files: written beside it, by name. notes: what could not be known.
+
+    hints: families of programs whose conventions may fit.
+    """
 
     recipe: Recipe
     files: Mapping[str, bytes] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    hints: tuple[Hint, ...] = ()
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 import torch
 
+from mar_tools.drafting.conventions import find_hints
 from mar_tools.drafting.drafts import UNSCALED, Draft, Hints, Noted, assume, choose_labels, name_of
 from mar_tools.drafting.output_forms import END_TO_END, Reading, read_outputs
 from mar_tools.drafting.pixel_trials import SCALINGS, Scaling, choose_scaling
@@ -31,8 +32,7 @@ ULTRALYTICS: dict[str, tuple[Task, dict[str, Any]]] = {
 PLAIN = {"antialias": False, **UNSCALED}  # OpenCV resizes so, with which detectors are trained
 PADDING = (
     "where its own program lays a picture that is not as wide as high: `letterbox` centres it on gray, as training "
-    "does. Programs that begin at the top left need `pad_place: top_left` under `resize`, on black `pad_value: 0`; "
-    "those that feed what OpenCV reads need `color_order: bgr`"
+    "does. Programs that begin at the top left need `pad_place: top_left` under `resize`"
 )
 CLASSIFIER_SIDE, DETECTOR_SIDE = 224, 640
 CROP_SHARE = 224 / 256
@@ -58,6 +58,11 @@ class ModelFacts:
     metadata: Mapping[str, str]
     ends_with: int | None
     scales_itself: bool
+    from_paddle: bool
+
+    @property
+    def takes_any_size(self) -> bool:
+        return self.input.height is None or self.input.width is None
 
 
 def draft_onnx(path: Path, hints: Hints) -> Draft:
@@ -76,7 +81,8 @@ def read_facts(path: Path) -> ModelFacts:
     model_input = read_input(model, path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     dims = dims_of(model.graph.output[0]) or [None]
-    return ModelFacts(model_input, metadata, dims[-1], _scales_itself(model.graph, model_input.name))
+    from_paddle = "paddle" in f"{model.producer_name} {model.graph.name}".lower()
+    return ModelFacts(model_input, metadata, dims[-1], _scales_itself(model.graph, model_input.name), from_paddle)
 
 
 def _scales_itself(graph: onnx.GraphProto, name: str) -> bool:
@@ -110,7 +116,8 @@ def _draft_ultralytics(path: Path, hints: Hints, facts: ModelFacts) -> Draft:
     if task == "detection":
         recipe["preprocessing"] = {"resize": {"mode": "letterbox", "size": Noted(size, where)}, **PLAIN}
         recipe["options"] = Noted({"score_threshold": 0.25, "iou_threshold": 0.7}, "as Ultralytics predicts")
-        return Draft(recipe, labels.files, (*labels.notes, PADDING))
+        families = find_hints(task, recipe["preprocessing"])
+        return Draft(recipe, labels.files, (*labels.notes, PADDING), families)
     recipe["preprocessing"] = {
         "resize": {"mode": "shortest_edge", "size": Noted(size[0], where)},
         "crop": size,
@@ -176,10 +183,13 @@ def _draft_by_answers(path: Path, hints: Hints, facts: ModelFacts) -> Draft:
     recipe["model"] = {"source": "onnx", "file": path, **({"output": reading.output} if reading.output else {})}
     recipe["labels"] = labels.value
     recipe["preprocessing"] = {**resizing, **scaling.values}
-    notes = [*labels.notes, *scaling.notes, *([PADDING] if reading.task == "detection" else [])]
-    if facts.input.height is None or facts.input.width is None:
+    notes = [*labels.notes, *scaling.notes]
+    if reading.task == "detection" and reading.family != "GFL":
+        notes.append(PADDING)
+    if facts.takes_any_size:
         notes.append(ANY_SIZE[reading.task].format(size=size))
-    return Draft(recipe, labels.files, tuple(notes))
+    families = find_hints(reading.task, recipe["preprocessing"], facts.from_paddle and facts.takes_any_size)
+    return Draft(recipe, {**labels.files, **reading.files}, tuple(notes), families)
 
 
 def _names_and_count(facts: ModelFacts, reading: Reading) -> tuple[list[str] | None, int | None, str]:
@@ -209,6 +219,8 @@ def resize_for(reading: Reading, size: Size) -> dict[str, Any]:
     """Return the resizing that is usual for a task and a size, as nothing in a file tells it."""
     both = Noted([size.height, size.width], size.why)
     if reading.task == "detection":
+        if reading.family == "GFL":
+            return {"resize": {"mode": assume("exact", "as PicoDet's programs do"), "size": both}, "antialias": False}
         place = {"pad_place": assume("top_left", "as YOLOX does")} if reading.family == "YOLOX" else {}
         resize = {"mode": assume("letterbox", "usual for detectors"), "size": both, **place}
         return {"resize": resize, "antialias": assume(False, "OpenCV resizes so, with which detectors are trained")}

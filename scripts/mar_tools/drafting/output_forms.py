@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mar_tools.drafting.distribution_heads import FILE, find_distribution_head
 from mar_tools.drafting.drafts import Noted, assume
 from vision_serving.errors import ConfigError
 from vision_serving.geometry import SizeHW
@@ -28,13 +29,14 @@ LARGEST_PART = 2.0  # boxes that are parts of the image hardly leave it
 class Reading:
     """output: of the recipe's model, empty for the task's own. classes: where the answer tells their number.
 
-    family: whose conventions the pixels follow, where the form tells it.
+    family: whose conventions the pixels follow, where the form tells it. files: that `output` needs, by name.
     """
 
     task: Task
     output: Mapping[str, Any] = field(default_factory=dict)
     classes: int | None = None
     family: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 Rule = Callable[[Outputs, SizeHW], Reading | None]
@@ -211,4 +213,13 @@ def _read_boxes(boxes: Tensor, size_hw: SizeHW, usual: str) -> dict[str, Any]:
     return found
 
 
-RULES: tuple[Rule, ...] = (_detr, _boxes_and_scores, _classes, _rows, _yolo)
+def _distributions(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
+    """Look for pairs of (N, cells, C) and (N, cells, 4 x B), one for each grid."""
+    head = find_distribution_head(outputs, size_hw)
+    if head is None:
+        return None
+    why = f"{len(head.grids)} grids of scores and of {head.bins} distances a side, as PicoDet has them"
+    return Reading("detection", {"decode": Noted(FILE, why)}, head.classes, "GFL", {FILE: head.write_decode()})
+
+
+RULES: tuple[Rule, ...] = (_detr, _distributions, _boxes_and_scores, _classes, _rows, _yolo)

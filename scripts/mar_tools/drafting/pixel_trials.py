@@ -4,6 +4,7 @@ A trained detector is surest of pictures that are scaled as those that it learnt
 classifier is sure of everything where its pixels are far too large, so for it nothing is concluded.
 """
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ USUAL: dict[str, tuple[str, str]] = {  # by task, or by whose head it is
     "classification": ("ImageNet's mean and std", "rgb"),
     "detection": ("mean 0 and std 1", "rgb"),
     "YOLOX": ("pixels in [0, 255]", "bgr"),
+    "GFL": ("ImageNet's mean and std", "rgb"),
 }
 
 
@@ -69,8 +71,11 @@ def _plain(values: Any) -> Any:
 def _measure(network: nn.Module, reading: Reading, form: Mapping[str, Any], images: Path | None) -> float:
     """Return the mean over the pictures of the best score of each."""
     preprocessing = PreprocessingConfig.model_validate(form)
-    output = OutputFormat.model_validate(_plain(reading.output))
-    graph = build_graph(network, reading.task, preprocessing, output)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in reading.files.items():
+            (Path(folder) / name).write_bytes(content)
+        output = OutputFormat.model_validate(_plain(reading.output)).located_in(Path(folder))
+        graph = build_graph(network, reading.task, preprocessing, output)
     best = []
     for data in load_encoded_images(images, PICTURES):
         batch = preprocess_images([decode_image(data, ImageLimits())], preprocessing)
