@@ -38,9 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--images", type=Path, metavar="FOLDER", help="in place of the recipe's and of what it says about them"
     )
-    parser.add_argument(
-        "--labels", help="`folders` named after the classes, or a JSON file with the class of each folder"
-    )
+    parser.add_argument("--labels", help="`folders` named after the classes, or a file as in a recipe")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="a COCO file with the boxes")
     parser.add_argument("--count", type=int, metavar="N", help="compare at most so many images")
     parser.add_argument("--json", action="store_true", help="print the whole report")
