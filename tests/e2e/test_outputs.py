@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pyarrow.parquet as pq
 import pytest
 from conftest import RunHere
 from pycocotools.coco import COCO
@@ -185,3 +186,31 @@ def test_csv_needs_corners_whoever_asked_for_another_form(predict: RunHere) -> N
     finished = predict("digits_detection", SCENES, "--format", "csv", "--option", "box_format=xywh")
     assert finished.returncode == 1
     assert "need boxes as xyxy, got xywh; give --option box_format=xyxy" in finished.stderr
+
+
+def test_rows_over_http_and_in_process_are_the_same(
+    predict: RunHere, run_here: RunHere, service: Service, tmp_path: Path
+) -> None:
+    archive, rows = service.model_store / "digits_detection.mar", {}
+    (tmp_path / "broken.jpg").write_bytes(GARBAGE)
+    form = ("--format", "parquet", "--output")
+    assert predict("digits_detection", SCENES, tmp_path / "broken.jpg", *form, tmp_path / "served").returncode == 1
+    local = run_here(
+        "predict_images.py", "--archive", archive, SCENES, tmp_path / "broken.jpg", *form, tmp_path / "local"
+    )
+    assert local.returncode == 1, local.stderr
+    for name in ("served", "local"):
+        rows[name] = {row["path"]: row for row in pq.read_table(tmp_path / name).to_pylist()}
+    assert rows["served"].keys() == rows["local"].keys()
+    for path, expected in rows["local"].items():
+        found = rows["served"][path]
+        for column in ("status", "error", "image", "model", "version"):
+            assert found[column] == expected[column]
+        boxes = [[[each["label"], *each["box"]] for each in row["detections"] or []] for row in (found, expected)]
+        assert len(boxes[0]) == len(boxes[1])
+        for one, other in zip(*boxes, strict=True):
+            assert one[0] == other[0]
+            assert one[1:] == pytest.approx(other[1:], abs=0.5)  # batches of other sizes move a box a little
+    assert pq.read_schema(next((tmp_path / "served").glob("part-*"))) == pq.read_schema(
+        next((tmp_path / "local").glob("part-*"))
+    )

@@ -5,9 +5,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
+import pyarrow.parquet as pq
 import pytest
 from conftest import RunHere
-from http_fakes import Answer, serve_requests
+from http_fakes import Answer, Request, serve_requests
 from PIL import Image
 
 from mar_tools.serving.ports import find_free_ports
@@ -138,3 +140,121 @@ def test_an_archive_is_found_in_the_model_store(
     finished = run_here("predict_images.py", "--archive", archive.name, photo, "--json")
     assert finished.returncode == 0, finished.stderr
     assert "classes" in json.loads(finished.stdout)
+
+
+RECORDED = [("json-lines", "rows.jsonl"), ("parquet", "rows")]
+
+
+def fill(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number:03}.png").write_bytes(b"%d" % number)
+    return folder
+
+
+def paths_of(output: Path) -> list[str]:
+    if output.is_dir():
+        return sorted(pq.read_table(output, columns=["path"])["path"].to_pylist())
+    return [json.loads(line)["file"] for line in output.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("form", "name"), RECORDED)
+def test_a_run_whose_server_is_gone_goes_on_when_it_is_back(
+    tmp_path: Path, run_here: RunHere, form: str, name: str
+) -> None:
+    photos, output, config = fill(tmp_path / "photos", 40), tmp_path / name, tmp_path / "config.properties"
+    sent: list[bytes] = []
+
+    def answer(request: Request) -> Answer:
+        sent.append(request.body)
+        return Answer(200, FOUND, {"X-Model-Version": "2.1"}) if len(sent) < 20 or is_back else Answer(0)
+
+    command = ("predict_images.py", "cats", photos, "--config", config, "--format", form, "--output", output)
+    with serve_requests(answer) as url:
+        config.write_text(f"inference_address={url}\ndisable_token_authorization=true\n")
+        is_back = False
+        finished = run_here(*command)
+        assert (finished.returncode, "rows are kept in" in finished.stderr) == (1, True), finished.stderr
+        is_back, before = True, len(sent)
+        finished = run_here(*command, "--resume")
+    assert finished.returncode == 0, finished.stderr
+    assert paths_of(output) == [str(file) for file in sorted(photos.iterdir())]
+    assert len(sent) - before < 40, "what has its row is not sent again"
+
+
+def test_rows_have_the_version_of_the_model_that_answered_each(tmp_path: Path, run_here: RunHere) -> None:
+    photos, output = fill(tmp_path / "photos", 3), tmp_path / "rows"
+    versions = {b"0": "1.0", b"1": "2.0", b"2": "2.0"}
+
+    def answer(request: Request) -> Answer:
+        return Answer(200, FOUND, {"X-Model-Version": versions.get(request.body, "1.0")})
+
+    with serve_requests(answer) as url:
+        run = ("predict_images.py", "cats", photos, "--address", url, "--format", "parquet", "--output", output)
+        assert run_here(*run).returncode == 0
+    rows = pq.read_table(output).to_pylist()
+    assert [row["version"] for row in rows] == ["1.0", "2.0", "2.0"]
+    assert [(row["model"], row["archive_sha256"], row["image"]["width"]) for row in rows] == [("cats", None, 8)] * 3
+
+
+@pytest.mark.parametrize(("key", "status"), [("right", 0), ("wrong", 1), (None, 1)])
+def test_any_server_is_asked_with_its_key(tmp_path: Path, run_here: RunHere, key: str | None, status: int) -> None:
+    photos, output = fill(tmp_path / "photos", 3), tmp_path / "rows.jsonl"
+    refusal = json.dumps({"code": 401, "type": "UnauthorizedException", "message": "no such key"}).encode()
+
+    def answer(request: Request) -> Answer:
+        return Answer(200, FOUND) if request.headers.get("Authorization") == "Bearer right" else Answer(401, refusal)
+
+    with serve_requests(answer) as url:
+        arguments = ("--address", url, "--json", "--output", output, *(["--key", key] if key else []))
+        finished = run_here("predict_images.py", "cats", photos, *arguments)
+    assert finished.returncode == status, finished.stderr
+    assert output.exists() == (status == 0)
+    assert status == 0 or finished.stderr == "error: cats: the server refuses: no such key\n"
+
+
+def test_a_busy_server_is_waited_for(tmp_path: Path, run_here: RunHere) -> None:
+    photos, output = fill(tmp_path / "photos", 3), tmp_path / "rows.jsonl"
+    refused: list[bytes] = []
+
+    def answer(request: Request) -> Answer:
+        if len(refused) < 8:
+            refused.append(request.body)
+            return Answer(503, b'{"code": 503, "type": "ServiceUnavailableException", "message": "busy"}')
+        return Answer(200, FOUND)
+
+    with serve_requests(answer) as url:
+        finished = run_here("predict_images.py", "cats", photos, "--address", url, "--json", "--output", output)
+    assert finished.returncode == 0, finished.stderr
+    assert len(paths_of(output)) == 3
+
+
+def test_pictures_of_an_object_store_are_predicted(config: Path, tmp_path: Path, run_here: RunHere) -> None:
+    fsspec.filesystem("memory").pipe_file("/store/a.png", b"x")
+    run = ("predict_images.py", "cats", "memory://store", "--config", config, "--json")
+    assert run_here(*run, "--output", tmp_path / "rows.jsonl").returncode == 0
+    assert paths_of(tmp_path / "rows.jsonl") == ["memory:///store/a.png"]
+    assert json.loads(run_here(*run).stdout)["file"] == "memory:///store/a.png"
+
+
+def test_a_picture_that_is_given_twice_has_one_row(config: Path, photo: Path, run_here: RunHere) -> None:
+    output = photo.parent / "rows.jsonl"
+    run = ("predict_images.py", "cats", photo, photo, "--config", config, "--json", "--output", output)
+    assert run_here(*run).returncode == 0
+    assert paths_of(output) == [str(photo)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "parquet"], "--format parquet needs --output"),
+        (["--resume"], "--resume goes on with what --output holds"),
+        (["--batch-size", "8"], "are for --archive with --output"),
+        (["--key", "k"], "belong to --address"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    photo: Path, run_here: RunHere, arguments: list[str], message: str
+) -> None:
+    finished = run_here("predict_images.py", "cats", photo, *arguments)
+    assert (finished.returncode, message in finished.stderr) == (2, True)
