@@ -13,11 +13,12 @@ import orjson
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, OncePerRun, write_tiny_recipe
+from conftest import OncePerRun, write_tiny_recipe
 from fakes import TINY_CLASSIFIER
 from PIL import Image
 
 from mar_tools.building.packing import build_archive
+from mar_tools.command_line import ROOT
 from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe

@@ -13,7 +13,7 @@ from pycocotools import coco
 from mar_tools.images import show_name
 from mar_tools.predicting.coco_results import CocoIds, match_images, number_images
 from mar_tools.predicting.formats import FORMATS, NewWriter, write_coco
-from mar_tools.predicting.predictors import Answer
+from mar_tools.predicting.rows import Answer
 from vision_serving.errors import ConfigError
 
 CLASSES = {

@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from mar_tools.predicting.chunks import ChunkSource, write_rows
 from mar_tools.predicting.inputs import Item
-from mar_tools.predicting.rows import Origin, make_row, new_schema, read_answer, task_of
+from mar_tools.predicting.rows import Answer, Origin, make_row, new_schema, read_answer, task_of
 from mar_tools.predicting.shards import KEPT_APART, LINES, PARQUET, KnownPaths, ResultFolder, open_folder
 from vision_serving.errors import ConfigError
 from vision_serving.predictions import (
@@ -76,7 +76,7 @@ def test_the_columns_are_those_of_every_prediction() -> None:
     kinds = (MaskDetection, PolygonDetection, KeypointDetection, OrientedDetection)
     assert {field.name for kind in kinds for field in fields(kind)} == {entry.field(i).name for i in range(len(entry))}
     assert {field.name for field in fields(ConvertedOrientedDetections)} < set(new_schema("detection").names)
-    assert asdict(PREDICTIONS[0]).keys() < set(new_schema("classification").names)
+    assert {field.name for field in fields(Classification)} < set(new_schema("classification").names)
 
 
 @pytest.mark.parametrize("answer", [FAILED, orjson.loads(orjson.dumps(PREDICTIONS[0]))])
@@ -99,7 +99,7 @@ def items_of(*names: str) -> list[Item]:
 
 def write_chunk(result: ResultFolder, position: int, *names: str) -> None:
     temporary = result.temporary(position)
-    answer = {"classes": []}
+    answer: Answer = {"classes": []}
     written = write_rows(temporary, [make_row(name, answer, ORIGIN) for name in names], "classification")
     result.commit(temporary, position, written.rows, written.failed)
 
