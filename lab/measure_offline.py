@@ -71,7 +71,7 @@ def parse_arguments() -> Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("archive", type=Path)
     parser.add_argument("--images", type=Path, required=True, help="a folder, whose pictures are taken again and again")
-    parser.add_argument("--count", type=positive_count, default=20_000, help="of pictures in a round (20000)")
+    parser.add_argument("--count", type=positive_count, default=40_000, help="of pictures in a round (40000)")
     parser.add_argument("--rounds", type=positive_count, default=3)
     parser.add_argument("--folder", type=Path, help="on the disk to read from and write to; a temporary one")
     parser.add_argument("--json", type=Path, required=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NO_STATUS = 0  # `code` of a picture that could not be read
 BATCHES_AHEAD = 2  # that are read while one is predicted
+READERS = 4  # threads that read a batch
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,21 @@ def read_or_tell(item: Item) -> bytes | Answer:
 
 def read_ahead(items: Sequence[Item], batch_size: int, pool: Executor) -> Iterator[list[tuple[Item, bytes | Answer]]]:
     """Yield batch after batch of pictures with their bytes, while the next ones are read."""
-    rest, ahead = iter(items), deque[list[tuple[Item, "Future[bytes | Answer]"]]]()
+    rest, ahead = iter(items), deque[list["Future[list[tuple[Item, bytes | Answer]]]"]]()
     while True:
         batch = list(islice(rest, batch_size))
-        if batch:
-            ahead.append([(item, pool.submit(read_or_tell, item)) for item in batch])
+        if batch:  # a task for each picture would cost as much as reading it
+            share = -(-len(batch) // READERS)
+            parts = [batch[first : first + share] for first in range(0, len(batch), share)]
+            ahead.append([pool.submit(_read_all, part) for part in parts])
         if len(ahead) > BATCHES_AHEAD or (ahead and not batch):
-            yield [(item, read.result()) for item, read in ahead.popleft()]
+            yield [read for part in ahead.popleft() for read in part.result()]
         elif not batch:
             return
+
+
+def _read_all(items: Sequence[Item]) -> list[tuple[Item, bytes | Answer]]:
+    return [(item, read_or_tell(item)) for item in items]
 
 
 def predict_batch(handler: "VisionHandler", pictures: Sequence[bytes], options: Mapping[str, Any]) -> list[Answer]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import orjson
 
 from mar_tools.building.timing_process import answer, own_output
-from mar_tools.predicting.chunks import answer_items, predict_batch, write_rows
+from mar_tools.predicting.chunks import READERS, answer_items, predict_batch, write_rows
 from mar_tools.predicting.inputs import Item
 from mar_tools.predicting.probing import gray_picture
 from mar_tools.predicting.rows import Origin
@@ -24,8 +24,6 @@ from mar_tools.verification.observations import load_handler
 from vision_serving.cores import plan_threads, usable_cores
 from vision_serving.errors import VisionServingError
 from vision_serving.validation import StrictModel
-
-READERS = 4  # threads that read files while the model computes
 
 
 class WorkerJob(StrictModel):

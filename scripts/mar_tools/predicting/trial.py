@@ -16,7 +16,7 @@ BATCH_SIZES = (1, 8, 32)
 FEW = 200  # pictures, which are predicted before a second crew has loaded the model
 TRIAL_S = 0.5  # of each batch size
 SHARD_S = 5.0
-LAST_SHARD_S = 0.5  # or less: shards are smaller towards the end
+LAST_SHARD_S = 0.25  # or less: shards are smaller towards the end
 MOST_PICTURES = 20_000  # of a shard, which is in memory until it is written
 FIRST = 8  # pictures that tell how fast the model is at all
 
