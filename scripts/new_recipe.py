@@ -15,15 +15,13 @@ import argparse
 from pathlib import Path
 
 from mar_tools.command_line import new_parser, print_json, run
-
-FAMILIES = ("opencv", "paddleocr")  # of mar_tools/drafting/conventions.py, which would load PyTorch for --help
+from mar_tools.drafting.conventions import LIKE, apply_convention
+from mar_tools.drafting.drafts import Hints, write_draft
 
 
 def main() -> None:
     given = parse_arguments()
-    from mar_tools.drafting.conventions import apply_convention
-    from mar_tools.drafting.drafts import Hints, write_draft  # after the options: needs PyTorch
-    from mar_tools.drafting.forms import draft_recipe
+    from mar_tools.drafting.forms import draft_recipe  # after the options: needs PyTorch
 
     hints = Hints(given.name, given.task, given.labels, given.images, given.architecture)
     draft = apply_convention(draft_recipe(given.model, hints), given.like)
@@ -58,7 +56,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--labels", type=Path, metavar="FILE", help="the names of the classes")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="pictures that the model knows")
     parser.add_argument("--architecture", metavar="NAME", help="of torchvision or timm, for a file of weights")
-    parser.add_argument("--like", choices=FAMILIES, help="prepare pictures as programs of this family do")
+    parser.add_argument("--like", choices=LIKE, help="prepare pictures as programs of this family do")
     parser.add_argument("--force", action="store_true", help="write over a recipe that is there")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser.parse_args()

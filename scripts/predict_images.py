@@ -33,14 +33,13 @@ from mar_tools.predicting.inputs import Item, list_items
 from mar_tools.predicting.predictors import (
     Predict,
     Send,
-    has_failed,
     predict_in_process,
     predict_items,
     predict_over_http,
     read_prediction,
 )
 from mar_tools.predicting.recording import Recorded, Recording, merge_and_remove, record_in_process, record_over_http
-from mar_tools.predicting.rows import Answer
+from mar_tools.predicting.rows import Answer, has_failed
 from mar_tools.predicting.shards import LINES, PARQUET
 from mar_tools.serving.address import read_address
 from mar_tools.serving.torchserve_api import TorchServeClient
@@ -182,7 +181,7 @@ def require_answering(answer: Answer, arguments: argparse.Namespace) -> None:
     if answer.get("type") == InvalidOptionError.__name__:
         raise InvalidOptionError(answer["message"])
     require_fitting(answer, arguments)
-    if arguments.format == COCO and "code" not in answer and "detections" not in answer:
+    if arguments.format == COCO and not has_failed(answer) and "detections" not in answer:
         raise ConfigError("COCO results are for detectors; this model gives no boxes")
 
 

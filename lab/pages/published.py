@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from lab.pages.formatting import format_percent
-from lab.published.comparison import agrees
+from lab.published.models import agrees
 
 
 def read_values(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import orjson
 import torch
 from torchvision.ops import box_iou
 
-from lab.published.models import PublishedModel
+from lab.published.models import PublishedModel, agrees
 from lab.published.pictures import write_pictures
 from mar_tools.command_line import ROOT
 from mar_tools.exporting.export import export_model
@@ -25,7 +25,6 @@ from vision_serving.requests.payload import Payload
 
 AUTHORS = Path(__file__).with_name("author_answers.py")
 SAME_BOX = 0.5
-LEAST_IOU = 0.95
 Answers = dict[str, list[list[Any]]]
 
 
@@ -45,11 +44,6 @@ def compare_model(model: PublishedModel, folder: Path) -> dict[str, Any]:
         write_recipe(model, packages / model.file, recipe, "--like", row["hint"])
         row["hinted"] = ask_ours(model, recipe, pictures, folder / "hinted", theirs)
     return row
-
-
-def agrees(found: Mapping[str, Any]) -> bool:
-    """Return whether all classes are the author's, and boxes have a mean IoU of LEAST_IOU or more."""
-    return found.get("same") == 1 and found.get("mean_iou", 1) >= LEAST_IOU
 
 
 def install(model: PublishedModel, folder: Path) -> Path:

@@ -1,8 +1,8 @@
-"""Which published models are compared."""
+"""Which published models are compared, and when they agree with their author's program."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Pictures = Literal["photographs", "pages", "lines", "puzzles", "papers"]
 
@@ -24,6 +24,7 @@ class PublishedModel:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
+LEAST_IOU = 0.95
 OPENCV = ("opencv-python-headless",)
 MODELS = (
     PublishedModel(
@@ -55,3 +56,8 @@ MODELS = (
         options={"score_threshold": "0.5", "iou_threshold": "0.5"},
     ),
 )  # fmt: skip
+
+
+def agrees(found: Mapping[str, Any]) -> bool:
+    """Return whether all classes are the author's, and boxes have a mean IoU of LEAST_IOU or more."""
+    return found.get("same") == 1 and found.get("mean_iou", 1) >= LEAST_IOU

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -28,14 +29,20 @@ def find_images(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    from vision_serving.pictures.formats import FORMATS  # a command that is given files need not wait for Pillow
-
-    suffixes = {suffix for known in FORMATS.values() for suffix in known.suffixes}
+    suffixes = image_suffixes()
     files = (file for file in path.rglob("*") if file.suffix.lower() in suffixes)
     found = sorted(file for file in files if not any(part[0] == "." for part in file.relative_to(path).parts))
     if not found:
         raise ConfigError(f"{path}: " + ("no images in this folder" if path.is_dir() else "no such file or folder"))
     return found
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the ends of the names of image files, in small letters."""
+    from vision_serving.pictures.formats import FORMATS  # a command that is given files need not wait for Pillow
+
+    return frozenset(suffix for known in FORMATS.values() for suffix in known.suffixes)
 
 
 def read_image(path: Path) -> bytes:

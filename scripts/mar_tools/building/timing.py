@@ -14,6 +14,7 @@ from mar_tools.building.timing_worker import TimingWorker, WorkerLostError, star
 from mar_tools.building.trials import log_of
 from vision_serving.validation import StrictModel
 
+PROCESS = "mar_tools.building.timing_process"
 TIMED_IMAGES = 4  # in one pass; more would make the rounds of slow models long
 PROCESS_BYTES = 600e6  # of PyTorch and a runtime, without a model
 COPIES = 2  # of the weights that a runtime holds: as loaded, and packed for its kernels
@@ -92,7 +93,9 @@ def group_by_memory(sizes: Mapping[Path, float], baseline: Path, memory_bytes: f
 def time_group(folders: Sequence[Path], plan: TimingPlan) -> dict[Path, Timing]:
     timings = {folder: Timing() for folder in folders}
     with ExitStack() as stack:
-        workers = {folder: stack.enter_context(start_worker(log_of(folder), plan.timeout_s)) for folder in folders}
+        workers = {
+            folder: stack.enter_context(start_worker(PROCESS, log_of(folder), plan.timeout_s)) for folder in folders
+        }
         for folder, worker in workers.items():
             plan.announce(f"load {folder.name}")
             load(folder, worker, timings[folder], plan)

@@ -69,9 +69,9 @@ class TimingWorker:
 
 
 @contextmanager
-def start_worker(log: Path, timeout_s: float) -> Iterator[TimingWorker]:
-    """Start a process. log: what it says is added there."""
-    command = python_command("mar_tools.building.timing_process")
+def start_worker(module: str, log: Path, timeout_s: float) -> Iterator[TimingWorker]:
+    """Start a process of a module. log: what it says is added there."""
+    command = python_command(module)
     pipe = subprocess.PIPE
     with log.open("ab") as errors, isolated(command, stdin=pipe, stdout=pipe, stderr=errors, bufsize=0) as process:
         yield TimingWorker(process, log, timeout_s)

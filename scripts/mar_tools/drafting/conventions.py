@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mar_tools.drafting.drafts import Draft, Hint, Noted
+from mar_tools.drafting.drafts import Draft, Hint, Noted, without_notes
 from vision_serving.errors import ConfigError
 
 Preprocessing = dict[str, Any]
@@ -35,17 +35,13 @@ def apply_convention(draft: Draft, like: str | None) -> Draft:
 
 def _like_opencv(preprocessing: Preprocessing, why: str) -> Preprocessing:
     resize = dict(preprocessing["resize"])
-    if _plain(resize["mode"]) == "letterbox":
+    if without_notes(resize["mode"]) == "letterbox":
         resize |= {"pad_place": Noted("top_left", why), "pad_value": Noted(0, why)}
     return {**preprocessing, "resize": resize, "color_order": Noted("bgr", why)}
 
 
 def _like_paddleocr(_: Preprocessing, why: str) -> Preprocessing:
     return {key: Noted(value, why) for key, value in PADDLE_LINES.items()}
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, Noted) else value
 
 
 LIKE = {"opencv": _like_opencv, "paddleocr": _like_paddleocr}
@@ -56,9 +52,8 @@ def find_hints(task: str, preprocessing: Mapping[str, Any], may_read_lines: bool
     hints = []
     if task == "classification" and may_read_lines:
         hints.append(Hint("paddleocr", "its graph is Paddle's; where it is PaddleOCR's classifier of lines of text"))
-    if task == "detection" and _plain(preprocessing.get("color_order", "rgb")) == "rgb":
-        place = (
-            ", and lays them at the top left on black" if _plain(preprocessing["resize"]["mode"]) == "letterbox" else ""
-        )
+    plain = without_notes(preprocessing)
+    if task == "detection" and plain.get("color_order", "rgb") == "rgb":
+        place = ", and lays them at the top left on black" if plain["resize"]["mode"] == "letterbox" else ""
         hints.append(Hint("opencv", f"where its own program feeds pictures as OpenCV reads them{place}"))
     return tuple(hints)

@@ -67,7 +67,7 @@ class Draft:
 
     @property
     def name(self) -> str:
-        return str(_plain(self.recipe["name"]))
+        return str(without_notes(self.recipe["name"]))
 
 
 def name_of(path: Path, hints: Hints) -> str:
@@ -144,5 +144,8 @@ def _flow(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, Noted) else value
+def without_notes(value: Any) -> Any:
+    """Return a value of a recipe as a reader of its yaml finds it."""
+    if isinstance(value, Noted):
+        return without_notes(value.value)
+    return {key: without_notes(entry) for key, entry in value.items()} if isinstance(value, Mapping) else value

@@ -11,7 +11,7 @@ import onnx
 import torch
 
 from mar_tools.drafting.conventions import find_hints
-from mar_tools.drafting.drafts import UNSCALED, Draft, Hints, Noted, assume, choose_labels, name_of
+from mar_tools.drafting.drafts import UNSCALED, Draft, Hints, Noted, assume, choose_labels, name_of, without_notes
 from mar_tools.drafting.output_forms import END_TO_END, Reading, read_outputs
 from mar_tools.drafting.pixel_trials import SCALINGS, Scaling, choose_scaling
 from mar_tools.exporting.onnx_files import ModelInput, dims_of, read_input
@@ -184,7 +184,7 @@ def _draft_by_answers(path: Path, hints: Hints, facts: ModelFacts) -> Draft:
     recipe["labels"] = labels.value
     recipe["preprocessing"] = {**resizing, **scaling.values}
     notes = [*labels.notes, *scaling.notes]
-    if reading.task == "detection" and reading.family != "GFL":
+    if without_notes(resizing["resize"]["mode"]) == "letterbox":
         notes.append(PADDING)
     if facts.takes_any_size:
         notes.append(ANY_SIZE[reading.task].format(size=size))

@@ -5,7 +5,8 @@ classifier is sure of everything where its pixels are far too large, so for it n
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mar_tools.drafting.drafts import Noted, assume
+from mar_tools.drafting.drafts import assume, without_notes
 from mar_tools.drafting.output_forms import Reading
 from mar_tools.images import load_encoded_images
 from mar_tools.models.normalisations import MINUS_MEAN, NORMALISATIONS, write_normalisation
 from vision_serving.config import ImageLimits, PreprocessingConfig
 from vision_serving.graphs.construction import build_graph
 from vision_serving.graphs.outputs import OutputFormat
+from vision_serving.options import Task
 from vision_serving.pictures.decoding import decode_image
 from vision_serving.pictures.resizing import preprocess_images
 
@@ -44,11 +46,13 @@ class Scaling:
 
 def choose_scaling(network: nn.Module, reading: Reading, resize: Mapping[str, Any], images: Path | None) -> Scaling:
     """Choose the scaling that a network is surest with on some pictures, the usual one where none is clearly better."""
-    sure = {
-        (name, order): _measure(network, reading, {**_plain(resize), **values, "color_order": order}, images)
-        for name, values in SCALINGS.items()
-        for order in ("rgb", "bgr")
-    }
+    form = without_notes(resize)
+    with _written_output(reading) as output:
+        sure = {
+            (name, order): _measure(network, reading.task, output, {**form, **values, "color_order": order}, images)
+            for name, values in SCALINGS.items()
+            for order in ("rgb", "bgr")
+        }
     usual = USUAL.get(reading.family, USUAL[reading.task])
     best = max(sure, key=lambda key: sure[key])
     decides = reading.task == "detection" and sure[best] > sure[usual] + CLEAR
@@ -62,20 +66,21 @@ def choose_scaling(network: nn.Module, reading: Reading, resize: Mapping[str, An
     return Scaling({**lines, "color_order": assume(chosen[1], reason)}, (note,))
 
 
-def _plain(values: Any) -> Any:
-    if isinstance(values, Noted):
-        return _plain(values.value)
-    return {key: _plain(value) for key, value in values.items()} if isinstance(values, Mapping) else values
-
-
-def _measure(network: nn.Module, reading: Reading, form: Mapping[str, Any], images: Path | None) -> float:
-    """Return the mean over the pictures of the best score of each."""
-    preprocessing = PreprocessingConfig.model_validate(form)
+@contextmanager
+def _written_output(reading: Reading) -> Iterator[OutputFormat]:
+    """Give the form of the answers, with the files that it needs in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in reading.files.items():
             (Path(folder) / name).write_bytes(content)
-        output = OutputFormat.model_validate(_plain(reading.output)).located_in(Path(folder))
-        graph = build_graph(network, reading.task, preprocessing, output)
+        yield OutputFormat.model_validate(without_notes(reading.output)).located_in(Path(folder))
+
+
+def _measure(
+    network: nn.Module, task: Task, output: OutputFormat, form: Mapping[str, Any], images: Path | None
+) -> float:
+    """Return the mean over the pictures of the best score of each."""
+    preprocessing = PreprocessingConfig.model_validate(form)
+    graph = build_graph(network, task, preprocessing, output)
     best = []
     for data in load_encoded_images(images, PICTURES):
         batch = preprocess_images([decode_image(data, ImageLimits())], preprocessing)

@@ -10,14 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mar_tools.building.timing_worker import TimingWorker, WorkerLostError
-from mar_tools.child_processes import isolated, python_command
+from mar_tools.building.timing_worker import TimingWorker, WorkerLostError, start_worker
 from mar_tools.load_testing.answers import open_export
 from mar_tools.load_testing.measurement import Measurement, Record, Window, measure_records
 from mar_tools.load_testing.processes import UsageWatch
 from mar_tools.load_testing.targets import prepare_requests
 from vision_serving.errors import VisionServingError
 
+PROCESS = "mar_tools.load_testing.in_process_loop"
 WARM_UP_S = 1.0
 START_S = 0.2  # until all processes know when to begin
 TIMEOUT_S = 600.0
@@ -62,14 +62,9 @@ def measure_in_process(
 @contextmanager
 def _start_processes(folder: Path, count: int) -> Iterator[list[TimingWorker]]:
     """Start processes that wait for their job; gone at the end. folder: for what they say. Raises InProcessError."""
-    command = python_command("mar_tools.load_testing.in_process_loop")
     with ExitStack() as stack:
-        loop = []
-        for number in range(count):
-            log = folder / f"{number}.log"
-            errors = stack.enter_context(log.open("ab"))
-            process = stack.enter_context(isolated(command, stdin=-1, stdout=-1, stderr=errors, bufsize=0))
-            loop.append(TimingWorker(process, log, TIMEOUT_S))
+        logs = [folder / f"{number}.log" for number in range(count)]
+        loop = [stack.enter_context(start_worker(PROCESS, log, TIMEOUT_S)) for log in logs]
         try:
             yield loop
         except WorkerLostError as error:

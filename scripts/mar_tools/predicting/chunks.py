@@ -14,8 +14,7 @@ import orjson
 from mar_tools.predicting.inputs import Item
 from mar_tools.predicting.rows import OK, Answer, Origin, Row, make_row
 from mar_tools.predicting.shards import KnownPaths, ResultFolder, write_shard
-from vision_serving.answers.responses import build_error_body
-from vision_serving.errors import RequestError
+from vision_serving.answers.responses import encode_response
 from vision_serving.requests.payload import Payload
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 NO_STATUS = 0  # `code` of a picture that could not be read
 BATCHES_AHEAD = 2  # that are read while one is predicted
 READERS = 4  # threads that read a batch
+SHARD_S = 5.0  # in which an engine means to predict a shard
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class Written(NamedTuple):
     failed: int
     failure: str
     seconds: float = 0.0
+
+
+Tell = Callable[[Written], None]  # hears of every shard
 
 
 class ChunkSource:
@@ -108,10 +111,7 @@ def _read_all(items: Sequence[Item]) -> list[tuple[Item, bytes | Answer]]:
 def predict_batch(handler: "VisionHandler", pictures: Sequence[bytes], options: Mapping[str, Any]) -> list[Answer]:
     """Return the answer or the error of each picture, as JSON has it. Never raises for one of them."""
     outcomes = handler.predict([Payload(images=(picture,), options=options) for picture in pictures])
-    items = [outcome.items[0] for outcome in outcomes]
-    return [
-        build_error_body(item) if isinstance(item, RequestError) else orjson.loads(orjson.dumps(item)) for item in items
-    ]
+    return [orjson.loads(encode_response(outcome).body) for outcome in outcomes]
 
 
 def answer_items(
@@ -140,6 +140,3 @@ def write_rows(path: Path, rows: Sequence[Row], task: str | None) -> Written:
     failed = [row for row in rows if row["status"] != OK]
     failure = f"{failed[0]['path']}: {failed[0]['error']['message']}" if failed else ""
     return Written(len(rows), len(failed), failure)
-
-
-Report = Callable[[Written], None]

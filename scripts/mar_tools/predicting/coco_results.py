@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from mar_tools.images import show_name
-from mar_tools.predicting.predictors import has_failed, list_ends
-from mar_tools.predicting.rows import Answer
+from mar_tools.predicting.predictors import list_ends
+from mar_tools.predicting.rows import Answer, has_failed
 from mar_tools.verification.coco_files import CocoCategory, CocoImage
 from vision_serving.errors import ConfigError
 from vision_serving.validation import parse_config, read_json

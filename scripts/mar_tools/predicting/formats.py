@@ -18,8 +18,8 @@ from rich.table import Table
 
 from mar_tools.images import show_line, show_name
 from mar_tools.predicting.coco_results import CocoIds, make_annotation_file, to_results
-from mar_tools.predicting.predictors import has_failed, tell_apart
-from mar_tools.predicting.rows import Answer
+from mar_tools.predicting.predictors import tell_apart
+from mar_tools.predicting.rows import Answer, has_failed
 from mar_tools.terminal import Text, name_column, new_table, number_column
 
 Write: TypeAlias = Callable[[Path | str, Answer], None]

@@ -1,11 +1,11 @@
 """Chunks -> shards through a server: so many requests at a time, from whose pictures the server makes its batches."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from mar_tools.predicting.chunks import NO_STATUS, ChunkSource, Written, read_or_tell, write_rows
+from mar_tools.predicting.chunks import NO_STATUS, SHARD_S, ChunkSource, Tell, read_or_tell, write_rows
 from mar_tools.predicting.inputs import Item
 from mar_tools.predicting.predictors import Send, read_answer_of
 from mar_tools.predicting.probing import gray_picture
@@ -15,7 +15,6 @@ from mar_tools.serving.torchserve_api import ServerError
 from vision_client.errors import ServerTimeoutError
 from vision_serving.errors import ConfigError
 
-SHARD_S = 5.0
 MOST_PICTURES = 5000
 BUSY_S = 60.0  # for which a server may refuse with 503 before a picture's row says so
 PAUSE_S = 1.0
@@ -39,9 +38,7 @@ class HttpEngine:
             raise ServerError(f"{self.model}: the server refuses: {answer.get('message')}")
         return answer, response.headers.get("X-Model-Version")
 
-    def predict(
-        self, source: ChunkSource, result: ResultFolder, tell: Callable[[Written], None], task: str | None
-    ) -> None:
+    def predict(self, source: ChunkSource, result: ResultFolder, tell: Tell, task: str | None) -> None:
         """Write shards until the source is empty. Raises ServerError without a server, or OSError of the disk."""
         count = self.concurrency
         pool = ThreadPoolExecutor(self.concurrency, "predict")

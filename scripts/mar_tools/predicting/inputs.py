@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mar_tools.images import read_image, show_name
+from mar_tools.images import image_suffixes, read_image, show_name
 from vision_serving.errors import ConfigError
 
 TAR, LIST, PARQUET = ".tar", ".txt", ".parquet"
@@ -80,7 +80,7 @@ def file_item(path: str) -> Item:
 
 def _list_folder(folder: str) -> Iterator[Item]:
     """Yield the images of a folder and its subfolders, hidden ones left out, folder by folder."""
-    suffixes = _image_suffixes()
+    suffixes = image_suffixes()
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     for entry in entries:
         if entry.name.startswith("."):
@@ -106,7 +106,7 @@ def _named_item(name: str, folder: Path) -> Item:
 
 def _list_tar(given: str) -> Iterator[Item]:
     """Yield the images of a tar file: `shard.tar/000123.jpg`."""
-    suffixes = _image_suffixes()
+    suffixes = image_suffixes()
     try:
         with tarfile.open(given, "r:") as members:
             for member in members:
@@ -167,18 +167,11 @@ def _list_address(given: str) -> Iterator[Item]:
             yield Item(given, ("address", given))
             return
         for name in sorted(system.glob(path) if glob.has_magic(path) else system.find(path)):
-            if os.path.splitext(name)[1].lower() in _image_suffixes():
+            if os.path.splitext(name)[1].lower() in image_suffixes():
                 address = system.unstrip_protocol(name)
                 yield Item(address, ("address", address))
     except (ImportError, ValueError, OSError) as error:  # of a protocol that is unknown, or needs a package
         raise ConfigError(f"{given}: cannot be listed: {error}") from error
-
-
-@lru_cache(maxsize=1)
-def _image_suffixes() -> frozenset[str]:
-    from vision_serving.pictures.formats import FORMATS  # a command that is given files need not wait for Pillow
-
-    return frozenset(suffix for known in FORMATS.values() for suffix in known.suffixes)
 
 
 def _read_file(name: str) -> bytes:

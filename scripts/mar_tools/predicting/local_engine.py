@@ -14,13 +14,13 @@ from typing import Any
 
 import psutil
 
-from mar_tools.building.timing_worker import TimingWorker, WorkerLostError
-from mar_tools.child_processes import isolated, python_command
-from mar_tools.predicting.chunks import Chunk, ChunkSource, Written, write_rows
+from mar_tools.building.timing_worker import WorkerLostError, start_worker
+from mar_tools.predicting.chunks import Chunk, ChunkSource, Tell, Written, write_rows
 from mar_tools.predicting.rows import Answer, Origin, make_row
 from mar_tools.predicting.shards import ResultFolder
 from vision_serving.errors import VisionServingError
 
+PROCESS = "mar_tools.predicting.local_worker"
 TIMEOUT_S = 600.0  # of a chunk of seconds: what takes longer hangs
 POLL_S = 0.2
 WORKER_ENDED = 500  # the status of a picture that ends its process
@@ -63,11 +63,8 @@ class LocalWorker:
             raise
 
     def _start(self) -> None:
-        command = python_command("mar_tools.predicting.local_worker")
-        errors = self._stack.enter_context(self._log.open("ab"))
-        process = self._stack.enter_context(isolated(command, stdin=-1, stdout=-1, stderr=errors, bufsize=0))
-        self._process = psutil.Process(process.pid)
-        self._worker = TimingWorker(process, self._log, TIMEOUT_S)
+        self._worker = self._stack.enter_context(start_worker(PROCESS, self._log, TIMEOUT_S))
+        self._process = psutil.Process(self._worker.pid)
         job = self._job
         origin = [job.origin.model, job.origin.version, job.origin.archive_sha256]
         plan = {"processes": self._plan.processes, "threads": self._plan.threads}
@@ -104,9 +101,7 @@ class LocalWorker:
 class Crew:
     """Processes that share the work. tell: hears of every shard."""
 
-    def __init__(
-        self, workers: Sequence[LocalWorker], job: LocalJob, result: ResultFolder, tell: Callable[[Written], None]
-    ) -> None:
+    def __init__(self, workers: Sequence[LocalWorker], job: LocalJob, result: ResultFolder, tell: Tell) -> None:
         self.workers, self._job, self._result, self._tell = workers, job, result, tell
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -175,9 +170,7 @@ class Crew:
 
 
 @contextmanager
-def open_crew(
-    job: LocalJob, plan: Plan, logs: Path, result: ResultFolder, tell: Callable[[Written], None]
-) -> Iterator[Crew]:
+def open_crew(job: LocalJob, plan: Plan, logs: Path, result: ResultFolder, tell: Tell) -> Iterator[Crew]:
     """Start the processes of a plan at the same time. Raises LocalEngineError where the archive cannot be loaded."""
     workers: list[LocalWorker] = []
     try:

@@ -12,13 +12,11 @@ import requests
 from pydantic import TypeAdapter
 
 from mar_tools.archives.archive import extract_archive
-from mar_tools.predicting.chunks import read_or_tell
+from mar_tools.predicting.chunks import predict_batch, read_or_tell
 from mar_tools.predicting.inputs import Item
 from mar_tools.predicting.rows import Answer
-from vision_serving.answers.responses import encode_response
 from vision_serving.errors import InvalidOptionError
 from vision_serving.predictions import Prediction
-from vision_serving.requests.payload import Payload
 
 Predict = Callable[[bytes], Answer]
 Send = Callable[[str, bytes, Mapping[str, str]], requests.Response]  # the model, an encoded picture, options
@@ -55,12 +53,7 @@ def predict_in_process(archive: Path, options: Mapping[str, str]) -> Iterator[Pr
         extract_archive(archive, Path(folder))
         handler = load_handler(Path(folder))
 
-        def predict(encoded: bytes) -> Answer:
-            outcome = handler.predict([Payload(images=(encoded,), options=dict(options))])[0]
-            answer: Answer = orjson.loads(encode_response(outcome).body)
-            return answer
-
-        yield predict
+        yield lambda encoded: predict_batch(handler, [encoded], options)[0]
 
 
 def predict_items(predict: Predict, items: Iterable[Item], concurrency: int) -> Iterator[tuple[Item, Answer]]:
@@ -104,10 +97,6 @@ def tell_apart(files: Iterable[Path | str]) -> dict[Path | str, str]:
     ends = {file: list_ends(file) for file in files}
     uses = Counter(end for several in ends.values() for end in several)
     return {file: next((end for end in several if uses[end] == 1), str(file)) for file, several in ends.items()}
-
-
-def has_failed(answer: Answer) -> bool:
-    return "code" in answer
 
 
 def read_prediction(answer: Answer) -> Prediction:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from mar_tools.predicting.chunks import Written
+from mar_tools.predicting.chunks import Tell, Written
 from mar_tools.terminal import LOG_EVERY_S, print_line
 from vision_serving.errors import VisionServingError
 
@@ -35,7 +35,7 @@ class Counter:
 
 
 @contextmanager
-def show_rate(title: str, already: int, total: Callable[[], int | None]) -> Iterator[Callable[[Written], None]]:
+def show_rate(title: str, already: int, total: Callable[[], int | None]) -> Iterator[Tell]:
     """Give what is told of each shard. already: so many pictures have their rows from an earlier run."""
     started, console, done, told = time.monotonic(), Console(stderr=True), 0, time.monotonic()
 

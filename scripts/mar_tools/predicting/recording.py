@@ -10,7 +10,7 @@ from typing import Any
 
 from mar_tools.archives.archive import extract_archive, open_archive
 from mar_tools.images import show_line
-from mar_tools.predicting.chunks import ChunkSource, Written
+from mar_tools.predicting.chunks import ChunkSource, Tell, Written
 from mar_tools.predicting.formats import NewWriter
 from mar_tools.predicting.http_engine import HttpEngine, find_task
 from mar_tools.predicting.inputs import list_items
@@ -28,7 +28,7 @@ PARTS = ".parts"  # beside a file: its shards, until they are merged
 COUNT_PATIENCE_S = 0.3  # few pictures are counted by then, and are predicted without a long trial
 
 Check = Callable[[Answer], None]
-Predict = Callable[[ChunkSource, ResultFolder, Callable[[Written], None]], None]
+Predict = Callable[[ChunkSource, ResultFolder, Tell], None]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def record_over_http(recording: Recording, send: Send, model: str, concurrency: 
     recording.check(answer)
     task = find_task(answer) if recording.form == PARQUET else None
 
-    def predict(source: ChunkSource, result: ResultFolder, tell: Callable[[Written], None]) -> None:
+    def predict(source: ChunkSource, result: ResultFolder, tell: Tell) -> None:
         engine.predict(source, result, tell, task)
 
     described = {"task": task, "model": model, "version": version, "archive_sha256": None}

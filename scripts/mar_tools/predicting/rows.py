@@ -25,9 +25,13 @@ class Origin(NamedTuple):
     archive_sha256: str | None
 
 
+def has_failed(answer: Answer) -> bool:
+    return "code" in answer
+
+
 def make_row(name: str, answer: Answer, origin: Origin) -> Row:
     """Return the row of a picture: `status` 200 with the `answer`, or the error's code with its type and message."""
-    failed = "code" in answer
+    failed = has_failed(answer)
     return {
         "path": name,
         "status": answer["code"] if failed else OK,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mar_tools.predicting.chunks import ChunkSource, Written
+from mar_tools.predicting.chunks import SHARD_S, ChunkSource, Tell
 from mar_tools.predicting.local_engine import Crew, LocalJob, Plan, open_crew
 from mar_tools.predicting.rows import Answer
 from mar_tools.predicting.shards import ResultFolder
@@ -15,7 +15,6 @@ from vision_serving.cores import usable_cores
 BATCH_SIZES = (1, 8, 32)
 FEW = 200  # pictures, which are predicted before a second crew has loaded the model
 TRIAL_S = 0.5  # of each batch size
-SHARD_S = 5.0
 LAST_SHARD_S = 0.25  # or less: shards are smaller towards the end
 MOST_PICTURES = 20_000  # of a shard, which is in memory until it is written
 FIRST = 8  # pictures that tell how fast the model is at all
@@ -37,7 +36,7 @@ class LocalEngine:
     check: Callable[[Answer], None]
     total: Callable[[], int | None]
 
-    def predict(self, source: ChunkSource, result: ResultFolder, tell: Callable[[Written], None]) -> None:
+    def predict(self, source: ChunkSource, result: ResultFolder, tell: Tell) -> None:
         """Write shards until the source is empty. Raises what an input, the disk or the model raise."""
         best_rate, best_plan, best_batch = 0.0, None, 0
         plans = self._list_plans()

@@ -1,12 +1,10 @@
 """What a file does not say is written as a family of programs has it, where the user says which."""
 
-import runpy
-
 import pytest
+from conftest import RunHere
 
-from mar_tools.command_line import ROOT
 from mar_tools.drafting.conventions import LIKE, apply_convention, find_hints
-from mar_tools.drafting.drafts import Draft, Hint, Noted, assume
+from mar_tools.drafting.drafts import Draft, Hint, assume, without_notes
 from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
 
@@ -14,19 +12,13 @@ LETTERBOX = {"resize": {"mode": assume("letterbox", "usual"), "size": [320, 320]
 CROP = {"resize": {"mode": "shortest_edge", "size": 256}, "crop": [224, 224]}
 
 
-def plain(value: object) -> object:
-    if isinstance(value, Noted):
-        return plain(value.value)
-    return {key: plain(entry) for key, entry in value.items()} if isinstance(value, dict) else value
-
-
-def test_the_command_offers_every_family() -> None:
-    assert runpy.run_path(str(ROOT / "scripts/new_recipe.py"))["FAMILIES"] == tuple(LIKE)
+def test_the_command_offers_every_family(run_here: RunHere) -> None:
+    assert f"--like {{{','.join(LIKE)}}}" in run_here("new_recipe.py", "--help").stdout
 
 
 def test_pictures_go_to_a_network_as_opencv_reads_them() -> None:
     draft = apply_convention(Draft({"name": "x", "preprocessing": LETTERBOX}, hints=(Hint("opencv", "why"),)), "opencv")
-    found = PreprocessingConfig.model_validate(plain(draft.recipe["preprocessing"]))
+    found = PreprocessingConfig.model_validate(without_notes(draft.recipe["preprocessing"]))
     assert (found.color_order, found.resize.pad_place, found.resize.pad_value) == ("bgr", "top_left", 0)
     assert (found.antialias, draft.hints) == (False, ())
 
@@ -35,12 +27,12 @@ def test_without_a_letterbox_there_is_nothing_to_fill() -> None:
     exact = {"resize": {"mode": "exact", "size": [800, 608]}}
     (hint,) = find_hints("detection", exact)
     assert "black" not in hint.why
-    changed = plain(apply_convention(Draft({"preprocessing": exact}), hint.like).recipe["preprocessing"])
+    changed = without_notes(apply_convention(Draft({"preprocessing": exact}), hint.like).recipe["preprocessing"])
     assert changed == {**exact, "color_order": "bgr"}
 
 
 def test_lines_of_text_have_one_height() -> None:
-    changed = plain(apply_convention(Draft({"preprocessing": CROP}), "paddleocr").recipe["preprocessing"])
+    changed = without_notes(apply_convention(Draft({"preprocessing": CROP}), "paddleocr").recipe["preprocessing"])
     found = PreprocessingConfig.model_validate(changed)
     assert (found.crop, found.resize.mode, found.color_order, found.mean) == (None, "fixed_height", "bgr", (0.5,) * 3)
 

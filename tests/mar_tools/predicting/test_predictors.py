@@ -8,8 +8,8 @@ import pytest
 
 from mar_tools.images import load_encoded_images
 from mar_tools.predicting.inputs import Item, file_item, list_items
-from mar_tools.predicting.predictors import has_failed, predict_items, read_prediction, tell_apart
-from mar_tools.predicting.rows import Answer
+from mar_tools.predicting.predictors import predict_items, read_prediction, tell_apart
+from mar_tools.predicting.rows import Answer, has_failed
 from mar_tools.serving.torchserve_api import ServerError
 from vision_serving.predictions import (
     Classification,
