@@ -23,7 +23,6 @@ if __name__ == "__main__":  # outside the environment, this names the command th
 
 import orjson
 import psutil
-import pyarrow.parquet
 
 from mar_tools.command_line import ROOT, new_parser, positive_count, run
 from mar_tools.images import find_images, read_image
@@ -129,6 +128,8 @@ def measure_offline(archive: Path, folder: Path, count: int, output: Path) -> di
 
 
 def count_rows(output: Path) -> int:
+    import pyarrow.parquet  # which --help does not wait for
+
     return sum(pyarrow.parquet.read_metadata(part).num_rows for part in output.glob("part-*"))
 
 
