@@ -4,7 +4,6 @@ build.py           the flow: the reference, every candidate within the budget, t
 trials.py          one candidate exported and verified in a process of its own
 trial_process.py   what runs in that process
 timing.py          what passed, timed in turn, each loaded in a process of its own
-timing_worker.py   how such a process is asked
 timing_process.py  what runs in it
 candidates.py      what became of each: the rows of the table, of candidates.json and of the archive's proof
 table.py           the table as people read it

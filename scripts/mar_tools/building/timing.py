@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mar_tools.building.timing_worker import TimingWorker, WorkerLostError, start_worker
+from mar_tools.asking import AskedProcess, ProcessLostError, start_asked_process
 from mar_tools.building.trials import log_of
 from vision_serving.validation import StrictModel
 
@@ -94,7 +94,8 @@ def time_group(folders: Sequence[Path], plan: TimingPlan) -> dict[Path, Timing]:
     timings = {folder: Timing() for folder in folders}
     with ExitStack() as stack:
         workers = {
-            folder: stack.enter_context(start_worker(PROCESS, log_of(folder), plan.timeout_s)) for folder in folders
+            folder: stack.enter_context(start_asked_process(PROCESS, log_of(folder), plan.timeout_s))
+            for folder in folders
         }
         for folder, worker in workers.items():
             plan.announce(f"load {folder.name}")
@@ -116,23 +117,23 @@ def contenders(timings: Mapping[Path, Timing], baseline: Path, batch_size: int) 
     return [folder for folder in healthy if folder == baseline or rates.get(folder, enough) >= enough]
 
 
-def load(folder: Path, worker: TimingWorker, timing: Timing, plan: TimingPlan) -> None:
+def load(folder: Path, worker: AskedProcess, timing: Timing, plan: TimingPlan) -> None:
     """Load, and run every batch size once: the first batch of each may compile or allocate."""
     try:
         job = TimingJob(folder=folder, images=plan.images)
         timing.load_s = round(worker.ask(job.model_dump(mode="json"))["load_s"], 3)
         for batch_size in plan.batch_sizes:
             worker.ask(Round(batch_size=batch_size, duration_s=0).model_dump())
-    except WorkerLostError as error:
+    except ProcessLostError as error:
         timing.problem = str(error)
 
 
-def run_round(worker: TimingWorker, timing: Timing, plan: TimingPlan) -> None:
+def run_round(worker: AskedProcess, timing: Timing, plan: TimingPlan) -> None:
     try:
         for batch_size in plan.batch_sizes:
             asked = Round(batch_size=batch_size, duration_s=plan.round_s)
             timing.rates.setdefault(batch_size, []).append(worker.ask(asked.model_dump())["images_per_s"])
-    except WorkerLostError as error:
+    except ProcessLostError as error:
         timing.problem = str(error)
 
 

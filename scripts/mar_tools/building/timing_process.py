@@ -1,20 +1,16 @@
-"""The process of a timing worker: `python -m mar_tools.building.timing_process`, JSON lines in and out.
+"""A process that times one export: `python -m mar_tools.building.timing_process`, JSON lines in and out.
 
 The first line says what to load, each further one asks for a round. It ends with its input.
 """
 
-import io
-import os
 import statistics
 import sys
 import time
 import traceback
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any, TextIO
 
-import orjson
-
+from mar_tools.asking import answer, own_output
 from mar_tools.building.timing import Round, TimingJob
 from mar_tools.images import read_image
 from mar_tools.verification.observations import load_handler
@@ -39,19 +35,6 @@ def main() -> None:
         traceback.print_exc()
         answer(answers, problem=f"{type(error).__name__}: {error}"[:300])
         sys.exit(1)
-
-
-def own_output() -> TextIO:
-    """Return the pipe to the parent, safe from libraries that print to standard output."""
-    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    assert isinstance(sys.stdout, io.TextIOWrapper)
-    sys.stdout.reconfigure(line_buffering=True)  # the process is killed at the end, with what was not written yet
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return pipe
-
-
-def answer(answers: TextIO, **values: Any) -> None:
-    print(orjson.dumps(values).decode(), file=answers, flush=True)
 
 
 def measure_round(handler: VisionHandler, payloads: Sequence[Payload], asked: Round) -> float:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mar_tools.building.timing_worker import TimingWorker, WorkerLostError, start_worker
+from mar_tools.asking import AskedProcess, ProcessLostError, start_asked_process
 from mar_tools.load_testing.answers import open_export
 from mar_tools.load_testing.measurement import Measurement, Record, Window, measure_records
 from mar_tools.load_testing.processes import UsageWatch
@@ -60,19 +60,19 @@ def measure_in_process(
 
 
 @contextmanager
-def _start_processes(folder: Path, count: int) -> Iterator[list[TimingWorker]]:
+def _start_processes(folder: Path, count: int) -> Iterator[list[AskedProcess]]:
     """Start processes that wait for their job; gone at the end. folder: for what they say. Raises InProcessError."""
     with ExitStack() as stack:
         logs = [folder / f"{number}.log" for number in range(count)]
-        loop = [stack.enter_context(start_worker(PROCESS, log, TIMEOUT_S)) for log in logs]
+        loop = [stack.enter_context(start_asked_process(PROCESS, log, TIMEOUT_S)) for log in logs]
         try:
             yield loop
-        except WorkerLostError as error:
+        except ProcessLostError as error:
             raise InProcessError(f"the model in process: {error}") from error
 
 
 def _run_window(
-    loop: Sequence[TimingWorker], pool: ThreadPoolExecutor, warm_up_s: float, duration_s: float, watch: UsageWatch
+    loop: Sequence[AskedProcess], pool: ThreadPoolExecutor, warm_up_s: float, duration_s: float, watch: UsageWatch
 ) -> tuple[list[dict[str, Any]], Window]:
     """Return the batches that count; all processes work before and after the window too."""
     start = time.perf_counter() + START_S + warm_up_s

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from mar_tools.building.timing_process import answer, own_output
+from mar_tools.asking import answer, own_output
 from mar_tools.images import read_image
 from mar_tools.load_testing.measurement import Window
 from mar_tools.verification.observations import load_handler

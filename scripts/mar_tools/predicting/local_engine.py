@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from mar_tools.building.timing_worker import WorkerLostError, start_worker
+from mar_tools.asking import ProcessLostError, start_asked_process
 from mar_tools.predicting.chunks import Chunk, ChunkSource, Tell, Written, write_rows
 from mar_tools.predicting.rows import Answer, Origin, make_row
 from mar_tools.predicting.shards import ResultFolder
@@ -63,7 +63,7 @@ class LocalWorker:
             raise
 
     def _start(self) -> None:
-        self._worker = self._stack.enter_context(start_worker(PROCESS, self._log, TIMEOUT_S))
+        self._worker = self._stack.enter_context(start_asked_process(PROCESS, self._log, TIMEOUT_S))
         self._process = psutil.Process(self._worker.pid)
         job = self._job
         origin = [job.origin.model, job.origin.version, job.origin.archive_sha256]
@@ -80,7 +80,7 @@ class LocalWorker:
         return answer
 
     def predict(self, chunk: Chunk, batch_size: int, path: Path) -> Written:
-        """Write a chunk's shard. Raises WorkerLostError, OSError of the disk, or LocalEngineError."""
+        """Write a chunk's shard. Raises ProcessLostError, OSError of the disk, or LocalEngineError."""
         question = {"items": [list(item) for item in chunk.items], "batch_size": batch_size, "path": str(path)}
         return Written(**self._ask(question))
 
@@ -89,7 +89,7 @@ class LocalWorker:
         self._start()
 
     def kill(self) -> None:
-        """End the process from any thread; whoever waits for its answer gets WorkerLostError."""
+        """End the process from any thread; whoever waits for its answer gets ProcessLostError."""
         with suppress(psutil.NoSuchProcess):
             if self._process is not None:
                 self._process.kill()
@@ -149,14 +149,14 @@ class Crew:
                 return Written(0, 0, "")
             try:
                 return self._commit(worker.predict(chunk, batch_size, temporary), chunk)
-            except WorkerLostError as error:
+            except ProcessLostError as error:
                 temporary.unlink(missing_ok=True)
                 if self._stopped.is_set():
                     return Written(0, 0, "")
                 reason = str(error)
                 worker.restart()
         if len(chunk.items) == 1:
-            answer = {"code": WORKER_ENDED, "type": "WorkerLostError", "message": f"ends the process: {reason}"}
+            answer = {"code": WORKER_ENDED, "type": "ProcessLostError", "message": f"ends the process: {reason}"}
             row = make_row(chunk.items[0].name, answer, self._job.origin)
             return self._commit(write_rows(temporary, [row], self._job.task), chunk)
         first, second = (self._predict(worker, half, batch_size, tries=1) for half in chunk.halves())
@@ -179,7 +179,7 @@ def open_crew(job: LocalJob, plan: Plan, logs: Path, result: ResultFolder, tell:
             for start in starts:
                 workers.append(start.result())
         yield Crew(workers, job, result, tell)
-    except WorkerLostError as error:
+    except ProcessLostError as error:
         raise LocalEngineError(f"a process that loads the archive: {error}") from error
     finally:
         with ThreadPoolExecutor(plan.processes) as pool:

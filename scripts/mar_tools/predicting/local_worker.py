@@ -15,7 +15,7 @@ from pathlib import Path
 
 import orjson
 
-from mar_tools.building.timing_process import answer, own_output
+from mar_tools.asking import answer, own_output
 from mar_tools.predicting.chunks import READERS, answer_items, predict_batch, write_rows
 from mar_tools.predicting.inputs import Item
 from mar_tools.predicting.probing import gray_picture

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -9,8 +7,6 @@ from fakes import TINY_CLASSIFIER
 
 from mar_tools.building.timing import Round, Timing, TimingPlan, contenders, group_by_memory, speedup, time_exports
 from mar_tools.building.timing_process import answer_batch, measure_round, split_batches
-from mar_tools.building.timing_worker import TimingWorker, WorkerLostError
-from mar_tools.child_processes import isolated
 from mar_tools.exporting.export import export_model
 from mar_tools.images import choose_images
 from mar_tools.models.checkpoints import load_checkpoint
@@ -130,27 +126,3 @@ def test_the_model_is_timed_where_requests_with_such_images_are_refused(
     folder = export_model(recipe, load_checkpoint(recipe), "eager", "fp32", tmp_path)
     time_exports({folder: 1e6}, folder, plan((2,), []), 16 * GB)
     assert "a batch of 2" in (folder.parent / "eager-fp32.log").read_text()
-
-
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        ("import time; time.sleep(60)", r"gave up after 0\.5 s"),
-        ("input(); import os; os.abort()", "crashed: signal SIGABRT"),
-        ("input()", "ended before its time"),
-        ("""input(); print('{"problem": "no such operator"}')""", "no such operator"),
-    ],
-    ids=["hangs", "crashes", "ends", "says why it cannot"],
-)
-def test_a_worker_that_is_lost_says_why_and_is_gone(tmp_path: Path, code: str, message: str) -> None:
-    pipe, log = subprocess.PIPE, tmp_path / "log"
-    with (
-        log.open("ab") as errors,
-        isolated([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=errors, bufsize=0) as process,
-    ):
-        worker = TimingWorker(process, log, timeout_s=0.5 if "sleep" in code else 20)
-        with pytest.raises(WorkerLostError, match=message):
-            worker.ask({"batch_size": 1})
-        with pytest.raises(WorkerLostError, match="its process has ended"):
-            worker.ask({"batch_size": 1})
-        assert process.poll() is not None
