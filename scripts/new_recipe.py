@@ -13,10 +13,12 @@ archive lies in a folder of its own here, with the network and its labels. The l
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from mar_tools.command_line import new_parser, print_json, run
 from mar_tools.drafting.conventions import LIKE, apply_convention
 from mar_tools.drafting.drafts import Hints, write_draft
+from vision_serving.options import Task
 
 
 def main() -> None:
@@ -52,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("model", help="a file, a folder of Hugging Face, or a name of torchvision or timm")
     parser.add_argument("--output", type=Path, metavar="RECIPE", help="where the recipe goes; default: beside the file")
     parser.add_argument("--name", help="of the model; default: the name of the file")
-    parser.add_argument("--task", choices=("classification", "detection"), help="where the file does not say it")
+    parser.add_argument("--task", choices=get_args(Task), help="where the file does not say it")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="the names of the classes")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="pictures that the model knows")
     parser.add_argument("--architecture", metavar="NAME", help="of torchvision or timm, for a file of weights")

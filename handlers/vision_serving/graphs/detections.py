@@ -6,6 +6,7 @@ is traced and exported: no value decides a shape.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from vision_serving.errors import ConfigError
 from vision_serving.geometry import SizeHW
-from vision_serving.graphs.outputs import DECODED, FORMS, BoxForm, OutputFormat
+from vision_serving.graphs.outputs import DECODED, FORMS, ROW, BoxForm, OutputFormat
 
 Values = tuple[Tensor, ...]
 
@@ -42,24 +43,26 @@ def split_boxes_scores_labels(values: Values, output: OutputFormat, _: SizeHW) -
 
 def split_end_to_end(values: Values, output: OutputFormat, _: SizeHW) -> Found:
     """Split rows of box, score, class, then what else there is: an angle, or coefficients of masks."""
-    rows, coordinates = values[0], count_coordinates(output)
+    rows, order = as_rows(values[0], output), output.order or ROW
+    widths = [count_coordinates(output) if part == "box" else 1 for part in order]
     extra = count_extra(values, output)
-    expected = coordinates + 2 + extra
-    if _is_known(rows.shape[-1]) and rows.shape[-1] != expected:
+    if is_known(rows.shape[-1]) and rows.shape[-1] != sum(widths) + extra:
         raise ConfigError(
-            f"output format 'end_to_end' needs rows of {expected} values (box, score, class"
+            f"output format 'end_to_end' needs rows of {sum(widths) + extra} values ({', '.join(order)}"
             f"{_name_extra(output, extra)}), got {rows.shape[-1]}"
         )
-    found = Found(rows[..., :coordinates], rows[..., coordinates], rows[..., coordinates + 1])
-    return with_extra(found, rows[..., coordinates + 2 :], values, output)
+    starts = dict(zip(order, accumulate(widths, initial=0), strict=False))
+    boxes = rows[..., starts["box"] : starts["box"] + count_coordinates(output)]
+    found = Found(boxes, rows[..., starts["score"]], rows[..., starts["class"]])
+    return with_extra(found, rows[..., sum(widths) :], values, output)
 
 
 def split_yolo(values: Values, output: OutputFormat, size_hw: SizeHW) -> Found:
     """Split rows of box, an objectness perhaps, class scores, then what else there is."""
-    rows = values[0].transpose(1, 2) if output.layout == "columns" else values[0]
+    rows = as_rows(values[0], output)
     coordinates, extra = count_coordinates(output), count_extra(values, output)
     first_class, end = coordinates + bool(output.objectness), rows.shape[-1] - extra
-    if _is_known(rows.shape[-1]) and end <= first_class:
+    if is_known(rows.shape[-1]) and end <= first_class:
         raise ConfigError(
             f"output layout {output.layout!r}: {rows.shape[-1]} values a box leave no class score behind "
             f"{first_class}{_name_extra(output, extra)}; is the layout "
@@ -111,7 +114,7 @@ def finish(found: Found, output: OutputFormat, size_hw: SizeHW) -> dict[str, Ten
     """Leave the background out, and bring boxes to xyxy in model pixels; `corners` (N, Q, 8) of turned ones."""
     form = FORMS[output.format] if output.format else DECODED
     expected = COORDINATES[output.box_format or form.box_form]
-    if _is_known(found.boxes.shape[-1]) and found.boxes.shape[-1] != expected:
+    if is_known(found.boxes.shape[-1]) and found.boxes.shape[-1] != expected:
         raise ConfigError(
             f"a box has {found.boxes.shape[-1]} numbers; `box_format` {output.box_format!r} has {expected}"
         )
@@ -144,6 +147,10 @@ def activate(values: Tensor, output: OutputFormat) -> Tensor:
     return values.softmax(dim=-1) if output.activation == "softmax" else values
 
 
+def as_rows(values: Tensor, output: OutputFormat) -> Tensor:
+    return values.transpose(1, 2) if output.layout == "columns" else values
+
+
 def count_coordinates(output: OutputFormat) -> int:
     """Return how many numbers of a row begin it as its box; an angle stands at its end."""
     return 8 if output.box_format == "corners" else 4
@@ -171,7 +178,7 @@ def decode_grids(boxes: Tensor, strides: tuple[int, ...], size_hw: SizeHW) -> Te
     """Decode boxes (N, Q, 4): centres in cells from each cell's corner, logarithms of sizes in cells; row by row."""
     height, width = size_hw
     cells = [(y, x, stride) for stride in strides for y in range(height // stride) for x in range(width // stride)]
-    if _is_known(boxes.shape[1]) and boxes.shape[1] != len(cells):
+    if is_known(boxes.shape[1]) and boxes.shape[1] != len(cells):
         raise ConfigError(
             f"output `strides` {list(strides)} of {height} x {width} (height x width) are {len(cells)} cells; the "
             f"network gave {boxes.shape[1]} boxes"
@@ -179,6 +186,11 @@ def decode_grids(boxes: Tensor, strides: tuple[int, ...], size_hw: SizeHW) -> Te
     grid = boxes.new_tensor(cells)
     offsets, scale = grid[:, [1, 0]], grid[:, 2:]
     return torch.cat(((boxes[..., :2] + offsets) * scale, boxes[..., 2:].exp() * scale), dim=-1)
+
+
+def swap_axes(boxes: Tensor) -> Tensor:
+    """Turn corners (..., 4) of y and x into those of x and y, and back."""
+    return torch.cat((boxes[..., 1:2], boxes[..., 0:1], boxes[..., 3:4], boxes[..., 2:3]), dim=-1)
 
 
 def from_corner_and_size(boxes: Tensor) -> Tensor:
@@ -200,9 +212,10 @@ def from_angles(boxes: Tensor) -> Tensor:
     return torch.stack([number for point in points for number in point], dim=-1)
 
 
-COORDINATES: dict[BoxForm, int] = {"xyxy": 4, "xywh": 4, "cxcywh": 4, "xywhr": 5, "corners": 8}
+COORDINATES: dict[BoxForm, int] = {"xyxy": 4, "yxyx": 4, "xywh": 4, "cxcywh": 4, "xywhr": 5, "corners": 8}
 TO_PIXELS: dict[BoxForm, Callable[[Tensor], Tensor]] = {
     "xyxy": lambda boxes: boxes,
+    "yxyx": swap_axes,
     "xywh": from_corner_and_size,
     "cxcywh": from_centre_and_size,
     "xywhr": from_angles,
@@ -210,6 +223,6 @@ TO_PIXELS: dict[BoxForm, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _is_known(size: Any) -> bool:
+def is_known(size: Any) -> bool:
     """Return whether it is a number, and none that a tracer follows."""
     return isinstance(size, int)

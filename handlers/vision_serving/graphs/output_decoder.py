@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vision_serving.errors import ConfigError
 from vision_serving.geometry import SizeHW
-from vision_serving.graphs.detections import SPLITS, check_decoded, finish
+from vision_serving.graphs.detections import SPLITS, check_decoded, finish, is_known
 from vision_serving.graphs.layouts import describe_fits, name_values
 from vision_serving.graphs.outputs import OutputFormat
 from vision_serving.graphs.python_files import load_attribute
@@ -42,9 +42,13 @@ class OutputDecoder(nn.Module):
     def forward(self, outputs: Any, images: Tensor, network_name: str = "the network") -> dict[str, Tensor]:
         """Raises ConfigError when a network's answer has another form."""
         if self.function is None:
-            return self.decode(self.pick_values(outputs, network_name), images)
+            values = self.pick_values(outputs, network_name)
+            check_count(values, images, network_name)
+            return self.decode(values, images)
         size_hw = self.size_of(images)
-        return finish(check_decoded(self.function(outputs, size_hw), self.output), self.output, size_hw)
+        found = check_decoded(self.function(outputs, size_hw), self.output)
+        check_count((found.boxes, found.scores), images, "`decode`")
+        return finish(found, self.output, size_hw)
 
     def decode(self, values: tuple[Tensor, ...], images: Tensor) -> dict[str, Tensor]:
         """Decode the values that `choose` chose, in its order."""
@@ -92,6 +96,19 @@ class OutputDecoder(nn.Module):
         needs = " and ".join(f"{name} {shape}" for name, shape in wanted.items())
         raise ConfigError(
             f"output format {self.format!r} needs {needs}; {network_name} gave {describe_fits(found, self.form.task)}"
+        )
+
+
+def check_count(values: Sequence[Tensor], images: Tensor, giver: str) -> None:
+    """Check that each value has a place for each image, where a tracer does not follow their number.
+
+    Raises ConfigError.
+    """
+    counts = [value.shape[0] for value in values]
+    if any(is_known(count) and is_known(images.shape[0]) and count != images.shape[0] for count in counts):
+        raise ConfigError(
+            f"{giver} gave {[tuple(value.shape) for value in values]} for {images.shape[0]} images; expected as many "
+            "as images, first. A network that chooses its boxes itself gives as many as it finds; export it without"
         )
 
 

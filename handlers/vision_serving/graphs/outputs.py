@@ -6,7 +6,7 @@
     embedding        vector               a vector an image (N, D), or what `pool` makes one of
     detection        boxes_scores         boxes (N, Q, 4) and scores (N, Q, C)
                      boxes_scores_labels  labels (N, Q), boxes (N, Q, 4) and scores (N, Q): one class a box
-                     end_to_end           rows (N, Q, 6): box, score, class
+                     end_to_end           rows (N, Q, 6): box, score, class, or in another `order`
                      yolo                 rows (N, Q, 4 + C): box, an objectness perhaps, class scores
                      detr                 logits (N, Q, C), with softmax (N, Q, C + 1), and pred_boxes (N, Q, 4), parts
                      (decode: FILE.py)    whatever the function `decode` of that file takes
@@ -29,7 +29,8 @@ FormatName = Literal[
     "logits", "probabilities", "vector", "boxes_scores", "boxes_scores_labels", "end_to_end", "yolo", "detr"
 ]
 ScoreMaker = Literal["none", "sigmoid", "softmax"]
-BoxForm = Literal["xyxy", "xywh", "cxcywh", "xywhr", "corners"]
+BoxForm = Literal["xyxy", "yxyx", "xywh", "cxcywh", "xywhr", "corners"]
+RowPart = Literal["box", "score", "class", "skip"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ FORMS: dict[FormatName, Form] = {
         frozenset(BOX | SCORES),
         activations=("none", "sigmoid"),
     ),
-    "end_to_end": Form("detection", {"rows": "(N, Q, 6)"}, frozenset({*BOX, "background", "index", "masks"})),
+    "end_to_end": Form(
+        "detection", {"rows": "(N, Q, 6)"}, frozenset({*BOX, "background", "index", "layout", "masks", "order"})
+    ),
     "yolo": Form(
         "detection",
         {"rows": "(N, Q, 4 + C)"},
@@ -102,6 +105,7 @@ DECODED = Form(
     "detection", {}, frozenset({*BOX, *SCORES, "decode"}), activations=FORMS["boxes_scores"].activations
 )  # what a file's own `decode` gives
 PROTOTYPES = {"prototypes": "(N, P, H, W)"}
+ROW: tuple[RowPart, ...] = ("box", "score", "class")
 
 
 class OutputFormat(StrictModel):
@@ -110,15 +114,17 @@ class OutputFormat(StrictModel):
     format       one of the table above; the task's first one when it is missing
     names        which of the network's values is which: `{boxes: dets}` by name, `{boxes: 2}` by place
     index        the same for a format of one value
-    box_format   `xyxy`, `xywh` (corner, size), `cxcywh` (centre, size; default of yolo), `corners` (x and y of four),
-                 `xywhr` (cxcywh and radians, clockwise; with the angle rows of yolo and end_to_end end)
+    box_format   `xyxy`, `yxyx` (as TensorFlow has corners), `xywh` (corner, size), `cxcywh` (centre,
+                 size; default of yolo), `corners` (x and y of four), `xywhr` (cxcywh and radians, clockwise; with the
+                 angle rows of yolo and end_to_end end)
     normalized   whether boxes are parts of the image, not model pixels
     activation   what makes scores of the values: `none`, `sigmoid` or `softmax` (detr: the last class is "no object",
                  each box has one class); classes `softmax` (the default: one class an image) or `sigmoid` (independent
                  scores: any number of classes)
     pool         vector: how a map (N, D, H, W) or tokens (N, L, D) become one: `mean`, or the `first` token
     background   the class that is none, the `first` or the `last`: it is left out, and has no label
-    layout       yolo: `rows` (N, Q, 4 + C) or `columns` (N, 4 + C, Q)
+    layout       yolo: `rows` (N, Q, 4 + C) or `columns` (N, 4 + C, Q); end_to_end: `rows`, unless `columns` is said
+    order        end_to_end: what a row has, in its order: `[class, score, box]`; `skip` stands for a number of no use
     objectness   yolo: whether a score of any object follows the box; a class's score is then multiplied by it
     strides      yolo: pixels of a cell of each grid, where boxes are offsets in cells and logarithms of sizes (YOLOX)
     masks        yolo, end_to_end: whether rows end with coefficients of `prototypes` (N, P, H, W), a second value
@@ -134,6 +140,7 @@ class OutputFormat(StrictModel):
     background: Literal["first", "last"] | None = None
     pool: Literal["mean", "first"] | None = None
     layout: Literal["rows", "columns"] | None = None
+    order: tuple[RowPart, ...] | None = None
     objectness: bool | None = None
     strides: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] | None = None
     masks: bool | None = None
@@ -162,6 +169,8 @@ class OutputFormat(StrictModel):
             raise ValueError(f"output format {name!r} needs {sorted(form.needed - given)}")
         if self.activation is not None and self.activation not in form.activations:
             raise ValueError(f"activation of {name!r} is one of {form.activations}, got {self.activation!r}")
+        if self.order is not None and sorted(part for part in self.order if part != "skip") != sorted(ROW):
+            raise ValueError(f"`order` has `box`, `score` and `class` once each, got {list(self.order)}")
         if self.box_format == "xywhr" and self.normalized:
             raise ValueError("`box_format: xywhr` is in pixels: a turned box has no size in parts of width and height")
         if self.masks and self.is_oriented:

@@ -10,17 +10,30 @@ from typing import Any
 import onnx
 import torch
 
+from mar_tools.drafting.box_forms import choose_by_mirroring
 from mar_tools.drafting.conventions import find_hints
-from mar_tools.drafting.drafts import UNSCALED, Draft, Hints, Noted, assume, choose_labels, name_of, without_notes
-from mar_tools.drafting.output_forms import END_TO_END, Reading, read_outputs
-from mar_tools.drafting.pixel_trials import SCALINGS, Scaling, choose_scaling
-from mar_tools.exporting.onnx_files import ModelInput, dims_of, read_input
-from mar_tools.models.example_pixels import load_pixels
-from vision_serving.config import PreprocessingConfig
+from mar_tools.drafting.drafts import (
+    UNSCALED,
+    Draft,
+    Hints,
+    Labels,
+    Noted,
+    assume,
+    choose_labels,
+    name_of,
+    without_notes,
+)
+from mar_tools.drafting.output_forms import Reading, read_as_vector, read_outputs
+from mar_tools.drafting.pixel_trials import GRAY, PLAIN_SCALING, SCALINGS, Scaling, choose_scaling, scalings_of
+from mar_tools.exporting.onnx_files import ModelInput, dims_of, find_external_weights, list_inputs, read_input
+from mar_tools.images import load_encoded_images
+from vision_serving.config import ImageLimits, PreprocessingConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.onnx_network import OnnxNetwork
 from vision_serving.graphs.pixels import Normalize
 from vision_serving.options import Task
+from vision_serving.pictures.decoding import decode_image
+from vision_serving.pictures.resizing import preprocess_images
 
 YOLO = {"format": "yolo", "layout": "columns", "objectness": False}
 ULTRALYTICS: dict[str, tuple[Task, dict[str, Any]]] = {
@@ -36,6 +49,8 @@ PADDING = (
 )
 CLASSIFIER_SIDE, DETECTOR_SIDE = 224, 640
 CROP_SHARE = 224 / 256
+PHOTOGRAPHS = 3  # that are asked together: the first number of an answer is then hardly theirs by chance
+ULTRALYTICS_ROW = 6  # of an end-to-end head: box, score, class
 NAMES = {"names", "classes", "labels", "class_names", "character", "id2label"}  # in a file's metadata
 SCALES, MOVES = {"Sub", "Div", "Mul", "Add"}, {"Transpose", "Cast", "Identity"}
 ANY_SIZE: dict[Task, str] = {
@@ -78,11 +93,21 @@ def read_facts(path: Path) -> ModelFacts:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf has errors of its own
         raise ConfigError(f"{path}: no ONNX file ({type(error).__name__})") from error
-    model_input = read_input(model, path)
+    missing = [weights.name for weights in find_external_weights(path) if not weights.is_file()]
+    if missing:
+        raise ConfigError(f"{path}: its weights are in {missing[0]!r}, which is not beside it; ask for both files")
+    model_input = _read_image_input(model, path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     dims = dims_of(model.graph.output[0]) or [None]
     from_paddle = "paddle" in f"{model.producer_name} {model.graph.name}".lower()
     return ModelFacts(model_input, metadata, dims[-1], _scales_itself(model.graph, model_input.name), from_paddle)
+
+
+def _read_image_input(model: onnx.ModelProto, path: Path) -> ModelInput:
+    """Read the input of three channels, or of one. Raises ConfigError for others."""
+    shape = dims_of(list_inputs(model)[0]) or []
+    is_gray = len(shape) == 4 and 1 in (shape[1], shape[3]) and 3 not in (shape[1], shape[3])
+    return read_input(model, path, channels=1 if is_gray else 3)
 
 
 def _scales_itself(graph: onnx.GraphProto, name: str) -> bool:
@@ -105,7 +130,7 @@ def _draft_ultralytics(path: Path, hints: Hints, facts: ModelFacts) -> Draft:
     if metadata["task"] not in ULTRALYTICS:
         raise ConfigError(f"{path}: its metadata say task {metadata['task']!r}; expected one of {sorted(ULTRALYTICS)}")
     task, output = ULTRALYTICS[metadata["task"]]
-    if facts.ends_with == END_TO_END and metadata["task"] == "detect":
+    if facts.ends_with == ULTRALYTICS_ROW and metadata["task"] == "detect":
         output = {"format": "end_to_end"}
     size = _read_size(metadata, facts.input)
     name = name_of(path, hints)
@@ -172,18 +197,23 @@ def _find_size(model_input: ModelInput, side: int) -> Size:
 def _draft_by_answers(path: Path, hints: Hints, facts: ModelFacts) -> Draft:
     network = OnnxNetwork(path)
     size = _find_size(facts.input, DETECTOR_SIDE if hints.task == "detection" else CLASSIFIER_SIDE)
-    reading = _ask(network, size, path)
-    if hints.task is not None and hints.task != reading.task:
-        raise ConfigError(f"{path}: its answers are those of {reading.task}, not of {hints.task}")
+    scalings = scalings_of(facts.input.channels)
+    plain = scalings[GRAY if facts.input.channels == 1 else PLAIN_SCALING]
+    reading = _ask(network, size, path, plain, hints).reading
     resizing = resize_for(reading, size)
-    scaling = RAW if facts.scales_itself else choose_scaling(network, reading, resizing, hints.images)
+    scaling = RAW if facts.scales_itself else choose_scaling(network, reading, resizing, hints.images, scalings)
+    asked = _ask(network, size, path, without_notes(scaling.values), hints)  # now with pixels that it knows
+    reading, resizing = asked.reading, resize_for(asked.reading, size)
+    output = choose_by_mirroring(reading.output, asked.answers, asked.mirrored, asked.images)
     name = name_of(path, hints)
-    labels = choose_labels(name, hints, *_names_and_count(facts, reading))
     recipe: dict[str, Any] = {"name": name, "task": Noted(reading.task, "by the shapes of its answers")}
-    recipe["model"] = {"source": "onnx", "file": path, **({"output": reading.output} if reading.output else {})}
-    recipe["labels"] = labels.value
+    recipe["model"] = {"source": "onnx", "file": path, **({"output": output} if output else {})}
+    labels = Labels(None)
+    if reading.task != "embedding":
+        labels = choose_labels(name, hints, *_names_and_count(facts, reading))
+        recipe["labels"] = labels.value
     recipe["preprocessing"] = {**resizing, **scaling.values}
-    notes = [*labels.notes, *scaling.notes]
+    notes = [*reading.notes, *labels.notes, *scaling.notes]
     if without_notes(resizing["resize"]["mode"]) == "letterbox":
         notes.append(PADDING)
     if facts.takes_any_size:
@@ -197,22 +227,41 @@ def _names_and_count(facts: ModelFacts, reading: Reading) -> tuple[list[str] | N
     return names, reading.classes, where
 
 
-def _ask(network: OnnxNetwork, size: Size, path: Path) -> Reading:
-    """Read the answers to two photographs in the form that the file takes."""
-    form = {"resize": {"mode": "exact", "size": [size.height, size.width]}, **UNSCALED}
+@dataclass(frozen=True)
+class Asked:
+    """What a network gave for images (N, C, H, W) of photographs, and for them mirrored, and how it is read."""
+
+    reading: Reading
+    images: torch.Tensor
+    answers: Any
+    mirrored: Any
+
+
+def _ask(network: OnnxNetwork, size: Size, path: Path, scaling: Mapping[str, Any], hints: Hints) -> Asked:
+    """Read the answers to photographs in the form that the file takes. Raises ConfigError for those of another task."""
+    form = {"resize": {"mode": "exact", "size": [size.height, size.width]}, **scaling}
     preprocessing = PreprocessingConfig.model_validate(form)
-    images = Normalize(preprocessing)(load_pixels(2, preprocessing))
+    pictures = [decode_image(data, ImageLimits()) for data in load_encoded_images(hints.images, PHOTOGRAPHS)]
+    images = Normalize(preprocessing)(preprocess_images(pictures, preprocessing).pixels)
     try:
         with torch.inference_mode():
-            answers = network(images)
+            answers, mirrored = network(images), network(images.flip(3))
     except Exception as error:  # ONNX Runtime's own errors
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path}: it does not take pictures of {size.height} x {size.width} ({reason})") from error
-    outputs = {"output": answers} if isinstance(answers, torch.Tensor) else answers
     try:
-        return read_outputs(outputs, (size.height, size.width))
+        reading = read_outputs(_by_name(answers), (size.height, size.width), len(images))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    if hints.task == "embedding" and reading.task == "classification":
+        reading = read_as_vector(reading)
+    if hints.task is not None and hints.task != reading.task:
+        raise ConfigError(f"{path}: its answers are those of {reading.task}, not of {hints.task}")
+    return Asked(reading, images, answers, mirrored)
+
+
+def _by_name(answers: Any) -> Mapping[str, torch.Tensor]:
+    return {"output": answers} if isinstance(answers, torch.Tensor) else answers
 
 
 def resize_for(reading: Reading, size: Size) -> dict[str, Any]:

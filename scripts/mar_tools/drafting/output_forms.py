@@ -10,26 +10,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mar_tools.drafting.box_forms import read_boxes
 from mar_tools.drafting.distribution_heads import FILE, find_distribution_head
 from mar_tools.drafting.drafts import Noted, assume
+from mar_tools.drafting.row_forms import STRIDES, find_objectness, find_order, take_part
+from mar_tools.drafting.score_forms import (
+    are_scores,
+    read_box_scores,
+    read_class_scores,
+    read_first_class,
+    sum_to_one,
+)
 from vision_serving.errors import ConfigError
 from vision_serving.geometry import SizeHW
+from vision_serving.graphs.outputs import ROW
 from vision_serving.options import Task
 
 Outputs = Mapping[str, Tensor]
-STRIDES = (8, 16, 32)
-ANCHORS = 3  # boxes of a cell, in heads of YOLOv3 to v7
-ALMOST_ALL = 0.99
-SUM_TOLERANCE = 1e-3
-END_TO_END = 6  # of a row: box, score, class
-LARGEST_PART = 2.0  # boxes that are parts of the image hardly leave it
+SCORES = ("logit", "prob", "score", "softmax", "pred", "cls", "class")  # parts of names
+FEATURES = ("feat", "embed", "hidden", "pool", "vector")
+TENSORFLOW = "detection_boxes"  # of its detectors: y before x, classes from 1
 
 
 @dataclass(frozen=True)
 class Reading:
     """output: of the recipe's model, empty for the task's own. classes: where the answer tells their number.
 
-    family: whose conventions the pixels follow, where the form tells it. files: that `output` needs, by name.
+    family: whose conventions the pixels follow, where the form tells it. files: that `output` needs, by name. notes:
+    what could not be known.
     """
 
     task: Task
@@ -37,18 +45,32 @@ class Reading:
     classes: int | None = None
     family: str = ""
     files: Mapping[str, bytes] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 Rule = Callable[[Outputs, SizeHW], Reading | None]
 
 
-def read_outputs(outputs: Outputs, size_hw: SizeHW) -> Reading:
+def read_outputs(outputs: Outputs, size_hw: SizeHW, count: int) -> Reading:
     """Raises ConfigError for answers of no known form, with the shapes and ranges that were seen.
 
-    outputs: by name, with the batch first, of photographs whose pixels were scaled to [0, 1].
+    outputs: by name, of `count` photographs of one size.
     """
+    if all(values.shape == (count,) for values in outputs.values()):
+        raise ConfigError(
+            f"it gives one number an image, {describe_outputs(outputs)}: the number of a class, without scores. Export "
+            "the network without its last step, the argmax"
+        )
+    batched = {name: values.dim() > 1 and len(values) == count for name, values in outputs.items()}
+    if not any(batched.values()):
+        raise ConfigError(
+            f"its answers to {count} photographs have no place for each of them: {describe_outputs(outputs)}. Expected "
+            f"({count}, ...). A network that chooses its boxes gives as many as it finds: export it without (its own "
+            "exporter says how: `nms=False`, or no `--end2end`), as the server chooses them"
+        )
+    told = {name: values if batched[name] else torch.zeros(()) for name, values in outputs.items()}  # keeps its place
     for rule in RULES:
-        reading = rule(outputs, size_hw)
+        reading = rule(told, size_hw)
         if reading is not None:
             return reading
     raise ConfigError(
@@ -57,34 +79,67 @@ def read_outputs(outputs: Outputs, size_hw: SizeHW) -> Reading:
     )
 
 
+def read_as_vector(reading: Reading) -> Reading:
+    """Return the reading of a classifier's answer as features, for a user who knows that it is."""
+    index = {"index": reading.output["index"]} if "index" in reading.output else {}
+    return Reading("embedding", {"format": "vector", **index}, notes=reading.notes)
+
+
 def describe_outputs(outputs: Outputs) -> str:
     return ", ".join(
-        f"{name} {tuple(values.shape)} from {float(values.min()):.3g} to {float(values.max()):.3g}"
+        f"{name} {tuple(values.shape)}"
+        + (f" from {float(values.min()):.3g} to {float(values.max()):.3g}" if values.numel() else "")
         for name, values in outputs.items()
     )
 
 
 def _classes(outputs: Outputs, _: SizeHW) -> Reading | None:
     """Look for (N, C), alone or before others."""
-    flat = [(place, values) for place, values in enumerate(outputs.values()) if values.dim() == 2]
+    flat = {place: name for place, name in enumerate(outputs) if outputs[name].dim() == 2}
     if not flat or any(values.dim() == 3 for values in outputs.values()):
         return None
-    place, values = flat[0]
+    place, notes = _choose_classes(outputs, flat)
+    values = outputs[flat[place]]
     classes = values.shape[1]
     if classes == 1:
         raise ConfigError(
             "the answer is one value an image, (N, 1), which names no class; give the network two outputs, or write "
             "them in a Python file"
         )
-    picked = {} if len(outputs) == 1 else {"index": assume(place, f"the first of {len(outputs)} with (N, C)")}
-    in_unit = bool(values.min() >= 0) and bool(values.max() <= 1 + SUM_TOLERANCE)
-    if in_unit and bool(((values.sum(1) - 1).abs() <= SUM_TOLERANCE).all()):
+    if len(flat) == 1 and _is_vector(flat[place], values):
+        return read_as_vector(Reading("classification", {} if len(outputs) == 1 else {"index": place}))
+    taken = f"{flat[place]!r} of {sorted(outputs)}"
+    picked: dict[str, Any] = {} if len(outputs) == 1 else {"index": assume(place, taken)}
+    if sum_to_one(values):
         shape = Noted("probabilities", f"{classes} values that sum to 1 on photographs")
-        return Reading("classification", {"format": shape, **picked}, classes)
-    if in_unit:
+        return Reading("classification", {"format": shape, **picked}, classes, notes=notes)
+    if are_scores(values):
         several = {"format": "probabilities", "activation": assume("sigmoid", "scores in [0, 1] that do not sum to 1")}
-        return Reading("classification", {**several, **picked}, classes)
-    return Reading("classification", picked, classes)
+        return Reading("classification", {**several, **picked}, classes, notes=notes)
+    return Reading("classification", picked, classes, notes=notes)
+
+
+def _choose_classes(outputs: Outputs, flat: Mapping[int, str]) -> tuple[int, tuple[str, ...]]:
+    """Return the place of the classes among several (N, C), by their names, else by sums of 1, and what is unsure."""
+    named = [place for place, name in flat.items() if _is_called(name, SCORES)]
+    summing = [place for place, name in flat.items() if sum_to_one(outputs[name])]
+    others = [place for place, name in flat.items() if not _is_called(name, FEATURES)]
+    place = (named or summing or others or list(flat))[0]
+    if len(flat) == 1 or len(named or summing) == 1:
+        return place, ()
+    shapes = ", ".join(f"index {place}: {name} {tuple(outputs[name].shape)}" for place, name in flat.items())
+    note = f"which of its answers are the classes ({shapes}); {flat[place]!r} was taken. `output: {{index: N}}` chooses"
+    return place, (note,)
+
+
+def _is_called(name: str, parts: tuple[str, ...]) -> bool:
+    return any(part in name.lower() for part in parts)
+
+
+def _is_vector(name: str, values: Tensor) -> bool:
+    """Return whether it is a vector of features: by its name, or its length of 1."""
+    has_length_1 = bool(((values.norm(dim=1) - 1).abs() < 1e-3).all()) and bool(values.min() < 0)
+    return _is_called(name, FEATURES) or has_length_1
 
 
 def _detr(outputs: Outputs, _: SizeHW) -> Reading | None:
@@ -108,19 +163,24 @@ def _boxes_and_scores(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
         return None
     boxes = outputs[boxes_name]
     others = {name: v for name, v in outputs.items() if name != boxes_name and v.shape[:2] == boxes.shape[:2]}
+    by_name = {"box_format": Noted("yxyx", f"{boxes_name!r} of TensorFlow")} if boxes_name == TENSORFLOW else {}
     flat = {name: values for name, values in others.items() if values.dim() == 2}
     if len(flat) == 2:
         labels_name = max(flat, key=lambda name: float((flat[name] == flat[name].round()).float().mean()))
         scores_name = next(name for name in flat if name != labels_name)
-        names = {"boxes": boxes_name, "scores": scores_name, "labels": labels_name}
-        form = {"format": "boxes_scores_labels", **_names(names), **_read_boxes(boxes, size_hw, "xyxy")}
-        return Reading("detection", form)
+        names = _names({"boxes": boxes_name, "scores": scores_name, "labels": labels_name})
+        scores = read_box_scores(flat[scores_name])
+        first, notes = read_first_class(flat[labels_name], flat[scores_name].sigmoid() if scores else flat[scores_name])
+        if by_name:
+            first, notes = {"background": Noted("first", "TensorFlow counts classes from 1")}, ()
+        form = {"format": "boxes_scores_labels", **names, **read_boxes(boxes, size_hw, "xyxy"), **by_name}
+        return Reading("detection", {**form, **scores, **first}, notes=notes)
     dense = [name for name, values in others.items() if values.dim() == 3]
     if len(dense) != 1:
         return None
-    scores, classes = _read_scores(outputs[dense[0]])
+    scores, classes = read_class_scores(outputs[dense[0]])
     names = _names({"boxes": boxes_name, "scores": dense[0]})
-    form = {"format": "boxes_scores", **names, **_read_boxes(boxes, size_hw, "xyxy"), **scores}
+    form = {"format": "boxes_scores", **names, **read_boxes(boxes, size_hw, "xyxy"), **by_name, **scores}
     return Reading("detection", form, classes)
 
 
@@ -128,35 +188,26 @@ def _names(names: dict[str, str]) -> dict[str, Any]:
     return {} if all(name == own for name, own in names.items()) else {"names": names}
 
 
-def _read_scores(scores: Tensor) -> tuple[dict[str, Any], int]:
-    """Return what makes scores of (N, Q, C), and the number of classes without a background."""
-    classes = scores.shape[-1]
-    in_unit = bool(scores.min() >= 0) and bool(scores.max() <= 1 + SUM_TOLERANCE)
-    sums = classes > 1 and bool(((scores.sum(-1) - 1).abs() <= SUM_TOLERANCE).float().mean() >= ALMOST_ALL)
-    activation: dict[str, Any] = {}
-    if not in_unit:
-        activation["activation"] = Noted("sigmoid", f"from {float(scores.min()):.3g} to {float(scores.max()):.3g}")
-    if not sums:
-        return activation, classes
-    best = scores.argmax(-1)
-    place = "first" if float((best == 0).float().mean()) > 0.5 else "last"
-    return {"background": assume(place, "scores of a box sum to 1, and most boxes have this class")}, classes - 1
-
-
 def _rows(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
-    """Look for (N, Q, 6): box, score, class, of a head that has chosen its boxes."""
+    """Look for (N, Q, 6) or (N, Q, 7): box, score, class in any order, of a head that has chosen its boxes."""
     for place, values in enumerate(outputs.values()):
-        if values.dim() == 3 and values.shape[-1] == END_TO_END and _are_classes(values[..., 5]):
-            if not bool(((values[..., 4] >= 0) & (values[..., 4] <= 1)).all()):
+        for layout in ("rows", "columns") if values.dim() == 3 else ():
+            rows = values.transpose(1, 2) if layout == "columns" else values
+            order = find_order(rows, size_hw)
+            if order is None:
                 continue
+            boxes, class_ids, scores = (take_part(rows, order, part) for part in ("box", "class", "score"))
+            output: dict[str, Any] = {"format": "end_to_end"}
+            if layout == "columns":
+                output["layout"] = Noted(layout, f"{tuple(values.shape)}")
+            if order != ROW:
+                output["order"] = assume(list(order), "scores are in [0, 1], classes whole numbers")
+            first, notes = read_first_class(class_ids, scores)
             index = {} if len(outputs) == 1 else {"index": place}
-            form = {"format": "end_to_end", **_read_boxes(values[..., :4], size_hw, "xyxy"), **index}
-            return Reading("detection", form, None, "YOLO")
+            told = boxes[scores > 0] if bool((scores > 0).any()) else boxes  # others fill up
+            form = {**output, **read_boxes(told, size_hw, "xyxy"), **first, **index}
+            return Reading("detection", form, None, "YOLO", notes=notes)
     return None
-
-
-def _are_classes(values: Tensor) -> bool:
-    return bool((values == values.round()).all()) and bool(values.min() >= -1)
 
 
 def _yolo(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
@@ -167,9 +218,9 @@ def _yolo(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
     place, values = max(dense, key=lambda found: found[1].numel())
     columns = values.shape[1] < values.shape[2]
     rows = values.transpose(1, 2) if columns else values
-    if rows.shape[2] <= END_TO_END - 1:
+    if rows.shape[2] <= 4:
         return None
-    objectness, family, why = _find_objectness(rows.shape[1], columns, size_hw)
+    objectness, family, why = find_objectness(rows, columns, size_hw)
     output: dict[str, Any] = {
         "format": "yolo",
         "layout": Noted("columns" if columns else "rows", f"(N, {values.shape[1]}, {values.shape[2]})"),
@@ -178,39 +229,11 @@ def _yolo(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
     if family == "YOLOX" and bool(rows[..., 2:4].min() < 0):
         output["strides"] = assume(list(STRIDES), "sizes below 0 are logarithms, and boxes offsets in cells")
     else:
-        output |= _read_boxes(rows[..., :4], size_hw, "cxcywh")
-    scores = rows[..., 4:]
-    if bool(scores.min() < -SUM_TOLERANCE) or bool(scores.max() > 1 + SUM_TOLERANCE):
-        output["activation"] = Noted("sigmoid", f"scores from {float(scores.min()):.3g} to {float(scores.max()):.3g}")
+        output |= read_boxes(rows[..., :4], size_hw, "cxcywh")
+    output |= read_box_scores(rows[..., 4:])
     if len(outputs) > 1:
         output["index"] = Noted(place, f"the largest of {len(outputs)} outputs")
     return Reading("detection", output, rows.shape[2] - 4 - objectness, family)
-
-
-def _find_objectness(count: int, columns: bool, size_hw: SizeHW) -> tuple[bool, str, str]:
-    """Return whether rows have an objectness, whose head it is, and why."""
-    cells = sum((size_hw[0] // stride) * (size_hw[1] // stride) for stride in STRIDES)
-    if count == ANCHORS * cells:
-        return True, "YOLO", f"{count} boxes are three a cell, as YOLOv3 to v7 have them, with an objectness"
-    if count == cells and columns:
-        return False, "YOLO", f"{count} boxes are one a cell, in columns, as YOLOv8 and later have them, without one"
-    if count == cells:
-        return True, "YOLOX", f"{count} boxes are one a cell, in rows, as YOLOX has them, with one"
-    return not columns, "YOLO", "rows mostly have one, columns mostly none"
-
-
-def _read_boxes(boxes: Tensor, size_hw: SizeHW, usual: str) -> dict[str, Any]:
-    """Tell corners from centre and size, and parts of the image from pixels, by the values of all boxes."""
-    found: dict[str, Any] = {}
-    first, second = boxes[..., :2], boxes[..., 2:]
-    ordered = float((second > first).all(-1).float().mean())
-    outside = float((first + second > torch.tensor([size_hw[1], size_hw[0]])).any(-1).float().mean())
-    form = "xyxy" if ordered >= ALMOST_ALL else "cxcywh" if usual == "cxcywh" or ordered < 0.5 else usual
-    if form != usual:
-        found["box_format"] = assume(form, f"in {ordered:.0%} of the boxes the second corner is the larger")
-    if float(boxes.flatten().abs().sort().values[int(0.99 * (boxes.numel() - 1))]) <= LARGEST_PART and outside == 0:
-        found["normalized"] = assume(True, f"coordinates from {float(boxes.min()):.3g} to {float(boxes.max()):.3g}")
-    return found
 
 
 def _distributions(outputs: Outputs, size_hw: SizeHW) -> Reading | None:

@@ -154,7 +154,7 @@ def _open_batch(model: onnx.ModelProto) -> str | None:
 
 
 def find_external_weights(path: Path) -> list[Path]:
-    """Return the files beside an ONNX file that hold its weights. Raises ConfigError where one is missing."""
+    """Return the files beside an ONNX file that hold its weights. Raises ConfigError for those elsewhere."""
     model = onnx.load(path, load_external_data=False)
     entries = (entry for weight in model.graph.initializer for entry in weight.external_data)
     locations = {entry.value for entry in entries if entry.key == "location"}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vision_serving.graphs.detections import TO_PIXELS
+from vision_serving.graphs.detections import TO_PIXELS, swap_axes
 from vision_serving.graphs.outputs import FORMS, BoxForm, OutputFormat
 
 LEAST_SIDE = 2.0  # model pixels
@@ -22,6 +22,7 @@ def _to_centres(boxes: Tensor) -> Tensor:
 # `box_format` -> from xyxy back to what a network gives, of which TO_PIXELS made it.
 FROM_PIXELS: dict[BoxForm, Change] = {
     "xyxy": lambda boxes: boxes,
+    "yxyx": swap_axes,
     "cxcywh": _to_centres,
     "xywh": lambda boxes: torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1),
 }
@@ -51,12 +52,14 @@ def undo_reading(boxes_xyxy: Tensor, size_hw: tuple[float, float], output: Outpu
 def find_fitting_layouts(boxes: Tensor, size_hw: tuple[float, float]) -> list[str]:
     """Return the layouts, as a recipe has them, in which nearly all boxes have an area and lie in the picture."""
     units = {"": torch.ones(4), ", normalized: true": _scales(size_hw)}
-    return [
-        f"`box_format: {name}{unit}`"
+    fitting = [
+        (name, unit)
         for unit, scales in units.items()
         for name in FROM_PIXELS
         if _share_possible(TO_PIXELS[name](boxes) * scales, size_hw) >= FITTING
     ]
+    # Where corners fit as x and y, they nearly always fit as y and x too, which says nothing.
+    return [f"`box_format: {name}{unit}`" for name, unit in fitting if name != "yxyx" or ("xyxy", unit) not in fitting]
 
 
 def _share_possible(boxes_xyxy: Tensor, size_hw: tuple[float, float]) -> float:

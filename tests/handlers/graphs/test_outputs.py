@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.construction import build_graph
+from vision_serving.graphs.fixed_batches import run_in_parts
 from vision_serving.graphs.output_decoder import OutputDecoder
 from vision_serving.graphs.outputs import OutputFormat
 from vision_serving.options import Task
@@ -84,8 +85,10 @@ THREE_SCORES, BACKGROUND_FIRST = [0.1, 0.7, 0.2], {"background": "first"}
         (XYWH, {"box_format": "cxcywh"}),
         (PARTS, {"box_format": "cxcywh", "normalized": True}),
         (PART_CORNERS, {"normalized": True}),
+        ([7.0, 16.0, 13.0, 24.0], {"box_format": "yxyx"}),
+        ([7 / HEIGHT, 16 / WIDTH, 13 / HEIGHT, 24 / WIDTH], {"box_format": "yxyx", "normalized": True}),
     ],
-    ids=["corner and size", "centre and size", "its parts", "parts"],
+    ids=["corner and size", "centre and size", "its parts", "parts", "y first", "its parts, y first"],
 )
 @pytest.mark.parametrize(
     ("scores", "more", "expected"),
@@ -136,6 +139,47 @@ def test_one_label_a_box(labels: list[float], more: dict[str, Any], class_ids: l
         assert found["class_ids"].tolist() == [class_ids]
         assert found["class_ids"].dtype == torch.int64
         torch.testing.assert_close(found["scores"], torch.tensor([scores]))
+
+
+@pytest.mark.parametrize(
+    ("row", "order"),
+    [
+        ([2.0, 0.9, *CORNERS], ["class", "score", "box"]),
+        ([*CORNERS, 2.0, 0.9], ["box", "class", "score"]),
+        ([0.0, *CORNERS, 0.9, 2.0], ["skip", "box", "score", "class"]),
+        ([0.0, 0.9, *CORNERS, 1.0, 2.0], ["skip", "score", "box", "skip", "class"]),
+    ],
+    ids=["class first", "score last", "image first", "two of no use"],
+)
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_rows_in_another_order(row: list[float], order: list[str], layout: str) -> None:
+    answer = torch.tensor([[row, row, row]])
+    given = answer if layout == "rows" else answer.transpose(1, 2)
+    found = decode(given, format="end_to_end", order=order, layout=layout)
+    assert found["boxes"].tolist() == [[CORNERS] * 3]
+    assert found["class_ids"].tolist() == [[2] * 3]
+    torch.testing.assert_close(found["scores"], torch.tensor([[0.9] * 3]))
+
+
+def test_an_answer_has_a_place_for_each_image(tmp_path: Path) -> None:
+    rows = torch.tensor([[*CORNERS, 0.9, 2.0]]).expand(2, 1, 6)
+    with pytest.raises(ConfigError, match=r"Says gave \[\(2, 1, 6\)\] for 1 images; expected as many"):
+        decode(rows, format="end_to_end")
+    (tmp_path / "d.py").write_text(
+        "def decode(rows, _):\n    return {'boxes': rows[..., :4], 'scores': rows[..., 4:]}\n"
+    )
+    output = OutputFormat(decode="d.py").located_in(tmp_path)
+    with pytest.raises(ConfigError, match=r"`decode` gave \[\(2, 1, 4\), \(2, 1, 2\)\] for 1 images"):
+        build_graph(Says(rows), "detection", PREPROCESSING, output)(PIXELS)
+
+
+def test_what_a_fixed_batch_gives_beside_its_images_is_not_joined() -> None:
+    def run(images: Tensor) -> tuple[Tensor, Tensor]:
+        return images * 2, torch.arange(5.0)
+
+    images, anchors = run_in_parts(run, 2, torch.arange(3.0))
+    assert images.tolist() == [0, 2, 4]
+    assert anchors.tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(("width", "output"), [(7, {}), (6, {"box_format": "xywhr"})], ids=["too many", "no angle"])
@@ -381,6 +425,8 @@ def test_an_answer_of_another_form_is_named(answer: Any, task: Task, output: dic
         ({**YOLO, "box_format": "xywhr", "normalized": True}, "is in pixels"),
         ({**YOLO, "box_format": "xywhr", "masks": True}, "`masks` go with upright boxes"),
         ({**YOLO, "strides": []}, "at least 1 item"),
+        ({"format": "end_to_end", "order": ["box", "class"]}, r"once each, got \['box', 'class'\]"),
+        ({**YOLO, "order": ["box", "score", "class"]}, r"does not take \['order'\]"),
         ({"format": "logits", "index": -1}, "greater than or equal to 0"),
     ],
     ids=[
@@ -395,6 +441,8 @@ def test_an_answer_of_another_form_is_named(answer: Any, task: Task, output: dic
         "turned parts",
         "turned masks",
         "no strides",
+        "no score",
+        "order",
         "negative",
     ],
 )

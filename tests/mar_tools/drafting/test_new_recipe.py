@@ -150,8 +150,8 @@ def test_the_metadata_of_ultralytics_tell_all(tmp_path: Path) -> None:
 
 
 def test_names_in_metadata_are_labels_where_they_are_as_many(tmp_path: Path) -> None:
-    path = save_onnx(tmp_path / "turned.onnx", {"scores": (2, 4)}, {"character": "0\n90\n180\n270"})
+    path = save_onnx(tmp_path / "turned.onnx", {"scores": (3, 4)}, {"character": "0\n90\n180\n270"})
     assert orjson.loads(draft_recipe(str(path), Hints()).files["turned.labels.json"]) == ["0", "90", "180", "270"]
-    other = save_onnx(tmp_path / "other.onnx", {"scores": (2, 3)}, {"character": "0\n90\n180\n270"})
+    other = save_onnx(tmp_path / "other.onnx", {"scores": (3, 3)}, {"character": "0\n90\n180\n270"})
     placeholders = orjson.loads(draft_recipe(str(other), Hints()).files["other.labels.json"])
     assert placeholders == ["class 0", "class 1", "class 2"]

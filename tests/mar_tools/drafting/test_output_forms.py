@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mar_tools.drafting.drafts import Noted
+from mar_tools.drafting.drafts import without_notes
 from mar_tools.drafting.output_forms import read_outputs
 from vision_serving.errors import ConfigError
 
@@ -40,6 +40,27 @@ def chosen() -> Tensor:
     found = rows(100, 6, centres=False)
     found[..., 5] = (found[..., 5] * 3).floor()
     return found
+
+
+def labelled(first: int) -> dict[str, Tensor]:
+    """Boxes of three classes, the first of which has this number."""
+    classes = torch.arange(50).remainder(3) + first
+    return {"boxes": corners(50, 64), "scores": random(2, 50, low=0.1), "labels": classes.float().repeat(2, 1)}
+
+
+def turned_rows(order: list[int]) -> Tensor:
+    """Rows of chosen boxes whose numbers are in another order."""
+    return chosen()[..., order]
+
+
+def empty_cells(count: int, classes: int, objectness: bool) -> Tensor:
+    """Rows (2, count, ...) in which one box of ten has something in it."""
+    filled = (torch.arange(count) % 10 == 0).float()[None, :, None]
+    scores = random(2, count, classes, low=0.4 if objectness else 0.0)
+    scores = (
+        torch.cat((0.9 * filled.expand(2, -1, -1), scores), dim=2) if objectness else scores * (0.02 + 0.9 * filled)
+    )
+    return torch.cat((random(2, count, 4, low=8, high=32), scores), dim=2)
 
 
 SHAPES = [
@@ -102,6 +123,115 @@ SHAPES = [
         None,
         id="labels",
     ),
+    pytest.param(labelled(1), "detection", {"format": "boxes_scores_labels", "background": "first"}, None, id="from 1"),
+    pytest.param(labelled(0), "detection", {"format": "boxes_scores_labels"}, None, id="from 0"),
+    pytest.param(
+        {
+            "detection_boxes": corners(50, 1),
+            "detection_scores": random(2, 50),
+            "detection_classes": torch.full((2, 50), 3.0),
+            "num_detections": torch.full((2,), 50.0),
+        },
+        "detection",
+        {
+            "format": "boxes_scores_labels",
+            "names": {"boxes": "detection_boxes", "scores": "detection_scores", "labels": "detection_classes"},
+            "normalized": True,
+            "box_format": "yxyx",
+            "background": "first",
+        },
+        None,
+        id="TensorFlow",
+    ),
+    pytest.param(
+        {"boxes": corners(50, 64), "scores": random(2, 50, 4, low=-9, high=-2) + torch.tensor([9.0, 0, 0, 0])},
+        "detection",
+        {"format": "boxes_scores", "activation": "softmax", "background": "first"},
+        3,
+        id="logits with a background",
+    ),
+    pytest.param(
+        {"boxes": corners(50, 64), "scores": random(2, 50, 4, low=-9, high=-2)},
+        "detection",
+        {"format": "boxes_scores", "activation": "sigmoid"},
+        4,
+        id="independent logits",
+    ),
+    pytest.param(
+        {"x": turned_rows([5, 4, 0, 1, 2, 3])},
+        "detection",
+        {"format": "end_to_end", "order": ["class", "score", "box"]},
+        None,
+        id="class, score, box",
+    ),
+    pytest.param(
+        {"x": turned_rows([0, 1, 2, 3, 5, 4])},
+        "detection",
+        {"format": "end_to_end", "order": ["box", "class", "score"]},
+        None,
+        id="box, class, score",
+    ),
+    pytest.param(
+        {
+            "x": torch.cat(
+                (torch.tensor([0.0, 1.0])[:, None, None].expand(2, 100, 1), turned_rows([5, 4, 0, 1, 2, 3])), 2
+            )
+        },
+        "detection",
+        {"format": "end_to_end", "order": ["skip", "class", "score", "box"]},
+        None,
+        id="image, class, score, box",
+    ),
+    pytest.param(
+        {"x": chosen().transpose(1, 2)},
+        "detection",
+        {"format": "end_to_end", "layout": "columns"},
+        None,
+        id="columns of chosen boxes",
+    ),
+    pytest.param(
+        {"x": empty_cells(200, 3, objectness=True)},
+        "detection",
+        {"format": "yolo", "layout": "rows", "objectness": True},
+        3,
+        id="rows with an objectness",
+    ),
+    pytest.param(
+        {"x": empty_cells(200, 3, objectness=False)},
+        "detection",
+        {"format": "yolo", "layout": "rows", "objectness": False},
+        3,
+        id="rows without",
+    ),
+    pytest.param(
+        {"x": empty_cells(CELLS, 1, objectness=False).transpose(1, 2)},
+        "detection",
+        {"format": "yolo", "layout": "columns", "objectness": False},
+        1,
+        id="one class",
+    ),
+    pytest.param(
+        {"features": random(2, 9, low=-3), "logits": random(2, 5, low=-3)},
+        "classification",
+        {"index": 1},
+        5,
+        id="features first",
+    ),
+    pytest.param(
+        {"a": random(2, 9, low=-3), "b": random(2, 5).softmax(1)},
+        "classification",
+        {"format": "probabilities", "index": 1},
+        5,
+        id="sums of 1",
+    ),
+    pytest.param({"embedding": random(2, 9, low=-3)}, "embedding", {"format": "vector"}, None, id="embedding"),
+    pytest.param(
+        {"x": torch.nn.functional.normalize(random(2, 9, low=-1))},
+        "embedding",
+        {"format": "vector"},
+        None,
+        id="length 1",
+    ),
     pytest.param(
         {"logits": random(2, 50, 4) + torch.tensor([0, 0, 0, 3.0]), "pred_boxes": random(2, 50, 4)},
         "detection",
@@ -121,13 +251,37 @@ SHAPES = [
 
 @pytest.mark.parametrize(("outputs", "task", "form", "classes"), SHAPES)
 def test_a_form_is_found(outputs: Mapping[str, Tensor], task: str, form: dict[str, Any], classes: int | None) -> None:
-    reading = read_outputs(outputs, SIZE)
-    found = {key: value.value if isinstance(value, Noted) else value for key, value in reading.output.items()}
-    assert (reading.task, found, reading.classes) == (task, form, classes)
+    reading = read_outputs(outputs, SIZE, 2)
+    assert (reading.task, without_notes(reading.output), reading.classes) == (task, form, classes)
 
 
 def test_answers_of_no_known_form_are_named() -> None:
     with pytest.raises(ConfigError, match=r"no form that is known here: heat \(2, 1, 8, 8\) from 0\.\S+ to 0\.\S+;"):
-        read_outputs({"heat": random(2, 1, 8, 8)}, SIZE)
+        read_outputs({"heat": random(2, 1, 8, 8)}, SIZE, 2)
+    with pytest.raises(ConfigError, match="one number an image, x"):
+        read_outputs({"x": random(2)}, SIZE, 2)
     with pytest.raises(ConfigError, match="one value an image"):
-        read_outputs({"x": random(2, 1)}, SIZE)
+        read_outputs({"x": random(2, 1)}, SIZE, 2)
+
+
+def test_what_is_no_score_is_refused_with_its_range() -> None:
+    for outputs in (
+        {"boxes": corners(50, 64), "scores": random(2, 50, 3, high=100)},
+        {"boxes": corners(50, 64), "scores": random(2, 50, high=100), "labels": torch.ones(2, 50)},
+        {
+            "x": torch.cat((empty_cells(CELLS, 1, objectness=False), random(2, CELLS, 34, low=-2, high=64)), 2)
+        },  # keypoints
+    ):
+        with pytest.raises(ConfigError, match=r"what should be its scores goes from \S+ to (99|100|6\d)"):
+            read_outputs(outputs, SIZE, 2)
+
+
+def test_answers_without_a_place_for_each_image_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"answers to 3 photographs have no place for each of them: x \(50, 7\)"):
+        read_outputs({"x": random(50, 7)}, SIZE, 3)
+
+
+def test_answers_that_may_be_the_classes_are_named() -> None:
+    reading = read_outputs({"age": random(2, 9, low=-3), "mood": random(2, 5, low=-3)}, SIZE, 2)
+    assert ["index 0: age (2, 9), index 1: mood (2, 5)" in note for note in reading.notes] == [True]
+    assert without_notes(reading.output) == {"index": 0}

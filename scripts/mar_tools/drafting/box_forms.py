@@ -1,0 +1,68 @@
+"""Which four numbers a box has: their values tell it, and where they leave it open, the boxes of mirrored pictures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mar_tools.drafting.drafts import assume, without_notes
+from vision_serving.geometry import SizeHW
+from vision_serving.graphs.output_decoder import OutputDecoder
+from vision_serving.graphs.outputs import FORMS, BoxForm, OutputFormat
+
+UPRIGHT: tuple[BoxForm, ...] = ("xyxy", "cxcywh", "xywh", "yxyx")
+MIRRORED = ("boxes_scores", "boxes_scores_labels", "end_to_end", "yolo")
+ALMOST_ALL = 0.99
+LARGEST_PART = 2.0  # boxes that are parts of the image hardly leave it
+LEAST_ERROR = 0.02  # parts of the image: a detector finds things in a mirrored picture that near to their place
+CLEARLY = 0.5  # of the error of the form that was read from the values
+SMALLEST = 1e-12
+
+
+def read_boxes(boxes: Tensor, size_hw: SizeHW, usual: BoxForm) -> dict[str, Any]:
+    """Tell corners from centre and size, and parts of the image from pixels, by the values of all boxes."""
+    found: dict[str, Any] = {}
+    first, second = boxes[..., :2], boxes[..., 2:]
+    ordered = float((second > first).all(-1).float().mean())
+    outside = float((first + second > torch.tensor([size_hw[1], size_hw[0]])).any(-1).float().mean())
+    form = "xyxy" if ordered >= ALMOST_ALL else "cxcywh" if usual == "cxcywh" or ordered < 0.5 else usual
+    if form != usual:
+        found["box_format"] = assume(form, f"in {ordered:.0%} of the boxes the second corner is the larger")
+    if float(boxes.flatten().abs().sort().values[int(0.99 * (boxes.numel() - 1))]) <= LARGEST_PART and outside == 0:
+        found["normalized"] = assume(True, f"coordinates from {float(boxes.min()):.3g} to {float(boxes.max()):.3g}")
+    return found
+
+
+def choose_by_mirroring(output: Mapping[str, Any], answers: Any, mirrored: Any, images: Tensor) -> dict[str, Any]:
+    """Return `output` with the form in which the boxes of mirrored pictures are the mirrored boxes of the pictures.
+
+    answers, mirrored: what the network gave for images (N, C, H, W), and for them mirrored left to right.
+    """
+    plain = without_notes(output)
+    if plain.get("format") not in MIRRORED or "strides" in plain:
+        return dict(output)
+    given: BoxForm = plain.get("box_format", FORMS[plain["format"]].box_form)
+    errors = {form: _find_error({**plain, "box_format": form}, answers, mirrored, images) for form in UPRIGHT}
+    best = min(errors, key=lambda form: errors[form])
+    if errors[given] < LEAST_ERROR or errors[best] > CLEARLY * errors[given]:
+        return dict(output)
+    why = f"boxes of mirrored pictures are {errors[best]:.1%} off their place, and {errors[given]:.1%} with {given}"
+    return {**output, "box_format": assume(best, why)}
+
+
+def _find_error(output: Mapping[str, Any], answers: Any, mirrored: Any, images: Tensor) -> float:
+    """Return how far, in parts of the image, the centres found in mirrored pictures are from where they should be."""
+    decoder = OutputDecoder("detection", OutputFormat.model_validate(output))
+    there, here = (_find_centres(decoder(found, images)) for found in (answers, mirrored))
+    height, width = images.shape[-2:]
+    off = (there[:, 0] + here[:, 0] - width).abs() / width + (there[:, 1] - here[:, 1]).abs() / height
+    return float(off.mean())
+
+
+def _find_centres(found: Mapping[str, Tensor]) -> Tensor:
+    """Return the mean centre (N, 2) of the boxes of each picture, those of high scores counting most."""
+    boxes, scores = found["boxes"], found["scores"]
+    weights = (scores if scores.dim() == 2 else scores.amax(-1)).clamp(min=0) ** 2
+    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+    return (centres * weights[..., None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=SMALLEST)
