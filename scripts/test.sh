@@ -27,15 +27,12 @@ test_product() {
   run_tests --ignore=tests/lab -m "not lab" "$@"
 }
 
-# Generated tests of the product take a part of their examples in the product's run, and all of them here. Some of
-# tests/contract, which compile for long, run here alone.
+# Generated tests of the product take a part of their examples in the product's run, and all of them here.
 test_lab() {
-  local generated
-  mapfile -t generated < <(grep -rl --include='test_*.py' 'from hypothesis import' tests)
   if [ "$#" -gt 0 ]; then
     EXAMPLES=1 run_tests -o testpaths=tests/lab "$@"
   else
-    EXAMPLES=1 run_tests "${generated[@]}" tests/contract tests/lab -m "hypothesis or lab"
+    EXAMPLES=1 run_tests -m "hypothesis or lab"
   fi
 }
 

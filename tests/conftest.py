@@ -74,8 +74,17 @@ Made = TypeVar("Made")
 TESTS = Path(__file__).resolve().parent
 # So that two processes end at about the same time.
 SLOW_FIRST = ("lab/reliability", "lab/hostile", "e2e/operations", "e2e", "e2e/front", "contract")
-# Half a minute of compiling each. Of the product's run, other models and precisions guard the same backend.
-OF_LAB = ("[tiny_detector-torch_compile]", "[cpu-torch_compile-bf16]")
+# Half a minute of compiling each: in the product's run, other models and precisions guard the same backend. And ends of
+# a process that are rows like the others.
+OF_LAB = (
+    "[tiny_detector-torch_compile]",
+    "[tiny_detector-aotinductor]",
+    "[cpu-torch_compile-bf16]",
+    "[cpu-aotinductor-bf16]",
+    "_is_the_reason_of_its_row[segmentation fault]",
+    "_is_the_reason_of_its_row[killed]",
+    "_is_the_reason_of_its_row[silent exit]",
+)
 EXAMPLES = float(os.environ.get("EXAMPLES", "0.25"))  # `bash scripts/test.sh --lab` sets 1
 
 
@@ -125,11 +134,21 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def operators_of_onnx() -> Iterator[None]:
-    """Read once. PyTorch reads them from their source at every export, for most of its time."""
+def operators_of_exporters() -> Iterator[None]:
+    """Listed once. PyTorch lists those of ONNX, and its own, at every export, for most of its time."""
     registry = "torch.onnx._internal.exporter._registration.ONNXRegistry.from_torchlib"
+    collected = "torch.export.exported_program._collect_all_valid_cia_ops"
+    collect_again = pkgutil.resolve_name(collected)
+    collect = cache(lambda known: collect_again())
+
+    def collect_once() -> Any:
+        namespaces = (getattr(torch.ops, name) for name in torch.ops._dir)
+        return collect(tuple(len(namespace._dir) for namespace in namespaces))  # again where a library brought some
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, staticmethod(cache(pkgutil.resolve_name(registry))))
+        patch.setattr(collected, collect_once)
+        patch.setattr("torch.export.decomp_utils._collect_all_valid_cia_ops", collect_once)
         yield
 
 
