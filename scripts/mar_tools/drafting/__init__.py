@@ -5,7 +5,10 @@ No code of the file runs. An ONNX file, which only computes, is asked for its an
 drafts.py          a recipe that is being written, with the reason of each line
 forms.py           which form a file has, and who reads it
 onnx_drafts.py     an ONNX file: metadata of its exporter, inputs, outputs
-output_forms.py    how a network's answers are to be read, by their shapes and values
+output_forms.py    how a network's answers are to be read, by their names, shapes and values
+score_forms.py     what its numbers of classes are: scores, logits, with a background
+row_forms.py       what the numbers of a row are
+box_forms.py       which four numbers a box has
 distribution_heads.py  heads that need a `decode`, which is written
 conventions.py     how programs of known families prepare pictures
 pixel_trials.py    which scaling of pixels gives the most confident answers

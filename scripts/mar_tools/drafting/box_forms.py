@@ -7,17 +7,15 @@ import torch
 from torch import Tensor
 
 from mar_tools.drafting.drafts import assume, without_notes
+from mar_tools.verification.mirroring import find_better_form, find_errors
 from vision_serving.geometry import SizeHW
 from vision_serving.graphs.output_decoder import OutputDecoder
 from vision_serving.graphs.outputs import FORMS, BoxForm, OutputFormat
 
-UPRIGHT: tuple[BoxForm, ...] = ("xyxy", "cxcywh", "xywh", "yxyx")
 MIRRORED = ("boxes_scores", "boxes_scores_labels", "end_to_end", "yolo")
 ALMOST_ALL = 0.99
 LARGEST_PART = 2.0  # boxes that are parts of the image hardly leave it
 LEAST_ERROR = 0.02  # parts of the image: a detector finds things in a mirrored picture that near to their place
-CLEARLY = 0.5  # of the error of the form that was read from the values
-SMALLEST = 1e-12
 
 
 def read_boxes(boxes: Tensor, size_hw: SizeHW, usual: BoxForm) -> dict[str, Any]:
@@ -43,26 +41,21 @@ def choose_by_mirroring(output: Mapping[str, Any], answers: Any, mirrored: Any, 
     if plain.get("format") not in MIRRORED or "strides" in plain:
         return dict(output)
     given: BoxForm = plain.get("box_format", FORMS[plain["format"]].box_form)
-    errors = {form: _find_error({**plain, "box_format": form}, answers, mirrored, images) for form in UPRIGHT}
-    best = min(errors, key=lambda form: errors[form])
-    if errors[given] < LEAST_ERROR or errors[best] > CLEARLY * errors[given]:
+    decoder = OutputDecoder(
+        "detection", OutputFormat.model_validate({**plain, "box_format": "xyxy", "normalized": None})
+    )
+    found, reflected = (_decode(decoder, values, images) for values in (answers, mirrored))
+    size_hw = (1.0, 1.0) if plain.get("normalized") else (float(images.shape[-2]), float(images.shape[-1]))
+    errors = find_errors(found, reflected, size_hw)
+    best = find_better_form(errors, given, LEAST_ERROR)
+    if best is None:
         return dict(output)
     why = f"boxes of mirrored pictures are {errors[best]:.1%} off their place, and {errors[given]:.1%} with {given}"
     return {**output, "box_format": assume(best, why)}
 
 
-def _find_error(output: Mapping[str, Any], answers: Any, mirrored: Any, images: Tensor) -> float:
-    """Return how far, in parts of the image, the centres found in mirrored pictures are from where they should be."""
-    decoder = OutputDecoder("detection", OutputFormat.model_validate(output))
-    there, here = (_find_centres(decoder(found, images)) for found in (answers, mirrored))
-    height, width = images.shape[-2:]
-    off = (there[:, 0] + here[:, 0] - width).abs() / width + (there[:, 1] - here[:, 1]).abs() / height
-    return float(off.mean())
-
-
-def _find_centres(found: Mapping[str, Tensor]) -> Tensor:
-    """Return the mean centre (N, 2) of the boxes of each picture, those of high scores counting most."""
-    boxes, scores = found["boxes"], found["scores"]
-    weights = (scores if scores.dim() == 2 else scores.amax(-1)).clamp(min=0) ** 2
-    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
-    return (centres * weights[..., None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=SMALLEST)
+def _decode(decoder: OutputDecoder, answers: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return boxes (N, Q, 4) as they were given, and the best score (N, Q) of each."""
+    found = decoder(answers, images)
+    scores = found["scores"]
+    return found["boxes"], scores if scores.dim() == 2 else scores.amax(-1)

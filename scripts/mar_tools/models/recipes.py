@@ -17,7 +17,14 @@ WEIGHT_FILES = {".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar"}  # .tar:
 Share = Annotated[float, Field(ge=0, le=1)]
 # What `verification/reading.py` and `alternatives.py` find odd, and an owner may know to be right.
 Oddity = Literal[
-    "sigmoid", "small_boxes", "max_detections", "same_answer", "equal_scores", "one_class", "preprocessing"
+    "sigmoid",
+    "small_boxes",
+    "not_mirrored",
+    "max_detections",
+    "same_answer",
+    "equal_scores",
+    "one_class",
+    "preprocessing",
 ]
 # Bounds that need to know what is in the images: the keys of which one says so.
 TRUTH_OF_BOUND = {

@@ -8,6 +8,7 @@ reading.py             whether what the reference answers can be meant so
 seen_answers.py        what that is judged from
 class_reading.py       what is odd about a classifier's answers
 box_reading.py         what is odd about a detector's
+mirroring.py           whether boxes of mirrored pictures are mirrored
 layouts.py             which layouts of boxes would fit instead
 alternatives.py        whether another usual preprocessing is better
 agreement.py           how the answers of two handlers differ

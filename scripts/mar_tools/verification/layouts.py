@@ -42,11 +42,19 @@ def describe_fitting_layouts(boxes_xyxy: Tensor, size_hw: tuple[float, float], o
 
 def undo_reading(boxes_xyxy: Tensor, size_hw: tuple[float, float], output: OutputFormat) -> Tensor | None:
     """Return the boxes (K, 4) as the network gave them, None where that is no other layout of them."""
-    name = output.box_format or (FORMS[output.format].box_form if output.format else "xyxy")
+    name = name_form(output)
     if name not in FROM_PIXELS or output.strides is not None:
         return None
-    relative = output.format == "detr" or output.normalized
-    return FROM_PIXELS[name](boxes_xyxy / _scales(size_hw) if relative else boxes_xyxy)
+    return FROM_PIXELS[name](boxes_xyxy / _scales(size_hw) if is_relative(output) else boxes_xyxy)
+
+
+def is_relative(output: OutputFormat) -> bool:
+    """Return whether the network gives boxes as parts of the picture."""
+    return output.format == "detr" or bool(output.normalized)
+
+
+def name_form(output: OutputFormat) -> BoxForm:
+    return output.box_format or (FORMS[output.format].box_form if output.format else "xyxy")
 
 
 def find_fitting_layouts(boxes: Tensor, size_hw: tuple[float, float]) -> list[str]:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from vision_serving.results.postprocessing import find_thresholds, read_candidat
 # model pixels, `source_boxes` (K, 4) in pixels of the image, `scores` (K,), `class_ids` (K,). Before NMS
 # `score_profile` (R,), `mean_score` (), `score_range` (2,), `raw_boxes` (B, 4) with the `raw_scores` (B,) of the best.
 # `size_hw` (2,) of the model's pixels.
+# Of a reference's first pictures, mirrored left to right: `mirrored_boxes` (B, 4) and `mirrored_scores` (B,), likewise.
 # Where it has them, masks, keypoints or corners of the first of those, see `instance_agreement.observe_instances`.
 Observation = Mapping[str, Tensor]
 
@@ -42,6 +44,7 @@ REFERENCE_PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnxrunti
 KEPT_OBSERVATIONS = "reference-observations.safetensors"
 BATCH = 4
 RAW_BOXES = 100
+MIRRORED = 8  # pictures
 DROPPED = -1.0  # the score of rows that are no candidates: of our own graphs, and of others that pad
 
 
@@ -69,6 +72,18 @@ def observe(handler: VisionHandler, paths: Sequence[Path], *, whole: bool = Fals
     return observations
 
 
+def observe_mirrored(handler: VisionHandler, paths: Sequence[Path]) -> list[Observation]:
+    """Return what a detector has before NMS of images whose model pixels are mirrored left to right, one per image."""
+    observations: list[Observation] = []
+    for images in _batches(handler, paths, None):
+        batch = handler.preprocess(images)
+        outputs = handler.inference(replace(batch, pixels=batch.pixels.flip(2)))
+        for boxes, scores in zip(outputs["boxes"], outputs["scores"], strict=True):
+            seen = observe_candidates(boxes.float(), scores.float())
+            observations.append({"mirrored_boxes": seen["raw_boxes"], "mirrored_scores": seen["raw_scores"]})
+    return observations
+
+
 def observe_reference(folder: Path, paths: Sequence[Path]) -> list[Observation]:
     """Return a reference's observations, from disk if nothing changed. Raises ConfigError without the reference."""
     if not folder.is_dir():
@@ -76,7 +91,11 @@ def observe_reference(folder: Path, paths: Sequence[Path]) -> list[Observation]:
     kept, key = folder.parent / KEPT_OBSERVATIONS, _key(folder, paths)
     observations = _read_kept(kept, key)
     if observations is None:
-        observations = observe(load_handler(folder), paths, whole=True)
+        handler = load_handler(folder)
+        observations = observe(handler, paths, whole=True)
+        if handler.config.task == "detection":
+            mirrored = observe_mirrored(handler, paths[:MIRRORED])
+            observations[:MIRRORED] = [{**one, **other} for one, other in zip(observations, mirrored, strict=False)]
         _keep(observations, kept, key)
     return observations
 

@@ -49,3 +49,15 @@ def test_a_form_is_kept_where_mirroring_tells_nothing() -> None:
     same = {"boxes": torch.rand(3, 9, 4).sort().values * 64, "scores": torch.rand(3, 9, 2)}
     for output in ({"format": "boxes_scores"}, {"format": "detr", "activation": "sigmoid"}, {"decode": "decode.py"}):
         assert choose_by_mirroring(output, same, same, images) == output
+
+
+def test_parts_of_a_wide_picture_are_mirrored_as_parts() -> None:
+    images = pictures()
+    parts = {}
+    for name, each in (("there", images), ("here", images.flip(3))):
+        given = answer("xyxy", each)
+        boxes = (given["boxes"] / torch.tensor([WIDTH, HEIGHT, WIDTH, HEIGHT]))[..., [1, 0, 3, 2]]
+        parts[name] = {**given, "boxes": boxes}
+    output = {"format": "boxes_scores", "normalized": True}
+    found = choose_by_mirroring(output, parts["there"], parts["here"], images)
+    assert without_notes(found) == {**output, "box_format": "yxyx"}

@@ -12,13 +12,13 @@ from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe
 from mar_tools.verification.gate import require_verified, verify_export
-from mar_tools.verification.layouts import find_fitting_layouts
+from mar_tools.verification.layouts import FROM_PIXELS, find_fitting_layouts
 from mar_tools.verification.observations import observe_candidates
 from mar_tools.verification.reading import Reading, check_reading
 from mar_tools.verification.seen_answers import Seen
 from vision_serving.config import HandlerConfig
 from vision_serving.errors import ConfigError
-from vision_serving.graphs.outputs import OutputFormat
+from vision_serving.graphs.outputs import BoxForm, OutputFormat
 from vision_serving.options import Task
 
 LABELS = ["cat", "dog", "bird"]
@@ -108,9 +108,19 @@ CLASSES = torch.randint(0, 3, (4, 12), generator=GENERATOR)
 CENTRES = torch.cat(((BOXES[..., :2] + BOXES[..., 2:]) / 2, BOXES[..., 2:] - BOXES[..., :2]), dim=2)
 
 
+def mirror(boxes: Tensor) -> Tensor:
+    return torch.stack((SIZE - boxes[..., 2], boxes[..., 1], SIZE - boxes[..., 0], boxes[..., 3]), dim=-1)
+
+
+def _see_mirrored(boxes: Tensor, scores: Tensor) -> dict[str, Tensor]:
+    seen = observe_candidates(boxes, scores)
+    return {"mirrored_boxes": seen["raw_boxes"], "mirrored_scores": seen["raw_scores"]}
+
+
 def read_boxes(
     boxes: Tensor = BOXES, scores: Tensor = SCORES, class_ids: Tensor = CLASSES, labels: Any = LABELS, **known: Any
 ) -> Reading:
+    mirrored = known.pop("mirrored", None)
     images = [
         {
             "boxes": boxes[index],
@@ -118,6 +128,7 @@ def read_boxes(
             "class_ids": class_ids[index],
             "size_hw": torch.tensor([SIZE, SIZE]),
             **observe_candidates(boxes[index], scores[index]),
+            **({} if mirrored is None else _see_mirrored(mirrored[index], scores[index])),
         }
         for index in range(len(boxes))
     ]
@@ -239,3 +250,22 @@ def test_a_trained_head_is_checked_before_anything_is_exported(
         assert words in report["failures"][0]
         with pytest.raises(ConfigError, match="the reference is misread"):
             require_verified(folder)
+
+
+SURE = torch.tensor([0.9, *[0.1] * 11]).expand(4, 12)
+UPRIGHT_PAGE = {"format": "boxes_scores"}
+
+
+@pytest.mark.parametrize("truth", FROM_PIXELS)
+def test_boxes_of_mirrored_pictures_tell_the_form(truth: BoxForm) -> None:
+    """What a network gives in one form is read as x1, y1, x2, y2."""
+    given, mirrored = (FROM_PIXELS[truth](side.flatten(0, 1)).reshape(4, 12, 4) for side in (BOXES, mirror(BOXES)))
+    allowed = ("inverted_boxes", "small_boxes")
+    reading = read_boxes(given, SURE, mirrored=mirrored, output=UPRIGHT_PAGE, allowed=allowed)
+    if truth == "xyxy":
+        assert reading.faults == []
+    else:
+        assert f"`box_format: {truth}`. Its raw answers" in reading.faults[0]
+        assert "allow: [not_mirrored]" in reading.faults[0]
+    assert read_boxes(given, SURE, mirrored=mirrored, output=UPRIGHT_PAGE, random=True).faults == []
+    assert read_boxes(given, SURE * 0.2, mirrored=mirrored, output=UPRIGHT_PAGE, allowed=allowed).faults == []
