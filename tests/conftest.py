@@ -66,6 +66,8 @@ CPU_BACKENDS = [
     for name in BACKENDS
     if name in ON_CPU
 ]
+# Contracts of many models export by these alone. The others compile for long, and need images of one size.
+QUICK_BACKENDS = [name for name in INSTALLED if name not in ("eager", "torch_compile", "aotinductor", "tvm")]
 MakeHandler = Callable[..., TorchServeHandler]
 MakeRecipe = Callable[..., Path]
 RunHere = Callable[..., "subprocess.CompletedProcess[str]"]

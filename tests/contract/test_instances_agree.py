@@ -11,6 +11,7 @@ import orjson
 import pytest
 import torch
 import yaml
+from conftest import QUICK_BACKENDS
 from fakes import encode_image, generate_image
 from instance_networks import tiny_keypoint_rcnn, tiny_mask_rcnn
 from numpy.typing import NDArray
@@ -164,7 +165,7 @@ def test_boxes_that_the_model_would_not_answer_have_no_mask() -> None:
 # Backends
 
 # Both kinds are one graph with another head.
-EXPORTED = [("masks", "torchscript"), ("masks", "onnxruntime"), ("masks", "openvino"), ("keypoints", "openvino")]
+EXPORTED = [*(("masks", backend) for backend in QUICK_BACKENDS), ("keypoints", "openvino")]
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 import pytest
 import yaml
+from conftest import QUICK_BACKENDS
 from fakes import encode_image, noise_image
 
 from mar_tools.archives.golden_prediction import read_golden
@@ -61,7 +62,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "options": {"normalize": True},
     },
 }
-QUICK = ("torchscript", "onnxruntime", "openvino")
 
 
 def make(folder: Path, name: str) -> tuple[Recipe, Checkpoint]:
@@ -79,7 +79,7 @@ def make(folder: Path, name: str) -> tuple[Recipe, Checkpoint]:
 def test_each_backend_is_verified_and_gives_the_same_answer(tmp_path: Path, name: str) -> None:
     recipe, checkpoint = make(tmp_path, name)
     bodies = []
-    for backend in ("eager", *QUICK):
+    for backend in ("eager", *QUICK_BACKENDS):
         folder = export_model(recipe, checkpoint, backend, "fp32", tmp_path / "exports")
         report = verify_export(folder)
         assert report["passed"], report["failures"]
