@@ -10,15 +10,16 @@ import numpy as np
 import PIL.Image
 
 from lab.hostile.picture_files import encode_as, insert_into_jpeg, jpeg_segment, noise_picture, write_tiff
+from vision_serving.config import ImageLimits
 
 Make = Callable[[random.Random], bytes]
 
 ORIENTATION = 0x0112
 ORIENTATIONS = range(1, 9)
-FORMATS: dict[str, dict[str, Any]] = {
-    "JPEG": {"quality": 80}, "PNG": {}, "WEBP": {"quality": 80}, "TIFF": {"compression": "tiff_lzw"}, "BMP": {},
-    "GIF": {}, "AVIF": {"speed": 10},
+SAVED: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 80}, "WEBP": {"quality": 80}, "TIFF": {"compression": "tiff_lzw"}, "AVIF": {"speed": 10},
 }  # fmt: skip
+FORMATS = {kind: SAVED.get(kind, {}) for kind in ImageLimits().formats}
 
 
 def photograph(size: tuple[int, int] = (64, 48)) -> PIL.Image.Image:

@@ -12,6 +12,7 @@ from vision_serving.config import ImageFormat, ImageLimits
 from vision_serving.errors import ConfigError, RequestError
 from vision_serving.pictures.decoding import decode_image
 from vision_serving.pictures.formats import FORMATS, load_formats, tiff
+from vision_serving.pictures.unopened import FOREIGN
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow comments on broken files
 
@@ -28,6 +29,11 @@ def test_what_an_archive_may_name_is_what_the_table_has() -> None:
 
 def test_each_format_is_known_by_how_its_files_begin_and_are_called() -> None:
     assert all(known.suffixes and (known.signatures or known.brands) for known in FORMATS.values())
+
+
+def test_what_is_served_is_not_among_the_foreign_files_too() -> None:
+    begins = {bytes(offset) + signature: name for offset, signature, name in FOREIGN}
+    assert [name for begin, name in begins.items() if any(known.fits(begin) for known in FORMATS.values())] == []
 
 
 def test_heif_without_its_package_is_an_error_of_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +64,7 @@ def decode_or_refuse(encoded: bytes) -> None:
 
 
 def files() -> dict[str, bytes]:
-    plain = {kind: encode_image(PHOTO, kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF")}
+    plain = {kind: encode_image(PHOTO, kind) for kind in ImageLimits().formats if kind != "TIFF"}
     bits = {name: PHOTO.convert("1" if name.startswith(("group", "tiff_ccitt")) else "RGB") for name in COMPRESSIONS}
     return plain | {name: encode_image(picture, "TIFF", compression=name) for name, picture in bits.items()}
 

@@ -30,6 +30,11 @@ def costs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Cost]:
     return measure_without_server({name: bomb.make for name, bomb in BOMBS.items()}, tmp_path_factory.mktemp("bombs"))
 
 
+@pytest.mark.parametrize("kind", LIMITS.formats)
+def test_there_are_files_that_swell_of_each_format(kind: str) -> None:
+    assert any(name.startswith(kind.lower()) for name in BOMBS)
+
+
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_file_that_would_swell_is_refused_at_once_or_only_what_is_seen_is_paid(
     name: str, costs: dict[str, Cost]
