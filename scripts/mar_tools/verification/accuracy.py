@@ -16,7 +16,8 @@ from vision_serving.errors import ConfigError, how_to_install
 from vision_serving.options import Task
 from vision_serving.results.postprocessing import score_classes
 
-# The measure of a task, and of a classifier with independent scores, that tells most -> how its floor calls it.
+# The measure of a task, and of a classifier with independent scores, that tells most -> its floor, without `min_`. Of
+# several that were measured, the first counts.
 PRIMARY = {"top1": "accuracy", "map": "map", "nearest1": "accuracy"}
 
 

@@ -29,7 +29,7 @@ MOST_ATTEMPTS = 9
 BUDGET_CPU_S = 90.0  # of all attempts: a network that is too slow for LEAST_IMAGES in it is not tried
 WORTH_TELLING = 0.02
 CLEAR_GAIN = 0.05
-CLEAR_GAIN_OF_MAP = 0.1
+CLEAR_GAIN_UNCOUNTED = 0.1  # of a measure that no single picture has, as mAP
 CLEAR_DEVIATIONS = 3.0  # of the pictures that only one of both has right, by how many standard deviations they differ
 
 
@@ -134,7 +134,7 @@ def try_alternatives(
 def is_beyond_chance(own: Attempt, best: Attempt, gain: float) -> bool:
     """Return whether so many pictures do not turn by chance; mAP has none to count, so its gain has to be large."""
     if not own.hits:
-        return gain >= CLEAR_GAIN_OF_MAP
+        return gain >= CLEAR_GAIN_UNCOUNTED
     gained = sum(after and not before for before, after in zip(own.hits, best.hits, strict=True))
     lost = sum(before and not after for before, after in zip(own.hits, best.hits, strict=True))
     return bool(gained - lost >= CLEAR_DEVIATIONS * (gained + lost) ** 0.5)

@@ -7,7 +7,7 @@ value is a fraction of the largest. The bounds on the signal-to-noise ratio keep
 
 from collections.abc import Mapping
 
-from mar_tools.models.recipes import VerificationRecipe
+from mar_tools.models.recipes import TRUTH_OF_BOUND, VerificationRecipe
 from vision_serving.config import Precision
 from vision_serving.errors import ConfigError
 
@@ -85,7 +85,7 @@ RANDOM_BOUNDS: dict[Precision, dict[str, float]] = {
     "int8": {"min_snr_db": 15.0, "min_matched_boxes": 0.2},
 }
 
-FLOORS = ("min_accuracy", "min_map")  # absolute: of the reference, too
+FLOORS = tuple(bound for bound in TRUTH_OF_BOUND if bound.startswith("min_"))  # absolute: of the reference, too
 
 # Images that are decoded smaller differ from whole ones by a level or two of 255, which is what rounding to bf16 costs.
 SCALED_DECODING: dict[Precision, Precision] = {"fp32": "bf16", "fp16": "bf16"}

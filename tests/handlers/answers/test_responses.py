@@ -6,7 +6,9 @@ import pytest
 
 from vision_serving import errors
 from vision_serving.answers.responses import (
+    ENCODERS,
     PHRASES,
+    RESULT_KEYS,
     ModelIdentity,
     bound,
     build_error_body,
@@ -27,7 +29,7 @@ from vision_serving.errors import (
 )
 from vision_serving.predictions import Classification, ClassScore, Detection, Detections, ImageSize
 from vision_serving.requests.contents import AnswerWishes
-from vision_serving.requests.payload import Form
+from vision_serving.requests.payload import IMAGE_READERS, Form
 from vision_serving.results.outcome import Outcome
 
 TABBY = Classification((ClassScore(281, "tabby", 0.83),))
@@ -225,3 +227,9 @@ def test_where_all_images_failed_over_grpc_the_reasons_come_whatever_outputs_are
     response = encode_response(Outcome((BROKEN,), Form.OPEN_INFERENCE, wishes), MODEL)
     (output,) = orjson.loads(response.body)["outputs"]
     assert orjson.loads(output["data"][0]) == {"error": BROKEN_JSON}
+
+
+def test_each_form_of_a_request_has_its_reader_and_its_encoder() -> None:
+    assert ENCODERS.keys() == set(Form)
+    assert {form for form, encode in ENCODERS.items() if encode is ENCODERS[Form.MULTIPART]} == RESULT_KEYS.keys()
+    assert IMAGE_READERS.keys() == set(Form) - {Form.RAW, Form.MULTIPART}, "the others are JSON"
