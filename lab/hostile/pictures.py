@@ -19,7 +19,7 @@ ORIENTATIONS = range(1, 9)
 SAVED: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 80}, "WEBP": {"quality": 80}, "TIFF": {"compression": "tiff_lzw"}, "AVIF": {"speed": 10},
 }  # fmt: skip
-FORMATS = {kind: SAVED.get(kind, {}) for kind in ImageLimits().formats}
+FORMATS: dict[str, dict[str, Any]] = {kind: SAVED.get(kind, {}) for kind in ImageLimits().formats}
 
 
 def photograph(size: tuple[int, int] = (64, 48)) -> PIL.Image.Image:

@@ -1,4 +1,3 @@
-import os
 import shutil
 import subprocess
 import sys
@@ -258,8 +257,12 @@ def test_an_export_for_a_gpu_is_not_loaded_on_the_cpu_instead(tiny_classifier: T
         load_handler(folder)
 
 
-def test_without_a_compiler_aotinductor_says_what_is_missing(tmp_path: Path) -> None:
-    code = "from mar_tools.exporting.exporters.aotinductor import require_compiler; require_compiler()"
-    environment = {**os.environ, "PATH": str(tmp_path)}
-    finished = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert finished.stderr.strip().endswith("aotinductor compiles C++ when a model is exported: install g++")
+def test_without_a_compiler_aotinductor_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor.cpp_builder import cpp_compiler_search  # a second, which collecting need not wait for
+
+    from mar_tools.exporting.exporters.aotinductor import require_compiler
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    cpp_compiler_search.cache_clear()  # of what PyTorch found before
+    with pytest.raises(BackendError, match=r"aotinductor compiles C\+\+ when a model is exported: install g\+\+"):
+        require_compiler()
