@@ -6,6 +6,7 @@
     python scripts/predict_images.py detector photos/ --format csv --output found.csv
     python scripts/predict_images.py detector val2017/ --format coco --coco-images val2017.json --output found.json
     python scripts/predict_images.py --archive digits.mar "shards/*.tar" --format parquet --output rows/
+    python scripts/predict_images.py --archive digits.mar photos/ --engine ray --format parquet --output rows/
     python scripts/predict_images.py digits s3://bucket/photos --address https://host:8443 --key KEY --json
 
 An IMAGE is a file, a folder, a glob, a text file with a path a line, a Parquet file, a tar file, or an address such as
@@ -25,7 +26,7 @@ from typing import IO
 
 from mar_tools.command_line import find_in_store, run
 from mar_tools.images import show_line
-from mar_tools.predicting.arguments import JSON_LINES, is_recorded, parse_arguments
+from mar_tools.predicting.arguments import JSON_LINES, RAY, is_recorded, parse_arguments
 from mar_tools.predicting.coco_results import CocoIds, match_images, number_images
 from mar_tools.predicting.connecting import connect, connect_own
 from mar_tools.predicting.formats import COCO, FORMATS, NewWriter, list_classes_or_boxes, write_coco
@@ -155,7 +156,12 @@ def merge_coco(recorded: Recorded, recording: Recording, ids: CocoIds | None) ->
 def open_recording(arguments: argparse.Namespace, recording: Recording) -> AbstractContextManager[Recorded]:
     if arguments.archive:
         archive = find_in_store(arguments.archive)
-        return record_in_process(recording, archive, arguments.processes, arguments.batch_size)
+        processes, batch_size = arguments.processes, arguments.batch_size
+        if arguments.engine == RAY:
+            from mar_tools.cluster.ray_engine import record_on_ray
+
+            return record_on_ray(recording, archive, arguments.address, processes, batch_size)
+        return record_in_process(recording, archive, processes, batch_size)
     return record_over_http(recording, open_server(arguments), arguments.model, arguments.concurrency)
 
 

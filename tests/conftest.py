@@ -107,7 +107,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = [*SLOW_FIRST, *dict.fromkeys(folders.values())]
     items.sort(key=lambda item: order.index(folders[item.path]))
     for item in items:
-        if folders[item.path].startswith("lab") or item.name.endswith(OF_LAB):
+        if folders[item.path].startswith(("lab", "mar_tools/cluster")) or item.name.endswith(OF_LAB):
             item.add_marker(pytest.mark.lab)
 
 
@@ -127,6 +127,24 @@ def pytest_collection_finish() -> None:
     """Keep what was imported out of every later collection of garbage: a million objects, a second when it is busy."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def odd_archive(run_folder: Path, once_per_run: "OncePerRun") -> Path:
+    from offline_runs import build_odd_archive
+
+    once_per_run("odd", lambda: build_odd_archive(run_folder / "odd"))
+    return run_folder / "odd" / "odd.mar"
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """While it is there, the black picture stays in `odd_archive`'s model. What happens meanwhile is inside a chunk."""
+    gate = tmp_path / "gate"
+    gate.touch()
+    monkeypatch.setenv("TEST_GATE", str(gate))
+    yield gate
+    gate.unlink(missing_ok=True)
 
 
 @pytest.fixture(autouse=True)

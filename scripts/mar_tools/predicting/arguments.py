@@ -9,6 +9,7 @@ from mar_tools.predicting.formats import COCO, FORMATS
 from mar_tools.predicting.shards import PARQUET
 
 JSON_LINES = "json-lines"
+LOCAL, RAY = "local", "ray"
 
 
 def parse_arguments(docstring: str | None) -> argparse.Namespace:
@@ -43,8 +44,10 @@ def check_output(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
         parser.error("--resume goes on with what --output holds, of a format other than table; it draws no pictures")
     if (arguments.processes or arguments.batch_size) and not (arguments.archive and is_recorded(arguments)):
         parser.error("--processes and --batch-size are for --archive with --output, of a format other than table")
-    if arguments.address and arguments.archive:
-        parser.error("--address is of a server, and --archive needs none; give one of them")
+    if arguments.engine == RAY and not (arguments.archive and is_recorded(arguments)):
+        parser.error("--engine ray is for --archive with --output, of a format other than table")
+    if arguments.address and arguments.archive and arguments.engine != RAY:
+        parser.error("--address is of a server, or with --engine ray of a cluster; --archive alone needs none")
     if (arguments.key or arguments.certificate) and not arguments.address:
         parser.error("--key and --certificate belong to --address")
 
@@ -91,7 +94,15 @@ def new_argument_parser(docstring: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--processes", type=positive_count, metavar="N", help="with --archive: that load the model (by a trial)"
     )
-    parser.add_argument("--address", metavar="URL", help="of any server or front, instead of that of --config")
+    parser.add_argument(
+        "--engine",
+        choices=(LOCAL, RAY),
+        default=LOCAL,
+        help="with --archive: this machine, or a cluster of Ray (local)",
+    )
+    parser.add_argument(
+        "--address", metavar="URL", help="of any server or front, instead of that of --config; of a cluster of Ray"
+    )
     parser.add_argument("--key", metavar="KEY", help="with --address: a client's key, a token, or a key_file.json")
     parser.add_argument(
         "--certificate", type=Path, metavar="FILE", help="with --address: of a front that signed its own"

@@ -58,12 +58,15 @@ class ChunkSource:
         self._finished = result.known
         self._given = KnownPaths()
         self._lock = threading.Lock()
+        self._returned: list[Chunk] = []
         self.is_empty = False
         self.passed = 0  # so many of the pictures were handed out or have their rows
 
     def take(self, count: int) -> Chunk | None:
         """Return the next neighbours, at most `count`; None at the end. Raises ConfigError of a bad input."""
         with self._lock:
+            if self._returned:
+                return self._returned.pop()
             position = 0
             taken: list[Item] = []
             for number, item in self._items:
@@ -79,6 +82,15 @@ class ChunkSource:
             else:
                 self.is_empty = True
             return Chunk(position, taken) if taken else None
+
+    def give_back(self, chunk: Chunk) -> None:
+        """Take back what a worker that is gone had not predicted, for another one."""
+        with self._lock:
+            self._returned.append(chunk)
+
+    @property
+    def has_returned(self) -> bool:
+        return bool(self._returned)
 
 
 def read_or_tell(item: Item) -> bytes | Answer:

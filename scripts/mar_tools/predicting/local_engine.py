@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -24,6 +24,10 @@ PROCESS = "mar_tools.predicting.local_worker"
 TIMEOUT_S = 600.0  # of a chunk of seconds: what takes longer hangs
 POLL_S = 0.2
 WORKER_ENDED = 500  # the status of a picture that ends its process
+
+
+class WorkerGoneError(Exception):
+    """A worker is lost and cannot be replaced; the others go on with its work."""
 
 
 class LocalEngineError(VisionServingError):
@@ -48,10 +52,24 @@ class Plan:
     threads: int
 
 
+class Worker(Protocol):
+    """A process with the model loaded, here or on another machine. probe: its answer to a gray picture."""
+
+    probe: Answer
+
+    def predict(self, chunk: Chunk, batch_size: int, path: Path) -> Written: ...
+    def restart(self) -> None: ...
+    def kill(self) -> None: ...
+    def close(self) -> None: ...
+
+
+NewWorker = Callable[[Plan], Worker]
+
+
 class LocalWorker:
     """One process with the model loaded, started again when it is lost. `probe`: its answer to a gray picture."""
 
-    def __init__(self, job: LocalJob, plan: Plan, logs: Path) -> None:
+    def __init__(self, job: LocalJob, logs: Path, plan: Plan) -> None:
         self._job, self._plan, self._log = job, plan, logs / f"{id(self)}.log"
         self._stack = ExitStack()
         self._process: psutil.Process | None = None
@@ -101,8 +119,8 @@ class LocalWorker:
 class Crew:
     """Processes that share the work. tell: hears of every shard."""
 
-    def __init__(self, workers: Sequence[LocalWorker], job: LocalJob, result: ResultFolder, tell: Tell) -> None:
-        self.workers, self._job, self._result, self._tell = workers, job, result, tell
+    def __init__(self, workers: Sequence[Worker], origin: Origin, task: str, result: ResultFolder, tell: Tell) -> None:
+        self.workers, self._origin, self._task, self._result, self._tell = list(workers), origin, task, result, tell
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 
@@ -111,6 +129,12 @@ class Crew:
 
         count: of pictures of the next chunk. Raises what an input, the disk or the model raise.
         """
+        rate = self._work_once(source, batch_size, count, shards)
+        while source.has_returned:  # a worker was lost when the others had nothing left to do
+            rate += self._work_once(source, batch_size, count, shards)
+        return rate
+
+    def _work_once(self, source: ChunkSource, batch_size: int, count: Callable[[], int], shards: int | None) -> float:
         pool = ThreadPoolExecutor(len(self.workers))
         rates = [pool.submit(self._serve, worker, source, batch_size, count, shards) for worker in self.workers]
         try:
@@ -127,7 +151,7 @@ class Crew:
 
     def _serve(
         self,
-        worker: LocalWorker,
+        worker: Worker,
         source: ChunkSource,
         batch_size: int,
         count: Callable[[], int],
@@ -138,11 +162,23 @@ class Crew:
             chunk = source.take(count())
             if chunk is None:
                 break
-            written = self._predict(worker, chunk, batch_size, tries=2)
+            try:
+                written = self._predict(worker, chunk, batch_size, tries=2)
+            except WorkerGoneError as error:
+                source.give_back(chunk)
+                self._let_go(worker, error)
+                break
             done, seconds, number = done + written.rows, seconds + written.seconds, number + 1
         return done / seconds if seconds else 0.0
 
-    def _predict(self, worker: LocalWorker, chunk: Chunk, batch_size: int, tries: int) -> Written:
+    def _let_go(self, worker: Worker, error: WorkerGoneError) -> None:
+        """Go on without a worker. Raises LocalEngineError where it was the last one."""
+        with self._lock:
+            if len(self.workers) == 1:
+                raise LocalEngineError(f"the last process is lost: {error}") from error
+            self.workers.remove(worker)
+
+    def _predict(self, worker: Worker, chunk: Chunk, batch_size: int, tries: int) -> Written:
         temporary, reason = self._result.temporary(chunk.position), ""
         for _ in range(tries):
             if self._stopped.is_set():
@@ -157,8 +193,8 @@ class Crew:
                 worker.restart()
         if len(chunk.items) == 1:
             answer = {"code": WORKER_ENDED, "type": "ProcessLostError", "message": f"ends the process: {reason}"}
-            row = make_row(chunk.items[0].name, answer, self._job.origin)
-            return self._commit(write_rows(temporary, [row], self._job.task), chunk)
+            row = make_row(chunk.items[0].name, answer, self._origin)
+            return self._commit(write_rows(temporary, [row], self._task), chunk)
         first, second = (self._predict(worker, half, batch_size, tries=1) for half in chunk.halves())
         return Written(first.rows + second.rows, first.failed + second.failed, "", first.seconds + second.seconds)
 
@@ -170,17 +206,21 @@ class Crew:
 
 
 @contextmanager
-def open_crew(job: LocalJob, plan: Plan, logs: Path, result: ResultFolder, tell: Tell) -> Iterator[Crew]:
+def open_crew(
+    new_worker: NewWorker, plan: Plan, origin: Origin, task: str, result: ResultFolder, tell: Tell
+) -> Iterator[Crew]:
     """Start the processes of a plan at the same time. Raises LocalEngineError where the archive cannot be loaded."""
-    workers: list[LocalWorker] = []
+    workers: list[Worker] = []
     try:
         with ThreadPoolExecutor(plan.processes) as pool:
-            starts = [pool.submit(LocalWorker, job, plan, logs) for _ in range(plan.processes)]
+            starts = [pool.submit(new_worker, plan) for _ in range(plan.processes)]
+            wait(starts)
+            workers += [start.result() for start in starts if start.exception() is None]
             for start in starts:
-                workers.append(start.result())
-        yield Crew(workers, job, result, tell)
-    except ProcessLostError as error:
+                start.result()
+        yield Crew(workers, origin, task, result, tell)
+    except (ProcessLostError, WorkerGoneError) as error:
         raise LocalEngineError(f"a process that loads the archive: {error}") from error
     finally:
         with ThreadPoolExecutor(plan.processes) as pool:
-            list(pool.map(LocalWorker.close, workers))
+            list(pool.map(lambda worker: worker.close(), workers))

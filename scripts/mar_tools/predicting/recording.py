@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ from mar_tools.predicting.chunks import ChunkSource, Tell, Written
 from mar_tools.predicting.formats import NewWriter
 from mar_tools.predicting.http_engine import HttpEngine, find_task
 from mar_tools.predicting.inputs import list_items
-from mar_tools.predicting.local_engine import LocalJob
+from mar_tools.predicting.local_engine import LocalJob, LocalWorker
 from mar_tools.predicting.merging import merge_shards
 from mar_tools.predicting.predictors import Send
 from mar_tools.predicting.progress import Counter, show_rate
 from mar_tools.predicting.rows import SCHEMA_VERSION, Answer, Origin
 from mar_tools.predicting.shards import PARQUET, ResultFolder, open_folder
-from mar_tools.predicting.trial import LocalEngine
+from mar_tools.predicting.trial import Engine, list_plans
 from mar_tools.terminal import print_line
-from vision_serving.config import read_handler_config
+from vision_serving.config import HandlerConfig, read_handler_config
 
 PARTS = ".parts"  # beside a file: its shards, until they are merged
 COUNT_PATIENCE_S = 0.3  # few pictures are counted by then, and are predicted without a long trial
@@ -92,17 +93,28 @@ def record_in_process(
     recording: Recording, archive: Path, processes: int | None, batch_size: int | None
 ) -> Iterator[Recorded]:
     """Predict with an archive, in processes of this machine. Raises ConfigError, LocalEngineError or OSError."""
-    with tempfile.TemporaryDirectory(prefix="vision-serving-") as work:
-        folder, logs = Path(work, "archive"), Path(work, "logs")
-        logs.mkdir()
-        origin = Origin(*extract_archive(archive, folder), open_archive(archive).sha256)
-        config = read_handler_config(folder / "model-config.yaml")
-        job, counter = LocalJob(folder, origin, config.task, recording.options), count_items(recording)
-        on_gpu = config.device_type == "cuda"
-        engine = LocalEngine(job, logs, on_gpu, processes, batch_size, recording.check, lambda: counter.total)
-        model = {"task": config.task, **origin._asdict()}
-        with record(recording, model, engine.predict, counter) as recorded:
+    with read_archive(archive) as (folder, origin, config), tempfile.TemporaryDirectory() as logs:
+        counter, task = count_items(recording), config.task
+        engine = Engine(
+            list_plans(processes, config.device_type == "cuda", counter.total),
+            partial(LocalWorker, LocalJob(folder, origin, task, recording.options), Path(logs)),
+            origin,
+            task,
+            batch_size,
+            recording.check,
+            lambda: counter.total,
+        )
+        with record(recording, {"task": task, **origin._asdict()}, engine.predict, counter) as recorded:
             yield recorded
+
+
+@contextmanager
+def read_archive(archive: Path) -> Iterator[tuple[Path, Origin, HandlerConfig]]:
+    """Extract an archive. Give the folder, what rows say of it, and its settings. Raises ConfigError."""
+    with tempfile.TemporaryDirectory(prefix="vision-serving-") as work:
+        folder = Path(work, "archive")
+        origin = Origin(*extract_archive(archive, folder), open_archive(archive).sha256)
+        yield folder, origin, read_handler_config(folder / "model-config.yaml")
 
 
 @contextmanager

@@ -1,13 +1,13 @@
-"""How an archive is predicted on this machine, chosen by a short trial whose results are kept."""
+"""How an archive is predicted, chosen by a short trial whose results are kept."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 from mar_tools.predicting.chunks import SHARD_S, ChunkSource, Tell
-from mar_tools.predicting.local_engine import Crew, LocalJob, Plan, open_crew
-from mar_tools.predicting.rows import Answer
+from mar_tools.predicting.local_engine import Crew, NewWorker, Plan, open_crew
+from mar_tools.predicting.rows import Answer, Origin
 from mar_tools.predicting.shards import ResultFolder
 from mar_tools.terminal import print_line
 from vision_serving.cores import usable_cores
@@ -20,18 +20,28 @@ MOST_PICTURES = 20_000  # of a shard, which is in memory until it is written
 FIRST = 8  # pictures that tell how fast the model is at all
 
 
+def list_plans(processes: int | None, on_gpu: bool, total: int | None) -> list[Plan]:
+    """List what is tried on this machine: one process with all cores, and one for each core."""
+    cores = usable_cores()
+    if processes is not None:
+        return [Plan(processes, max(1, cores // processes))]
+    if on_gpu or cores == 1 or (total is not None and total <= FEW):
+        return [Plan(1, cores)]
+    return [Plan(1, cores), Plan(cores, 1)]
+
+
 @dataclass
-class LocalEngine:
-    """Predicts in processes of this machine. processes, batch_size: None for a trial.
+class Engine:
+    """Predicts in processes, here or on other machines. plans: that are tried. batch_size: None for a trial.
 
     check: of the answer to a gray picture; raises where the run could give nothing. total: of pictures, None before it
     is known.
     """
 
-    job: LocalJob
-    logs: Path
-    on_gpu: bool
-    processes: int | None
+    plans: Sequence[Plan]
+    new_worker: NewWorker
+    origin: Origin
+    task: str
     batch_size: int | None
     check: Callable[[Answer], None]
     total: Callable[[], int | None]
@@ -39,27 +49,20 @@ class LocalEngine:
     def predict(self, source: ChunkSource, result: ResultFolder, tell: Tell) -> None:
         """Write shards until the source is empty. Raises what an input, the disk or the model raise."""
         best_rate, best_plan, best_batch = 0.0, None, 0
-        plans = self._list_plans()
-        for plan in plans:
-            with open_crew(self.job, plan, self.logs, result, tell) as crew:
+        for plan in self.plans:
+            with self._open(plan, result, tell) as crew:
                 self.check(crew.workers[0].probe)
                 batch_size, rate = self._choose_batch(crew, source)
-                if source.is_empty or (plan == plans[-1] and rate >= best_rate):
+                if source.is_empty or (plan == self.plans[-1] and rate >= best_rate):
                     self._work(crew, source, plan, batch_size, rate)
                     return
             best_rate, best_plan, best_batch = rate, plan, batch_size
         assert best_plan is not None
-        with open_crew(self.job, best_plan, self.logs, result, tell) as crew:
+        with self._open(best_plan, result, tell) as crew:
             self._work(crew, source, best_plan, best_batch, best_rate)
 
-    def _list_plans(self) -> list[Plan]:
-        """List what is tried: one process with all cores, and one for each core."""
-        cores, total = usable_cores(), self.total()
-        if self.processes is not None:
-            return [Plan(self.processes, max(1, cores // self.processes))]
-        if self.on_gpu or cores == 1 or (total is not None and total <= FEW):
-            return [Plan(1, cores)]
-        return [Plan(1, cores), Plan(cores, 1)]
+    def _open(self, plan: Plan, result: ResultFolder, tell: Tell) -> AbstractContextManager[Crew]:
+        return open_crew(self.new_worker, plan, self.origin, self.task, result, tell)
 
     def _choose_batch(self, crew: Crew, source: ChunkSource) -> tuple[int, float]:
         """Return the fastest batch size for these processes, and pictures a second with it."""

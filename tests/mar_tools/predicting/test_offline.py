@@ -3,117 +3,36 @@
 import resource
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import orjson
 import psutil
-import pyarrow.parquet as pq
 import pytest
-from conftest import OncePerRun, RunHere, write_tiny_recipe
-from fakes import TINY_CLASSIFIER
+from conftest import RunHere
+from offline_runs import (
+    BROKEN,
+    COMMAND,
+    COUNT,
+    PATIENCE_S,
+    expected_rows,
+    finish,
+    read_rows,
+    start,
+    wait_for_shards,
+    write_photos,
+)
 from PIL import Image
 
-from mar_tools.building.packing import build_archive
-from mar_tools.command_line import ROOT
-from mar_tools.exporting.export import export_model
-from mar_tools.models.checkpoints import load_checkpoint
-from mar_tools.models.recipes import read_recipe
 from mar_tools.predicting import trial
-from mar_tools.verification.gate import verify_export
 from mar_tools.waiting import wait_until
 
-COUNT, BROKEN_EVERY, HELD = 60, 10, 20
-BROKEN = COUNT // BROKEN_EVERY
-PATIENCE_S = 60.0
 SMALL = ("--processes", "1", "--batch-size", "8")
-COMMAND, GATE = "predict_images.py", "TEST_GATE"
-ODD = TINY_CLASSIFIER.replace(
-    "    def forward(self, images):\n",
-    f"""    def forward(self, images):
-        import os
-        import time
-
-        pixels = images.flatten(1)
-        if not self.training and bool((pixels.amin(1) > 0.999).any()):
-            os.kill(os.getpid(), 9)
-        while bool((pixels.amax(1) < -1.5).any()) and os.path.exists(os.environ.get({GATE!r}, "")):
-            time.sleep(0.02)
-""",
-)
-
-
-@pytest.fixture(scope="session")
-def odd_archive(run_folder: Path, once_per_run: OncePerRun) -> Path:
-    """Of a model that a white picture ends, as one that takes all memory would, and a black one holds at a gate."""
-    folder = run_folder / "odd"
-
-    def build() -> None:
-        path = write_tiny_recipe(folder / "recipe", name="odd")
-        (path.parent / "tiny.py").write_text(ODD)
-        recipe = read_recipe(path)
-        export = export_model(recipe, load_checkpoint(recipe), "eager", "fp32", folder / "exports")
-        verify_export(export)
-        build_archive(export, ROOT / "handlers", folder)
-
-    once_per_run("odd", build)
-    return folder / "odd.mar"
-
-
-def write_photos(folder: Path, count: int, size: tuple[int, int]) -> Path:
-    """Write pictures, of which some are broken and one is black."""
-    folder.mkdir()
-    for number in range(count):
-        file = folder / f"{number:04}.png"
-        if number % BROKEN_EVERY == BROKEN_EVERY - 1:
-            file.write_bytes(b"no picture")
-        else:
-            Image.new("RGB", size, "black" if number == HELD else (number, 99, 9)).save(file, compress_level=1)
-    return folder
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     return write_photos(tmp_path / "photos", COUNT, (40, 30))
-
-
-@pytest.fixture
-def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """While it is there, the black picture stays in the model. So what happens meanwhile happens inside a chunk."""
-    gate = tmp_path / "gate"
-    gate.touch()
-    monkeypatch.setenv(GATE, str(gate))
-    yield gate
-    gate.unlink(missing_ok=True)
-
-
-def start(*arguments: object, **options: Any) -> "subprocess.Popen[str]":
-    command = [sys.executable, str(ROOT / "scripts" / COMMAND), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
-def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    _, said = process.communicate(timeout=PATIENCE_S)
-    return process.returncode, said
-
-
-def read_rows(output: Path) -> list[tuple[str, bool]]:
-    """Each path with whether it has an answer, sorted."""
-    if output.is_dir():
-        rows = pq.read_table(output, columns=["path", "status"]).to_pylist()
-        return sorted((row["path"], row["status"] == 200) for row in rows)
-    return [(row["file"], "classes" in row) for row in map(orjson.loads, output.read_bytes().splitlines())]
-
-
-def expected_rows(photos: Path) -> list[tuple[str, bool]]:
-    return [(str(file), file.read_bytes() != b"no picture") for file in sorted(photos.iterdir())]
-
-
-def wait_for_shards(folder: Path, count: int) -> None:
-    assert wait_until(lambda: len(list(folder.glob("part-*"))) >= count, PATIENCE_S)
 
 
 def workers_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:

@@ -1,0 +1,140 @@
+"""The command on a cluster of Ray: the rows of this machine, whatever dies meanwhile."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from conftest import RunHere
+from offline_runs import BROKEN, COMMAND, COUNT, expected_rows, finish, read_rows, start, wait_for_shards, write_photos
+from PIL import Image
+
+from mar_tools.command_line import ROOT
+from mar_tools.waiting import wait_until
+
+pytest.importorskip("ray", reason="needs requirements/ray.txt")
+
+PATIENCE_S = 180.0
+SMALL = ("--engine", "ray", "--batch-size", "8", "--format", "parquet", "--output")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_photos(tmp_path / "photos", COUNT, (40, 30))
+
+
+@pytest.fixture
+def three_machines() -> Iterator[Any]:
+    """A cluster of three machines of one core each, all on loopback. The gate is known to their processes."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    (Path(os.environ.get("TMPDIR", "/tmp")) / "ray").mkdir(exist_ok=True)
+    machine = {"num_cpus": 1, "object_store_memory": 128 * 1024**2, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=machine)
+    try:
+        del machine["include_dashboard"]
+        cluster.workers = [cluster.add_node(**machine) for _ in range(2)]
+        cluster.wait_for_nodes(PATIENCE_S)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def find_predictors(gate: Path) -> list[psutil.Process]:
+    """Find the processes of a cluster that have this test's model."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if "ray::Predictor" in " ".join(process.cmdline()) and process.environ().get("TEST_GATE") == str(gate):
+                found.append(process)
+    return found
+
+
+def read_all(output: Path) -> list[dict[str, Any]]:
+    return sorted(pq.read_table(output).to_pylist(), key=lambda row: str(row["path"]))
+
+
+def test_rows_are_those_of_this_machine(odd_archive: Path, photos: Path, tmp_path: Path, run_here: RunHere) -> None:
+    Image.new("RGB", (40, 30), "white").save(photos / "0003.png")  # ends the process that predicts it
+    results = []
+    for number, options in enumerate(((), ("--engine", "ray"))):
+        output = tmp_path / f"rows-{number}"
+        done = run_here(COMMAND, "--archive", odd_archive, photos, "--format", "parquet", "--output", output, *options)
+        assert f"{COUNT} rows in {output}" in done.stderr
+        assert f"{BROKEN + 1} of {COUNT} images failed" in done.stderr
+        results.append(read_all(output))
+    white = [rows.pop(3) for rows in results]
+    assert {(row["status"], row["error"]["type"]) for row in white} == {(500, "ProcessLostError")}
+    scores = [[found.pop("score") for row in rows for found in row["classes"] or ()] for rows in results]
+    assert results[0] == results[1]
+    assert scores[0] == pytest.approx(scores[1], abs=2e-6)  # pictures of other batches, so other last digits
+
+
+def test_a_process_and_then_the_whole_run_are_killed(
+    odd_archive: Path, photos: Path, gate: Path, tmp_path: Path, run_here: RunHere
+) -> None:
+    output = tmp_path / "rows"
+    run = ("--archive", odd_archive, photos, *SMALL, output)
+    first = start(*run)
+    wait_for_shards(output, 1)
+    before = find_predictors(gate)
+    for process in before:
+        process.kill()
+    assert wait_until(lambda: any(each not in before for each in find_predictors(gate)), PATIENCE_S)
+    first.kill()
+    first.wait()
+    assert wait_until(lambda: not find_predictors(gate), PATIENCE_S), "a cluster of a run ends with it"
+    gate.unlink()
+    resumed = run_here(COMMAND, *run, "--resume")
+    assert f"{COUNT} rows in {output}" in resumed.stderr
+    assert read_rows(output) == expected_rows(photos)
+
+
+def test_a_machine_of_three_is_lost(
+    odd_archive: Path, photos: Path, gate: Path, three_machines: Any, tmp_path: Path
+) -> None:
+    output = tmp_path / "rows"
+    process = start("--archive", odd_archive, photos, *SMALL, output, "--address", three_machines.address)
+    wait_for_shards(output, 1)
+    assert wait_until(lambda: len(find_predictors(gate)) == 3, PATIENCE_S)
+    three_machines.remove_node(three_machines.workers[0], allow_graceful=False)
+    assert wait_until(lambda: len(find_predictors(gate)) == 2, PATIENCE_S)
+    gate.unlink()
+    status, said = finish(process, PATIENCE_S)
+    assert (status, f"{COUNT} rows in {output}" in said) == (1, True), said
+    assert read_rows(output) == expected_rows(photos)
+
+
+def test_a_cluster_without_room_is_told_at_once(
+    odd_archive: Path, photos: Path, three_machines: Any, tmp_path: Path
+) -> None:
+    run = ("--archive", odd_archive, photos, *SMALL, tmp_path / "rows", "--address", three_machines.address)
+    status, said = finish(start(*run, "--processes", "9"), PATIENCE_S)
+    assert (status, said.count("\n")) == (1, 1), said
+    assert "--processes 9: the cluster has 3 cores, and each process needs one" in said
+    assert not (tmp_path / "rows").exists()
+
+
+def test_without_ray_the_package_is_named(odd_archive: Path, photos: Path, tmp_path: Path) -> None:
+    script = tmp_path / "without_ray.py"
+    script.write_text(
+        f"import sys; sys.modules['ray'] = None; import runpy; sys.argv = sys.argv[1:]\n"
+        f"sys.path.insert(0, {str(ROOT / 'scripts')!r}); runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    command = [script, ROOT / "scripts" / COMMAND, "--archive", odd_archive, photos, *SMALL, tmp_path / "rows"]
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: Ray is not installed; run pip install -c constraints.txt -r requirements/ray.txt\n"
+
+
+def test_no_cluster_at_an_address(odd_archive: Path, photos: Path, tmp_path: Path) -> None:
+    run = ("--archive", odd_archive, photos, *SMALL, tmp_path / "rows", "--address", "127.0.0.1:9")
+    status, said = finish(start(*run), PATIENCE_S)
+    assert (status, "no cluster of Ray answers at 127.0.0.1:9" in said) == (1, True), said
