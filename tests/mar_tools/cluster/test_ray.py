@@ -37,7 +37,7 @@ def three_machines() -> Iterator[Any]:
 
     (Path(os.environ.get("TMPDIR", "/tmp")) / "ray").mkdir(exist_ok=True)
     machine = {"num_cpus": 1, "object_store_memory": 128 * 1024**2, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=machine)
+    cluster: Any = Cluster(initialize_head=True, head_node_args=machine)
     try:
         del machine["include_dashboard"]
         cluster.workers = [cluster.add_node(**machine) for _ in range(2)]
