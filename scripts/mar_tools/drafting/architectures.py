@@ -52,16 +52,21 @@ class Near:
     strangers: tuple[str, ...]
 
 
-def find_architectures(shapes: Shapes, file_name: str, asked: str | None = None) -> list[Architecture]:
-    """Return the models that fit exactly: torchvision's, without one timm's; those named in the file's name first."""
-    if asked is not None:
-        library: Library = "torchvision" if asked in models.list_models() else "timm"
-        return _fitting(shapes, [(library, asked)])
-    vision = list(_likely_torchvision(shapes))
-    named = [name for name in vision if _is_named(name, file_name)]
+def fit_architecture(shapes: Shapes, name: str) -> list[Architecture]:
+    """Return the model of that name where the tensors are its own."""
+    return _fitting(shapes, [("torchvision" if name in models.list_models() else "timm", name)])
+
+
+def find_named_architectures(shapes: Shapes, file_name: str) -> list[Architecture]:
+    """Return the models that the name of a file names and that fit exactly."""
+    named = [name for name in _likely_torchvision(shapes) if _is_named(name, file_name)]
     hinted = _named_timm(file_name)
-    found = _fitting(shapes, [("torchvision", name) for name in named] + [("timm", name) for name in hinted])
-    return found or _fitting(shapes, (("torchvision", name) for name in vision)) or _search_timm(shapes)
+    return _fitting(shapes, [("torchvision", name) for name in named] + [("timm", name) for name in hinted])
+
+
+def search_architectures(shapes: Shapes) -> list[Architecture]:
+    """Return the models that fit exactly: torchvision's, without one timm's. It takes up to half a minute."""
+    return _fitting(shapes, (("torchvision", name) for name in _likely_torchvision(shapes))) or _search_timm(shapes)
 
 
 def find_nearest(shapes: Shapes) -> Near | None:

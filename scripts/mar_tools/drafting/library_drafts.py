@@ -3,19 +3,26 @@
 from pathlib import Path
 from typing import Any
 
-from torchvision import models
-
 from mar_tools.drafting.drafts import Draft, Hints, Noted, assume, choose_labels, name_of
+from mar_tools.models.file_kinds import MANIFEST, check_is_file
+from mar_tools.models.other_files import describe_folder
 from vision_serving.errors import ConfigError
 from vision_serving.options import Task
 from vision_serving.validation import MOST_BYTES, read_json
 
+CONFIG = "config.json"
 HEADS: dict[str, Task] = {"ForImageClassification": "classification", "ForObjectDetection": "detection"}
-KINDS: dict[Task, Any] = {"classification": models, "detection": models.detection}
 
 
 def draft_published(name: str, hints: Hints) -> Draft | None:
-    """Return a recipe of a model that torchvision or timm publishes; None for other names."""
+    """Return a recipe of a model that torchvision or timm publishes; None for other names.
+
+    Raises ConfigError for a link that leads to nothing.
+    """
+    if Path(name).is_symlink():
+        check_is_file(Path(name))
+    from torchvision import models  # seconds, which a refusal of a file does not need
+
     if name in models.list_models():
         return _draft_torchvision(name, hints)
     from mar_tools.models.sources import load_source
@@ -32,7 +39,10 @@ def draft_published(name: str, hints: Hints) -> Draft | None:
 
 
 def _draft_torchvision(name: str, hints: Hints) -> Draft:
-    task = next((task for task, module in KINDS.items() if name in models.list_models(module=module)), None)
+    from torchvision import models
+
+    kinds: dict[Task, Any] = {"classification": models, "detection": models.detection}
+    task = next((task for task, module in kinds.items() if name in models.list_models(module=module)), None)
     if task is None:
         raise ConfigError(f"{name} of torchvision is no classifier or detector of pictures")
     published = models.get_model_weights(name)
@@ -42,10 +52,18 @@ def _draft_torchvision(name: str, hints: Hints) -> Draft:
 
 
 def draft_folder(folder: Path, hints: Hints) -> Draft:
-    """Return the recipe of a folder with a `config.json` of transformers or timm. Raises ConfigError for others."""
-    if not (folder / "config.json").is_file():
-        raise ConfigError(f"{folder}: no config.json in it; name the weights file itself")
-    config = read_json(folder / "config.json", most_bytes=MOST_BYTES)
+    """Return the recipe of a folder with a `config.json` of transformers or timm, or of a stock archive as a folder.
+
+    Raises ConfigError for others.
+    """
+    if (folder / MANIFEST).is_file():
+        from mar_tools.drafting.stock_archives import draft_archive
+
+        return draft_archive(folder, hints)
+    if not (folder / CONFIG).is_file():
+        what = describe_folder(folder)
+        raise ConfigError(f"{folder}: {what or f'no {CONFIG} in it; name the weights file itself'}")
+    config = read_json(folder / CONFIG, most_bytes=MOST_BYTES)
     if isinstance(config, dict) and isinstance(config.get("architecture"), str):
         return _draft_timm_folder(folder, config, hints)
     names = config.get("architectures") if isinstance(config, dict) else None

@@ -14,6 +14,7 @@ from mar_tools.drafting.drafts import IMAGENET, Draft, Hints, Noted, assume, cho
 from vision_serving.errors import ConfigError
 
 Shapes = Mapping[str, tuple[int, ...]]
+UNTOLD = "ImageNet's, as nothing in the file tells"
 UNSTATED = "a value of no stated type"
 TENSORS = {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_qtensor"}
 CLASSIFIER = {"resize": {"mode": "shortest_edge", "size": 256}, "crop": [224, 224], **IMAGENET}
@@ -37,7 +38,12 @@ def draft_torchscript(path: Path, hints: Hints) -> Draft:
         "task": task if hints.task else Noted(task, f"its program gives {program.answer}"),
         "model": {"source": "torchscript", "file": path},
         "labels": labels.value,
-        "preprocessing": assume(CLASSIFIER, "ImageNet's, as nothing in the file tells"),
+        "preprocessing": {
+            key: {part: assume(entry, UNTOLD) for part, entry in value.items()}
+            if isinstance(value, dict)
+            else assume(value, UNTOLD)
+            for key, value in CLASSIFIER.items()
+        },
     }
     notes = (*labels.notes, "size, crop, mean and std of its training; the recipe has those of ImageNet")
     return Draft(recipe, labels.files, notes)

@@ -8,6 +8,7 @@ import onnx
 import torch
 from onnx import shape_inference, version_converter
 
+from mar_tools.models.onnx_weights import list_external_weights
 from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
 
@@ -61,7 +62,8 @@ def list_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 
 def read_input(model: onnx.ModelProto, path: Path, sizes: Collection[str] = (), channels: int = 3) -> ModelInput:
-    """Read the image input. sizes: names of the others."""
+    """Read the image input. sizes: names of the others. Raises ConfigError, first for weights that are missing."""
+    list_external_weights(model, path)
     inputs = list_inputs(model)
     if [value.name for value in inputs[1:]] != list(sizes):
         raise ConfigError(f"{path}: expected one input, an image; it has {[value.name for value in inputs]}")
@@ -151,14 +153,3 @@ def _open_batch(model: onnx.ModelProto) -> str | None:
     for batch in batches:
         batch.dim_param = "N"
     return None
-
-
-def find_external_weights(path: Path) -> list[Path]:
-    """Return the files beside an ONNX file that hold its weights. Raises ConfigError for those elsewhere."""
-    model = onnx.load(path, load_external_data=False)
-    entries = (entry for weight in model.graph.initializer for entry in weight.external_data)
-    locations = {entry.value for entry in entries if entry.key == "location"}
-    elsewhere = [location for location in locations if Path(location).name != location]
-    if elsewhere:
-        raise ConfigError(f"{path}: its weights are in {elsewhere[0]!r}; save it with its weights beside it")
-    return sorted(path.with_name(location) for location in locations)

@@ -98,6 +98,10 @@ def check_files(recipe: Recipe) -> None:
         read_labels_file(recipe.path(recipe.labels))
     if recipe.weights_file is not None:
         check_holds_weights(look_into(recipe.weights_file))
+    if recipe.model.source == "onnx" and recipe.path(str(recipe.model.file)).is_file():
+        from mar_tools.models.onnx_weights import find_external_weights  # needs a package that other models do not
+
+        find_external_weights(recipe.path(str(recipe.model.file)))
 
 
 def describe_assumed_preprocessing(recipe: Recipe, preprocessing: PreprocessingConfig) -> tuple[str, ...]:

@@ -1,22 +1,13 @@
 """Why a state dict does not fit a network, and what to do: the true reason first."""
 
-import re
 from collections.abc import Collection, Mapping
 from itertools import takewhile
 
 import torch
 from torch import Tensor, nn
 
-# Names that a state dict has and its network lacks -> what was done to the network that was saved.
-TRACES = {
-    r"fake_quant|activation_post_process": "it was prepared for quantisation-aware training by torch.ao; save the "
-    "float network, and let the build make int8",
-    r"_packed_params|(^|\.)zero_point$|\.quant_state|\.SCB$|(^|\.)qweight$|weight_scale": "it is quantised, and its "
-    "float weights are gone; save the state dict of the float network, and let the build make int8",
-    r"(^|\.)parametrizations\.|weight_[guv]$": "its weights are reparametrised (weight or spectral norm); before you "
-    "save, call torch.nn.utils.parametrize.remove_parametrizations, remove_weight_norm or remove_spectral_norm",
-    r"\blora_": "it is an adapter (LoRA), or a network with one; merge it first (`merge_and_unload()` of peft)",
-}
+from mar_tools.models.traces import find_trace
+
 GUESSES = {("start", 1): ["Dropout"], ("middle", 1): ["ReLU"], ("middle", 2): ["ReLU", "Dropout"]}  # by place and gap
 OTHER_NAMES = 16  # missing or unexpected: more than a head has
 MANY = 4  # tensors of other shapes: more than a head has
@@ -32,7 +23,7 @@ def describe_misfit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor],
     kinds = [name for name in both if expected[name].is_floating_point() > found[name].is_floating_point()]
     odd = [name for name in both if not _is_plain(found[name])]
     shapes = [name for name in both if found[name].shape != expected[name].shape]
-    trace = next((told for mark, told in TRACES.items() if any(re.search(mark, name) for name in unexpected)), None)
+    trace = find_trace(unexpected)
     if trace is not None:
         return trace
     if odd:

@@ -17,7 +17,7 @@ import re
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mar_tools.models.file_kinds import WEIGHTS, FileKind, find_kind
+from mar_tools.models.shards import list_shards
+from mar_tools.models.traces import explain_foreign
 from vision_serving.errors import ConfigError, last_line
 
 # What PyTorch's own wrappers put into names, wherever they stand; no layer is called so.
@@ -36,21 +38,13 @@ OUTER_NAMES = {"module", "model", "net", "network", "ema_model", "online_model",
 AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|avg|averaged?|averaging|shadow|teacher)(?:$|[._])", re.IGNORECASE)
 AVERAGED_COUNT = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 NOT_WEIGHTS = re.compile(
-    r"optim|sched|scaler|_packed_params|(?:^|_)(?:rng|criterion|loss|losses|metrics?|callbacks|history)(?:$|_)",
+    r"optim|^param_groups$|sched|scaler|_packed_params|(?:^|_)(?:rng|criterion|loss|losses|metrics?|callbacks|history)(?:$|_)",
     re.IGNORECASE,
 )
 DEEPEST = 4  # of a state dict in a file, and of settings
 LONGEST_LIST = 25_000  # in a file: as many as a model may have labels, or weights
 CLASS, ARGUMENTS = "inert class", "inert arguments"  # of an inert object, among its attributes
 OLD_PICKLES = 4  # of torch.save before 1.6: magic number, protocol, machine, object
-SHARDED = "sharded weights of a distributed training; gather the full state dict before you save it"
-# Packages whose tensors are no plain ones -> what to say.
-FOREIGN_TENSORS = {
-    "torch.distributed": SHARDED,
-    "torchao": "weights quantised by torchao; save the state dict of the float model, and let the build make int8",
-    "bitsandbytes": "weights quantised by bitsandbytes; save the float model",
-    "torch.ScriptObject": "weights packed by torch.ao.quantization; save the float model, and let the build make int8",
-}
 
 
 class InertValue:
@@ -126,7 +120,8 @@ class FileContent:
     """What a file holds.
 
     states: none of a program. beside: texts and numbers, and lists and dicts of them, by key. names: of all classes and
-    functions that a file of torch.save names, as `module.name`; none of them was imported.
+    functions that a file of torch.save names, as `module.name`; none of them was imported. of_training: keys of what a
+    training goes on with, such as an optimizer.
     """
 
     path: Path
@@ -134,20 +129,45 @@ class FileContent:
     states: tuple[FoundState, ...] = ()
     beside: Mapping[str, Any] = field(default_factory=dict)
     names: frozenset[str] = frozenset()
+    of_training: tuple[str, ...] = ()
 
 
 def look_into(path: Path) -> FileContent:
-    """Return what a file of a model holds. Raises ConfigError that says what it is where that is no model."""
+    """Return what a file of a model holds, with all files of a model that it is a part or the index of.
+
+    Raises ConfigError that says what it is where that is no model.
+    """
     kind = find_kind(path)
     if kind not in WEIGHTS:
         return FileContent(path, kind)
+    shards = list_shards(path)
+    return _join_shards(path, kind, shards) if shards else _look_into_one(path, kind)
+
+
+def _look_into_one(path: Path, kind: FileKind) -> FileContent:
     if kind == "safetensors":
         tensors, beside = _read_safetensors(path)
         return FileContent(path, kind, (new_state("", tensors),), beside)
     content, names = _read_torch_save(path)
     plain = _plain(content, 0) if isinstance(content, Mapping) else None
     beside = {key: value for key, value in (plain or {}).items() if not NOT_WEIGHTS.search(key)}
-    return FileContent(path, kind, tuple(_find_states(content)), beside, frozenset(names))
+    return FileContent(path, kind, tuple(_find_states(content)), beside, frozenset(names), _keys_of_training(content))
+
+
+def _keys_of_training(content: Any) -> tuple[str, ...]:
+    keys = content if isinstance(content, Mapping) else ()
+    return tuple(key for key in keys if isinstance(key, str) and NOT_WEIGHTS.search(key))
+
+
+def _join_shards(path: Path, kind: FileKind, shards: list[Path]) -> FileContent:
+    """Return the weights of all files of a model. Raises ConfigError where one holds other than a state dict."""
+    tensors: dict[str, Tensor] = {}
+    for shard in shards:
+        content = _look_into_one(shard, kind)
+        if [state.key for state in content.states] != [""]:
+            raise ConfigError(f"{shard}: expected one state dict in each of the {len(shards)} files of a model")
+        tensors |= content.states[0].tensors
+    return FileContent(path, kind, (new_state("", tensors),))
 
 
 def new_state(key: str, tensors: Mapping[str, Tensor], model_class: str = "") -> FoundState:
@@ -216,11 +236,6 @@ def _explain_refusal(error: Exception, names: set[str]) -> str:
     if isinstance(error, pickle.UnpicklingError):
         return f"it holds what PyTorch does not read as weights ({said}); save model.state_dict() instead"
     return f"damaged, or not a weights file ({type(error).__name__}: {said})"
-
-
-def explain_foreign(names: Collection[str]) -> str:
-    """Return what the tensors of a file are that are no plain ones; nothing where they are."""
-    return next((text for start, text in FOREIGN_TENSORS.items() if any(n.startswith(start) for n in names)), "")
 
 
 def _find_states(content: Any, keys: tuple[str, ...] = ()) -> list[FoundState]:

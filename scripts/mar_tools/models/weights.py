@@ -13,13 +13,13 @@ from mar_tools.models.file_kinds import WEIGHTS
 from mar_tools.models.heads import complete_heads
 from mar_tools.models.misfits import describe_misfit
 from mar_tools.models.recipes import Recipe
+from mar_tools.models.traces import explain_foreign
 from mar_tools.models.weight_files import (
     AVERAGED,
     AVERAGED_COUNT,
     NOT_WEIGHTS,
     FileContent,
     FoundState,
-    explain_foreign,
     look_into,
 )
 from vision_serving.errors import ConfigError
@@ -133,6 +133,11 @@ def check_holds_weights(content: FileContent) -> None:
     if not content.states:
         arrays = any(name.endswith("multiarray._reconstruct") for name in content.names)
         what = "it has arrays of NumPy; save tensors (torch.from_numpy)" if arrays else explain_foreign(content.names)
+        if content.of_training:
+            what = (
+                f"it holds what a training goes on with ({', '.join(content.of_training[:3])}) and no network; "
+                "take the file that model.state_dict() was saved in"
+            )
         found = f"it has {sorted(content.beside)[:5]}" if content.beside else "it has no tensors with names"
         raise ConfigError(f"{content.path}: {what or f'expected a state dict (names to tensors), but {found}'}")
 

@@ -1,10 +1,15 @@
 """What a file does not say is written as a family of programs has it, where the user says which."""
 
+from pathlib import Path
+
 import pytest
+import torch
 from conftest import RunHere
+from torch import nn
 
 from mar_tools.drafting.conventions import LIKE, apply_convention, find_hints
 from mar_tools.drafting.drafts import Draft, Hint, assume, without_notes
+from mar_tools.models.recipes import read_recipe
 from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
 
@@ -51,6 +56,17 @@ def test_a_hint_is_given_where_it_changes_something(
     task: str, preprocessing: dict[str, object], lines: bool, likes: list[str]
 ) -> None:
     assert [hint.like for hint in find_hints(task, preprocessing, lines)] == likes
+
+
+def test_a_program_whose_preprocessing_is_assumed_takes_a_family(tmp_path: Path, run_here: RunHere) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+    torch.jit.trace(network, torch.rand(1, 3, 32, 32)).save(str(tmp_path / "doors.pt"))  # type: ignore[no-untyped-call]
+    for like, order in {"opencv": "bgr", "paddleocr": "bgr"}.items():
+        written = run_here("new_recipe.py", tmp_path / "doors.pt", "--like", like, "--force")
+        assert written.returncode == 0, written.stderr
+        found = read_recipe(tmp_path / "doors.yaml").preprocessing
+        assert isinstance(found, PreprocessingConfig)
+        assert (found.color_order, found.resize.mode == "fixed_height") == (order, like == "paddleocr")
 
 
 def test_a_file_that_states_its_preprocessing_needs_no_family() -> None:

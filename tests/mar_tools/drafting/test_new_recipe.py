@@ -14,6 +14,7 @@ from torch import nn
 
 from mar_tools.drafting.drafts import Draft, Hints, render
 from mar_tools.drafting.forms import draft_recipe
+from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import Recipe, read_recipe
 from vision_serving.errors import ConfigError
 
@@ -75,6 +76,42 @@ def test_changed_weights_are_refused_with_what_does_not_fit(state: dict[str, tor
     torch.save({"a.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
     with pytest.raises(ConfigError, match=r"no model of torchvision or timm has its 1 tensors \(a\.weight, \.\.\.\)"):
         draft_recipe(str(tmp_path / "other.pth"), Hints())
+
+
+def test_what_needs_no_search_is_told_before_one(
+    state: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = {"base_model.model.vit.query.lora_A.weight": torch.zeros(2, 2)}
+    torch.save(adapter, tmp_path / "adapter_model.bin")
+    with pytest.raises(ConfigError, match=r"an adapter \(LoRA\), .*merge it into its network first"):
+        draft_recipe(str(tmp_path / "adapter_model.bin"), Hints())
+    torch.save({"optimizer": {"state": {}, "param_groups": []}, "epoch": 3}, tmp_path / "optimizer.pt")
+    with pytest.raises(ConfigError, match=r"what a training goes on with \(optimizer\) and no network"):
+        draft_recipe(str(tmp_path / "optimizer.pt"), Hints())
+    (tmp_path / "config.json").write_text('{"architectures": ["ViTForImageClassification"]}')
+    save_file({"vit.cls_token": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"config\.json beside it tells of what network it is; name the folder"):
+        draft_recipe(str(tmp_path / "model.safetensors"), Hints())
+    assert "comparing" not in capsys.readouterr().err
+    (tmp_path / "config.json").unlink()
+    save_file(state, tmp_path / "flowers.safetensors")
+    draft_recipe(str(tmp_path / "flowers.safetensors"), Hints())
+    assert "comparing 52 tensors with every model of torchvision and timm" in capsys.readouterr().err
+
+
+def test_a_link_that_leads_to_nothing_is_no_name_of_a_model(tmp_path: Path) -> None:
+    (tmp_path / "resnet18").symlink_to("gone.pth")
+    with pytest.raises(ConfigError, match=r"resnet18: a link to gone\.pth, where nothing is"):
+        draft_recipe(str(tmp_path / "resnet18"), Hints())
+
+
+def test_weights_in_several_files_are_drafted_by_any_of_them(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    names = list(state)
+    for number, part in enumerate((names[:20], names[20:]), 1):
+        save_file({name: state[name] for name in part}, tmp_path / f"model-{number:05}-of-00002.safetensors")
+    recipe = written(draft_recipe(str(tmp_path / "model-00002-of-00002.safetensors"), Hints()), tmp_path)
+    network = load_checkpoint(recipe).network.state_dict()
+    assert all(torch.equal(network[name], values) for name, values in state.items())
 
 
 def test_a_program_tells_its_classes_and_does_not_run(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 import yaml
 from torch import Tensor, nn
 
+from mar_tools.drafting.drafts import Hints
+from mar_tools.drafting.forms import draft_recipe
 from mar_tools.exporting.export import export_model
 from mar_tools.exporting.export_folders import load_reference
 from mar_tools.models.checkpoints import load_checkpoint
@@ -246,8 +249,20 @@ def test_a_precision_that_an_onnx_file_would_not_be_computed_in_is_refused(
 def test_a_damaged_or_missing_onnx_file_is_refused(tmp_path: Path) -> None:
     recipe = onnx_recipe(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(ConfigError, match=r"model\.onnx: ONNX Runtime cannot load it"):
+    with pytest.raises(ConfigError, match=r"model\.onnx: no ONNX file"):
         load_checkpoint(recipe)
     (tmp_path / "model.onnx").unlink()
     with pytest.raises(ConfigError, match=r"model\.onnx: no such file; `file` is looked up beside the recipe"):
         load_checkpoint(recipe)
+
+
+def test_an_onnx_file_whose_weights_are_missing_names_their_file(tmp_path: Path) -> None:
+    recipe = onnx_recipe(tmp_path)
+    file = tmp_path / "model.onnx"
+    onnx.save(onnx.load(file), file, save_as_external_data=True, location="model.onnx.data", size_threshold=100)
+    assert load_checkpoint(recipe).labels
+    (tmp_path / "model.onnx.data").rename(tmp_path / "other.data")
+    with pytest.raises(ConfigError, match=r"its weights are in 'model\.onnx\.data', which is not beside it"):
+        load_checkpoint(recipe)
+    with pytest.raises(ConfigError, match=r"its weights are in 'model\.onnx\.data', which is not beside it"):
+        draft_recipe(str(file), Hints())

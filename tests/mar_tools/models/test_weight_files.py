@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mar_tools.models.weight_files import look_into
-from vision_serving.errors import ConfigError
 
 
 class Settings(dict[str, Any]):
@@ -96,25 +95,6 @@ def test_an_average_over_training_is_told_from_the_rest(tmp_path: Path) -> None:
         ("swa", True, ""),
     ]
     assert states[0].shapes == states[1].shapes
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "an empty file"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-        (b"<!DOCTYPE html><html>", "a page of a website"),
-        (b"\x89HDF\r\n", "Keras"),
-        (b"\x1f\x8b\x08\x00", "compressed by gzip"),
-        (bytes(2000), "begins with zeros"),
-        (b"\x80\x04\x95\x10", "a Python pickle of protocol 4"),
-        (b"PK\x03\x04 cut", "damaged, or only a part"),
-    ],
-)
-def test_what_is_no_model_is_named(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "c.pth").write_bytes(content)
-    with pytest.raises(ConfigError, match=message):
-        look_into(tmp_path / "c.pth")
 
 
 def test_a_program_is_known_under_every_suffix(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def copy_sources(job: ExportJob, artifact: Path) -> NetworkSource:
     if source.file is not None:
         source = source.model_copy(update={"file": next(iter(files))})
     if job.onnx_file is not None:
-        from mar_tools.exporting.onnx_files import find_external_weights  # needs a package that other models do not
+        from mar_tools.models.onnx_weights import find_external_weights  # needs a package that other models do not
 
         files.update({file.name: file for file in find_external_weights(job.onnx_file)})
     if output.decode is not None:
