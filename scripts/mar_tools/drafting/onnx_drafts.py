@@ -25,8 +25,9 @@ from mar_tools.drafting.drafts import (
 )
 from mar_tools.drafting.output_forms import Reading, read_as_vector, read_outputs
 from mar_tools.drafting.pixel_trials import GRAY, PLAIN_SCALING, SCALINGS, Scaling, choose_scaling, scalings_of
-from mar_tools.exporting.onnx_files import ModelInput, dims_of, find_external_weights, list_inputs, read_input
+from mar_tools.exporting.onnx_files import ModelInput, dims_of, list_inputs, read_input
 from mar_tools.images import load_encoded_images
+from mar_tools.models.onnx_weights import list_external_weights
 from vision_serving.config import ImageLimits, PreprocessingConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.onnx_network import OnnxNetwork
@@ -93,9 +94,7 @@ def read_facts(path: Path) -> ModelFacts:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf has errors of its own
         raise ConfigError(f"{path}: no ONNX file ({type(error).__name__})") from error
-    missing = [weights.name for weights in find_external_weights(path) if not weights.is_file()]
-    if missing:
-        raise ConfigError(f"{path}: its weights are in {missing[0]!r}, which is not beside it; ask for both files")
+    list_external_weights(model, path)  # raises where they are missing
     model_input = _read_image_input(model, path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     dims = dims_of(model.graph.output[0]) or [None]

@@ -8,7 +8,6 @@ import onnx
 import torch
 from onnx import shape_inference, version_converter
 
-from mar_tools.models.onnx_weights import list_external_weights
 from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
 
@@ -62,8 +61,7 @@ def list_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 
 def read_input(model: onnx.ModelProto, path: Path, sizes: Collection[str] = (), channels: int = 3) -> ModelInput:
-    """Read the image input. sizes: names of the others. Raises ConfigError, first for weights that are missing."""
-    list_external_weights(model, path)
+    """Read the image input. sizes: names of the others."""
     inputs = list_inputs(model)
     if [value.name for value in inputs[1:]] != list(sizes):
         raise ConfigError(f"{path}: expected one input, an image; it has {[value.name for value in inputs]}")
