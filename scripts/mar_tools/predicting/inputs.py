@@ -4,6 +4,7 @@ An item has a name, which its row keeps, and a place to read it from, which anot
 listed before it is asked for, so the first of 200,000 pictures is predicted at once.
 """
 
+import errno
 import glob
 import os
 import tarfile
@@ -76,6 +77,29 @@ def _list_file(given: str, column: str | None) -> Iterator[Item]:
 def file_item(path: str) -> Item:
     """Return the item of a file, which need not be there."""
     return Item(show_name(path), ("file", os.fsencode(path).decode("latin-1")))  # a name need not be UTF-8
+
+
+def find_item(name: str) -> Item:
+    """Return the item that a row names: a file, an address, a member of a tar file, or a row of a Parquet file.
+
+    Raises OSError, or ConfigError, where the tar or Parquet file is not what it was.
+    """
+    if "://" in name or Path(name).is_file():
+        return _named_item(name, Path())
+    archive, has_member, _ = name.partition(f"{TAR}/")
+    if has_member and Path(archive + TAR).is_file():
+        return _find_named(_list_tar(archive + TAR), name)
+    file, _, row = name.rpartition("#")
+    if row.isdecimal() and Path(file).is_file():
+        return _find_named(_list_parquet(file, None), name)
+    return file_item(name)
+
+
+def _find_named(items: Iterator[Item], name: str) -> Item:
+    found = next((item for item in items if item.name == name), None)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    return found
 
 
 def _list_folder(folder: str) -> Iterator[Item]:
