@@ -8,10 +8,8 @@ explain    the same, with a heat map for each image
 A task is a subclass with `preprocess` and `postprocess`. `worker/service.py` is TorchServe's side of it.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -113,15 +111,9 @@ class VisionHandler(ABC):
         """Return one outcome per payload, in order. Never raises for one of them: a faulty image gets its own error."""
         return self._answer(payloads, self.read_options, self._predict_images, timings or StageTimings())
 
-    def explain(
-        self, payloads: Sequence[Payload], timings: StageTimings | None = None, deadline: float = math.inf
-    ) -> list[Outcome]:
-        """Return, as `predict` does, what speaks for a class in each image. It costs tens of inferences an image.
-
-        deadline: in seconds of `time.monotonic`, beside the archive's own limit. What takes longer is an error.
-        """
-        run = partial(self.explainer.explain, deadline=deadline)
-        return self._answer(payloads, self.explainer.read_options, run, timings or StageTimings())
+    def explain(self, payloads: Sequence[Payload], timings: StageTimings | None = None) -> list[Outcome]:
+        """Return, as `predict` does, what speaks for a class in each image. It costs tens of inferences an image."""
+        return self._answer(payloads, self.explainer.read_options, self.explainer.explain, timings or StageTimings())
 
     def _answer(
         self, payloads: Sequence[Payload], read_options: ReadOptions, run: RunImages, timings: StageTimings

@@ -31,10 +31,14 @@ def largest_bodies() -> list[Ask]:
 
 def costly_requests() -> list[Ask]:
     picture = load_pictures(1)[0]
-    tensor = v2(pixels([1500, 1500, 3], [0] * 6_750_000))
+    allowed, larger = (v2(pixels([side, side, 3], [0] * (3 * side * side))) for side in (288, 1500))
     explanations = [Ask("explanation", EXPLAIN, picture, {**RAW, OPTIONS: "cells=16"}, good=False)] * 60
     widest = [Ask("top_k", PATH, picture, {**RAW, OPTIONS: "top_k=1000"}, good=False)] * 60
-    return [*explanations, *widest, *[Ask("tensor", PATH, tensor.body, tensor.headers, good=False)] * 10]
+    return [
+        *explanations,
+        *widest,
+        *(Ask("tensor", PATH, it.body, it.headers, good=False) for it in [*[allowed] * 30, *[larger] * 10]),
+    ]
 
 
 def files_that_swell() -> list[Ask]:

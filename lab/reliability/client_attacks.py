@@ -248,10 +248,11 @@ ATTACKS = (
     ),
     Attack(
         "E3",
-        "60 explanations, 60 predictions with the largest `top_k`, and 10 tensors of 6.75 million numbers at once",
+        "60 explanations, 60 predictions with the largest `top_k`, 30 tensors of as many numbers as JSON "
+        "may hold, and 10 of 6.75 million, at once",
         "each is served, or 413, 429 or 503",
         costly_requests,
-        connections=130,
+        connections=160,
         allowed=(413, 429, 503),
         refused_s=None,
     ),

@@ -1,6 +1,5 @@
 """What speaks for a class in the images of a batch: a heat map for each of them, or an error of its own."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -59,11 +58,9 @@ class Explainer:
         class_ids = find_class_ids(options.target_class, self._labels, "target_class")
         return options.model_copy(update={"target_class": class_ids})
 
-    def explain(
-        self, sources: Sequence[Source], timings: StageTimings, deadline: float = math.inf
-    ) -> dict[ImageIndex, ImageResult]:
-        """Return results by index. Never raises for one of them. deadline: in seconds of `time.monotonic`."""
-        shares = TimeShares(min(self._config.limits.max_explanation_s, deadline - time.monotonic()), len(sources))
+    def explain(self, sources: Sequence[Source], timings: StageTimings) -> dict[ImageIndex, ImageResult]:
+        """Return results by index. Never raises for one of them."""
+        shares = TimeShares(self._config.limits.max_explanation_s, len(sources))
         return {source.index: self._explain_source(source, shares.next_deadline(), timings) for source in sources}
 
     def _explain_source(self, source: Source, deadline: float, timings: StageTimings) -> ImageResult:

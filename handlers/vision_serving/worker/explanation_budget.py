@@ -8,17 +8,16 @@ from contextlib import contextmanager
 from vision_serving.errors import ExplanationsBusyError
 
 BURST_S = 0.5  # what explanations may take beyond their share: short ones are asked for one after the other
-BESIDE_S = 0.05  # what those of a batch may take that has predictions too: TorchServe answers a batch as a whole
 TAKEN = "explanations have taken their share of this worker's time (max_explanation_share of the archive)"
-BESIDE = f"predictions came in the same batch, beside which an explanation may take {BESIDE_S:g} s"
+BESIDE = "predictions came in the same batch, whose answers would wait for the explanation"
 
 
 class ExplanationBudget:
     """Seconds for explanations. They come back with time, at `share` of it, up to BURST_S; with a share of 1, at once.
 
     An explanation may take more than there is. The next ones are then refused until it has come back. So whatever is
-    queued, a prediction waits no longer than for one explanation and BURST_S / (1 - share), and never for one that came
-    in its own batch.
+    queued, a prediction waits no longer than for one explanation and BURST_S / (1 - share). It never waits for one that
+    came in its own batch: TorchServe answers a batch as a whole, so that explanation is refused.
     """
 
     def __init__(self, share: float) -> None:
@@ -27,8 +26,11 @@ class ExplanationBudget:
         self._counted_at = time.monotonic()
 
     @contextmanager
-    def spend(self) -> Iterator[ExplanationsBusyError | None]:
+    def spend(self, beside_predictions: bool = False) -> Iterator[ExplanationsBusyError | None]:
         """Count what is done here as explaining. Yield why it must not be done, None where it may."""
+        if beside_predictions and self._share < 1:
+            yield ExplanationsBusyError(BESIDE, 1)
+            return
         started = time.monotonic()
         self._seconds = min(BURST_S, self._seconds + (started - self._counted_at) * self._share)
         self._counted_at = started
@@ -39,7 +41,3 @@ class ExplanationBudget:
             yield None
         finally:
             self._seconds -= time.monotonic() - started
-
-    def find_deadline(self, beside_predictions: bool) -> float:
-        """Return when the explanations of a batch that begin now have to end, in seconds of `time.monotonic`."""
-        return time.monotonic() + BESIDE_S if beside_predictions and self._share < 1 else math.inf

@@ -1,7 +1,6 @@
 """TorchServe's side of a handler: a worker calls `initialize` once, then `handle` with each batch of requests."""
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,6 @@ from vision_serving.config import DeviceType, read_handler_config
 from vision_serving.errors import (
     BackendError,
     DeviceLostError,
-    ExplanationsBusyError,
-    ExplanationTimeoutError,
     OutOfResourcesError,
     RequestError,
 )
@@ -29,7 +26,7 @@ from vision_serving.requests.payload import Payload, parse_payload
 from vision_serving.results.outcome import Outcome
 from vision_serving.timings import StageTimings
 from vision_serving.worker.draining import find_refusal, keep_still_if_leaving, refuse
-from vision_serving.worker.explanation_budget import BESIDE, ExplanationBudget
+from vision_serving.worker.explanation_budget import ExplanationBudget
 from vision_serving.worker.guard import WorkerGuard
 from vision_serving.worker.model_card import build_card, is_describe_job
 from vision_serving.worker.server_settings import (
@@ -114,25 +111,17 @@ class TorchServeHandler(VisionHandler):
         """Predict in a batch, then explain one by one what asks for an explanation."""
         predicted = [payload for payload in payloads if not payload.wants_explanation]
         predictions = iter(self.predict(predicted, timings))
-        deadline = self.budget.find_deadline(beside_predictions=bool(predicted))
         return [
-            self._explain(payload, timings, deadline) if payload.wants_explanation else next(predictions)
+            self._explain(payload, timings, bool(predicted)) if payload.wants_explanation else next(predictions)
             for payload in payloads
         ]
 
-    def _explain(self, payload: Payload, timings: StageTimings, deadline: float) -> Outcome:
+    def _explain(self, payload: Payload, timings: StageTimings, beside_predictions: bool) -> Outcome:
         """Explain the images of a request, or refuse it where predictions leave no time for that."""
-        with self.budget.spend() as refusal:
+        with self.budget.spend(beside_predictions) as refusal:
             if refusal is not None:
                 return Outcome((refusal,), payload.form, payload.wishes)
-            outcome = self.explain([payload], timings, deadline)[0]
-        if time.monotonic() <= deadline:
-            return outcome
-        late = (
-            ExplanationsBusyError(BESIDE, 1) if isinstance(item, ExplanationTimeoutError) else item
-            for item in outcome.items
-        )
-        return replace(outcome, items=tuple(late))
+            return self.explain([payload], timings)[0]
 
     def _end_where_broken(self, outcomes: Sequence[Outcome]) -> None:
         """Let this worker end after its answer when it can serve no other batch.

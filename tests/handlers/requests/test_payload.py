@@ -235,6 +235,43 @@ def test_more_instances_than_any_archive_serves_are_one_error() -> None:
     assert isinstance(error, PayloadTooLargeError)
 
 
+def pixels_as_json(height: int, width: int) -> bytes:
+    data = [0] * (3 * height * width)
+    inputs = [{"name": "x", "datatype": "UINT8", "shape": [height, width, 3], "data": data}]
+    return orjson.dumps({"inputs": inputs})
+
+
+def test_json_holds_pixels_up_to_its_limit() -> None:
+    payload = parse_payload({"body": pixels_as_json(288, 288)}, JSON)
+    assert payload.images == (Pixels(bytes(3 * 288 * 288), 288, 288),)
+
+
+COSTLY_JSON = {
+    "numbers": pixels_as_json(289, 289),
+    "numbers, far more": pixels_as_json(1500, 1500),
+    "lists": b'{"instances": [' + b"[]," * 126_000 + b"1]}",
+    "objects": b'{"instances": [' + b'{"k":1},' * 63_000 + b"1]}",
+    "names": b'{"instances": {' + b'"k":1,' * 84_000 + b'"k":1}}',
+    "texts": b'{"inputs": [' + b'"a",' * 84_000 + b"1]}",
+}
+
+
+@pytest.mark.parametrize("headers", [JSON, {"Content-Type": "application/octet-stream"}, {}])
+@pytest.mark.parametrize("body", COSTLY_JSON.values(), ids=COSTLY_JSON)
+def test_json_that_takes_long_to_read_is_refused_with_what_to_send_instead(
+    body: bytes, headers: dict[str, str]
+) -> None:
+    error = error_of(parse_payload({"body": bytearray(body)}, headers))
+    assert isinstance(error, PayloadTooLargeError)
+    assert "the limit is 250,000" in str(error)
+    assert "as a file (BYTES), or its pixels as binary data (binary_data_size)" in str(error)
+
+
+def test_a_large_picture_in_base64_is_no_costly_json() -> None:
+    picture = bytes(range(256)) * 80_000
+    assert parse_payload({"body": orjson.dumps({"instances": [b64(picture)]})}, JSON).images == (picture,)
+
+
 # Open Inference Protocol
 
 
