@@ -31,7 +31,7 @@ def largest_bodies() -> list[Ask]:
 
 def costly_requests() -> list[Ask]:
     picture = load_pictures(1)[0]
-    allowed, larger = (v2(pixels([side, side, 3], [0] * (3 * side * side))) for side in (288, 1500))
+    allowed, larger = (v2(pixels([side, side, 3], [0] * (3 * side * side))) for side in (224, 1500))
     explanations = [Ask("explanation", EXPLAIN, picture, {**RAW, OPTIONS: "cells=16"}, good=False)] * 60
     widest = [Ask("top_k", PATH, picture, {**RAW, OPTIONS: "top_k=1000"}, good=False)] * 60
     return [

@@ -242,17 +242,17 @@ def pixels_as_json(height: int, width: int) -> bytes:
 
 
 def test_json_holds_pixels_up_to_its_limit() -> None:
-    payload = parse_payload({"body": pixels_as_json(288, 288)}, JSON)
-    assert payload.images == (Pixels(bytes(3 * 288 * 288), 288, 288),)
+    payload = parse_payload({"body": pixels_as_json(224, 224)}, JSON)
+    assert payload.images == (Pixels(bytes(3 * 224 * 224), 224, 224),)
 
 
 COSTLY_JSON = {
-    "numbers": pixels_as_json(289, 289),
+    "numbers": pixels_as_json(232, 232),
     "numbers, far more": pixels_as_json(1500, 1500),
-    "lists": b'{"instances": [' + b"[]," * 126_000 + b"1]}",
-    "objects": b'{"instances": [' + b'{"k":1},' * 63_000 + b"1]}",
-    "names": b'{"instances": {' + b'"k":1,' * 84_000 + b'"k":1}}',
-    "texts": b'{"inputs": [' + b'"a",' * 84_000 + b"1]}",
+    "lists": b'{"instances": [' + b"[]," * 81_000 + b"1]}",
+    "objects": b'{"instances": [' + b'{"k":1},' * 41_000 + b"1]}",
+    "names": b'{"instances": {' + b'"k":1,' * 54_000 + b'"k":1}}',
+    "texts": b'{"inputs": [' + b'"a",' * 54_000 + b"1]}",
 }
 
 
@@ -263,7 +263,7 @@ def test_json_that_takes_long_to_read_is_refused_with_what_to_send_instead(
 ) -> None:
     error = error_of(parse_payload({"body": bytearray(body)}, headers))
     assert isinstance(error, PayloadTooLargeError)
-    assert "the limit is 250,000" in str(error)
+    assert "the limit is 160,000" in str(error)
     assert "as a file (BYTES), or its pixels as binary data (binary_data_size)" in str(error)
 
 
