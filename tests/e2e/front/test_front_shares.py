@@ -230,7 +230,8 @@ def test_a_server_whose_places_are_all_taken_is_alive(held: Upstream, tmp_path: 
     few = {"vmargs": "-Xmx300m", "max_request_size": str(SMALL), "job_queue_size": "9"}
     config.write_text(with_values(config.read_text(), few))
     most = read_bounds(read_properties(config.read_text()), reserved_large=1).small
-    with run_front(tmp_path, config, explanations_at_once=1) as front, ThreadPoolExecutor(most + 2) as pool:
+    limits = {"explanations_at_once": 1, "concurrent_requests": most + 2}
+    with run_front(tmp_path, config, **limits) as front, ThreadPoolExecutor(most + 2) as pool:
         predicted = [pool.submit(ask, front, b"x", "image/png") for _ in range(most)]
         wait_for(lambda: len(held.requests) == most)
         assert ask(front, b"x", "image/png").status_code == 503
