@@ -16,6 +16,7 @@ LOOPBACK = "127.0.0.1"
 STORE_BYTES = 512 * 1024**2  # for archives and shards on their way
 CODE = ("handlers", "scripts", "client")
 CONNECT_S = 10.0
+TRIES = 3
 SHARE = 0.9  # of a core that a process asks for: the rest is for what Ray itself runs
 
 
@@ -83,15 +84,14 @@ def require_listening(address: str) -> None:
 
 
 def _start(ray: Any, options: dict[str, Any], address: str | None) -> None:
-    """Start or connect, on a busy machine a second time: Ray gives up after a fixed time. Raises ClusterError."""
-    for is_last in (False, True):
+    """Start or connect, on a busy machine more than once: Ray gives up after a fixed time. Raises ClusterError."""
+    for number in range(1, TRIES + 1):
         try:
             ray.init(**options)
             return
-        except (RuntimeError, ConnectionError, TimeoutError, OSError, ValueError) as error:
+        except Exception as error:  # Ray raises Exception itself where a part has not started in its fixed time
             ray.shutdown()
-            reason = " ".join(str(error).split())[:300]
-            if (address is not None and not isinstance(error, TimeoutError)) or is_last:
+            if number == TRIES or (address is not None and not isinstance(error, TimeoutError)):
                 what = "cannot start Ray" if address is None else f"no cluster of Ray answers at {address}"
-                raise ClusterError(f"{what}: {reason}") from error
-            print_line("Ray did not start in its time; trying once more")
+                raise ClusterError(f"{what}: {' '.join(str(error).split())[:300]}") from error
+            print_line("Ray has not started in its 30 s; trying again")
