@@ -3,6 +3,7 @@
     python scripts/new_recipe.py flowers.pth --labels flowers.json
     python scripts/new_recipe.py yolov8n.onnx
     python scripts/new_recipe.py model_store/densenet161.mar       # of TorchServe's image_classifier, object_detector
+    python scripts/new_recipe.py densenet161.tar.gz                # or a folder, of the other archive formats
     python scripts/new_recipe.py my_vit/                           # a folder of Hugging Face
     python scripts/new_recipe.py resnet50.a1_in1k                  # a name of torchvision or timm
     python scripts/new_recipe.py detector.onnx --images pictures   # that it knows: its scaling is found with them
@@ -17,7 +18,7 @@ from typing import get_args
 
 from mar_tools.command_line import new_parser, print_json, run
 from mar_tools.drafting.conventions import LIKE, apply_convention
-from mar_tools.drafting.drafts import Hints, write_draft
+from mar_tools.drafting.drafts import Draft, Hints, write_draft
 from vision_serving.options import Task
 
 
@@ -27,7 +28,7 @@ def main() -> None:
 
     hints = Hints(given.name, given.task, given.labels, given.images, given.architecture)
     draft = apply_convention(draft_recipe(given.model, hints), given.like)
-    recipe = given.output or place_for(Path(given.model), draft.name)
+    recipe = given.output or place_for(Path(given.model), draft)
     write_draft(draft, recipe, f"Written by new_recipe.py from {Path(given.model).name}.", given.force)
     command = f"python scripts/build_model.py {recipe}"
     if given.json:
@@ -42,11 +43,10 @@ def main() -> None:
     print(f"{recipe}\nnext: {command}")
 
 
-def place_for(model: Path, name: str) -> Path:
+def place_for(model: Path, draft: Draft) -> Path:
     """Return where a recipe goes: beside its file, here for a name, in a folder here for an archive."""
-    if model.suffix.lower() == ".mar":
-        return Path(name) / f"{name}.yaml"
-    return (model.parent if model.exists() else Path()) / f"{name}.yaml"
+    beside = model.parent if model.exists() else Path()
+    return (Path(draft.name) if draft.is_unpacked else beside) / f"{draft.name}.yaml"
 
 
 def parse_arguments() -> argparse.Namespace:

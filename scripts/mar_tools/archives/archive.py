@@ -56,14 +56,7 @@ class Archive:
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
         """Raises ConfigError where it has no model with a name."""
-        try:
-            manifest: Mapping[str, Any] = orjson.loads(self.read_document(MANIFEST))
-            name = manifest["model"]["modelName"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{self.path}: not a model archive (no usable {MANIFEST})") from error
-        if not name or not isinstance(name, str):
-            raise ConfigError(f"{self.path}: not a model archive ({MANIFEST} names no model)")
-        return manifest
+        return read_manifest(self.path, self.read_document(MANIFEST) if MANIFEST in self.entries else b"")
 
     def read(self, name: str) -> bytes:
         """Raises KeyError for a file that is not in it."""
@@ -83,6 +76,18 @@ class Archive:
             unchanged = False
         if not unchanged:
             raise ConfigError(f"{self.path}: changed after it was checked; what was loaded may be another archive")
+
+
+def read_manifest(path: Path, document: bytes) -> Mapping[str, Any]:
+    """Return the manifest of an archive. Raises ConfigError where it has no model with a name."""
+    try:
+        manifest: Mapping[str, Any] = orjson.loads(document)
+        name = manifest["model"]["modelName"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: not a model archive (no usable {MANIFEST})") from error
+    if not name or not isinstance(name, str):
+        raise ConfigError(f"{path}: not a model archive ({MANIFEST} names no model)")
+    return manifest
 
 
 def open_archive(path: Path) -> Archive:

@@ -17,5 +17,6 @@ state_drafts.py    a state dict: what its names alone tell
 weight_drafts.py   weights: which architecture they fit
 architectures.py   the models of torchvision and timm, by the names and shapes of their tensors
 library_drafts.py  a name of torchvision or timm, a folder of Hugging Face
+stock_files.py     an archive as torch-model-archiver packs it, in each form
 stock_archives.py  an archive of TorchServe's own handlers
 """

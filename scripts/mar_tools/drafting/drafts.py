@@ -57,13 +57,14 @@ class Hints:
 class Draft:
     """recipe: paths in it are Path values. files: written beside it, by name. notes: what could not be known.
 
-    hints: families of programs whose conventions may fit.
+    hints: families of programs whose conventions may fit. is_unpacked: its files come out of an archive.
     """
 
     recipe: Recipe
     files: Mapping[str, bytes] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     hints: tuple[Hint, ...] = ()
+    is_unpacked: bool = False
 
     @property
     def name(self) -> str:

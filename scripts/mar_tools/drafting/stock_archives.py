@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from mar_tools.archives.archive import Archive, open_archive
 from mar_tools.drafting.drafts import Draft, Hints, Noted, choose_labels
+from mar_tools.drafting.stock_files import StockArchive, read_stock_archive
 from mar_tools.drafting.torchscript_drafts import CLASSIFIER, count_classes, read_program, task_of
 from mar_tools.models.file_kinds import find_kind
 from mar_tools.models.weight_files import FileContent, look_into
@@ -29,10 +29,10 @@ def draft_archive(path: Path, hints: Hints) -> Draft:
 
     Raises ConfigError for damaged archives, archives of ours, and those with a handler of their own.
     """
-    archive = open_archive(path)
+    archive = read_stock_archive(path)
     if archive.is_ours:
         raise ConfigError(f"{path}: built by this project already; serve it as it is")
-    model = archive.manifest["model"]
+    model = archive.model
     handler = str(model.get("handler", "")).removesuffix(".py")
     if handler not in TASKS:
         raise ConfigError(
@@ -43,25 +43,29 @@ def draft_archive(path: Path, hints: Hints) -> Draft:
     if weights is None:
         raise ConfigError(f"{path}: its manifest names no serializedFile, so it has no weights")
     definition = _entry(archive, model.get("modelFile"), "modelFile")
-    name = hints.name or archive.identity[0]
+    name = hints.name or str(model["modelName"])
     draft = _draft_network(archive, definition, weights, TASKS[handler], hints)
-    recipe = {"name": Noted(name, f"modelName of {path.name}"), "version": archive.identity[1] or "1.0", **draft.recipe}
-    return replace(draft, recipe=recipe, notes=(*draft.notes, *_surroundings(archive)))
+    recipe = {
+        "name": Noted(name, f"modelName of {path.name}"),
+        "version": str(model.get("modelVersion") or "1.0"),
+        **draft.recipe,
+    }
+    return replace(draft, recipe=recipe, is_unpacked=True, notes=(*draft.notes, *_surroundings(archive)))
 
 
-def _entry(archive: Archive, name: object, key: str) -> str | None:
+def _entry(archive: StockArchive, name: object, key: str) -> str | None:
     """Return the entry that the manifest names, which lies at the top."""
     if not name:
         return None
     found = PurePosixPath(str(name)).name
-    if found not in archive.digests:
+    if found not in archive.files:
         raise ConfigError(f"{archive.path}: its manifest names {str(name)!r} as {key}, which is not in it")
     return found
 
 
-def _surroundings(archive: Archive) -> tuple[str, ...]:
+def _surroundings(archive: StockArchive) -> tuple[str, ...]:
     """Return what else the archive has that a worker would use."""
-    model = archive.manifest["model"]
+    model = archive.model
     known = {
         "requirementsFile": "packages of requirements.txt that model.py may import: install them before you build",
         "configFile": "what its model-config.yaml says: this project has workers and batches in config.properties",
@@ -69,15 +73,15 @@ def _surroundings(archive: Archive) -> tuple[str, ...]:
     return tuple(note for key, note in known.items() if model.get(key))
 
 
-def _draft_network(archive: Archive, definition: str | None, weights: str, task: Task, hints: Hints) -> Draft:
+def _draft_network(archive: StockArchive, definition: str | None, weights: str, task: Task, hints: Hints) -> Draft:
     """Return all of the recipe but name and version."""
     handler = next(name for name, of in TASKS.items() if of == task)
     where = STOCK.format(handler)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / weights
-        path.write_bytes(archive.read(weights))
+        path.write_bytes(archive.files[weights])
         model, files, classes, notes = _describe_network(archive, definition, path, task)
-    name = hints.name or archive.identity[0]
+    name = hints.name or str(archive.model["modelName"])
     labels = choose_labels(name, hints, _read_index(archive, classes), classes, f"from {INDEX}")
     recipe: dict[str, Any] = {"task": Noted(task, f"its handler is {handler}"), "model": model, "labels": labels.value}
     if task == "classification":
@@ -92,11 +96,11 @@ def _draft_network(archive: Archive, definition: str | None, weights: str, task:
 Described = tuple[dict[str, Any], dict[str, bytes], int | None, tuple[str, ...]]
 
 
-def _describe_network(archive: Archive, definition: str | None, weights: Path, task: Task) -> Described:
+def _describe_network(archive: StockArchive, definition: str | None, weights: Path, task: Task) -> Described:
     """Return `model`, its files, the number of classes and notes."""
     files = {weights.name: weights.read_bytes()}
     if definition is not None:
-        text = archive.read(definition)
+        text = archive.files[definition]
         content = look_into(weights)
         if not content.states or content.states[0].model_class:
             raise ConfigError(
@@ -122,7 +126,7 @@ def describe_content(content: FileContent) -> str:
     return f"no weights ({content.kind})"
 
 
-def _find_class(archive: Archive, name: str, text: bytes) -> str:
+def _find_class(archive: StockArchive, name: str, text: bytes) -> str:
     """Return the one class that the file defines, as the stock handlers demand it; the file does not run."""
     try:
         classes = [node.name for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
@@ -133,12 +137,12 @@ def _find_class(archive: Archive, name: str, text: bytes) -> str:
     return classes[0]
 
 
-def _read_index(archive: Archive, classes: int | None) -> list[str] | None:
+def _read_index(archive: StockArchive, classes: int | None) -> list[str] | None:
     """Return the label of each class, as TorchServe reads index_to_name.json; gaps are numbered."""
-    if INDEX not in archive.digests:
+    if INDEX not in archive.files:
         return None
     try:
-        index = orjson.loads(archive.read_document(INDEX))
+        index = orjson.loads(archive.files[INDEX])
         names = index.get("object_type_names")
         index = dict(enumerate(names)) if isinstance(names, list) else {int(key): name for key, name in index.items()}
         labels = {key: str(name[-1] if isinstance(name, list) else name) for key, name in index.items()}

@@ -38,7 +38,8 @@ def pack(folder: Path, name: str, weights: Path, handler: str = "image_classifie
         name, handler, serialized_file=str(weights), version="1.2", export_path=str(folder), force=True, **more
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(folder))  # where it works, under the model's name
+        (folder / "work").mkdir(exist_ok=True)
+        patch.setattr(tempfile, "tempdir", str(folder / "work"))  # where it works, under the model's name
         generate_model_archive(config)
     return folder / f"{name}.mar"
 
@@ -66,14 +67,28 @@ def pack_all(folder: Path) -> None:
     pack(folder, "eager", folder / "small.pth", model_file=str(model), extra_files=str(index))
     pack(folder, "program", folder / "small.pt", extra_files=str(index))
     pack(folder, "numbers", folder / "small.pt")
+    for form, name in {"tgz": "packed", "no-archive": "folder"}.items():
+        more = {"archive_format": form, "model_file": str(model), "extra_files": str(index)}
+        pack(folder, name, folder / "small.pth", **more)
+    pack(folder, "packed_program", folder / "small.pt", archive_format="tgz", extra_files=str(index))
 
 
-@pytest.mark.parametrize(("name", "source"), [("eager", "python"), ("program", "torchscript")])
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("eager.mar", "python"),
+        ("program.mar", "torchscript"),
+        ("packed.tar.gz", "python"),
+        ("packed_program.tar.gz", "torchscript"),
+        ("folder", "python"),
+    ],
+)
 def test_a_stock_classifier_becomes_an_archive_by_two_commands(
-    stock: Path, name: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_here: RunHere
+    stock: Path, file: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_here: RunHere
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    written = run_here("new_recipe.py", stock / f"{name}.mar")
+    name = file.partition(".")[0]
+    written = run_here("new_recipe.py", stock / file)
     assert written.returncode == 0, written.stderr
     assert written.stdout.splitlines()[-1] == f"next: python scripts/build_model.py {name}/{name}.yaml"
     recipe = read_recipe(tmp_path / name / f"{name}.yaml")
@@ -83,6 +98,13 @@ def test_a_stock_classifier_becomes_an_archive_by_two_commands(
     assert checkpoint.preprocessing.crop == (224, 224)
     assert checkpoint.preprocessing.resize.size == 256
     assert check_archive(build_without_timing(tmp_path / name / f"{name}.yaml", "eager", tmp_path)) == (name, "1.2")
+
+
+def test_an_archive_that_was_cut_short_is_refused(stock: Path, tmp_path: Path) -> None:
+    whole = (stock / "packed.tar.gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConfigError, match=r"cut\.tar\.gz: (cannot be read|damaged|compressed)"):
+        draft_recipe(str(tmp_path / "cut.tar.gz"), Hints())
 
 
 def test_the_code_of_an_archive_does_not_run(stock: Path) -> None:
