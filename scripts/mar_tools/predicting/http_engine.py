@@ -16,9 +16,9 @@ from vision_client.errors import ServerTimeoutError
 from vision_serving.errors import ConfigError
 
 MOST_PICTURES = 5000
-BUSY_S = 60.0  # for which a server may refuse with 503 before a picture's row says so
+BUSY_S = 60.0  # for which a server may refuse with one of BUSY before a picture's row says so
 PAUSE_S = 1.0
-BUSY, REFUSED = 503, (401, 403)
+BUSY, REFUSED = (429, 503), (401, 403)  # 429: the front says it of more requests than a client may send
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class HttpEngine:
             return make_row(item.name, content, Origin(self.model, None, None))
         deadline = time.monotonic() + BUSY_S
         try:
-            while (response := self.send(self.model, content, self.options)).status_code == BUSY:
+            while (response := self.send(self.model, content, self.options)).status_code in BUSY:
                 if time.monotonic() > deadline:
                     break
                 time.sleep(PAUSE_S)

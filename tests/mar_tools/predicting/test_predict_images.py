@@ -213,20 +213,22 @@ def test_any_server_is_asked_with_its_key(tmp_path: Path, run_here: RunHere, key
     assert status == 0 or finished.stderr == "error: cats: the server refuses: no such key\n"
 
 
-def test_a_busy_server_is_waited_for(tmp_path: Path, run_here: RunHere) -> None:
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_waited_for(tmp_path: Path, run_here: RunHere, status: int) -> None:
     photos, output = fill(tmp_path / "photos", 3), tmp_path / "rows.jsonl"
     refused: list[bytes] = []
 
     def answer(request: Request) -> Answer:
         if len(refused) < 8:
             refused.append(request.body)
-            return Answer(503, b'{"code": 503, "type": "ServiceUnavailableException", "message": "busy"}')
+            return Answer(status, b'{"code": %d, "type": "BusyError", "message": "busy"}' % status)
         return Answer(200, FOUND)
 
     with serve_requests(answer) as url:
         finished = run_here("predict_images.py", "cats", photos, "--address", url, "--json", "--output", output)
     assert finished.returncode == 0, finished.stderr
     assert len(paths_of(output)) == 3
+    assert "BusyError" not in output.read_text()
 
 
 def test_pictures_of_an_object_store_are_predicted(config: Path, tmp_path: Path, run_here: RunHere) -> None:
