@@ -50,7 +50,8 @@ def choose_by_mirroring(output: Mapping[str, Any], answers: Any, mirrored: Any, 
     best = find_better_form(errors, given, LEAST_ERROR)
     if best is None:
         return dict(output)
-    why = f"boxes of mirrored pictures are {errors[best]:.1%} off their place, and {errors[given]:.1%} with {given}"
+    after, before = (float(errors[form].mean()) for form in (best, given))
+    why = f"boxes of mirrored pictures are {after:.1%} off their place, and {before:.1%} with {given}"
     return {**output, "box_format": assume(best, why)}
 
 

@@ -4,16 +4,16 @@ import torch
 from torch import Tensor
 
 from mar_tools.verification.layouts import LEAST_SIDE, describe_fitting_layouts, is_relative, name_form, undo_reading
-from mar_tools.verification.mirroring import find_better_form, find_errors
+from mar_tools.verification.mirroring import Errors, find_better_form, find_errors
 from mar_tools.verification.observations import Observation
 from mar_tools.verification.seen_answers import SAME, Check, Found, Range, Seen, find_range
-from vision_serving.graphs.outputs import BoxForm, OutputFormat
+from vision_serving.graphs.outputs import OutputFormat
 from vision_serving.options import DetectionOptions
 from vision_serving.results.postprocessing import SCORE_SLACK
 
 MOST_INVERTED = 0.05  # share of boxes
 CLEAR_SCORE, SURE_SCORE = 0.25, 0.5
-ENOUGH_MIRRORED = 4  # pictures in which it is sure of something
+ENOUGH_MIRRORED = 6  # pictures in which it is sure of something
 LEAST_ERROR = 0.03
 ENOUGH_BOXES = 10  # fewer say nothing about the rest
 BACKGROUNDS = {"background", "__background__", "bg", "no object", "n/a"}
@@ -96,15 +96,15 @@ def _not_mirrored(seen: Seen) -> Found:
     told = [image for image in seen.observations if "mirrored_boxes" in image and _is_sure(image)]
     if len(told) < ENOUGH_MIRRORED:
         return None
-    errors = [_mirror_errors(image, seen.output) for image in told]
-    given = name_form(seen.output)
-    mean = {form: sum(each[form] for each in errors) / len(errors) for form in errors[0]}
-    better = find_better_form(mean, given, LEAST_ERROR) if given in mean else None
+    each = [_mirror_errors(image, seen.output) for image in told]
+    given, errors = name_form(seen.output), {form: torch.cat([image[form] for image in each]) for form in each[0]}
+    better = find_better_form(errors, given, LEAST_ERROR) if given in errors else None
     if better is None:
         return None
     return (
-        f"in mirrored pictures its boxes are {mean[given]:.1%} of the picture away from the mirrored places, and "
-        f"{mean[better]:.1%} as {better}. This would fit, under `output`: `box_format: {better}`"
+        f"in mirrored pictures its boxes are {float(errors[given].mean()):.1%} of the picture away from the mirrored "
+        f"places, and {float(errors[better].mean()):.1%} as {better}. This would fit, under `output`: "
+        f"`box_format: {better}`"
     )
 
 
@@ -112,7 +112,7 @@ def _is_sure(image: Observation) -> bool:
     return bool(min(image["raw_scores"].max(), image["mirrored_scores"].max()) > CLEAR_SCORE)
 
 
-def _mirror_errors(image: Observation, output: OutputFormat) -> dict[BoxForm, float]:
+def _mirror_errors(image: Observation, output: OutputFormat) -> Errors:
     """Return how far the boxes are off in each form, where they can be read in another one."""
     size_hw = (float(image["size_hw"][0]), float(image["size_hw"][1]))
     sides = []

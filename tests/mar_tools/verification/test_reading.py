@@ -252,20 +252,27 @@ def test_a_trained_head_is_checked_before_anything_is_exported(
             require_verified(folder)
 
 
-SURE = torch.tensor([0.9, *[0.1] * 11]).expand(4, 12)
+SURE, OF_EIGHT = torch.tensor([0.9, *[0.1] * 11]).expand(8, 12), torch.randint(0, 3, (8, 12), generator=GENERATOR)
 UPRIGHT_PAGE = {"format": "boxes_scores"}
 
 
 @pytest.mark.parametrize("truth", FROM_PIXELS)
 def test_boxes_of_mirrored_pictures_tell_the_form(truth: BoxForm) -> None:
     """What a network gives in one form is read as x1, y1, x2, y2."""
-    given, mirrored = (FROM_PIXELS[truth](side.flatten(0, 1)).reshape(4, 12, 4) for side in (BOXES, mirror(BOXES)))
+    boxes = make_boxes(images=8)
+    given, mirrored = (FROM_PIXELS[truth](side.flatten(0, 1)).reshape(8, 12, 4) for side in (boxes, mirror(boxes)))
     allowed = ("inverted_boxes", "small_boxes")
-    reading = read_boxes(given, SURE, mirrored=mirrored, output=UPRIGHT_PAGE, allowed=allowed)
+    reading = read_boxes(given, SURE, OF_EIGHT, mirrored=mirrored, output=UPRIGHT_PAGE, allowed=allowed)
     if truth == "xyxy":
         assert reading.faults == []
     else:
         assert f"`box_format: {truth}`. Its raw answers" in reading.faults[0]
         assert "allow: [not_mirrored]" in reading.faults[0]
-    assert read_boxes(given, SURE, mirrored=mirrored, output=UPRIGHT_PAGE, random=True).faults == []
-    assert read_boxes(given, SURE * 0.2, mirrored=mirrored, output=UPRIGHT_PAGE, allowed=allowed).faults == []
+    assert read_boxes(given, SURE, OF_EIGHT, mirrored=mirrored, output=UPRIGHT_PAGE, random=True).faults == []
+    assert read_boxes(given, SURE * 0.2, OF_EIGHT, mirrored=mirrored, output=UPRIGHT_PAGE, allowed=allowed).faults == []
+
+
+def test_boxes_that_have_nothing_to_do_with_the_pictures_tell_no_form() -> None:
+    for _ in range(20):
+        boxes, mirrored = make_boxes(images=8), make_boxes(images=8)
+        assert read_boxes(boxes, SURE, OF_EIGHT, mirrored=mirrored, output=UPRIGHT_PAGE).faults == []
