@@ -15,6 +15,7 @@ from vision_serving.errors import ConfigError
 from vision_serving.options import Task
 
 Recipe = Mapping[str, Any]
+SUFFIXES = r"(\.(pth|tar|gz|tgz|pt|ckpt|bin|onnx|safetensors|torchscript|mar))+$"
 IMAGENET = write_normalisation(*NORMALISATIONS["ImageNet's mean and std"])
 UNSCALED = write_normalisation(*NORMALISATIONS["mean 0 and std 1"])
 
@@ -73,7 +74,7 @@ class Draft:
 
 def name_of(path: Path, hints: Hints) -> str:
     """Return a name for a model: its file's, with what a name may not have replaced."""
-    stem = re.sub(r"(\.(pth|tar|pt|ckpt|bin|onnx|safetensors|mar))+$", "", path.name, flags=re.IGNORECASE)
+    stem = re.sub(SUFFIXES, "", path.name, flags=re.IGNORECASE)
     return hints.name or re.sub(r"[^A-Za-z0-9_.-]", "_", stem).lstrip("_.-") or "model"
 
 

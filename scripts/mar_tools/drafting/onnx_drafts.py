@@ -85,7 +85,7 @@ def draft_onnx(path: Path, hints: Hints) -> Draft:
     """Raises ConfigError for what is no ONNX file of one image, and for answers of no known form."""
     facts = read_facts(path)
     if {"task", "names", "imgsz"} <= facts.metadata.keys():
-        return _draft_ultralytics(path, hints, facts)
+        return draft_ultralytics(path, hints, facts)
     return _draft_by_answers(path, hints, facts)
 
 
@@ -123,7 +123,7 @@ def _scales_itself(graph: onnx.GraphProto, name: str) -> bool:
     return False
 
 
-def _draft_ultralytics(path: Path, hints: Hints, facts: ModelFacts) -> Draft:
+def draft_ultralytics(path: Path, hints: Hints, facts: ModelFacts) -> Draft:
     """Read what Ultralytics' exporter writes: task, names, imgsz."""
     where, metadata = "from the metadata that Ultralytics' exporter wrote", facts.metadata
     if metadata["task"] not in ULTRALYTICS:

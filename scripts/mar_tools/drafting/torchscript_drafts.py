@@ -4,16 +4,18 @@ import ast
 import io
 import pickle
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
 
 from mar_tools.drafting.drafts import IMAGENET, Draft, Hints, Noted, assume, choose_labels, name_of
 from vision_serving.errors import ConfigError
 
 Shapes = Mapping[str, tuple[int, ...]]
+METADATA = "extra/config.txt"  # of Ultralytics
 UNTOLD = "ImageNet's, as nothing in the file tells"
 UNSTATED = "a value of no stated type"
 TENSORS = {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_qtensor"}
@@ -29,6 +31,10 @@ class Program:
 
 
 def draft_torchscript(path: Path, hints: Hints) -> Draft:
+    """Raises ConfigError for a damaged file, and for a program whose answer is not known."""
+    metadata = read_metadata(path)
+    if {"task", "names", "imgsz"} <= metadata.keys():
+        return _draft_ultralytics(path, hints, metadata)
     program = read_program(path)
     task = hints.task or task_of(program, path)
     name = name_of(path, hints)
@@ -47,6 +53,27 @@ def draft_torchscript(path: Path, hints: Hints) -> Draft:
     }
     notes = (*labels.notes, "size, crop, mean and std of its training; the recipe has those of ImageNet")
     return Draft(recipe, labels.files, notes)
+
+
+def _draft_ultralytics(path: Path, hints: Hints, metadata: Mapping[str, Any]) -> Draft:
+    """Return that of a file whose metadata are those that Ultralytics' exporter also writes into ONNX files."""
+    from mar_tools.drafting.onnx_drafts import ULTRALYTICS_ROW, ModelFacts, ModelInput, draft_ultralytics
+
+    takes = ModelInput("images", torch.float32, False, 3, None, None, {})
+    texts = {key: str(value) for key, value in metadata.items()}
+    facts = ModelFacts(takes, texts, ULTRALYTICS_ROW if metadata.get("end2end") is True else None, False, False)
+    draft = draft_ultralytics(path, hints, facts)
+    return replace(draft, recipe={**draft.recipe, "model": {**draft.recipe["model"], "source": "torchscript"}})
+
+
+def read_metadata(path: Path) -> Mapping[str, Any]:
+    """Return what an exporter wrote beside the program, as JSON; nothing of another file."""
+    reader = torch._C.PyTorchFileReader(str(path))
+    try:
+        found = orjson.loads(reader.get_record(METADATA)) if reader.has_record(METADATA) else {}
+    except (RuntimeError, orjson.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def task_of(program: Program, path: Path) -> str:

@@ -186,6 +186,29 @@ def test_the_metadata_of_ultralytics_tell_all(tmp_path: Path) -> None:
     assert orjson.loads(draft.files["helmets.labels.json"]) == ["helmet", "head"]
 
 
+@pytest.mark.parametrize(
+    ("task", "rows", "end2end", "output"),
+    [
+        ("detect", 6, False, {"format": "yolo", "layout": "columns", "objectness": False}),
+        ("detect", 6, True, {"format": "end_to_end"}),
+        ("obb", 7, False, {"format": "yolo", "layout": "columns", "objectness": False, "box_format": "xywhr"}),
+    ],
+)
+def test_the_metadata_of_ultralytics_are_read_from_torchscript_too(
+    task: str, rows: int, end2end: bool, output: dict[str, object], tmp_path: Path
+) -> None:
+    network = nn.Sequential(nn.Conv2d(3, rows, 8, 8), nn.Flatten(2)).eval()
+    metadata = {"task": task, "names": {"0": "helmet", "1": "head"}, "imgsz": [64, 64], "end2end": end2end}
+    program = torch.jit.trace(network, torch.rand(1, 3, *SIZE))  # type: ignore[no-untyped-call]
+    program.save(str(tmp_path / "helmets.torchscript"), _extra_files={"config.txt": orjson.dumps(metadata)})
+    draft = draft_recipe(str(tmp_path / "helmets.torchscript"), Hints())
+    recipe = written(draft, tmp_path)
+    assert (recipe.name, recipe.task, recipe.model.source) == ("helmets", "detection", "torchscript")
+    assert draft.recipe["model"]["output"] == output
+    assert recipe.preprocessing.resize.size == SIZE  # type: ignore[union-attr]
+    assert orjson.loads(draft.files["helmets.labels.json"]) == ["helmet", "head"]
+
+
 def test_names_in_metadata_are_labels_where_they_are_as_many(tmp_path: Path) -> None:
     path = save_onnx(tmp_path / "turned.onnx", {"scores": (3, 4)}, {"character": "0\n90\n180\n270"})
     assert orjson.loads(draft_recipe(str(path), Hints()).files["turned.labels.json"]) == ["0", "90", "180", "270"]
