@@ -57,7 +57,8 @@ def draft_torchscript(path: Path, hints: Hints) -> Draft:
 
 def _draft_ultralytics(path: Path, hints: Hints, metadata: Mapping[str, Any]) -> Draft:
     """Return that of a file whose metadata are those that Ultralytics' exporter also writes into ONNX files."""
-    from mar_tools.drafting.onnx_drafts import ULTRALYTICS_ROW, ModelFacts, ModelInput, draft_ultralytics
+    from mar_tools.drafting.onnx_drafts import ULTRALYTICS_ROW, ModelFacts, draft_ultralytics
+    from mar_tools.exporting.onnx_files import ModelInput
 
     takes = ModelInput("images", torch.float32, False, 3, None, None, {})
     texts = {key: str(value) for key, value in metadata.items()}
@@ -70,7 +71,7 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
     """Return what an exporter wrote beside the program, as JSON; nothing of another file."""
     reader = torch._C.PyTorchFileReader(str(path))
     try:
-        found = orjson.loads(reader.get_record(METADATA)) if reader.has_record(METADATA) else {}
+        found = orjson.loads(reader.get_record(METADATA)) if METADATA in reader.get_all_records() else {}
     except (RuntimeError, orjson.JSONDecodeError):
         return {}
     return found if isinstance(found, dict) else {}
