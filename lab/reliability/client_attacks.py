@@ -40,7 +40,7 @@ from mar_tools.serving.ports import LOOPBACK, find_free_ports
 from mar_tools.serving.torchserve_api import ServerError
 
 RATE = 10.0  # pictures/s of the other client
-WARM_UP_S, CALM_S, PAUSE_S, LATER_S = 3.0, 10.0, 10.0, 10.0
+WARM_UP_S, CALM_S, PAUSE_S, LATER_S = 3.0, 30.0, 10.0, 30.0
 LEAST_S = CALM_S  # of an attack: what is compared is of as many requests, so that one stall does not decide
 HELD, HELD_S = 600, 20.0  # more connections, and longer, than the front lets an address have
 ATTACKER_TIMEOUT_S, OTHER_TIMEOUT_S = 40.0, 60.0
