@@ -43,7 +43,8 @@ class DigitsFasterRCNN(FasterRCNN):
 """
 DETECTION = ROOT / "examples" / "digits_detection"
 STEPS, BATCH, SCENES = 240, 2, 240
-IMAGES = 8
+IMAGES, THRESHOLD = 8, 0.5
+SCORES, PIXELS = 0.01, 1.0  # a server resizes in whole levels of a byte, torchvision's transform in fractions of one
 
 
 def new_network() -> nn.Module:
@@ -54,9 +55,9 @@ def new_network() -> nn.Module:
     trained = load_file(DETECTION / "weights.safetensors")
     names = [name for name in DigitDetector().state_dict() if ".to_stride_8." in f".{name}"]
     layers = [trained.get(name, torch.tensor(0)) for name in names]  # counters are not in the file
-    own = network.backbone.state_dict()
+    own = network.get_submodule("backbone").state_dict()
     assert [values.shape for values in own.values()] == [values.shape for values in layers]
-    network.backbone.load_state_dict(dict(zip(own, layers, strict=True)))  # type: ignore[union-attr]
+    network.get_submodule("backbone").load_state_dict(dict(zip(own, layers, strict=True)))
     return network
 
 
@@ -66,7 +67,7 @@ def train(network: nn.Module) -> None:
     digits, rng = load_digit_split()[0], np.random.default_rng(0)
     scenes = [draw_scene(digits, rng) for _ in range(SCENES)]
     network.train()
-    network.backbone.eval().requires_grad_(False)  # type: ignore[union-attr, operator]
+    network.get_submodule("backbone").eval().requires_grad_(False)
     parameters = [values for values in network.parameters() if values.requires_grad]
     optimizer = torch.optim.AdamW(parameters, 1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.5e-3, total_steps=STEPS)
@@ -129,11 +130,15 @@ def test_a_trained_stock_detector_answers_as_torchvision_does(
     for picture in pictures:
         with torch.inference_mode(), Image.open(picture) as image:
             (own,) = network([to_tensor(image)])
-        kept = own["scores"] >= 0.5
+        rows = [
+            (LABELS[label - 1], pytest.approx(score, abs=SCORES), pytest.approx(box, abs=PIXELS))
+            for label, score, box in zip(own["labels"].tolist(), own["scores"].tolist(), own["boxes"].tolist())
+            if score >= THRESHOLD - SCORES
+        ]
+        sure = int((own["scores"] >= THRESHOLD + SCORES).sum())
         detections = answers[picture.name]["detections"]
-        assert [entry["label"] for entry in detections] == [LABELS[label - 1] for label in own["labels"][kept]]
-        for entry, box, score in zip(detections, own["boxes"][kept], own["scores"][kept], strict=True):
-            assert entry["score"] == pytest.approx(float(score), abs=1e-3)
-            assert entry["box"] == pytest.approx(box.tolist(), abs=0.5)
+        assert sure <= len(detections) <= len(rows)  # the others are at the threshold
+        for entry in detections:
+            assert (entry["label"], entry["score"], entry["box"]) in rows
         found += len(detections)
     assert found >= IMAGES  # of one to eight digits in each
