@@ -107,7 +107,7 @@ def test_an_attack_is_made_once_for_its_process() -> None:
         (ServerState(), "the frontend has ended, is another one, or answers nobody"),
         (ServerState(1, 200, 5, frozenset((2, 4))), "workers_replaced: 2, and 0 are allowed"),
         (ServerState(1, 1100, 5, frozenset((2, 3))), "frontend_more_mb: 900 MB, and 800 MB are allowed"),
-        (ServerState(1, 200, 15, frozenset((2, 3))), "frontend_cores_afterwards: 1, and 0.5 are allowed"),
+        (ServerState(1, 200, 5 + LATER_S, frozenset((2, 3))), "frontend_cores_afterwards: 1, and 0.5 are allowed"),
         (ServerState(1, 200, 5, frozenset((2, 3)), 36), "logged_mb: 36 MB, and 1 MB are allowed"),
     ],
     ids=["gone", "another worker", "memory", "endless collection", "a decoder that writes"],
