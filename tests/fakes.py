@@ -23,6 +23,7 @@ POISON = (1, 2, 3)  # a batch that holds it fails
 HUNGRY = (4, 5, 6)  # a batch that holds it runs out of memory
 NOT_FINITE = (7, 8, 9)  # its own scores are NaN
 COLOURS = ["red", "green", "blue"]
+WITHOUT_METADATA = ("BMP", "GIF")  # of the formats of pictures: they have neither EXIF nor a colour profile here
 
 
 def solid_image(colour: Colour, size_hw: tuple[int, int] = (8, 8)) -> Image:

@@ -16,7 +16,7 @@ from mar_tools.command_line import ROOT
 from mar_tools.images import load_encoded_images
 from mar_tools.load_testing.answers import Expected, expect_answers
 from mar_tools.load_testing.processes import find_processes
-from mar_tools.serving.config_file import format_models, with_values
+from mar_tools.serving.config_file import format_models, with_absolute_paths, with_values
 from mar_tools.serving.server import Server
 from mar_tools.serving.temporary_server import START_TIMEOUT_S, temporary_server
 from mar_tools.serving.torchserve_api import ServerError
@@ -145,9 +145,8 @@ def world_properties(settings: Mapping[str, str]) -> str:
         "maxBatchDelay": BATCH_DELAY_MS,
     }
     models = {"load_models": f"{SERVED}.mar", "models": format_models({SERVED: {"1.0": model}})}
-    return with_values(
-        (ROOT / "config.properties").read_text(encoding="utf-8"), {**models, "job_queue_size": str(QUEUE), **settings}
-    )
+    shipped = with_absolute_paths((ROOT / "config.properties").read_text(encoding="utf-8"), ROOT)
+    return with_values(shipped, {**models, "job_queue_size": str(QUEUE), **settings})
 
 
 def load_pictures(count: int) -> list[bytes]:

@@ -1,17 +1,21 @@
-"""Every backend against eager on tiny models, at several batch sizes."""
+"""Every backend against eager on tiny models, at several batch sizes, and with a damaged artifact."""
 
+import shutil
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU_BACKENDS, TinyModel
+from conftest import CPU, CPU_BACKENDS, TinyModel
 from fakes import generate_image
 from torch import Tensor
 
 from mar_tools.verification.observations import load_handler
+from vision_serving.backends import load_backend
 from vision_serving.backends.base import LoadedBackend
+from vision_serving.config import BackendConfig, read_handler_config
 from vision_serving.cores import ThreadPlan
+from vision_serving.errors import BackendError
 from vision_serving.handler import VisionHandler
 
 MODELS = ["tiny_classifier", "tiny_detector"]
@@ -90,3 +94,15 @@ def test_predictions_of_a_batch_are_those_of_its_images_alone(model: TinyModel, 
         alone = loaded.inference(loaded.preprocess([image]))
         for name in alone:
             torch.testing.assert_close(together[name][index], alone[name][0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_a_backend_refuses_a_damaged_artifact(tiny_classifier: TinyModel, backend: str, tmp_path: Path) -> None:
+    export = shutil.copytree(tiny_classifier.folders[backend], tmp_path / "export")
+    artifact = export / read_handler_config(export / "model-config.yaml").artifact
+    damaged = [path for path in export.rglob("*") if path.is_file() and artifact in (path, *path.parents)]
+    for path in damaged:
+        path.write_bytes(b"damaged")
+    assert damaged
+    with pytest.raises(BackendError):
+        load_backend(backend, artifact, BackendConfig(), CPU)

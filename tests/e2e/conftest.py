@@ -17,7 +17,7 @@ import requests
 import yaml
 from conftest import build_without_timing
 
-from mar_tools.serving.config_file import with_values
+from mar_tools.serving.config_file import with_absolute_paths, with_values
 from mar_tools.serving.ports import free_addresses
 from mar_tools.serving.server import Server
 
@@ -77,7 +77,8 @@ def build_digits(folder: Path, **changes: Any) -> Path:
 
 def write_configuration(folder: Path, **changes: str) -> Path:
     """The shipped config.properties with free ports, a batch delay that a test can rely on, and `changes`."""
-    text = with_values((ROOT / "config.properties").read_text(), {**free_addresses(), **changes})
+    shipped = with_absolute_paths((ROOT / "config.properties").read_text(), ROOT)
+    text = with_values(shipped, {**free_addresses(), **changes})
     text = re.sub(r'"maxBatchDelay": \d+', f'"maxBatchDelay": {BATCH_DELAY_MS}', text)
     config = folder / "config.properties"
     config.write_text(text)

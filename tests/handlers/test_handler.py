@@ -49,7 +49,7 @@ from vision_serving.errors import (
 from vision_serving.handler import VisionHandler
 from vision_serving.predictions import Classification, Detections, Explanation
 from vision_serving.requests.contents import Pixels
-from vision_serving.requests.payload import Payload, parse_payload
+from vision_serving.requests.payload import Form, Payload, parse_payload
 from vision_serving.results.outcome import ImageResult, Outcome
 from vision_serving.worker.service import TorchServeHandler, choose_device
 
@@ -559,6 +559,7 @@ def test_a_mixed_batch_is_answered_each_in_its_own_form(make_handler: MakeHandle
     multipart: dict[str, Any] = {"content-type": "multipart/form-data", "first": {"content-type": "image/png"}}
     multipart["second"], multipart["top_k"] = {"content-type": "image/png"}, {"content-type": ""}
     headers: list[dict[str, Any]] = [{}, {}, JSON, {}, multipart, {"X-Inference-Options": "top_k=1"}, JSON, JSON]
+    assert {parse_payload(row, head).form for row, head in zip(rows, headers, strict=True)} == set(Form)
     handler = make_handler("classification", options={"top_k": 2})
     found = answers(handler, rows, headers)
     assert [status for status, _ in found] == [200, 400, 200, 400, 200, 200, 200, 400]
@@ -574,17 +575,22 @@ def test_a_mixed_batch_is_answered_each_in_its_own_form(make_handler: MakeHandle
     assert list(bodies[7]) == ["error", "code", "type"]
 
 
-@pytest.mark.parametrize(
-    ("row", "headers"),
-    [
-        ({"body": png(RED)}, {"X-Inference-Options": "nonsense=1"}),
-        ({"body": png(RED)}, {"x-inference-options": "top_k=0"}),
-        (json_row(png(RED), nonsense=1), JSON),
-        (tensor_row(RED, nonsense=1), JSON),
-        ({"f": png(RED), "nonsense": b"1"}, {"content-type": "multipart/form-data", "f": {"content-type": "a/b"}}),
-    ],
-    ids=["header", "header value", "json", "tensors", "form field"],
-)
+WRONG_OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "header": ({"body": png(RED)}, {"X-Inference-Options": "nonsense=1"}),
+    "header value": ({"body": png(RED)}, {"x-inference-options": "top_k=0"}),
+    "json": (json_row(png(RED), nonsense=1), JSON),
+    "tensors": (tensor_row(RED, nonsense=1), JSON),
+    "form field": (
+        {"f": png(RED), "nonsense": b"1"}, {"content-type": "multipart/form-data", "f": {"content-type": "a/b"}},
+    ),
+}  # fmt: skip
+
+
+def test_every_form_of_a_request_has_its_wrong_option() -> None:
+    assert {parse_payload(row, headers).form for row, headers in WRONG_OPTIONS.values()} == set(Form)
+
+
+@pytest.mark.parametrize(("row", "headers"), WRONG_OPTIONS.values(), ids=WRONG_OPTIONS)
 def test_a_wrong_option_is_422_in_every_form(
     make_handler: MakeHandler, row: dict[str, Any], headers: dict[str, Any]
 ) -> None:

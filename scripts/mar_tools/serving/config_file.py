@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vision_serving.errors import ConfigError
-from vision_serving.worker.server_settings import Models, read_model, read_models
+from vision_serving.worker.server_settings import Models, read_model, read_models, read_properties
+
+# Whose values are paths that TorchServe takes from its working folder.
+PATHS = ("keystore", "private_key_file", "certificate_file", "metrics_config", "plugins_path")
 
 
 def with_values(text: str, values: Mapping[str, str]) -> str:
@@ -23,6 +26,12 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
             lines.append(f"{key}={_continued(left.pop(key))}")
     lines += [f"{key}={_continued(value)}" for key, value in left.items()]
     return "\n".join(lines) + "\n"
+
+
+def with_absolute_paths(text: str, folder: Path) -> str:
+    """Return it for a copy elsewhere: the files that it names by relative paths stay those of `folder`."""
+    values = read_properties(text)
+    return with_values(text, {key: str(folder.absolute() / values[key]) for key in PATHS if values.get(key)})
 
 
 def with_model(text: str, name: str, version: str, settings: Mapping[str, Any]) -> str:

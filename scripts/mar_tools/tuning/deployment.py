@@ -12,7 +12,7 @@ from mar_tools.load_testing.answers import open_export
 from mar_tools.load_testing.served import find_served_models
 from mar_tools.load_testing.targets import Target
 from mar_tools.serving.archive_choice import check_registered, register_checked
-from mar_tools.serving.config_file import model_section, rewrite, with_model, with_values
+from mar_tools.serving.config_file import model_section, rewrite, with_absolute_paths, with_model, with_values
 from mar_tools.serving.memory_bounds import most_waiting
 from mar_tools.serving.model_status import DEFAULTS
 from mar_tools.serving.server import Server
@@ -30,9 +30,9 @@ WAITING_REQUESTS = 700
 
 @dataclass(frozen=True)
 class TunedModel:
-    """What is tuned. properties: the text of its config.properties. log_settings: the log4j2.xml that `vmargs` names.
+    """What is tuned. properties: the text of its config.properties, with absolute paths. gpus: 0 on the CPU.
 
-    gpus: 0 on the CPU.
+    log_settings: the log4j2.xml that `vmargs` names.
     """
 
     archive: Path
@@ -45,8 +45,9 @@ class TunedModel:
     @classmethod
     def read(cls, archive: Path, config: Path) -> "TunedModel":
         name, version = check_archive(archive)
-        properties = config.read_text(encoding="utf-8")
-        logging = config.resolve().parent / "log4j2.xml"
+        folder = config.resolve().parent
+        properties = with_absolute_paths(config.read_text(encoding="utf-8"), folder)
+        logging = folder / "log4j2.xml"
         found = logging if logging.is_file() else None
         return cls(archive, name, version, properties, count_gpus(archive, properties), found)
 

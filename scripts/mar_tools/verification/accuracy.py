@@ -16,8 +16,8 @@ from vision_serving.errors import ConfigError, how_to_install
 from vision_serving.options import Task
 from vision_serving.results.postprocessing import score_classes
 
-# The measure of a task, and of a classifier with independent scores, that tells most -> its floor, without `min_`. Of
-# several that were measured, the first counts.
+# A measure that tells how good a model is -> its floor, without `min_`; each that was measured is held to its own. The
+# first one of them tells most: a table shows it, and a drop is a drop of it.
 PRIMARY = {"top1": "accuracy", "map": "map", "nearest1": "accuracy"}
 
 

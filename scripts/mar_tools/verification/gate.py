@@ -12,7 +12,7 @@ from mar_tools.images import read_image
 from mar_tools.machine import cpu_name, package_versions
 from mar_tools.models.checkpoints import RANDOM
 from mar_tools.models.recipes import VerificationRecipe, check_truth
-from mar_tools.verification.accuracy import PRIMARY, accuracy_drop, find_primary, measure_accuracy
+from mar_tools.verification.accuracy import PRIMARY, accuracy_drop, measure_accuracy
 from mar_tools.verification.agreement import measure_agreement
 from mar_tools.verification.alternatives import Alternatives, try_alternatives
 from mar_tools.verification.bounds import SCALED_DECODING, choose_bounds, find_failures
@@ -142,10 +142,10 @@ def list_failures(
     """Return what breaks a bound. A floor is asked of the reference too: an export may be better by luck."""
     failures = find_failures(measured, bounds)
     if accuracy is not None:
-        name = find_primary(accuracy["reference"])
-        own, floor = accuracy["reference"][name], bounds.get(f"min_{PRIMARY[name]}", 0.0)
-        if own < floor:
-            failures.insert(0, f"{PRIMARY[name]} of the reference itself is {own:.4g}, at least {floor:.4g} asked")
+        for name, floor in PRIMARY.items():
+            own, limit = accuracy["reference"].get(name, 1.0), bounds.get(f"min_{floor}", 0.0)
+            if own < limit:
+                failures.insert(0, f"{floor} of the reference itself is {own:.4g}, at least {limit:.4g} asked")
     if measured.get("compared_boxes") == 0:
         failures.append("the model finds nothing at all in the verification images")
     return failures
@@ -180,7 +180,7 @@ def measure_export(
         return measured, None
     reference, candidate = (measure_accuracy(config.task, side, images.truth) for side in (expected, found))
     measured["accuracy_drop"] = accuracy_drop(reference, candidate)
-    measured[PRIMARY[find_primary(candidate)]] = candidate[find_primary(candidate)]
+    measured |= {floor: candidate[name] for name, floor in PRIMARY.items() if name in candidate}
     return measured, {"reference": reference, "candidate": candidate}
 
 

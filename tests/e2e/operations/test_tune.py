@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import RunHere
 
-from mar_tools.serving.config_file import model_section
+from mar_tools.serving.config_file import model_section, with_absolute_paths
 from mar_tools.serving.model_status import find_differences
 from mar_tools.serving.server import Server
 from mar_tools.tuning.deployment import TunedModel, apply_settings, current_settings
@@ -22,8 +22,8 @@ from ..conftest import ROOT, Service
 def config(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a server that does not run, with the digits classifier in its store."""
     folder = tmp_path_factory.mktemp("tuned")
-    for name in ("config.properties", "log4j2.xml"):
-        shutil.copy(ROOT / name, folder)
+    shutil.copy(ROOT / "log4j2.xml", folder)
+    (folder / "config.properties").write_text(with_absolute_paths((ROOT / "config.properties").read_text(), ROOT))
     (folder / "model_store").mkdir()
     shutil.copy(archives / "digits.mar", folder / "model_store")
     return folder / "config.properties"

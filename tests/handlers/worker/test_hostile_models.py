@@ -28,6 +28,7 @@ from vision_serving.errors import RequestError
 from vision_serving.options import Options
 from vision_serving.pictures.resizing import ImageBatch
 from vision_serving.predictions import Classification, ClassScore, Prediction
+from vision_serving.requests.payload import Form, parse_payload
 
 MAX_ANSWER_BYTES = 50_000
 
@@ -169,6 +170,18 @@ class Bytes:
 Ask = Callable[[Sequence[str]], Sequence[Answer]]
 
 
+def read_batch(requests: Sequence[Request]) -> Any:
+    """As TorchServe's decoder hands it to the worker."""
+    _, batch = retrieve_msg(Bytes(batch_message(requests)))
+    return batch
+
+
+def test_every_form_of_a_request_is_among_the_kinds() -> None:
+    headers, rows, _ = Service.retrieve_data_for_inference(read_batch([request for _, request in KINDS.values()]))
+    read = [parse_payload(row, head.get_request_properties()) for row, head in zip(rows, headers, strict=True)]
+    assert {payload.form for payload in read} == set(Form)
+
+
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """The answers to a batch of KINDS, read by TorchServe's decoder and written by its encoder."""
@@ -187,8 +200,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
         service.set_cl_socket(None)
 
         def ask(names: Sequence[str]) -> Sequence[Answer]:
-            _, batch = retrieve_msg(Bytes(batch_message([KINDS[name][1] for name in names])))
-            reply = read_reply(bytes(service.predict(batch)))
+            reply = read_reply(bytes(service.predict(read_batch([KINDS[name][1] for name in names]))))
             assert (reply.code, reply.message) == (200, "Prediction success")
             assert [answer.request_id for answer in reply.answers] == [f"request-{n}" for n in range(len(names))]
             return reply.answers

@@ -15,6 +15,7 @@ from conftest import examples
 from mar_tools.command_line import ROOT
 from mar_tools.front.front import SETTINGS, Front
 from mar_tools.front.nginx import NginxError, find_nginx
+from mar_tools.serving.config_file import with_absolute_paths
 from mar_tools.serving.ports import find_free_ports
 from mar_tools.serving.temporary_server import temporary_server
 
@@ -79,7 +80,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     with zipfile.ZipFile(folder / "counter.mar", "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(MANIFEST))
         archive.writestr("counter.py", COUNTER)
-    properties = (ROOT / "config.properties").read_text(encoding="utf-8")
+    properties = with_absolute_paths((ROOT / "config.properties").read_text(encoding="utf-8"), ROOT)
     with temporary_server([folder / "counter.mar"], properties, ROOT / "log4j2.xml") as server:
         shipped = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
         limits = {

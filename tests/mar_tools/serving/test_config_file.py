@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from mar_tools.command_line import ROOT
-from mar_tools.serving.config_file import model_section, with_model, with_values
+from mar_tools.serving.config_file import PATHS, model_section, with_absolute_paths, with_model, with_values
 from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import read_model, read_properties
 
@@ -60,3 +62,11 @@ def test_only_line_feeds_end_lines() -> None:
     text = "# a\u2028b=1\nc=\x0c2\n"
     assert with_values(text, {"d": "3"}) == text + "d=3\n"
     assert read_properties(text).keys() == {"c"}
+
+
+@pytest.mark.parametrize("key", PATHS)
+def test_a_copy_names_the_files_of_its_original(key: str, tmp_path: Path) -> None:
+    text = f"# paths\nmodel_store=model_store\n{key}=a folder/a file\n"
+    assert with_absolute_paths(text, tmp_path) == text.replace("a folder", f"{tmp_path}/a folder")
+    absolute = f"{key}=/etc/vision/a\n"
+    assert with_absolute_paths(absolute, tmp_path) == absolute

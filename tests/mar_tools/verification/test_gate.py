@@ -18,7 +18,8 @@ from mar_tools.images import PHOTOGRAPHS, choose_images
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe
 from mar_tools.verification import observations
-from mar_tools.verification.gate import require_verified, verify_export
+from mar_tools.verification.accuracy import PRIMARY
+from mar_tools.verification.gate import list_failures, require_verified, verify_export
 from mar_tools.verification.observations import (
     KEPT_OBSERVATIONS,
     load_handler,
@@ -288,3 +289,13 @@ def test_decoding_smaller_has_to_be_shown_on_pictures_that_are_large_enough(
 def test_detectors_see_whole_pictures(tiny_recipe: MakeRecipe) -> None:
     with pytest.raises(ConfigError, match="`scaled_decoding` is not for detection"):
         read_recipe(tiny_recipe("detection", scaled_decoding=True))
+
+
+@pytest.mark.parametrize("name", PRIMARY)
+def test_a_floor_is_asked_of_the_reference_whatever_else_was_measured(name: str) -> None:
+    floor, shares = PRIMARY[name], dict.fromkeys(PRIMARY, 0.9) | {name: 0.5}
+    accuracy, bounds = {"reference": shares, "candidate": shares}, {f"min_{floor}": 0.8}
+    assert list_failures({floor: 0.9}, accuracy, bounds) == [
+        f"{floor} of the reference itself is 0.5, at least 0.8 asked"
+    ]
+    assert list_failures({floor: 0.9}, accuracy, {f"min_{floor}": 0.4}) == []
