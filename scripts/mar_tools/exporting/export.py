@@ -10,7 +10,7 @@ import orjson
 import yaml
 
 from mar_tools.exporting.calibration import Calibration
-from mar_tools.exporting.export_folders import ExportManifest, export_folder
+from mar_tools.exporting.export_folders import ExportManifest, artifact_files, export_folder
 from mar_tools.exporting.exporters import EXPORTERS, load_exporter, onnx_precisions
 from mar_tools.exporting.exporters.base import Exported, ExportJob
 from mar_tools.models.checkpoints import Checkpoint
@@ -48,10 +48,22 @@ def export_model(
             exported = exporter.export(job, folder)
         except ModuleNotFoundError as error:
             raise BackendError(f"{backend} {precision} needs {how_to_install(error)}") from error
+        require_hashed(folder, exported.artifact)
         write_model_config(folder / "model-config.yaml", recipe, checkpoint, job, exported, backend)
         (folder / "labels.json").write_bytes(orjson.dumps(checkpoint.labels))
         write_manifest(folder / "export.json", recipe, checkpoint, exported)
     return target
+
+
+def require_hashed(folder: Path, artifact: str) -> None:
+    """Require that the hash of an artifact covers all that its exporter wrote. Raises BackendError."""
+    written = {path for path in folder.rglob("*") if path.is_file()}
+    left_out = sorted(path.relative_to(folder).as_posix() for path in written - set(artifact_files(folder, artifact)))
+    if left_out:
+        raise BackendError(
+            f"the exporter wrote {left_out} beside its artifact {artifact!r}, and no hash covers them; it must name "
+            "each file as the artifact with another suffix, or write a folder"
+        )
 
 
 def new_job(

@@ -101,6 +101,22 @@ def test_nothing_is_left_when_an_exporter_fails(
     assert listing(tmp_path) == ["tiny_classification"]
 
 
+class ScatteringExporter(ModuleType):
+    @staticmethod
+    def export(job: ExportJob, folder: Path) -> Exported:
+        for name in ("model.pt2", "model.json", "weights.bin"):
+            (folder / name).touch()
+        return Exported("model.pt2")
+
+
+def test_an_exporter_writes_no_file_that_the_hash_of_its_artifact_leaves_out(
+    tiny_classifier: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "load_exporter", lambda *_: ScatteringExporter("scattering"))
+    with pytest.raises(BackendError, match=r"wrote \['weights.bin'\] beside its artifact 'model.pt2'"):
+        export_model(tiny_classifier.recipe, tiny_classifier.checkpoint, "eager", "fp32", tmp_path)
+
+
 def test_a_former_export_stays_when_a_new_one_fails(tmp_path: Path) -> None:
     target = tmp_path / "eager-fp32"
     target.mkdir()

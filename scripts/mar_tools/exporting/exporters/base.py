@@ -81,9 +81,10 @@ class ExportJob:
 
 @dataclass(frozen=True)
 class Exported:
-    """`artifact`: the file or folder in the export folder. `quantization`: how int8 came about, for the report.
+    """`artifact`: the file or folder in the export folder. Further files stand in the folder, or share the file's stem.
 
-    `cpu_features`: what the verified answers depend on. `portable`: whether it runs on other devices too.
+    `quantization`: how int8 came about, for the report. `cpu_features`: what the verified answers depend on.
+    `portable`: whether it runs on other devices too.
     """
 
     artifact: str
