@@ -6,9 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import ts
 from conftest import RunHere
 
-from mar_tools.serving.config_file import model_section, with_absolute_paths
+from mar_tools.serving.config_file import model_section, with_absolute_paths, with_values
 from mar_tools.serving.model_status import find_differences
 from mar_tools.serving.server import Server
 from mar_tools.tuning.deployment import TunedModel, apply_settings, current_settings
@@ -20,10 +21,12 @@ from ..conftest import ROOT, Service
 
 @pytest.fixture(scope="module")
 def config(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a server that does not run, with the digits classifier in its store."""
+    """Of a server that does not run, with the digits classifier in its store and metrics of its own."""
     folder = tmp_path_factory.mktemp("tuned")
     shutil.copy(ROOT / "log4j2.xml", folder)
-    (folder / "config.properties").write_text(with_absolute_paths((ROOT / "config.properties").read_text(), ROOT))
+    shutil.copy(Path(ts.__file__).parent / "configs" / "metrics.yaml", folder)
+    shipped = with_absolute_paths((ROOT / "config.properties").read_text(), ROOT)
+    (folder / "config.properties").write_text(with_values(shipped, {"metrics_config": "metrics.yaml"}))
     (folder / "model_store").mkdir()
     shutil.copy(archives / "digits.mar", folder / "model_store")
     return folder / "config.properties"
