@@ -30,6 +30,7 @@ from mar_tools.command_line import (
     not_negative,
     positive,
     print_json,
+    recipe_file,
     run,
 )
 from mar_tools.locking import building
@@ -93,7 +94,7 @@ def look_at(report: Path | None) -> str:
 
 def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
-    parser.add_argument("recipe", type=Path, help="a recipe yaml")
+    parser.add_argument("recipe", type=recipe_file, help="a recipe yaml")
     parser.add_argument("--weights", metavar="W", help="published weights, a file of weights, or `random`")
     parser.add_argument("--backend", metavar="B", help="auto, or the backend to use; default: what the recipe says")
     parser.add_argument("--precision", choices=("auto", *get_args(Precision)), help="default: what the recipe says")

@@ -10,14 +10,14 @@ are for the GPU where there is one, or for the --device that is given. Folders f
 
 from pathlib import Path
 
-from mar_tools.command_line import EXPORTS, new_parser, run
+from mar_tools.command_line import EXPORTS, new_parser, recipe_file, run
 from mar_tools.locking import building
 from mar_tools.machine import choose_device_type
 
 
 def main() -> None:
     parser = new_parser(__doc__)
-    parser.add_argument("recipe", type=Path, help="a recipe yaml")
+    parser.add_argument("recipe", type=recipe_file, help="a recipe yaml")
     parser.add_argument("--backend", metavar="B", default="eager", help="such as openvino (default: eager)")
     parser.add_argument("--precision", metavar="P", default="fp32", help="fp32, bf16, fp16 or int8 (default: fp32)")
     parser.add_argument("--weights", metavar="W", help="published weights, a file of weights, or `random`")

@@ -6,19 +6,22 @@
     python scripts/new_recipe.py densenet161.tar.gz                # or a folder, of the other archive formats
     python scripts/new_recipe.py my_vit/                           # a folder of Hugging Face
     python scripts/new_recipe.py resnet50.a1_in1k                  # a name of torchvision or timm
-    python scripts/new_recipe.py detector.onnx --images pictures   # that it knows: its scaling is found with them
+    python scripts/new_recipe.py detector.onnx --images pictures   # its scaling is found with pictures that it knows
 
 No code of the file runs. An ONNX file is asked for its answers on pictures. The recipe lies beside the file. That of an
 archive lies in a folder of its own here, with the network and its labels. The last line printed builds it.
 """
 
 import argparse
+import shlex
+import sys
 from pathlib import Path
 from typing import get_args
 
 from mar_tools.command_line import new_parser, print_json, run
 from mar_tools.drafting.conventions import LIKE, apply_convention
 from mar_tools.drafting.drafts import Draft, Hints, write_draft
+from vision_serving.errors import ConfigError
 from vision_serving.options import Task
 
 
@@ -26,11 +29,12 @@ def main() -> None:
     given = parse_arguments()
     from mar_tools.drafting.forms import draft_recipe  # after the options: needs PyTorch
 
+    check_files(given.labels, given.images)
     hints = Hints(given.name, given.task, given.labels, given.images, given.architecture)
     draft = apply_convention(draft_recipe(given.model, hints), given.like)
     recipe = given.output or place_for(Path(given.model), draft)
     write_draft(draft, recipe, f"Written by new_recipe.py from {Path(given.model).name}.", given.force)
-    command = f"python scripts/build_model.py {recipe}"
+    command = shlex.join(["python", str(Path(sys.argv[0]).with_name("build_model.py")), str(recipe)])
     if given.json:
         families = [{"like": hint.like, "why": hint.why} for hint in draft.hints]
         found = {"recipe": str(recipe), "files": sorted(draft.files), "not_known": draft.notes, "hints": families}
@@ -41,6 +45,16 @@ def main() -> None:
     for hint in draft.hints:
         print(f"hint: {hint}")
     print(f"{recipe}\nnext: {command}")
+
+
+def check_files(labels: Path | None, images: Path | None) -> None:
+    """Raises ConfigError for labels that cannot be read and for a folder that is none, before the model is read."""
+    from mar_tools.models.label_files import read_labels_file  # after the options, as above
+
+    if labels is not None:
+        read_labels_file(labels)
+    if images is not None and not images.is_dir():
+        raise ConfigError(f"--images {images}: no such folder; expected a folder of pictures that the model knows")
 
 
 def place_for(model: Path, draft: Draft) -> Path:

@@ -71,6 +71,16 @@ def new_parser(docstring: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=docstring, formatter_class=DocstringHelp)
 
 
+def recipe_file(text: str) -> Path:
+    """Read an argument that has to be the path of a recipe, for which people give the model itself."""
+    path = Path(text)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        raise argparse.ArgumentTypeError(
+            f"expected a recipe, a .yaml file, got {text!r}; new_recipe.py writes one for a model"
+        )
+    return path
+
+
 def positive(text: str) -> float:
     """Read an argument that has to be more than 0."""
     number = not_negative(text)

@@ -46,6 +46,15 @@ def test_help_of_a_shell_command_is_its_comment_and_nothing_happens(command: Pat
     assert [line for line in map(str.strip, shown) if line not in comments] == []
 
 
+@pytest.mark.parametrize("given", ["flowers.pth", "flowers", "make.py"])
+@pytest.mark.parametrize("command", ["build_model.py", "export_model.py"])
+def test_a_model_in_place_of_a_recipe_is_refused_with_the_command_that_writes_one(command: str, given: str) -> None:
+    finished = run_in_terminal(sys.executable, ROOT / "scripts" / command, given)
+    assert finished.returncode == 2
+    told = f"expected a recipe, a .yaml file, got '{given}'; new_recipe.py writes one for a model"
+    assert told in finished.stderr
+
+
 @pytest.fixture
 def uninstalled(tmp_path: Path) -> Path:
     """A checkout's commands, without an environment."""

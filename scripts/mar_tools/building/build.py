@@ -53,6 +53,10 @@ class Progress:
         self._announce(step, self._done, max(self._total, self._done))
         self._done += 1
 
+    def expect(self, steps: int) -> None:
+        """Expect so many more, which could not be counted before."""
+        self._total += steps
+
     def skip(self, steps: int) -> None:
         """Skip so many that were expected and will not come."""
         self._total -= steps
@@ -73,8 +77,7 @@ def build_candidates(
         # Where the recipe leaves none of those that take a file, the candidate itself says why it cannot.
         pairs = [pair for pair in pairs if pair[1] in onnx_precisions(pair[0])] or pairs
     others = [pair for pair in pairs if pair != EAGER_FP32]
-    turns = (1 + len(others)) * (1 + options.rounds)
-    progress = Progress(announce, len({"cpu", options.device_type}) + len(others) + turns)
+    progress = Progress(announce, len({"cpu", options.device_type}) + len(others))
     eager = build_reference(recipe, exports, options, progress)
     reference = read_report(exports / recipe.name / REFERENCE)
     for line in describe_reference(reference):
@@ -130,7 +133,7 @@ def time_rows(
 ) -> list[Candidate]:
     """Return the rows, of which rows[0] is eager, with the figures of those that passed or failed while timed."""
     passed = {folder_of(row, recipe, exports): row for row in rows if row.verdict == "verified"}
-    progress.skip((len(rows) - len(passed)) * (1 + options.rounds))
+    progress.expect(len(passed) * (1 + options.rounds))  # by now it is known who passed
     images = None if recipe.verification.images is None else recipe.path(recipe.verification.images)
     plan = TimingPlan(
         images=tuple(path.absolute() for path in choose_images(images, TIMED_IMAGES)),

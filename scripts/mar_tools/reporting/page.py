@@ -83,7 +83,7 @@ def list_facts(evidence: Evidence) -> list[Fact]:
         facts.append(Fact(f"Images per second, batch {max(map(int, row.images_per_s))}", show_figure(row.rate), note))
     if name := evidence.measure:
         accuracy = report["accuracy"]
-        before = f"{accuracy['reference'][name]:.3f} of eager fp32" if "reference" in accuracy else evidence.images
+        before = f"eager fp32: {accuracy['reference'][name]:.3f}" if "reference" in accuracy else evidence.images
         facts.append(Fact(" ".join(ACCURACY[name].split()), f"{accuracy['candidate'][name]:.3f}", before))
     if name := evidence.agreement:
         title = f"{' '.join(AGREEMENT[name].split())} as eager fp32"

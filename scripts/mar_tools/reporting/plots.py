@@ -136,14 +136,14 @@ def _even_ticks(low: float, high: float) -> list[tuple[float, str]]:
 
 
 def _place_names(points: Sequence[Point]) -> list[Point]:
-    """Put each name above, below or beside its point, where it covers the least of earlier names."""
+    """Put each name above, below or beside its point, right of the axis, where it covers the least of earlier names."""
     order = sorted(points, key=lambda point: point.verdict != "chosen")  # whose name has the first choice
     reach = RADIUS + 2
-    boxes = [(int(p.x) - reach, int(p.y) - reach, int(p.x) + reach, int(p.y) + reach) for p in order]
+    boxes = [(int(p.x) - LEFT - reach, int(p.y) - reach, int(p.x) - LEFT + reach, int(p.y) + reach) for p in order]
     sizes = [(CHARACTER * len(point.name), LINE) for point in order]
-    corners = place_labels(boxes, sizes, (WIDTH, HEIGHT - BOTTOM))
+    corners = place_labels(boxes, sizes, (WIDTH - LEFT, HEIGHT - BOTTOM))
     return [
-        Point(p.name, p.verdict, p.text, p.x, p.y, left, top + LINE - 4)
+        Point(p.name, p.verdict, p.text, p.x, p.y, LEFT + left, top + LINE - 4)
         for p, (left, top) in zip(order, corners, strict=True)
     ]
 

@@ -53,8 +53,8 @@ def test_a_recipe_becomes_an_archive_with_the_proof_of_what_it_was_chosen_from(
     assert sorted(row.verdict for row in rows) == ["chosen", "verified"]
     assert all(row.images_per_s.keys() == {"1", "2"} and row.load_s and row.size_mb for row in rows)
     assert rows[1].speedup == 1.0
-    assert steps[0] == "0/6 reference: eager fp32"
-    assert steps[-1] == "5/6 time eager-bf16"
+    assert steps[:2] == ["0/2 reference: eager fp32", "1/2 export and verify eager bf16"]
+    assert (steps[2], steps[-1]) == ("2/6 load eager-fp32", "5/6 time eager-bf16")
 
     chosen = find_chosen(rows)
     assert chosen is not None
@@ -70,7 +70,9 @@ def test_a_build_goes_on_when_a_candidate_crashes_and_stops_trying_when_its_budg
     tiny_recipe: MakeRecipe, tmp_path: Path
 ) -> None:
     recipe = faulty_recipe(tiny_recipe(backend="torchscript"), "os.kill(os.getpid(), signal.SIGSEGV)")
-    rows = build_candidates(recipe, tmp_path, replace(QUICK, budget_s=0), announced([]))
+    steps: list[str] = []
+    rows = build_candidates(recipe, tmp_path, replace(QUICK, budget_s=0), announced(steps))
+    assert steps[-1] == "3/4 time eager-fp32"  # of those that are left
     assert [(row.name, row.verdict, row.reason) for row in rows] == [
         ("torchscript bf16", "failed", "crashed: signal SIGSEGV"),
         ("torchscript fp32", "not tried", "the budget of 0 min was used up"),

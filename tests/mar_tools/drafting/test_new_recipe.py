@@ -1,5 +1,6 @@
 """Files of all forms become recipes: what they say is read, and what they do not say is named."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import orjson
 import pytest
 import torch
 import torchvision
+from conftest import RunHere
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
 from torch import nn
 
+from mar_tools.command_line import ROOT
 from mar_tools.drafting.drafts import Draft, Hints, render
 from mar_tools.drafting.forms import draft_recipe
 from mar_tools.models.checkpoints import load_checkpoint
@@ -215,3 +218,32 @@ def test_names_in_metadata_are_labels_where_they_are_as_many(tmp_path: Path) -> 
     other = save_onnx(tmp_path / "other.onnx", {"scores": (3, 3)}, {"character": "0\n90\n180\n270"})
     placeholders = orjson.loads(draft_recipe(str(other), Hints()).files["other.labels.json"])
     assert placeholders == ["class 0", "class 1", "class 2"]
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "told"),
+    [
+        ("--labels", "absent.json", "absent.json: no such file"),
+        ("--labels", "folder", "folder: not a readable text file (Is a directory)"),
+        ("--labels", "empty.txt", "empty.txt: expected a list of labels"),
+        ("--images", "absent", "absent: no such folder; expected a folder of pictures that the model knows"),
+    ],
+)
+def test_files_that_are_given_are_read_before_the_model(
+    option: str, given: str, told: str, tmp_path: Path, run_here: RunHere
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.txt").touch()
+    refused = run_here("new_recipe.py", tmp_path / "absent.pth", option, tmp_path / given)
+    assert refused.returncode == 1
+    assert told in refused.stderr
+
+
+def test_the_printed_command_finds_the_build_beside_it_and_a_name_with_blanks(
+    tmp_path: Path, run_here: RunHere
+) -> None:
+    model = save_onnx(tmp_path / "doors.onnx", {"scores": (3, 4)}, {})
+    written = run_here("new_recipe.py", model, "--output", tmp_path / "my doors.yaml")
+    assert written.returncode == 0, written.stderr
+    command = written.stdout.splitlines()[-1].removeprefix("next: ")
+    assert shlex.split(command) == ["python", str(ROOT / "scripts" / "build_model.py"), str(tmp_path / "my doors.yaml")]

@@ -12,6 +12,7 @@ from model_archiver.model_packaging import generate_model_archive
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from mar_tools.archives.archive import check_archive
+from mar_tools.command_line import ROOT
 from mar_tools.drafting.drafts import Hints
 from mar_tools.drafting.forms import draft_recipe
 from mar_tools.models.checkpoints import load_checkpoint
@@ -29,6 +30,7 @@ class ImageClassifier(ResNet):
     def __init__(self):
         super().__init__(BasicBlock, [1, 1, 1, 1], num_classes=3)
 """
+BUILD_MODEL = ROOT / "scripts" / "build_model.py"
 INDEX = {"0": ["n01", "cat"], "1": "dog", "2": ["n03", "bird"]}
 
 
@@ -90,7 +92,7 @@ def test_a_stock_classifier_becomes_an_archive_by_two_commands(
     name = file.partition(".")[0]
     written = run_here("new_recipe.py", stock / file)
     assert written.returncode == 0, written.stderr
-    assert written.stdout.splitlines()[-1] == f"next: python scripts/build_model.py {name}/{name}.yaml"
+    assert written.stdout.splitlines()[-1] == f"next: python {BUILD_MODEL} {name}/{name}.yaml"
     recipe = read_recipe(tmp_path / name / f"{name}.yaml")
     assert recipe.model.source == source
     checkpoint = load_checkpoint(recipe)

@@ -301,6 +301,7 @@ def test_the_plot_keeps_points_names_and_the_bound_inside(evidence: Evidence) ->
     assert plot.bound is not None
     assert [point.name for point in plot.points if not plot.left <= point.x <= plot.right] == []
     assert [point.name for point in plot.points if not plot.top <= point.y <= plot.bottom] == []
+    assert [point.name for point in plot.points if point.label_x < plot.left] == [], "over the figures of the axis"
     fast, slow = (next(each for each in plot.points if each.verdict == verdict) for verdict in ("chosen", "reference"))
     assert fast.x > slow.x
     assert fast.y > slow.y, "less accurate: lower, and y goes down"
