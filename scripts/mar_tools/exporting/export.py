@@ -18,10 +18,12 @@ from mar_tools.models.example_pixels import load_pixels
 from mar_tools.models.recipes import Recipe
 from vision_serving.config import DeviceType, HandlerConfig, Precision
 from vision_serving.cores import cpu_features
-from vision_serving.errors import BackendError, ConfigError, how_to_install
+from vision_serving.errors import BackendError, ConfigError, how_to_install, last_line
 from vision_serving.graphs.construction import build_graph
 from vision_serving.graphs.fixed_batches import FixedBatchNetwork
 from vision_serving.options import check_options, find_options
+
+INTERPRETER = "TorchScript interpreter"  # begins a traceback of its own, of a page, with the reason at its end
 
 
 def export_model(
@@ -117,16 +119,25 @@ def check_takes_onnx(backend: str, precision: Precision) -> None:
         )
 
 
+def describe_failure(error: Exception) -> str:
+    """Return the type and text of a network's error; of TorchScript, whose text is a traceback, its last line."""
+    return last_line(error) if INTERPRETER in str(error) else f"{type(error).__name__}: {error}"
+
+
 def check_outputs(job: ExportJob) -> None:
     """Run the graph once. Raises ConfigError when it fails, or has another number of classes than there are labels."""
     graph, checkpoint = job.graph, job.checkpoint
+    pixels = load_pixels(1, checkpoint.preprocessing).repeat(job.fixed_batch or 1, 1, 1, 1)
     try:
-        pixels = load_pixels(1, checkpoint.preprocessing).repeat(job.fixed_batch or 1, 1, 1, 1)
         outputs = graph(pixels.to(job.device_type))
     except ConfigError:
         raise
     except Exception as error:  # the network may be the user's own
-        raise ConfigError(f"the model failed on its first image: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"the model failed on its first image: {describe_failure(error)}; `preprocessing` gave it "
+            f"{checkpoint.preprocessing.channels} channels of {pixels.shape[1]} x {pixels.shape[2]} pixels, which have "
+            "to be those of its training (gray is `channels: 1`)"
+        ) from error
     if "embedding" in outputs:
         return
     count = getattr(graph, "num_classes", None)

@@ -79,7 +79,7 @@ def read_folder_names(path: Path, names: ClassIds) -> ClassIds:
     path: {"folder": "label or class id"}, or TorchServe's index_to_name.json: {"0": ["n01440764", "tench"]}.
     """
     own = {}
-    for key, value in read_json_object(path).items():
+    for key, value in read_json_object(path, ' {"folder": "label"}').items():
         folder, class_name = (value[0], key) if isinstance(value, list) and value else (key, str(value))
         if class_name not in names:
             raise ConfigError(f"{path}: {class_name!r} is neither a label of this model nor a class id")
@@ -93,10 +93,10 @@ def name_folders(images: Path) -> ClassIds:
     return {folder: (class_id,) for class_id, folder in enumerate(folders)}
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path, example: str = "") -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a JSON object, got {type(content).__name__}")
+        raise ConfigError(f"{path}: expected a JSON object{example}, got {type(content).__name__}")
     return content
 
 

@@ -282,3 +282,20 @@ def test_without_a_compiler_aotinductor_says_what_is_missing(tmp_path: Path, mon
     cpp_compiler_search.cache_clear()  # of what PyTorch found before
     with pytest.raises(BackendError, match=r"aotinductor compiles C\+\+ when a model is exported: install g\+\+"):
         require_compiler()
+
+
+def test_a_network_of_other_channels_is_told_in_few_words_what_it_was_given(tmp_path: Path) -> None:
+    gray = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 5), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    torch.jit.trace(gray, torch.rand(2, 1, 64, 64)).save(str(tmp_path / "gray.pt"))  # type: ignore[no-untyped-call]
+    preprocessing = {"resize": {"mode": "exact", "size": [64, 48]}}
+    model = {"source": "torchscript", "file": "gray.pt"}
+    values = {"name": "gray", "task": "classification", "model": model, "labels": "labels.txt"}
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n")
+    (tmp_path / "gray.yaml").write_text(yaml.safe_dump({**values, "preprocessing": preprocessing}))
+    recipe = read_recipe(tmp_path / "gray.yaml")
+    with pytest.raises(ConfigError) as refused:
+        export_model(recipe, load_checkpoint(recipe), "eager", "fp32", tmp_path / "exports")
+    said = str(refused.value)
+    assert said.startswith("the model failed on its first image: RuntimeError: Given groups=1")
+    assert "`preprocessing` gave it 3 channels of 64 x 48 pixels" in said
+    assert "Traceback" not in said

@@ -98,7 +98,7 @@ def test_folders_that_fit_no_label_are_named(tmp_path: Path, names: list[str], m
     ("content", "message"),
     [
         (b"{", "not a readable JSON file"),
-        (b"[]", "expected a JSON object, got list"),
+        (b"[]", 'expected a JSON object {"folder": "label"}, got list'),
         (b'{"n1": "cow"}', "'cow' is neither a label of this model nor a class id"),
         (None, "no such file"),
     ],
