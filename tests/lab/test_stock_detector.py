@@ -63,7 +63,6 @@ def new_network() -> nn.Module:
 
 def train(network: nn.Module) -> None:
     """Train what follows the first layers, which stay."""
-    torch.manual_seed(0)
     digits, rng = load_digit_split()[0], np.random.default_rng(0)
     scenes = [draw_scene(digits, rng) for _ in range(SCENES)]
     network.train()
@@ -95,6 +94,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module]:
     """A stock archive, and its network."""
     folder = tmp_path_factory.mktemp("stock_detector")
+    torch.manual_seed(0)
     network = new_network()
     train(network)
     torch.save(network.state_dict(), folder / "digits.pth")
@@ -130,14 +130,19 @@ def test_a_trained_stock_detector_answers_as_torchvision_does(
     for picture in pictures:
         with torch.inference_mode(), Image.open(picture) as image:
             (own,) = network([to_tensor(image)])
+            network.roi_heads.nms_thresh = 1.0  # type: ignore[union-attr]
+            (all_boxes,) = network([to_tensor(image)])
+            network.roi_heads.nms_thresh = 0.5  # type: ignore[union-attr]
+        # Of two boxes of one digit with almost one score, rounding decides which is kept.
+        columns = (all_boxes[key].tolist() for key in ("labels", "scores", "boxes"))
         rows = [
             (LABELS[label - 1], pytest.approx(score, abs=SCORES), pytest.approx(box, abs=PIXELS))
-            for label, score, box in zip(own["labels"].tolist(), own["scores"].tolist(), own["boxes"].tolist())
-            if score >= THRESHOLD - SCORES
+            for label, score, box in zip(*columns)
         ]
         sure = int((own["scores"] >= THRESHOLD + SCORES).sum())
+        most = int((own["scores"] >= THRESHOLD - SCORES).sum())
         detections = answers[picture.name]["detections"]
-        assert sure <= len(detections) <= len(rows)  # the others are at the threshold
+        assert sure <= len(detections) <= most  # the others are at the threshold
         for entry in detections:
             assert (entry["label"], entry["score"], entry["box"]) in rows
         found += len(detections)
