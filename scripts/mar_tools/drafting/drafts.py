@@ -17,6 +17,7 @@ from vision_serving.options import Task
 Recipe = Mapping[str, Any]
 SUFFIXES = r"(\.(pth|tar|gz|tgz|pt|ckpt|bin|onnx|safetensors|torchscript|mar))+$"
 IMAGENET = write_normalisation(*NORMALISATIONS["ImageNet's mean and std"])
+LABELS, NAMES_UNKNOWN = ".labels.json", "the names of the classes"
 UNSCALED = write_normalisation(*NORMALISATIONS["mean 0 and std 1"])
 
 
@@ -89,14 +90,14 @@ class Labels:
 
 def choose_labels(name: str, hints: Hints, names: list[str] | None, count: int | None, where: str) -> Labels:
     """Return the user's file, the names that the file states, else a file of numbers to be written over."""
-    file = f"{name}.labels.json"
+    file = name + LABELS
     if hints.labels is not None:
         return Labels(hints.labels.absolute())
     if names is not None:
         return Labels(Noted(file, f"{len(names)} classes, {where}"), {file: _json(names)})
     numbers = [f"class {number}" for number in range(count or 2)]
     told = f"{count} classes" if count else "two classes, as their number is not in the file either"
-    note = f"the names of the classes: {file} has placeholders for {told}; write the names, in the order of training"
+    note = f"{NAMES_UNKNOWN}: {file} has placeholders for {told}; write the names, in the order of training"
     return Labels(assume(file, "placeholders; write the names there"), {file: _json(numbers)}, (note,))
 
 

@@ -1,9 +1,10 @@
 """Which form a model has, and who reads it."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from mar_tools.drafting.drafts import Draft, Hints
+from mar_tools.drafting.drafts import LABELS, NAMES_UNKNOWN, Draft, Hints, Noted, without_notes
 from mar_tools.models.file_kinds import FileKind, find_kind
 from vision_serving.errors import ConfigError
 
@@ -22,7 +23,26 @@ READERS: dict[FileKind, str] = {
 
 
 def draft_recipe(model: str, hints: Hints) -> Draft:
-    """Raises ConfigError for what cannot be read, with the reason."""
+    """Raises ConfigError for what cannot be read, and for a model of another task than the user's, with the reason."""
+    draft = _read(model, hints)
+    task = without_notes(draft.recipe["task"])
+    if hints.task in (None, task):
+        return draft
+    if (task, hints.task) == ("classification", "embedding"):
+        return _as_embedding(draft)
+    raise ConfigError(f"{model}: a model of {task}, not of {hints.task}; leave out --task")
+
+
+def _as_embedding(draft: Draft) -> Draft:
+    """Return the recipe of a classifier for its features, which have no labels."""
+    kept = {key: value for key, value in draft.recipe.items() if key not in ("labels", "options")}
+    task = Noted("embedding", "what its last layer is given")
+    files = {name: content for name, content in draft.files.items() if not name.endswith(LABELS)}
+    notes = tuple(note for note in draft.notes if not note.startswith(NAMES_UNKNOWN))
+    return replace(draft, recipe={**kept, "task": task}, files=files, notes=notes)
+
+
+def _read(model: str, hints: Hints) -> Draft:
     from mar_tools.drafting.library_drafts import draft_folder, draft_published
 
     path = Path(model)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mar_tools.command_line import ROOT
-from mar_tools.drafting.drafts import Draft, Hints, render
+from mar_tools.drafting.drafts import Draft, Hints, render, without_notes
 from mar_tools.drafting.forms import draft_recipe
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import Recipe, read_recipe
@@ -247,3 +247,14 @@ def test_the_printed_command_finds_the_build_beside_it_and_a_name_with_blanks(
     assert written.returncode == 0, written.stderr
     command = written.stdout.splitlines()[-1].removeprefix("next: ")
     assert shlex.split(command) == ["python", str(ROOT / "scripts" / "build_model.py"), str(tmp_path / "my doors.yaml")]
+
+
+def test_a_classifier_gives_its_features_where_that_is_asked(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "leaves.pth")
+    draft = draft_recipe(str(tmp_path / "leaves.pth"), Hints(task="embedding"))
+    assert (draft.files, "labels" in draft.recipe, without_notes(draft.recipe["task"])) == ({}, False, "embedding")
+    assert not any("names of the classes" in note for note in draft.notes)
+    recipe = written(draft, tmp_path)
+    assert (recipe.task, recipe.model.arguments) == ("embedding", {"num_classes": 3})
+    with pytest.raises(ConfigError, match="a model of classification, not of detection; leave out --task"):
+        draft_recipe(str(tmp_path / "leaves.pth"), Hints(task="detection"))
