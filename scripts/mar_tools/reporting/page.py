@@ -117,7 +117,7 @@ def explain_row(row: Candidate, rows: Sequence[Candidate]) -> str:
     if row.reason or row.verdict == "chosen":
         return row.reason or "the fastest that passed"
     if row.verdict == "reference":
-        return "compared with; the recipe leaves it no chance to be chosen"
+        return "only timed to compare with; another backend or precision was asked for"
     chosen = next((each for each in rows if each.verdict == "chosen"), None)
     if chosen is None or not chosen.rate or not row.rate:
         return ""

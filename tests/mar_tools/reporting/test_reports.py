@@ -253,7 +253,10 @@ def test_of_embeddings_the_nearest_images_are_shown(tmp_path: Path) -> None:
     assert [each.name for each in mistakes] == [last.name]
     assert own.main.by_class is not None
     assert [(each.class_id, each.share) for each in own.main.by_class.classes] == [(1, 0.6667), (0, 1.0)]
-    assert "the nearest is of another class" in Elements(render_report(own)).text
+    shown = Elements(render_report(own)).text
+    assert "the nearest is of another class" in shown
+    assert "0 classes" not in shown
+    assert "labels" not in shown, "there are none"
 
 
 def test_classes_and_confusions_are_counted() -> None:
