@@ -1,6 +1,7 @@
 """Which four numbers a box has: their values tell it, and where they leave it open, the boxes of mirrored pictures."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -8,12 +9,18 @@ from torch import Tensor
 
 from mar_tools.drafting.drafts import assume, without_notes
 from mar_tools.verification.mirroring import find_better_form, find_errors
+from vision_serving.errors import ConfigError
 from vision_serving.geometry import SizeHW
+from vision_serving.graphs.detections import TO_PIXELS
 from vision_serving.graphs.output_decoder import OutputDecoder
 from vision_serving.graphs.outputs import FORMS, BoxForm, OutputFormat
 
 MIRRORED = ("boxes_scores", "boxes_scores_labels", "end_to_end", "yolo")
 ALMOST_ALL = 0.99
+MOST = 0.9  # of the boxes of a decoded head
+FARTHEST = 1.5  # sides of a picture that a centre may be from its corner
+EDGE = 0.02  # of the centres, which may be anywhere
+LEAST_SPREAD = 0.25  # a head that looks everywhere has boxes everywhere
 LARGEST_PART = 2.0  # boxes that are parts of the image hardly leave it
 LEAST_ERROR = 0.02  # parts of the image: a detector finds things in a mirrored picture that near to their place
 
@@ -32,13 +39,50 @@ def read_boxes(boxes: Tensor, size_hw: SizeHW, usual: BoxForm) -> dict[str, Any]
     return found
 
 
+def check_boxes(boxes: Tensor, found: Mapping[str, Any], size_hw: SizeHW, usual: BoxForm) -> None:
+    """Check that boxes (..., 4) of all places of a picture are possible, read as `found` says.
+
+    Raises ConfigError for what lacks its grid or anchors, or is no box.
+    """
+    plain = without_notes(found)
+    height, width = (1, 1) if plain.get("normalized") else size_hw
+    corners = TO_PIXELS[plain.get("box_format", usual)](boxes).flatten(0, -2)
+    centres, sizes = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+    possible = (sizes >= 0) & (centres.abs() <= FARTHEST * max(height, width))
+    if float(possible.all(-1).float().mean()) >= MOST and _spread(centres, (height, width)) >= LEAST_SPREAD:
+        return
+    raise ConfigError(
+        f"what should be its boxes goes from {float(boxes.min()):.3g} to {float(boxes.max()):.3g}, and no usual form "
+        "makes boxes of it that lie all over a picture. So its head is not decoded: its grid or anchors are missing. "
+        "Export it with its decoding, or write a `decode` (docs/use/own_models.md, a package with its own decode)"
+    )
+
+
+def _spread(centres: Tensor, size_hw: tuple[float, float]) -> float:
+    """Return over which part of a picture most centres (B, 2) lie, the larger one of width and height."""
+    ordered = centres.sort(0).values
+    end = len(ordered) - 1
+    ranges = ordered[round((1 - EDGE) * end)] - ordered[round(EDGE * end)]
+    return max(float(ranges[0]) / size_hw[1], float(ranges[1]) / size_hw[0])
+
+
+def find_boxes(outputs: Mapping[str, Tensor], size_hw: SizeHW) -> str | None:
+    """Return which value (N, Q, 4) is the boxes; the scores of four classes have that shape, too."""
+    found = [name for name, values in outputs.items() if values.dim() == 3 and values.shape[-1] == 4]
+    for name in found if len(found) > 1 else ():
+        with suppress(ConfigError):
+            check_boxes(outputs[name], read_boxes(outputs[name], size_hw, "xyxy"), size_hw, "xyxy")
+            return name
+    return found[0] if found else None
+
+
 def choose_by_mirroring(output: Mapping[str, Any], answers: Any, mirrored: Any, images: Tensor) -> dict[str, Any]:
     """Return `output` with the form in which the boxes of mirrored pictures are the mirrored boxes of the pictures.
 
     answers, mirrored: what the network gave for images (N, C, H, W), and for them mirrored left to right.
     """
     plain = without_notes(output)
-    if plain.get("format") not in MIRRORED or "strides" in plain:
+    if plain.get("format") not in MIRRORED or "strides" in plain or plain.get("box_format") == "xywhr":
         return dict(output)
     given: BoxForm = plain.get("box_format", FORMS[plain["format"]].box_form)
     decoder = OutputDecoder(

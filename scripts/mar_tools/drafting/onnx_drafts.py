@@ -23,8 +23,9 @@ from mar_tools.drafting.drafts import (
     name_of,
     without_notes,
 )
+from mar_tools.drafting.first_steps import find_pixels
 from mar_tools.drafting.output_forms import Reading, read_as_vector, read_outputs
-from mar_tools.drafting.pixel_trials import GRAY, PLAIN_SCALING, SCALINGS, Scaling, choose_scaling, scalings_of
+from mar_tools.drafting.pixel_trials import GRAY, choose_scaling, scalings_of
 from mar_tools.exporting.onnx_files import ModelInput, dims_of, list_inputs, read_input
 from mar_tools.images import load_encoded_images
 from mar_tools.models.onnx_weights import list_external_weights
@@ -53,7 +54,6 @@ CROP_SHARE = 224 / 256
 PHOTOGRAPHS = 3  # that are asked together: the first number of an answer is then hardly theirs by chance
 ULTRALYTICS_ROW = 6  # of an end-to-end head: box, score, class
 NAMES = {"names", "classes", "labels", "class_names", "character", "id2label"}  # in a file's metadata
-SCALES, MOVES = {"Sub", "Div", "Mul", "Add"}, {"Transpose", "Cast", "Identity"}
 ANY_SIZE: dict[Task, str] = {
     "detection": "the size of its pictures, as the file takes any: {size.height} x {size.width} was taken",
     "classification": (
@@ -61,19 +61,16 @@ ANY_SIZE: dict[Task, str] = {
         "of text needs `resize: {{mode: fixed_height, size: [height, width]}}`"
     ),
 }
-RAW = Scaling(
-    {key: Noted(value, "its first steps scale the pixels") for key, value in SCALINGS["pixels in [0, 255]"].items()}, ()
-)
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a file says without being asked. scales_itself: its first steps are of constants, so it takes 0 to 255."""
+    """What a file says without being asked. pixels: which its first steps take, `` where they do not scale them."""
 
     input: ModelInput
     metadata: Mapping[str, str]
     ends_with: int | None
-    scales_itself: bool
+    pixels: str
     from_paddle: bool
 
     @property
@@ -99,7 +96,7 @@ def read_facts(path: Path) -> ModelFacts:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     dims = dims_of(model.graph.output[0]) or [None]
     from_paddle = "paddle" in f"{model.producer_name} {model.graph.name}".lower()
-    return ModelFacts(model_input, metadata, dims[-1], _scales_itself(model.graph, model_input.name), from_paddle)
+    return ModelFacts(model_input, metadata, dims[-1], find_pixels(model.graph, model_input), from_paddle)
 
 
 def _read_image_input(model: onnx.ModelProto, path: Path) -> ModelInput:
@@ -107,20 +104,6 @@ def _read_image_input(model: onnx.ModelProto, path: Path) -> ModelInput:
     shape = dims_of(list_inputs(model)[0]) or []
     is_gray = len(shape) == 4 and 1 in (shape[1], shape[3]) and 3 not in (shape[1], shape[3])
     return read_input(model, path, channels=1 if is_gray else 3)
-
-
-def _scales_itself(graph: onnx.GraphProto, name: str) -> bool:
-    constants = {weight.name for weight in graph.initializer}
-    constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
-    for node in graph.node:
-        if name not in node.input:
-            continue
-        if node.op_type in SCALES:
-            return any(other in constants for other in node.input)
-        if node.op_type not in MOVES:
-            return False
-        name = node.output[0]
-    return False
 
 
 def draft_ultralytics(path: Path, hints: Hints, facts: ModelFacts) -> Draft:
@@ -196,11 +179,13 @@ def _find_size(model_input: ModelInput, side: int) -> Size:
 def _draft_by_answers(path: Path, hints: Hints, facts: ModelFacts) -> Draft:
     network = OnnxNetwork(path)
     size = _find_size(facts.input, DETECTOR_SIDE if hints.task == "detection" else CLASSIFIER_SIDE)
-    scalings = scalings_of(facts.input.channels)
-    plain = scalings[GRAY if facts.input.channels == 1 else PLAIN_SCALING]
+    every = scalings_of(facts.input.channels)
+    scalings = {name: values for name, values in every.items() if name.startswith(facts.pixels)}
+    plain = next((values for name, values in scalings.items() if name.startswith(GRAY)), next(iter(scalings.values())))
     reading = _ask(network, size, path, plain, hints).reading
+    size = _find_size(facts.input, DETECTOR_SIDE if reading.task == "detection" else CLASSIFIER_SIDE)
     resizing = resize_for(reading, size)
-    scaling = RAW if facts.scales_itself else choose_scaling(network, reading, resizing, hints.images, scalings)
+    scaling = choose_scaling(network, reading, resizing, hints.images, scalings)
     asked = _ask(network, size, path, without_notes(scaling.values), hints)  # now with pixels that it knows
     reading, resizing = asked.reading, resize_for(asked.reading, size)
     output = choose_by_mirroring(reading.output, asked.answers, asked.mirrored, asked.images)

@@ -4,18 +4,34 @@ Each rule looks for one form. The first that finds it tells the task, `output:` 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mar_tools.drafting.box_forms import read_boxes
+from mar_tools.drafting import rearrangements
+from mar_tools.drafting.box_forms import check_boxes, find_boxes, read_boxes
 from mar_tools.drafting.distribution_heads import FILE, find_distribution_head
 from mar_tools.drafting.drafts import Noted, assume
-from mar_tools.drafting.row_forms import STRIDES, find_objectness, find_order, take_part
+from mar_tools.drafting.row_forms import (
+    BOX,
+    LONGEST_ROW,
+    STRIDES,
+    are_angles,
+    find_objectness,
+    find_order,
+    find_prototypes,
+    split_masks,
+    take_part,
+)
 from mar_tools.drafting.score_forms import (
+    FEATURES,
+    SCORES,
     are_scores,
+    find_dense_scores,
+    has_background_logits,
+    is_called,
     read_box_scores,
     read_class_scores,
     read_first_class,
@@ -27,8 +43,11 @@ from vision_serving.graphs.outputs import ROW
 from vision_serving.options import Task
 
 Outputs = Mapping[str, Tensor]
-SCORES = ("logit", "prob", "score", "softmax", "pred", "cls", "class")  # parts of names
-FEATURES = ("feat", "embed", "hidden", "pool", "vector")
+INDEPENDENT = (
+    "whether an image has one class: on photographs all values are below 0, as those of independent classes mostly "
+    "are. Where each has a score of its own, add `output: {activation: sigmoid}`"
+)
+OF_ANGLE = {"box_format": assume("xywhr", "the last number of a row goes below 0 and stays within pi, as angles do")}
 TENSORFLOW = "detection_boxes"  # of its detectors: y before x, classes from 1
 
 
@@ -73,6 +92,11 @@ def read_outputs(outputs: Outputs, size_hw: SizeHW, count: int) -> Reading:
         reading = rule(told, size_hw)
         if reading is not None:
             return reading
+    if all(values.flatten(1).shape[1] == max(values.shape[1:]) for name, values in outputs.items() if batched[name]):
+        raise ConfigError(
+            f"its answer has dimensions of 1 too many: {describe_outputs(outputs)}. Expected (N, C); let the network "
+            "end with `.flatten(1)`"
+        )
     raise ConfigError(
         f"the answers have no form that is known here: {describe_outputs(outputs)}; write a Python file that reads "
         "them (docs/use/own_models.md, a package with its own decode)"
@@ -101,10 +125,15 @@ def _classes(outputs: Outputs, _: SizeHW) -> Reading | None:
     place, notes = _choose_classes(outputs, flat)
     values = outputs[flat[place]]
     classes = values.shape[1]
-    if classes == 1:
+    if bool((values == values[0]).all()) and len(values) > 1:
         raise ConfigError(
-            "the answer is one value an image, (N, 1), which names no class; give the network two outputs, or write "
-            "them in a Python file"
+            f"its answers to {len(values)} photographs are all the same: {describe_outputs(outputs)}; give pictures "
+            "that it knows, with `--images FOLDER`"
+        )
+    if classes == 1 and not are_scores(values):
+        raise ConfigError(
+            "the answer is one value an image, (N, 1), which names no class. Where its sigmoid is the score of one, "
+            "write a recipe with `output: {activation: sigmoid}`; else give the network two outputs"
         )
     if len(flat) == 1 and _is_vector(flat[place], values):
         return read_as_vector(Reading("classification", {} if len(outputs) == 1 else {"index": place}))
@@ -116,49 +145,48 @@ def _classes(outputs: Outputs, _: SizeHW) -> Reading | None:
     if are_scores(values):
         several = {"format": "probabilities", "activation": assume("sigmoid", "scores in [0, 1] that do not sum to 1")}
         return Reading("classification", {**several, **picked}, classes, notes=notes)
+    if bool(values.max() < 0) and not sum_to_one(values.exp()):
+        notes = (*notes, INDEPENDENT)
     return Reading("classification", picked, classes, notes=notes)
 
 
 def _choose_classes(outputs: Outputs, flat: Mapping[int, str]) -> tuple[int, tuple[str, ...]]:
-    """Return the place of the classes among several (N, C), by their names, else by sums of 1, and what is unsure."""
-    named = [place for place, name in flat.items() if _is_called(name, SCORES)]
+    """Return the place of the classes among several (N, C), by sums of 1, else by their names, and what is unsure."""
     summing = [place for place, name in flat.items() if sum_to_one(outputs[name])]
-    others = [place for place, name in flat.items() if not _is_called(name, FEATURES)]
-    place = (named or summing or others or list(flat))[0]
-    if len(flat) == 1 or len(named or summing) == 1:
+    named = [place for place, name in flat.items() if is_called(name, SCORES) and not is_called(name, FEATURES)]
+    others = [place for place, name in flat.items() if not is_called(name, FEATURES)]
+    place = (summing or named or others or list(flat))[0]
+    if len(flat) == 1 or len(summing or named) == 1:
         return place, ()
     shapes = ", ".join(f"index {place}: {name} {tuple(outputs[name].shape)}" for place, name in flat.items())
     note = f"which of its answers are the classes ({shapes}); {flat[place]!r} was taken. `output: {{index: N}}` chooses"
     return place, (note,)
 
 
-def _is_called(name: str, parts: tuple[str, ...]) -> bool:
-    return any(part in name.lower() for part in parts)
-
-
 def _is_vector(name: str, values: Tensor) -> bool:
     """Return whether it is a vector of features: by its name, or its length of 1."""
     has_length_1 = bool(((values.norm(dim=1) - 1).abs() < 1e-3).all()) and bool(values.min() < 0)
-    return _is_called(name, FEATURES) or has_length_1
+    return is_called(name, FEATURES) or has_length_1
 
 
-def _detr(outputs: Outputs, _: SizeHW) -> Reading | None:
-    """Look for `logits` and `pred_boxes`; with softmax, most boxes are of the last class, "no object"."""
-    if not {"logits", "pred_boxes"} <= outputs.keys():
+def _detr(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
+    """Look for `logits`, or `pred_logits`, and `pred_boxes`; with softmax, most boxes are of the last: no object."""
+    name = next((name for name in ("logits", "pred_logits") if name in outputs), None)
+    if name is None or "pred_boxes" not in outputs:
         return None
-    logits = outputs["logits"]
-    nothing = float((logits.argmax(-1) == logits.shape[-1] - 1).float().mean())
-    softmax = nothing > 0.5
+    logits = outputs[name]
+    softmax = has_background_logits(logits) == "last"
     activation = assume(
         "softmax" if softmax else "sigmoid",
-        f"the last class is the best of {nothing:.0%} of the boxes, so it is{'' if softmax else ' not'} 'no object'",
+        f"the last class is{'' if softmax else ' not'} 'no object': {'' if softmax else 'not '}the best of most boxes",
     )
-    return Reading("detection", {"format": "detr", "activation": activation}, logits.shape[-1] - softmax)
+    names = _names({"logits": name, "pred_boxes": "pred_boxes"})
+    return Reading("detection", {"format": "detr", **names, "activation": activation}, logits.shape[-1] - softmax)
 
 
 def _boxes_and_scores(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
     """Look for (N, Q, 4) and (N, Q, C), or (N, Q) and labels (N, Q)."""
-    boxes_name = next((name for name, values in outputs.items() if values.dim() == 3 and values.shape[-1] == 4), None)
+    boxes_name = find_boxes(outputs, size_hw)
     if boxes_name is None:
         return None
     boxes = outputs[boxes_name]
@@ -175,12 +203,11 @@ def _boxes_and_scores(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
             first, notes = {"background": Noted("first", "TensorFlow counts classes from 1")}, ()
         form = {"format": "boxes_scores_labels", **names, **read_boxes(boxes, size_hw, "xyxy"), **by_name}
         return Reading("detection", {**form, **scores, **first}, notes=notes)
-    dense = [name for name, values in others.items() if values.dim() == 3]
-    if len(dense) != 1:
-        return None
-    scores, classes = read_class_scores(outputs[dense[0]])
-    names = _names({"boxes": boxes_name, "scores": dense[0]})
+    scores_name = find_dense_scores({name: values for name, values in others.items() if values.dim() == 3})
+    scores, classes = read_class_scores(outputs[scores_name])
+    names = _names({"boxes": boxes_name, "scores": scores_name})
     form = {"format": "boxes_scores", **names, **read_boxes(boxes, size_hw, "xyxy"), **by_name, **scores}
+    check_boxes(boxes, form, size_hw, "xyxy")
     return Reading("detection", form, classes)
 
 
@@ -190,21 +217,25 @@ def _names(names: dict[str, str]) -> dict[str, Any]:
 
 def _rows(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
     """Look for (N, Q, 6) or (N, Q, 7): box, score, class in any order, of a head that has chosen its boxes."""
-    for place, values in enumerate(outputs.values()):
+    prototypes = find_prototypes(outputs)
+    for place, (name, values) in enumerate(outputs.items()):
         for layout in ("rows", "columns") if values.dim() == 3 else ():
             rows = values.transpose(1, 2) if layout == "columns" else values
+            masks, rows = split_masks(outputs, name, rows, prototypes if rows.shape[2] > LONGEST_ROW else None)
             order = find_order(rows, size_hw)
             if order is None:
                 continue
             boxes, class_ids, scores = (take_part(rows, order, part) for part in ("box", "class", "score"))
-            output: dict[str, Any] = {"format": "end_to_end"}
+            output: dict[str, Any] = {"format": "end_to_end", **masks}
             if layout == "columns":
                 output["layout"] = Noted(layout, f"{tuple(values.shape)}")
+            first, notes = read_first_class(class_ids, scores)
+            index = {} if len(outputs) == 1 or masks else {"index": place}
+            told = boxes[scores > 0] if bool((scores > 0).any()) else boxes  # others fill up
+            if order == (*ROW, "skip") and are_angles(rows[..., -1]):
+                return Reading("detection", {**output, **OF_ANGLE, **first, **index}, None, "YOLO", notes=notes)
             if order != ROW:
                 output["order"] = assume(list(order), "scores are in [0, 1], classes whole numbers")
-            first, notes = read_first_class(class_ids, scores)
-            index = {} if len(outputs) == 1 else {"index": place}
-            told = boxes[scores > 0] if bool((scores > 0).any()) else boxes  # others fill up
             form = {**output, **read_boxes(told, size_hw, "xyxy"), **first, **index}
             return Reading("detection", form, None, "YOLO", notes=notes)
     return None
@@ -212,28 +243,34 @@ def _rows(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
 
 def _yolo(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
     """Look for one tensor of three dimensions: rows or columns of box, objectness perhaps, and classes."""
-    dense = [(place, values) for place, values in enumerate(outputs.values()) if values.dim() == 3]
+    dense = [(place, name) for place, (name, values) in enumerate(outputs.items()) if values.dim() == 3]
     if not dense:
         return None
-    place, values = max(dense, key=lambda found: found[1].numel())
+    place, name = max(dense, key=lambda found: outputs[found[1]].numel())
+    values = outputs[name]
     columns = values.shape[1] < values.shape[2]
     rows = values.transpose(1, 2) if columns else values
-    if rows.shape[2] <= 4:
+    masks, rows = split_masks(outputs, name, rows, find_prototypes(outputs))
+    has_angle = not masks and rows.shape[2] > BOX + 1 and are_scores(rows[..., BOX:-1]) and are_angles(rows[..., -1])
+    rows = rows[..., :-1] if has_angle else rows
+    if rows.shape[2] <= BOX:
         return None
     objectness, family, why = find_objectness(rows, columns, size_hw)
     output: dict[str, Any] = {
         "format": "yolo",
         "layout": Noted("columns" if columns else "rows", f"(N, {values.shape[1]}, {values.shape[2]})"),
         "objectness": assume(objectness, why),
+        **masks,
     }
     if family == "YOLOX" and bool(rows[..., 2:4].min() < 0):
         output["strides"] = assume(list(STRIDES), "sizes below 0 are logarithms, and boxes offsets in cells")
     else:
-        output |= read_boxes(rows[..., :4], size_hw, "cxcywh")
-    output |= read_box_scores(rows[..., 4:])
-    if len(outputs) > 1:
+        output |= OF_ANGLE if has_angle else read_boxes(rows[..., :BOX], size_hw, "cxcywh")
+        check_boxes(rows[..., :BOX], {**output, "box_format": "cxcywh"} if has_angle else output, size_hw, "cxcywh")
+    output |= read_box_scores(rows[..., BOX:])
+    if len(outputs) > 1 and not masks:
         output["index"] = Noted(place, f"the largest of {len(outputs)} outputs")
-    return Reading("detection", output, rows.shape[2] - 4 - objectness, family)
+    return Reading("detection", output, rows.shape[2] - BOX - objectness, family)
 
 
 def _distributions(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
@@ -245,4 +282,18 @@ def _distributions(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
     return Reading("detection", {"decode": Noted(FILE, why)}, head.classes, "GFL", {FILE: head.write_decode()})
 
 
-RULES: tuple[Rule, ...] = (_detr, _distributions, _boxes_and_scores, _classes, _rows, _yolo)
+def _rearranged(outputs: Outputs, size_hw: SizeHW) -> Reading | None:
+    """Look for boxes and scores in other dimensions, which a file with `decode` rearranges."""
+    source = rearrangements.find_rearrangement(outputs)
+    if source is None:
+        return None
+    reading = _boxes_and_scores(rearrangements.run_decode(source, outputs), size_hw)
+    if reading is None:
+        return None
+    kept = {key: value for key, value in reading.output.items() if key not in ("format", "names")}
+    why = f"it rearranges {', '.join(f'{name} {tuple(values.shape)}' for name, values in outputs.items())}"
+    files = {rearrangements.FILE: source}
+    return replace(reading, output={"decode": Noted(rearrangements.FILE, why), **kept}, files=files)
+
+
+RULES: tuple[Rule, ...] = (_detr, _distributions, _rearranged, _boxes_and_scores, _classes, _rows, _yolo)

@@ -25,6 +25,7 @@ from vision_serving.pictures.decoding import decode_image
 from vision_serving.pictures.resizing import preprocess_images
 
 PICTURES = 8
+ORDERS = ("rgb", "bgr")
 CLEAR = 0.05  # of confidence: less is chance
 SCALINGS = {name: write_normalisation(*values) for name, values in NORMALISATIONS.items() if name != MINUS_MEAN}
 IMAGENET, GRAY = "ImageNet's mean and std", "mean 0 and std 1"
@@ -37,6 +38,7 @@ USUAL = {  # by task, or by whose head it is
     "GFL": f"{IMAGENET} rgb",
 }
 UNKNOWN = "how its pixels were scaled in training"
+ORDER = "the order of its colours, as its first steps scale the pixels themselves"
 
 Scalings = Mapping[str, Mapping[str, Any]]
 
@@ -58,20 +60,25 @@ def scalings_of(channels: int) -> Scalings:
             if name != IMAGENET
         }
     return {
-        f"{name} {order}": {**values, "color_order": order}
-        for name, values in SCALINGS.items()
-        for order in ("rgb", "bgr")
+        f"{name} {order}": {**values, "color_order": order} for name, values in SCALINGS.items() for order in ORDERS
     }
 
 
 def choose_scaling(
     network: nn.Module, reading: Reading, resize: Mapping[str, Any], images: Path | None, scalings: Scalings
 ) -> Scaling:
-    """Choose the scaling that a network is surest with on some pictures, the usual one where none is clearly better."""
+    """Choose the scaling that a network is surest with on some pictures, the usual one where none is clearly better.
+
+    scalings: all of them, or those of the one range that the file takes.
+    """
     form = without_notes(resize)
     usual = USUAL.get(reading.family, USUAL[reading.task]) if GRAY not in scalings else GRAY
+    usual = usual if usual in scalings else next(iter(scalings))
+    unknown = UNKNOWN if len(scalings) > len(ORDERS) else ORDER
+    if len(scalings) == 1:
+        return Scaling(_note(scalings[usual], f"{usual}; its first steps scale the pixels"), ())
     if reading.task != "detection":
-        return Scaling(_note(scalings[usual], f"{usual}; usual for {reading.task}"), (UNKNOWN,))
+        return Scaling(_note(scalings[usual], f"{usual}; usual for {reading.task}"), (unknown,))
     with _written_output(reading) as output:
         sure = {name: _measure(network, output, {**form, **values}, images) for name, values in scalings.items()}
     best = max(sure, key=lambda name: sure[name])
@@ -80,7 +87,7 @@ def choose_scaling(
     tried = ", ".join(f"{name} {confidence:.2f}" for name, confidence in sure.items())
     reason = "the network is surest with it" if chosen == best else f"usual for {reading.family or reading.task}"
     return Scaling(
-        _note(scalings[chosen], f"{chosen}; {reason}"), (f"{UNKNOWN}. Mean confidence on {pictures}: {tried}",)
+        _note(scalings[chosen], f"{chosen}; {reason}"), (f"{unknown}. Mean confidence on {pictures}: {tried}",)
     )
 
 

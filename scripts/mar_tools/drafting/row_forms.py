@@ -1,10 +1,13 @@
 """What the numbers of a row are: of heads that have chosen their boxes, and of those that give every cell's."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from itertools import permutations
+from typing import Any
 
 from torch import Tensor
 
+from mar_tools.drafting.drafts import assume
 from mar_tools.drafting.score_forms import are_scores
 from vision_serving.geometry import SizeHW
 from vision_serving.graphs.outputs import ROW, RowPart
@@ -12,6 +15,7 @@ from vision_serving.graphs.outputs import ROW, RowPart
 STRIDES = (8, 16, 32)
 ANCHORS = 3  # boxes of a cell, in heads of YOLOv3 to v7
 BOX = 4
+LONGEST_ROW = BOX + 3  # of chosen boxes, without coefficients of masks
 FEW_TIMES = 5.0
 EMPTY = 0.1  # no class of a box with nothing in it has more, where no objectness says so
 
@@ -28,7 +32,7 @@ def find_order(rows: Tensor, size_hw: SizeHW) -> Order | None:
     A class is a whole number, a score is in [0, 1] and none. The order that is usual is preferred.
     """
     cells = count_cells(size_hw)
-    if rows.shape[2] not in (BOX + 2, BOX + 3) or rows.shape[1] in (cells, ANCHORS * cells):
+    if rows.shape[2] not in (BOX + 2, LONGEST_ROW) or rows.shape[1] in (cells, ANCHORS * cells):
         return None
     orders = [order for order in _orders(rows.shape[2] - BOX - 2) if _fits(rows, order)]
     best = max(orders, key=lambda order: len(set(take_part(rows, order, "class").flatten().tolist())), default=None)
@@ -70,6 +74,29 @@ def _is_constant_and_unsorted(rows: Tensor, order: Order) -> bool:
     return bool((class_ids == 1).all()) and bool((scores[:, 1:] > scores[:, :-1]).any())
 
 
+def are_angles(values: Tensor) -> bool:
+    """Return whether all are radians of turned boxes, which no score can be."""
+    return bool(values.abs().max() <= math.pi) and not are_scores(values)
+
+
+def find_prototypes(outputs: Mapping[str, Tensor]) -> str | None:
+    """Return which value (N, P, H, W) is masks that the ends of rows mix; None where there is not just one."""
+    found = [name for name, values in outputs.items() if values.dim() == 4]
+    return found[0] if len(found) == 1 else None
+
+
+def split_masks(
+    outputs: Mapping[str, Tensor], name: str, rows: Tensor, prototypes: str | None
+) -> tuple[dict[str, Any], Tensor]:
+    """Return what `output` says of the coefficients of masks that end rows (N, Q, F), and the rows without them."""
+    count = outputs[prototypes].shape[1] if prototypes else 0
+    if prototypes is None or rows.shape[2] <= BOX + count:
+        return {}, rows
+    why = f"{prototypes!r} {tuple(outputs[prototypes].shape)} are masks, which {count} numbers of a row mix"
+    names = {} if list(outputs) == [name, prototypes] else {"names": {"rows": name, "prototypes": prototypes}}
+    return {"masks": assume(True, why), **names}, rows[..., :-count]
+
+
 def find_objectness(rows: Tensor, columns: bool, size_hw: SizeHW) -> tuple[bool, str, str]:
     """Return whether rows (N, Q, 4 + ...) of every cell have an objectness, whose head it is, and why.
 
@@ -82,7 +109,7 @@ def find_objectness(rows: Tensor, columns: bool, size_hw: SizeHW) -> tuple[bool,
         return True, "YOLO", f"{count} boxes are three a cell, as YOLOv3 to v7 have them, with an objectness"
     if count == cells and columns:
         return False, "YOLO", f"{count} boxes are one a cell, in columns, as YOLOv8 and later have them, without one"
-    if count == cells and bool(rows[..., 2:BOX].min() < 0):
+    if count == cells and bool(rows[..., 2:BOX].min() < 0) and are_scores(rows[..., BOX:]):
         return True, "YOLOX", f"{count} boxes are one a cell, in rows, with logarithms of sizes, as YOLOX has them"
     if not are_scores(rows[..., BOX:]):
         return not columns, "YOLO", "rows mostly have one, columns mostly none"

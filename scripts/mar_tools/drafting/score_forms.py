@@ -1,5 +1,6 @@
 """What the numbers are that a network gives for classes: scores, or values that lack their sigmoid or softmax."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -7,6 +8,8 @@ from torch import Tensor
 from mar_tools.drafting.drafts import Noted, assume
 from vision_serving.errors import ConfigError
 
+SCORES = ("logit", "prob", "score", "softmax", "pred", "cls", "class", "conf")  # parts of names
+FEATURES = ("feat", "embed", "hidden", "pool", "vector", "token")
 SUM_TOLERANCE = 1e-3
 ALMOST_ALL = 0.99
 LARGEST_LOGIT = 30.0  # its sigmoid is 1 in float32; pixels and percents go beyond
@@ -26,6 +29,21 @@ def sum_to_one(scores: Tensor) -> bool:
     return scores.shape[-1] > 1 and bool(scores.min() >= 0) and bool(near >= ALMOST_ALL)
 
 
+def is_called(name: str, parts: tuple[str, ...]) -> bool:
+    return any(part in name.lower() for part in parts)
+
+
+def find_dense_scores(dense: Mapping[str, Tensor]) -> str:
+    """Return which value (N, Q, C) beside boxes is the scores, not landmarks. Raises ConfigError where none is."""
+    named = [name for name in dense if is_called(name, SCORES)]
+    likely = [name for name, values in dense.items() if are_scores(values)]
+    for names in (list(dense), named, likely):
+        if len(names) == 1:
+            return names[0]
+    shapes = ", ".join(f"{name} {tuple(values.shape)}" for name, values in dense.items()) or "none has as many"
+    raise ConfigError(f"which of its answers are the scores of its boxes is not clear: {shapes}")
+
+
 def read_class_scores(values: Tensor) -> tuple[Keys, int]:
     """Return what makes scores of (N, Q, C), and the number of classes without a background.
 
@@ -38,8 +56,8 @@ def read_class_scores(values: Tensor) -> tuple[Keys, int]:
     if are_scores(values):
         return {}, classes
     _check_logits(values)
-    place = _most_common_end(values)
-    if place and bool((values.amax(-1) >= 0).float().mean() > 0.5):
+    place = has_background_logits(values)
+    if place:
         share = "values that do not sum to 1, of which this class has the largest in most boxes"
         return {"activation": assume("softmax", share), "background": assume(place, share)}, classes - 1
     return {"activation": Noted("sigmoid", _tell_range(values))}, classes
@@ -67,6 +85,14 @@ def read_first_class(class_ids: Tensor, scores: Tensor) -> tuple[Keys, tuple[str
         "add `background: first` under `output`"
     )
     return {}, (note,)
+
+
+def has_background_logits(values: Tensor) -> str:
+    """Return at which end of logits (N, Q, C) the class of nothing is: `first`, `last` or ``, where there is none.
+
+    Of independent logits nearly all are below 0, and so is the best of most boxes.
+    """
+    return _most_common_end(values) if bool((values.amax(-1) >= 0).float().mean() > 0.5) else ""
 
 
 def _most_common_end(values: Tensor) -> str:

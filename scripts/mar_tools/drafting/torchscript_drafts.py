@@ -62,7 +62,7 @@ def _draft_ultralytics(path: Path, hints: Hints, metadata: Mapping[str, Any]) ->
 
     takes = ModelInput("images", torch.float32, False, 3, None, None, {})
     texts = {key: str(value) for key, value in metadata.items()}
-    facts = ModelFacts(takes, texts, ULTRALYTICS_ROW if metadata.get("end2end") is True else None, False, False)
+    facts = ModelFacts(takes, texts, ULTRALYTICS_ROW if metadata.get("end2end") is True else None, "", False)
     draft = draft_ultralytics(path, hints, facts)
     return replace(draft, recipe={**draft.recipe, "model": {**draft.recipe["model"], "source": "torchscript"}})
 

@@ -18,8 +18,11 @@ from mar_tools.command_line import ROOT
 from mar_tools.drafting.drafts import Draft, Hints, render, without_notes
 from mar_tools.drafting.forms import draft_recipe
 from mar_tools.models.checkpoints import load_checkpoint
+from mar_tools.models.file_facts import fit_onnx
 from mar_tools.models.recipes import Recipe, read_recipe
+from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
+from vision_serving.graphs.onnx_network import OnnxNetwork
 
 SIZE = (64, 64)  # 64 + 16 + 4 cells
 
@@ -212,10 +215,33 @@ def test_the_metadata_of_ultralytics_are_read_from_torchscript_too(
     assert orjson.loads(draft.files["helmets.labels.json"]) == ["helmet", "head"]
 
 
+def save_classifier(
+    path: Path, classes: int = 3, metadata: dict[str, str] | None = None, steps: tuple[tuple[str, float], ...] = ()
+) -> Path:
+    """An ONNX file whose scores follow the mean colour; it begins with `steps` of constants."""
+    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, *SIZE])
+    weights = [helper.make_tensor("mix", TensorProto.FLOAT, [3, classes], torch.linspace(-9, 9, 3 * classes).tolist())]
+    nodes, name = [], "images"
+    for number, (operation, by) in enumerate(steps):
+        weights.append(helper.make_tensor(f"c{number}", TensorProto.FLOAT, [1, 3, 1, 1], [by] * 3))
+        nodes.append(helper.make_node(operation, [name, f"c{number}"], [f"s{number}"]))
+        name = f"s{number}"
+    nodes += [
+        helper.make_node("GlobalAveragePool", [name], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["colour"]),
+        helper.make_node("MatMul", ["colour", "mix"], ["scores"]),
+    ]
+    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", classes])]
+    model = helper.make_model(helper.make_graph(nodes, "g", [image], outputs, weights))
+    helper.set_model_props(model, metadata or {})
+    onnx.save(model, path)
+    return path
+
+
 def test_names_in_metadata_are_labels_where_they_are_as_many(tmp_path: Path) -> None:
-    path = save_onnx(tmp_path / "turned.onnx", {"scores": (3, 4)}, {"character": "0\n90\n180\n270"})
+    path = save_classifier(tmp_path / "turned.onnx", 4, {"character": "0\n90\n180\n270"})
     assert orjson.loads(draft_recipe(str(path), Hints()).files["turned.labels.json"]) == ["0", "90", "180", "270"]
-    other = save_onnx(tmp_path / "other.onnx", {"scores": (3, 3)}, {"character": "0\n90\n180\n270"})
+    other = save_classifier(tmp_path / "other.onnx", 3, {"character": "0\n90\n180\n270"})
     placeholders = orjson.loads(draft_recipe(str(other), Hints()).files["other.labels.json"])
     assert placeholders == ["class 0", "class 1", "class 2"]
 
@@ -242,7 +268,7 @@ def test_files_that_are_given_are_read_before_the_model(
 def test_the_printed_command_finds_the_build_beside_it_and_a_name_with_blanks(
     tmp_path: Path, run_here: RunHere
 ) -> None:
-    model = save_onnx(tmp_path / "doors.onnx", {"scores": (3, 4)}, {})
+    model = save_classifier(tmp_path / "doors.onnx", 4)
     written = run_here("new_recipe.py", model, "--output", tmp_path / "my doors.yaml")
     assert written.returncode == 0, written.stderr
     command = written.stdout.splitlines()[-1].removeprefix("next: ")
@@ -258,3 +284,39 @@ def test_a_classifier_gives_its_features_where_that_is_asked(state: dict[str, to
     assert (recipe.task, recipe.model.arguments) == ("embedding", {"num_classes": 3})
     with pytest.raises(ConfigError, match="a model of classification, not of detection; leave out --task"):
         draft_recipe(str(tmp_path / "leaves.pth"), Hints(task="detection"))
+
+
+@pytest.mark.parametrize(
+    ("steps", "mean", "std"),
+    [
+        ((), 0.485, 0.229),
+        ((("Div", 255.0),), 0, 1 / 255),
+        ((("Sub", 123.7), ("Div", 58.4)), 0, 1 / 255),
+        ((("Sub", 123.7),), 0, 1 / 255),
+        ((("Mul", 1 / 127.5), ("Sub", 1.0)), 0, 1 / 255),
+        ((("Sub", 0.485), ("Div", 0.229)), 0, 1),
+        ((("Mul", 2.0), ("Sub", 1.0)), 0, 1),
+        ((("Mul", 255.0), ("Sub", 123.7)), 0, 1),
+        ((("Div", 1.0),), 0.485, 0.229),
+    ],
+    ids=["none", "255", "mean of 255", "Caffe", "127.5", "mean of 1", "2x - 1", "Caffe of 1", "1"],
+)
+def test_the_first_steps_tell_which_pixels_a_file_takes(
+    steps: tuple[tuple[str, float], ...], mean: float, std: float, tmp_path: Path
+) -> None:
+    recipe = written(draft_recipe(str(save_classifier(tmp_path / "c.onnx", steps=steps)), Hints()), tmp_path)
+    assert isinstance(recipe.preprocessing, PreprocessingConfig)
+    assert recipe.preprocessing.mean[0] == pytest.approx(mean)
+    assert recipe.preprocessing.std[0] == pytest.approx(std, abs=1e-6)
+
+
+def test_a_file_of_uint8_is_drafted_so_that_it_builds(tmp_path: Path) -> None:
+    path = save_classifier(tmp_path / "levels.onnx", steps=(("Div", 255.0),))
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    model.graph.node.insert(0, helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT))
+    model.graph.node[1].input[0] = "floats"
+    onnx.save(model, path)
+    recipe = written(draft_recipe(str(path), Hints()), tmp_path)
+    assert isinstance(recipe.preprocessing, PreprocessingConfig)
+    assert fit_onnx(OnnxNetwork(path), recipe.preprocessing).std == (1.0, 1.0, 1.0)

@@ -63,6 +63,19 @@ def empty_cells(count: int, classes: int, objectness: bool) -> Tensor:
     return torch.cat((random(2, count, 4, low=8, high=32), scores), dim=2)
 
 
+def everywhere(scale: float) -> Tensor:
+    """Boxes xyxy (2, CELLS, 4) in all places of a picture, whose sides are `scale`."""
+    centres = random(2, CELLS, 2, high=scale)
+    return torch.cat((centres - scale / 8, centres + scale / 8), dim=2)
+
+
+def turned(angles: Tensor) -> Tensor:
+    """Rows of chosen boxes that end with an angle."""
+    return torch.cat((chosen(), angles), dim=2)
+
+
+ANGLES = random(2, 100, 1, low=-0.7, high=2.3)
+PROTOTYPES = random(2, 8, 16, 16, low=-1)
 SHAPES = [
     pytest.param({"x": random(2, 5, low=-3, high=3)}, "classification", {}, 5, id="logits"),
     pytest.param({"x": random(2, 5).softmax(1)}, "classification", {"format": "probabilities"}, 5, id="probabilities"),
@@ -224,6 +237,83 @@ SHAPES = [
         5,
         id="sums of 1",
     ),
+    pytest.param(
+        {"pred_x": random(2, 9, low=-3), "b": random(2, 5).softmax(1)},
+        "classification",
+        {"format": "probabilities", "index": 1},
+        5,
+        id="sums of 1 beside a name",
+    ),
+    pytest.param(
+        {"cls_token": random(2, 9, low=-3), "out": random(2, 5, low=-3)},
+        "classification",
+        {"index": 1},
+        5,
+        id="tokens first",
+    ),
+    pytest.param(
+        {"x": random(2, 1)},
+        "classification",
+        {"format": "probabilities", "activation": "sigmoid"},
+        1,
+        id="one class",
+    ),
+    pytest.param(
+        {"scores": random(2, CELLS, 4, high=0.1), "boxes": everywhere(1)},
+        "detection",
+        {"format": "boxes_scores", "normalized": True},
+        4,
+        id="four classes before the boxes",
+    ),
+    pytest.param(
+        {
+            "boxes": everywhere(64),
+            "conf": (random(2, CELLS, 2) + torch.tensor([3.0, 0])).softmax(-1),
+            "landmarks": random(2, CELLS, 10),
+        },
+        "detection",
+        {"format": "boxes_scores", "names": {"boxes": "boxes", "scores": "conf"}, "background": "first"},
+        1,
+        id="landmarks",
+    ),
+    pytest.param(
+        {"x": torch.cat((rows(CELLS, 7), random(2, CELLS, 8, low=-1)), 2).transpose(1, 2), "masks": PROTOTYPES},
+        "detection",
+        {"format": "yolo", "layout": "columns", "objectness": False, "masks": True},
+        3,
+        id="masks",
+    ),
+    pytest.param(
+        {"masks": PROTOTYPES, "x": torch.cat((chosen(), random(2, 100, 8, low=-1)), 2)},
+        "detection",
+        {"format": "end_to_end", "masks": True, "names": {"rows": "x", "prototypes": "masks"}},
+        None,
+        id="masks of chosen boxes",
+    ),
+    pytest.param(
+        {"x": torch.cat((rows(CELLS, 7), random(2, CELLS, 1, low=-0.7, high=2.3)), 2).transpose(1, 2)},
+        "detection",
+        {"format": "yolo", "layout": "columns", "objectness": False, "box_format": "xywhr"},
+        3,
+        id="turned boxes",
+    ),
+    pytest.param(
+        {"x": turned(ANGLES)}, "detection", {"format": "end_to_end", "box_format": "xywhr"}, None, id="chosen, turned"
+    ),
+    pytest.param(
+        {"logits": random(2, 50, 1, low=-9, high=-2), "pred_boxes": random(2, 50, 4)},
+        "detection",
+        {"format": "detr", "activation": "sigmoid"},
+        1,
+        id="deformable DETR of one class",
+    ),
+    pytest.param(
+        {"pred_logits": random(2, 50, 4) + torch.tensor([0, 0, 0, 3.0]), "pred_boxes": random(2, 50, 4)},
+        "detection",
+        {"format": "detr", "names": {"logits": "pred_logits", "pred_boxes": "pred_boxes"}, "activation": "softmax"},
+        3,
+        id="DETR under its own names",
+    ),
     pytest.param({"embedding": random(2, 9, low=-3)}, "embedding", {"format": "vector"}, None, id="embedding"),
     pytest.param(
         {"x": torch.nn.functional.normalize(random(2, 9, low=-1))},
@@ -261,7 +351,41 @@ def test_answers_of_no_known_form_are_named() -> None:
     with pytest.raises(ConfigError, match="one number an image, x"):
         read_outputs({"x": random(2)}, SIZE, 2)
     with pytest.raises(ConfigError, match="one value an image"):
-        read_outputs({"x": random(2, 1)}, SIZE, 2)
+        read_outputs({"x": random(2, 1, low=-2)}, SIZE, 2)
+    with pytest.raises(ConfigError, match=r"dimensions of 1 too many: x \(2, 5, 1, 1\)"):
+        read_outputs({"x": random(2, 5, 1, 1)}, SIZE, 2)
+    with pytest.raises(ConfigError, match=r"answers to 2 photographs are all the same: x \(2, 6\)"):
+        read_outputs({"x": torch.full((2, 6), -1.0)}, SIZE, 2)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        pytest.param({"loc": random(2, CELLS, 4, low=-2, high=2), "conf": softmaxed(0)}, id="offsets from anchors"),
+        pytest.param({"loc": random(2, CELLS, 4, low=-9, high=2), "conf": softmaxed(0)}, id="offsets of small things"),
+        pytest.param(
+            {"x": torch.cat((random(2, CELLS, 1, high=0.1), random(2, CELLS, 32, low=-9)), 2)}, id="a score, distances"
+        ),
+        pytest.param(
+            {"x": torch.cat((random(2, CELLS, 9, high=0.1), random(2, CELLS, 32, low=-9)), 2)}, id="scores, distances"
+        ),
+        pytest.param(
+            {"loc": random(2, CELLS, 4, low=-2), "conf": random(2, CELLS, 2), "points": random(2, CELLS, 10)},
+            id="offsets and landmarks",
+        ),
+    ],
+)
+def test_a_head_that_is_not_decoded_is_refused(outputs: Mapping[str, Tensor]) -> None:
+    with pytest.raises(ConfigError, match=r"no usual form makes boxes of it|not clear"):
+        read_outputs({**outputs, **({"conf": random(2, CELLS, 3)} if len(outputs) == 2 else {})}, SIZE, 2)
+
+
+def test_values_below_0_may_be_of_independent_classes() -> None:
+    values = random(2, 9, low=-8, high=-3)
+    assert ["Where each has a score of its own" in note for note in read_outputs({"x": values}, SIZE, 2).notes] == [
+        True
+    ]
+    assert read_outputs({"x": values.log_softmax(1)}, SIZE, 2).notes == ()
 
 
 def test_what_is_no_score_is_refused_with_its_range() -> None:
