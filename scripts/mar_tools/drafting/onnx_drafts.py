@@ -188,7 +188,7 @@ def _draft_by_answers(path: Path, hints: Hints, facts: ModelFacts) -> Draft:
     scaling = choose_scaling(network, reading, resizing, hints.images, scalings)
     asked = _ask(network, size, path, without_notes(scaling.values), hints)  # now with pixels that it knows
     reading, resizing = asked.reading, resize_for(asked.reading, size)
-    output = choose_by_mirroring(reading.output, asked.answers, asked.mirrored, asked.images)
+    output, unsure = choose_by_mirroring(reading.output, asked.answers, asked.mirrored, asked.images)
     name = name_of(path, hints)
     recipe: dict[str, Any] = {"name": name, "task": Noted(reading.task, "by the shapes of its answers")}
     recipe["model"] = {"source": "onnx", "file": path, **({"output": output} if output else {})}
@@ -197,7 +197,7 @@ def _draft_by_answers(path: Path, hints: Hints, facts: ModelFacts) -> Draft:
         labels = choose_labels(name, hints, *_names_and_count(facts, reading))
         recipe["labels"] = labels.value
     recipe["preprocessing"] = {**resizing, **scaling.values}
-    notes = [*reading.notes, *labels.notes, *scaling.notes]
+    notes = [*reading.notes, *unsure, *labels.notes, *scaling.notes]
     if without_notes(resizing["resize"]["mode"]) == "letterbox":
         notes.append(PADDING)
     if facts.takes_any_size:

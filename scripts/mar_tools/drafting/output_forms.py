@@ -27,6 +27,8 @@ from mar_tools.drafting.row_forms import (
 )
 from mar_tools.drafting.score_forms import (
     FEATURES,
+    INDEPENDENT,
+    ONE_VALUE,
     SCORES,
     are_scores,
     find_dense_scores,
@@ -43,10 +45,6 @@ from vision_serving.graphs.outputs import ROW
 from vision_serving.options import Task
 
 Outputs = Mapping[str, Tensor]
-INDEPENDENT = (
-    "whether an image has one class: on photographs all values are below 0, as those of independent classes mostly "
-    "are. Where each has a score of its own, add `output: {activation: sigmoid}`"
-)
 OF_ANGLE = {"box_format": assume("xywhr", "the last number of a row goes below 0 and stays within pi, as angles do")}
 TENSORFLOW = "detection_boxes"  # of its detectors: y before x, classes from 1
 
@@ -143,6 +141,7 @@ def _classes(outputs: Outputs, _: SizeHW) -> Reading | None:
         shape = Noted("probabilities", f"{classes} values that sum to 1 on photographs")
         return Reading("classification", {"format": shape, **picked}, classes, notes=notes)
     if are_scores(values):
+        notes = (*notes, ONE_VALUE) if classes == 1 else notes
         several = {"format": "probabilities", "activation": assume("sigmoid", "scores in [0, 1] that do not sum to 1")}
         return Reading("classification", {**several, **picked}, classes, notes=notes)
     if bool(values.max() < 0) and not sum_to_one(values.exp()):

@@ -14,6 +14,13 @@ SUM_TOLERANCE = 1e-3
 ALMOST_ALL = 0.99
 LARGEST_LOGIT = 30.0  # its sigmoid is 1 in float32; pixels and percents go beyond
 ENOUGH_CLASSES = 3  # fewer may leave the first one out by chance
+ONE_VALUE = (
+    "whether its one value is the score of one class. Where it lacks its sigmoid, leave out `format: probabilities`"
+)
+INDEPENDENT = (
+    "whether an image has one class: on photographs all values are below 0, as those of independent classes mostly "
+    "are. Where each has a score of its own, add `output: {activation: sigmoid}`"
+)
 
 Keys = dict[str, Any]  # of an `output:`
 

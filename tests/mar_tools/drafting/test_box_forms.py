@@ -40,15 +40,16 @@ def answer(form: BoxForm, images: Tensor) -> dict[str, Tensor]:
 def test_the_form_is_that_in_which_boxes_are_mirrored_too(given: BoxForm | None, truth: BoxForm) -> None:
     output = {"format": "boxes_scores"} if given is None else {"format": "boxes_scores", "box_format": given}
     images = pictures()
-    found = choose_by_mirroring(output, answer(truth, images), answer(truth, images.flip(3)), images)
+    found, notes = choose_by_mirroring(output, answer(truth, images), answer(truth, images.flip(3)), images)
     assert without_notes(found).get("box_format", "xyxy") == truth
+    assert notes == ()
 
 
 def test_a_form_is_kept_where_mirroring_tells_nothing() -> None:
     images = pictures()
     same = {"boxes": torch.rand(3, 9, 4).sort().values * 64, "scores": torch.rand(3, 9, 2)}
     for output in ({"format": "boxes_scores"}, {"format": "detr", "activation": "sigmoid"}, {"decode": "decode.py"}):
-        assert choose_by_mirroring(output, same, same, images) == output
+        assert choose_by_mirroring(output, same, same, images)[0] == output
 
 
 def test_parts_of_a_wide_picture_are_mirrored_as_parts() -> None:
@@ -59,5 +60,20 @@ def test_parts_of_a_wide_picture_are_mirrored_as_parts() -> None:
         boxes = (given["boxes"] / torch.tensor([WIDTH, HEIGHT, WIDTH, HEIGHT]))[..., [1, 0, 3, 2]]
         parts[name] = {**given, "boxes": boxes}
     output = {"format": "boxes_scores", "normalized": True}
-    found = choose_by_mirroring(output, parts["there"], parts["here"], images)
-    assert without_notes(found) == {**output, "box_format": "yxyx"}
+    found, notes = choose_by_mirroring(output, parts["there"], parts["here"], images)
+    assert (without_notes(found), notes) == ({**output, "box_format": "yxyx"}, ())
+
+
+def test_distances_to_the_sides_of_a_box_are_told_to_be_no_boxes() -> None:
+    images = pictures()
+    centre = torch.tensor([WIDTH, HEIGHT]) / 2
+
+    def give_distances(images: Tensor) -> dict[str, Tensor]:
+        boxes = find_bright(images)
+        distances = torch.cat((centre - boxes[..., :2], boxes[..., 2:] - centre), dim=-1)
+        return {"boxes": distances, "scores": torch.full((len(images), 1, 1), 0.9)}
+
+    output = {"format": "boxes_scores", "box_format": "cxcywh"}
+    found, notes = choose_by_mirroring(output, give_distances(images), give_distances(images.flip(3)), images)
+    assert found == output
+    assert ["away from the mirrored places" in note for note in notes] == [True]
