@@ -28,8 +28,11 @@ from vision_serving.options import Task
 def main() -> None:
     given = parse_arguments()
     from mar_tools.drafting.forms import draft_recipe  # after the options: needs PyTorch
+    from mar_tools.models.recipes import NAME
 
     check_files(given.labels, given.images)
+    if given.name is not None and not NAME.fullmatch(given.name):
+        raise ConfigError(f"--name {given.name!r}: expected letters, digits, `_`, `.` and `-`, a letter or digit first")
     hints = Hints(given.name, given.task, given.labels, given.images, given.architecture)
     draft = apply_convention(draft_recipe(given.model, hints), given.like)
     recipe = given.output or place_for(Path(given.model), draft)

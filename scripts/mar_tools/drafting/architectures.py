@@ -6,6 +6,7 @@ Models are built without memory for their weights. Those whose name is in the fi
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fractions import Fraction
 from functools import cache
 from importlib.util import find_spec
@@ -25,7 +26,7 @@ Library = Literal["torchvision", "timm"]
 COUNTER = "num_batches_tracked"
 CLASSES: dict[Task, int] = {"classification": 1000, "detection": 91}
 SAME_FAMILY = 0.9  # of the kinds of tensors
-LIKELY_SIZES = (0.4, 2.5)  # parameters of a model with another number of classes, beside its published ones
+LIKELY_SIZES = (0.15, 6.0)  # parameters of a model with another number of classes, beside its published ones
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,24 @@ class Near:
 def fit_architecture(shapes: Shapes, name: str) -> list[Architecture]:
     """Return the model of that name where the tensors are its own."""
     return _fitting(shapes, [("torchvision" if name in models.list_models() else "timm", name)])
+
+
+def is_published(name: str) -> bool:
+    """Return whether torchvision or timm has a model of this name."""
+    return name in _list_names()
+
+
+def find_alike(name: str) -> list[str]:
+    return get_close_matches(name, _list_names(), 3)
+
+
+def _list_names() -> list[str]:
+    own: list[str] = models.list_models(module=models) + models.list_models(module=models.detection)
+    if find_spec("timm") is None:
+        return own
+    import timm
+
+    return own + list(timm.list_models())
 
 
 def find_named_architectures(shapes: Shapes, file_name: str) -> list[Architecture]:

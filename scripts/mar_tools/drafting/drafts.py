@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import yaml
 
+from mar_tools.models.label_files import read_labels_file
 from mar_tools.models.normalisations import NORMALISATIONS, write_normalisation
 from vision_serving.errors import ConfigError
 from vision_serving.options import Task
@@ -89,9 +90,15 @@ class Labels:
 
 
 def choose_labels(name: str, hints: Hints, names: list[str] | None, count: int | None, where: str) -> Labels:
-    """Return the user's file, the names that the file states, else a file of numbers to be written over."""
+    """Return the user's file, the names that the file states, else a file of numbers to be written over.
+
+    Raises ConfigError where the user's file has another number of names than there are classes.
+    """
     file = name + LABELS
     if hints.labels is not None:
+        given = len(read_labels_file(hints.labels))
+        if count is not None and given != count:
+            raise ConfigError(f"--labels {hints.labels}: it has {given} names, and the model {count} classes")
         return Labels(hints.labels.absolute())
     if names is not None:
         return Labels(Noted(file, f"{len(names)} classes, {where}"), {file: _json(names)})

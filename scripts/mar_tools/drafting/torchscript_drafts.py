@@ -19,6 +19,7 @@ METADATA = "extra/config.txt"  # of Ultralytics
 UNTOLD = "ImageNet's, as nothing in the file tells"
 UNSTATED = "a value of no stated type"
 TENSORS = {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_qtensor"}
+GRAY = {"channels": 1, "mean": [0], "std": [1]}
 CLASSIFIER = {"resize": {"mode": "shortest_edge", "size": 256}, "crop": [224, 224], **IMAGENET}
 
 
@@ -48,7 +49,7 @@ def draft_torchscript(path: Path, hints: Hints) -> Draft:
             key: {part: assume(entry, UNTOLD) for part, entry in value.items()}
             if isinstance(value, dict)
             else assume(value, UNTOLD)
-            for key, value in CLASSIFIER.items()
+            for key, value in {**CLASSIFIER, **(GRAY if takes_gray(program.shapes) else {})}.items()
         },
     }
     notes = (*labels.notes, "size, crop, mean and std of its training; the recipe has those of ImageNet")
@@ -86,6 +87,12 @@ def task_of(program: Program, path: Path) -> str:
         "network, or trace it with a wrapper that gives boxes (N, Q, 4) and scores (N, Q, C), and state "
         "`model: output:` (docs/use/recipes.md)"
     )
+
+
+def takes_gray(shapes: Shapes) -> bool:
+    """Return whether the first convolution takes one channel."""
+    first = next((shape for shape in shapes.values() if len(shape) == 4), ())
+    return len(first) == 4 and first[1] == 1
 
 
 def count_classes(shapes: Shapes, task: str = "classification") -> int | None:

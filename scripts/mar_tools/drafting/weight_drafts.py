@@ -7,9 +7,11 @@ from torchvision import models
 from mar_tools.drafting.architectures import (
     Architecture,
     Shapes,
+    find_alike,
     find_named_architectures,
     find_nearest,
     fit_architecture,
+    is_published,
     search_architectures,
     without_counters,
 )
@@ -110,15 +112,23 @@ def published_labels(found: Architecture) -> tuple[list[str] | None, str]:
 
 def describe_strangers(shapes: Shapes, asked: str | None) -> str:
     """Say what was found in place of a known architecture, and what to do."""
-    if asked is not None:
+    if asked is not None and is_published(asked):
         return f"its {len(shapes)} tensors do not fit {asked}"
-    near = find_nearest(shapes)
+    if asked is not None:
+        near = ", ".join(find_alike(asked))
+        return (
+            f"--architecture {asked}: no model of torchvision or timm has this name{near and f'; near to it: {near}'}"
+        )
+    nearest = find_nearest(shapes)
     first = ", ".join(list(shapes)[:3])
     python = "use `source: python` with the file of its class (docs/use/own_models.md)"
-    if near is None:
-        return f"no model of torchvision or timm has its {len(shapes)} tensors ({first}, ...); {python}"
-    strangers = ", ".join(f"{name} {shapes[name]}" for name in near.strangers[:4])
+    if nearest is None:
+        return (
+            f"no model of torchvision or timm has its {len(shapes)} tensors ({first}, ...); name the one with "
+            f"--architecture, or {python}"
+        )
+    strangers = ", ".join(f"{name} {shapes[name]}" for name in nearest.strangers[:4])
     return (
-        f"{near.fitting} of its {len(shapes)} tensors fit {near.library} {near.name}, and {strangers} do not: it was "
+        f"{nearest.fitting} of its {len(shapes)} tensors fit {nearest.library} {nearest.name}, and {strangers} do not: it was "
         f"changed; {python}"
     )

@@ -1,6 +1,7 @@
 """One yaml file a model: what to build. Strict: unknown and missing keys are refused with the allowed ones."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from vision_serving.validation import StrictModel, parse_config, read_yaml
 
 TRUST = "trust_remote_code"  # among `arguments`, where transformers takes it
 WEIGHT_FILES = {".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar"}  # .tar: of .pth.tar
+NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]*")
 Share = Annotated[float, Field(ge=0, le=1)]
 # What `verification/reading.py` and `alternatives.py` find odd, and an owner may know to be right.
 Oddity = Literal[
@@ -155,8 +157,8 @@ class Recipe(StrictModel):
     candidate_timeout_s: after which the export and verification of one backend and precision is given up.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "1.0"
+    name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+    version: Annotated[str, Field(pattern=f"^{NAME.pattern}$")] = "1.0"
     task: Task
     model: ModelRecipe
     labels: str = "auto"

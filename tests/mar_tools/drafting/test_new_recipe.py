@@ -320,3 +320,30 @@ def test_a_file_of_uint8_is_drafted_so_that_it_builds(tmp_path: Path) -> None:
     recipe = written(draft_recipe(str(path), Hints()), tmp_path)
     assert isinstance(recipe.preprocessing, PreprocessingConfig)
     assert fit_onnx(OnnxNetwork(path), recipe.preprocessing).std == (1.0, 1.0, 1.0)
+
+
+def test_a_program_that_takes_one_channel_is_given_gray(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+    torch.jit.trace(network, torch.rand(1, 1, 32, 32)).save(str(tmp_path / "gray.pt"))  # type: ignore[no-untyped-call]
+    recipe = written(draft_recipe(str(tmp_path / "gray.pt"), Hints()), tmp_path)
+    assert isinstance(recipe.preprocessing, PreprocessingConfig)
+    assert (recipe.preprocessing.channels, recipe.preprocessing.mean) == (1, (0.0,))
+
+
+def test_what_a_user_says_is_compared_with_what_the_file_says(
+    state: dict[str, torch.Tensor], tmp_path: Path, run_here: RunHere
+) -> None:
+    torch.save(state, tmp_path / "leaves.pth")
+    (tmp_path / "labels.txt").write_text("oak\nelm\n")
+    with pytest.raises(ConfigError, match=r"labels\.txt: it has 2 names, and the model 3 classes"):
+        draft_recipe(str(tmp_path / "leaves.pth"), Hints(labels=tmp_path / "labels.txt", architecture="squeezenet1_1"))
+    with pytest.raises(ConfigError, match=r"--architecture squeezenet1: .* has this name; near to it: squeezenet1_"):
+        draft_recipe(str(tmp_path / "leaves.pth"), Hints(architecture="squeezenet1"))
+    done = run_here("new_recipe.py", tmp_path / "leaves.pth", "--name", "my model")
+    assert (done.returncode, "--name 'my model': expected letters, digits" in done.stderr) == (1, True)
+
+
+def test_small_networks_with_few_classes_are_found(tmp_path: Path) -> None:
+    torch.save(torchvision.models.shufflenet_v2_x0_5(num_classes=3).state_dict(), tmp_path / "a.pth")
+    recipe = written(draft_recipe(str(tmp_path / "a.pth"), Hints()), tmp_path)
+    assert (recipe.model.name, recipe.model.arguments) == ("shufflenet_v2_x0_5", {"num_classes": 3})
