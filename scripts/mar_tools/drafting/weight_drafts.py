@@ -129,6 +129,6 @@ def describe_strangers(shapes: Shapes, asked: str | None) -> str:
         )
     strangers = ", ".join(f"{name} {shapes[name]}" for name in nearest.strangers[:4])
     return (
-        f"{nearest.fitting} of its {len(shapes)} tensors fit {nearest.library} {nearest.name}, and {strangers} do not: it was "
-        f"changed; {python}"
+        f"{nearest.fitting} of its {len(shapes)} tensors fit {nearest.library} {nearest.name}, and {strangers} do not: "
+        f"it was changed; {python}"
     )
