@@ -9,6 +9,8 @@ output_forms.py    how a network's answers are to be read, by their names, shape
 score_forms.py     what its numbers of classes are: scores, logits, with a background
 row_forms.py       what the numbers of a row are
 box_forms.py       which four numbers a box has
+rearrangements.py  boxes, scores and classes in other dimensions: a `decode` is written
+first_steps.py     which pixels a file takes that scales them itself
 distribution_heads.py  heads that need a `decode`, which is written
 conventions.py     how programs of known families prepare pictures
 pixel_trials.py    which scaling of pixels gives the most confident answers

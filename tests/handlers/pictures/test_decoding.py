@@ -133,9 +133,6 @@ def test_pictures_of_phones_may_be_transparent(kind: str, heif: None) -> None:
     assert (decode_image(encode_image(clear, kind, quality=95), WITH_HEIF) >= 254).all()
 
 
-WHOLE_COLOURS: dict[str, dict[str, int]] = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}}
-
-
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP", "AVIF"])
 def test_of_an_animation_the_first_frame_is_served(kind: str) -> None:
     red, blue = PIL.Image.new("RGB", (4, 4), (255, 0, 0)), PIL.Image.new("RGB", (4, 4), (0, 0, 255))
