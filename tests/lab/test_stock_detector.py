@@ -118,7 +118,7 @@ def test_a_trained_stock_detector_answers_as_torchvision_does(
     monkeypatch.chdir(tmp_path)
     written = run_here("new_recipe.py", stock)
     assert written.returncode == 0, written.stderr
-    assert "next: python scripts/build_model.py stock/stock.yaml" in written.stdout
+    assert f"next: python {ROOT / 'scripts' / 'build_model.py'} stock/stock.yaml" in written.stdout
     one = ("--backend", "openvino", "--precision", "fp32")  # all of them take a quarter of an hour
     built = run_here("build_model.py", "stock/stock.yaml", "--model-store", tmp_path / "store", *one)
     assert built.returncode == 0, built.stderr
