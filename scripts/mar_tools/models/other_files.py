@@ -84,6 +84,10 @@ def describe_other(path: Path, head: bytes) -> str:
         return "an empty file"
     if not any(head):
         return "damaged, or not a weights file: it begins with zeros, as a download that was cut short"
+    if (
+        path.suffix.lower() == ".bin" and path.with_suffix(".xml").is_file()
+    ):  # bare numbers, which may begin as any file
+        return f"by the .xml beside it the weights of {OPENVINO}"
     known = next((text for start, text in STARTS.items() if _begins(start, head)), None)
     if known is not None:
         return known
@@ -94,8 +98,6 @@ def describe_other(path: Path, head: bytes) -> str:
     named = SUFFIXES.get(path.suffix.lower())
     if named is not None:
         return f"by its name {named}"
-    if path.with_suffix(".xml").is_file():
-        return f"by the .xml beside it the weights of {OPENVINO}"
     return "damaged, or not a weights file (expected what torch.save or safetensors writes)"
 
 

@@ -38,16 +38,23 @@ def write_report(evidence: Evidence, path: Path) -> Path:
     return unfinished.replace(path)
 
 
-def render_report(evidence: Evidence) -> str:
+def open_templates(folder: Path) -> Environment:
+    """Return the templates of HTML pages in a folder. What is filled in is text, and never markup."""
     environment = Environment(
-        loader=FileSystemLoader(FOLDER),
+        loader=FileSystemLoader(folder),
         undefined=StrictUndefined,
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["line"] = show_line
+    return environment
+
+
+def render_report(evidence: Evidence) -> str:
+    environment = open_templates(FOLDER)
     tried = [row for row in evidence.rows if row.verdict != "not tried"]
-    environment.filters.update(figure=show_figure, line=show_line)
+    environment.filters["figure"] = show_figure
     return environment.get_template("report.html.j2").render(
         evidence=evidence,
         css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),  # ours, and no foreign text in it

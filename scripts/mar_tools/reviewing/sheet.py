@@ -7,15 +7,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from mar_tools.images import show_line
 from mar_tools.predicting.inputs import find_item
 from mar_tools.predicting.merging import write_new
 from mar_tools.predicting.predictors import read_prediction
 from mar_tools.predicting.rows import Answer
 from mar_tools.reporting.page import FOLDER as REPORT
+from mar_tools.reporting.page import open_templates
 from mar_tools.reporting.pictures import LONGEST_SIDE, Picture, encode_small
 from mar_tools.reviewing.choosing import Doubtful, Review, list_doubtful
 from vision_serving.answers.drawing import draw_prediction, open_picture
@@ -59,24 +58,18 @@ def write_list(found: Review, file: Path) -> int:
 
 
 def render_sheet(found: Review, names: Sequence[str]) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["line"] = show_line
-    return environment.get_template(
-        "review.html.j2"
-    ).render(
-        found=found,
-        names=names,
-        css=Markup((REPORT / "report.css").read_text(encoding="utf-8")),  # ours, and no foreign text in it
-        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        differing=[_show(doubtful, names) for doubtful in found.differing],
-        unsure=[_show(doubtful, names[:1]) for doubtful in found.unsure],
-        failed=sum(found.errors.values()),
+    return (
+        open_templates(FOLDER)
+        .get_template("review.html.j2")
+        .render(
+            found=found,
+            names=names,
+            css=Markup((REPORT / "report.css").read_text(encoding="utf-8")),  # ours, and no foreign text in it
+            written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            differing=[_show(doubtful, names) for doubtful in found.differing],
+            unsure=[_show(doubtful, names[:1]) for doubtful in found.unsure],
+            failed=sum(found.errors.values()),
+        )
     )
 
 

@@ -59,12 +59,14 @@ def test_what_is_no_model_is_named(tmp_path: Path, name: str, content: bytes, me
 
 
 def test_both_files_of_openvino_are_known(tmp_path: Path) -> None:
-    torch.manual_seed(0)  # the first bytes of other weights may be those of another kind of file
     model = openvino.convert_model(nn.Conv2d(3, 4, 3).eval(), example_input=torch.rand(1, 3, 8, 8))
     openvino.save_model(model, tmp_path / "m.xml")
     for name, told in {"m.xml": "the .xml of", "m.bin": "by the .xml beside it the weights of"}.items():
         with pytest.raises(ConfigError, match=f"{told} an OpenVINO model; .*{AUTHOR}"):
             find_kind(tmp_path / name)
+    (tmp_path / "m.bin").write_bytes(b"BZh" + bytes(64))  # its numbers may begin as any other file does
+    with pytest.raises(ConfigError, match=r"by the \.xml beside it the weights of an OpenVINO model"):
+        find_kind(tmp_path / "m.bin")
 
 
 @pytest.mark.parametrize(
