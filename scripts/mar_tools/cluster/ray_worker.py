@@ -5,9 +5,7 @@ ProcessLostError, as the engine of one machine tells it.
 """
 
 import tempfile
-import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,8 @@ from typing import Any
 from mar_tools.archives.archive import extract_archive
 from mar_tools.asking import ProcessLostError
 from mar_tools.cluster.connecting import SHARE, Cluster
-from mar_tools.predicting.chunks import READERS, Chunk, Written, answer_items, predict_batch, write_rows
-from mar_tools.predicting.inputs import Item
+from mar_tools.predicting.chunks import Chunk, ChunkPredictor, Written
 from mar_tools.predicting.local_engine import LocalEngineError, Plan, WorkerGoneError
-from mar_tools.predicting.probing import gray_picture
 from mar_tools.predicting.rows import Answer, Origin
 from mar_tools.predicting.shards import write_synced
 from mar_tools.verification.observations import load_handler
@@ -45,42 +41,31 @@ class Predictor:
     """Runs in the cluster: loads an archive, predicts chunks, and gives back their shards."""
 
     def __init__(self, archive: bytes, origin: Origin, task: str, options: Mapping[str, str], plan: Plan) -> None:
-        self._origin, self._task, self._options = origin, task, options
         self._folder = tempfile.TemporaryDirectory(prefix="vision-serving-")
         self._work = Path(self._folder.name)
-        self._warm: set[int] = set()
-        self._pool = ThreadPoolExecutor(READERS)
-        self.refused = ""
+        self._refused = ""
         try:
             file = self._work / "model.mar"
             file.write_bytes(archive)
             extract_archive(file, self._work / "archive")
             file.unlink()
             processes = max(1, usable_cores() // plan.threads)
-            self._handler = load_handler(self._work / "archive", plan_threads(usable_cores(), processes, plan.threads))
+            handler = load_handler(self._work / "archive", plan_threads(usable_cores(), processes, plan.threads))
+            self._predictor = ChunkPredictor(handler, options, origin, task)
         except VisionServingError as error:
-            self.refused = str(error)
+            self._refused = str(error)
 
     def probe(self) -> dict[str, Any]:
         """Return the answer to a gray picture, or why the archive was refused."""
-        if self.refused:
-            return {"refused": self.refused}
-        [answer] = predict_batch(self._handler, [gray_picture()], self._options)
-        return {"probe": answer}
+        return {"refused": self._refused} if self._refused else {"probe": self._predictor.probe()}
 
     def predict(self, chunk: Chunk, batch_size: int, form: str) -> tuple[Written, bytes]:
         """Return what a shard holds, and the bytes of its file."""
-        if batch_size not in self._warm:  # some runtimes plan each size when they first see it
-            self._handler.warm_up(batch_size)
-            self._warm.add(batch_size)
-        started = time.perf_counter()
-        items = [Item(*item) for item in chunk.items]
-        rows = answer_items(self._handler, items, batch_size, self._options, self._origin, self._pool)
         shard = self._work / f".part-0.{form}.tmp"
-        written = write_rows(shard, rows, self._task)
+        written = self._predictor.predict(chunk.items, batch_size, shard)
         content = shard.read_bytes()
         shard.unlink()
-        return written._replace(seconds=time.perf_counter() - started), content
+        return written, content
 
 
 class RayWorker:

@@ -182,11 +182,13 @@ def _draft_by_answers(path: Path, hints: Hints, facts: ModelFacts) -> Draft:
     every = scalings_of(facts.input.channels)
     scalings = {name: values for name, values in every.items() if name.startswith(facts.pixels)}
     plain = next((values for name, values in scalings.items() if name.startswith(GRAY)), next(iter(scalings.values())))
-    reading = _ask(network, size, path, plain, hints).reading
+    first = _ask(network, size, path, plain, hints)
+    reading, asked_size = first.reading, size
     size = _find_size(facts.input, DETECTOR_SIDE if reading.task == "detection" else CLASSIFIER_SIDE)
     resizing = resize_for(reading, size)
     scaling = choose_scaling(network, reading, resizing, hints.images, scalings)
-    asked = _ask(network, size, path, without_notes(scaling.values), hints)  # now with pixels that it knows
+    known = without_notes(scaling.values)  # pixels as it knows them
+    asked = first if (known, size) == (plain, asked_size) else _ask(network, size, path, known, hints)
     reading, resizing = asked.reading, resize_for(asked.reading, size)
     output, unsure = choose_by_mirroring(reading.output, asked.answers, asked.mirrored, asked.images)
     name = name_of(path, hints)

@@ -1,9 +1,10 @@
 """Neighbours among the pictures, the unit of work of every engine: a chunk becomes one shard."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from mar_tools.predicting.inputs import Item
+from mar_tools.predicting.probing import gray_picture
 from mar_tools.predicting.rows import OK, Answer, Origin, Row, make_row
 from mar_tools.predicting.shards import KnownPaths, ResultFolder, write_shard
 from vision_serving.answers.responses import encode_response
@@ -144,6 +146,29 @@ def answer_items(
             for item, content in batch
         ]
     return rows
+
+
+class ChunkPredictor:
+    """Predicts chunks with a loaded model, in whatever process, here or on another machine."""
+
+    def __init__(self, handler: "VisionHandler", options: Mapping[str, Any], origin: Origin, task: str) -> None:
+        self._handler, self._options, self._origin, self._task = handler, options, origin, task
+        self._warm: set[int] = set()
+        self._pool = ThreadPoolExecutor(READERS)
+
+    def probe(self) -> Answer:
+        """Return the answer to a gray picture."""
+        [answer] = predict_batch(self._handler, [gray_picture()], self._options)
+        return answer
+
+    def predict(self, items: Sequence[Item], batch_size: int, path: Path) -> Written:
+        """Write the shard of some pictures under its temporary name. Raises OSError."""
+        if batch_size not in self._warm:  # some runtimes plan each size when they first see it
+            self._handler.warm_up(batch_size)
+            self._warm.add(batch_size)
+        started = time.perf_counter()
+        rows = answer_items(self._handler, items, batch_size, self._options, self._origin, self._pool)
+        return write_rows(path, rows, self._task)._replace(seconds=time.perf_counter() - started)
 
 
 def write_rows(path: Path, rows: Sequence[Row], task: str | None) -> Written:

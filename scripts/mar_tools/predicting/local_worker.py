@@ -8,17 +8,14 @@ import os
 import queue
 import sys
 import threading
-import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import orjson
 
 from mar_tools.asking import answer, own_output
-from mar_tools.predicting.chunks import READERS, answer_items, predict_batch, write_rows
+from mar_tools.predicting.chunks import ChunkPredictor
 from mar_tools.predicting.inputs import Item
-from mar_tools.predicting.probing import gray_picture
 from mar_tools.predicting.rows import Origin
 from mar_tools.verification.observations import load_handler
 from vision_serving.cores import plan_threads, usable_cores
@@ -43,20 +40,12 @@ def main() -> None:
     try:
         job = WorkerJob.model_validate_json(lines.get())
         handler = load_handler(job.folder, plan_threads(usable_cores(), job.processes, job.threads))
-        [probe] = predict_batch(handler, [gray_picture()], job.options)
-        answer(answers, probe=probe)
-        warm: set[int] = set()
-        with ThreadPoolExecutor(READERS) as pool:
-            while True:
-                asked = orjson.loads(lines.get())
-                if asked["batch_size"] not in warm:  # some runtimes plan each size when they first see it
-                    handler.warm_up(asked["batch_size"])
-                    warm.add(asked["batch_size"])
-                started = time.perf_counter()
-                items = [Item(name, tuple(place)) for name, place in asked["items"]]
-                rows = answer_items(handler, items, asked["batch_size"], job.options, Origin(*job.origin), pool)
-                written = write_rows(Path(asked["path"]), rows, job.task)
-                answer(answers, **written._replace(seconds=time.perf_counter() - started)._asdict())
+        predictor = ChunkPredictor(handler, job.options, Origin(*job.origin), job.task)
+        answer(answers, probe=predictor.probe())
+        while True:
+            asked = orjson.loads(lines.get())
+            items = [Item(name, tuple(place)) for name, place in asked["items"]]
+            answer(answers, **predictor.predict(items, asked["batch_size"], Path(asked["path"]))._asdict())
     except OSError as error:  # of the disk; files that cannot be read are rows
         answer(answers, disk=[error.errno, error.strerror or str(error), str(error.filename)])
     except VisionServingError as error:
