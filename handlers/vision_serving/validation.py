@@ -3,7 +3,8 @@
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,9 +59,9 @@ def shorten(value: object, length: int) -> str:
 
 def _describe_problem(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"]]
-    key = ".".join(part for part in location if KEY.fullmatch(part))
+    key = _join_keys(location)
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; expected one of {sorted(_fields_at(model, location[:-1]))}"
+        return _describe_unknown_key(location, model)
     if problem["type"] == "missing":
         return f"missing key '{key}'"
     message = problem["msg"].removeprefix("Value error, ")
@@ -70,15 +71,57 @@ def _describe_problem(problem: Mapping[str, Any], model: type[BaseModel]) -> str
     return f"'{key}': {message}{found}" if key else message
 
 
-def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
-    """Return the field names of the (nested) model that a location leads to."""
+def _join_keys(location: Sequence[str]) -> str:
+    return ".".join(part for part in location if KEY.fullmatch(part))
+
+
+def _describe_unknown_key(location: Sequence[str], model: type[BaseModel]) -> str:
+    section, name = _join_keys(location[:-1]), shorten(location[-1], 80)
+    fields = sorted(_names_of(_model_at(model, location[:-1])))
+    near = find_near(name, fields)
+    places = [path for path in _list_keys(model) if path.rpartition(".")[2] == name]  # of another section
+    meant = places or ([f"{section}.{near}".removeprefix(".")] if near else [])
+    hint = f"did you mean {' or '.join(map(repr, meant))}? " if meant else ""
+    return f"unknown key {f'{section}.{name}'.removeprefix('.')!r}; {hint}expected one of {fields}"
+
+
+def _model_at(model: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
+    """Return the (nested) model that a location leads to."""
     for part in location:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
-        nested = [a for a in inner if issubclass(a, BaseModel)]
-        if nested:
-            model = nested[0]
+        model = next(_sections_of(model, part), model)
+    return model
+
+
+def _sections_of(model: type[BaseModel], name: str) -> Iterator[type[BaseModel]]:
+    """Yield the models that a field may hold."""
+    annotation = model.model_fields[name].annotation if name in model.model_fields else None
+    for inner in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield inner
+
+
+def _names_of(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _list_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the keys of a model and of its sections, as `limits.max_pixels`."""
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        yield key
+        for section in _sections_of(model, name):
+            yield from _list_keys(section, f"{key}.")
+
+
+def find_near(key: str, known: Iterable[str]) -> str | None:
+    """Return the known key that a mistyped one means, without regard to case and signs; None where none is near."""
+    plain = {_letters(name): name for name in known}
+    near = get_close_matches(_letters(key), plain, 1)
+    return plain[near[0]] if near else None
+
+
+def _letters(key: str) -> str:
+    return re.sub("[^a-z0-9]", "", key.lower())
 
 
 def read_json(path: Path, hint: str = "", most_bytes: int | None = None) -> Any:

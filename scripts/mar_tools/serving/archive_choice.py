@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from mar_tools.archives.policy import check_served, read_policy
 from mar_tools.serving.setting_names import check_settings
 from mar_tools.serving.torchserve_api import TorchServeClient
 from vision_serving.errors import ConfigError
+from vision_serving.validation import find_near
 from vision_serving.worker.server_settings import MOST_COUNT, read_model, read_models, read_properties, read_text
 
 Identity = tuple[str, str]  # model and version
@@ -130,10 +130,9 @@ def check_models(properties: str) -> None:
         raise ConfigError('config.properties: `models`: expected {"<model>": {"<version>": {...}}}') from error
     for (place, key), value in found.items():
         if key not in SETTINGS:
-            known = {setting.replace("_", "").lower(): setting for setting in SETTINGS}
-            near = get_close_matches(re.sub("[^a-z]", "", key.lower()), known, 1)
-            hint = f"; did you mean {known[near[0]]!r}?" if near else ""
-            raise ConfigError(f"{place}: unknown key {key!r}{hint or f'; expected one of {sorted(SETTINGS)}'}")
+            near = find_near(key, SETTINGS)
+            hint = f"did you mean {near!r}?" if near else f"expected one of {sorted(SETTINGS)}"
+            raise ConfigError(f"{place}: unknown key {key!r}; {hint}")
         if key in LEAST_COUNTS:
             found[place, key] = _read_count(place, key, value)
         if key == "marName" and (not isinstance(value, str) or Path(value).name != value):

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from itertools import combinations
 
 from mar_tools.serving.address import STATE_KEY
 from mar_tools.serving.ports import ADDRESS_KEYS, listening_places
 from vision_serving.errors import ConfigError
+from vision_serving.validation import find_near
 
 # Of TorchServe 0.12.0.
 NUMERIC = """
@@ -38,8 +38,8 @@ def check_settings(values: Mapping[str, str]) -> None:
     """
     for key, value in values.items():
         if key not in NUMBERS | OTHERS | OURS and "plugins_path" not in values:
-            near = get_close_matches(re.sub("[^a-z]+", "_", key.lower()), sorted(NUMBERS | OTHERS | OURS), 1)
-            hint = f"did you mean {near[0]!r}?" if near else "docs/operate/settings.md names the keys"
+            near = find_near(key, sorted(NUMBERS | OTHERS | OURS))
+            hint = f"did you mean {near!r}?" if near else "docs/operate/settings.md names the keys"
             raise ConfigError(f"config.properties: unknown key {key!r}; {hint}")
         fraction = r"(\.\d+)?" if key == "token_expiration_min" else ""
         if key in NUMBERS and not re.fullmatch(rf"-?\d{{1,18}}{fraction}", value.strip()):

@@ -29,6 +29,37 @@ def test_every_recipe_of_the_project_is_valid(path: Path) -> None:
     assert read_recipe(path).name
 
 
+@pytest.mark.parametrize(
+    ("changes", "found", "meant"),
+    [
+        ({"Lables": "x"}, "Lables", "'labels'"),
+        ({"model": {**MINIMAL["model"], "weight": "x"}}, "model.weight", "'model.weights'"),
+        ({"model": {**MINIMAL["model"], "klass": "x"}}, "model.klass", "'model.class'"),
+        ({"preprocessing": {"resize": {"mode": "exact", "sise": 5}}}, "preprocessing.resize.sise",
+         "'preprocessing.resize.size'"),
+        ({"verification": {"minTop1Agreement": 0.9}}, "verification.minTop1Agreement",
+         "'verification.min_top1_agreement'"),
+        ({"weights": "x.pth"}, "weights", "'model.weights'"),
+        ({"mean": [0, 0, 0]}, "mean", "'preprocessing.mean'"),
+        ({"model": {**MINIMAL["model"], "labels": "x"}}, "model.labels", "'labels' or 'verification.labels'"),
+        ({"options": {"topK": 5}}, "topK", "'top_k'"),
+    ],
+    ids=["two letters", "ending", "alias", "deep inside", "camel case", "of a section", "of another", "of two",
+         "option"],
+)  # fmt: skip
+def test_an_unknown_key_is_refused_with_the_one_that_is_meant(
+    tmp_path: Path, changes: dict[str, Any], found: str, meant: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_recipe(write(tmp_path, {**MINIMAL, **changes}))
+    assert f"unknown key '{found}'; did you mean {meant}? expected one of [" in str(caught.value)
+
+
+def test_a_key_that_is_near_to_none_is_refused_with_all(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'quux'; expected one of \['backend', .*'version'\]"):
+        read_recipe(write(tmp_path, {**MINIMAL, "quux": 1}))
+
+
 def test_a_minimal_recipe_leaves_the_rest_to_auto(tmp_path: Path) -> None:
     recipe = read_recipe(write(tmp_path, MINIMAL))
     assert (recipe.labels, recipe.preprocessing, recipe.backend, recipe.precision) == ("auto",) * 4
