@@ -13,19 +13,21 @@ Each candidate that passes is timed end to end, from encoded images to JSON, wit
 config.properties gives the model (8 where it gives none). The fastest at that batch size is packed. The table is
 printed, written to exports/<name>/candidates.json, and packed too, in the archive's verification.json.
 
-exports/<name>/report.html shows all of it to look at: pictures with their answers, plots, what changed.
+exports/<name>/report.html shows all of it to look at: pictures with their answers, plots, what changed. The last lines
+are what to type next: a prediction with the archive, and what serves it.
 """
 
 import argparse
 import time
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from mar_tools.command_line import (
     EXPORTS,
     HANDLERS,
     MODEL_STORE,
     ROOT,
+    name_command,
     new_parser,
     not_negative,
     positive,
@@ -39,6 +41,9 @@ from mar_tools.terminal import print_tables, show_steps
 from vision_serving.config import Precision, read_handler_config
 from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import read_batch_size
+
+if TYPE_CHECKING:
+    from mar_tools.models.recipes import Recipe
 
 
 def main() -> None:
@@ -81,11 +86,25 @@ def main() -> None:
         raise ConfigError(f"{recipe.name}: no candidate passed: {reasons}{look_at(report)}")
     archive = build_archive(folder_of(chosen, recipe, given.exports), HANDLERS, given.model_store)
     if given.json:
-        print_json({"archive": str(archive), "chosen": chosen, "candidates": rows, "report": report and str(report)})
-    else:
-        print(archive)
-        if report is not None:
-            print(report)
+        found = {"archive": str(archive), "chosen": chosen, "candidates": rows, "report": report and str(report)}
+        print_json({**found, "next": predict_one(recipe, archive)})
+        return
+    print(archive)
+    if report is not None:
+        print(report)
+    print(f"next: {predict_one(recipe, archive)}")
+    if archive.parent.resolve() == MODEL_STORE:
+        registered = name_command("manage_models.py", "register", archive.name, "--batch-size", str(options.batch_size))
+        print(f"then: {name_command('serve_models.py', 'start')}\nor, where the server runs: {registered}")
+
+
+def predict_one(recipe: "Recipe", archive: Path) -> str:
+    """Return the command that predicts one of the pictures that the archive was verified with."""
+    from mar_tools.images import choose_images
+
+    images = recipe.verification.images
+    (picture,) = choose_images(None if images is None else recipe.path(images), 1, "verification")
+    return name_command("predict_images.py", "--archive", archive, picture)
 
 
 def look_at(report: Path | None) -> str:

@@ -13,12 +13,10 @@ archive lies in a folder of its own here, with the network and its labels. The l
 """
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 from typing import get_args
 
-from mar_tools.command_line import new_parser, print_json, run
+from mar_tools.command_line import name_command, new_parser, print_json, run
 from mar_tools.drafting.conventions import LIKE, apply_convention
 from mar_tools.drafting.drafts import Draft, Hints, write_draft
 from vision_serving.errors import ConfigError
@@ -37,7 +35,7 @@ def main() -> None:
     draft = apply_convention(draft_recipe(given.model, hints), given.like)
     recipe = given.output or place_for(Path(given.model), draft)
     write_draft(draft, recipe, f"Written by new_recipe.py from {Path(given.model).name}.", given.force)
-    command = shlex.join(["python", str(Path(sys.argv[0]).with_name("build_model.py")), str(recipe)])
+    command = name_command("build_model.py", recipe)
     if given.json:
         families = [{"like": hint.like, "why": hint.why} for hint in draft.hints]
         found = {"recipe": str(recipe), "files": sorted(draft.files), "not_known": draft.notes, "hints": families}

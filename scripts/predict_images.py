@@ -27,8 +27,9 @@ from typing import IO
 from mar_tools.command_line import find_in_store, run
 from mar_tools.images import show_line
 from mar_tools.predicting.arguments import JSON_LINES, RAY, is_recorded, parse_arguments
-from mar_tools.predicting.coco_results import CocoIds, match_images, number_images
+from mar_tools.predicting.coco_results import CocoIds, images_file_of, match_images, number_images
 from mar_tools.predicting.connecting import connect, connect_own
+from mar_tools.predicting.finished import count_finished
 from mar_tools.predicting.formats import COCO, FORMATS, NewWriter, list_classes_or_boxes, write_coco
 from mar_tools.predicting.inputs import Item, list_items
 from mar_tools.predicting.predictors import (
@@ -69,6 +70,9 @@ def main() -> None:
 def record_answers(arguments: argparse.Namespace) -> None:
     """Write shards, which become one file unless the format is Parquet."""
     output: Path = arguments.output
+    if arguments.resume and output.is_file():
+        tell_finished(arguments)
+        return
     ids = prepare_ids(arguments)
     recording = Recording(
         arguments.images,
@@ -92,6 +96,20 @@ def record_answers(arguments: argparse.Namespace) -> None:
     if result.failed:
         first = f"; the first, {recorded.failure}" if recorded.failure else ""
         raise FailedImagesError(f"{result.failed} of {result.rows} images failed{first}")
+
+
+def tell_finished(arguments: argparse.Namespace) -> None:
+    """Say that nothing is left to do. Raises ConfigError where a picture is not in the file, FailedImagesError."""
+    output, form = arguments.output, arguments.format
+    items = list(list_items(arguments.images, arguments.column))
+    if form == COCO and arguments.coco_images:  # results do not name pictures without boxes
+        match_images([item.name for item in items], arguments.coco_images)
+        failed = 0
+    else:
+        failed = count_finished(output, form, items)
+    print(f"{show_line(output)} is complete: it has all {len(items)} pictures", file=sys.stderr)
+    if failed:
+        raise FailedImagesError(f"{failed} images failed, as {show_line(output)} says")
 
 
 def stream_answers(arguments: argparse.Namespace) -> None:
@@ -128,7 +146,7 @@ def choose_format(arguments: argparse.Namespace, files: Sequence[str]) -> NewWri
         return FORMATS[arguments.format]
     if arguments.coco_images:
         return partial(write_coco, ids=match_images(files, arguments.coco_images))
-    images_file = arguments.output.with_suffix(".images.json")
+    images_file = images_file_of(arguments.output)
     require_new(images_file)
     return partial(write_coco, ids=number_images(files), images_file=images_file)
 
@@ -140,14 +158,14 @@ def prepare_ids(arguments: argparse.Namespace) -> CocoIds | None:
     if arguments.format != COCO:
         return None
     if not arguments.coco_images:
-        require_new(arguments.output.with_suffix(".images.json"))
+        require_new(images_file_of(arguments.output))
         return None
     return match_images([item.name for item in list_items(arguments.images, arguments.column)], arguments.coco_images)
 
 
 def merge_coco(recorded: Recorded, recording: Recording, ids: CocoIds | None) -> int:
     """Merge COCO results; without ids, number the images, and write which is which beside them."""
-    images_file = None if ids else recording.output.with_suffix(".images.json")
+    images_file = None if ids else images_file_of(recording.output)
     known = ids or number_images([row["path"] for row in recorded.result.read_rows()])
     new_writer = partial(write_coco, ids=known, images_file=images_file)
     return merge_and_remove(recorded, recording, new_writer, partial(count_rows, form=COCO), whole=False)

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from mar_tools.command_line import new_parser, print_json, run
+from mar_tools.measures import judge_measure, name_measure
 from mar_tools.terminal import Table, new_table, number_column, print_tables, show_work
 from vision_serving.errors import ConfigError
 from vision_serving.validation import parse_config
+
+MET = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}
 
 
 def main() -> None:
@@ -71,13 +74,11 @@ def measure_table(report: Mapping[str, Any]) -> Table:
         caption=f"{images['count']} images of {images['source']}",
     )
     for name, value in report["measured"].items():
-        signs = (("≥", f"min_{name}"), ("≤", f"max_{name}"))
-        asked = ", ".join(f"{sign} {bounds[key]:g}" for sign, key in signs if key in bounds)
-        failed = any(failure.startswith(f"{name} ") for failure in report["failures"])
-        table.add_row(name, f"{value:.4g}", asked, ("[red]no[/]" if failed else "[green]yes[/]") if asked else "")
+        asked, met = judge_measure(name, value, bounds)
+        table.add_row(name_measure(name), f"{value:.4g}", asked, MET[met])
     for owner, figures in (report["accuracy"] or {}).items():
         for name, value in figures.items():
-            table.add_row(f"{name} of {owner}", f"{value:.4g}")
+            table.add_row(f"{name_measure(name)} of {owner}", f"{value:.4g}")
     return table
 
 

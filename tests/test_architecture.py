@@ -48,7 +48,7 @@ LAYERS = {
         "worker",
     ),
     TOOLS: (
-        "command_line terminal machine child_processes asking locking images waiting",
+        "command_line terminal machine child_processes asking locking images waiting measures",
         "archives models",
         "exporting",
         "verification",

@@ -6,6 +6,7 @@ A command imports what needs PyTorch inside its functions, so that `--help` take
 import argparse
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -64,6 +65,11 @@ def fill_example(text: str, width: int) -> str:
             command = indent + f" \\\n{indent}    ".join(parts).replace("\xa0", " ")
         lines.append(command.rstrip())
     return "\n".join(lines)
+
+
+def name_command(script: str, *arguments: Path | str) -> str:
+    """Return what to type for another command of this folder: beside the one that runs, as that was called."""
+    return shlex.join(["python", str(Path(sys.argv[0]).with_name(script)), *map(str, arguments)])
 
 
 def new_parser(docstring: str | None) -> argparse.ArgumentParser:

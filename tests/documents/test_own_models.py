@@ -115,9 +115,14 @@ def test_a_section_builds_its_archive(
         quick = ("--backend", "eager", "--precision", "fp32", "--device", "cpu")  # the page lets the build choose
         finished = run_here("build_model.py", *arguments, *quick, "--exports", "exports", "--model-store", "store")
         assert finished.returncode == 0, finished.stderr
-        report = Path(finished.stdout.splitlines()[-1])
-        assert report == Path("exports", recipe.stem, "report.html"), "a build ends with it"
-        assert "<img " in report.read_text(encoding="utf-8")
+        archive, report, told = finished.stdout.splitlines()
+        assert Path(report) == Path("exports", recipe.stem, "report.html")
+        assert "<img " in Path(report).read_text(encoding="utf-8")
+        python, predict, *asked = shlex.split(told.removeprefix("next: "))
+        assert (python, asked[:2]) == ("python", ["--archive", archive])
+        answered = run_here(Path(predict).name, *asked)
+        assert answered.returncode == 0, answered.stderr
+        assert Path(asked[2]).name in answered.stdout, "what a build tells to type works"
     else:
         build(recipe, tmp_path)
     assert check_archive(tmp_path / "store" / f"{recipe.stem}.mar") == (recipe.stem, "1.0")

@@ -53,6 +53,12 @@ class OnnxNetwork(nn.Module):
         return bool(self._input.type == "tensor(uint8)")
 
     @property
+    def batch(self) -> int | None:
+        """Return how many images it takes at a time, None where that is open."""
+        size = self._input.shape[0] if self._input.shape else None
+        return size if isinstance(size, int) else None
+
+    @property
     def input_chw(self) -> tuple[int | None, int | None, int | None]:
         """Return channels, height and width that the file states, None where one is open or nothing is stated."""
         sizes = [size if isinstance(size, int) else None for size in self._input.shape]
@@ -71,9 +77,8 @@ class OnnxNetwork(nn.Module):
             images = (images * UNIT).round()
         if self._is_channels_last:
             images = images.permute(0, 2, 3, 1)
-        batch = self._input.shape[0]
-        if isinstance(batch, int):
-            answers: dict[str, Tensor] = run_in_parts(self._run, batch, images, *sizes)
+        if self.batch is not None:
+            answers: dict[str, Tensor] = run_in_parts(self._run, self.batch, images, *sizes)
         else:
             answers = self._run(images, *sizes)
         return next(iter(answers.values())) if len(answers) == 1 else answers

@@ -9,6 +9,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from mar_tools.archives.archive import extract_archive
+from mar_tools.measures import name_measure
 from mar_tools.terminal import new_table
 from vision_serving.config import read_handler_config
 from vision_serving.errors import ConfigError
@@ -59,7 +60,7 @@ def _allowed(option: Mapping[str, Any]) -> str:
 def _evidence(card: Card) -> str:
     evidence = card.get("verification", {})
     accuracy = evidence.get("accuracy", {}).get("candidate", {})
-    figures = {**evidence.get("measured", {}), **{f"accuracy {name}": share for name, share in accuracy.items()}}
+    figures = {name_measure(name): value for name, value in {**evidence.get("measured", {}), **accuracy}.items()}
     images = evidence.get("images", {})
     lines = [f"{images['count']} images, {images['source']}, beside {evidence['reference']}"] if images else []
     return "\n".join([*lines, *_lines(figures)])

@@ -8,6 +8,7 @@ from rich.table import Column
 from rich.text import Text
 
 from mar_tools.building.candidates import Candidate
+from mar_tools.measures import name_measure
 from mar_tools.terminal import new_table, number_column
 from mar_tools.verification.accuracy import PRIMARY, find_primary
 from vision_serving.config import PreprocessingConfig
@@ -70,7 +71,7 @@ def describe_reference(report: Mapping[str, Any]) -> list[str]:
         floor = report["bounds"].get(f"min_{PRIMARY[name]}")
         asked = "" if floor is None else f", at least {floor:g} asked"
         share = report["accuracy"]["reference"][name]
-        lines = [f"reference: {name} {share:.4g} on {images} labelled pictures{asked}"]
+        lines = [f"reference: {name_measure(name)} {share:.4g} on {images} labelled pictures{asked}"]
     lines += describe_alternatives(report)
     lines += [f"WARNING: {warning}" for warning in report["reading"]["warnings"]]
     return lines + [f"ASSUMED: {assumed}" for assumed in report["assumed"]]
@@ -83,7 +84,7 @@ def describe_alternatives(report: Mapping[str, Any]) -> list[str]:
         return []
     name = find_primary(own["accuracy"])
     tried = ", ".join(f"{each['name']} {each['accuracy'][name]:.3g}" for each in others)
-    before = f"{name} {own['accuracy'][name]:.3g} on {own['images']} pictures with the recipe's own"
+    before = f"{name_measure(name)} {own['accuracy'][name]:.3g} on {own['images']} pictures with the recipe's own"
     return [f"other preprocessings: {before}; {tried}"]
 
 

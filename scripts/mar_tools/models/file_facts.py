@@ -1,5 +1,6 @@
 """What a TorchScript or ONNX file says of its images: looked at before anything is made of it."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,9 +10,11 @@ from mar_tools.models.example_pixels import is_fixed_size, load_pixels
 from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.fixed_batches import FixedBatchNetwork
+from vision_serving.graphs.inputs import make_size
 from vision_serving.graphs.pixels import Normalize
 from vision_serving.graphs.sources import NetworkSource
 
+SOME_IMAGES = 2
 TRIED_BATCHES = (1, 2, 4, 8, 16, 32)
 TOLERANCE = 1e-3  # of the largest value: images of a batch that do not mix differ by rounding
 
@@ -21,7 +24,9 @@ def fit_file(
 ) -> tuple[nn.Module, NetworkSource, PreprocessingConfig]:
     """Return what the file makes of the recipe. Raises ConfigError where it takes other images."""
     if source.source == "onnx":
-        return network, source, fit_onnx(network, preprocessing)
+        fitted = fit_onnx(network, preprocessing)
+        check_each_is_answered(network, source, fitted)
+        return network, source, fitted
     size = find_fixed_batch(network, preprocessing) if source.source == "torchscript" else None
     if size is None:
         return network, source, preprocessing
@@ -50,31 +55,69 @@ def fit_onnx(network: Any, preprocessing: PreprocessingConfig) -> PreprocessingC
     return preprocessing.model_copy(update=neutral)
 
 
+def check_each_is_answered(network: Any, source: NetworkSource, preprocessing: PreprocessingConfig) -> None:
+    """Raises ConfigError for an OnnxNetwork of several images that answers one of them."""
+    count = network.batch or SOME_IMAGES
+    images = Normalize(preprocessing)(load_pixels(SOME_IMAGES, preprocessing))[torch.arange(count) % SOME_IMAGES]
+    sizes = [make_size(kind, images, (images.shape[2], images.shape[3])) for kind in source.inputs.values()]
+    answers = _try(network, images, *sizes)
+    if count > 1 and _is_one_answer(answers):
+        raise ConfigError(_tell_one_answer(network.batch, count, answers))
+
+
 def find_fixed_batch(network: nn.Module, preprocessing: PreprocessingConfig) -> int | None:
-    """Return how many images a network takes at a time; None where it takes any number, or none at all."""
+    """Return how many images a network takes at a time; None where it takes any number, or none at all.
+
+    Raises ConfigError for one of several images that answers one of them.
+    """
     images = Normalize(preprocessing)(load_pixels(3, preprocessing))
-    together, alone = _try(network, images), [_try(network, image) for image in torch.split(images, 1)]
+    together, alone = _try_all(network, images), [_try_all(network, image) for image in torch.split(images, 1)]
     if together is not None and (None in alone or _is_close(together, torch.cat(alone))):  # type: ignore[arg-type]
         return None
     for size in TRIED_BATCHES:
-        if _try(network, images[torch.arange(size) % len(images)]) is not None:
+        answers = _try(network, images[torch.arange(size) % len(images)])
+        if answers and len(answers[0]) == size:
             return size
+        if _is_one_answer(answers):
+            raise ConfigError(_tell_one_answer(size, size, answers))
     return None
 
 
-def _try(network: nn.Module, images: Tensor) -> Tensor | None:
+def _is_one_answer(answers: Sequence[Tensor]) -> bool:
+    return bool(answers) and all(len(values) == 1 for values in answers)
+
+
+def _tell_one_answer(batch: int | None, count: int, answers: Sequence[Tensor]) -> str:
+    shapes = ", ".join(str(tuple(values.shape)) for values in answers)
+    return (
+        f"the file takes {batch or 'any number of'} images at a time, and answers one of them: for {count} images it "
+        f"gives {shapes}. Expected as many answers as images, first. Export it for one image, or without the step that "
+        "picks one answer"
+    )
+
+
+def _try_all(network: nn.Module, images: Tensor) -> Tensor | None:
     """Return the first output, N first; None where the network fails, or gives another number."""
+    answers = _try(network, images)
+    return answers[0] if answers and len(answers[0]) == len(images) else None
+
+
+def _try(network: nn.Module, *inputs: Tensor) -> list[Tensor]:
+    """Return all outputs but single numbers; none where the network fails."""
     try:
         with torch.inference_mode():
-            outputs = network(images)
+            outputs = network(*inputs)
     except Exception:  # the network may be of anybody
-        return None
-    while not isinstance(outputs, Tensor):
-        values = list(outputs.values() if isinstance(outputs, dict) else outputs)
-        if not values:
-            return None
-        outputs = values[0]
-    return outputs.float() if outputs.dim() and len(outputs) == len(images) else None
+        return []
+    return [values.float() for values in _flatten(outputs) if values.dim()]
+
+
+def _flatten(outputs: Any) -> Iterator[Tensor]:
+    if isinstance(outputs, Tensor):
+        yield outputs
+    elif isinstance(outputs, (dict, list, tuple)):
+        for values in outputs.values() if isinstance(outputs, dict) else outputs:
+            yield from _flatten(values)
 
 
 def _is_close(first: Tensor, second: Tensor) -> bool:

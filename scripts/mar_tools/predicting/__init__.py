@@ -18,5 +18,6 @@ trial.py         how many processes, and images a batch
 http_engine.py   a server
 probing.py       a gray picture, which tells before the work whether a model answers
 merging.py       shards -> one file
+finished.py      what such a file holds, of which nothing is left to do
 progress.py      how far it is, and the time left
 """

@@ -30,6 +30,11 @@ class CocoImages(BaseModel):
     categories: list[CocoCategory]
 
 
+def images_file_of(output: Path) -> Path:
+    """Return where the list of images goes whose ids are our own."""
+    return output.with_suffix(".images.json")
+
+
 def number_images(files: Sequence[Path | str]) -> CocoIds:
     """Number them from 1 on, in order."""
     return CocoIds({file: number for number, file in enumerate(files, 1)})

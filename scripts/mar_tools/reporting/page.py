@@ -12,6 +12,7 @@ from markupsafe import Markup
 from mar_tools.building.candidates import Candidate
 from mar_tools.building.table import ACCURACY, AGREEMENT, ORDER, describe_alternatives, describe_preprocessing
 from mar_tools.images import show_line
+from mar_tools.measures import judge_measure, name_measure
 from mar_tools.reporting.evidence import Evidence
 from mar_tools.reporting.galleries import choose_galleries
 from mar_tools.reporting.plots import plot_curves, plot_speed_and_accuracy
@@ -143,15 +144,10 @@ class Proof:
 
 def list_proof(evidence: Evidence) -> list[Proof]:
     report = evidence.main.report
-    bounds, failures = report.get("bounds", {}), report.get("failures", ())
     proofs = []
     for name, value in report.get("measured", {}).items():
-        asked = [
-            f"{sign} {bounds[key]:g}" for sign, key in (("≥", f"min_{name}"), ("≤", f"max_{name}")) if key in bounds
-        ]
-        failed = any(failure.startswith(f"{name} ") for failure in failures)
         shown = "none" if value is None else f"{value:.4g}"
-        proofs.append(Proof(name.replace("_", " "), shown, ", ".join(asked), not failed if asked else None))
+        proofs.append(Proof(name_measure(name), shown, *judge_measure(name, value, report.get("bounds", {}))))
     return proofs
 
 

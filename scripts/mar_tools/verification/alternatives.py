@@ -3,6 +3,7 @@
 An export that agrees with a reference of wrong mean and std is as wrong as that, and passes every other bound.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 
 from mar_tools.exporting.export_folders import load_reference
 from mar_tools.images import spread_evenly
+from mar_tools.measures import name_measure
 from mar_tools.models.checkpoints import Checkpoint, write_preprocessing
 from mar_tools.models.handlers_by_task import new_handler
 from mar_tools.models.normalisations import NORMALISATIONS, Values
@@ -28,8 +30,7 @@ MOST_IMAGES, LEAST_IMAGES = 64, 8
 MOST_ATTEMPTS = 9
 BUDGET_CPU_S = 90.0  # of all attempts: a network that is too slow for LEAST_IMAGES in it is not tried
 WORTH_TELLING = 0.02
-CLEAR_GAIN = 0.05
-CLEAR_GAIN_UNCOUNTED = 0.1  # of a measure that no single picture has, as mAP
+CLEAR_GAIN = 0.1  # on MOST_IMAGES pictures, of a measure that no single picture has, as mAP
 CLEAR_DEVIATIONS = 3.0  # of the pictures that only one of both has right, by how many standard deviations they differ
 
 
@@ -50,14 +51,14 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Alternatives:
-    """attempts: as verification.json has them; none where the network is too slow. better: in a sentence.
+    """attempts: as verification.json has them; none where the network is too slow. advice: in a sentence.
 
-    clearly: whether that is so clear that the recipe must be wrong.
+    is_clear: whether so many pictures say it that the recipe must be wrong; else the advice is how many would.
     """
 
     attempts: list[dict[str, Any]]
-    better: str | None = None
-    clearly: bool = False
+    advice: str | None = None
+    is_clear: bool = False
 
 
 class Trials:
@@ -122,22 +123,39 @@ def try_alternatives(
     gain = best.accuracy[primary] - own.accuracy[primary]
     if gain < WORTH_TELLING:
         return Alternatives(described)
-    clearly = gain >= CLEAR_GAIN and is_beyond_chance(own, best, gain)
-    better = (
-        f"{primary} is {own.accuracy[primary]:.4g} on {len(trials.indices)} labelled pictures with the recipe's "
-        f"preprocessing, and {best.accuracy[primary]:.4g} with {best.name}. The recipe means that by "
-        f"`preprocessing: {write_preprocessing(best.preprocessing)}`"
+    is_clear = count_needed(own, best, gain) <= len(trials.indices)
+    return Alternatives(described, _advise(own, best, gain, len(trials.indices)), is_clear)
+
+
+def _advise(own: Attempt, best: Attempt, gain: float, count: int) -> str:
+    """Return what to write into the recipe; where so few pictures may be chance, how many would not be."""
+    primary = find_primary(own.accuracy)
+    measured = (
+        f"{name_measure(primary)} is {own.accuracy[primary]:.4g} on {count} labelled pictures with the recipe's "
+        f"preprocessing, and {best.accuracy[primary]:.4g} with {best.name}"
     )
-    return Alternatives(described, better if clearly else f"{better} (so few pictures may be chance)", clearly)
+    needed = count_needed(own, best, gain)
+    if needed <= count:
+        stated = write_preprocessing(best.preprocessing)
+        return f"another preprocessing is better: {measured}. The recipe means that by `preprocessing: {stated}`"
+    how = (
+        "label so many" if needed <= MOST_IMAGES else f"a build tries {MOST_IMAGES}, so build it with each and compare"
+    )
+    return (
+        f"{count} labelled pictures do not tell whether another preprocessing is better; about {needed} of this kind "
+        f"would: {how} ({measured})"
+    )
 
 
-def is_beyond_chance(own: Attempt, best: Attempt, gain: float) -> bool:
-    """Return whether so many pictures do not turn by chance; mAP has none to count, so its gain has to be large."""
+def count_needed(own: Attempt, best: Attempt, gain: float) -> int:
+    """Return how many pictures like these would not differ so by chance.
+
+    Where a share d of n pictures is right with one of both alone, chance makes a difference of (d / n) ** 0.5 of them.
+    """
     if not own.hits:
-        return gain >= CLEAR_GAIN_UNCOUNTED
-    gained = sum(after and not before for before, after in zip(own.hits, best.hits, strict=True))
-    lost = sum(before and not after for before, after in zip(own.hits, best.hits, strict=True))
-    return bool(gained - lost >= CLEAR_DEVIATIONS * (gained + lost) ** 0.5)
+        return math.ceil(MOST_IMAGES * (CLEAR_GAIN / gain) ** 2)
+    turned = sum(after != before for before, after in zip(own.hits, best.hits, strict=True)) / len(own.hits)
+    return math.ceil(turned * (CLEAR_DEVIATIONS / gain) ** 2)
 
 
 Named = tuple[str, PreprocessingConfig]

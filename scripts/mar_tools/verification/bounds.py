@@ -7,6 +7,7 @@ value is a fraction of the largest. The bounds on the signal-to-noise ratio keep
 
 from collections.abc import Mapping
 
+from mar_tools.measures import MEETS, name_measure
 from mar_tools.models.recipes import TRUTH_OF_BOUND, VerificationRecipe
 from vision_serving.config import Precision
 from vision_serving.errors import ConfigError
@@ -112,6 +113,7 @@ def find_failures(measured: Mapping[str, float], bounds: Mapping[str, float]) ->
         if name not in measured:
             raise ConfigError(f"bound {bound!r} does not fit this model; measured were {sorted(measured)}")
         value = measured[name]
-        if not (value >= limit if kind == "min" else value <= limit):
-            failures.append(f"{name} {value:.4g}, {'at least' if kind == 'min' else 'at most'} {limit:.4g} asked")
+        if not MEETS[kind](value, limit):
+            side = "at least" if kind == "min" else "at most"
+            failures.append(f"{name_measure(name)} {value:.4g}, {side} {limit:.4g} asked")
     return failures

@@ -10,6 +10,7 @@ import orjson
 from mar_tools.exporting.export_folders import REFERENCE, ExportManifest, hash_artifact, read_manifest
 from mar_tools.images import read_image
 from mar_tools.machine import cpu_name, package_versions
+from mar_tools.measures import name_measure
 from mar_tools.models.checkpoints import RANDOM
 from mar_tools.models.recipes import VerificationRecipe, check_truth
 from mar_tools.verification.accuracy import PRIMARY, accuracy_drop, measure_accuracy
@@ -84,9 +85,9 @@ def judge_export(
     if folder.name == REFERENCE and images.truth is not None and not random_weights and not reading.is_impossible:
         alternatives = try_alternatives(folder, config, images, expected)
     faults, warnings = list(reading.faults), list(reading.warnings)
-    if alternatives.better is not None:
-        is_fault = alternatives.clearly and "preprocessing" not in verification.allow
-        (faults if is_fault else warnings).insert(0, f"another preprocessing is better: {alternatives.better}")
+    if alternatives.advice is not None:
+        is_fault = alternatives.is_clear and "preprocessing" not in verification.allow
+        (faults if is_fault else warnings).insert(0, alternatives.advice)
     measured: dict[str, float] = {}
     bounds: dict[str, float] = {}
     accuracy = None
@@ -94,8 +95,8 @@ def judge_export(
         measured, accuracy = measure_export(config, images, expected, found)
         bounds = choose_bounds(verification, _judged_precision(config), measured, random_weights=random_weights)
     failures = faults or list_failures(measured, accuracy, bounds)
-    if failures and not faults and alternatives.better is not None:
-        failures.append(f"another preprocessing is better: {alternatives.better}")
+    if failures and not faults and alternatives.advice is not None:
+        failures.append(alternatives.advice)
     return {
         "failures": failures,
         "reading": {"warnings": warnings, "ranges": reading.ranges},
@@ -145,7 +146,9 @@ def list_failures(
         for name, floor in PRIMARY.items():
             own, limit = accuracy["reference"].get(name, 1.0), bounds.get(f"min_{floor}", 0.0)
             if own < limit:
-                failures.insert(0, f"{floor} of the reference itself is {own:.4g}, at least {limit:.4g} asked")
+                failures.insert(
+                    0, f"{name_measure(floor)} of the reference itself is {own:.4g}, at least {limit:.4g} asked"
+                )
     if measured.get("compared_boxes") == 0:
         failures.append("the model finds nothing at all in the verification images")
     return failures

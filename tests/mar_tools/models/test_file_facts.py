@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
@@ -95,6 +96,56 @@ def test_a_graph_of_a_fixed_batch_is_served_by_each_engine(tmp_path: Path, sourc
         expected = expected or found
         np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.std(expected) > 0.01
+
+
+class FirstAlone(nn.Module):
+    """Answers the first image of a batch, as a network whose exporter kept `outputs[0:1]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(images.mean((2, 3)))
+        return logits[:1]
+
+
+class FirstOfFour(nn.Module):
+    """The same of a fixed batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Fixed(4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return logits[:1]
+
+
+@pytest.mark.parametrize(("size", "says"), [(4, "takes 4 images"), (2, "takes 2 images"), (None, "takes any number")])
+def test_a_graph_that_answers_the_first_image_alone_is_refused_before_anything_is_exported(
+    tmp_path: Path, size: int | None, says: str
+) -> None:
+    recipe = write(tmp_path / "recipe", FirstAlone(), torch.rand(size or 2, 3, 32, 32), "onnx")
+    if size is None:
+        path = tmp_path / "recipe" / "model.onnx"
+        model = onnx.load(path)
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+        onnx.save(model, path)
+    with pytest.raises(ConfigError, match=rf"the file {says} .*answers one of them: for \d images it gives \(1, 3\)"):
+        load_checkpoint(recipe)
+
+
+def test_a_script_that_answers_the_first_image_alone_is_refused_too(tmp_path: Path) -> None:
+    recipe = write(tmp_path / "recipe", FirstOfFour(), torch.rand(4, 3, 32, 32), "torchscript")
+    with pytest.raises(ConfigError, match=r"the file takes 4 images at a time, and answers one .* gives \(1, 3\)"):
+        load_checkpoint(recipe)
+
+
+def test_a_graph_of_one_image_that_answers_the_first_is_right(tmp_path: Path) -> None:
+    recipe = write(tmp_path / "recipe", FirstAlone(), torch.rand(1, 3, 32, 32), "onnx")
+    folder = export_model(recipe, load_checkpoint(recipe), "eager", "fp32", tmp_path / "exports")
+    scores_of(folder, *(encode_image(noise_image(seed, (40, 50))) for seed in range(3)))
 
 
 OTHER_PRECISIONS = [("onnxruntime", "int8"), ("openvino", "int8"), ("openvino", "bf16")]

@@ -260,3 +260,69 @@ def test_options_that_would_do_nothing_are_refused(
 ) -> None:
     finished = run_here("predict_images.py", "cats", photo, *arguments)
     assert (finished.returncode, message in finished.stderr) == (2, True)
+
+
+FINISHED = [("csv", "found.csv"), ("json-lines", "found.jsonl"), ("coco", "found.json"), ("parquet", "found")]
+
+
+@pytest.mark.parametrize(("form", "name"), FINISHED)
+def test_a_finished_result_that_is_resumed_says_that_it_is_complete(
+    config: Path, tmp_path: Path, run_here: RunHere, form: str, name: str
+) -> None:
+    photos, output = fill(tmp_path / "photos", 3), tmp_path / name
+    command = ("predict_images.py", "cats", photos, "--config", config, "--format", form, "--output", output)
+    assert run_here(*command).returncode == 0
+    before = {path: path.stat() for path in tmp_path.rglob("found*")}
+    resumed = run_here(*command, "--resume")
+    told = f"3 rows in {output}\n" if form == "parquet" else f"{output} is complete: it has all 3 pictures\n"
+    assert (resumed.returncode, resumed.stdout, resumed.stderr) == (0, "", told)
+    assert {path: path.stat() for path in tmp_path.rglob("found*")} == before
+
+
+@pytest.mark.parametrize(("form", "name"), FINISHED[:3])
+def test_a_finished_file_without_a_picture_is_not_called_complete(
+    config: Path, tmp_path: Path, run_here: RunHere, form: str, name: str
+) -> None:
+    photos, output = fill(tmp_path / "photos", 3), tmp_path / name
+    command = ("predict_images.py", "cats", photos, "--config", config, "--format", form, "--output", output)
+    assert run_here(*command).returncode == 0
+    (photos / "new.png").touch()
+    resumed = run_here(*command, "--resume")
+    assert resumed.returncode == 1
+    assert f"finished it without 1 of these 4 pictures, the first {photos / 'new.png'}; give another" in resumed.stderr
+
+
+@pytest.mark.parametrize(("form", "name"), [("csv", "found.csv"), ("json-lines", "found.jsonl")])
+def test_a_finished_file_with_failed_pictures_is_resumed_with_the_status_of_its_run(
+    tmp_path: Path, run_here: RunHere, form: str, name: str
+) -> None:
+    photos, output = fill(tmp_path / "photos", 3), tmp_path / name
+    failure = json.dumps({"code": 400, "type": "ImageDecodeError", "message": "no image"}).encode()
+    with serve_requests(lambda request: Answer(400, failure) if request.body == b"1" else Answer(200, FOUND)) as url:
+        command = ("predict_images.py", "cats", photos, "--address", url, "--format", form, "--output", output)
+        assert run_here(*command).returncode == 1
+        resumed = run_here(*command, "--resume")
+    assert resumed.returncode == 1
+    assert resumed.stderr.splitlines()[-1] == f"error: 1 images failed, as {output} says"
+
+
+@pytest.mark.parametrize(
+    ("form", "content"),
+    [
+        ("csv", "name,score\na.png,0.5\n"),
+        ("csv", "\xff\x00"),
+        ("json-lines", "no json\n"),
+        ("json-lines", '["a.png"]\n'),
+        ("json-lines", '{"path": "a.png"}\n'),
+    ],
+)
+def test_a_file_of_something_else_is_not_called_complete(
+    config: Path, photo: Path, run_here: RunHere, form: str, content: str
+) -> None:
+    output = photo.parent / "found"
+    output.write_text(content, encoding="latin-1")
+    command = ("predict_images.py", "cats", photo, "--config", config, "--format", form, "--output", output, "--resume")
+    refused = run_here(*command)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == f"error: {output}: this file is there, and is no finished {form} file; move it away\n"
+    assert output.read_text(encoding="latin-1") == content

@@ -108,7 +108,7 @@ def test_places_that_links_of_the_page_lead_to_are_there(page: Elements) -> None
 def test_all_candidates_are_in_the_page_with_the_reason(page: Elements) -> None:
     assert [row.name for row in ROWS if row.name not in page.text] == []
     assert "75% of the chosen one's speed" in page.text
-    assert "top1_agreement 0.5 < 0.97" in page.text
+    assert "top-1 agreement 0.5, at least 0.97 asked" in page.text
     assert "Not tried: tvm fp32, as the budget of 1 min was used up" in page.text
 
 

@@ -235,10 +235,10 @@ def test_outputs_that_are_not_finite_have_no_quality() -> None:
     ("measured", "failures"),
     [
         ({"iou": 0.9, "score_difference": 0.1}, []),
-        ({"iou": 0.89, "score_difference": 0.1}, ["iou 0.89, at least 0.9 asked"]),
-        ({"iou": 0.9, "score_difference": 0.11}, ["score_difference 0.11, at most 0.1 asked"]),
+        ({"iou": 0.89, "score_difference": 0.1}, ["least IoU 0.89, at least 0.9 asked"]),
+        ({"iou": 0.9, "score_difference": 0.11}, ["score difference 0.11, at most 0.1 asked"]),
         ({"iou": float("nan"), "score_difference": float("nan")},
-         ["iou nan, at least 0.9 asked", "score_difference nan, at most 0.1 asked"]),
+         ["least IoU nan, at least 0.9 asked", "score difference nan, at most 0.1 asked"]),
     ],
     ids=["at the bounds", "below", "above", "not a number"],
 )  # fmt: skip

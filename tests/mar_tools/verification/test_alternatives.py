@@ -14,7 +14,7 @@ from mar_tools.building.table import describe_reference
 from mar_tools.exporting.export import export_model
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe
-from mar_tools.verification.alternatives import list_normalisations
+from mar_tools.verification.alternatives import Attempt, count_needed, list_normalisations
 from mar_tools.verification.gate import require_verified, verify_export
 from vision_serving.config import PreprocessingConfig
 from vision_serving.errors import ConfigError
@@ -36,23 +36,25 @@ class Brightness(nn.Module):
         return torch.stack((-found, found), dim=1)
 """
 COLOURS = {"brightness": ((70, 70, 70), (190, 190, 190)), "redness": ((40, 90, 160), (160, 90, 40))}
+EXACT_8 = {"resize": {"mode": "exact", "size": [8, 8]}}
 TRAINED = {"mean": [0.5] * 3, "std": [0.5] * 3}
 
 
-def write_pictures(folder: Path, by: str, swapped: int = 0) -> None:
-    """Twelve noisy pictures of each class. swapped: how many of each lie in the other folder."""
+def write_pictures(folder: Path, by: str, swapped: int = 0, count: int = 12) -> None:
+    """Write noisy pictures, `count` of each class. swapped: how many of each lie in the other folder."""
     generator = np.random.default_rng(0)
     for class_id, colour in enumerate(COLOURS[by]):
-        for number in range(12):
+        for number in range(count):
             label = ("no", "yes")[class_id if number >= swapped else 1 - class_id]
             pixels = np.clip(np.array(colour) + generator.integers(-20, 20, (8, 8, 3)), 0, 255).astype(np.uint8)
             (folder / label).mkdir(parents=True, exist_ok=True)
             (folder / label / f"{class_id}{number}.png").write_bytes(encode_image(pixels))
 
 
-def verify(folder: Path, by: str, preprocessing: dict[str, Any], swapped: int = 0, **bounds: Any) -> dict[str, Any]:
+def verify(
+    folder: Path, by: str, preprocessing: dict[str, Any], swapped: int = 0, count: int = 12, **bounds: Any
+) -> dict[str, Any]:
     """Build the reference of a network that was trained with TRAINED, by a recipe that says something."""
-    resize = {"resize": {"mode": "exact", "size": [8, 8]}}
     path = write_tiny_recipe(
         folder,
         model={
@@ -62,7 +64,7 @@ def verify(folder: Path, by: str, preprocessing: dict[str, Any], swapped: int = 
             "arguments": {"by": by},
             "weights": "network.pth",
         },
-        preprocessing={**resize, **preprocessing},
+        preprocessing={**EXACT_8, **preprocessing},
         verification={"images": "pictures", "labels": "folders", **bounds},
     )
     (folder / "network.py").write_text(NETWORK)
@@ -70,7 +72,7 @@ def verify(folder: Path, by: str, preprocessing: dict[str, Any], swapped: int = 
     scope: dict[str, Any] = {}
     exec(compile(NETWORK, "network.py", "exec"), scope)
     torch.save(scope["Brightness"](by).state_dict(), folder / "network.pth")
-    write_pictures(folder / "pictures", by, swapped)
+    write_pictures(folder / "pictures", by, swapped, count)
     recipe = read_recipe(path)
     return verify_export(export_model(recipe, load_checkpoint(recipe), "eager", "fp32", folder / "exports"))
 
@@ -104,8 +106,36 @@ def test_the_right_preprocessing_passes_and_the_others_are_told(tmp_path: Path, 
     assert own["name"] == "the recipe's own"
     assert {each["name"] for each in others} >= {"mean 0 and std 1", "bgr colours", "a letterbox"}
     lines = describe_reference(report)
-    assert lines[0] == "reference: top1 1 on 24 labelled pictures, at least 0.9 asked"
-    assert lines[1].startswith("other preprocessings: top1 1 on 24 pictures with the recipe's own; ")
+    assert lines[0] == "reference: top-1 accuracy 1 on 24 labelled pictures, at least 0.9 asked"
+    assert lines[1].startswith("other preprocessings: top-1 accuracy 1 on 24 pictures with the recipe's own; ")
+
+
+def test_few_pictures_give_no_advice_but_say_how_many_would(tmp_path: Path) -> None:
+    """Half of four pictures turn: 2 of 4 may be chance, and 9 of 18 is three deviations."""
+    report = verify(tmp_path, "brightness", {"mean": [0.0] * 3, "std": [1.0] * 3}, count=2, min_accuracy=0.9)
+    told = report["failures"][-1]
+    assert told.startswith("4 labelled pictures do not tell whether another preprocessing is better; about 18 of")
+    assert "label so many (top-1 accuracy is 0.5 on 4 labelled pictures with the recipe's preprocessing, and 1" in told
+    assert "`preprocessing:" not in told
+    assert report["reading"]["warnings"][0] == told
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "of", "needed"),
+    [(9, 0, 9, 9), (9, 0, 18, 18), (1, 0, 2, 18), (12, 2, 20, 26), (4, 0, 64, 144)],
+    ids=["all of nine", "half", "one of two", "both ways", "few of many"],
+)
+def test_as_many_pictures_are_needed_as_make_three_deviations(gained: int, lost: int, of: int, needed: int) -> None:
+    own = (False,) * gained + (True,) * lost + (True,) * (of - gained - lost)
+    best = (True,) * gained + (False,) * lost + (True,) * (of - gained - lost)
+    before, after = (Attempt("", PreprocessingConfig.model_validate(EXACT_8), {}, hits) for hits in (own, best))
+    assert count_needed(before, after, (gained - lost) / of) == needed
+
+
+@pytest.mark.parametrize(("gain", "needed"), [(0.4, 4), (0.1, 64), (0.05, 256)])
+def test_a_measure_without_single_pictures_needs_more_of_them_for_less(gain: float, needed: int) -> None:
+    attempt = Attempt("", PreprocessingConfig.model_validate(EXACT_8), {})
+    assert count_needed(attempt, attempt, gain) == needed
 
 
 def test_an_owner_may_say_that_the_preprocessing_is_right(tmp_path: Path) -> None:

@@ -86,9 +86,9 @@ def test_int8_passes_when_calibrated_on_its_own_kind_of_pictures_and_fails_on_no
 def test_a_wrong_normalisation_is_rejected_with_its_numbers(digits: DigitsModel) -> None:
     folder = digits.export(load_checkpoint(swap_mean_and_std(digits.recipe)))
     report = verify_export(folder)
-    failed = {failure.partition(" ")[0] for failure in report["failures"]}
-    answers = {"classification": "top1_agreement", "detection": "matched_boxes"}[digits.recipe.task]
-    assert {answers, "snr_db"} <= failed
+    failed = {failure.rpartition(",")[0].rpartition(" ")[0] for failure in report["failures"]}
+    answers = {"classification": "top-1 agreement", "detection": "matched boxes"}[digits.recipe.task]
+    assert {answers, "SNR in dB"} <= failed
     # Not even as int8 would it pass, though the digits are so easy that the classifier's accuracy hardly suffers.
     int8_bounds = choose_bounds(digits.recipe.verification, "int8", report["measured"], random_weights=False)
     assert find_failures(report["measured"], int8_bounds)
@@ -102,8 +102,8 @@ def test_noise_on_the_weights_is_rejected_as_fp32(digits: DigitsModel, share: fl
     add_noise(checkpoint, share)
     report = verify_export(digits.export(checkpoint))
     assert not report["passed"]
-    assert any(failure.startswith("snr_db ") for failure in report["failures"]), report["failures"]
-    assert ("accuracy_drop" in " ".join(report["failures"])) == (share > 0.1)
+    assert any(failure.startswith("SNR in dB ") for failure in report["failures"]), report["failures"]
+    assert ("accuracy drop" in " ".join(report["failures"])) == (share > 0.1)
 
 
 @pytest.mark.parametrize("task", TASKS)

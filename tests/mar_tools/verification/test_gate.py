@@ -81,8 +81,8 @@ def test_an_export_that_computes_something_else_than_its_reference_is_rejected(e
     save_file({**state, "head.weight": state["head.weight"].flip(0)}, reference)
     report = verify_export(exported)
     assert not report["passed"]
-    assert report["failures"][0].startswith("snr_db ")
-    with pytest.raises(ConfigError, match="verification failed: snr_db"):
+    assert report["failures"][0].startswith("SNR in dB ")
+    with pytest.raises(ConfigError, match="verification failed: SNR in dB"):
         require_verified(exported)
 
 
@@ -236,7 +236,14 @@ def test_the_command_prints_measures_bounds_and_accuracy(run_here: RunHere, expo
     finished = run_here("verify_model.py", exported, *labelled)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == "verified\n"
-    for words in ("snr_db", "≥ 60", "accuracy_drop", "top1 of reference", "top5 of candidate", "6 images of images"):
+    for words in (
+        "SNR in dB",
+        "≥ 60",
+        "accuracy drop",
+        "top-1 accuracy of reference",
+        "top-5 accuracy of candidate",
+        "6 images of images",
+    ):
         assert words in finished.stderr
     report = orjson.loads((exported / "verification.json").read_bytes())
     assert report["accuracy"]["reference"] == report["accuracy"]["candidate"]
@@ -296,6 +303,6 @@ def test_a_floor_is_asked_of_the_reference_whatever_else_was_measured(name: str)
     floor, shares = PRIMARY[name], dict.fromkeys(PRIMARY, 0.9) | {name: 0.5}
     accuracy, bounds = {"reference": shares, "candidate": shares}, {f"min_{floor}": 0.8}
     assert list_failures({floor: 0.9}, accuracy, bounds) == [
-        f"{floor} of the reference itself is 0.5, at least 0.8 asked"
+        f"{'mAP' if floor == 'map' else floor} of the reference itself is 0.5, at least 0.8 asked"
     ]
     assert list_failures({floor: 0.9}, accuracy, {f"min_{floor}": 0.4}) == []

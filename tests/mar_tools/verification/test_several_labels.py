@@ -79,7 +79,7 @@ def test_reference_and_candidate_are_measured_by_their_average_precision(tmp_pat
     report = verify_export(export(tmp_path, "eager", min_map=0.9))
     assert report["failures"] == []
     assert report["accuracy"] == {"reference": {"map": 1.0}, "candidate": {"map": 1.0}}
-    assert describe_reference(report)[0] == "reference: map 1 on 24 labelled pictures, at least 0.9 asked"
+    assert describe_reference(report)[0] == "reference: mAP 1 on 24 labelled pictures, at least 0.9 asked"
     report = verify_export(export(tmp_path, "torchscript", min_map=0.9))
     assert report["failures"] == []
     assert report["measured"]["map"] == 1.0
@@ -90,7 +90,7 @@ def test_a_floor_holds_for_the_reference(tmp_path: Path) -> None:
     report = verify_export(export(tmp_path, "eager", wrong=2, min_map=0.9))
     share = report["accuracy"]["reference"]["map"]
     assert 0.5 < share < 0.9
-    assert f"map of the reference itself is {share:.4g}, at least 0.9 asked" in report["failures"][0]
+    assert f"mAP of the reference itself is {share:.4g}, at least 0.9 asked" in report["failures"][0]
 
 
 def test_a_floor_of_another_measure_is_named(tmp_path: Path) -> None:
