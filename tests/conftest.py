@@ -78,6 +78,7 @@ TESTS = Path(__file__).resolve().parent
 SLOW_FIRST = ("lab/reliability", "lab/hostile", "e2e/operations", "e2e", "e2e/front", "contract")
 # Half a minute of compiling each: in the product's run, other models and precisions guard the same backend. And ends of
 # a process that are rows like the others.
+FOLDERS_OF_LAB = ("lab", "mar_tools/cluster", "mar_tools/ray_serving")
 OF_LAB = (
     "[tiny_detector-torch_compile]",
     "[tiny_detector-aotinductor]",
@@ -110,7 +111,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = [*SLOW_FIRST, *dict.fromkeys(folders.values())]
     items.sort(key=lambda item: order.index(folders[item.path]))
     for item in items:
-        if folders[item.path].startswith(("lab", "mar_tools/cluster")) or item.name.endswith(OF_LAB):
+        if folders[item.path].startswith(FOLDERS_OF_LAB) or item.name.endswith(OF_LAB):
             item.add_marker(pytest.mark.lab)
 
 

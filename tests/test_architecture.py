@@ -55,6 +55,7 @@ LAYERS = {
         "drafting building serving",
         "front predicting load_testing reporting",
         "tuning cluster reviewing",
+        "ray_serving",
     ),
     LAB: ("testbed peers fidelity checkpoints published", "hostile sweeping", "reliability", "pages", "entry"),
 }

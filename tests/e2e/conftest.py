@@ -21,9 +21,14 @@ from mar_tools.serving.config_file import with_absolute_paths, with_values
 from mar_tools.serving.ports import free_addresses
 from mar_tools.serving.server import Server
 
+from .on_ray import RayService, serve_on_ray, set_model
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 BATCH_DELAY_MS = 300  # long enough for requests that are sent together to share a batch
+EAGER_DIGITS = "digits_eager"
+# Of the same contract: the product's run asks TorchServe, the laboratory's Ray Serve.
+BOTH = ("torchserve", pytest.param("ray", marks=pytest.mark.lab))
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,9 @@ class Service:
     @property
     def model_store(self) -> Path:
         return self.folder / "model_store"
+
+
+Served = Service | RayService
 
 
 def run_script(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -116,6 +124,44 @@ def cloud(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     changes = {"disable_token_authorization": "true", "ts_open_inference_protocol": "true"}
     with serve([archives / "digits.mar"], tmp_path_factory.mktemp("cloud"), **changes) as service:
         yield service
+
+
+@pytest.fixture(scope="session")
+def eager_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of the digits classifier in eager fp32, which has gradients, as a model of its own: digits_eager."""
+    folder, limits = tmp_path_factory.mktemp("eager") / "example", {"max_explanation_share": 1.0}
+    return build_digits(folder, name=EAGER_DIGITS, limits=limits)
+
+
+@pytest.fixture(scope="session")
+def on_ray(archives: Path, eager_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayService]:
+    """The same archives on Ray Serve, with `eager_digits` beside them."""
+    pytest.importorskip("ray.serve", reason="needs requirements/ray.txt", exc_type=ImportError)
+    config = write_configuration(tmp_path_factory.mktemp("on_ray"))
+    set_model(config, EAGER_DIGITS, marName=eager_digits.name, minWorkers=1, batchSize=8, maxBatchDelay=BATCH_DELAY_MS)
+    with serve_on_ray(config, [*sorted(archives.glob("*.mar")), eager_digits]) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def cloud_on_ray(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayService]:
+    """One model on Ray Serve."""
+    pytest.importorskip("ray.serve", reason="needs requirements/ray.txt", exc_type=ImportError)
+    config = write_configuration(tmp_path_factory.mktemp("cloud_on_ray"))
+    with serve_on_ray(config, [archives / "digits.mar"]) as service:
+        yield service
+
+
+@pytest.fixture(scope="session", params=BOTH)
+def served(request: pytest.FixtureRequest) -> Any:
+    """Either server, with both example archives: what is asked of it is the HTTP contract."""
+    return request.getfixturevalue({"torchserve": "service", "ray": "on_ray"}[request.param])
+
+
+@pytest.fixture(scope="session", params=BOTH)
+def served_alone(request: pytest.FixtureRequest) -> Any:
+    """Either server with one model, and without keys or tokens, as a container has it."""
+    return request.getfixturevalue({"torchserve": "cloud", "ray": "cloud_on_ray"}[request.param])
 
 
 @pytest.fixture(scope="session")

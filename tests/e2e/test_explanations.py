@@ -4,6 +4,7 @@ import io
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,61 +16,66 @@ from conftest import RunHere
 
 from mar_tools.serving.torchserve_api import ServerError
 
-from .conftest import BATCH_DELAY_MS, Service, build_digits
+from .conftest import BATCH_DELAY_MS, BOTH, EAGER_DIGITS, Served, Service
 from .test_requests import GARBAGE, OCTETS, best_label, to_v1
 
-MODEL = "digits_eager"
+MODEL = EAGER_DIGITS
 
 
 @pytest.fixture(scope="module")
-def explaining(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The server with the digits classifier in eager fp32, which has gradients, as a model of its own."""
-    folder, limits = tmp_path_factory.mktemp("explaining") / "example", {"max_explanation_share": 1.0}
-    shutil.copy(build_digits(folder, name=MODEL, limits=limits), service.model_store)
-    service.server.client.register(f"{MODEL}.mar", workers=1, batch_size=8, max_batch_delay_ms=BATCH_DELAY_MS)
+def explaining(service: Service, eager_digits: Path) -> Iterator[Service]:
+    """TorchServe with the digits classifier in eager fp32 beside the others."""
+    shutil.copy(eager_digits, service.model_store)
+    service.server.client.register(eager_digits.name, workers=1, batch_size=8, max_batch_delay_ms=BATCH_DELAY_MS)
     yield service
     service.server.client.unregister(MODEL, None)
 
 
-def explain(service: Service, body: Any, options: str = "", model: str = MODEL, **headers: str) -> requests.Response:
+@pytest.fixture(scope="module", params=BOTH)
+def explained(request: pytest.FixtureRequest) -> Any:
+    """Either server with that model."""
+    return request.getfixturevalue({"torchserve": "explaining", "ray": "on_ray"}[request.param])
+
+
+def explain(served: Served, body: Any, options: str = "", model: str = MODEL, **headers: str) -> requests.Response:
     given = {**OCTETS, "X-Inference-Options": options, **headers}
-    response: requests.Response = service.request("POST", f"/explanations/{model}", data=body, headers=given)
+    response: requests.Response = served.request("POST", f"/explanations/{model}", data=body, headers=given)
     return response
 
 
 @pytest.mark.parametrize("method", ["occlusion", "integrated_gradients", "saliency"])
-def test_a_classifier_explains_its_answer(explaining: Service, seven: bytes, method: str) -> None:
-    response = explain(explaining, seven, f"method={method}")
+def test_a_classifier_explains_its_answer(explained: Served, seven: bytes, method: str) -> None:
+    response = explain(explained, seven, f"method={method}")
     assert response.status_code == 200, response.text
     answer = response.json()
-    predicted = explaining.post(MODEL, seven, OCTETS).json()["classes"][0]
+    predicted = explained.post(MODEL, seven, OCTETS).json()["classes"][0]
     assert {name: answer[name] for name in predicted} == pytest.approx(predicted, abs=1e-5)
     assert answer["method"] == method
     assert np.array(answer["heat_map"]["values"]).shape == (answer["heat_map"]["height"], answer["heat_map"]["width"])
 
 
-def test_a_backend_without_gradients_explains_by_occlusion(service: Service, seven: bytes) -> None:
-    response = explain(service, seven, model="digits")
+def test_a_backend_without_gradients_explains_by_occlusion(served: Served, seven: bytes) -> None:
+    response = explain(served, seven, model="digits")
     assert (response.json()["label"], response.json()["method"]) == ("7", "occlusion")
-    refused = explain(service, seven, "method=saliency", model="digits")
+    refused = explain(served, seven, "method=saliency", model="digits")
     assert (refused.status_code, refused.json()["type"]) == (501, "NotSupportedError")
 
 
-def test_a_detector_gives_no_explanations(service: Service, scene: bytes) -> None:
-    response = explain(service, scene, model="digits_detection")
+def test_a_detector_gives_no_explanations(served: Served, scene: bytes) -> None:
+    response = explain(served, scene, model="digits_detection")
     assert (response.status_code, response.json()["type"]) == (501, "NotSupportedError")
 
 
-def test_accept_asks_for_a_picture(explaining: Service, seven: bytes) -> None:
-    response = explain(explaining, seven, Accept="image/png")
+def test_accept_asks_for_a_picture(explained: Served, seven: bytes) -> None:
+    response = explain(explained, seven, Accept="image/png")
     assert (response.status_code, response.headers["Content-Type"]) == (200, "image/png")
     drawn, source = (PIL.Image.open(io.BytesIO(data)) for data in (response.content, seven))
     assert drawn.width / source.width == pytest.approx(320 / min(source.size), rel=0.01)  # as all are drawn
     assert drawn.height > source.height * drawn.width / source.width  # by a legend
 
 
-def test_kserve_v1_explains_too(explaining: Service, seven: bytes) -> None:
-    response = explaining.request(
+def test_kserve_v1_explains_too(explained: Served, seven: bytes) -> None:
+    response = explained.request(
         "POST", f"/explanations/{MODEL}", data=to_v1(seven, GARBAGE, target_class="1"),
         headers={"Content-Type": "application/json"},
     )  # fmt: skip
@@ -77,8 +83,8 @@ def test_kserve_v1_explains_too(explaining: Service, seven: bytes) -> None:
     assert (response.status_code, explanation["label"], failure["error"]["code"]) == (200, "1", 400)
 
 
-def test_a_mixed_batch_gives_each_its_own(explaining: Service, seven: bytes) -> None:
-    token = explaining.token
+def test_a_mixed_batch_gives_each_its_own(explained: Served, seven: bytes) -> None:
+    token = explained.token
     asked = [
         ("/explanations/", seven, {}),
         ("/predictions/", seven, {}),
@@ -93,7 +99,7 @@ def test_a_mixed_batch_gives_each_its_own(explaining: Service, seven: bytes) -> 
     def post(request: tuple[str, bytes, dict[str, str]]) -> tuple[int, str, int]:
         path, body, headers = request
         headers = {**OCTETS, **headers, "Authorization": f"Bearer {token}"}
-        response = explaining.request("POST", path + MODEL, data=body, headers=headers)
+        response = explained.request("POST", path + MODEL, data=body, headers=headers)
         return response.status_code, summary(response.json()), int(response.headers["X-Batch-Size"])
 
     for _ in range(5):  # the first worker call of a burst may take a single request; one shared batch is the proof
@@ -135,8 +141,8 @@ def test_a_card_needs_the_management_token(explaining: Service) -> None:
      ("POST", {"Content-Type": "application/x-www-form-urlencoded"})],
     ids=["GET", "no bytes", "empty multipart", "an empty form"],
 )  # fmt: skip
-def test_no_client_gets_the_card_by_a_header(explaining: Service, method: str, headers: dict[str, str]) -> None:
-    response = explaining.request(method, f"/predictions/{MODEL}", headers={**headers, "describe": "True"})
+def test_no_client_gets_the_card_by_a_header(explained: Served, method: str, headers: dict[str, str]) -> None:
+    response = explained.request(method, f"/predictions/{MODEL}", headers={**headers, "describe": "True"})
     assert response.status_code == 400
     assert set(response.json()) == {"code", "type", "message"}
 

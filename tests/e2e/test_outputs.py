@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from vision_serving.answers.drawing import MIN_SIDE, class_colour
 
-from .conftest import EXAMPLES, Service
+from .conftest import EXAMPLES, Served, Service
 from .test_requests import GARBAGE, OCTETS
 
 PNG, JPEG, JSON = "image/png", "image/jpeg", "application/json"
@@ -40,12 +40,12 @@ def open_picture(body: bytes) -> PIL.Image.Image:
 
 @pytest.mark.parametrize(("media_type", "tolerance"), [(PNG, 0), (JPEG, 70)])
 def test_boxes_are_drawn_in_the_colour_of_their_class(
-    service: Service, scene: bytes, media_type: str, tolerance: int
+    served: Served, scene: bytes, media_type: str, tolerance: int
 ) -> None:
     best = {"X-Inference-Options": "max_detections=1"}
-    response = service.post("digits_detection", scene, ask_for(media_type, **best))
+    response = served.post("digits_detection", scene, ask_for(media_type, **best))
     assert (response.status_code, response.headers["Content-Type"]) == (200, media_type)
-    [found] = service.post("digits_detection", scene, {**OCTETS, **best}).json()["detections"]
+    [found] = served.post("digits_detection", scene, {**OCTETS, **best}).json()["detections"]
     sent, picture = open_picture(scene), open_picture(response.content)
     assert picture.size == enlarged(sent)
     scale = picture.width / sent.width
@@ -56,8 +56,8 @@ def test_boxes_are_drawn_in_the_colour_of_their_class(
 
 
 @pytest.mark.parametrize("media_type", [PNG, JPEG])
-def test_classes_are_drawn_below_the_picture(service: Service, seven: bytes, media_type: str) -> None:
-    response = service.post("digits", seven, ask_for(media_type))
+def test_classes_are_drawn_below_the_picture(served: Served, seven: bytes, media_type: str) -> None:
+    response = served.post("digits", seven, ask_for(media_type))
     assert (response.status_code, response.headers["Content-Type"]) == (200, media_type)
     sent, picture = open_picture(seven), open_picture(response.content)
     assert picture.width == enlarged(sent)[0]
@@ -66,12 +66,12 @@ def test_classes_are_drawn_below_the_picture(service: Service, seven: bytes, med
     assert (colours <= 40).sum(axis=1).max() > 0.9 * 0.9 * picture.width  # the 7 has a score of 0.95
 
 
-def test_pictures_json_and_errors_share_a_batch(service: Service, scene: bytes) -> None:
+def test_pictures_json_and_errors_share_a_batch(served: Served, scene: bytes) -> None:
     requests = [(scene, PNG), (scene, JSON), (GARBAGE, PNG), (scene, JPEG)]
-    token = {"Authorization": f"Bearer {service.token}"}
+    token = {"Authorization": f"Bearer {served.token}"}
 
     def post(request: tuple[bytes, str]) -> tuple[int, str, int]:
-        response = service.post("digits_detection", request[0], ask_for(request[1], **token))
+        response = served.post("digits_detection", request[0], ask_for(request[1], **token))
         if response.headers["Content-Type"] == JSON:
             assert ("code" in response.json()) == (response.status_code != 200)
         else:
@@ -88,28 +88,28 @@ def test_pictures_json_and_errors_share_a_batch(service: Service, scene: bytes) 
 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/html", "image/webp", "nonsense;q=;,"])
-def test_whoever_does_not_ask_for_a_picture_gets_json(service: Service, seven: bytes, accept: str) -> None:
-    response = service.post("digits", seven, ask_for(accept))
+def test_whoever_does_not_ask_for_a_picture_gets_json(served: Served, seven: bytes, accept: str) -> None:
+    response = served.post("digits", seven, ask_for(accept))
     assert (response.status_code, response.headers["Content-Type"]) == (200, JSON)
     assert len(response.json()["classes"]) == 5
 
 
-def test_a_picture_of_several_images_is_refused(service: Service, seven: bytes) -> None:
+def test_a_picture_of_several_images_is_refused(served: Served, seven: bytes) -> None:
     files = {name: (f"{name}.png", seven, PNG) for name in "ab"}
-    response = service.request("POST", "/predictions/digits", files=files, headers={"Accept": PNG})
+    response = served.request("POST", "/predictions/digits", files=files, headers={"Accept": PNG})
     assert (response.status_code, response.headers["Content-Type"]) == (406, JSON)
     assert response.json()["type"] == "NotAcceptableError"
 
 
-def test_the_largest_answer_does_not_end_the_worker(service: Service) -> None:
-    before = service.worker_pids("digits")
+def test_the_largest_answer_does_not_end_the_worker(served: Served) -> None:
+    before = served.worker_pids("digits")
     noise = np.random.default_rng(0).integers(0, 256, (2400, 2400, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     PIL.Image.fromarray(noise).save(buffer, "PNG", compress_level=0)
-    response = service.post("digits", buffer.getvalue(), ask_for(PNG))
+    response = served.post("digits", buffer.getvalue(), ask_for(PNG))
     assert response.status_code == 200
     assert open_picture(response.content).width == 1414
-    assert service.worker_pids("digits") == before
+    assert served.worker_pids("digits") == before
 
 
 # predict_images.py

@@ -23,7 +23,7 @@ import ts
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
-from .conftest import EXAMPLES, Service
+from .conftest import EXAMPLES, Served, Service
 from .test_requests import GARBAGE, OCTETS, best_label, to_v1
 
 SEVEN = EXAMPLES / "digits_classification" / "samples" / "seven.png"
@@ -51,9 +51,9 @@ def decode_pixels(image: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 @pytest.mark.parametrize("path", ["/v2/models/digits/infer", "/v2/models/digits:1.0/infer", "/predictions/digits"])
-def test_open_inference_gets_entries_and_tensors(service: Service, seven: bytes, path: str) -> None:
+def test_open_inference_gets_entries_and_tensors(served: Served, seven: bytes, path: str) -> None:
     document = to_v2(seven, GARBAGE, id="42", parameters={"top_k": 2})
-    response = service.request("POST", path, json=document)
+    response = served.request("POST", path, json=document)
     assert response.status_code == 200
     answer = response.json()
     assert (answer["id"], answer["model_name"], answer["model_version"]) == ("42", "digits", "1.0")
@@ -66,17 +66,17 @@ def test_open_inference_gets_entries_and_tensors(service: Service, seven: bytes,
     assert outputs["labels"] == [*(entry["label"] for entry in first["classes"]), "", ""]
 
 
-def test_open_inference_gives_the_error_of_the_protocol(service: Service) -> None:
-    response = service.request("POST", "/v2/models/digits/infer", json=to_v2(GARBAGE))
+def test_open_inference_gives_the_error_of_the_protocol(served: Served) -> None:
+    response = served.request("POST", "/v2/models/digits/infer", json=to_v2(GARBAGE))
     assert (response.status_code, response.json()["code"], response.json()["type"]) == (400, 400, "ImageDecodeError")
     assert "not an image" in response.json()["error"]
 
 
-def test_pixels_are_answered_as_the_file_they_came_from(service: Service, seven: bytes) -> None:
+def test_pixels_are_answered_as_the_file_they_came_from(served: Served, seven: bytes) -> None:
     pixels = decode_pixels(seven)
     tensor = {"name": "image", "datatype": "UINT8", "shape": pixels.shape, "data": pixels.tolist()}
-    response = service.request("POST", "/v2/models/digits/infer", json={"inputs": [tensor]})
-    assert json.loads(outputs_of(response.json())["predictions"][0]) == service.post("digits", seven, OCTETS).json()
+    response = served.request("POST", "/v2/models/digits/infer", json={"inputs": [tensor]})
+    assert json.loads(outputs_of(response.json())["predictions"][0]) == served.post("digits", seven, OCTETS).json()
 
 
 KSERVE_PYTHON = os.environ.get("KSERVE_PYTHON", "")
@@ -87,9 +87,9 @@ KSERVE_PYTHON = os.environ.get("KSERVE_PYTHON", "")
     reason="kserve wants protobuf<7 and psutil<6, so it cannot stand beside this project: name the Python of an "
     "environment that has it in KSERVE_PYTHON",
 )
-def test_the_client_of_kserve(service: Service) -> None:
+def test_the_client_of_kserve(served: Served) -> None:
     script = Path(__file__).with_name("kserve_client.py")
-    command = [KSERVE_PYTHON, str(script), service.url, service.token, str(SEVEN)]
+    command = [KSERVE_PYTHON, str(script), served.url, served.token, str(SEVEN)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     finished = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert finished.returncode == 0, finished.stderr
@@ -127,7 +127,7 @@ def test_torchserve_lacks_the_route_of_a_version(service: Service, seven: bytes)
 class TritonUser:
     """tritonclient[http] with a token."""
 
-    service: Service
+    service: Served
     token: str
 
     def infer(self, model: str, *tensors: Any, **arguments: Any) -> Any:
@@ -137,8 +137,8 @@ class TritonUser:
 
 
 @pytest.fixture
-def triton_user(service: Service) -> TritonUser:
-    return TritonUser(service, service.token)
+def triton_user(served: Served) -> TritonUser:
+    return TritonUser(served, served.token)
 
 
 def encoded_tensor(*images: bytes, binary: bool = True) -> Any:
@@ -186,9 +186,9 @@ def test_every_input_of_a_request_counts(triton_user: TritonUser, seven: bytes) 
 
 
 def test_tritonclient_reads_boxes_as_the_raw_answer_has_them(
-    service: Service, triton_user: TritonUser, scene: bytes
+    served: Served, triton_user: TritonUser, scene: bytes
 ) -> None:
-    expected = service.post("digits_detection", scene, OCTETS).json()["detections"]
+    expected = served.post("digits_detection", scene, OCTETS).json()["detections"]
     answer = triton_user.infer("digits_detection", encoded_tensor(scene))
     assert answer.as_numpy("num_detections").tolist() == [len(expected)]
     assert answer.as_numpy("boxes").shape == (1, len(expected), 4)
@@ -342,9 +342,8 @@ def test_the_name_that_other_clients_call_the_service_by_is_unknown(open_user: G
 # All of them in one batch
 
 
-def test_all_clients_share_a_batch_with_bad_requests(
-    service: Service, triton_user: TritonUser, grpc_user: GrpcUser, seven: bytes
-) -> None:
+def test_all_clients_share_a_batch_with_bad_requests(service: Service, grpc_user: GrpcUser, seven: bytes) -> None:
+    triton_user = TritonUser(service, service.token)
     token = {"Authorization": f"Bearer {triton_user.token}"}
     sizes: list[int] = []
 
@@ -392,11 +391,11 @@ CURL_FORMS: dict[str, tuple[list[str], str]] = {
 
 @pytest.mark.skipif(not CURL, reason="curl is not installed")
 @pytest.mark.parametrize(("arguments", "key"), CURL_FORMS.values(), ids=CURL_FORMS)
-def test_curl(service: Service, seven: bytes, tmp_path: Path, arguments: list[str], key: str) -> None:
+def test_curl(served: Served, seven: bytes, tmp_path: Path, arguments: list[str], key: str) -> None:
     (tmp_path / "v1.json").write_text(to_v1(seven))
     (tmp_path / "v2.json").write_text(json.dumps(to_v2(seven)))
     *options, path = arguments
-    command = [CURL, "-s", "-S", "-H", f"Authorization: Bearer {service.token}", *options, service.url + path]
+    command = [CURL, "-s", "-S", "-H", f"Authorization: Bearer {served.token}", *options, served.url + path]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert finished.returncode == 0, finished.stderr
     assert key in json.loads(finished.stdout), finished.stdout

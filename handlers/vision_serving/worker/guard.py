@@ -19,6 +19,7 @@ from pathlib import Path
 from vision_serving.errors import ConfigError, VisionServingError
 from vision_serving.foreign_errors import is_out_of_memory
 from vision_serving.validation import read_yaml
+from vision_serving.worker.server_settings import SETTINGS_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,9 @@ def patience_s(timeout_s: float) -> float:
 
 
 def is_worker() -> bool:
-    """Return whether TorchServe started this process to serve a model."""
+    """Return whether TorchServe, or another server that names its settings, started this process to serve a model."""
+    if SETTINGS_VARIABLE in os.environ:
+        return True
     return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name == WORKER_SCRIPT
 
 

@@ -1,6 +1,7 @@
 """What `config.properties` says to a worker: its threads and memory, the longest answer, the models beside it."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from vision_serving.errors import ConfigError
 Models = dict[str, dict[str, dict[str, Any]]]  # settings by name and version
 DEFAULT_BODY_BYTES = 6_553_500  # TorchServe's own max_request_size and max_response_size
 DEFAULT_HEADROOM_MB = 4096
+SETTINGS_VARIABLE = "VISION_SERVING_CONFIG"  # of the environment: the config.properties, where no TorchServe is parent
 MOST_COUNT = (1 << 31) - 1  # of Java's int
 PAIR = re.compile(r"([^\s:=\\]+)[ \t\f]*=(.*)", re.DOTALL)
 CONTINUED = re.compile(r"(?<!\\)(?:\\\\)*\\$")  # by an odd number of backslashes
@@ -66,7 +68,10 @@ def read_headroom_mb(properties_text: str, model_name: str, version: str) -> int
 
 
 def server_config_path() -> Path | None:
-    """Return the `--ts-config` file of the TorchServe frontend that is this process's parent."""
+    """Return the `config.properties` of the server that this process works for: of another than TorchServe, by
+    SETTINGS_VARIABLE; of the TorchServe frontend that is its parent, by its command line."""
+    if SETTINGS_VARIABLE in os.environ:
+        return Path(os.environ[SETTINGS_VARIABLE])
     parent = psutil.Process().parent()
     command: list[str] = [] if parent is None else parent.cmdline()
     if parent is None or "org.pytorch.serve.ModelServer" not in command or "-f" not in command:

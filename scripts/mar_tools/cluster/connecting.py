@@ -14,6 +14,8 @@ from vision_serving.errors import VisionServingError
 
 LOOPBACK = "127.0.0.1"
 STORE_BYTES = 512 * 1024**2  # for archives and shards on their way
+# Without it Ray takes 127.0.0.1 for the machine's address to others, and listens there. The name tells half of it.
+STAYS_HERE = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 CODE = ("handlers", "scripts", "client")
 CONNECT_S = 10.0
 TRIES = 3
@@ -46,19 +48,24 @@ def load_ray() -> Any:
 
 
 @contextmanager
-def connect(address: str | None) -> Iterator[Cluster]:
+def connect(address: str | None, cores: int | None = None, ships_code: bool = True) -> Iterator[Cluster]:
     """Connect to the cluster of an address, `auto` for the one of this machine; None starts one for this process.
 
-    Raises ClusterError.
+    cores: that a started one deals out, by default those of the machine. ships_code: whether the machines of a cluster
+    get our code from here; else it is installed there. Raises ClusterError.
     """
+    if address is None:
+        os.environ.setdefault(*STAYS_HERE)
     ray = load_ray()
     if address is not None:
         require_listening(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         # A core more than there is: without one to spare, a task of Ray's own would wait for ever.
-        local = {"num_cpus": usable_cores() + 1, "include_dashboard": False, "_node_ip_address": LOOPBACK}
+        local = {"num_cpus": (cores or usable_cores()) + 1, "include_dashboard": False, "_node_ip_address": LOOPBACK}
         options |= {**local, "object_store_memory": STORE_BYTES}
+    elif not ships_code:
+        options["address"] = address
     else:
         environment = {"PYTHONPATH": os.pathsep.join(CODE)}
         options |= {"address": address, "runtime_env": {"working_dir": str(ROOT), "env_vars": environment}}

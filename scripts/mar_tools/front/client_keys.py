@@ -25,6 +25,11 @@ class ClientKeys:
     def names(self) -> list[str]:
         return sorted(self._read())
 
+    def find(self, key: str) -> str | None:
+        """Return the client whose key this is, None for an unknown one. Raises ConfigError for a broken file."""
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        return next((name for name, known in self._read().items() if known == digest), None)
+
     def add(self, name: str) -> str:
         """Return a new key. Raises ConfigError for a name that is taken or cannot stand in the file."""
         if not NAME.fullmatch(name):

@@ -1,0 +1,13 @@
+"""The same archives behind the same HTTP contract by Ray Serve, without TorchServe. Ray is imported only here.
+
+configuration.py   config.properties and its archives -> a configuration of Serve
+deploying.py       a configuration, deployed; an upgrade that waits for the golden prediction
+application.py     what the configuration names: the application of a model, and of the ingress
+replica.py         a process with one archive, run by the archive's own code
+ingress.py         the HTTP side: keys, limits, a second try, health and metadata
+routes.py          which route a path is
+forms.py           a body of HTTP -> a request as TorchServe gives it to handlers
+models.py          which versions are served, and which is the default
+metadata.py        what V2 says of a model's tensors
+refusals.py        errors of the ingress, in our own form
+"""

@@ -1,0 +1,178 @@
+"""A replica of Ray Serve: one archive, run by its own code through `initialize` and `handle`, as TorchServe runs it.
+
+At its top this file imports nothing of the core: the process takes `vision_serving` from the archive, as a worker of
+TorchServe does, so that archives of several versions of the code can be served side by side.
+"""
+
+import asyncio
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MANIFEST = "MAR-INF/MANIFEST.json"
+SETTINGS_VARIABLE = "VISION_SERVING_CONFIG"  # which the core reads, too (worker/server_settings.py)
+OF_THE_ARCHIVE = "vision_serving"
+BLOCK = 1 << 20
+DESCRIBE = {"describe": "True"}
+
+
+class Request(NamedTuple):
+    """A request in the shape that TorchServe gives to handlers: parameters by name, and its headers."""
+
+    row: dict[str, bytes]
+    headers: dict[str, Any]
+
+
+class Answer(NamedTuple):
+    status: int
+    content_type: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Spec(NamedTuple):
+    """What a replica serves, and how. archive, config: paths that are the same on each machine."""
+
+    archive: str
+    sha256: str
+    model: str
+    version: str
+    config: str
+    batch_size: int
+    max_batch_delay_ms: int
+
+
+class BatchContext:
+    """What a handler reads of a batch and writes of its answers, as TorchServe's own context has it."""
+
+    def __init__(
+        self, model: str, manifest: Mapping[str, Any], properties: dict[str, Any], requests: Sequence[Request] = ()
+    ) -> None:
+        self.model_name, self.manifest, self.system_properties = model, manifest, properties
+        self._requests = requests
+        self._statuses = [200] * len(requests)
+        self._types = ["application/json"] * len(requests)
+        self._headers: list[dict[str, str]] = [{} for _ in requests]
+
+    def get_all_request_header(self, index: int) -> dict[str, Any]:
+        return self._requests[index].headers
+
+    def set_response_content_type(self, index: int, value: str) -> None:
+        self._types[index] = value
+
+    def set_response_status(self, code: int, phrase: str = "", index: int = 0) -> None:
+        self._statuses[index] = code
+
+    def set_response_header(self, index: int, name: str, value: str) -> None:
+        self._headers[index][name] = value
+
+    def collect_answers(self, bodies: Sequence[bytes]) -> list[Answer]:
+        """Return one answer a request, in order."""
+        return [Answer(*parts) for parts in zip(self._statuses, self._types, self._headers, bodies, strict=True)]
+
+
+class ModelReplica:
+    """The deployment. Its model lives in one thread, so that Serve's own calls are answered while a batch runs."""
+
+    def __init__(self, spec: Spec) -> None:
+        from ray import serve
+
+        self._spec = spec
+        self._folder = tempfile.TemporaryDirectory(prefix="vision-serving-")
+        self._thread = ThreadPoolExecutor(1, "model")
+        self._manifest: Mapping[str, Any] = {}
+        self._properties: dict[str, Any] = {}
+        self._handler: Any = None
+        self._thread.submit(self._load).result()
+        batched = serve.batch(max_batch_size=spec.batch_size, batch_wait_timeout_s=spec.max_batch_delay_ms / 1000)
+        self._ask = batched(self._run)
+
+    async def predict(self, request: Request) -> Answer:
+        """Answer a prediction or an explanation, in a batch with others."""
+        answer: Answer = await self._ask(request)
+        return answer
+
+    async def describe(self) -> dict[str, Any]:
+        """Return the model card, as a worker of TorchServe gives it."""
+        (answer,) = await self._run([Request({}, DESCRIBE)])
+        card: dict[str, Any] = json.loads(answer.body)
+        return card
+
+    async def is_ready(self) -> bool:
+        """Return True: a replica that answers has loaded its archive and given its golden prediction."""
+        return True
+
+    async def _run(self, requests: list[Request]) -> list[Answer]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._handle, requests)
+
+    def _handle(self, requests: Sequence[Request]) -> list[Answer]:
+        context = self._context(requests)
+        return context.collect_answers(self._handler.handle([request.row for request in requests], context))
+
+    def _context(self, requests: Sequence[Request] = ()) -> BatchContext:
+        return BatchContext(self._spec.model, self._manifest, self._properties, requests)
+
+    def _load(self) -> None:
+        """Raises RuntimeError for an archive that is another than the one that was checked, or cannot be served."""
+        folder = Path(self._folder.name)
+        extract_checked(Path(self._spec.archive), self._spec.sha256, folder)
+        self._manifest = json.loads((folder / MANIFEST).read_bytes())
+        gpu = 0 if os.environ.get("CUDA_VISIBLE_DEVICES") else None  # Ray shows a replica the one that it has
+        self._properties = {"model_dir": str(folder), "gpu_id": gpu, "batch_size": self._spec.batch_size}
+        os.environ[SETTINGS_VARIABLE] = self._spec.config
+        self._handler = new_handler(folder, self._manifest["model"]["handler"])
+        self._handler.initialize(self._context())
+        self._require_golden(folder)
+
+    def _require_golden(self, folder: Path) -> None:
+        """Raises RuntimeError where this replica does not give the golden prediction of its archive."""
+        from mar_tools.archives.golden_prediction import read_golden
+
+        prepared = read_golden(folder)
+        if prepared is None:
+            return
+        picture, golden = prepared
+        options = "; ".join(f"{name}={value}" for name, value in golden.options.items())
+        (answer,) = self._handle([Request({"body": picture}, {"X-Inference-Options": options})])
+        said = answer.body.decode(errors="replace")
+        problems = golden.find_differences(json.loads(said)) if answer.status == 200 else [said]
+        if problems:
+            named = f"{self._spec.model} {self._spec.version}"
+            raise RuntimeError(f"{named} does not give its golden prediction: {'; '.join(problems[:3])}")
+
+
+def extract_checked(archive: Path, sha256: str, folder: Path) -> None:
+    """Unpack an archive whose bytes are those that were checked before: then no two readers of it can disagree.
+
+    Raises RuntimeError for other bytes.
+    """
+    with archive.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(BLOCK):
+            digest.update(block)
+        if digest.hexdigest() != sha256:
+            raise RuntimeError(f"{archive}: changed after it was checked as {sha256}; deploy it again")
+        file.seek(0)
+        with zipfile.ZipFile(file) as packed:
+            packed.extractall(folder)
+
+
+def new_handler(folder: Path, entry_file: str) -> Any:
+    """Return the handler that an archive's entry file defines, with the code that is packed beside it."""
+    if OF_THE_ARCHIVE in sys.modules:
+        raise RuntimeError(f"{OF_THE_ARCHIVE} was imported before the archive's own; a replica serves one archive")
+    sys.path.insert(0, str(folder))
+    module = importlib.import_module(Path(entry_file).stem)
+    (handler,) = (
+        value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__
+    )
+    return handler()

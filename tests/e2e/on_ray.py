@@ -1,0 +1,108 @@
+"""The other server: scripts/serve_on_ray.py on a free port, asked as a Service is."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+from mar_tools.command_line import ROOT
+from mar_tools.serving.config_file import rewrite, with_model
+from mar_tools.waiting import wait_until
+
+START_S = 300.0
+STOP_S = 90.0
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class RayService:
+    """A running server of this test's own cluster. key: of a client, empty where none is asked for."""
+
+    process: "subprocess.Popen[bytes]"
+    folder: Path
+    url: str
+    key: str = ""
+
+    @property
+    def token(self) -> str:
+        return self.key
+
+    def post(self, model: str, data: Any = None, headers: dict[str, str] | None = None, **arguments: Any) -> Any:
+        return self.request("POST", f"/predictions/{model}", data=data, headers=headers, **arguments)
+
+    def request(self, method: str, path: str, headers: dict[str, str] | None = None, **arguments: Any) -> Any:
+        given = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        response = requests.request(
+            method, self.url + path, headers={**given, **(headers or {})}, timeout=TIMEOUT_S, **arguments
+        )
+        if b"ExplanationsBusyError" not in response.content:
+            return response
+        time.sleep(int(response.headers["Retry-After"]))
+        return self.request(method, path, headers, **arguments)
+
+    def replicas(self, model: str) -> list[psutil.Process]:
+        """Return the processes that have a version of this model, by the title that Ray gives them."""
+        found: list[psutil.Process] = []
+        for process in self._family():
+            with suppress(psutil.Error):
+                if f"ServeReplica:{model}-" in " ".join(process.cmdline()):
+                    found.append(process)
+        found.sort(key=lambda process: process.pid)
+        return found
+
+    def worker_pids(self, model: str) -> list[int]:
+        return [process.pid for process in self.replicas(model)]
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.properties"
+
+    @property
+    def model_store(self) -> Path:
+        return self.folder / "model_store"
+
+    @property
+    def said(self) -> str:
+        return (self.folder / "said.txt").read_text()
+
+    def _family(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@contextmanager
+def serve_on_ray(config: Path, archives: list[Path], *options: object, key: str = "") -> Iterator[RayService]:
+    """A server of these archives, with a config.properties that is alone in its folder."""
+    folder = config.parent
+    (folder / "model_store").mkdir()
+    for archive in archives:
+        shutil.copy(archive, folder / "model_store")
+    with (folder / "said.txt").open("wb") as output:
+        command = [sys.executable, str(ROOT / "scripts" / "serve_on_ray.py"), "--config", str(config)]
+        process = subprocess.Popen([*command, *map(str, options)], stdout=output, stderr=output)
+    url = next(line.partition("=")[2] for line in config.read_text().splitlines() if line.startswith("inference_a"))
+    service = RayService(process, folder, url, key)
+    try:
+        wait_until(lambda: "serving at" in service.said or process.poll() is not None, START_S)
+        assert f"serving at {url}" in service.said, service.said
+        yield service
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+        for survivor in [*service._family(), process] if process.poll() is None else []:
+            os.kill(survivor.pid, signal.SIGKILL)
+
+
+def set_model(config: Path, name: str, version: str = "1.0", **settings: Any) -> None:
+    """Write settings of a version into the `models` of a config.properties."""
+    rewrite(config, lambda text: with_model(text, name, version, settings))
