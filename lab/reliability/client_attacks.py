@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import random
 import tempfile
 import time
@@ -43,6 +44,7 @@ RATE = 10.0  # pictures/s of the other client
 WARM_UP_S, CALM_S, PAUSE_S, LATER_S = 3.0, 30.0, 10.0, 30.0
 LEAST_S = CALM_S  # of an attack: what is compared is of as many requests, so that one stall does not decide
 HELD, HELD_S = 600, 20.0  # more connections, and longer, than the front lets an address have
+LAST = 19  # the attacker's niceness
 ATTACKER_TIMEOUT_S, OTHER_TIMEOUT_S = 40.0, 60.0
 MOST_SLOWER, MOST_SLOWER_LATER = 3.0, 1.2
 MOST_EXTRA_MB = 800.0  # the frontend's heap may have 1 GB
@@ -138,10 +140,10 @@ def send_attack(
 
 
 def attack_beside_another(world: World, choose: random.Random, attack: Attack) -> Episode:
-    """Attack from a process of its own: what it costs is not charged to the other client."""
+    """Attack from a process of its own, whose turn comes last: an attacker's machine takes no core from the server."""
     before = ServerState.read(world)
     good = (choose.choice(world.good) for _ in itertools.count())
-    with ProcessPoolExecutor(1, get_context("spawn")) as attacker, open_front(world) as busy:
+    with ProcessPoolExecutor(1, get_context("spawn"), os.nice, (LAST,)) as attacker, open_front(world) as busy:
         attacker.submit(prepare, attack.make).result()
         url, certificate = busy.front.url, busy.front.certificate
         options = (url, busy.clients[attack.key], certificate, LEAST_S)
