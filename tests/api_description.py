@@ -6,7 +6,6 @@ from typing import Any
 
 import requests
 import yaml
-from openapi_schema_validator import OAS30Validator
 
 PATH = Path(__file__).resolve().parents[1] / "docs" / "use" / "openapi.yaml"
 JSON_TYPE = "application/json"
@@ -36,6 +35,8 @@ class ApiDescription:
 
     def check(self, schema: Any, value: object) -> None:
         """Raises jsonschema's ValidationError."""
+        from openapi_schema_validator import OAS30Validator  # a second and a half, in each process of the tests
+
         OAS30Validator({"allOf": [schema], "components": self.document["components"]}).validate(value)
 
     def check_answer(self, path: str, response: requests.Response, method: str = "post") -> None:

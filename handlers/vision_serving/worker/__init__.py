@@ -1,6 +1,7 @@
 """TorchServe's side: what a worker process does around the flow of a request.
 
 service.py              initialize and handle: the class that an entry file extends
+receiving.py            a body comes straight into memory of its length
 guard.py                a watchdog, a bound of memory, an end after the last answer
 explanation_budget.py   the share of its time that explanations may take
 draining.py             requests are refused and workers keep still before a server or worker ends

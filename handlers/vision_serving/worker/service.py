@@ -27,8 +27,9 @@ from vision_serving.results.outcome import Outcome
 from vision_serving.timings import StageTimings
 from vision_serving.worker.draining import find_refusal, keep_still_if_leaving, refuse
 from vision_serving.worker.explanation_budget import ExplanationBudget
-from vision_serving.worker.guard import WorkerGuard
+from vision_serving.worker.guard import WorkerGuard, is_worker
 from vision_serving.worker.model_card import build_card, is_describe_job
+from vision_serving.worker.receiving import receive_at_once
 from vision_serving.worker.server_settings import (
     DEFAULT_BODY_BYTES,
     configured_answer_bytes,
@@ -55,6 +56,8 @@ class TorchServeHandler(VisionHandler):
         properties, model = context.system_properties, identify(context)
         model_dir = Path(properties["model_dir"])
         self.guard = WorkerGuard.of(model_dir)
+        if is_worker():
+            receive_at_once()
         with self.guard.load(model_dir):
             config = read_handler_config(model_dir / "model-config.yaml")
             device = choose_device(properties.get("gpu_id"), config.backend, config.device_type)
