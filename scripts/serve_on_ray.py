@@ -2,7 +2,7 @@
 
     python scripts/serve_on_ray.py
     python scripts/serve_on_ray.py --listen 127.0.0.1:8000 --keys front/clients.map
-    python scripts/serve_on_ray.py --address auto            # deploy to a cluster that runs, and return
+    python scripts/serve_on_ray.py --address 10.0.0.5:6379  # deploy to a cluster that runs, and return
     python scripts/serve_on_ray.py --write-config serve.yaml  # for `serve deploy serve.yaml`
 
 Without --address it starts a cluster of this machine, serves until it is interrupted, and ends the cluster. Workers,
@@ -45,7 +45,7 @@ def main() -> None:
     from mar_tools.cluster.connecting import ClusterError, connect
     from mar_tools.ray_serving.deploying import deploy, start_serve
 
-    with connect(arguments.address, plan.most_replicas, ships_code=False):
+    with connect(arguments.address, plan.most_replicas, ships_code=False) as cluster:
         with show_work("starting Ray Serve", silent_elsewhere=True) as announce:
             start_serve(plan, is_new=arguments.address is None)
             found = deploy(plan, arguments.timeout_s, announce)
@@ -54,6 +54,7 @@ def main() -> None:
         if bad and (arguments.address is not None or len(bad) == len(found)):
             raise ClusterError("; ".join(bad))
         if arguments.address is None:
+            print(f"the cluster is {cluster.address}; --address {cluster.address} deploys to it", flush=True)
             print(f"serving at http://{host}:{port}; interrupt to stop", flush=True)
             wait_for_signal()
 

@@ -76,7 +76,8 @@ class RayService:
         return (self.folder / "said.txt").read_text()
 
     def _family(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+        family: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
+        return family
 
 
 @contextmanager

@@ -28,9 +28,10 @@ class ClusterError(VisionServingError):
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that this process is connected to. cores, gpus: of all its machines."""
+    """A cluster that this process is connected to. cores, gpus: of all its machines. address: of its head."""
 
     ray: Any
+    address: str
     cores: int
     gpus: int
 
@@ -54,7 +55,7 @@ def connect(address: str | None, cores: int | None = None, ships_code: bool = Tr
     cores: that a started one deals out, by default those of the machine. ships_code: whether the machines of a cluster
     get our code from here; else it is installed there. Raises ClusterError.
     """
-    if address is None:
+    if address is None or address.startswith(LOOPBACK):
         os.environ.setdefault(*STAYS_HERE)
     ray = load_ray()
     if address is not None:
@@ -74,7 +75,8 @@ def connect(address: str | None, cores: int | None = None, ships_code: bool = Tr
     try:
         resources = ray.cluster_resources()
         spare = 1 if address is None else 0
-        yield Cluster(ray, int(resources.get("CPU", 0)) - spare, int(resources.get("GPU", 0)))
+        address = str(ray.get_runtime_context().gcs_address)
+        yield Cluster(ray, address, int(resources.get("CPU", 0)) - spare, int(resources.get("GPU", 0)))
     finally:
         ray.shutdown()
 

@@ -9,7 +9,6 @@ from mar_tools.ray_serving.models import DEPLOYMENT, INGRESS
 from mar_tools.serving.archive_choice import choose_archives
 from vision_serving.errors import ConfigError
 from vision_serving.validation import load_yaml
-from vision_serving.worker.guard import Timeouts
 from vision_serving.worker.server_settings import (
     DEFAULT_BODY_BYTES,
     read_count,
@@ -23,6 +22,7 @@ HERE = "mar_tools.ray_serving.application"
 INGRESS_APPLICATION = "vision"
 DEFAULT_BATCH_SIZE, DEFAULT_BATCH_DELAY_MS = 1, 100  # TorchServe's own
 DEFAULT_QUEUE = 100
+DEFAULT_RESPONSE_TIMEOUT_S = 120
 GRACE_S = 10.0  # beyond a model's responseTimeout, for the way and the queue
 
 
@@ -34,7 +34,7 @@ class Deployment:
     batch_size: int
     max_batch_delay_ms: int
     replicas: tuple[int, int]
-    timeouts: Timeouts
+    response_timeout_s: int
     on_gpu: bool
     is_default: bool
 
@@ -97,10 +97,7 @@ def read_deployment(archive: Archive, properties: str) -> Deployment:
         batch_size=int(found.get("batchSize", DEFAULT_BATCH_SIZE)),
         max_batch_delay_ms=int(found.get("maxBatchDelay", DEFAULT_BATCH_DELAY_MS)),
         replicas=(least, most),
-        timeouts=Timeouts(
-            int(settings.get("responseTimeout", Timeouts.response_s)),
-            int(settings.get("startupTimeout", Timeouts.startup_s)),
-        ),
+        response_timeout_s=int(settings.get("responseTimeout", DEFAULT_RESPONSE_TIMEOUT_S)),
         on_gpu=settings.get("handler", {}).get("device_type") == "cuda",
         is_default=bool(found.get("defaultVersion")),
     )
@@ -137,7 +134,7 @@ def build_model_application(deployment: Deployment, config: Path, queue: int) ->
                     "max_replicas": most,
                     "target_ongoing_requests": deployment.batch_size,
                 },
-                "graceful_shutdown_timeout_s": deployment.timeouts.response_s + GRACE_S,
+                "graceful_shutdown_timeout_s": deployment.response_timeout_s + GRACE_S,
                 "ray_actor_options": {"num_cpus": 1, "num_gpus": int(deployment.on_gpu)},
             }
         ],
@@ -145,7 +142,7 @@ def build_model_application(deployment: Deployment, config: Path, queue: int) ->
 
 
 def build_ingress_application(deployments: list[Deployment], keys: Path | None, most_bytes: int) -> dict[str, Any]:
-    slowest = max(deployment.timeouts.response_s for deployment in deployments)
+    slowest = max(deployment.response_timeout_s for deployment in deployments)
     return {
         "name": INGRESS_APPLICATION,
         "route_prefix": "/",

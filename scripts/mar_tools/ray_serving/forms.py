@@ -20,7 +20,7 @@ FORM_PARTS = 256  # as the front's form_parts
 PART_HEADER = 8192  # bytes
 BOUNDARY = re.compile(r'boundary=(?:"([^"\r\n]{1,70})"|([^\s";,]{1,70}))', re.IGNORECASE)
 PART_NAME = re.compile(r'(?:^|;)\s*name=(?:"((?:[^"\\]|\\.)*)"|([^\s";]+))', re.IGNORECASE)
-OPTION_NAME = re.compile(r"[\w.-]+")
+OPTION_NAME = re.compile(r"[\w.-]+", re.ASCII)
 CONTROL = re.compile(r"[\x00-\x1f\x7f;]")
 
 

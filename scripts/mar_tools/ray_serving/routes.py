@@ -29,7 +29,7 @@ ROUTES = (
     (r"/models", "models"),
     (rf"/models/{NAME}(?:/{VERSION})?", "describe"),
 )
-PATTERNS = tuple((re.compile(pattern), action) for pattern, action in ROUTES)
+PATTERNS = tuple((re.compile(pattern, re.ASCII), action) for pattern, action in ROUTES)
 PREDICTING = ("predict", "explain")
 OPEN = ("ping", "live", "ready")  # without a key: a probe has none
 
