@@ -192,7 +192,8 @@ def test_what_the_cluster_hears_is_on_loopback(ray_server: RayService) -> None:
         for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     ]
-    assert {name for name, ip in listening if ip not in ("127.0.0.1", "::ffff:127.0.0.1")} <= {"ray::ServeRepli"}
+    elsewhere = [name for name, ip in listening if ip not in ("127.0.0.1", "::ffff:127.0.0.1")]
+    assert [name for name in elsewhere if not name.startswith("ray::ServeRepli")] == []
 
 
 def test_a_configuration_for_serve_deploy_is_written(ray_server: RayService, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mar_tools.archives.archive import Archive
 from mar_tools.ray_serving.models import DEPLOYMENT, INGRESS
-from mar_tools.serving.archive_choice import choose_archives
+from mar_tools.serving.archive_choice import choose_archives, file_name
 from vision_serving.errors import ConfigError
 from vision_serving.validation import load_yaml
 from vision_serving.worker.server_settings import (
@@ -28,9 +28,10 @@ GRACE_S = 10.0  # beyond a model's responseTimeout, for the way and the queue
 
 @dataclass(frozen=True)
 class Deployment:
-    """A version of a model as it is deployed. replicas: least and most."""
+    """A version of a model as it is deployed. model: the name that it is served by. replicas: least and most."""
 
     archive: Archive
+    model: str
     batch_size: int
     max_batch_delay_ms: int
     replicas: tuple[int, int]
@@ -39,8 +40,12 @@ class Deployment:
     is_default: bool
 
     @property
+    def version(self) -> str:
+        return self.archive.identity[1]
+
+    @property
     def application(self) -> str:
-        return "-".join(self.archive.identity)
+        return f"{self.model}-{self.version}"
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,12 @@ def plan_serving(config: Path, listen: tuple[str, int], keys: Path | None) -> Se
     config, properties = config.resolve(), read_text(config)
     choice = choose_archives(config)
     left_out, deployments = dict(choice.left_out), []
-    for archive in choice.checked:
+    checked = {archive.path.name: archive for archive in choice.checked}
+    for entry in choice.served:
+        archive = checked[file_name(entry)]
         if archive.is_ours:
-            deployments.append(read_deployment(archive, properties))
+            name = entry.partition("=")[0].strip() if "=" in entry else archive.identity[0]
+            deployments.append(read_deployment(archive, name, properties))
         else:
             left_out[archive.path.name] = f"{archive.path}: only archives of build_model.py run without TorchServe"
     if not deployments:
@@ -84,9 +92,9 @@ def plan_serving(config: Path, listen: tuple[str, int], keys: Path | None) -> Se
     return ServePlan(document, tuple(deployments), left_out)
 
 
-def read_deployment(archive: Archive, properties: str) -> Deployment:
+def read_deployment(archive: Archive, model: str, properties: str) -> Deployment:
     """Read what config.properties and the archive say of its serving. Raises ConfigError."""
-    model, version = archive.identity
+    version = archive.identity[1]
     found = read_model(properties, model).get(version, {})
     least = max(1, read_workers(properties, model, version))
     most = max(least, int(found.get("maxWorkers", least)))
@@ -94,6 +102,7 @@ def read_deployment(archive: Archive, properties: str) -> Deployment:
     settings = document if isinstance(document, dict) else {}
     return Deployment(
         archive=archive,
+        model=model,
         batch_size=int(found.get("batchSize", DEFAULT_BATCH_SIZE)),
         max_batch_delay_ms=int(found.get("maxBatchDelay", DEFAULT_BATCH_DELAY_MS)),
         replicas=(least, most),
@@ -110,7 +119,6 @@ def read_queue(properties: str) -> int:
 
 def build_model_application(deployment: Deployment, config: Path, queue: int) -> dict[str, Any]:
     archive, (least, most) = deployment.archive, deployment.replicas
-    model, version = archive.identity
     return {
         "name": deployment.application,
         "route_prefix": None,
@@ -118,8 +126,8 @@ def build_model_application(deployment: Deployment, config: Path, queue: int) ->
         "args": {
             "archive": str(archive.path.resolve()),
             "sha256": archive.sha256,
-            "model": model,
-            "version": version,
+            "model": deployment.model,
+            "version": deployment.version,
             "config": str(config),
             "batch_size": deployment.batch_size,
             "max_batch_delay_ms": deployment.max_batch_delay_ms,
@@ -160,9 +168,8 @@ def list_models(deployments: list[Deployment]) -> dict[str, Any]:
     """Return the versions of each model and its default: the one that is named so, else the first."""
     models: dict[str, Any] = {}
     for deployment in deployments:
-        model, version = deployment.archive.identity
-        entry = models.setdefault(model, {"default": version, "versions": {}})
-        entry["versions"][version] = deployment.application
+        entry = models.setdefault(deployment.model, {"default": deployment.version, "versions": {}})
+        entry["versions"][deployment.version] = deployment.application
         if deployment.is_default:
-            entry["default"] = version
+            entry["default"] = deployment.version
     return models

@@ -72,7 +72,7 @@ def describe(plan: ServePlan, application: str) -> Deployed:
     running = sum(each.replica_states.get("RUNNING", 0) for each in found.deployments.values()) if found else 0
     state = str(found.status.value) if found else "NOT_STARTED"
     problem = None if state == "RUNNING" and running else _tell(state, found)
-    return Deployed(*deployment.archive.identity, running, problem)
+    return Deployed(deployment.model, deployment.version, running, problem)
 
 
 def _tell(state: str, found: Any) -> str:

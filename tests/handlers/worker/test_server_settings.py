@@ -5,7 +5,10 @@ import pytest
 
 from vision_serving.cores import ThreadPlan, plan_threads, usable_cores
 from vision_serving.errors import ConfigError
+from vision_serving.worker.guard import is_worker
 from vision_serving.worker.server_settings import (
+    configured_answer_bytes,
+    configured_headroom_mb,
     configured_threads,
     read_batch_size,
     read_headroom_mb,
@@ -136,6 +139,16 @@ def test_a_byte_that_is_no_utf8_is_refused_with_its_line(tmp_path: Path) -> None
     config.write_bytes(b"a=1\n# caf\xe9\n")
     with pytest.raises(ConfigError, match=r"config\.properties: line 2: expected UTF-8, got the byte 0xe9"):
         read_text(config)
+
+
+def test_another_server_names_its_settings_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "config.properties"
+    config.write_text('max_response_size=1234\nmodels={"digits": {"1.0": {"threads": 3, "memory_headroom_mb": 5}}}\n')
+    monkeypatch.setenv("VISION_SERVING_CONFIG", str(config))
+    assert configured_threads("digits", "1.0").engine == 3
+    assert configured_headroom_mb("digits", "1.0") == 5
+    assert configured_answer_bytes() == 1234
+    assert is_worker()
 
 
 def test_without_torchserve_a_model_has_one_worker() -> None:
