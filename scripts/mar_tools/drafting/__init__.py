@@ -15,6 +15,8 @@ distribution_heads.py  heads that need a `decode`, which is written
 conventions.py     how programs of known families prepare pictures
 pixel_trials.py    which scaling of pixels gives the most confident answers
 torchscript_drafts.py  a TorchScript file: its tensors and its program, read and not run
+script_objects.py  its tensors and attributes, without its code
+scripted_detectors.py  a detector of torchvision that was scripted
 state_drafts.py    a state dict: what its names alone tell
 weight_drafts.py   weights: which architecture they fit
 architectures.py   the models of torchvision and timm, by the names and shapes of their tensors

@@ -4,6 +4,7 @@ Models are built without memory for their weights. Those whose name is in the fi
 """
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -88,6 +89,20 @@ def search_architectures(shapes: Shapes) -> list[Architecture]:
     return _fitting(shapes, (("torchvision", name) for name in _likely_torchvision(shapes))) or _search_timm(shapes)
 
 
+def search_detectors(shapes: Shapes) -> list[Architecture]:
+    """Return torchvision's detectors that fit exactly."""
+    names = models.list_models(module=models.detection)
+    return _fitting(shapes, (("torchvision", name) for name in _likely_torchvision(shapes) if name in names))
+
+
+def published_labels(found: Architecture) -> tuple[list[str] | None, str]:
+    """Return the names of ImageNet or COCO for as many classes; None for others."""
+    if found.arguments or found.library != "torchvision":
+        return None, ""
+    names = list(models.get_model_weights(found.name).DEFAULT.meta["categories"])
+    return names, f"assumed: those that torchvision publishes with {found.name}, as there are as many"
+
+
 def find_nearest(shapes: Shapes) -> Near | None:
     """Return torchvision's model that most tensors fit, where that is more than half."""
     near = [_compare(shapes, "torchvision", name) for name in _likely_torchvision(shapes)]
@@ -145,7 +160,8 @@ def _shapes_of(library: Library, name: str, classes: int | None) -> Shapes | Non
     source = NetworkSource.model_validate({"source": library, "name": name, "arguments": arguments})
     for device in ("meta", "cpu"):  # some builders compute with what they build
         try:
-            with torch.device(device):
+            with torch.device(device), warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of a builder whose weights nobody looks at
                 network = build_network(source, Path())
         except ConfigError:
             continue

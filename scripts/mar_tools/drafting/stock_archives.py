@@ -12,8 +12,10 @@ from typing import Any
 import orjson
 
 from mar_tools.drafting.drafts import Draft, Hints, Noted, choose_labels
+from mar_tools.drafting.script_objects import read_program
+from mar_tools.drafting.scripted_detectors import DETECTOR_ANSWER, find_scripted
 from mar_tools.drafting.stock_files import StockArchive, read_stock_archive
-from mar_tools.drafting.torchscript_drafts import CLASSIFIER, count_classes, read_program, task_of
+from mar_tools.drafting.torchscript_drafts import CLASSIFIER, count_classes, task_of
 from mar_tools.models.file_kinds import find_kind
 from mar_tools.models.weight_files import FileContent, look_into
 from vision_serving.errors import ConfigError
@@ -80,7 +82,7 @@ def _draft_network(archive: StockArchive, definition: str | None, weights: str, 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / weights
         path.write_bytes(archive.files[weights])
-        model, files, classes, notes = _describe_network(archive, definition, path, task)
+        model, files, classes, notes = _describe_network(archive, definition, path, task, hints.architecture)
     name = hints.name or str(archive.model["modelName"])
     labels = choose_labels(name, hints, _read_index(archive, classes), classes, f"from {INDEX}")
     recipe: dict[str, Any] = {"task": Noted(task, f"its handler is {handler}"), "model": model, "labels": labels.value}
@@ -96,7 +98,9 @@ def _draft_network(archive: StockArchive, definition: str | None, weights: str, 
 Described = tuple[dict[str, Any], dict[str, bytes], int | None, tuple[str, ...]]
 
 
-def _describe_network(archive: StockArchive, definition: str | None, weights: Path, task: Task) -> Described:
+def _describe_network(
+    archive: StockArchive, definition: str | None, weights: Path, task: Task, asked: str | None
+) -> Described:
     """Return `model`, its files, the number of classes and notes."""
     files = {weights.name: weights.read_bytes()}
     if definition is not None:
@@ -111,6 +115,9 @@ def _describe_network(archive: StockArchive, definition: str | None, weights: Pa
         return {**model, "weights": weights.name}, {**files, definition: text}, count_classes(shapes, task), ()
     if find_kind(weights) == "torchscript":
         program = read_program(weights)
+        if program.answer == DETECTOR_ANSWER:
+            scripted = find_scripted(program, weights, asked)
+            return scripted.model, scripted.files, scripted.architecture.classes, ()
         if task == "detection":
             task_of(program, archive.path)
         return {"source": "torchscript", "file": weights.name}, files, count_classes(program.shapes), ()

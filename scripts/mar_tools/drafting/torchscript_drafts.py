@@ -1,34 +1,23 @@
 """A TorchScript file -> a recipe: its tensors and the form of its answer are read, its program does not run."""
 
-import ast
-import io
-import pickle
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import torch
 
+from mar_tools.drafting.architectures import published_labels
 from mar_tools.drafting.drafts import IMAGENET, Draft, Hints, Noted, assume, choose_labels, name_of
+from mar_tools.drafting.script_objects import UNSTATED, Program, Shapes, open_script, read_program
+from mar_tools.drafting.scripted_detectors import DETECTOR_ANSWER, find_scripted
 from vision_serving.errors import ConfigError
 
-Shapes = Mapping[str, tuple[int, ...]]
 METADATA = "extra/config.txt"  # of Ultralytics
 UNTOLD = "ImageNet's, as nothing in the file tells"
-UNSTATED = "a value of no stated type"
-TENSORS = {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_qtensor"}
 GRAY = {"channels": 1, "mean": [0], "std": [1]}
 CLASSIFIER = {"resize": {"mode": "shortest_edge", "size": 256}, "crop": [224, 224], **IMAGENET}
-
-
-@dataclass(frozen=True)
-class Program:
-    """A TorchScript file: its tensors by name, and what its `forward` gives, as its source writes it."""
-
-    shapes: Shapes
-    answer: str
 
 
 def draft_torchscript(path: Path, hints: Hints) -> Draft:
@@ -37,6 +26,8 @@ def draft_torchscript(path: Path, hints: Hints) -> Draft:
     if {"task", "names", "imgsz"} <= metadata.keys():
         return _draft_ultralytics(path, hints, metadata)
     program = read_program(path)
+    if program.answer == DETECTOR_ANSWER:
+        return _draft_detector(path, hints, program)
     task = hints.task or task_of(program, path)
     name = name_of(path, hints)
     labels = choose_labels(name, hints, None, count_classes(program.shapes), "")
@@ -56,6 +47,22 @@ def draft_torchscript(path: Path, hints: Hints) -> Draft:
     return Draft(recipe, labels.files, notes)
 
 
+def _draft_detector(path: Path, hints: Hints, program: Program) -> Draft:
+    """Return that of a detector of torchvision that was scripted."""
+    scripted = find_scripted(program, path, hints.architecture)
+    name = name_of(path, hints)
+    names, where = published_labels(scripted.architecture)
+    labels = choose_labels(name, hints, names, scripted.architecture.classes, where)
+    recipe = {
+        "name": name,
+        "task": Noted("detection", f"its program gives {program.answer}"),
+        "model": scripted.model,
+        "labels": labels.value,
+        "preprocessing": Noted("auto", "the network's own"),
+    }
+    return Draft(recipe, {**labels.files, **scripted.files}, labels.notes)
+
+
 def _draft_ultralytics(path: Path, hints: Hints, metadata: Mapping[str, Any]) -> Draft:
     """Return that of a file whose metadata are those that Ultralytics' exporter also writes into ONNX files."""
     from mar_tools.drafting.onnx_drafts import ULTRALYTICS_ROW, ModelFacts, draft_ultralytics
@@ -70,7 +77,7 @@ def _draft_ultralytics(path: Path, hints: Hints, metadata: Mapping[str, Any]) ->
 
 def read_metadata(path: Path) -> Mapping[str, Any]:
     """Return what an exporter wrote beside the program, as JSON; nothing of another file."""
-    reader = torch._C.PyTorchFileReader(str(path))
+    reader = open_script(path)
     try:
         found = orjson.loads(reader.get_record(METADATA)) if METADATA in reader.get_all_records() else {}
     except (RuntimeError, orjson.JSONDecodeError):
@@ -101,78 +108,3 @@ def count_classes(shapes: Shapes, task: str = "classification") -> int | None:
     if task == "detection":
         layers = [name for name in layers if name.endswith("cls_score.bias")]
     return shapes[layers[-1]][0] if layers else None
-
-
-def read_program(path: Path) -> Program:
-    """Raises ConfigError for a damaged file."""
-    reader = torch._C.PyTorchFileReader(str(path))
-    try:
-        root = _Shapes(io.BytesIO(reader.get_record("data.pkl"))).load()
-        shapes = dict(_name_tensors(root, ""))
-        return Program(shapes, _find_answer(reader, root.name))
-    except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, ValueError, IndexError, TypeError) as error:
-        raise ConfigError(f"{path}: a damaged TorchScript file ({type(error).__name__})") from error
-
-
-class _Object:
-    """An object of a class of the file: its attributes, and nothing of its code."""
-
-    name = ""
-
-    def __init__(self, *_: Any) -> None:
-        self.attributes: dict[str, Any] = {}
-
-    def __setstate__(self, state: Any) -> None:
-        self.attributes = state if isinstance(state, dict) else {}
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    shape: tuple[int, ...]
-
-
-def _rebuild(_: Any, __: Any, size: tuple[int, ...], *___: Any) -> _Tensor:
-    return _Tensor(tuple(size))
-
-
-class _Shapes(pickle.Unpickler):
-    """Unpickles the objects of a TorchScript file as plain ones, and its tensors as shapes. Imports nothing."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.startswith("__torch__"):
-            return type(name, (_Object,), {"name": f"{module}.{name}"})
-        if module == "torch._utils" and name in TENSORS:
-            return _rebuild
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        if module == "torch.jit._pickle" and name.startswith(("build_", "restore_")):
-            return lambda *values: list(values[0]) if values else []
-        if module == "torch" and name.endswith("Storage"):
-            return name
-        raise pickle.UnpicklingError(f"{module}.{name} is no part of a TorchScript file")
-
-    def persistent_load(self, pid: Any) -> Any:
-        return pid
-
-
-def _name_tensors(value: Any, prefix: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    attributes = value.attributes if isinstance(value, _Object) else {}
-    for name, inner in attributes.items():
-        if isinstance(inner, _Tensor):
-            yield prefix + name, inner.shape
-        elif isinstance(inner, _Object):
-            yield from _name_tensors(inner, f"{prefix}{name}.")
-
-
-def _find_answer(reader: Any, class_name: str) -> str:
-    """Return the type that `forward` of the root class is written to give."""
-    module, _, name = class_name.rpartition(".")
-    source = ast.parse(reader.get_record(f"code/{module.replace('.', '/')}.py").decode())
-    definitions = (node for node in source.body if isinstance(node, ast.ClassDef) and node.name == name)
-    return next(map(_answer_of, definitions), UNSTATED)
-
-
-def _answer_of(definition: ast.ClassDef) -> str:
-    forwards = (part for part in definition.body if isinstance(part, ast.FunctionDef) and part.name == "forward")
-    returns = next((part.returns for part in forwards), None)
-    return UNSTATED if returns is None else ast.unparse(returns)

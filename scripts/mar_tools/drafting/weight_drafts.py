@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from torchvision import models
-
 from mar_tools.drafting.architectures import (
     Architecture,
     Shapes,
@@ -12,6 +10,7 @@ from mar_tools.drafting.architectures import (
     find_nearest,
     fit_architecture,
     is_published,
+    published_labels,
     search_architectures,
     without_counters,
 )
@@ -100,14 +99,6 @@ def check_is_no_part(path: Path) -> None:
     config = path.with_name(CONFIG)
     if config.is_file() and {"architectures", "architecture"} & set(read_json(config, most_bytes=MOST_BYTES)):
         raise ConfigError(f"{path}: {CONFIG} beside it tells of what network it is; name the folder, {path.parent}")
-
-
-def published_labels(found: Architecture) -> tuple[list[str] | None, str]:
-    """Return the names of ImageNet or COCO for as many classes; None for others."""
-    if found.arguments or found.library != "torchvision":
-        return None, ""
-    names = list(models.get_model_weights(found.name).DEFAULT.meta["categories"])
-    return names, f"assumed: those that torchvision publishes with {found.name}, as there are as many"
 
 
 def describe_strangers(shapes: Shapes, asked: str | None) -> str:
