@@ -45,12 +45,12 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for known in FORMATS.values() for suffix in known.suffixes)
 
 
-def read_image(path: Path) -> bytes:
+def read_image(path: Path | bytes) -> bytes:
     """Return the bytes of a file. Raises OSError for a pipe or device, which may never end."""
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+    with open(path, "rb", 0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "expected a file, got a pipe or device", str(path))
-        return file.read()
+            raise OSError(errno.EINVAL, "expected a file, got a pipe or device", os.fsdecode(path))
+        return file.readall()
 
 
 def choose_images(folder: Path | None, count: int, split: Split = "all") -> list[Path]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NO_STATUS = 0  # `code` of a picture that could not be read
 BATCHES_AHEAD = 2  # that are read while one is predicted
-READERS = 4  # threads that read a batch
+READERS = 4  # threads that read a batch where the model waits for one: of a store that is far away
 SHARD_S = 5.0  # in which an engine means to predict a shard
 
 
@@ -106,13 +106,17 @@ def read_or_tell(item: Item) -> bytes | Answer:
 def read_ahead(items: Sequence[Item], batch_size: int, pool: Executor) -> Iterator[list[tuple[Item, bytes | Answer]]]:
     """Yield batch after batch of pictures with their bytes, while the next ones are read."""
     rest, ahead = iter(items), deque[list["Future[list[tuple[Item, bytes | Answer]]]"]]()
+    readers, number = 1, 0  # threads on local files cost more by taking turns than they gain
     while True:
         batch = list(islice(rest, batch_size))
         if batch:  # a task for each picture would cost as much as reading it
-            share = -(-len(batch) // READERS)
+            share = -(-len(batch) // readers)
             parts = [batch[first : first + share] for first in range(0, len(batch), share)]
             ahead.append([pool.submit(_read_all, part) for part in parts])
         if len(ahead) > BATCHES_AHEAD or (ahead and not batch):
+            number += 1
+            if number > BATCHES_AHEAD and not all(part.done() for part in ahead[0]):  # the first ones had no time
+                readers = READERS
             yield [read for part in ahead.popleft() for read in part.result()]
         elif not batch:
             return

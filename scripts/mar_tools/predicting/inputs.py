@@ -199,7 +199,7 @@ def _list_address(given: str) -> Iterator[Item]:
 
 
 def _read_file(name: str) -> bytes:
-    return read_image(Path(os.fsdecode(name.encode("latin-1"))))
+    return read_image(name.encode("latin-1"))
 
 
 def _read_part(file: str, offset: int, size: int) -> bytes:

@@ -37,18 +37,21 @@ class KnownPaths:
 
     def add(self, name: str) -> bool:
         """Add a name. Return whether it is new."""
-        if name in self:
+        digest = _digest(name)
+        if self._holds(digest):
             return False
-        self._recent.add(_digest(name))
+        self._recent.add(digest)
         if len(self._recent) >= KEPT_APART:
             self._sorted = np.sort(np.concatenate([self._sorted, np.array(list(self._recent), self._sorted.dtype)]))
             self._recent = set()
         return True
 
     def __contains__(self, name: str) -> bool:
-        digest = _digest(name)
-        if digest in self._recent:
-            return True
+        return self._holds(_digest(name))
+
+    def _holds(self, digest: bytes) -> bool:
+        if digest in self._recent or not len(self._sorted):
+            return digest in self._recent
         place = int(np.searchsorted(self._sorted, np.bytes_(digest)))
         return place < len(self._sorted) and bool(self._sorted[place] == np.bytes_(digest))
 
