@@ -13,6 +13,7 @@ no longer named goes after that. docs/operate/ray.md says what differs from Torc
 """
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -42,6 +43,7 @@ def main() -> None:
         arguments.write_config.write_text(yaml.safe_dump(plan.document, sort_keys=False), encoding="utf-8")
         print(arguments.write_config)
         return
+    os.umask(0o077)  # Ray's token and logs are nobody else's
     from mar_tools.cluster.connecting import ClusterError, connect
     from mar_tools.ray_serving.deploying import deploy, start_serve
 

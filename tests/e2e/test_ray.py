@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -133,6 +134,25 @@ def test_a_key_counts_from_when_it_is_added_until_it_is_removed(
     assert ask(headers={**OCTETS, "X-Api-Key": key}).status_code == 200
     keys.remove("second")
     assert ask(headers={**OCTETS, "X-Api-Key": key}).status_code == 401
+
+
+def test_a_fault_of_the_server_itself_is_told_in_json(ray_server: RayService, keys: ClientKeys, seven: bytes) -> None:
+    whole = keys._path.read_text()
+    keys._path.write_text("torn")
+    try:
+        response = ray_server.post("digits", seven, OCTETS)
+    finally:
+        keys._path.write_text(whole)
+    assert (response.status_code, response.json()["type"]) == (500, "InternalServerError")
+    assert ray_server.post("digits", seven, OCTETS).status_code == 200
+
+
+def test_a_body_that_stalls_is_given_up(ray_server: RayService) -> None:
+    host, port = ray_server.url.removeprefix("http://").split(":")
+    head = f"POST /predictions/digits HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ray_server.key}\r\n"
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(f"{head}Content-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc".encode())
+        assert connection.recv(64).startswith(b"HTTP/1.1 408 ")
 
 
 def endless(size: int) -> Iterator[bytes]:

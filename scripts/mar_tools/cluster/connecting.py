@@ -16,6 +16,7 @@ LOOPBACK = "127.0.0.1"
 STORE_BYTES = 512 * 1024**2  # for archives and shards on their way
 # Without it Ray takes 127.0.0.1 for the machine's address to others, and listens there. The name tells half of it.
 STAYS_HERE = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+WITH_TOKEN = ("RAY_AUTH_MODE", "token")  # as Ray itself sets it for a cluster that it starts for one process
 CODE = ("handlers", "scripts", "client")
 CONNECT_S = 10.0
 TRIES = 3
@@ -57,6 +58,8 @@ def connect(address: str | None, cores: int | None = None, ships_code: bool = Tr
     """
     if address is None or address.startswith(LOOPBACK):
         os.environ.setdefault(*STAYS_HERE)
+    if address is not None and address.startswith(LOOPBACK) and not ships_code:
+        os.environ.setdefault(*WITH_TOKEN)
     ray = load_ray()
     if address is not None:
         require_listening(address)

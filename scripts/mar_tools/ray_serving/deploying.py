@@ -58,9 +58,13 @@ def deploy(plan: ServePlan, timeout_s: float, announce: Announce) -> list[Deploy
 
 
 def list_running() -> list[dict[str, Any]]:
-    """Return the configurations of the applications that were deployed before."""
+    """Return the configurations of the applications that were deployed before, and did not fail."""
     details = _client().get_serve_details()["applications"].values()
-    return [application["deployed_app_config"] for application in details if application["deployed_app_config"]]
+    return [each["deployed_app_config"] for each in details if each["deployed_app_config"] and not _failed(each)]
+
+
+def _failed(application: dict[str, Any]) -> bool:
+    return str(getattr(application["status"], "value", application["status"])) in FAILED
 
 
 def describe(plan: ServePlan, application: str) -> Deployed:
@@ -92,8 +96,9 @@ def _is_settled(plan: ServePlan, announce: Announce) -> bool:
     """Return whether all is served, or all that is not has failed."""
     from ray import serve
 
-    applications = serve.status().applications
-    states = {name: str(found.status.value) for name, found in applications.items()}
+    names = {application["name"] for application in plan.document["applications"]}
+    found = {name: each for name, each in serve.status().applications.items() if name in names}
+    states = {name: str(each.status.value) for name, each in found.items()}
     waiting = [
         each.application for each in plan.deployments if states.get(each.application) not in ("RUNNING", *FAILED)
     ]

@@ -1,6 +1,7 @@
 """The HTTP side: a request of any form to the model that it names, and an answer in our own form whatever happens."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from mar_tools.ray_serving.models import DEPLOYMENT, ModelTable, Served, is_read
 from mar_tools.ray_serving.refusals import (
     RefusalError,
     refuse_busy,
+    refuse_fault,
     refuse_key,
     refuse_late,
     refuse_lost,
     refuse_method,
     refuse_route,
     refuse_size,
+    refuse_slow,
     refuse_unready,
     to_answer,
     to_json,
@@ -25,6 +28,8 @@ from mar_tools.ray_serving.refusals import (
 from mar_tools.ray_serving.replica import Answer, Request
 from mar_tools.ray_serving.routes import OPEN, Route, find_route
 
+logger = logging.getLogger("ray.serve")  # whose log of this replica it is
+BODY_TIMEOUT_S = 10.0  # between two pieces of a body, as at the front
 MOST_BYTES_UNDER_WAY = 256 << 20  # of bodies of all requests: Ray holds each of them two or three times
 QUEUE_IS_FULL = "as many requests of this model wait as its queue takes"
 BODIES_ARE_MANY = "the bodies of the requests under way are as many bytes as the server takes at once"
@@ -63,13 +68,19 @@ class Ingress:
         return self._table.is_complete
 
     async def __call__(self, request: Any) -> Any:
-        """Answer a request (starlette's) by a response (starlette's). Raises nothing."""
+        """Answer a request (starlette's) by a response (starlette's), in JSON whatever fails."""
+        from starlette.requests import ClientDisconnect
         from starlette.responses import Response
 
         try:
             answer = await self._answer(request)
         except RefusalError as refusal:
             answer = to_answer(refusal, request.url.path)
+        except ClientDisconnect:
+            raise  # nobody is there to be answered
+        except Exception:
+            logger.exception("a request to %s failed in the ingress", request.url.path)
+            answer = to_answer(refuse_fault(), request.url.path)
         headers = {**answer.headers, "Content-Type": answer.content_type, "X-Content-Type-Options": "nosniff"}
         return Response(answer.body, answer.status, headers)
 
@@ -121,12 +132,16 @@ class Ingress:
         return held
 
     async def _read(self, request: Any) -> bytes:
-        body = bytearray()
-        async for piece in request.stream():
-            body += piece
+        body, pieces = bytearray(), aiter(request.stream())
+        while True:
+            try:
+                body += await asyncio.wait_for(anext(pieces), BODY_TIMEOUT_S)
+            except StopAsyncIteration:
+                return bytes(body)
+            except (asyncio.TimeoutError, TimeoutError):
+                raise refuse_slow(BODY_TIMEOUT_S) from None
             if len(body) > self._max_body_bytes:
                 raise refuse_size(self._max_body_bytes)
-        return bytes(body)
 
     async def _ask(self, served: Served, request: Request, tries: int) -> Answer:
         """Ask a replica, and once more where it ended with the request: what ends a replica must not end all.

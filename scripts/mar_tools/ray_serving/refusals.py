@@ -40,6 +40,16 @@ def refuse_size(most_bytes: int) -> RefusalError:
     )
 
 
+def refuse_slow(seconds: float) -> RefusalError:
+    message = f"nothing of the body came for {seconds:g} s"
+    return RefusalError(408, "RequestTimeoutError", message, {"Connection": "close"})
+
+
+def refuse_fault() -> RefusalError:
+    """Return what is said where the ingress itself failed; its log says why."""
+    return RefusalError(500, "InternalServerError", "the server failed; the log of its ingress says why")
+
+
 def refuse_model(model: str) -> RefusalError:
     """Return what TorchServe says of a model that it does not serve."""
     return RefusalError(404, "ModelNotFoundException", f"Model not found: {model}")
