@@ -5,6 +5,7 @@ No code of the file runs. An ONNX file, which only computes, is asked for its an
 drafts.py          a recipe that is being written, with the reason of each line
 forms.py           which form a file has, and who reads it
 onnx_drafts.py     an ONNX file: metadata of its exporter, inputs, outputs
+ultralytics_drafts.py  the metadata of Ultralytics
 output_forms.py    how a network's answers are to be read, by their names, shapes and values
 score_forms.py     what its numbers of classes are: scores, logits, with a background
 row_forms.py       what the numbers of a row are

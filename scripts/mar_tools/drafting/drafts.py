@@ -1,5 +1,7 @@
 """A recipe that is being written: each value with the reason for it, and what nobody could know."""
 
+import ast
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -20,6 +22,11 @@ SUFFIXES = r"(\.(pth|tar|gz|tgz|pt|ckpt|bin|onnx|safetensors|torchscript|mar))+$
 IMAGENET = write_normalisation(*NORMALISATIONS["ImageNet's mean and std"])
 LABELS, NAMES_UNKNOWN = ".labels.json", "the names of the classes"
 UNSCALED = write_normalisation(*NORMALISATIONS["mean 0 and std 1"])
+
+PADDING = (
+    "where its own program lays a picture that is not as wide as high: `letterbox` centres it on gray, as training "
+    "does. Programs that begin at the top left need `pad_place: top_left` under `resize`"
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,17 @@ def choose_labels(name: str, hints: Hints, names: list[str] | None, count: int |
     told = f"{count} classes" if count else "two classes, as their number is not in the file either"
     note = f"{NAMES_UNKNOWN}: {file} has placeholders for {told}; write the names, in the order of training"
     return Labels(assume(file, "placeholders; write the names there"), {file: _json(numbers)}, (note,))
+
+
+def read_names(text: str) -> list[str] | None:
+    """Return names of classes: of `{0: 'person', 1: ...}` or a list, in Python or JSON, or lines; None for others."""
+    names: Any = text.splitlines()
+    with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+        names = ast.literal_eval(text.strip())
+    if isinstance(names, dict):
+        numbers = {int(key): name for key, name in names.items() if str(key).isdecimal()}
+        names = [numbers[number] for number in range(len(names))] if numbers.keys() == set(range(len(names))) else None
+    return [str(name) for name in names] if isinstance(names, list | tuple) and names else None
 
 
 def _json(values: list[str]) -> bytes:

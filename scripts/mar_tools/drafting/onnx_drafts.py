@@ -1,7 +1,5 @@
 """An ONNX file -> a recipe: what its exporter noted, else what its graph and its answers on photographs tell."""
 
-import ast
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ import torch
 from mar_tools.drafting.box_forms import choose_by_mirroring
 from mar_tools.drafting.conventions import find_hints
 from mar_tools.drafting.drafts import (
-    UNSCALED,
+    PADDING,
     Draft,
     Hints,
     Labels,
@@ -21,38 +19,28 @@ from mar_tools.drafting.drafts import (
     assume,
     choose_labels,
     name_of,
+    read_names,
     without_notes,
 )
 from mar_tools.drafting.first_steps import find_pixels
 from mar_tools.drafting.output_forms import Reading, read_as_vector, read_outputs
 from mar_tools.drafting.pixel_trials import GRAY, choose_scaling, scalings_of
+from mar_tools.drafting.ultralytics_drafts import draft_ultralytics, is_of_ultralytics
 from mar_tools.exporting.onnx_files import ModelInput, dims_of, list_inputs, read_input
 from mar_tools.images import load_encoded_images
 from mar_tools.models.onnx_weights import list_external_weights
 from vision_serving.config import ImageLimits, PreprocessingConfig
 from vision_serving.errors import ConfigError
+from vision_serving.graphs.inputs import NO_INPUTS, make_size, name_size_inputs
 from vision_serving.graphs.onnx_network import OnnxNetwork
 from vision_serving.graphs.pixels import Normalize
 from vision_serving.options import Task
 from vision_serving.pictures.decoding import decode_image
 from vision_serving.pictures.resizing import preprocess_images
 
-YOLO = {"format": "yolo", "layout": "columns", "objectness": False}
-ULTRALYTICS: dict[str, tuple[Task, dict[str, Any]]] = {
-    "detect": ("detection", YOLO),
-    "segment": ("detection", {**YOLO, "masks": True}),
-    "obb": ("detection", {**YOLO, "box_format": "xywhr"}),
-    "classify": ("classification", {"format": "probabilities"}),
-}
-PLAIN = {"antialias": False, **UNSCALED}  # OpenCV resizes so, with which detectors are trained
-PADDING = (
-    "where its own program lays a picture that is not as wide as high: `letterbox` centres it on gray, as training "
-    "does. Programs that begin at the top left need `pad_place: top_left` under `resize`"
-)
 CLASSIFIER_SIDE, DETECTOR_SIDE = 224, 640
 CROP_SHARE = 224 / 256
 PHOTOGRAPHS = 3  # that are asked together: the first number of an answer is then hardly theirs by chance
-ULTRALYTICS_ROW = 6  # of an end-to-end head: box, score, class
 NAMES = {"names", "classes", "labels", "class_names", "character", "id2label"}  # in a file's metadata
 ANY_SIZE: dict[Task, str] = {
     "detection": "the size of its pictures, as the file takes any: {size.height} x {size.width} was taken",
@@ -65,11 +53,15 @@ ANY_SIZE: dict[Task, str] = {
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a file says without being asked. pixels: which its first steps take, `` where they do not scale them."""
+    """What a file says without being asked.
+
+    last: how many numbers a row of its first output has. pixels: which its first steps take, `` where they do not scale
+    them.
+    """
 
     input: ModelInput
     metadata: Mapping[str, str]
-    ends_with: int | None
+    last: int | None
     pixels: str
     from_paddle: bool
 
@@ -81,8 +73,8 @@ class ModelFacts:
 def draft_onnx(path: Path, hints: Hints) -> Draft:
     """Raises ConfigError for what is no ONNX file of one image, and for answers of no known form."""
     facts = read_facts(path)
-    if {"task", "names", "imgsz"} <= facts.metadata.keys():
-        return draft_ultralytics(path, hints, facts)
+    if is_of_ultralytics(facts.metadata):
+        return draft_ultralytics(path, hints, facts.metadata, facts.last, (facts.input.height, facts.input.width))
     return _draft_by_answers(path, hints, facts)
 
 
@@ -94,62 +86,23 @@ def read_facts(path: Path) -> ModelFacts:
     list_external_weights(model, path)  # raises where they are missing
     model_input = _read_image_input(model, path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    dims = dims_of(model.graph.output[0]) or [None]
+    last = (dims_of(model.graph.output[0]) or [None])[-1]
     from_paddle = "paddle" in f"{model.producer_name} {model.graph.name}".lower()
-    return ModelFacts(model_input, metadata, dims[-1], find_pixels(model.graph, model_input), from_paddle)
+    return ModelFacts(model_input, metadata, last, find_pixels(model.graph, model_input), from_paddle)
 
 
 def _read_image_input(model: onnx.ModelProto, path: Path) -> ModelInput:
     """Read the input of three channels, or of one. Raises ConfigError for others."""
     shape = dims_of(list_inputs(model)[0]) or []
     is_gray = len(shape) == 4 and 1 in (shape[1], shape[3]) and 3 not in (shape[1], shape[3])
-    return read_input(model, path, channels=1 if is_gray else 3)
-
-
-def draft_ultralytics(path: Path, hints: Hints, facts: ModelFacts) -> Draft:
-    """Read what Ultralytics' exporter writes: task, names, imgsz."""
-    where, metadata = "from the metadata that Ultralytics' exporter wrote", facts.metadata
-    if metadata["task"] not in ULTRALYTICS:
-        raise ConfigError(f"{path}: its metadata say task {metadata['task']!r}; expected one of {sorted(ULTRALYTICS)}")
-    task, output = ULTRALYTICS[metadata["task"]]
-    if facts.ends_with == ULTRALYTICS_ROW and metadata["task"] == "detect":
-        output = {"format": "end_to_end"}
-    size = _read_size(metadata, facts.input)
-    name = name_of(path, hints)
-    labels = choose_labels(name, hints, read_names(metadata["names"]), None, where)
-    recipe: dict[str, Any] = {"name": name, "task": Noted(task, where)}
-    recipe["model"] = {"source": "onnx", "file": path, "output": output}
-    recipe["labels"] = labels.value
-    if task == "detection":
-        recipe["preprocessing"] = {"resize": {"mode": "letterbox", "size": Noted(size, where)}, **PLAIN}
-        recipe["options"] = Noted({"score_threshold": 0.25, "iou_threshold": 0.7}, "as Ultralytics predicts")
-        families = find_hints(task, recipe["preprocessing"])
-        return Draft(recipe, labels.files, (*labels.notes, PADDING), families)
-    recipe["preprocessing"] = {
-        "resize": {"mode": "shortest_edge", "size": Noted(size[0], where)},
-        "crop": size,
-        **UNSCALED,
-    }
-    return Draft(recipe, labels.files, labels.notes)
-
-
-def _read_size(metadata: Mapping[str, str], model_input: ModelInput) -> list[int]:
-    with contextlib.suppress(ValueError, SyntaxError, TypeError):
-        size = [int(side) for side in ast.literal_eval(metadata["imgsz"])]
-        if len(size) == 2 and all(side > 0 for side in size):
-            return size
-    return [model_input.height or DETECTOR_SIDE, model_input.width or DETECTOR_SIDE]
-
-
-def read_names(text: str) -> list[str] | None:
-    """Return names of classes: of `{0: 'person', 1: ...}` or a list, in Python or JSON, or lines; None for others."""
-    names: Any = text.splitlines()
-    with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-        names = ast.literal_eval(text.strip())
-    if isinstance(names, dict):
-        numbers = {int(key): name for key, name in names.items() if str(key).isdecimal()}
-        names = [numbers[number] for number in range(len(names))] if numbers.keys() == set(range(len(names))) else None
-    return [str(name) for name in names] if isinstance(names, list | tuple) and names else None
+    others = {value.name: dims_of(value) or [] for value in list_inputs(model)[1:]}
+    if len(shape) == 3 and shape[0] == 3 and not others:
+        raise ConfigError(
+            f"{path}: it takes one picture {shape} without a place for others, and gives as many boxes as it finds: "
+            "so torchvision's detectors are exported, which no engine batches. Build from the weights that it was "
+            "exported from: new_recipe.py takes model.state_dict()"
+        )
+    return read_input(model, path, name_size_inputs(others, NO_INPUTS, str(path)), channels=1 if is_gray else 3)
 
 
 def find_names(metadata: Mapping[str, str], classes: int | None) -> tuple[list[str] | None, str]:
@@ -231,7 +184,8 @@ def _ask(network: OnnxNetwork, size: Size, path: Path, scaling: Mapping[str, Any
     images = Normalize(preprocessing)(preprocess_images(pictures, preprocessing).pixels)
     try:
         with torch.inference_mode():
-            answers, mirrored = network(images), network(images.flip(3))
+            sizes = [make_size(kind, images, (size.height, size.width)) for kind in network.size_inputs.values()]
+            answers, mirrored = network(images, *sizes), network(images.flip(3), *sizes)
     except Exception as error:  # ONNX Runtime's own errors
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path}: it does not take pictures of {size.height} x {size.width} ({reason})") from error

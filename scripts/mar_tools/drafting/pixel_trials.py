@@ -20,6 +20,7 @@ from mar_tools.images import load_encoded_images
 from mar_tools.models.normalisations import MINUS_MEAN, NORMALISATIONS, write_normalisation
 from vision_serving.config import ImageLimits, PreprocessingConfig
 from vision_serving.graphs.construction import build_graph
+from vision_serving.graphs.inputs import NO_INPUTS
 from vision_serving.graphs.outputs import OutputFormat
 from vision_serving.pictures.decoding import decode_image
 from vision_serving.pictures.resizing import preprocess_images
@@ -81,13 +82,17 @@ def choose_scaling(
         return Scaling(_note(scalings[usual], f"{usual}; usual for {reading.task}"), (unknown,))
     with _written_output(reading) as output:
         sure = {name: _measure(network, output, {**form, **values}, images) for name, values in scalings.items()}
-    best = max(sure, key=lambda name: sure[name])
-    chosen = best if sure[best] > sure[usual] + CLEAR else usual
-    pictures = f"{images}" if images else "photographs"
+    best, second = sorted(sure, key=lambda name: sure[name], reverse=True)[:2]
+    count = len(load_encoded_images(images, PICTURES))
+    least = CLEAR * (PICTURES / count) ** 0.5  # by chance, fewer pictures differ more
+    is_clear = sure[best] > sure[usual if best != usual else second] + least
+    chosen = best if is_clear else usual
+    pictures = f"{count} of {images}" if images else f"{count} photographs"
     tried = ", ".join(f"{name} {confidence:.2f}" for name, confidence in sure.items())
-    reason = "the network is surest with it" if chosen == best else f"usual for {reading.family or reading.task}"
+    reason = "the network is surest with it" if is_clear else f"usual for {reading.family or reading.task}"
+    told = "" if is_clear or count == PICTURES else f", which are too few to tell: give {PICTURES} with --images"
     return Scaling(
-        _note(scalings[chosen], f"{chosen}; {reason}"), (f"{unknown}. Mean confidence on {pictures}: {tried}",)
+        _note(scalings[chosen], f"{chosen}; {reason}"), (f"{unknown}. Mean confidence on {pictures}{told}: {tried}",)
     )
 
 
@@ -107,7 +112,7 @@ def _written_output(reading: Reading) -> Iterator[OutputFormat]:
 def _measure(network: nn.Module, output: OutputFormat, form: Mapping[str, Any], images: Path | None) -> float:
     """Return the mean over the pictures of the best score of each."""
     preprocessing = PreprocessingConfig.model_validate(form)
-    graph = build_graph(network, "detection", preprocessing, output)
+    graph = build_graph(network, "detection", preprocessing, output, getattr(network, "size_inputs", NO_INPUTS))
     best = []
     for data in load_encoded_images(images, PICTURES):
         batch = preprocess_images([decode_image(data, ImageLimits())], preprocessing)

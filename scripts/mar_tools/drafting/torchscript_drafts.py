@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import torch
 
 from mar_tools.drafting.architectures import published_labels
 from mar_tools.drafting.drafts import IMAGENET, Draft, Hints, Noted, assume, choose_labels, name_of
 from mar_tools.drafting.script_objects import UNSTATED, Program, Shapes, open_script, read_program
 from mar_tools.drafting.scripted_detectors import DETECTOR_ANSWER, find_scripted
+from mar_tools.drafting.ultralytics_drafts import draft_ultralytics, is_of_ultralytics
 from vision_serving.errors import ConfigError
 
 METADATA = "extra/config.txt"  # of Ultralytics
@@ -23,7 +23,7 @@ CLASSIFIER = {"resize": {"mode": "shortest_edge", "size": 256}, "crop": [224, 22
 def draft_torchscript(path: Path, hints: Hints) -> Draft:
     """Raises ConfigError for a damaged file, and for a program whose answer is not known."""
     metadata = read_metadata(path)
-    if {"task", "names", "imgsz"} <= metadata.keys():
+    if is_of_ultralytics(metadata):
         return _draft_ultralytics(path, hints, metadata)
     program = read_program(path)
     if program.answer == DETECTOR_ANSWER:
@@ -65,13 +65,8 @@ def _draft_detector(path: Path, hints: Hints, program: Program) -> Draft:
 
 def _draft_ultralytics(path: Path, hints: Hints, metadata: Mapping[str, Any]) -> Draft:
     """Return that of a file whose metadata are those that Ultralytics' exporter also writes into ONNX files."""
-    from mar_tools.drafting.onnx_drafts import ULTRALYTICS_ROW, ModelFacts, draft_ultralytics
-    from mar_tools.exporting.onnx_files import ModelInput
-
-    takes = ModelInput("images", torch.float32, False, 3, None, None, {})
     texts = {key: str(value) for key, value in metadata.items()}
-    facts = ModelFacts(takes, texts, ULTRALYTICS_ROW if metadata.get("end2end") is True else None, "", False)
-    draft = draft_ultralytics(path, hints, facts)
+    draft = draft_ultralytics(path, hints, texts, None, (None, None))
     return replace(draft, recipe={**draft.recipe, "model": {**draft.recipe["model"], "source": "torchscript"}})
 
 

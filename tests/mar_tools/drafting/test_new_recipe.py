@@ -192,11 +192,48 @@ def test_the_metadata_of_ultralytics_tell_all(tmp_path: Path) -> None:
     assert orjson.loads(draft.files["helmets.labels.json"]) == ["helmet", "head"]
 
 
+YOLO = {"format": "yolo", "layout": "columns", "objectness": False}
+RT_DETR = {**YOLO, "layout": "rows", "normalized": True}
+
+
+@pytest.mark.parametrize(
+    ("shape", "metadata", "output", "mode"),
+    [
+        ((1, 300, 6), {"task": "detect"}, {"format": "end_to_end"}, "letterbox"),
+        ((1, 300, 6), {"task": "detect", "description": "Ultralytics rtdetr-l model"}, RT_DETR, "exact"),
+        ((1, 300, 6), {"task": "detect", "names": "['a', 'b', 'c']"}, {"format": "end_to_end"}, "letterbox"),
+        ((1, 300, 7), {"task": "detect", "names": "['a', 'b', 'c']"}, RT_DETR, "exact"),
+        ((1, 300, 7), {"task": "obb", "end2end": "True"}, {"format": "end_to_end", "box_format": "xywhr"}, "letterbox"),
+        ((1, 300, 38), {"task": "segment", "end2end": "True"}, {"format": "end_to_end", "masks": True}, "letterbox"),
+        ((1, 7, 84), {"task": "obb", "end2end": "False"}, {**YOLO, "box_format": "xywhr"}, "letterbox"),
+    ],
+    ids=[
+        "rows",
+        "RT-DETR of two classes",
+        "rows of three classes",
+        "RT-DETR",
+        "turned rows",
+        "masks",
+        "turned columns",
+    ],
+)
+def test_heads_of_ultralytics_that_choose_their_boxes_are_told(
+    shape: tuple[int, ...], metadata: dict[str, str], output: dict[str, object], mode: str, tmp_path: Path
+) -> None:
+    noted = {"names": "{0: 'helmet', 1: 'head'}", "imgsz": "[64, 64]", **metadata}
+    draft = draft_recipe(str(save_onnx(tmp_path / "m.onnx", {"output0": shape}, noted)), Hints())
+    recipe = written(draft, tmp_path)
+    assert draft.recipe["model"]["output"] == output
+    assert recipe.preprocessing.resize.mode == mode  # type: ignore[union-attr]
+    assert (recipe.options.get("nms") == "none") == (shape[1] == 300)
+
+
 @pytest.mark.parametrize(
     ("task", "rows", "end2end", "output"),
     [
         ("detect", 6, False, {"format": "yolo", "layout": "columns", "objectness": False}),
         ("detect", 6, True, {"format": "end_to_end"}),
+        ("obb", 7, True, {"format": "end_to_end", "box_format": "xywhr"}),
         ("obb", 7, False, {"format": "yolo", "layout": "columns", "objectness": False, "box_format": "xywhr"}),
     ],
 )
