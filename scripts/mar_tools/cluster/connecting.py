@@ -67,7 +67,8 @@ def connect(address: str | None, cores: int | None = None, ships_code: bool = Tr
     if address is None:
         # A core more than there is: without one to spare, a task of Ray's own would wait for ever.
         local = {"num_cpus": (cores or usable_cores()) + 1, "include_dashboard": False, "_node_ip_address": LOOPBACK}
-        options |= {**local, "object_store_memory": STORE_BYTES}
+        # Without "local" Ray would take a cluster that happens to run on this machine.
+        options |= {"address": "local", **local, "object_store_memory": STORE_BYTES}
     elif not ships_code:
         options["address"] = address
     else:
