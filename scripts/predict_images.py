@@ -11,8 +11,8 @@
 
 An IMAGE is a file, a folder, a glob, a text file with a path a line, a Parquet file, a tar file, or an address such as
 s3://bucket/folder. With --archive no server is needed. With --output every picture has its row whatever happens:
---resume goes on after any end. An image that failed is a row with the reason, and makes the exit status 1. No file is
-replaced. docs/use/outputs.md describes the formats.
+--resume goes on after any end. An image that failed is a row with the reason, and makes the exit status 1 unless
+--allow-failed is given. No file is replaced. docs/use/outputs.md describes the formats.
 """
 
 import argparse
@@ -61,10 +61,12 @@ class FailedImagesError(VisionServingError):
 
 def main() -> None:
     arguments = parse_arguments(__doc__)
-    if is_recorded(arguments):
-        record_answers(arguments)
-    else:
-        stream_answers(arguments)
+    try:
+        (record_answers if is_recorded(arguments) else stream_answers)(arguments)
+    except FailedImagesError as error:
+        if not arguments.allow_failed:
+            raise
+        print(error, file=sys.stderr)
 
 
 def record_answers(arguments: argparse.Namespace) -> None:

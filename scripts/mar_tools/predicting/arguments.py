@@ -80,6 +80,9 @@ def new_argument_parser(docstring: str | None) -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FILE", help="write there and not to standard output; a folder for parquet"
     )
     parser.add_argument("--resume", action="store_true", help="go on with --output where an earlier run has ended")
+    parser.add_argument(
+        "--allow-failed", action="store_true", help="exit status 0 though images failed; their rows say why"
+    )
     parser.add_argument("--column", metavar="NAME", help="of Parquet files: the bytes or paths of the images")
     parser.add_argument("--coco-images", type=Path, metavar="FILE", help="a COCO file with the ids of the images")
     parser.add_argument(

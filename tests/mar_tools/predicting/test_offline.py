@@ -70,6 +70,8 @@ def test_every_picture_has_one_row_though_a_worker_and_then_the_whole_run_are_ki
     assert resumed.returncode == 1
     assert f"{COUNT} rows in {output}" in resumed.stderr
     assert f"{BROKEN} of {COUNT} images failed" in resumed.stderr
+    allowed = run_here(COMMAND, *run, "--resume", "--allow-failed")
+    assert (allowed.returncode, f"{BROKEN} of {COUNT} images failed" in allowed.stderr) == (0, True)
     assert read_rows(output) == expected_rows(photos)
     left = [path.name for path in tmp_path.iterdir()]
     assert sorted(left) == ["photos", "rows"]
