@@ -47,7 +47,8 @@ def main() -> None:
     from mar_tools.cluster.connecting import ClusterError, connect
     from mar_tools.ray_serving.deploying import deploy, start_serve
 
-    with connect(arguments.address, plan.most_replicas, ships_code=False) as cluster:
+    # A core a replica, as Ray counts; as many again for the new versions of an upgrade.
+    with connect(arguments.address, 2 * plan.most_replicas, ships_code=False) as cluster:
         with show_work("starting Ray Serve", silent_elsewhere=True) as announce:
             start_serve(plan, is_new=arguments.address is None)
             found = deploy(plan, arguments.timeout_s, announce)

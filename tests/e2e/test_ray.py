@@ -43,13 +43,13 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> ClientKeys:
 
 @pytest.fixture(scope="module")
 def ray_server(archives: Path, keys: ClientKeys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayService]:
-    """The digits classifier in two replicas, with a short queue, for clients with keys."""
+    """The digits classifier in two replicas, the detector in one or two, with a short queue, for clients with keys."""
     pytest.importorskip("ray.serve", reason="needs requirements/ray.txt", exc_type=ImportError)
     key = keys.add("first")
     config = write_configuration(tmp_path_factory.mktemp("ray_server"), job_queue_size=str(QUEUE))
     set_model(config, "digits", minWorkers=2, maxWorkers=2, batchSize=4, maxBatchDelay=2)
-    file = keys._path
-    with serve_on_ray(config, [archives / "digits.mar"], "--keys", file, key=key) as service:
+    set_model(config, "digits_detection", minWorkers=1, maxWorkers=2, batchSize=1, maxBatchDelay=1)
+    with serve_on_ray(config, sorted(archives.glob("*.mar")), "--keys", keys._path, key=key) as service:
         yield service
 
 
@@ -97,6 +97,24 @@ def test_no_request_shows_that_replicas_are_killed(ray_server: RayService, seven
     assert killer.result() == KILLS
     assert [answer for answer in answers if answer != (200, "7")] == []
     assert wait_until(lambda: len(ray_server.replicas("digits")) == 2, BACK_S)
+
+
+def test_replicas_come_when_requests_wait(ray_server: RayService, scene: bytes) -> None:
+    ended = threading.Event()
+
+    def ask() -> set[int]:
+        statuses = set()
+        while not ended.is_set():
+            statuses.add(ray_server.post("digits_detection", scene, OCTETS).status_code)
+        return statuses
+
+    assert len(ray_server.replicas("digits_detection")) == 1
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(ask) for _ in range(4)]
+        came = wait_until(lambda: len(ray_server.replicas("digits_detection")) == 2, BACK_S)
+        ended.set()
+    assert came
+    assert {status for client in clients for status in client.result()} == {200}
 
 
 def test_what_does_not_fit_the_queue_is_told_to_come_again(ray_server: RayService, seven: bytes) -> None:
@@ -223,7 +241,11 @@ def test_a_configuration_for_serve_deploy_is_written(ray_server: RayService, tmp
     written = run_script("serve_on_ray.py", "--config", ray_server.config, "--write-config", file)
     assert written.returncode == 0, written.stderr
     document = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text()))
-    assert [application.name for application in document.applications] == ["digits-1.0", "vision"]
+    assert [application.name for application in document.applications] == [
+        "digits-1.0",
+        "digits_detection-1.0",
+        "vision",
+    ]
     assert document.http_options.host == "127.0.0.1"
 
 
