@@ -22,6 +22,7 @@ PAGES = {
     "fidelity": ROOT / "lab/results/fidelity.json",
     "published": ROOT / "lab/results/published.json",
     "reliability": ROOT / "lab/results/reliability",
+    "billion": ROOT / "lab/results/performance",
 }
 
 

@@ -237,8 +237,8 @@ def _read_address(address: str) -> bytes:
     import fsspec
 
     try:
-        with fsspec.open(address, "rb") as content:
-            return bytes(content.read())
+        system, path = fsspec.core.url_to_fs(address)
+        return bytes(system.cat_file(path))  # one request; to open it asks for its size first
     except OSError:
         raise
     except Exception as error:  # the stores' own errors have no common kind; the row tells them

@@ -26,10 +26,11 @@ RUN, LOCK = "_run.json", ".lock"  # readers of Parquet folders leave out what be
 PARQUET, LINES = "parquet", "jsonl"
 DIGEST_BYTES = 16
 KEPT_APART = 65536
+SHARE_APART = 1 / 16  # of all: sorting them whenever a fixed number is new would take hours for 100 million
 
 
 class KnownPaths:
-    """The names of pictures, 16 bytes each: those of 10 million take 160 MB."""
+    """The names of pictures, 16 bytes each when sorted, and some 10 more for the newest: 10 million take 260 MB."""
 
     def __init__(self) -> None:
         self._sorted = np.empty(0, f"S{DIGEST_BYTES}")
@@ -41,7 +42,7 @@ class KnownPaths:
         if self._holds(digest):
             return False
         self._recent.add(digest)
-        if len(self._recent) >= KEPT_APART:
+        if len(self._recent) >= max(KEPT_APART, SHARE_APART * len(self._sorted)):
             self._sorted = np.sort(np.concatenate([self._sorted, np.array(list(self._recent), self._sorted.dtype)]))
             self._recent = set()
         return True

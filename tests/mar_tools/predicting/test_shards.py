@@ -6,11 +6,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mar_tools.predicting import shards
 from mar_tools.predicting.chunks import ChunkSource, write_rows
 from mar_tools.predicting.inputs import Item
 from mar_tools.predicting.rows import Answer, Origin, make_row, new_schema, read_answer, task_of
@@ -91,6 +93,23 @@ def test_known_paths_are_found_among_many() -> None:
     assert not any(map(known.add, names))
     assert all(name in known for name in names)
     assert "folder/x.jpg" not in known
+
+
+def test_known_names_are_sorted_more_seldom_the_more_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    sorts: list[int] = []
+    sort = np.sort
+
+    def count_and_sort(digests: Any) -> Any:
+        sorts.append(len(digests))
+        return sort(digests)
+
+    monkeypatch.setattr(shards, "KEPT_APART", 16)
+    monkeypatch.setattr(np, "sort", count_and_sort)
+    names = [f"{number}.jpg" for number in range(5000)]
+    known = KnownPaths()
+    assert all(known.add(name) for name in names)
+    assert not any(known.add(name) for name in names)
+    assert len(sorts) < 100, "each 16 names would be 312 times"
 
 
 def items_of(*names: str) -> list[Item]:
