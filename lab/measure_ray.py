@@ -20,7 +20,6 @@ if __name__ == "__main__":  # outside the environment, this names the command th
 
 import orjson
 
-from lab.measure_offline import BATCH, link_files, measure_offline
 from mar_tools.command_line import new_parser, positive_count, run
 from mar_tools.images import find_images
 from mar_tools.terminal import print_line
@@ -33,6 +32,7 @@ PATIENCE_S = 180.0
 
 def main() -> None:
     arguments = parse_arguments()
+    from lab.testbed.offline import BATCH, link_files
     from mar_tools.load_testing.reporting import describe_run
 
     with tempfile.TemporaryDirectory(prefix="offline-", dir=arguments.folder) as work:
@@ -61,6 +61,7 @@ def parse_arguments() -> Namespace:
 
 def measure_round(archive: Path, pictures: Path, count: int, output: Path) -> dict[str, float]:
     """Return images per second of each way, once all processes have loaded the model."""
+    from lab.testbed.offline import BATCH, measure_offline
 
     def measure(name: str, *options: object) -> float:
         run = ("--batch-size", BATCH, *options)

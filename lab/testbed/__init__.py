@@ -5,6 +5,7 @@ faulty_classification.py  its entry file: a colour makes it fail
 world.py                  the running server, its good requests, its processes
 traffic.py                requests at random times, each answer judged
 raw_http.py               HTTP byte for byte: odd, cut, endless, slow
+offline.py                runs of predict_images.py, timed and watched
 sampling.py               memory and descriptors over time
 findings.py               the rows of the reliability page, and the results file of each
 """
