@@ -19,8 +19,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from mar_tools.command_line import ROOT, new_parser, positive, run
 from mar_tools.serving.ports import listening_places
 from mar_tools.terminal import name_column, new_table, number_column, print_tables, show_work
@@ -40,6 +38,8 @@ def main() -> None:
     for why in plan.left_out.values():
         print(f"not served: {why}", file=sys.stderr)
     if arguments.write_config is not None:
+        import yaml
+
         arguments.write_config.write_text(yaml.safe_dump(plan.document, sort_keys=False), encoding="utf-8")
         print(arguments.write_config)
         return
