@@ -6,6 +6,7 @@ world.py                  the running server, its good requests, its processes
 traffic.py                requests at random times, each answer judged
 raw_http.py               HTTP byte for byte: odd, cut, endless, slow
 offline.py                runs of predict_images.py, timed and watched
+ray_serving.py            an archive served by TorchServe and by Ray Serve, measured
 sampling.py               memory and descriptors over time
 findings.py               the rows of the reliability page, and the results file of each
 """
