@@ -7,7 +7,6 @@ all other requests of the batch wait.
 import logging
 import socket
 import sys
-from types import ModuleType
 
 SOCKET_CODE = "ts.protocol.otf_message_handler"
 READER = "_retrieve_buffer"
@@ -16,11 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 def receive_at_once() -> None:
-    """Put `receive` in the place of TorchServe's own function, in a worker of TorchServe."""
+    """Put `receive` in the place of TorchServe's own function. Do nothing where another server started the worker."""
     module = sys.modules.get(SOCKET_CODE)
-    if isinstance(module, ModuleType) and hasattr(module, READER):
+    if hasattr(module, READER):
         setattr(module, READER, receive)
-    else:  # of another release: it serves on, as slowly as it does
+    elif module is not None:  # of another release: it serves on, as slowly as it does
         logger.warning("%s.%s is not there; bodies are received in TorchServe's own way", SOCKET_CODE, READER)
 
 

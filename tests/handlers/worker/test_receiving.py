@@ -1,6 +1,7 @@
 """Bodies reach a worker as TorchServe's own code reads them, byte for byte."""
 
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from struct import pack
@@ -59,3 +60,11 @@ def test_another_release_of_torchserve_serves_on(
     receiving.receive_at_once()
     assert not hasattr(otf, receiving.READER)
     assert "is not there" in caplog.text
+
+
+def test_where_torchserve_is_not_nothing_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delitem(sys.modules, receiving.SOCKET_CODE)
+    receiving.receive_at_once()
+    assert not caplog.text
