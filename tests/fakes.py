@@ -10,7 +10,7 @@ import orjson
 import PIL.Image
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 from ts.context import Context, RequestProcessor
 
 from vision_serving.config import BackendConfig
@@ -179,3 +179,18 @@ class TinyDetector(nn.Module):
         halves = found[..., :2] * 12 + 2
         return {"boxes": torch.cat((self.centres - halves, self.centres + halves), dim=2), "scores": found[..., 2:]}
 '''
+
+
+class Sized(nn.Module):
+    """As RT-DETR and D-FINE are exported: labels, boxes in pixels of the size that they are told, scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, 7, 8, 8)
+
+    def forward(self, images: Tensor, orig_target_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        boxes, logits = self.head(images).flatten(2).transpose(1, 2).split((4, 3), dim=2)
+        centres, sizes = boxes.sigmoid().split(2, dim=2)
+        corners = torch.cat((centres - sizes / 2, centres + sizes / 2), dim=2)
+        scores, labels = (logits * 4).sigmoid().max(dim=2)
+        return labels, corners * orig_target_sizes.repeat(1, 2).unsqueeze(1), scores

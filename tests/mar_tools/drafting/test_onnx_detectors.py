@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch import Tensor, nn
+from fakes import Sized
 
 from mar_tools.drafting.drafts import Hints, write_draft
 from mar_tools.drafting.forms import draft_recipe
@@ -15,21 +15,6 @@ from mar_tools.models.recipes import read_recipe
 from vision_serving.errors import ConfigError
 
 HEIGHT, WIDTH = 32, 64
-
-
-class Sized(nn.Module):
-    """As RT-DETR and D-FINE are exported: labels, boxes in pixels of the size that they are told, scores."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Conv2d(3, 7, 8, 8)
-
-    def forward(self, images: Tensor, orig_target_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        boxes, logits = self.head(images).flatten(2).transpose(1, 2).split((4, 3), dim=2)
-        centres, sizes = boxes.sigmoid().split(2, dim=2)
-        corners = torch.cat((centres - sizes / 2, centres + sizes / 2), dim=2)
-        scores, labels = (logits * 4).sigmoid().max(dim=2)
-        return labels, corners * orig_target_sizes.repeat(1, 2).unsqueeze(1), scores
 
 
 def test_a_draft_of_a_file_that_is_told_the_size_needs_no_word_about_it(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from fakes import Sized
 from torch import Tensor, nn
 
 from mar_tools.archives.checks import verify_archive
@@ -62,21 +63,6 @@ def decode(outputs, size_hw):
     boxes = torch.cat((cells + outputs["deltas"][..., :2] * 4, cells + 8 + outputs["deltas"][..., 2:] * 4), dim=-1)
     return {"boxes": boxes, "scores": outputs["logits"].sigmoid()}
 """
-
-
-class Sized(nn.Module):
-    """As RT-DETR and D-FINE are exported: labels, boxes in pixels of the size that they are told, scores."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Conv2d(3, 7, 8, 8)
-
-    def forward(self, images: Tensor, orig_target_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        boxes, logits = self.head(images).flatten(2).transpose(1, 2).split((4, 3), dim=2)
-        centres, sizes = boxes.sigmoid().split(2, dim=2)
-        corners = torch.cat((centres - sizes / 2, centres + sizes / 2), dim=2)
-        scores, labels = (logits * 4).sigmoid().max(dim=2)
-        return labels, corners * orig_target_sizes.repeat(1, 2).unsqueeze(1), scores
 
 
 class Segments(nn.Module):
