@@ -6,7 +6,6 @@ The names stand in a list, so no object store is asked. A real run also counts a
 """
 
 import runpy
-import statistics
 import tempfile
 import time
 from argparse import Namespace
@@ -15,7 +14,6 @@ from pathlib import Path
 if __name__ == "__main__":  # outside the environment, this names the command that helps
     runpy.run_path(str(Path(__file__).parents[1] / "scripts/mar_tools/__init__.py"))
 
-import orjson
 import psutil
 
 from mar_tools.command_line import new_parser, positive_count, run
@@ -25,15 +23,12 @@ CHUNK = 2048  # pictures
 
 def main() -> None:
     arguments = parse_arguments()
-    from mar_tools.load_testing.reporting import describe_run
+    from lab.testbed.rounds import write_rounds
 
     with tempfile.TemporaryDirectory(prefix="driver-") as work:
         names = write_names(Path(work) / "names.txt", arguments.count)
         rounds = [measure_round(names, Path(work) / f"rows-{number}") for number in range(arguments.rounds)]
-    document = describe_run(count=arguments.count, rounds=rounds)
-    arguments.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    for name in rounds[0]:
-        print(f"{name}: {statistics.median(entry[name] for entry in rounds):,.1f}")
+    write_rounds(arguments.json, rounds, count=arguments.count)
 
 
 def parse_arguments() -> Namespace:

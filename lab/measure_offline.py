@@ -7,15 +7,12 @@ Then 200,000 files: how soon the first row is on the disk, and what memory the r
 """
 
 import runpy
-import statistics
 import tempfile
 from argparse import Namespace
 from pathlib import Path
 
 if __name__ == "__main__":  # outside the environment, this names the command that helps
     runpy.run_path(str(Path(__file__).parents[1] / "scripts/mar_tools/__init__.py"))
-
-import orjson
 
 from mar_tools.command_line import new_parser, positive_count, run
 from mar_tools.images import find_images
@@ -33,7 +30,7 @@ def main() -> None:
         measure_one_by_one,
         watch_many,
     )
-    from mar_tools.load_testing.reporting import describe_run
+    from lab.testbed.rounds import write_rounds
 
     pictures = find_images(arguments.images)
     with tempfile.TemporaryDirectory(prefix="offline-", dir=arguments.folder) as work:
@@ -51,11 +48,9 @@ def main() -> None:
                     "one_by_one_images_per_s": measure_one_by_one(arguments.archive, few),
                 }
             )
-        document = describe_run(count=arguments.count, rounds=rounds, many=watch_many(arguments.archive, many, folder))
-    arguments.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    for name in rounds[0]:
-        print(f"{name}: {statistics.median(entry[name] for entry in rounds):,.1f}")
-    print(document["many"])
+        watched = watch_many(arguments.archive, many, folder)
+    write_rounds(arguments.json, rounds, count=arguments.count, many=watched)
+    print(watched)
 
 
 def parse_arguments() -> Namespace:

@@ -8,7 +8,6 @@ Each raylet has one core, on loopback. With more raylets than this machine has c
 
 import os
 import runpy
-import statistics
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterator
@@ -17,8 +16,6 @@ from pathlib import Path
 
 if __name__ == "__main__":  # outside the environment, this names the command that helps
     runpy.run_path(str(Path(__file__).parents[1] / "scripts/mar_tools/__init__.py"))
-
-import orjson
 
 from mar_tools.command_line import new_parser, positive_count, run
 from mar_tools.images import find_images
@@ -33,7 +30,7 @@ PATIENCE_S = 180.0
 def main() -> None:
     arguments = parse_arguments()
     from lab.testbed.offline import BATCH, link_files
-    from mar_tools.load_testing.reporting import describe_run
+    from lab.testbed.rounds import write_rounds
 
     with tempfile.TemporaryDirectory(prefix="offline-", dir=arguments.folder) as work:
         folder = Path(work)
@@ -42,10 +39,7 @@ def main() -> None:
         for number in range(arguments.rounds):
             print_line(f"round {number + 1} of {arguments.rounds}")
             rounds.append(measure_round(arguments.archive, pictures, arguments.count, folder / f"rows-{number}"))
-    document = describe_run(count=arguments.count, cores=usable_cores(), batch_size=BATCH, rounds=rounds)
-    arguments.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    for name in rounds[0]:
-        print(f"{name}: {statistics.median(entry[name] for entry in rounds):,.1f}")
+    write_rounds(arguments.json, rounds, count=arguments.count, cores=usable_cores(), batch_size=BATCH)
 
 
 def parse_arguments() -> Namespace:

@@ -7,14 +7,11 @@ In each round one server after the other is started, asked by 16 connections, an
 """
 
 import runpy
-import statistics
 from argparse import Namespace
 from pathlib import Path
 
 if __name__ == "__main__":  # outside the environment, this names the command that helps
     runpy.run_path(str(Path(__file__).parents[1] / "scripts/mar_tools/__init__.py"))
-
-import orjson
 
 from mar_tools.command_line import new_parser, positive_count, run
 from mar_tools.images import load_encoded_images
@@ -27,7 +24,7 @@ PICTURES = 64
 def main() -> None:
     arguments = parse_arguments()
     from lab.testbed import ray_serving as serving
-    from mar_tools.load_testing.reporting import describe_run
+    from lab.testbed.rounds import write_rounds
 
     requests = serving.prepare(arguments.archive, load_encoded_images(arguments.images, PICTURES))
     rounds = []
@@ -36,10 +33,7 @@ def main() -> None:
         ours = serving.measure_torchserve(arguments.archive, requests)
         rounds.append(ours | serving.measure_ray(arguments.archive, requests))
     settings = {"connections": serving.CONNECTIONS, "batch_size": serving.BATCH, "delay_ms": serving.DELAY_MS}
-    document = describe_run(**settings, workers=usable_cores(), rounds=rounds)
-    arguments.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    for name in rounds[0]:
-        print(f"{name}: {statistics.median(entry[name] for entry in rounds):,.1f}")
+    write_rounds(arguments.json, rounds, **settings, workers=usable_cores())
 
 
 def parse_arguments() -> Namespace:

@@ -8,5 +8,6 @@ raw_http.py               HTTP byte for byte: odd, cut, endless, slow
 offline.py                runs of predict_images.py, timed and watched
 ray_serving.py            an archive served by TorchServe and by Ray Serve, measured
 sampling.py               memory and descriptors over time
+rounds.py                 the results file of a command that measures in rounds
 findings.py               the rows of the reliability page, and the results file of each
 """

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet
 
 from mar_tools.command_line import ROOT
 from mar_tools.images import read_image
+from mar_tools.load_testing.in_process import measure_in_process
 from mar_tools.waiting import wait_until
 from vision_serving.cores import usable_cores
 
@@ -42,8 +44,6 @@ def link_files(pictures: Sequence[Path], folder: Path, count: int) -> Path:
 
 def measure_in_process_rates(archive: Path, pictures: Sequence[Path]) -> dict[str, float]:
     """Return P in images per second: bytes in memory to JSON, in one process with all cores, and in one a core."""
-    from mar_tools.load_testing.in_process import measure_in_process
-
     images, cores = [read_image(picture) for picture in pictures[:64]], usable_cores()
     shared, apart = (
         measure_in_process(archive, images, processes, cores // processes, BATCH, WINDOW_S).requests_per_s
@@ -77,8 +77,6 @@ def measure_offline(archive: Path, folder: Path, count: int, output: Path, *opti
 
 
 def count_rows(output: Path) -> int:
-    import pyarrow.parquet  # which --help does not wait for
-
     return sum(pyarrow.parquet.read_metadata(part).num_rows for part in output.glob("part-*"))
 
 
