@@ -54,7 +54,7 @@ LAYERS = {
         "verification",
         "drafting building serving",
         "front predicting load_testing reporting",
-        "tuning cluster reviewing",
+        "tuning cluster reviewing monitoring",
         "ray_serving",
     ),
     LAB: ("testbed peers fidelity checkpoints published", "hostile sweeping", "reliability", "pages", "entry"),

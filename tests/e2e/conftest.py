@@ -86,7 +86,7 @@ def build_digits(folder: Path, **changes: Any) -> Path:
 def write_configuration(folder: Path, **changes: str) -> Path:
     """The shipped config.properties with free ports, a batch delay that a test can rely on, and `changes`."""
     shipped = with_absolute_paths((ROOT / "config.properties").read_text(), ROOT)
-    text = with_values(shipped, {**free_addresses(), **changes})
+    text = with_values(shipped, {**free_addresses(), "metrics_port": "0", **changes})
     text = re.sub(r'"maxBatchDelay": \d+', f'"maxBatchDelay": {BATCH_DELAY_MS}', text)
     config = folder / "config.properties"
     config.write_text(text)

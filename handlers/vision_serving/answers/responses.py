@@ -42,12 +42,13 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class Response:
-    """What goes back over HTTP."""
+    """What goes back over HTTP. error: the type that the body of a failure names."""
 
     status: int
     body: bytes
     content_type: str = JSON_TYPE
     headers: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
 
     @property
     def phrase(self) -> str:
@@ -114,7 +115,7 @@ def _encode_failure(error: RequestError, form: Form, failed_images: int = 1) -> 
     if form in (Form.KSERVE_V1, Form.OPEN_INFERENCE):
         body = {"error": body.pop("message"), **body}
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    return Response(error.status, orjson.dumps(body), headers=headers)
+    return Response(error.status, orjson.dumps(body), headers=headers, error=type(error).__name__)
 
 
 def _show_item(item: ImageResult) -> object:

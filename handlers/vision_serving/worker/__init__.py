@@ -3,6 +3,7 @@
 service.py              initialize and handle: the class that an entry file extends
 receiving.py            a body comes straight into memory of its length
 guard.py                a watchdog, a bound of memory, an end after the last answer
+metrics.py              counts and times, in files that an exporter sums
 explanation_budget.py   the share of its time that explanations may take
 draining.py             requests are refused and workers keep still before a server or worker ends
 server_settings.py      what config.properties says to a worker

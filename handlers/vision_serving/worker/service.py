@@ -1,6 +1,7 @@
 """TorchServe's side of a handler: a worker calls `initialize` once, then `handle` with each batch of requests."""
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from vision_serving.timings import StageTimings
 from vision_serving.worker.draining import find_refusal, keep_still_if_leaving, refuse
 from vision_serving.worker.explanation_budget import ExplanationBudget
 from vision_serving.worker.guard import WorkerGuard, is_worker
+from vision_serving.worker.metrics import WorkerMetrics
 from vision_serving.worker.model_card import build_card, is_describe_job
 from vision_serving.worker.receiving import receive_at_once
 from vision_serving.worker.server_settings import (
@@ -41,7 +43,7 @@ from vision_serving.worker.server_settings import (
 class TorchServeHandler(VisionHandler):
     """A handler that TorchServe can run. The class of an entry file extends it.
 
-    guard, budget, max_answer_bytes   as `initialize` sets them; without it nothing is guarded
+    guard, budget, metrics, max_answer_bytes   as `initialize` sets them; without it nothing is guarded or counted
     """
 
     max_answer_bytes: int = DEFAULT_BODY_BYTES
@@ -49,7 +51,7 @@ class TorchServeHandler(VisionHandler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.guard, self.budget = WorkerGuard(), ExplanationBudget(share=1)
+        self.guard, self.budget, self.metrics = WorkerGuard(), ExplanationBudget(share=1), WorkerMetrics()
 
     def initialize(self, context: Any) -> None:
         """Load the archive of this worker. Raises VisionServingError alone: of others TorchServe gives no reason."""
@@ -58,6 +60,7 @@ class TorchServeHandler(VisionHandler):
         self.guard = WorkerGuard.of(model_dir)
         if is_worker():
             receive_at_once()
+            self.metrics = WorkerMetrics.of(model)
         with self.guard.load(model_dir):
             config = read_handler_config(model_dir / "model-config.yaml")
             device = choose_device(properties.get("gpu_id"), config.backend, config.device_type)
@@ -72,6 +75,7 @@ class TorchServeHandler(VisionHandler):
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Return one body per request; statuses and headers go through the context."""
+        started_s = time.perf_counter()
         with self.guard.batch():
             request_headers = [context.get_all_request_header(index) for index in range(len(data))]
             if is_describe_job(data, request_headers):
@@ -79,8 +83,9 @@ class TorchServeHandler(VisionHandler):
                 responses, headers = [Response(200, self._describe(context))], {}
             else:
                 model, timings = identify(context), StageTimings()
-                responses = self._respond(data, request_headers, model, timings)
+                responses, outcomes = self._respond(data, request_headers, model, timings)
                 headers = self.response_headers(responses, model, timings)
+                self.metrics.count_batch(request_headers, outcomes, responses, timings, started_s)
             for index, response in enumerate(responses):
                 _set_response(context, index, response, headers)
             return [response.body for response in responses]
@@ -98,17 +103,16 @@ class TorchServeHandler(VisionHandler):
         headers: Sequence[Mapping[str, Any]],
         model: ModelIdentity,
         timings: StageTimings,
-    ) -> list[Response]:
-        """Read, run and answer each request of a batch."""
+    ) -> tuple[list[Response], list[Outcome]]:
+        """Read, run and answer each request of a batch. Return its answers, and what came of its images."""
         payloads = [_read(row, head) for row, head in zip(rows, headers, strict=True)]
         refusal = find_refusal()
         if refusal is not None:
             payloads = [refuse(payload, refusal) for payload in payloads]
         outcomes = self._run(payloads, timings)
         self._end_where_broken(outcomes)
-        return [
-            self._encode(payload, outcome, model, timings) for payload, outcome in zip(payloads, outcomes, strict=True)
-        ]
+        pairs = zip(payloads, outcomes, strict=True)
+        return [self._encode(payload, outcome, model, timings) for payload, outcome in pairs], outcomes
 
     def _run(self, payloads: Sequence[Payload], timings: StageTimings) -> list[Outcome]:
         """Predict in a batch, then explain one by one what asks for an explanation."""

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from mar_tools.command_line import ROOT
 from mar_tools.front.client_keys import ClientKeys
+from mar_tools.front.front_record import FrontRecord, remove_front_record, write_front_record
 from mar_tools.front.nginx import JS_MODULE, STREAM_MODULE, Nginx, NginxError, find_nginx, first_failure
 from mar_tools.serving.address import read_address
 from mar_tools.serving.memory_bounds import read_bounds
@@ -126,6 +127,7 @@ class Front:
             if key is not None:  # nobody would ever see it
                 self.clients.remove(FIRST_CLIENT)
             raise
+        self._write_record()
         return key
 
     def reload(self) -> None:
@@ -142,6 +144,7 @@ class Front:
         if not wait_until(lambda: _replaced(earlier, master), RELOAD_TIMEOUT_S):
             said = self._error_log.read_bytes()[log_size:].decode(errors="replace")
             raise NginxError(f"nginx goes on with its old configuration: {first_failure(said)}")
+        self._write_record()
 
     def stop(self) -> bool:
         """Stop when what is under way is answered. False when nothing was running."""
@@ -152,11 +155,15 @@ class Front:
         master.send_signal(signal.SIGQUIT)
         for survivor in wait_until_ended(family, STOP_TIMEOUT_S):
             survivor.kill()
+        remove_front_record(self._config)
         return True
 
     def status(self) -> FrontStatus:
         master = self.process()
         return FrontStatus(master.pid if master else None, self.url, find_nginx().version(), self.clients.names())
+
+    def _write_record(self) -> None:
+        write_front_record(self._config, FrontRecord(folder=str(self.folder), certificate=str(self.certificate)))
 
     def _arguments(self, conf: Path) -> list[str]:
         return ["-e", str(self._error_log), "-p", str(self.folder), "-c", str(conf)]

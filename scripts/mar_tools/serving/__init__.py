@@ -19,6 +19,7 @@ In the order in which the files build on each other:
       model_status.py      tells versions and workers, and where they differ from config.properties
       health.py            asks every worker for the golden prediction of its archive
       java_counters.py     reads how long a Java has collected memory
+      metrics_exporter.py  starts and mends the process beside it that shows its metrics
       watching.py          replaces a frontend that has ended, no longer answers, or does little but collect memory
     what is done to it
       server.py            starts it until every model answers, and stops it at once

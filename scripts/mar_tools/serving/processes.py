@@ -18,6 +18,7 @@ from mar_tools.waiting import wait_until
 
 FRONTEND = "org.pytorch.serve.ModelServer"
 WORKER = "model_service_worker.py"
+EXPORTER = "export_metrics.py"  # of this project's commands: shows metrics beside the server
 DRAIN_NAME = "drain"  # of the file in the temporary folder that exists while the server drains
 PREFIX = "vision-serving-"  # of the temporary folders
 TEMPORARY_FLAG = "-Djava.io.tmpdir="
@@ -47,10 +48,19 @@ def find_frontend(config: Path) -> psutil.Process | None:
 
 def find_workers(config: Path, temporary: Path) -> list[psutil.Process]:
     """Return the workers, whether their frontend lives or not: each was given a socket in the folder."""
+    return _find_given(WORKER, config, temporary)
+
+
+def find_exporters(config: Path, temporary: Path) -> list[psutil.Process]:
+    """Return what shows the server's metrics: it was given a folder in that of the server."""
+    return _find_given(EXPORTER, config, temporary)
+
+
+def _find_given(script: str, config: Path, temporary: Path) -> list[psutil.Process]:
     return [
         process
         for process, command in _own_processes(config)
-        if any(part.endswith(WORKER) for part in command) and any(part.startswith(f"{temporary}/") for part in command)
+        if any(part.endswith(script) for part in command) and any(part.startswith(f"{temporary}/") for part in command)
     ]
 
 

@@ -23,6 +23,7 @@ from mar_tools.serving.health import Health, check_server
 from mar_tools.serving.java import find_java_home
 from mar_tools.serving.logs import ServerLogs
 from mar_tools.serving.memory_bounds import read_bounds
+from mar_tools.serving.metrics_exporter import find_silence, prepare_metrics, start_exporter
 from mar_tools.serving.model_status import ModelStatus, list_versions, read_status
 from mar_tools.serving.ports import listening_places
 from mar_tools.serving.processes import (
@@ -30,6 +31,7 @@ from mar_tools.serving.processes import (
     POLL_S,
     PREFIX,
     end_processes,
+    find_exporters,
     find_frontend,
     find_temporary,
     find_workers,
@@ -131,6 +133,8 @@ class Server:
         try:
             self._launch(choice, place)
             found = self._wait_until_ready(choice, deadline, announce, warn)
+            if (silence := find_silence(self.config)) is not None:
+                warn(silence)
             choice.require_unchanged()
             if stop_mark(self.config).exists():
                 raise ServerError("another command stopped it during its start")
@@ -165,7 +169,7 @@ class Server:
                 end_processes(wait_until_ended(family, STOP_TIMEOUT_S))
                 (folder / KEY_FILE).unlink(missing_ok=True)  # also where `vision_state` was another at its start
         if temporary is not None:
-            workers = find_workers(self.config, temporary)
+            workers = find_workers(self.config, temporary) + find_exporters(self.config, temporary)
             end_processes(workers)
             found = remove_temporary(self.config, temporary) or bool(workers) or found
         self._key_file.unlink(missing_ok=True)
@@ -191,7 +195,7 @@ class Server:
         self._logs = ServerLogs(self._state / "logs", record.log_sizes)
         self._key_file.unlink(missing_ok=True)
         own = {"TMPDIR": temporary, "TEMP": temporary, DRAIN_FILE: str(self.drain_file)}
-        own["JAVA_HOME"] = str(find_java_home())
+        own |= {"JAVA_HOME": str(find_java_home()), **prepare_metrics(self.config, Path(temporary))}
         given = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         console = self._state / "logs" / "console.log"
         console.touch(mode=0o600)
@@ -207,6 +211,7 @@ class Server:
                 start_new_session=True,  # Ctrl-C in this terminal must not reach the server
                 umask=0o077,  # TorchServe makes key_file.json first, and takes it from other users afterwards
             )
+        start_exporter(self.config, Path(temporary))
 
     def _command(self, archives: Sequence[str]) -> list[str]:
         """Return the command that runs TorchServe, in the folder that it writes to, which may not be its settings'."""

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from itertools import combinations
 
 from mar_tools.serving.address import STATE_KEY
-from mar_tools.serving.ports import ADDRESS_KEYS, listening_places
+from mar_tools.serving.metrics_exporter import GOLDEN_KEY, METRICS_KEY, golden_interval_s, metrics_port
+from mar_tools.serving.ports import ADDRESS_KEYS, LOOPBACK, listening_places
 from vision_serving.errors import ConfigError
 from vision_serving.validation import find_near
 
@@ -28,7 +29,7 @@ TEXTUAL = """
     ts_header_key_sequence_start ts_open_inference_protocol use_env_allowed_urls use_native_io vmargs workflow_store"""
 NUMBERS, OTHERS = frozenset(NUMERIC.split()), frozenset(TEXTUAL.split())
 ANY_HOST = "0.0.0.0"
-OURS = frozenset({STATE_KEY, "vision_archives", "vision_trusted_keys"})
+OURS = frozenset({STATE_KEY, "vision_archives", "vision_trusted_keys", METRICS_KEY, GOLDEN_KEY})
 
 
 def check_settings(values: Mapping[str, str]) -> None:
@@ -51,17 +52,20 @@ def check_settings(values: Mapping[str, str]) -> None:
             f"config.properties: {secure[0]}: https needs `private_key_file` and `certificate_file`, or `keystore`; "
             "name them, or use http"
         )
+    golden_interval_s(values)
     check_places(values)
 
 
 def check_places(values: Mapping[str, str]) -> None:
-    """Raises ConfigError where two of the five would listen at one place.
+    """Raises ConfigError where two of the five, or the exporter of metrics and one of them, would listen at one place.
 
     TorchServe makes one server of predictions and management at the same address, which answers neither as it should.
     """
     places = listening_places(values)
     if values.get("enable_metrics_api", "true").lower() == "false":
         del places["metrics_address"]
+    if port := metrics_port(values):
+        places[METRICS_KEY] = (LOOPBACK, port)
     for (key, (host, port)), (other, (other_host, other_port)) in combinations(places.items(), 2):
         if port == other_port and (host == other_host or ANY_HOST in (host, other_host)):
             raise ConfigError(f"config.properties: {key} and {other} are both {port}; give each a port of its own")

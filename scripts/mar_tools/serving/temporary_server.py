@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mar_tools.serving.address import STATE_KEY
 from mar_tools.serving.config_file import with_values
+from mar_tools.serving.metrics_exporter import METRICS_KEY
 from mar_tools.serving.ports import LOOPBACK, free_addresses
 from mar_tools.serving.server import Server
 
@@ -47,4 +48,5 @@ def own_places() -> dict[str, str]:
         "model_store": "model_store",
         "workflow_store": "workflow_store",
         STATE_KEY: "",
+        METRICS_KEY: "0",
     }

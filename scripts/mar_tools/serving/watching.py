@@ -10,6 +10,7 @@ from mar_tools.command_line import Announce
 from mar_tools.locking import locked
 from mar_tools.serving.health import Health
 from mar_tools.serving.java_counters import collecting_s
+from mar_tools.serving.metrics_exporter import mend_exporter
 from mar_tools.serving.server import Server, StartingError
 from mar_tools.serving.start_checks import prepare_logs
 from mar_tools.serving.start_record import stop_mark
@@ -76,6 +77,7 @@ def watch(
             _tell(server, server.start(timeout_s, lambda step: None, announce), announce)
         signs = Signs(server.process(), clock)
         announce(f"watching {_name(signs.process)}")
+        told: str | None = None  # of the exporter of metrics: a port that stays taken is one line
         while not stop_mark(server.config).exists():
             wait(POLL_S)
             now = server.process()
@@ -85,6 +87,11 @@ def watch(
             fault = "has ended" if now is None else signs.find_fault(server)
             if fault is not None:
                 _replace(server, signs, now, f"{_name(signs.process)} {fault}", timeout_s, announce)
+                continue
+            mended = mend_exporter(server.config)
+            if mended is not None and mended != told:
+                announce(mended)
+            told = mended
 
 
 def _replace(

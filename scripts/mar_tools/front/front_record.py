@@ -1,0 +1,56 @@
+"""What a front says of itself to the exporter of metrics: a file beside the record of the server that it is before."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import orjson
+import psutil
+
+from mar_tools.serving.address import state_folder
+from vision_serving.errors import ConfigError
+from vision_serving.validation import StrictModel, parse_config, read_json
+
+
+class FrontRecord(StrictModel):
+    """folder: the front's. certificate: the path of the one that it shows. It stays where a front ends by itself."""
+
+    folder: str
+    certificate: str
+
+    def is_running(self) -> bool:
+        """Return whether nginx's master process runs."""
+        folder = Path(self.folder)
+        try:
+            process = psutil.Process(int((folder / "nginx.pid").read_text()))
+            return str(folder / "nginx.conf") in " ".join(process.cmdline())
+        except (OSError, ValueError, psutil.Error):
+            return False
+
+
+def write_front_record(config: Path, record: FrontRecord) -> None:
+    """Write it; nothing where this user may not write there: a front serves without metrics too."""
+    path = _path(config)
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        written = path.with_suffix(".new")
+        written.touch(mode=0o600)
+        written.write_bytes(orjson.dumps(record.model_dump()))
+        os.replace(written, path)
+
+
+def remove_front_record(config: Path) -> None:
+    with suppress(OSError):
+        _path(config).unlink(missing_ok=True)
+
+
+def read_front_record(config: Path) -> FrontRecord | None:
+    """Return that of the front that runs, or ended by itself. None where none was started, or it was stopped."""
+    with suppress(ConfigError):
+        path = _path(config)
+        return parse_config(FrontRecord, read_json(path), str(path))
+    return None
+
+
+def _path(config: Path) -> Path:
+    return state_folder(config) / "logs" / f"{config.resolve().name}.front.json"
