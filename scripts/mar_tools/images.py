@@ -17,6 +17,7 @@ PHOTOGRAPHS = ROOT / "examples" / "photographs"
 
 Item = TypeVar("Item")
 Split = Literal["all", "verification", "calibration"]
+READ_BYTES = 1 << 20
 VERIFYING_SCENES = {"chelsea", "flower", "rocket"}  # of the photographs; all views of the other scenes calibrate
 
 
@@ -47,10 +48,19 @@ def image_suffixes() -> frozenset[str]:
 
 def read_image(path: Path | bytes) -> bytes:
     """Return the bytes of a file. Raises OSError for a pipe or device, which may never end."""
-    with open(path, "rb", 0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # what `open` does beyond it takes as long again
+    try:
+        found = os.fstat(file)
+        if stat.S_ISDIR(found.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), os.fsdecode(path))
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "expected a file, got a pipe or device", os.fsdecode(path))
-        return file.readall()
+        content = os.read(file, found.st_size + 1)
+        if len(content) != found.st_size or not content:  # a file of gigabytes, one that grows, or one of the kernel's
+            content = b"".join([content, *iter(lambda: os.read(file, READ_BYTES), b"")])
+        return content
+    finally:
+        os.close(file)
 
 
 def choose_images(folder: Path | None, count: int, split: Split = "all") -> list[Path]:

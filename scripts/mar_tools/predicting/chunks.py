@@ -1,5 +1,6 @@
 """Neighbours among the pictures, the unit of work of every engine: a chunk becomes one shard."""
 
+import gc
 import threading
 import time
 from collections import deque
@@ -15,7 +16,7 @@ import orjson
 from mar_tools.predicting.inputs import Item
 from mar_tools.predicting.probing import gray_picture
 from mar_tools.predicting.rows import OK, Answer, Origin, Row, make_row
-from mar_tools.predicting.shards import KnownPaths, ResultFolder, write_shard
+from mar_tools.predicting.shards import KnownPaths, ResultFolder, digest_name, write_shard
 from vision_serving.answers.responses import encode_response
 from vision_serving.requests.payload import Payload
 
@@ -73,10 +74,11 @@ class ChunkSource:
             taken: list[Item] = []
             for number, item in self._items:
                 self.passed = number + 1
-                if item.name in self._finished:
+                digest = digest_name(item.name)
+                if self._finished.has_digest(digest):
                     if taken:
                         break
-                elif self._given.add(item.name):
+                elif self._given.add_digest(digest):
                     position = position if taken else number
                     taken.append(item)
                     if len(taken) == count:
@@ -173,6 +175,15 @@ class ChunkPredictor:
         started = time.perf_counter()
         rows = answer_items(self._handler, items, batch_size, self._options, self._origin, self._pool)
         return write_rows(path, rows, self._task)._replace(seconds=time.perf_counter() - started)
+
+
+def freeze_objects() -> None:
+    """Keep what this process has loaded: its rows would otherwise make Python look through all of it again and again.
+
+    All of PyTorch is some 230,000 objects. A look at them takes 140 ms, every 8,000 pictures.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def write_rows(path: Path, rows: Sequence[Row], task: str | None) -> Written:

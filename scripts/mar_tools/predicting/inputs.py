@@ -76,6 +76,8 @@ def _list_file(given: str, column: str | None) -> Iterator[Item]:
 
 def file_item(path: str) -> Item:
     """Return the item of a file, which need not be there."""
+    if path.isascii():
+        return Item(path, ("file", path))
     return Item(show_name(path), ("file", os.fsencode(path).decode("latin-1")))  # a name need not be UTF-8
 
 
@@ -104,14 +106,14 @@ def _find_named(items: Iterator[Item], name: str) -> Item:
 
 def _list_folder(folder: str) -> Iterator[Item]:
     """Yield the images of a folder and its subfolders, hidden ones left out, folder by folder."""
-    suffixes = image_suffixes()
+    suffixes = tuple(image_suffixes())
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     for entry in entries:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _list_folder(entry.path)
-        elif os.path.splitext(entry.name)[1].lower() in suffixes:
+        elif entry.name.lower().endswith(suffixes):
             yield file_item(entry.path)
 
 

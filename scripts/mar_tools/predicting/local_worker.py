@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 
 from mar_tools.asking import answer, own_output
-from mar_tools.predicting.chunks import ChunkPredictor
+from mar_tools.predicting.chunks import ChunkPredictor, freeze_objects
 from mar_tools.predicting.inputs import Item
 from mar_tools.predicting.rows import Origin
 from mar_tools.verification.observations import load_handler
@@ -41,7 +41,9 @@ def main() -> None:
         job = WorkerJob.model_validate_json(lines.get())
         handler = load_handler(job.folder, plan_threads(usable_cores(), job.processes, job.threads))
         predictor = ChunkPredictor(handler, job.options, Origin(*job.origin), job.task)
-        answer(answers, probe=predictor.probe())
+        probe = predictor.probe()
+        freeze_objects()
+        answer(answers, probe=probe)
         while True:
             asked = orjson.loads(lines.get())
             items = [Item(name, tuple(place)) for name, place in asked["items"]]

@@ -37,7 +37,9 @@ def make_row(name: str, answer: Answer, origin: Origin) -> Row:
         "status": answer["code"] if failed else OK,
         "error": {"type": answer["type"], "message": answer["message"]} if failed else None,
         "answer": None if failed else answer,
-        **origin._asdict(),
+        "model": origin.model,
+        "version": origin.version,
+        "archive_sha256": origin.archive_sha256,
     }
 
 

@@ -38,8 +38,14 @@ class KnownPaths:
 
     def add(self, name: str) -> bool:
         """Add a name. Return whether it is new."""
-        digest = _digest(name)
-        if self._holds(digest):
+        return self.add_digest(digest_name(name))
+
+    def __contains__(self, name: str) -> bool:
+        return self.has_digest(digest_name(name))
+
+    def add_digest(self, digest: bytes) -> bool:
+        """Add the name of a digest. Return whether it is new."""
+        if self.has_digest(digest):
             return False
         self._recent.add(digest)
         if len(self._recent) >= max(KEPT_APART, SHARE_APART * len(self._sorted)):
@@ -47,17 +53,15 @@ class KnownPaths:
             self._recent = set()
         return True
 
-    def __contains__(self, name: str) -> bool:
-        return self._holds(_digest(name))
-
-    def _holds(self, digest: bytes) -> bool:
+    def has_digest(self, digest: bytes) -> bool:
+        """Return whether the name of a digest was added."""
         if digest in self._recent or not len(self._sorted):
             return digest in self._recent
         place = int(np.searchsorted(self._sorted, np.bytes_(digest)))
         return place < len(self._sorted) and bool(self._sorted[place] == np.bytes_(digest))
 
 
-def _digest(name: str) -> bytes:
+def digest_name(name: str) -> bytes:
     """Return a digest without zeros at its end, which NumPy's texts of bytes do not tell from their padding."""
     return hashlib.blake2b(name.encode(), digest_size=DIGEST_BYTES).digest().rstrip(b"\0")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from mar_tools.images import load_encoded_images
+from mar_tools.images import READ_BYTES, load_encoded_images, read_image
 from mar_tools.predicting.inputs import Item, file_item, list_items
 from mar_tools.predicting.predictors import predict_items, read_prediction, tell_apart
 from mar_tools.predicting.rows import Answer, has_failed
@@ -150,3 +150,20 @@ def test_what_may_never_end_has_the_reason_as_its_answer(make: Callable[[Path], 
     assert failed == {"code": 0, "type": "OSError", "message": "expected a file, got a pipe or device"}
     with pytest.raises(OSError, match="got a pipe or device"):
         load_encoded_images(tmp_path, 1)
+
+
+def test_a_folder_in_a_list_has_the_reason_as_its_answer(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("folder.png\n")
+    (tmp_path / "folder.png").mkdir()
+    [(_, failed)] = predict_items(number_of, list_items([str(tmp_path / "list.txt")]), 1)
+    assert failed == {"code": 0, "type": "IsADirectoryError", "message": "Is a directory"}
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 * READ_BYTES + 1])
+def test_a_file_is_read_to_its_end(size: int, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(content := os.urandom(size))
+    assert read_image(tmp_path / "x") == content
+
+
+def test_a_file_that_tells_no_size_is_read_to_its_end() -> None:
+    assert read_image(Path("/proc/filesystems")) == Path("/proc/filesystems").read_bytes() != b""
