@@ -37,7 +37,8 @@ SOURCES = [*PRODUCT, *LAB_FILES]
 # The lowest layer first. A folder or file imports those of lower layers alone. Those of the lowest import each other.
 LAYERS = {
     CORE: (
-        "errors validation options config predictions timings labels cores geometry foreign_errors source_constants",
+        "errors validation options config predictions timings labels cores geometry foreign_errors source_constants "
+        "log_lines",
         "requests graphs",
         "pictures backends",
         "results",

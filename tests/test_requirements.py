@@ -15,6 +15,7 @@ from vision_serving.source_constants import read_constant
 ROOT = Path(__file__).resolve().parents[1]
 DISTRIBUTIONS = {  # where a module is not called as what is installed
     "pillow_heif": "pillow-heif",
+    "opentelemetry": "opentelemetry-sdk",
     "skimage": "scikit-image",
     "lab": "-e lab",
 }

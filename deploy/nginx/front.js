@@ -22,6 +22,7 @@ async function predict(r) {
         r.variables.body_type = type;
         r.variables.options = query_options(r);
         refuse_long_headers(r);
+        r.variables.arrived = (Date.now() / 1000 - Number(r.variables.request_time)).toFixed(3);
         r.variables.inference_authorization = await authorization(r, 'inference');
         r.variables.lane = explains ? 'explanations' : LANES.find((lane) => r.variables.request_length <= lane[1])[0];
     } catch (error) {

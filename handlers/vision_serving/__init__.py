@@ -19,6 +19,7 @@ What all of them stand on:
     config.py, options.py           what an archive and a request may say; validation.py says what is wrong with it
     predictions.py, geometry.py     the answers for an image, and where it lies in model pixels
     labels.py, timings.py           class names, and the time of each stage
+    log_lines.py                    anyone's text for a log
     cores.py                        the cores and the CPU of this machine
     source_constants.py             what a backend's file states, read without importing it
 """

@@ -171,6 +171,7 @@ def last_line(error: BaseException) -> str:
 # Packages beyond requirements.txt, by the name they are imported by -> requirements/<that>.txt. Of a runtime that only
 # its backend imports, REQUIREMENTS in that file is enough.
 EXTRAS = {
+    "opentelemetry": "tracing",
     "onnx": "onnx",
     "onnxscript": "onnx",
     "onnxruntime": "onnx",

@@ -16,7 +16,6 @@ Two load archives:
 
 import gc
 import logging
-import textwrap
 import traceback
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -24,6 +23,7 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from vision_serving.errors import DeviceLostError, InferenceError, OutOfResourcesError, RequestError
+from vision_serving.log_lines import escape_lines
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +62,8 @@ def to_request_error(error: Exception, stage: str = "inference") -> RequestError
     """Return the error as it is, where it is ours; of others the reason goes into the log alone."""
     if isinstance(error, RequestError):
         return error.without_frames()
-    # Indented: TorchServe takes lines that begin with [METRICS] or [PID] for its own, and the text is anyone's.
-    reason = textwrap.indent("".join(traceback.format_exception(error)), " ")
-    logger.error("%s failed on one image\n%s", stage, reason.encode(errors="backslashreplace").decode())
+    reason = escape_lines("".join(traceback.format_exception(error)))  # whose text is anyone's
+    logger.error("%s failed on one image\n%s", stage, reason)
     if is_out_of_memory(error):
         return OutOfResourcesError(f"there is not enough memory for the {stage} of this image")
     if is_device_lost(error):

@@ -3,6 +3,7 @@
 import io
 import logging
 import struct
+import traceback
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from vision_serving.errors import (
     PayloadTooLargeError,
     RequestError,
 )
+from vision_serving.log_lines import escape_lines
 from vision_serving.pictures.colours import read_strips
 from vision_serving.pictures.formats import FORMATS, format_of
 from vision_serving.pictures.formats.base import EXIF_NAME
@@ -179,7 +181,8 @@ def _blame_image() -> Iterator[None]:
         raise OutOfResourcesError("there is not enough memory to decode this image") from error
     except Exception as error:
         if not isinstance(error, DECODER_ERRORS):
-            logger.error("decoding one image failed in an unknown way", exc_info=error)
+            reason = escape_lines("".join(traceback.format_exception(error)))
+            logger.error("decoding one image failed in an unknown way\n%s", reason)
         raise ImageDecodeError("the image is damaged or incomplete") from error
 
 

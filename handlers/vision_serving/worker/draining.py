@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,18 +38,22 @@ def leaving_files(drain_file: Path, pid: int) -> tuple[Path, Path]:
     return drain_file.with_name(f"leaving-{pid}"), drain_file.with_name(f"still-{pid}")
 
 
-def keep_still_if_leaving() -> None:
+def keep_still_if_leaving(before: Callable[[], object] = lambda: None) -> None:
     """Wait to be ended, as long as the second file is there, in a worker that is to be scaled away.
 
     TorchServe ends it in the middle of its batch. Called in the job of a description, which is a batch of its own.
+    before: what is left to do.
     """
     path = os.environ.get(DRAIN_FILE)
     if path is None:
         return
     asked, still = leaving_files(Path(path), os.getpid())
+    if not asked.exists():
+        return
+    before()
     try:
         asked.rename(still)
-    except OSError:  # nobody asked
+    except OSError:  # nobody asks any more
         return
     deadline = time.monotonic() + STILL_S
     while still.exists() and time.monotonic() < deadline:

@@ -26,8 +26,10 @@ from vision_serving.requests.accept import JSON_TYPE
 from vision_serving.requests.payload import Payload, parse_payload
 from vision_serving.results.outcome import Outcome
 from vision_serving.timings import StageTimings
+from vision_serving.worker.correlation import read_correlation
 from vision_serving.worker.draining import find_refusal, keep_still_if_leaving, refuse
 from vision_serving.worker.explanation_budget import ExplanationBudget
+from vision_serving.worker.failure_log import has_failed, log_failure
 from vision_serving.worker.guard import WorkerGuard, is_worker
 from vision_serving.worker.metrics import WorkerMetrics
 from vision_serving.worker.model_card import build_card, is_describe_job
@@ -38,12 +40,14 @@ from vision_serving.worker.server_settings import (
     configured_headroom_mb,
     configured_threads,
 )
+from vision_serving.worker.tracing import Traced, Tracing
 
 
 class TorchServeHandler(VisionHandler):
     """A handler that TorchServe can run. The class of an entry file extends it.
 
-    guard, budget, metrics, max_answer_bytes   as `initialize` sets them; without it nothing is guarded or counted
+    guard, budget, metrics, tracing, max_answer_bytes   as `initialize` sets them; without it nothing is guarded,
+    counted or traced
     """
 
     max_answer_bytes: int = DEFAULT_BODY_BYTES
@@ -51,7 +55,8 @@ class TorchServeHandler(VisionHandler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.guard, self.budget, self.metrics = WorkerGuard(), ExplanationBudget(share=1), WorkerMetrics()
+        self.guard, self.budget = WorkerGuard(), ExplanationBudget(share=1)
+        self.metrics, self.tracing = WorkerMetrics(), Tracing()
 
     def initialize(self, context: Any) -> None:
         """Load the archive of this worker. Raises VisionServingError alone: of others TorchServe gives no reason."""
@@ -69,6 +74,7 @@ class TorchServeHandler(VisionHandler):
             self.budget = ExplanationBudget(config.limits.max_explanation_share)
             for batch_size in sorted({1, properties.get("batch_size") or 1}):
                 self.warm_up(batch_size)
+            self.tracing = Tracing.of(model, {"vision.backend": config.backend, "vision.precision": config.precision})
             self.guard.freeze_objects()
             if device.type == "cpu":  # CUDA reserves far more addresses than it uses
                 self.guard.limit_memory(configured_headroom_mb(model.name, model.version))
@@ -79,13 +85,14 @@ class TorchServeHandler(VisionHandler):
         with self.guard.batch():
             request_headers = [context.get_all_request_header(index) for index in range(len(data))]
             if is_describe_job(data, request_headers):
-                keep_still_if_leaving()
+                keep_still_if_leaving(self.tracing.flush)
                 responses, headers = [Response(200, self._describe(context))], {}
             else:
                 model, timings = identify(context), StageTimings()
                 responses, outcomes = self._respond(data, request_headers, model, timings)
                 headers = self.response_headers(responses, model, timings)
                 self.metrics.count_batch(request_headers, outcomes, responses, timings, started_s)
+                self._tell(context, request_headers, outcomes, responses, model, timings, started_s)
             for index, response in enumerate(responses):
                 _set_response(context, index, response, headers)
             return [response.body for response in responses]
@@ -109,10 +116,33 @@ class TorchServeHandler(VisionHandler):
         refusal = find_refusal()
         if refusal is not None:
             payloads = [refuse(payload, refusal) for payload in payloads]
+            self.tracing.flush_soon()
         outcomes = self._run(payloads, timings)
         self._end_where_broken(outcomes)
         pairs = zip(payloads, outcomes, strict=True)
         return [self._encode(payload, outcome, model, timings) for payload, outcome in pairs], outcomes
+
+    def _tell(
+        self,
+        context: Any,
+        headers: Sequence[Mapping[str, Any]],
+        outcomes: Sequence[Outcome],
+        responses: Sequence[Response],
+        model: ModelIdentity,
+        timings: StageTimings,
+        started_s: float,
+    ) -> None:
+        """Write what failed into the log, and send the spans of what is traced."""
+        traced = []
+        for index, (outcome, response) in enumerate(zip(outcomes, responses, strict=True)):
+            failed = has_failed(outcome, response)
+            if not (failed or self.tracing.is_on):
+                continue
+            correlation = read_correlation(headers[index], find_server_id(context, index))
+            traced.append(Traced(correlation, outcome, response))
+            if failed:
+                log_failure(correlation, outcome, response, model, len(responses))
+        self.tracing.trace_batch(traced, timings, started_s)
 
     def _run(self, payloads: Sequence[Payload], timings: StageTimings) -> list[Outcome]:
         """Predict in a batch, then explain one by one what asks for an explanation."""
@@ -169,6 +199,11 @@ def identify(context: Any) -> ModelIdentity:
     """Return the name under which TorchServe serves the model, and the version that its manifest states."""
     version = (context.manifest or {}).get("model", {}).get("modelVersion", "")
     return ModelIdentity(str(context.model_name), str(version))
+
+
+def find_server_id(context: Any, index: int) -> object:
+    """Return TorchServe's own id of a request, None where another server gave the context."""
+    return context.get_request_id(index) if hasattr(context, "get_request_id") else None
 
 
 def choose_device(gpu_id: int | None, backend: str, device_type: DeviceType | None = None) -> torch.device:

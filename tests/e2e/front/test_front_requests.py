@@ -4,6 +4,7 @@ import json
 import shutil
 import ssl
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -62,6 +63,7 @@ def test_only_these_headers_reach_torchserve(before_upstream: Running, told: Ups
     path, received, body = told.requests[-1]
     assert (path, body) == ("/predictions/digits", b"the body")
     assert received.pop("x-request-id")
+    assert float(received.pop("x-request-arrived")[2:]) <= float(received.pop("x-request-start")[2:]) <= time.time()
     assert received == {
         "host": "inference", "authorization": "Bearer token-of-torchserve", "content-type": "application/octet-stream",
         "content-encoding": "identity", "content-length": "8", "accept": "image/png", "x-forwarded-for": "127.0.0.1",

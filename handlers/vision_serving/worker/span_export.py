@@ -1,0 +1,148 @@
+"""OpenTelemetry's part of traces: spans with given times, sent over OTLP/HTTP by a thread of their own.
+
+Whoever receives them, or fails to, costs a batch nothing: what cannot be sent is dropped, and told in one line.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
+
+from vision_serving.errors import ConfigError
+from vision_serving.log_lines import escape
+from vision_serving.worker.correlation import Parent
+
+logger = logging.getLogger(__name__)
+
+Span: TypeAlias = trace.Span
+DELAY_VARIABLE, DELAY_MS = "OTEL_BSP_SCHEDULE_DELAY", 500.0  # a worker that is killed loses no more
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+HTTP_PROTOCOL = "http/protobuf"
+LIBRARY = "opentelemetry"
+MOST_CHARS = 200
+
+
+class SpanSender:
+    """Makes spans with given times: nanoseconds since 1970."""
+
+    def __init__(self, exporter: SpanExporter, resource: Mapping[str, str]) -> None:
+        delay_ms = None if DELAY_VARIABLE in os.environ else DELAY_MS
+        provider = TracerProvider(
+            sampler=ParentBased(ALWAYS_OFF), resource=Resource.create(dict(resource)), shutdown_on_exit=False
+        )
+        self._processor = BatchSpanProcessor(exporter, schedule_delay_millis=delay_ms)
+        provider.add_span_processor(self._processor)
+        self._tracer = provider.get_tracer("vision_serving")
+
+    def start_remote(self, name: str, begins: int, parent: Parent, attributes: Mapping[str, Any]) -> Span:
+        """Start a span of this server, whose parent is the caller's."""
+        flags = TraceFlags(TraceFlags.SAMPLED if parent.sampled else TraceFlags.DEFAULT)
+        context = SpanContext(int(parent.trace_id, 16), int(parent.span_id, 16), is_remote=True, trace_flags=flags)
+        within = set_span_in_context(NonRecordingSpan(context), Context())
+        return self._tracer.start_span(name, within, SpanKind.SERVER, dict(attributes), start_time=begins)
+
+    def start(
+        self,
+        name: str,
+        begins: int,
+        parent: Span,
+        attributes: Mapping[str, Any] | None = None,
+        links: Sequence[Span] = (),
+    ) -> Span:
+        """Start a span within `parent`, linked to other spans."""
+        linked = [Link(each.get_span_context()) for each in links]
+        within = set_span_in_context(parent, Context())
+        return self._tracer.start_span(name, within, SpanKind.INTERNAL, attributes, linked, start_time=begins)
+
+    def flush(self) -> None:
+        """Send what is there. It waits as long as the receiver does, up to OTEL_EXPORTER_OTLP_TIMEOUT."""
+        self._processor.force_flush()
+
+
+def start_sending(variable: str, resource: Mapping[str, str]) -> SpanSender:
+    """Start the thread that sends spans to the receiver that a variable of the environment names.
+
+    resource: attributes of all spans. Raises ConfigError for a receiver that cannot be one.
+    """
+    check_environment(variable)
+    words = LastWords()
+    library = logging.getLogger(LIBRARY)
+    library.handlers, library.propagate = [words], False  # it tells of each attempt, with stacks
+    named = {SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME", "vision-serving"), **resource}
+    return SpanSender(TellingExporter(OTLPSpanExporter(), words, variable), named)
+
+
+def check_environment(variable: str) -> None:
+    """Raises ConfigError for an address that is none, and for a protocol that is not spoken here."""
+    address = os.environ[variable]
+    if not _is_url(address):
+        raise ConfigError(f"{variable}: expected http://HOST:4318, got {address!r}; set it, and restart the server")
+    protocol = next((os.environ[name] for name in PROTOCOLS if os.environ.get(name)), HTTP_PROTOCOL)
+    if protocol != HTTP_PROTOCOL:
+        raise ConfigError(
+            f"OTEL_EXPORTER_OTLP_PROTOCOL: expected {HTTP_PROTOCOL}, got {protocol!r}; unset it, and give {variable} "
+            "the receiver's port of HTTP, which is 4318 of most"
+        )
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+class LastWords(logging.Handler):
+    """Keeps the last line that the library said, in the place of its log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said = escape(record.getMessage().partition("\n")[0])[:MOST_CHARS]
+
+
+class TellingExporter(SpanExporter):  # type: ignore[misc]  # where the package is not read
+    """Sends spans by another exporter, and tells when that begins to fail, and when it works again."""
+
+    def __init__(self, exporter: SpanExporter, words: LastWords, variable: str) -> None:
+        self._exporter = exporter
+        self._words = words
+        self._variable = variable
+        self._lost = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        try:
+            result = self._exporter.export(spans)
+        except Exception as error:  # of any kind: the thread has to go on
+            self._words.said = escape(f"{type(error).__name__}: {error}")[:MOST_CHARS]
+            result = SpanExportResult.FAILURE
+        if result is not SpanExportResult.SUCCESS:
+            if not self._lost:
+                logger.error(
+                    "traces reach nobody: %s; predictions go on, and spans are dropped until a receiver of OTLP/HTTP "
+                    "answers at %s=%s",
+                    self._words.said,
+                    self._variable,
+                    escape(os.environ[self._variable]),
+                )
+            self._lost += len(spans)
+        elif self._lost:
+            logger.warning("traces are received again; %d spans were lost", self._lost)
+            self._lost = 0
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
