@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
+from itertools import repeat
 from typing import Any, Literal, TypeAlias, overload
 from urllib.parse import quote
 
@@ -156,7 +158,8 @@ class Client:
         hidden = not (progress and console.is_terminal)
         pool = ThreadPoolExecutor(self.concurrency)
         try:
-            answers = pool.map(predict, images)
+            contexts = [copy_context() for _ in images]  # the span that a caller is in, for one
+            answers = pool.map(Context.run, contexts, repeat(predict), images)
             return list(track(answers, "predicting", len(images), console=console, transient=True, disable=hidden))
         finally:
             pool.shutdown(cancel_futures=True)  # also when interrupted: what has not been sent is not sent

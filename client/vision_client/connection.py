@@ -21,6 +21,7 @@ from vision_client.errors import (
     ServerUnreachableError,
 )
 from vision_client.tokens import Tokens, TokenSource
+from vision_client.tracing import trace_request
 
 CONNECT_TIMEOUT_S = 3.0
 BUSY = 503
@@ -107,9 +108,11 @@ class Connection:
         self, path: str, body: bytes, headers: Mapping[str, str | bytes], timeout_s: float
     ) -> requests.Response:
         """Return an answer with status 200."""
-        response = self.request("POST", path, timeout_s, data=body, headers=headers)
-        if response.status_code != requests.codes.ok:
-            raise self._read_failure(response)
+        with trace_request("POST", self.url, path) as (trace_headers, tell_status):
+            response = self.request("POST", path, timeout_s, data=body, headers={**headers, **trace_headers})
+            tell_status(response.status_code)
+            if response.status_code != requests.codes.ok:
+                raise self._read_failure(response)
         return response
 
     def _read_failure(self, response: requests.Response) -> PredictionError:

@@ -1,9 +1,15 @@
 """What a server's logs say about a start that failed, or a model that cannot load."""
 
+import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from vision_serving.errors import ConfigError
+
+LOGS_KEY, FORMS = "vision_logs", ("text", "json")  # of config.properties; TorchServe ignores it, log4j2.xml does not
+JAVA_OPTIONS = "JDK_JAVA_OPTIONS"  # of the environment, which Java reads
 NAMES = ("model_log.log", "ts_log.log", "console.log")
 FAILURE = re.compile(r"\w(Error|Exception)\b.*: |Invalid configuration")
 WORKER_LINE = re.compile(r" W-\d+-(\S+)-std(?:out|err) \S+ - (.*)")  # the model with its version, and what it said
@@ -12,6 +18,20 @@ DIED = "Backend worker process died."
 PYTHON_ERROR = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")
 REFUSED = "Failed to load model: "  # by the frontend, which then names the archive
 MAX_REASON_CHARS = 400
+
+
+def log_form(values: Mapping[str, str]) -> str:
+    """Return "text" or "json". Raises ConfigError for all else in `vision_logs`."""
+    form = values.get(LOGS_KEY, "text").strip()
+    if form not in FORMS:
+        raise ConfigError(f"config.properties: {LOGS_KEY}: expected one of {list(FORMS)}, got {form[:80]!r}")
+    return form
+
+
+def log_options(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable of the environment by which a frontend writes its logs in the form of the settings."""
+    given = os.environ.get(JAVA_OPTIONS, "")
+    return {JAVA_OPTIONS: f"{given} -D{LOGS_KEY}=json".strip()} if log_form(values) == "json" else {}
 
 
 class ServerLogs:
@@ -65,4 +85,17 @@ class ServerLogs:
             return []
         content, before = path.read_bytes(), self._sizes.get(name, 0)
         # A log that is shorter than it was has begun anew.
-        return content[before if before <= len(content) else 0 :].decode(errors="replace").splitlines()
+        lines = content[before if before <= len(content) else 0 :].decode(errors="replace").splitlines()
+        return [text for line in lines for text in _as_text(line)]
+
+
+def _as_text(line: str) -> list[str]:
+    """Return the lines of text that stand for an entry in JSON; another line as it is."""
+    try:
+        entry = json.loads(line) if line.startswith('{"time":"') else {}
+    except json.JSONDecodeError:  # cut off, where a server was killed
+        entry = {}
+    if "logger" not in entry:
+        return [line]
+    first = "{time} [{level}] {thread} {logger} - {message}".format(**entry)
+    return [first, *entry["exception"].splitlines()]

@@ -21,7 +21,7 @@ from mar_tools.serving.address import read_address, state_folder
 from mar_tools.serving.archive_choice import Choice, choose_archives, file_name, list_entries
 from mar_tools.serving.health import Health, check_server
 from mar_tools.serving.java import find_java_home
-from mar_tools.serving.logs import ServerLogs
+from mar_tools.serving.logs import ServerLogs, log_options
 from mar_tools.serving.memory_bounds import read_bounds
 from mar_tools.serving.metrics_exporter import find_silence, prepare_metrics, start_exporter
 from mar_tools.serving.model_status import ModelStatus, list_versions, read_status
@@ -195,7 +195,8 @@ class Server:
         self._logs = ServerLogs(self._state / "logs", record.log_sizes)
         self._key_file.unlink(missing_ok=True)
         own = {"TMPDIR": temporary, "TEMP": temporary, DRAIN_FILE: str(self.drain_file)}
-        own |= {"JAVA_HOME": str(find_java_home()), **prepare_metrics(self.config, Path(temporary))}
+        own |= {"JAVA_HOME": str(find_java_home()), **log_options(self._values)}
+        own |= prepare_metrics(self.config, Path(temporary))
         given = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         console = self._state / "logs" / "console.log"
         console.touch(mode=0o600)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from itertools import combinations
 
 from mar_tools.serving.address import STATE_KEY
+from mar_tools.serving.logs import LOGS_KEY, log_form
 from mar_tools.serving.metrics_exporter import GOLDEN_KEY, METRICS_KEY, golden_interval_s, metrics_port
 from mar_tools.serving.ports import ADDRESS_KEYS, LOOPBACK, listening_places
 from vision_serving.errors import ConfigError
@@ -29,7 +30,7 @@ TEXTUAL = """
     ts_header_key_sequence_start ts_open_inference_protocol use_env_allowed_urls use_native_io vmargs workflow_store"""
 NUMBERS, OTHERS = frozenset(NUMERIC.split()), frozenset(TEXTUAL.split())
 ANY_HOST = "0.0.0.0"
-OURS = frozenset({STATE_KEY, "vision_archives", "vision_trusted_keys", METRICS_KEY, GOLDEN_KEY})
+OURS = frozenset({STATE_KEY, "vision_archives", "vision_trusted_keys", METRICS_KEY, GOLDEN_KEY, LOGS_KEY})
 
 
 def check_settings(values: Mapping[str, str]) -> None:
@@ -53,6 +54,7 @@ def check_settings(values: Mapping[str, str]) -> None:
             "name them, or use http"
         )
     golden_interval_s(values)
+    log_form(values)
     check_places(values)
 
 

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from e2e.conftest import Service
+
 from .conftest import PREDICT, Running
 from .faults import Upstream, exchange
 
@@ -94,3 +96,22 @@ def check_logs_after(running: Running, first: bytes, lines: list[bytes]) -> None
         if path.name == "access.log":
             for line in said.splitlines():
                 json.loads(line)
+
+
+@pytest.mark.parametrize("by", ["the front", "itself"])
+def test_nothing_of_a_client_stands_in_torchserves_logs_of_text_as_it_came(
+    running: Running, torchserve: Service, by: str
+) -> None:
+    """tests/e2e/logs/ asks the same of logs in JSON."""
+    logs = [torchserve.folder / "logs" / name for name in ("model_log.log", "ts_log.log", "console.log")]
+    before = [log.read_bytes().count(b"\n") for log in logs]
+    ask = running.request if by == "the front" else torchserve.request
+    odd = b"\x1b[2J\xc2\x9b31m \xe2\x80\xae[METRICS]"
+    headers = {"Content-Type": "image/png", "X-Inference-Options": b"top_k" + odd + b"=1", "X-Request-Id": odd}
+    answer = ask("POST", PREDICT, headers, data=b"rubbish")
+    assert answer.status_code == 422
+    ask("POST", PREDICT + "%0a2026-11-29T00:00:00,000%20[INFO%20]%20forged%1b%5b31m", headers, data=b"x")
+    for log, count in zip(logs, before, strict=True):
+        lines = log.read_text(encoding="utf-8").split("\n")
+        assert all(line.isprintable() for line in lines[count:]), lines[count:]
+        assert not any(line.endswith("forged") for line in lines[count:])

@@ -1,6 +1,11 @@
+import json
 from pathlib import Path
 
-from mar_tools.serving.logs import ServerLogs
+import pytest
+
+from mar_tools.serving.logs import ServerLogs, log_options
+from mar_tools.serving.setting_names import check_settings
+from vision_serving.errors import ConfigError
 
 OF_LAME = "2026-01-01T00:00:00,000 [INFO ] W-9001-lame_1.0-stdout MODEL_LOG - "
 OF_DIGITS = "2026-01-01T00:00:00,000 [INFO ] W-9000-digits_1.0-stdout MODEL_LOG - "
@@ -60,3 +65,38 @@ def test_an_archive_that_the_frontend_refuses_is_told_by_its_exception(tmp_path:
     )
     assert logs.refusal("odd.mar") == "org.pytorch.serve.archive.model.InvalidModelException: Missing handler"
     assert logs.refusal("d.mar") is None
+
+
+def as_json(line: str, exception: str = "") -> str:
+    head, _, message = line.partition(" - ")
+    time, _, _, thread, logger = head.split()
+    entry = {"time": time, "level": "INFO", "thread": thread, "logger": logger, "message": message}
+    return json.dumps({**entry, "exception": exception}, separators=(",", ":"))
+
+
+def test_logs_in_json_tell_the_same_reasons(tmp_path: Path) -> None:
+    logs = write_log(
+        tmp_path,
+        as_json(f"{OF_LAME}Failed to load model lame, exception unknown backend 'openvimo'"),
+        '{"time":"2026-01-01T00:00:00,000","level":"INFO","thre',
+        '{"time": "2026-01-01T00:00:00.000+00:00", "event": "request_failed", "id": "x"}',
+        as_json(f"{OF_DIGITS}Backend worker process died."),
+        as_json(f"{OF_DIGITS}ModuleNotFoundError: No module named 'nothing'"),
+    )
+    refused = as_json(
+        "2026 [WARN ] main ModelServer - Failed to load model: /store/odd.mar", "A.BException: odd\n\tat x"
+    )
+    write_log(tmp_path, refused, name="ts_log.log")
+    assert logs.load_failure("lame", "1.0") == "unknown backend 'openvimo'"
+    assert logs.load_failure("digits", "1.0") == "ModuleNotFoundError: No module named 'nothing'"
+    assert logs.refusal("odd.mar") == "A.BError: odd"
+
+
+def test_the_form_of_logs_is_a_setting_that_java_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", "-Dmine=1")
+    assert log_options({}) == log_options({"vision_logs": "text"}) == {}
+    assert log_options({"vision_logs": "json"}) == {"JDK_JAVA_OPTIONS": "-Dmine=1 -Dvision_logs=json"}
+    with pytest.raises(ConfigError, match=r"vision_logs: expected one of .*, got 'yaml'"):
+        check_settings({"vision_logs": "yaml"})
+    with pytest.raises(ConfigError, match="did you mean 'vision_logs'"):
+        check_settings({"vision_log": "json"})

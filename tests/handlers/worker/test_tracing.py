@@ -1,0 +1,243 @@
+"""Spans of a batch: whose, with which times, and what a receiver that fails costs."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from batch_context import Batch
+from conftest import MakeHandler
+from fakes import RED, png
+from http_fakes import Answer, Request, serve_requests
+
+pytest.importorskip("opentelemetry.exporter.otlp", reason="needs requirements/tracing.txt", exc_type=ImportError)
+
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from span_receiver import SpanReceiver, receive_spans
+
+from mar_tools.serving.ports import find_free_ports
+from mar_tools.waiting import wait_until
+from vision_serving.answers.responses import ModelIdentity
+from vision_serving.timings import StageTimings
+from vision_serving.worker.service import TorchServeHandler
+from vision_serving.worker.tracing import Tracing
+
+MODEL = ModelIdentity("colours", "1.0")
+ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+SPAN_ID = "b7ad6b7169203331"
+
+
+def parent_of(number: int, flags: str = "01") -> dict[str, str]:
+    return {"traceparent": f"00-{number:032x}-{SPAN_ID}-{flags}"}
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[SpanReceiver]:
+    with receive_spans() as receiver:
+        monkeypatch.setenv(ENDPOINT, receiver.url)
+        yield receiver
+
+
+@pytest.fixture
+def handler(make_handler: MakeHandler) -> TorchServeHandler:
+    return make_handler("classification")
+
+
+def start(handler: TorchServeHandler) -> None:
+    handler.tracing = Tracing.of(MODEL, {"vision.backend": "colours"})
+
+
+def spans_of(receiver: SpanReceiver, handler: TorchServeHandler, number: int) -> dict[str, Span]:
+    """Return the spans of a trace by name."""
+    handler.tracing.flush(30)
+    found = [span for span in receiver.spans if span.trace_id.hex() == f"{number:032x}"]
+    assert len({span.name for span in found}) == len(found)
+    return {span.name: span for span in found}
+
+
+def milliseconds(span: Span) -> float:
+    return float(span.end_time_unix_nano - span.start_time_unix_nano) / 1e6
+
+
+def values(span: Span) -> dict[str, Any]:
+    return {each.key: each.value.string_value or each.value.int_value for each in span.attributes}
+
+
+def test_the_spans_of_a_request_are_children_of_its_callers(receiver: SpanReceiver, handler: TorchServeHandler) -> None:
+    start(handler)
+    now = time.time()
+    front = {"X-Request-Arrived": f"t={now - 0.5:.3f}", "X-Request-Start": f"t={now - 0.2:.3f}", "X-Request-Id": "mine"}
+    batch = Batch((png(RED), {**parent_of(1), **front}))
+    handler.handle(batch.rows, batch)
+    found = spans_of(receiver, handler, 1)
+    request = found.pop("predict colours")
+    assert request.parent_span_id.hex() == SPAN_ID
+    assert {span.parent_span_id for span in found.values()} == {request.span_id}
+    assert list(found) == ["front", "queue", "decode", "preprocess", "inference", "postprocess", "batch"]
+    assert values(request)["vision.request_id"] == "mine"
+    assert values(request)["http.response.status_code"] == 200
+    assert milliseconds(found["front"]) == pytest.approx(300, abs=2)
+    assert 199 <= milliseconds(found["queue"]) < milliseconds(request)
+    begins = [span.start_time_unix_nano for span in found.values()][:-1]
+    assert begins == sorted(begins)
+    assert receiver.resources[0]["service.name"] == "vision-serving"
+    assert receiver.resources[0]["vision.version"] == "1.0"
+
+
+def test_stages_last_as_long_as_server_timing_says(receiver: SpanReceiver, handler: TorchServeHandler) -> None:
+    start(handler)
+    batch = Batch((png(RED), parent_of(2)))
+    handler.handle(batch.rows, batch)
+    found = spans_of(receiver, handler, 2)
+    stages = dict(part.split(";dur=") for part in batch.answer_headers[0]["Server-Timing"].split(", "))
+    assert {name: milliseconds(found[name]) for name in stages} == pytest.approx(
+        {name: float(duration) for name, duration in stages.items()}, abs=0.0051
+    )
+
+
+def test_a_batch_is_linked_to_the_spans_of_its_requests(receiver: SpanReceiver, handler: TorchServeHandler) -> None:
+    start(handler)
+    rows = [(png(RED), parent_of(3)), (png(RED), {}), (png(RED), parent_of(4, "00")), (b"rubbish", parent_of(5))]
+    batch = Batch(*rows)
+    handler.handle(batch.rows, batch)
+    first, last = spans_of(receiver, handler, 3), spans_of(receiver, handler, 5)
+    requests = [first["predict colours"], last["predict colours"]]
+    assert [link.span_id for link in first["batch"].links] == [request.span_id for request in requests]
+    assert values(first["batch"])["vision.batch_size"] == 4
+    assert values(requests[1])["error.type"] == "ImageDecodeError"
+    assert "batch" not in last
+    assert len({span.trace_id for span in receiver.spans}) == 2, "only what its caller samples"
+
+
+def test_a_stage_that_ran_in_threads_is_divided_and_in_order() -> None:
+    parts = [StageTimings(), StageTimings()]
+    for part in parts:
+        part.milliseconds = {"decode": 30.0, "preprocess": 10.0}
+    timings = StageTimings()
+    timings.add_shares(40.0, parts)
+    assert timings.milliseconds == {"decode": 30.0, "preprocess": 10.0}
+    assert timings.started["preprocess"] - timings.started["decode"] == pytest.approx(0.030)
+
+
+# What goes wrong
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "trac" in record.getMessage()]
+
+
+def predict(handler: TorchServeHandler, number: int) -> None:
+    batch = Batch((png(RED), parent_of(number)))
+    [body] = handler.handle(batch.rows, batch)
+    assert b"classes" in body
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "advice"),
+    [
+        (ENDPOINT, "localhost:4318", "expected http://HOST:4318"),
+        (ENDPOINT, "http://", "expected http://HOST:4318"),
+        (ENDPOINT, "http://host:port", "expected http://HOST:4318"),
+        (ENDPOINT, "ftp://host\x1b:4318", "expected http://HOST:4318"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "expected http/protobuf, got 'grpc'"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_predictions_go_on(
+    handler: TorchServeHandler,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    variable: str,
+    value: str,
+    advice: str,
+) -> None:
+    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:4318")
+    monkeypatch.setenv(variable, value)
+    start(handler)
+    predict(handler, 1)
+    [line] = said(caplog)
+    assert advice in line
+    assert variable in line
+    assert line.isprintable()
+
+
+def test_a_missing_package_is_named(
+    handler: TorchServeHandler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:4318")
+    monkeypatch.setitem(sys.modules, "vision_serving.worker.span_export", None)
+    start(handler)
+    predict(handler, 1)
+    assert "predicts all the same" in said(caplog)[0]
+
+
+@pytest.mark.parametrize("kind", ["nobody", "refuses"])
+def test_a_receiver_that_fails_is_told_once_and_again_when_it_works(
+    handler: TorchServeHandler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    status = 400
+
+    def answer(request: Request) -> Answer:
+        return Answer(status, b"")
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
+    with serve_requests(answer) as url:
+        [closed] = find_free_ports(1)
+        monkeypatch.setenv(ENDPOINT, url if kind == "refuses" else f"http://127.0.0.1:{closed}")
+        start(handler)
+        for number in range(1, 4):
+            predict(handler, number)
+            handler.tracing.flush(30)
+        [line] = said(caplog)
+        assert "traces reach nobody" in line
+        assert f"{ENDPOINT}=http://127.0.0.1:" in line
+        if kind == "refuses":
+            status = 200
+            predict(handler, 4)
+            handler.tracing.flush(30)
+            assert wait_until(lambda: len(said(caplog)) == 2, 30)
+            assert said(caplog)[1].startswith("traces are received again; ")
+
+
+def test_a_receiver_that_never_answers_holds_no_prediction_and_no_flush(
+    handler: TorchServeHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    asked = threading.Event()
+
+    def answer(request: Request) -> Answer:
+        asked.set()
+        release.wait(60)
+        return Answer(200, b"")
+
+    with serve_requests(answer) as url:
+        monkeypatch.setenv(ENDPOINT, url)
+        start(handler)
+        try:
+            predict(handler, 1)
+            assert asked.wait(30)
+            predict(handler, 2)
+            handler.tracing.flush(0.05)  # returns; the receiver holds the thread alone
+            handler.tracing.flush_soon()
+            predict(handler, 3)
+        finally:
+            release.set()
+
+
+def test_a_failure_of_its_own_ends_traces_and_no_batch(
+    receiver: SpanReceiver, handler: TorchServeHandler, caplog: pytest.LogCaptureFixture
+) -> None:
+    start(handler)
+    handler.tracing._sender.start = None  # type: ignore[union-attr, assignment, method-assign]
+    predict(handler, 1)
+    predict(handler, 2)
+    assert len([line for line in said(caplog) if "traces no more" in line]) == 1
+
+
+def test_without_an_endpoint_nothing_is_imported_or_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ENDPOINT, raising=False)
+    assert not Tracing.of(MODEL, {}).is_on
+    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:4318")
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert not Tracing.of(MODEL, {}).is_on
