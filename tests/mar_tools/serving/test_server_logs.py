@@ -83,9 +83,7 @@ def test_logs_in_json_tell_the_same_reasons(tmp_path: Path) -> None:
         as_json(f"{OF_DIGITS}Backend worker process died."),
         as_json(f"{OF_DIGITS}ModuleNotFoundError: No module named 'nothing'"),
     )
-    refused = as_json(
-        "2026 [WARN ] main ModelServer - Failed to load model: /store/odd.mar", "A.BException: odd\n\tat x"
-    )
+    refused = as_json("2026 [WARN ] main ModelServer - Failed to load model: /store/odd.mar", "A.BError: odd\n\tat x")
     write_log(tmp_path, refused, name="ts_log.log")
     assert logs.load_failure("lame", "1.0") == "unknown backend 'openvimo'"
     assert logs.load_failure("digits", "1.0") == "ModuleNotFoundError: No module named 'nothing'"
