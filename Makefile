@@ -1,5 +1,5 @@
 # Shortcuts. `check` runs what .venv has: `source .venv/bin/activate` first.
-SOURCES = handlers scripts client examples lab tests
+SOURCES = handlers scripts client examples deploy/grafana lab tests
 
 .PHONY: quickstart stop check test lab
 

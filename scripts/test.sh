@@ -42,12 +42,12 @@ if [ "${1:-}" = --lab ]; then
   tests=test_lab types=(lab tests/lab)
 else
   install_requirements requirements/dev.txt
-  tests=test_product types=(handlers scripts client examples tests --exclude '^tests/lab/')
+  tests=test_product types=(handlers scripts client examples deploy/grafana tests --exclude '^tests/lab/')
 fi
 
 echo "== ruff"
-ruff check handlers scripts client examples lab tests
-ruff format --check --quiet handlers scripts client examples lab tests
+ruff check handlers scripts client examples deploy/grafana lab tests
+ruff format --check --quiet handlers scripts client examples deploy/grafana lab tests
 echo "== pytest; mypy beside it, which takes one core for half a minute, and is told at the end"
 output=$(mktemp)
 trap 'kill "${checked:-}" 2>/dev/null || true; rm -f "$output"' EXIT

@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from mar_tools.front.client_keys import ClientKeys
 from mar_tools.front.front_record import read_front_record
 from mar_tools.monitoring.deadlines import show_certificate, show_disks, show_tokens
 from mar_tools.monitoring.front_log import FrontLog
@@ -123,8 +124,9 @@ class ServerMetrics(Collector):
             up.add_metric([], float(record.is_running()))
         assert self._front is not None
         self._front.read()
+        clients = ClientKeys(Path(record.folder) / "clients.map").names() if record is not None else []
         certificate = show_certificate(Path(record.certificate)) if record is not None else []
-        return [up, *self._front.show(), *certificate]
+        return [up, *self._front.show(clients), *certificate]
 
 
 def read_own_metrics(client: TorchServeClient) -> str:

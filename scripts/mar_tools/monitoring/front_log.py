@@ -7,7 +7,7 @@ import math
 import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
@@ -23,6 +23,7 @@ STATE = "front.json"
 MOST_BYTES = 64 << 20  # of the log in one reading
 MOST_CLIENTS = 1000
 NOBODY = "none"  # the label of requests without a valid key
+STATUSES = ("200", "400", "401", "413", "429", "500", "502", "503", "504", "507")
 
 
 class FrontLog:
@@ -128,11 +129,13 @@ class FrontLog:
         written.write_bytes(orjson.dumps(document))
         os.replace(written, self._state)
 
-    def show(self) -> list[Metric]:
+    def show(self, clients: Iterable[str]) -> list[Metric]:
+        """clients: those that have a key. Their counts begin at 0: what appears with its first event has not risen."""
         answers = CounterMetricFamily(
             "vision_front_requests", "Answers of the front, by client and status.", labels=("client", "status")
         )
-        for labels, count in sorted(self.answers.items()):
+        known = {(client, status): 0 for client in (*clients, NOBODY) for status in STATUSES}
+        for labels, count in sorted((known | self.answers).items()):
             answers.add_metric(labels, count)
         received = CounterMetricFamily(
             "vision_front_received_bytes", "Bytes of requests, by client.", labels=["client"]
