@@ -71,8 +71,9 @@ def read_values(folder: Path) -> dict[str, Any]:
     return {
         "works": list_works(results, on_ray, overhead_ms),
         "overhead_ms": overhead_ms,
-        "local_per_core": _median(offline, "offline_images_per_s") / offline["machine"]["cores"],
-        "ray_per_core": on_ray,
+        "local_of_p": _median(offline, "offline_images_per_s") / _median(offline, "p_process_a_core_images_per_s"),
+        "ray_of_local": _median(ray, "ray_images_per_s") / _median(ray, "local_images_per_s"),
+        "ends_s": _median(offline, "offline_start_s") + _median(offline, "offline_end_s"),
         "raylets": {number: _median(ray, f"raylets_{number}_images_per_s") for number in (1, 2)},
         "machine": ray["machine"],
         "photo_machine": photographs.document["machine"],
