@@ -1,8 +1,10 @@
 """The command on a cluster of Ray: the rows of this machine, whatever dies meanwhile."""
 
 import os
+import resource
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +18,7 @@ from conftest import RunHere
 from offline_runs import BROKEN, COMMAND, COUNT, expected_rows, finish, read_rows, start, wait_for_shards, write_photos
 from PIL import Image
 
+from mar_tools.cluster.connecting import TRIES, _start
 from mar_tools.command_line import ROOT
 from mar_tools.serving.config_file import with_absolute_paths, with_values
 from mar_tools.serving.temporary_server import temporary_server
@@ -207,3 +210,54 @@ def test_no_cluster_at_an_address(odd_archive: Path, photos: Path, tmp_path: Pat
     run = ("--archive", odd_archive, photos, *SMALL, tmp_path / "rows", "--address", "127.0.0.1:9")
     status, said = finish(start(*run), PATIENCE_S)
     assert (status, "no cluster of Ray answers at 127.0.0.1:9" in said) == (1, True), said
+
+
+def test_a_start_that_takes_too_long_is_tried_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray's own limit of 30 seconds cannot be met on purpose, so the part that reaches it is a stand-in."""
+    starts: list[dict[str, Any]] = []
+
+    class SlowRay:
+        @staticmethod
+        def init(**options: Any) -> None:
+            starts.append(options)
+            if len(starts) < TRIES:
+                raise Exception("The current node timed out during startup")
+
+        @staticmethod
+        def shutdown() -> None:
+            pass
+
+    _start(SlowRay, {"num_cpus": 2}, None)
+    assert starts == [{"num_cpus": 2}] * TRIES
+    assert capsys.readouterr().err.count("trying again") == TRIES - 1
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_an_archive_that_cannot_be_loaded_is_one_line_and_leaves_nothing(
+    engine: str, odd_archive: Path, photos: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.mar"
+    with zipfile.ZipFile(odd_archive) as whole, zipfile.ZipFile(damaged, "w") as written:
+        for entry in whole.infolist():
+            is_artifact = entry.filename.endswith(".safetensors")
+            written.writestr(entry, b"no model" if is_artifact else whole.read(entry))
+    run = ("--archive", damaged, photos, "--batch-size", "8", "--format", "parquet", "--output", tmp_path / "rows")
+    status, said = finish(start(*run, "--engine", engine), PATIENCE_S)
+    assert (status, said.count("\n"), said[:6]) == (1, 1, "error:"), said
+    assert not (tmp_path / "rows").exists()
+
+
+def test_a_full_disk_ends_the_run_with_one_line_and_it_goes_on_when_there_is_room(
+    odd_archive: Path, photos: Path, gate: Path, tmp_path: Path, run_here: RunHere
+) -> None:
+    """A limit on the size of files fails as a full disk does; this machine's process writes the shards."""
+    output = tmp_path / "rows"
+    run = ("--archive", odd_archive, photos, *SMALL, output)
+    process = start(*run)
+    wait_for_shards(output, 1)
+    psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+    gate.unlink()
+    status, said = finish(process, PATIENCE_S)
+    assert (status, f"error: {output}: File too large" in said, "Traceback" in said) == (1, True, False), said
+    assert run_here(COMMAND, *run, "--resume").returncode == 1
+    assert read_rows(output) == expected_rows(photos)
