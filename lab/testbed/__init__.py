@@ -7,6 +7,8 @@ traffic.py                requests at random times, each answer judged
 raw_http.py               HTTP byte for byte: odd, cut, endless, slow
 offline.py                runs of predict_images.py, timed and watched
 ray_serving.py            an archive served by TorchServe and by Ray Serve, measured
+tracing.py                what a worker's lines and spans cost it
+span_receiver.py          who takes the spans meanwhile, or never answers
 sampling.py               memory and descriptors over time
 rounds.py                 the results file of a command that measures in rounds
 findings.py               the rows of the reliability page, and the results file of each

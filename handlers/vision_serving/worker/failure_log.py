@@ -2,6 +2,7 @@
 
 import logging
 import os
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
 import orjson
@@ -17,18 +18,31 @@ logger = logging.getLogger(__name__)
 EVENT = "request_failed"
 
 
+@dataclass(frozen=True)
+class Answered:
+    """One request of a batch, with its answer."""
+
+    correlation: Correlation
+    outcome: Outcome
+    response: Response
+
+
 def has_failed(outcome: Outcome, response: Response) -> bool:
     """Return whether a request, or one of its images, got an error."""
     return response.status >= 400 or any(isinstance(item, RequestError) for item in outcome.items)
 
 
-def log_failure(
-    correlation: Correlation, outcome: Outcome, response: Response, model: ModelIdentity, batch_size: int
-) -> None:
+def log_failure(answered: Answered, model: ModelIdentity, batch_size: int) -> None:
     """Log a request that failed as a JSON object in one line, without a nested one: log4j2.xml knows it by its form."""
+    logger.warning("%s", to_json_line(describe_failure(answered, model, batch_size)))
+
+
+def describe_failure(answered: Answered, model: ModelIdentity, batch_size: int) -> dict[str, str | int]:
+    """Return what the line of a failed request has."""
+    correlation, outcome, response = answered.correlation, answered.outcome, answered.response
     errors = [item for item in outcome.items if isinstance(item, RequestError)]
     kind, message = (type(errors[0]).__name__, str(errors[0])) if errors else _read_error(response.body)
-    values: dict[str, object] = {
+    return {
         "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         "event": EVENT,
         "id": correlation.id,
@@ -44,7 +58,6 @@ def log_failure(
         "batch_size": batch_size,
         "pid": os.getpid(),
     }
-    logger.warning("%s", to_json_line(values))
 
 
 def _read_error(body: bytes) -> tuple[str, str]:

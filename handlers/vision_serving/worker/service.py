@@ -29,7 +29,7 @@ from vision_serving.timings import StageTimings
 from vision_serving.worker.correlation import read_correlation
 from vision_serving.worker.draining import find_refusal, keep_still_if_leaving, refuse
 from vision_serving.worker.explanation_budget import ExplanationBudget
-from vision_serving.worker.failure_log import has_failed, log_failure
+from vision_serving.worker.failure_log import Answered, has_failed, log_failure
 from vision_serving.worker.guard import WorkerGuard, is_worker
 from vision_serving.worker.metrics import WorkerMetrics
 from vision_serving.worker.model_card import build_card, is_describe_job
@@ -40,7 +40,7 @@ from vision_serving.worker.server_settings import (
     configured_headroom_mb,
     configured_threads,
 )
-from vision_serving.worker.tracing import Traced, Tracing
+from vision_serving.worker.tracing import Tracing
 
 
 class TorchServeHandler(VisionHandler):
@@ -92,7 +92,7 @@ class TorchServeHandler(VisionHandler):
                 responses, outcomes = self._respond(data, request_headers, model, timings)
                 headers = self.response_headers(responses, model, timings)
                 self.metrics.count_batch(request_headers, outcomes, responses, timings, started_s)
-                self._tell(context, request_headers, outcomes, responses, model, timings, started_s)
+                self.tell(context, outcomes, responses, timings, started_s)
             for index, response in enumerate(responses):
                 _set_response(context, index, response, headers)
             return [response.body for response in responses]
@@ -122,27 +122,28 @@ class TorchServeHandler(VisionHandler):
         pairs = zip(payloads, outcomes, strict=True)
         return [self._encode(payload, outcome, model, timings) for payload, outcome in pairs], outcomes
 
-    def _tell(
+    def tell(
         self,
         context: Any,
-        headers: Sequence[Mapping[str, Any]],
         outcomes: Sequence[Outcome],
         responses: Sequence[Response],
-        model: ModelIdentity,
         timings: StageTimings,
         started_s: float,
     ) -> None:
-        """Write what failed into the log, and send the spans of what is traced."""
-        traced = []
+        """Write the requests of a batch that failed into the log, and send the spans of those that are traced.
+
+        started_s: of time.perf_counter, when the batch came.
+        """
+        answered = []
         for index, (outcome, response) in enumerate(zip(outcomes, responses, strict=True)):
             failed = has_failed(outcome, response)
-            if not (failed or self.tracing.is_on):
-                continue
-            correlation = read_correlation(headers[index], find_server_id(context, index))
-            traced.append(Traced(correlation, outcome, response))
-            if failed:
-                log_failure(correlation, outcome, response, model, len(responses))
-        self.tracing.trace_batch(traced, timings, started_s)
+            if failed or self.tracing.is_on:
+                server_id = context.get_request_id(index) if hasattr(context, "get_request_id") else None
+                correlation = read_correlation(context.get_all_request_header(index), server_id)
+                answered.append(Answered(correlation, outcome, response))
+                if failed:
+                    log_failure(answered[-1], identify(context), len(responses))
+        self.tracing.trace_batch(answered, timings, started_s)
 
     def _run(self, payloads: Sequence[Payload], timings: StageTimings) -> list[Outcome]:
         """Predict in a batch, then explain one by one what asks for an explanation."""
@@ -199,11 +200,6 @@ def identify(context: Any) -> ModelIdentity:
     """Return the name under which TorchServe serves the model, and the version that its manifest states."""
     version = (context.manifest or {}).get("model", {}).get("modelVersion", "")
     return ModelIdentity(str(context.model_name), str(version))
-
-
-def find_server_id(context: Any, index: int) -> object:
-    """Return TorchServe's own id of a request, None where another server gave the context."""
-    return context.get_request_id(index) if hasattr(context, "get_request_id") else None
 
 
 def choose_device(gpu_id: int | None, backend: str, device_type: DeviceType | None = None) -> torch.device:

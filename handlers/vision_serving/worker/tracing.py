@@ -14,15 +14,13 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vision_serving.answers.responses import ModelIdentity, Response
+from vision_serving.answers.responses import ModelIdentity
 from vision_serving.errors import VisionServingError, how_to_install
 from vision_serving.log_lines import escape
-from vision_serving.results.outcome import Outcome
 from vision_serving.timings import StageTimings
-from vision_serving.worker.correlation import Correlation
+from vision_serving.worker.failure_log import Answered
 
 if TYPE_CHECKING:  # an optional package, imported where traces are asked for
     from vision_serving.worker.span_export import Span, SpanSender
@@ -31,16 +29,7 @@ logger = logging.getLogger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 FLUSH_S = 1.0
-NANO = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class Traced:
-    """One request of a batch, after its answer."""
-
-    correlation: Correlation
-    outcome: Outcome
-    response: Response
+NANO, MILLI = 1_000_000_000, 1_000_000  # nanoseconds of a second, of a millisecond
 
 
 class Tracing:
@@ -77,13 +66,13 @@ class Tracing:
     def is_on(self) -> bool:
         return self._sender is not None
 
-    def trace_batch(self, requests: Sequence[Traced], timings: StageTimings, started_s: float) -> None:
+    def trace_batch(self, requests: Sequence[Answered], timings: StageTimings, started_s: float) -> None:
         """Make the spans of a batch that came at `started_s` (time.perf_counter) and is answered now. Never raises."""
         sampled = [each for each in requests if each.correlation.parent and each.correlation.parent.sampled]
         if self._sender is None or not sampled:
             return
         try:
-            self._trace(self._sender, sampled, len(requests), timings, started_s)
+            self._trace(self._sender, sampled, len(requests), Stages(timings, started_s))
         except Exception as error:
             logger.error("this worker traces no more: %s: %s", type(error).__name__, escape(str(error)))
             self._sender = None
@@ -105,29 +94,22 @@ class Tracing:
         thread.start()
         return thread
 
-    def _trace(
-        self, sender: "SpanSender", sampled: Sequence[Traced], batch_size: int, timings: StageTimings, started_s: float
-    ) -> None:
-        clock = Clock()
-        began, ends = clock.at(started_s), clock.now
-        roots = [self._trace_request(sender, each, batch_size, clock, timings, began) for each in sampled]
-        batch = sender.start("batch", began, roots[0], {"vision.batch_size": batch_size}, links=roots)
-        batch.end(ends)
-        for root in roots:
-            root.end(ends)
+    def _trace(self, sender: "SpanSender", sampled: Sequence[Answered], batch_size: int, stages: "Stages") -> None:
+        roots = [self._trace_request(sender, each, batch_size, stages) for each in sampled]
+        batch = sender.start("batch", stages.began, roots[0], {"vision.batch_size": batch_size}, links=roots)
+        for span in (batch, *roots):
+            span.end(stages.ended)
 
-    def _trace_request(
-        self, sender: "SpanSender", traced: Traced, batch_size: int, clock: "Clock", timings: StageTimings, began: int
-    ) -> "Span":
+    def _trace_request(self, sender: "SpanSender", answered: Answered, batch_size: int, stages: "Stages") -> "Span":
         """Return the span of a request, which has not ended; those of its parts have."""
-        told, response = traced.correlation, traced.response
+        told, response = answered.correlation, answered.response
         assert told.parent is not None
-        asked = began if told.started_s is None else min(began, round(told.started_s * NANO))
+        asked = stages.began if told.started_s is None else min(stages.began, round(told.started_s * NANO))
         arrived = asked if told.arrived_s is None else min(asked, round(told.arrived_s * NANO))
         attributes: dict[str, Any] = {
             "vision.request_id": told.id,
             "vision.batch_size": batch_size,
-            "vision.images": len(traced.outcome.items),
+            "vision.images": len(answered.outcome.items),
             "http.response.status_code": response.status,
         }
         if response.status >= 400:
@@ -136,19 +118,21 @@ class Tracing:
         if told.arrived_s is not None:
             sender.start("front", arrived, root).end(asked)
         if told.started_s is not None:
-            sender.start("queue", asked, root).end(began)
-        for stage, milliseconds in timings.milliseconds.items():
-            begins = clock.at(timings.started[stage])
-            sender.start(stage, begins, root).end(begins + round(milliseconds * 1_000_000))
+            sender.start("queue", asked, root).end(stages.began)
+        for name, begins, ends in stages.each:
+            sender.start(name, begins, root).end(ends)
         return root
 
 
-class Clock:
-    """Nanoseconds since 1970 for seconds of `time.perf_counter`. now: when it was made."""
+class Stages:
+    """A batch that is answered now, in nanoseconds since 1970. each: its stages as (name, begin, end), in order."""
 
-    def __init__(self) -> None:
-        self.now = time.time_ns()
-        self._offset = self.now - round(time.perf_counter() * NANO)
-
-    def at(self, seconds: float) -> int:
-        return self._offset + round(seconds * NANO)
+    def __init__(self, timings: StageTimings, started_s: float) -> None:
+        self.ended = time.time_ns()
+        offset = self.ended - round(time.perf_counter() * NANO)
+        self.began = offset + round(started_s * NANO)
+        begins = {name: offset + round(seconds * NANO) for name, seconds in timings.started.items()}
+        self.each = [
+            (name, begins[name], begins[name] + round(elapsed * MILLI))
+            for name, elapsed in timings.milliseconds.items()
+        ]
