@@ -30,7 +30,9 @@ def read_expressions() -> dict[str, list[str]]:
 
 @needs_promtool
 def test_each_alert_fires_on_its_fault_and_no_other_does() -> None:
-    finished = subprocess.run(["promtool", "test", "rules", "tests.yml"], cwd=PROMETHEUS, capture_output=True, text=True)
+    finished = subprocess.run(
+        ["promtool", "test", "rules", "tests.yml"], cwd=PROMETHEUS, capture_output=True, text=True
+    )
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 

@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import PIL.Image
@@ -63,7 +64,9 @@ def ask_in_vain(monitored: Monitored, seven: bytes) -> Counter[tuple[str, str]]:
         seen["greedy", str(answer.status_code)] += 1
     with requests.Session() as session:
         for _ in range(ALLOWED + 25):
-            answer = session.get(f"{front.front.url}/v2", headers=greedy, verify=front.front.certificate, timeout=30)
+            answer = session.get(
+                f"{front.front.url}/v2", headers=greedy, verify=str(front.front.certificate), timeout=30
+            )
             seen["greedy", str(answer.status_code)] += 1
     return seen
 
@@ -129,7 +132,7 @@ def test_workers_that_are_killed_lower_no_count_and_their_files_become_one(monit
     for number in range(1, kills + 1):
         pids = monitored.service.worker_pids("digits")
         psutil.Process(pids[0]).kill()
-        assert wait_until(lambda known=pids: are_ready(monitored, set(known)), PATIENCE_S, 0.5)
+        assert wait_until(partial(are_ready, monitored, set(pids)), PATIENCE_S, 0.5)
         now = monitored.scrape().since(before)
         assert now.get("vision_worker_restarts_total") == now.get("vision_worker_starts_total") == number
         assert all(value >= 0 for (name, _), value in now.values.items() if name.endswith(("_total", "_count")))

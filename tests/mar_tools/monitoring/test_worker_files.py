@@ -1,0 +1,90 @@
+"""Counts of workers that have ended are kept, once each, whenever the exporter itself is killed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mar_tools.monitoring import worker_files
+from mar_tools.monitoring.worker_files import JOURNAL, WorkerFiles
+from vision_serving.answers.responses import ModelIdentity
+from vision_serving.worker import metrics
+from vision_serving.worker.metrics import WorkerMetrics
+
+IMAGES = "vision_images_total"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(metrics.METRICS_FOLDER, str(tmp_path))
+    return tmp_path
+
+
+def start_worker(images: int) -> WorkerMetrics:
+    worker = WorkerMetrics.of(ModelIdentity("digits", "1.0"))
+    worker._count("vision_images", (("outcome", "predicted"),), images)
+    worker._observe("vision_batch_size", (), images, metrics.SIZES)
+    return worker
+
+
+def end(worker: WorkerMetrics) -> None:
+    """Let go of its files, as the kernel does for a process that ends."""
+    assert worker._files is not None
+    for file in worker._files.values():
+        file._lock.close()
+
+
+def read(folder: Path) -> tuple[float, float]:
+    """Return the images, and the batches' sizes."""
+    samples = [sample for family in WorkerFiles(folder).read() for sample in family.samples]
+    return tuple(sum(each.value for each in samples if each.name == name) for name in (IMAGES, "vision_batch_size_sum"))  # type: ignore[return-value]
+
+
+def test_files_of_workers_that_ended_become_one(folder: Path) -> None:
+    alive, expected = start_worker(1), 1
+    for images in range(2, 12):
+        worker = start_worker(images)
+        expected += images
+        assert read(folder) == (expected, expected)
+        end(worker)
+        assert read(folder) == (expected, expected)
+    assert len(list(folder.glob("*.db"))) <= 2 * 3, "the living, one that has ended, and the sums"
+    end(alive)
+
+
+def test_an_exporter_that_is_killed_at_any_step_counts_nothing_twice(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for images in (1, 2, 3):
+        end(start_worker(images))
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for place in ("_write_sums", "os.replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"{worker_files.__name__}.{place}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                read(folder)
+        assert not (folder / JOURNAL).exists()
+    with monkeypatch.context() as patch:
+        replace = os.replace
+
+        def replace_and_be_killed(*paths: str) -> None:
+            replace(*paths)
+            raise KeyboardInterrupt
+
+        patch.setattr(f"{worker_files.__name__}.os.replace", replace_and_be_killed)
+        with pytest.raises(KeyboardInterrupt):
+            read(folder)
+    assert (folder / JOURNAL).exists()
+    assert read(folder) == read(folder) == (6, 6)
+
+
+def test_a_file_that_is_just_being_made_is_left_alone(folder: Path) -> None:
+    for images in (1, 2):
+        end(start_worker(images))
+    empty = folder / "counter_1-1.db"
+    empty.touch()
+    assert read(folder) == (3, 3)
+    assert empty.exists()
