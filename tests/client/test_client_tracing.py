@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from client_fakes import Recorder, client_of
-from conftest import ROOT
 from http_fakes import Answer, Request, serve_requests
+
+from mar_tools.command_line import ROOT
 
 pytest.importorskip("opentelemetry.sdk", reason="needs requirements/tracing.txt", exc_type=ImportError)
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class Service:
     def post(self, model: str, data: Any = None, headers: dict[str, str] | None = None, **arguments: Any) -> Any:
         return self.request("POST", f"/predictions/{model}", data=data, headers=headers, **arguments)
 
-    def request(self, method: str, path: str, headers: dict[str, str] | None = None, **arguments: Any) -> Any:
+    def request(self, method: str, path: str, headers: Mapping[str, Any] | None = None, **arguments: Any) -> Any:
         headers = {"Authorization": f"Bearer {self.token}", **(headers or {})}
         response = requests.request(method, self.url + path, headers=headers, timeout=30, **arguments)
         if b"ExplanationsBusyError" not in response.content:

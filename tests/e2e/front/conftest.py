@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ class Running:
         host, _, port = self.front.url.removeprefix("https://").rpartition(":")
         return host, int(port)
 
-    def request(self, method: str, path: str, headers: dict[str, str] | None = None, **arguments: Any) -> Any:
+    def request(self, method: str, path: str, headers: Mapping[str, Any] | None = None, **arguments: Any) -> Any:
         """With the client's key, unless `headers` name another; a connection of its own."""
         headers = {"X-Api-Key": self.key, **(headers or {})}
         arguments.setdefault("verify", self.front.certificate)

@@ -1,6 +1,7 @@
 """One id a request: of the client where it is plain, at TorchServe, in the answer and in the front's log."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -107,7 +108,11 @@ def test_nothing_of_a_client_stands_in_torchserves_logs_of_text_as_it_came(
     before = [log.read_bytes().count(b"\n") for log in logs]
     ask = running.request if by == "the front" else torchserve.request
     odd = b"\x1b[2J\xc2\x9b31m \xe2\x80\xae[METRICS]"
-    headers = {"Content-Type": "image/png", "X-Inference-Options": b"top_k" + odd + b"=1", "X-Request-Id": odd}
+    headers: dict[str, Any] = {
+        "Content-Type": "image/png",
+        "X-Inference-Options": b"top_k" + odd + b"=1",
+        "X-Request-Id": odd,
+    }
     answer = ask("POST", PREDICT, headers, data=b"rubbish")
     assert answer.status_code == 422
     ask("POST", PREDICT + "%0a2026-11-29T00:00:00,000%20[INFO%20]%20forged%1b%5b31m", headers, data=b"x")

@@ -10,6 +10,7 @@ from batch_context import Batch
 from conftest import MakeHandler
 from fakes import RED, png
 
+from mar_tools.ray_serving.replica import BatchContext, Request
 from vision_serving.worker.service import TorchServeHandler
 
 HEADERS = {"X-Request-Id": "order-17", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}
@@ -50,6 +51,14 @@ def test_an_image_that_failed_among_others_is_a_line(
     handler.handle(batch.rows, batch)
     [line] = lines_of(caplog)
     assert (line["status"], line["images"], line["failed"], line["type"]) == (200, 2, 1, "ImageDecodeError")
+
+
+def test_a_server_without_ids_of_its_own_has_the_callers(
+    handler: TorchServeHandler, caplog: pytest.LogCaptureFixture
+) -> None:
+    requests = [Request({"body": b"rubbish"}, dict(HEADERS)), Request({"body": b"rubbish"}, {})]
+    handler.handle([request.row for request in requests], BatchContext("colours", {}, {}, requests))  # of Ray Serve
+    assert [(line["id"], line["server_id"]) for line in lines_of(caplog)] == [("order-17", ""), ("", "")]
 
 
 def test_an_answer_that_is_too_long_is_a_line(handler: TorchServeHandler, caplog: pytest.LogCaptureFixture) -> None:
