@@ -5,6 +5,7 @@ Whoever receives them, or fails to, costs a batch nothing: what cannot be sent i
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -30,6 +31,8 @@ PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
 HTTP_PROTOCOL = "http/protobuf"
 LIBRARY = "opentelemetry"
 MOST_CHARS = 200
+# The end of urllib3's errors, as requests quotes them.
+CAUSE = re.compile(r"""Caused by \w+\(["'](?:\w+\([^)]*\): )?(.*?)["']\)\)""", re.DOTALL)
 
 
 class SpanSender:
@@ -75,7 +78,7 @@ def start_sending(variable: str, resource: Mapping[str, str]) -> SpanSender:
     resource: attributes of all spans. Raises ConfigError for a receiver that cannot be one.
     """
     check_environment(variable)
-    words = LastWords()
+    words = FirstWords()
     library = logging.getLogger(LIBRARY)
     library.handlers, library.propagate = [words], False  # it tells of each attempt, with stacks
     named = {SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME", "vision-serving"), **resource}
@@ -103,27 +106,30 @@ def _is_url(text: str) -> bool:
         return False
 
 
-class LastWords(logging.Handler):
-    """Keeps the last line that the library said, in the place of its log."""
+class FirstWords(logging.Handler):
+    """Keeps the first line that the library says of an attempt, in the place of its log: the next ones say less."""
 
     def __init__(self) -> None:
         super().__init__()
         self.said = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said = escape(record.getMessage().partition("\n")[0])[:MOST_CHARS]
+        message = record.getMessage()
+        cause = CAUSE.search(message)
+        self.said = self.said or escape(cause[1] if cause else message.partition("\n")[0])[:MOST_CHARS]
 
 
 class TellingExporter(SpanExporter):  # type: ignore[misc]  # where the package is not read
     """Sends spans by another exporter, and tells when that begins to fail, and when it works again."""
 
-    def __init__(self, exporter: SpanExporter, words: LastWords, variable: str) -> None:
+    def __init__(self, exporter: SpanExporter, words: FirstWords, variable: str) -> None:
         self._exporter = exporter
         self._words = words
         self._variable = variable
         self._lost = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self._words.said = ""
         try:
             result = self._exporter.export(spans)
         except Exception as error:  # of any kind: the thread has to go on
