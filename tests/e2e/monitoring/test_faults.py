@@ -339,13 +339,44 @@ def test_a_fault_fires_its_alerts_and_no_others(
     assert expected <= fired <= expected | beside
 
 
-def test_every_panel_of_every_dashboard_has_data(world: World) -> None:
-    empty = []
+def list_queries() -> Iterator[tuple[str, str, str]]:
+    """Yield dashboard, panel and expression of all queries, as Grafana sends them when all is chosen."""
     for path in sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json")):
         for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]:
             for target in panel["targets"]:
-                expression = target["expr"].replace("$instance", ".*").replace("$model", ".*")
-                rows = world.prometheus.query_range(expression, world.since)
-                if not any(value != "NaN" for row in rows for _, value in row["values"]):
-                    empty.append(f"{path.name}: {panel['title']}: {expression}")
+                yield path.stem, panel["title"], target["expr"].replace("$instance", ".*").replace("$model", ".*")
+
+
+def test_every_panel_of_every_dashboard_has_data(world: World) -> None:
+    empty = []
+    for name, title, expression in list_queries():
+        rows = world.prometheus.query_range(expression, world.since)
+        if not any(value != "NaN" for row in rows for _, value in row["values"]):
+            empty.append(f"{name}: {title}: {expression}")
     assert empty == []
+
+
+@pytest.mark.parametrize(
+    ("title", "labels", "seen"),
+    [
+        ("Workers", {"model": "digits", "version": "1.0"}, {1.0, 2.0}),
+        ("Default version", {"model": "digits", "version": "1.0"}, {0.0, 1.0}),
+        ("Default version", {"model": "digits", "version": "2.0"}, {0.0, 1.0}),
+        ("Golden prediction is right", {"model": "wrong"}, {0.0}),
+        ("Front runs", {}, {0.0, 1.0}),
+        ("Servers that answer", {}, {0.0, 1.0}),
+        ("Starts and stops", {}, {0.0, 1.0}),
+    ],
+    ids=["a killed worker", "an upgrade", "its way back", "another answer", "the front", "the server", "a drain"],
+)
+def test_an_event_is_seen_in_its_panel(world: World, title: str, labels: dict[str, str], seen: set[float]) -> None:
+    expressions = [expression for _, found, expression in list_queries() if found == title]
+    rows = [row for expression in expressions for row in world.prometheus.query_range(expression, world.since)]
+    values = {float(value) for row in rows if labels.items() <= row["metric"].items() for _, value in row["values"]}
+    assert seen <= values
+
+
+def test_a_burst_is_seen_in_the_panel_of_waiting_requests(world: World) -> None:
+    [expression] = [text for name, title, text in list_queries() if (name, title) == ("fleet", "Waiting requests")]
+    rows = world.prometheus.query_range(expression, world.since)
+    assert max(float(value) for row in rows for _, value in row["values"]) > QUEUE / 2

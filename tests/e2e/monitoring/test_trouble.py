@@ -8,7 +8,7 @@ import requests
 from e2e.conftest import run_script, write_configuration
 from e2e.test_requests import OCTETS
 from mar_tools.serving.metrics_exporter import mend_exporter
-from mar_tools.serving.processes import find_exporters
+from mar_tools.serving.processes import find_exporters, wait_until_ended
 from mar_tools.serving.server import Server
 
 from .conftest import Monitored
@@ -37,7 +37,7 @@ def test_a_port_that_is_taken_costs_the_metrics_alone_until_it_is_free(
             [exporter] = find_exporters(server.config, server.temporary)
         finally:
             server.stop()
-        assert not exporter.is_running()
+        assert wait_until_ended([exporter], 10) == []
 
 
 def test_a_wrong_setting_is_named_and_the_running_server_goes_on(monitored: Monitored, seven: bytes) -> None:
