@@ -103,7 +103,7 @@ def check_logs_after(running: Running, first: bytes, lines: list[bytes]) -> None
 def test_nothing_of_a_client_stands_in_torchserves_logs_of_text_as_it_came(
     running: Running, torchserve: Service, by: str
 ) -> None:
-    """tests/e2e/logs/ asks the same of logs in JSON."""
+    """tests/e2e/request_logs/ asks the same of logs in JSON."""
     logs = [torchserve.folder / "logs" / name for name in ("model_log.log", "ts_log.log", "console.log")]
     before = [log.read_bytes().count(b"\n") for log in logs]
     ask = running.request if by == "the front" else torchserve.request
