@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mar_tools.command_line import ROOT, new_parser, positive, run
+from mar_tools.command_line import ROOT, new_parser, positive, positive_count, run
 from mar_tools.serving.ports import listening_places
 from mar_tools.terminal import name_column, new_table, number_column, print_tables, show_work
 from vision_serving.errors import ConfigError
@@ -29,12 +29,24 @@ if TYPE_CHECKING:
     from mar_tools.ray_serving.deploying import Deployed
 
 
+MB = 10**6
+
+
 def main() -> None:
     arguments = parse_arguments()
-    from mar_tools.ray_serving.configuration import plan_serving
+    from mar_tools.ray_serving.configuration import Ingresses, plan_serving
 
     host, port = read_listen(arguments)
-    plan = plan_serving(arguments.config, (host, port), arguments.keys)
+    # On a cluster each listens on a machine of its own; those of one machine share the port.
+    is_here = arguments.address is None or arguments.address.startswith("127.0.0.1:")
+    apart = arguments.write_config is not None or not is_here
+    plan = plan_serving(
+        arguments.config,
+        (host, port),
+        arguments.keys,
+        Ingresses(arguments.ingresses, apart),
+        arguments.on_demand_memory * MB,
+    )
     for why in plan.left_out.values():
         print(f"not served: {why}", file=sys.stderr)
     if arguments.write_config is not None:
@@ -45,7 +57,7 @@ def main() -> None:
         return
     os.umask(0o077)  # Ray's token and logs are nobody else's
     from mar_tools.cluster.connecting import ClusterError, connect
-    from mar_tools.ray_serving.deploying import deploy, start_serve
+    from mar_tools.ray_serving.deploying import deploy, drain, start_serve
 
     # A core a replica, as Ray counts; as many again for the new versions of an upgrade.
     with connect(arguments.address, 2 * plan.most_replicas, ships_code=False) as cluster:
@@ -59,7 +71,10 @@ def main() -> None:
         if arguments.address is None:
             print(f"the cluster is {cluster.address}; --address {cluster.address} deploys to it", flush=True)
             print(f"serving at http://{host}:{port}; interrupt to stop", flush=True)
-            wait_for_signal()
+            try:
+                wait_for_signal()
+            finally:
+                drain(plan.answer_timeout_s)
 
 
 def wait_for_signal() -> None:
@@ -73,7 +88,7 @@ def wait_for_signal() -> None:
 def show(found: "list[Deployed]") -> None:
     table = new_table(name_column("model"), "version", number_column("replicas"), name_column("state"))
     for each in found:
-        table.add_row(each.model, each.version, str(each.replicas), each.problem or "serves")
+        table.add_row(each.model, each.version, str(each.replicas or "on demand"), each.problem or "serves")
     print_tables(table)
 
 
@@ -93,6 +108,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--listen", metavar="HOST:PORT", help="default: inference_address of config.properties")
     parser.add_argument(
         "--keys", type=Path, metavar="FILE", help="client keys of serve_front.py; without, none is asked"
+    )
+    parser.add_argument(
+        "--ingresses",
+        type=positive_count,
+        default=1,
+        metavar="N",
+        help="processes that listen (1); on a cluster, on N machines",
+    )
+    parser.add_argument(
+        "--on-demand-memory",
+        type=positive_count,
+        default=2000,
+        metavar="MB",
+        help="of archives with minWorkers=0 that are loaded at a time (2000)",
     )
     parser.add_argument("--address", help="of a running cluster: `auto`, or host:port of its head")
     parser.add_argument("--write-config", type=Path, metavar="FILE", help="write the Serve configuration, and end")

@@ -31,7 +31,7 @@ from .test_requests import GARBAGE, OCTETS, best_label
 
 pytestmark = pytest.mark.lab
 
-REQUESTS, CLIENTS, KILLS = 1000, 8, 4
+REQUESTS, CLIENTS, KILLS = 5000, 8, 4
 BACK_S = 120.0
 QUEUE = 8
 
@@ -203,6 +203,25 @@ def test_metadata_is_that_of_the_front(ray_server: RayService) -> None:
         assert f"{{name: '{tensor['name']}', datatype: '{tensor['datatype']}', shape: [{shape}]}}" in front
     card = ray_server.request("GET", "/models/digits").json()[0]["customizedMetadata"]
     assert (card["name"], card["task"], card["device"]) == ("digits", "classification", "cpu")
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+FOLLOWED = {
+    "its own": ({"X-Request-Id": "order-17/3", "traceparent": TRACE}, "order-17/3", TRACE),
+    "an id with a space": ({"X-Request-Id": "a b", "traceparent": TRACE + "0"}, None, None),
+    "one that is too long": ({"X-Request-Id": "a" * 129, "traceparent": "00-" + "0" * 32 + TRACE[35:]}, None, None),
+    "none": ({}, None, None),
+}
+
+
+@pytest.mark.parametrize(("sent", "expected_id", "trace"), FOLLOWED.values(), ids=FOLLOWED)
+def test_each_answer_has_the_id_of_its_request(
+    ray_server: RayService, seven: bytes, sent: dict[str, str], expected_id: str | None, trace: str | None
+) -> None:
+    for body in (seven, GARBAGE):
+        answered = ray_server.post("digits", body, {**OCTETS, **sent}).headers
+        assert answered["X-Request-Id"] == expected_id or (expected_id is None and len(answered["X-Request-Id"]) == 32)
+        assert answered.get("traceparent") == trace
 
 
 def test_clients_that_leave_hurt_nobody(ray_server: RayService, seven: bytes) -> None:

@@ -4,7 +4,12 @@ configuration.py   config.properties and its archives -> a configuration of Serv
 deploying.py       a configuration, deployed; an upgrade that waits for the golden prediction
 application.py     what the configuration names: the application of a model, and of the ingress
 replica.py         a process with one archive, run by the archive's own code
-ingress.py         the HTTP side: keys, limits, a second try, health and metadata
+batching.py        its requests, put together in batches
+ingress.py         the HTTP side: keys, limits, health and metadata
+listening.py       its HTTP server
+pool.py            the replicas of a model: the least busy one, a second try, a queue
+channel.py         how an ingress asks a replica: a connection of their own, and messages on it
+exchange.py        what is asked, and answered
 routes.py          which route a path is
 forms.py           a body of HTTP -> a request as TorchServe gives it to handlers
 models.py          which versions are served, and which is the default

@@ -9,6 +9,7 @@ from mar_tools.command_line import Announce
 from mar_tools.ray_serving.configuration import INGRESS_APPLICATION, ServePlan
 from mar_tools.ray_serving.models import INGRESS
 from mar_tools.serving.ports import find_obstacle
+from mar_tools.terminal import print_line
 from mar_tools.waiting import wait_until
 
 POLL_S = 0.5
@@ -27,17 +28,16 @@ class Deployed:
 
 
 def start_serve(plan: ServePlan, is_new: bool) -> None:
-    """Start Serve's controller and HTTP proxy in the cluster that this process is connected to, or find them there.
+    """Start Serve's controller in the cluster that this process is connected to, or find it there.
 
     is_new: whether the cluster is this command's own, so that nobody listens yet. Raises ClusterError.
     """
     from ray import serve
 
-    options = plan.document["http_options"]
-    obstacle = find_obstacle(options["host"], options["port"]) if is_new else None
+    obstacle = find_obstacle(*plan.listen) if is_new else None
     if obstacle is not None:
-        raise ClusterError(f"port {options['port']} {obstacle}; stop it, or give another address by --listen")
-    serve.start(proxy_location=plan.document["proxy_location"], http_options=options)
+        raise ClusterError(f"port {plan.listen[1]} {obstacle}; stop it, or give another address by --listen")
+    serve.start(proxy_location=plan.document["proxy_location"])
 
 
 def deploy(plan: ServePlan, timeout_s: float, announce: Announce) -> list[Deployed]:
@@ -51,7 +51,7 @@ def deploy(plan: ServePlan, timeout_s: float, announce: Announce) -> list[Deploy
     _apply(plan, new + old)
     deadline = time.monotonic() + timeout_s
     wait_until(lambda: _is_settled(plan, announce), max(0.0, deadline - time.monotonic()), POLL_S)
-    found = [describe(plan, application["name"]) for application in new if application["name"] != INGRESS_APPLICATION]
+    found = [describe(plan, deployment.application) for deployment in plan.deployments]
     if old and all(each.problem is None for each in found):
         _apply(plan, new)
     return found
@@ -72,6 +72,8 @@ def describe(plan: ServePlan, application: str) -> Deployed:
     from ray import serve
 
     (deployment,) = (each for each in plan.deployments if each.application == application)
+    if deployment.is_on_demand:
+        return Deployed(deployment.model, deployment.version, 0, find_problems().get(application))
     found = serve.status().applications.get(application)
     running = sum(each.replica_states.get("RUNNING", 0) for each in found.deployments.values()) if found else 0
     state = str(found.status.value) if found else "NOT_STARTED"
@@ -99,21 +101,37 @@ def _is_settled(plan: ServePlan, announce: Announce) -> bool:
     names = {application["name"] for application in plan.document["applications"]}
     found = {name: each for name, each in serve.status().applications.items() if name in names}
     states = {name: str(each.status.value) for name, each in found.items()}
-    waiting = [
-        each.application for each in plan.deployments if states.get(each.application) not in ("RUNNING", *FAILED)
-    ]
+    waiting = [name for name in sorted(names - {INGRESS_APPLICATION}) if states.get(name) not in ("RUNNING", *FAILED)]
     if waiting or states.get(INGRESS_APPLICATION) != "RUNNING":
         announce(f"starting {', '.join(waiting) or 'the ingress'}")
         return False
-    return any(state in FAILED for state in states.values()) or is_complete()
+    return any(state in FAILED for state in states.values()) or is_complete() or bool(find_problems())
 
 
 def is_complete() -> bool:
-    """Return whether the ingress serves all that is wanted."""
+    """Return whether each ingress serves all that is wanted."""
+    return all(_find_ingresses().broadcast("is_complete").results(timeout_s=ANSWER_S))
+
+
+def find_problems() -> dict[str, str]:
+    """Return why archives could not be loaded on demand, by application."""
+    told = _find_ingresses().broadcast("problems").results(timeout_s=ANSWER_S)
+    return {name: problem for problems in told for name, problem in problems.items()}
+
+
+def drain(timeout_s: float) -> None:
+    """Let the ingresses listen no more, and return when what is under way is answered, or the time is over."""
+    print_line("answering what is under way; interrupt again to stop at once")
+    try:
+        _find_ingresses().broadcast("drain").results(timeout_s=timeout_s)
+    except Exception as error:  # of whatever kind Serve's are: the command ends all the same
+        print_line(f"not all that was under way is answered: {error}")
+
+
+def _find_ingresses() -> Any:
     from ray import serve
 
-    handle = serve.get_deployment_handle(INGRESS, INGRESS_APPLICATION)
-    return bool(handle.is_complete.remote().result(timeout_s=ANSWER_S))
+    return serve.get_deployment_handle(INGRESS, INGRESS_APPLICATION)
 
 
 def _client() -> Any:

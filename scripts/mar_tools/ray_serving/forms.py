@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
+from mar_tools.ray_serving.exchange import Request
 from mar_tools.ray_serving.refusals import RefusalError
-from mar_tools.ray_serving.replica import Request
 
 # These headers go to a model and no others: handlers act on some (describe, explain).
 PASSED = (
@@ -14,7 +14,6 @@ PASSED = (
     "Accept",
     "Inference-Header-Content-Length",
     "X-Inference-Options",
-    "X-Request-Id",
 )
 FORM_PARTS = 256  # as the front's form_parts
 PART_HEADER = 8192  # bytes

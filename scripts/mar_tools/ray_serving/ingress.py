@@ -2,21 +2,28 @@
 
 import asyncio
 import logging
+import re
+import sys
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
 from mar_tools.front.client_keys import ClientKeys
+from mar_tools.ray_serving.channel import Listening
+from mar_tools.ray_serving.exchange import Answer
 from mar_tools.ray_serving.forms import to_request
+from mar_tools.ray_serving.listening import HttpServer
 from mar_tools.ray_serving.metadata import SERVER, describe_tensors
-from mar_tools.ray_serving.models import DEPLOYMENT, ModelTable, Served, is_ready
+from mar_tools.ray_serving.models import DEPLOYMENT, SHELF, SHELF_APPLICATION, ModelTable, Served
 from mar_tools.ray_serving.refusals import (
     RefusalError,
     refuse_busy,
     refuse_fault,
     refuse_key,
-    refuse_late,
-    refuse_lost,
     refuse_method,
     refuse_route,
     refuse_size,
@@ -25,26 +32,36 @@ from mar_tools.ray_serving.refusals import (
     to_answer,
     to_json,
 )
-from mar_tools.ray_serving.replica import Answer, Request
 from mar_tools.ray_serving.routes import OPEN, Route, find_route
 
+if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
+    from async_timeout import timeout  # of aiohttp, which Ray Serve needs
+
 logger = logging.getLogger("ray.serve")  # whose log of this replica it is
+LOOK_S = 5.0  # for replicas to say where they listen
 BODY_TIMEOUT_S = 10.0  # between two pieces of a body, as at the front
 MOST_BYTES_UNDER_WAY = 256 << 20  # of bodies of all requests: Ray holds each of them two or three times
-QUEUE_IS_FULL = "as many requests of this model wait as its queue takes"
+REQUEST_ID = re.compile(r"[A-Za-z0-9][\w.:/+=@-]{0,127}", re.ASCII)  # as $id of nginx.conf
+TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")  # as its $traceparent
 BODIES_ARE_MANY = "the bodies of the requests under way are as many bytes as the server takes at once"
 
 
 class Ingress:
-    """The deployment that HTTP reaches. keys: a file of client keys, as the front has it; None asks for none."""
+    """The deployment that HTTP reaches. keys: a file of client keys, as the front has it; None asks for none.
 
-    def __init__(self, keys: str | None, max_body_bytes: int, answer_timeout_s: float) -> None:
+    It listens itself: through Ray's proxy a request costs several times what a small model does.
+    """
+
+    def __init__(self, listen: tuple[str, int], keys: str | None, max_body_bytes: int, answer_timeout_s: float) -> None:
         self._keys = ClientKeys(Path(keys)) if keys else None
         self._max_body_bytes = max_body_bytes
         self._answer_timeout_s = answer_timeout_s
         self._bytes_under_way = 0
-        self._table = ModelTable(find_handle)
+        self._table = ModelTable(find_replicas, load_on_demand)
         self._follower: asyncio.Task[None] | None = None
+        self._http = HttpServer(self._serve, *listen)
         self._actions: dict[str, Callable[[Route], Awaitable[Answer]]] = {
             "ping": self._ping,
             "live": self._live,
@@ -54,37 +71,47 @@ class Ingress:
             "model_ready": self._model_ready,
             "names": self._list_names,
             "models": self._list_models,
+            "healthz": self._healthz,
             "describe": self._describe,
         }
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve these models; Serve calls it at the start, and when a new configuration is deployed."""
-        if self._follower is not None:
-            self._follower.cancel()
-        self._follower = asyncio.create_task(self._table.follow(user_config["models"]))
+        self._table.want(user_config["models"])
+        if self._follower is None:
+            self._http.start()
+            self._follower = asyncio.create_task(self._table.follow())
 
     async def is_complete(self) -> bool:
         """Return whether all that is wanted is served."""
         return self._table.is_complete
 
-    async def __call__(self, request: Any) -> Any:
-        """Answer a request (starlette's) by a response (starlette's), in JSON whatever fails."""
-        from starlette.requests import ClientDisconnect
-        from starlette.responses import Response
+    async def problems(self) -> dict[str, str]:
+        """Return why archives could not be loaded on demand, by application."""
+        return self._table.problems
 
+    async def drain(self) -> None:
+        """Listen no more, and return when what is under way is answered."""
+        await self._http.stop()
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request of ASGI, in JSON whatever fails."""
+        request = Request(scope, receive)
+        request.state.ids = find_ids(request.headers)
         try:
             answer = await self._answer(request)
         except RefusalError as refusal:
             answer = to_answer(refusal, request.url.path)
         except ClientDisconnect:
-            raise  # nobody is there to be answered
+            return  # nobody is there to be answered
         except Exception:
             logger.exception("a request to %s failed in the ingress", request.url.path)
             answer = to_answer(refuse_fault(), request.url.path)
-        headers = {**answer.headers, "Content-Type": answer.content_type, "X-Content-Type-Options": "nosniff"}
-        return Response(answer.body, answer.status, headers)
+        told = {"Content-Type": answer.content_type, "X-Content-Type-Options": "nosniff"}
+        headers = {**answer.headers, **request.state.ids, **told}
+        await Response(answer.body, answer.status, headers)(scope, receive, send)
 
-    async def _answer(self, request: Any) -> Answer:
+    async def _answer(self, request: Request) -> Answer:
         route = find_route(request.url.path)
         if self._keys is not None and (route is None or route.action not in OPEN):
             self._check_key(request.headers)
@@ -102,7 +129,7 @@ class Ingress:
         if not key or self._keys is None or self._keys.find(key) is None:
             raise refuse_key()
 
-    async def _predict(self, request: Any, route: Route) -> Answer:
+    async def _predict(self, request: Request, route: Route) -> Answer:
         model = route.model or request.query_params.get("model_name") or self._table.only_model()
         if model is None:
             raise RefusalError(400, "BadRequestException", "Parameter model_name is required.")
@@ -111,7 +138,9 @@ class Ingress:
         try:
             body = await self._read(request)
             asked = to_request(body, request.headers, request.url.query, route.action == "explain")
-            return await self._ask(served, asked, tries=1 if route.action == "explain" else 2)
+            asked.headers.update(request.state.ids)
+            tries = 1 if route.action == "explain" else 2
+            return await served.pool.ask(asked, tries, self._answer_timeout_s)
         finally:
             self._bytes_under_way -= held
 
@@ -131,11 +160,12 @@ class Ingress:
         self._bytes_under_way += held
         return held
 
-    async def _read(self, request: Any) -> bytes:
+    async def _read(self, request: Request) -> bytes:
         body, pieces = bytearray(), aiter(request.stream())
         while True:
             try:
-                body += await asyncio.wait_for(anext(pieces), BODY_TIMEOUT_S)
+                async with timeout(BODY_TIMEOUT_S):
+                    body += await anext(pieces)
             except StopAsyncIteration:
                 return bytes(body)
             except (asyncio.TimeoutError, TimeoutError):
@@ -143,49 +173,31 @@ class Ingress:
             if len(body) > self._max_body_bytes:
                 raise refuse_size(self._max_body_bytes)
 
-    async def _ask(self, served: Served, request: Request, tries: int) -> Answer:
-        """Ask a replica, and once more where it ended with the request: what ends a replica must not end all.
-
-        Raises RefusalError.
-        """
-        from ray.exceptions import RayError
-        from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
-
-        for left in reversed(range(tries)):
-            try:
-                return await asyncio.wait_for(predict(served.handle, request), self._answer_timeout_s)
-            except BackPressureError:
-                raise refuse_busy(QUEUE_IS_FULL) from None
-            except DeploymentUnavailableError:
-                raise refuse_unready(f"{served.model} {served.version} cannot be loaded") from None
-            except (asyncio.TimeoutError, TimeoutError):
-                raise refuse_late(self._answer_timeout_s) from None
-            except RayError:
-                if not left:
-                    raise refuse_lost("the model's process ended while it had this request") from None
-        raise AssertionError("tries is 1 or more")
-
     async def _ping(self, route: Route) -> Answer:
         return to_json({"status": "Healthy"})
+
+    async def _healthz(self, route: Route) -> Answer:
+        """Answer what KubeRay asks each machine."""
+        return Answer(200, "text/plain", {}, b"success")
 
     async def _live(self, route: Route) -> Answer:
         return to_json({"live": True})
 
     async def _ready(self, route: Route) -> Answer:
-        """Say whether all that is wanted is served, and a replica of each version answers."""
+        """Say whether all that is wanted is served, and each version has a replica."""
         served = [each for model in self._table.names() for each in self._table.versions(model)]
-        ready = self._table.is_complete and all(await asyncio.gather(*map(is_ready, served)))
+        ready = self._table.is_complete and all(is_ready(each) for each in served)
         return to_json({"ready": ready}, 200 if ready else 503)
 
     async def _model_ready(self, route: Route) -> Answer:
-        ready = await is_ready(self._table.find(route.model, route.version))
+        ready = is_ready(self._table.find(route.model, route.version))
         return to_json({"name": route.model, "ready": ready}, 200 if ready else 503)
 
     async def _describe_server(self, route: Route) -> Answer:
         return to_json(SERVER)
 
     async def _describe_tensors(self, route: Route) -> Answer:
-        card = await self._read_card(self._table.find(route.model, route.version))
+        card = self._table.find(route.model, route.version).pool.card
         versions = [served.version for served in self._table.versions(route.model)]
         return to_json(describe_tensors(route.model, versions, card))
 
@@ -201,40 +213,64 @@ class Ingress:
         """Describe versions with their model cards, in the form of TorchServe's management API."""
         versions = self._table.versions(route.model)
         chosen = versions if route.version == "all" else [self._table.find(route.model, route.version)]
-        cards = await asyncio.gather(*map(self._read_card, chosen))
         return to_json(
             [
                 {
                     "modelName": served.model,
                     "modelVersion": served.version,
                     "defaultVersion": served is versions[0],
-                    "customizedMetadata": card,
+                    "customizedMetadata": served.pool.card,
                 }
-                for served, card in zip(chosen, cards, strict=True)
+                for served in chosen
             ]
         )
 
-    async def _read_card(self, served: Served) -> dict[str, Any]:
-        from ray.exceptions import RayError
 
-        try:
-            card: dict[str, Any] = await asyncio.wait_for(describe(served.handle), self._answer_timeout_s)
-        except (asyncio.TimeoutError, TimeoutError, RayError):
-            raise refuse_unready(f"{served.model} {served.version} does not answer") from None
-        return card
+def is_ready(served: Served) -> bool:
+    """Return whether a replica of it is there, or is loaded when it is asked."""
+    return served.pool.is_ready or served.pool.is_on_demand
 
 
-def find_handle(application: str) -> Any:
-    """Return the handle of a model's application. Raises what Serve raises where there is none yet."""
+def find_ids(headers: Any) -> dict[str, str]:
+    """Return the headers by which a request is followed, as the front has them: for the model, and for the answer.
+
+    A client's own id counts where it is plain and bounded, else a new one is given.
+    """
+    given, trace = headers.get("x-request-id", ""), headers.get("traceparent", "")
+    ids = {"X-Request-Id": given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex}
+    return {**ids, "traceparent": trace} if TRACE.fullmatch(trace) else ids
+
+
+async def find_replicas(application: str) -> list[Listening]:
+    """Return the replicas of a model's application that have loaded its archive."""
+    try:
+        asking = (await asyncio.to_thread(find_handle, DEPLOYMENT, application)).broadcast("listen")
+        found = await asking.results_async(timeout_s=LOOK_S, return_exceptions=True)
+    except Exception:  # whatever Serve raises: there is none yet, or none any more; the command says why
+        return []
+    return [Listening(*each) for each in found if not isinstance(each, Exception)]
+
+
+async def load_on_demand(application: str) -> Listening:
+    """Have an archive loaded, and return where it is asked. Raises RefusalError."""
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        handle = await asyncio.to_thread(find_handle, SHELF, SHELF_APPLICATION)
+        said = await handle.open.remote(application)
+    except (RayError, RayServeException) as error:
+        logger.warning("%s could not be loaded: %r", application, error)
+        raise refuse_unready(f"{application} cannot be loaded now") from None
+    if "busy" in said:
+        raise refuse_busy(said["busy"])
+    if "problem" in said:
+        raise refuse_unready(said["problem"])
+    return Listening(**said["listening"])
+
+
+def find_handle(deployment: str, application: str) -> Any:
+    """Return the handle of an application. Raises what Serve raises where there is none yet."""
     from ray import serve
 
-    return serve.get_deployment_handle(DEPLOYMENT, application)
-
-
-async def predict(handle: Any, request: Request) -> Answer:
-    return Answer(*await handle.predict.remote(request))
-
-
-async def describe(handle: Any) -> dict[str, Any]:
-    card: dict[str, Any] = await handle.describe.remote()
-    return card
+    return serve.get_deployment_handle(deployment, application)

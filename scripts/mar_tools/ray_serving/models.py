@@ -1,26 +1,30 @@
 """The models that an ingress serves: which versions, and the default one; a new version counts once it has answered."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from mar_tools.ray_serving.refusals import refuse_model, refuse_unready, refuse_version
+from mar_tools.ray_serving.channel import Listening
+from mar_tools.ray_serving.pool import ReplicaPool
+from mar_tools.ray_serving.refusals import RefusalError, refuse_model, refuse_unready, refuse_version
 
 DEPLOYMENT = "Model"  # the one of each model's application
+SHELF_APPLICATION = "on-demand"
+SHELF = "Shelf"  # the one of the application that loads archives on demand
 INGRESS = "Ingress"  # the one of the application that HTTP reaches
-READY_S = 5.0  # for a replica to say that it is there
 PAUSE_S = 0.5
 
 
 @dataclass(frozen=True)
 class Served:
-    """A version, and what its application is asked through."""
+    """A version, and the replicas that it is asked through."""
 
     model: str
     version: str
     application: str
-    handle: Any
+    pool: ReplicaPool
 
 
 @dataclass
@@ -32,11 +36,20 @@ class Versions:
 
 
 class ModelTable:
-    """find_handle: an application's name -> its handle; raises where there is no such application yet."""
+    """find_replicas: an application's name -> its replicas, empty where there are none yet.
 
-    def __init__(self, find_handle: Callable[[str], Any]) -> None:
-        self._find_handle = find_handle
+    load: an application's name -> the one that has loaded its archive on demand; it raises RefusalError.
+    """
+
+    def __init__(
+        self,
+        find_replicas: Callable[[str], Awaitable[Collection[Listening]]],
+        load: Callable[[str], Awaitable[Listening]],
+    ) -> None:
+        self._find_replicas, self._load = find_replicas, load
+        self.problems: dict[str, str] = {}  # of archives that could not be loaded on demand
         self._models: dict[str, Versions] = {}
+        self._pools: dict[str, ReplicaPool] = {}
         self._wanted: Mapping[str, Any] = {}
 
     @property
@@ -48,18 +61,32 @@ class ModelTable:
             for model, wanted in self._wanted.items()
         )
 
-    async def follow(self, wanted: Mapping[str, Any]) -> None:
-        """Serve these models from now on: {model: {"default": version, "versions": {version: application}}}.
+    def want(self, wanted: Mapping[str, Any]) -> None:
+        """Serve these models from now on: {model: {"default": version, "versions": {version: settings}}}.
 
-        Returns when all have answered. Until a default has, the one before goes on, and so do versions that are no
-        longer wanted. A later call replaces this one.
+        settings: `application`, `room` and `queue` of its ReplicaPool, and `on_demand`. Until a default has answered,
+        the one before goes on, and so do versions that are no longer wanted.
         """
         self._wanted = wanted
-        while self._wanted is wanted and not self.is_complete:
-            await asyncio.gather(*(self._prove(model, version) for model, version in self._list_unproven()))
-            if self._wanted is wanted:
-                self._switch()
-                await asyncio.sleep(0 if self.is_complete else PAUSE_S)
+        self.problems = {}
+
+    async def follow(self) -> None:
+        """Keep up with the replicas of what is wanted, and of what is served, for ever."""
+        while True:
+            await self.update()
+            await asyncio.sleep(PAUSE_S)
+
+    async def update(self) -> None:
+        """Look for replicas once, and take over what they make possible."""
+        for wanted in self._wanted.values():
+            for settings in wanted["versions"].values():
+                name = settings["application"]
+                if name not in self._pools:
+                    load = partial(self._load, name) if settings["on_demand"] else None
+                    self._pools[name] = ReplicaPool(settings["room"], settings["queue"], load)
+        await asyncio.gather(*(self._look(name) for name in [*self._pools]))
+        self._prove()
+        self._switch()
 
     def find(self, model: str, version: str | None = None) -> Served:
         """Return the version that is asked for, else the default. Raises RefusalError."""
@@ -89,23 +116,25 @@ class ModelTable:
     def _known(self, model: str) -> Versions:
         return self._models.get(model, Versions())
 
-    def _list_unproven(self) -> list[tuple[str, str]]:
-        return [
-            (model, version)
-            for model, wanted in self._wanted.items()
-            for version, application in wanted["versions"].items()
-            if version not in (proven := self._known(model).proven) or proven[version].application != application
-        ]
+    async def _look(self, application: str) -> None:
+        """Connect to the replicas of an application. What is loaded on demand is loaded once, to prove it."""
+        pool = self._pools[application]
+        if not pool.is_on_demand:
+            await pool.add(await self._find_replicas(application))
+        elif not pool.card and application not in self.problems:
+            try:
+                await pool.wake()
+            except RefusalError as refusal:
+                self.problems[application] = str(refusal)
 
-    async def _prove(self, model: str, version: str) -> None:
-        """Serve a version whose replica answers: it has loaded, and given its golden prediction."""
-        application = self._wanted[model]["versions"][version]
-        try:
-            handle = await asyncio.to_thread(self._find_handle, application)
-            await asyncio.wait_for(ask_ready(handle), READY_S)
-        except Exception:  # it is not there yet, or has failed to load: the command and `serve status` say why
-            return
-        self._models.setdefault(model, Versions()).proven[version] = Served(model, version, application, handle)
+    def _prove(self) -> None:
+        """Serve the versions that have a replica: it has loaded, and given its golden prediction."""
+        for model, wanted in self._wanted.items():
+            for version, settings in wanted["versions"].items():
+                pool = self._pools[settings["application"]]
+                if pool.card:
+                    served = Served(model, version, settings["application"], pool)
+                    self._models.setdefault(model, Versions()).proven[version] = served
 
     def _switch(self) -> None:
         """Take over the defaults that have answered. What is not wanted any more goes when its successor is there."""
@@ -117,16 +146,7 @@ class ModelTable:
                     del found.proven[version]
         for model in self._models.keys() - self._wanted.keys():
             del self._models[model]
-
-
-async def ask_ready(handle: Any) -> bool:
-    """Return True when a replica answers. Raises what Ray raises where none can."""
-    return bool(await handle.is_ready.remote())
-
-
-async def is_ready(served: Served) -> bool:
-    """Return whether a replica of it answers now."""
-    try:
-        return await asyncio.wait_for(ask_ready(served.handle), READY_S)
-    except Exception:  # whatever Ray says of it, it does not answer
-        return False
+        kept = {served.application for found in self._models.values() for served in found.proven.values()}
+        kept |= {each["application"] for wanted in self._wanted.values() for each in wanted["versions"].values()}
+        for application in self._pools.keys() - kept:
+            self._pools.pop(application).close()

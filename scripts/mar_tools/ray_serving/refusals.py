@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from mar_tools.ray_serving.replica import Answer
+from mar_tools.ray_serving.exchange import Answer
 
 JSON_TYPE = "application/json"
 KEY_HINT = "no valid client key; send it as 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'"

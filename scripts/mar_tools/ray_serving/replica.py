@@ -4,7 +4,6 @@ At its top this file imports nothing of the core: the process takes `vision_serv
 TorchServe does, so that archives of several versions of the code can be served side by side.
 """
 
-import asyncio
 import hashlib
 import importlib
 import inspect
@@ -12,31 +11,23 @@ import json
 import os
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mar_tools.ray_serving.batching import Batcher
+from mar_tools.ray_serving.channel import Listening, ReplicaServer
+from mar_tools.ray_serving.exchange import Answer, Request
+
 MANIFEST = "MAR-INF/MANIFEST.json"
 SETTINGS_VARIABLE = "VISION_SERVING_CONFIG"  # which the core reads, too (worker/server_settings.py)
 OF_THE_ARCHIVE = "vision_serving"
 BLOCK = 1 << 20
 DESCRIBE = {"describe": "True"}
-
-
-class Request(NamedTuple):
-    """A request in the shape that TorchServe gives to handlers: parameters by name, and its headers."""
-
-    row: dict[str, bytes]
-    headers: dict[str, Any]
-
-
-class Answer(NamedTuple):
-    status: int
-    content_type: str
-    headers: dict[str, str]
-    body: bytes
+UNDER_WAY = "under_way"
 
 
 class Spec(NamedTuple):
@@ -49,6 +40,13 @@ class Spec(NamedTuple):
     config: str
     batch_size: int
     max_batch_delay_ms: int
+
+
+class State(NamedTuple):
+    """under_way: requests. idle_s: how long it has not been asked."""
+
+    under_way: int
+    idle_s: float
 
 
 class BatchContext:
@@ -81,38 +79,40 @@ class BatchContext:
 
 
 class ModelReplica:
-    """The deployment. Its model lives in one thread, so that Serve's own calls are answered while a batch runs."""
+    """The deployment. Its model lives in one thread, so that it hears others while a batch runs."""
 
     def __init__(self, spec: Spec) -> None:
-        from ray import serve
-
         self._spec = spec
         self._folder = tempfile.TemporaryDirectory(prefix="vision-serving-")
         self._thread = ThreadPoolExecutor(1, "model")
         self._manifest: Mapping[str, Any] = {}
         self._properties: dict[str, Any] = {}
         self._handler: Any = None
+        self._card: dict[str, Any] = {}
         self._thread.submit(self._load).result()
-        batched = serve.batch(max_batch_size=spec.batch_size, batch_wait_timeout_s=spec.max_batch_delay_ms / 1000)
-        self._ask = batched(self._run)
+        batcher = Batcher(self._handle, self._thread, spec.batch_size, spec.max_batch_delay_ms / 1000)
+        self._server = ReplicaServer(batcher.answer)
 
-    async def predict(self, request: Request) -> Answer:
-        """Answer a prediction or an explanation, in a batch with others."""
-        answer: Answer = await self._ask(request)
-        return answer
+    async def listen(self, host: str | None = None) -> Listening:
+        """Listen at an address, by default the one that Ray has for this machine, and return where this replica is
+        asked. It has loaded its archive then, and given its golden prediction.
+        """
+        if host is None:
+            import ray
 
-    async def describe(self) -> dict[str, Any]:
-        """Return the model card, as a worker of TorchServe gives it."""
-        (answer,) = await self._run([Request({}, DESCRIBE)])
-        card: dict[str, Any] = json.loads(answer.body)
-        return card
+            host = str(ray.util.get_node_ip_address())
+        return Listening(*await self._server.listen(host), self._card)
 
-    async def is_ready(self) -> bool:
-        """Return True: a replica that answers has loaded its archive and given its golden prediction."""
-        return True
+    def state(self) -> State:
+        return State(self._server.under_way, time.monotonic() - self._server.last_asked)
 
-    async def _run(self, requests: list[Request]) -> list[Answer]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._handle, requests)
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return how many requests this replica has: Serve sees only those that come by its own handles."""
+        return {UNDER_WAY: float(self._server.under_way)}
+
+    async def drain(self) -> None:
+        """Take no request any more, and return when those under way are answered."""
+        await self._server.drain()
 
     def _handle(self, requests: Sequence[Request]) -> list[Answer]:
         context = self._context(requests)
@@ -132,6 +132,8 @@ class ModelReplica:
         self._handler = new_handler(folder, self._manifest["model"]["handler"])
         self._handler.initialize(self._context())
         self._require_golden(folder)
+        (answer,) = self._handle([Request({}, DESCRIBE)])  # as a worker of TorchServe gives its model card
+        self._card = json.loads(answer.body)
 
     def _require_golden(self, folder: Path) -> None:
         """Raises RuntimeError where this replica does not give the golden prediction of its archive."""

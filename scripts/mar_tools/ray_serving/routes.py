@@ -19,6 +19,7 @@ ROUTES = (
     (rf"/v2/models/{NAME}/explain", "explain"),
     (r"/invocations", "predict"),
     (r"/ping", "ping"),
+    (r"/-/healthz", "healthz"),
     (r"/v2/health/live", "live"),
     (r"/v2/health/ready", "ready"),
     (r"/v2", "server"),
@@ -31,7 +32,7 @@ ROUTES = (
 )
 PATTERNS = tuple((re.compile(pattern, re.ASCII), action) for pattern, action in ROUTES)
 PREDICTING = ("predict", "explain")
-OPEN = ("ping", "live", "ready")  # without a key: a probe has none
+OPEN = ("ping", "healthz", "live", "ready")  # without a key: a probe has none
 
 
 @dataclass(frozen=True)

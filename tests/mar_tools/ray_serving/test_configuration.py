@@ -39,16 +39,26 @@ def test_workers_batches_and_queues_are_those_of_the_properties(store: Path) -> 
     found = applications(plan(store, **SETTINGS))[f"{MODEL}-1.0"]
     (deployment,) = found["deployments"]
     assert (found["args"]["batch_size"], found["args"]["max_batch_delay_ms"]) == (8, 7)
-    assert deployment["autoscaling_config"] == {"min_replicas": 2, "max_replicas": 5, "target_ongoing_requests": 8}
-    assert (deployment["max_ongoing_requests"], deployment["max_queued_requests"]) == (16, 9)
+    scaling = {"min_replicas": 2, "max_replicas": 5, "target_ongoing_requests": 8}
+    assert {name: deployment["autoscaling_config"][name] for name in scaling} == scaling
 
 
 def test_the_ingress_knows_the_models_and_the_largest_body(store: Path) -> None:
-    found = applications(plan(store, "max_request_size=1000"))["vision"]
-    assert found["args"]["max_body_bytes"] == 1000
+    found = applications(plan(store, "max_request_size=1000", **SETTINGS))["vision"]
+    assert (found["args"]["max_body_bytes"], found["args"]["listen"]) == (1000, ["127.0.0.1", 8080])
     (deployment,) = found["deployments"]
-    wanted = {MODEL: {"default": "1.0", "versions": {"1.0": f"{MODEL}-1.0"}}}
-    assert deployment["user_config"] == {"models": wanted}
+    version = {"application": f"{MODEL}-1.0", "room": 16, "queue": 9, "on_demand": False}
+    assert deployment["user_config"] == {"models": {MODEL: {"default": "1.0", "versions": {"1.0": version}}}}
+
+
+def test_an_archive_without_workers_is_on_the_shelf(store: Path) -> None:
+    settings = {**SETTINGS, "minWorkers": 0}
+    found = applications(plan(store, **settings))
+    assert found.keys() == {"on-demand", "vision"}
+    (shelf,), (ingress,) = found["on-demand"]["deployments"], found["vision"]["deployments"]
+    spec = shelf["user_config"]["archives"][f"{MODEL}-1.0"]
+    assert (spec["model"], spec["batch_size"]) == (MODEL, 8)
+    assert ingress["user_config"]["models"][MODEL]["versions"]["1.0"]["on_demand"] is True
 
 
 def test_an_archive_is_served_by_the_name_that_it_is_given(store: Path) -> None:
