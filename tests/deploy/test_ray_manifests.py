@@ -29,7 +29,7 @@ from manifests import (
 from mar_tools.command_line import ROOT
 from mar_tools.predicting.arguments import RAY, parse_arguments
 from mar_tools.predicting.shards import PARQUET
-from mar_tools.ray_serving.configuration import plan_serving
+from mar_tools.ray_serving.configuration import Ingresses, plan_serving
 
 NAMES = ("job", "service")
 IN_IMAGE = Path("/app")
@@ -197,17 +197,19 @@ def read_serve() -> dict[str, Any]:
 
 
 def test_the_service_has_what_write_config_writes(archive: Path, tmp_path: Path) -> None:
-    """But for the paths, the digest, and the proxies, of which each machine has one."""
+    """But for the paths and the digest."""
     shutil.copy(archive, tmp_path / "digits.mar")
     settings = {"minWorkers": 1, "maxWorkers": 4, "batchSize": 8, "maxBatchDelay": 2}  # as the shipped file has them
     models = orjson.dumps({"digits": {"1.0": settings}}).decode()
     config = tmp_path / "config.properties"
     config.write_text(f"model_store=.\nload_models=digits=digits.mar\nmodels={models}\nmax_request_size=26214400\n")
-    written = plan_serving(config, ("0.0.0.0", 8000), tmp_path / "clients.map").document
+    groups = read_cluster(read_manifest("service")[0])["workerGroupSpecs"]
+    machines = Ingresses(1 + sum(group["replicas"] for group in groups), apart=True)  # the head listens, too
+    written = plan_serving(config, ("0.0.0.0", 8000), tmp_path / "clients.map", machines).document
     model, ingress = (application["args"] for application in written["applications"])
     model |= {"archive": "/models/digits.mar", "config": "/models/config.properties", "sha256": "0" * 64}
     ingress["keys"] = "/keys/clients.map"
-    assert read_serve() == {**written, "proxy_location": "EveryNode"}
+    assert read_serve() == written
 
 
 def test_what_the_service_reads_is_mounted_read_only_on_each_machine() -> None:
@@ -249,8 +251,8 @@ def test_serve_reads_the_whole_configuration() -> None:
     "path",
     [
         "proxy_location",
-        "http_options/port",
-        "applications/0/deployments/0/max_queued_requests",
+        "applications/1/route_prefix",
+        "applications/0/deployments/0/autoscaling_config/policy/policy_function",
         "applications/0/deployments/0/autoscaling_config/max_replicas",
         "applications/1/deployments/0/user_config",
     ],

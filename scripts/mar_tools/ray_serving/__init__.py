@@ -10,6 +10,9 @@ listening.py       its HTTP server
 pool.py            the replicas of a model: the least busy one, a second try, a queue
 channel.py         how an ingress asks a replica: a connection of their own, and messages on it
 exchange.py        what is asked, and answered
+shelf.py           archives on demand: loaded when asked for, put away when others need their memory
+loaded_archive.py  the process of such an archive
+names.py           of the applications and deployments
 routes.py          which route a path is
 forms.py           a body of HTTP -> a request as TorchServe gives it to handlers
 models.py          which versions are served, and which is the default

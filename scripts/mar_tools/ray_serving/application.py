@@ -4,7 +4,7 @@ from typing import Any
 
 from ray import serve
 
-from mar_tools.ray_serving.models import DEPLOYMENT, INGRESS, SHELF
+from mar_tools.ray_serving.names import DEPLOYMENT, INGRESS, SHELF
 from mar_tools.ray_serving.replica import UNDER_WAY, ModelReplica, Spec
 from mar_tools.ray_serving.shelf import Shelf
 

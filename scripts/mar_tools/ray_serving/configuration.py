@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mar_tools.archives.archive import Archive
-from mar_tools.ray_serving.models import DEPLOYMENT, INGRESS, SHELF, SHELF_APPLICATION
+from mar_tools.ray_serving.names import DEPLOYMENT, INGRESS, INGRESS_APPLICATION, SHELF, SHELF_APPLICATION
 from mar_tools.serving.archive_choice import choose_archives, file_name
 from vision_serving.errors import ConfigError
 from vision_serving.validation import load_yaml
@@ -20,7 +20,6 @@ from vision_serving.worker.server_settings import (
 )
 
 HERE = "mar_tools.ray_serving.application"
-INGRESS_APPLICATION = "vision"
 DEFAULT_BATCH_SIZE, DEFAULT_BATCH_DELAY_MS = 1, 100  # TorchServe's own
 DEFAULT_QUEUE = 100
 DEFAULT_RESPONSE_TIMEOUT_S = 120

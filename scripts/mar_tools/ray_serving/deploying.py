@@ -6,8 +6,8 @@ from typing import Any
 
 from mar_tools.cluster.connecting import ClusterError
 from mar_tools.command_line import Announce
-from mar_tools.ray_serving.configuration import INGRESS_APPLICATION, ServePlan
-from mar_tools.ray_serving.models import INGRESS
+from mar_tools.ray_serving.configuration import ServePlan
+from mar_tools.ray_serving.names import INGRESS, INGRESS_APPLICATION
 from mar_tools.serving.ports import find_obstacle
 from mar_tools.terminal import print_line
 from mar_tools.waiting import wait_until

@@ -18,7 +18,8 @@ from mar_tools.ray_serving.exchange import Answer
 from mar_tools.ray_serving.forms import to_request
 from mar_tools.ray_serving.listening import HttpServer
 from mar_tools.ray_serving.metadata import SERVER, describe_tensors
-from mar_tools.ray_serving.models import DEPLOYMENT, SHELF, SHELF_APPLICATION, ModelTable, Served
+from mar_tools.ray_serving.models import ModelTable, Served
+from mar_tools.ray_serving.names import DEPLOYMENT, SHELF, SHELF_APPLICATION
 from mar_tools.ray_serving.refusals import (
     RefusalError,
     refuse_busy,

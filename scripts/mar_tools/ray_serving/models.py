@@ -10,10 +10,6 @@ from mar_tools.ray_serving.channel import Listening
 from mar_tools.ray_serving.pool import ReplicaPool
 from mar_tools.ray_serving.refusals import RefusalError, refuse_model, refuse_unready, refuse_version
 
-DEPLOYMENT = "Model"  # the one of each model's application
-SHELF_APPLICATION = "on-demand"
-SHELF = "Shelf"  # the one of the application that loads archives on demand
-INGRESS = "Ingress"  # the one of the application that HTTP reaches
 PAUSE_S = 0.5
 
 

@@ -28,10 +28,10 @@ class NoRoomError(Exception):
 
 
 class Loaded:
-    """A process with an archive. listening: what it said when it had loaded it."""
+    """A process with an archive. listening: what it said when it had loaded it. log: passes on what it tells."""
 
-    def __init__(self, process: asyncio.subprocess.Process, listening: Listening) -> None:
-        self._process, self.listening = process, listening
+    def __init__(self, process: asyncio.subprocess.Process, listening: Listening, log: "asyncio.Future[None]") -> None:
+        self._process, self.listening, self._log = process, listening, log
 
     @property
     def is_alive(self) -> bool:
@@ -53,11 +53,16 @@ class Loaded:
         """Let it answer what it has, and end."""
         if self.is_alive:
             self._write(b"drain\n")
-        await self._process.wait()
+        await self._wait()
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         if self.is_alive:
             self._process.kill()
+        await self._wait()
+
+    async def _wait(self) -> None:
+        await self._process.wait()
+        await self._log
 
     def _write(self, line: bytes) -> None:
         assert self._process.stdin is not None
@@ -111,13 +116,13 @@ class Shelf:
         loaded = await load(Spec(**self._specs[application]), self._host or find_host())
         size = self._sizes[application] = loaded.size
         if size > self._memory_bytes:
-            loaded.kill()
+            await loaded.kill()
             has = f"{self._memory_bytes // MB} MB of --on-demand-memory"
             raise LoadError(f"{application} takes {size // MB} MB; it does not fit the {has}")
         try:
             await self._make_room(size)
         except NoRoomError:
-            loaded.kill()
+            await loaded.kill()
             raise
         self._loaded[application] = loaded
         return loaded
@@ -140,13 +145,14 @@ async def load(spec: Spec, host: str) -> Loaded:
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, limit=LINE_BYTES)
     said: list[bytes] = []
-    listener = asyncio.ensure_future(pass_on(process, said))
+    log = asyncio.ensure_future(pass_on(process, said))
     try:
-        return Loaded(process, Listening(**await read_line(process, LOAD_S)))
+        return Loaded(process, Listening(**await read_line(process, LOAD_S)), log)
     except (ValueError, TimeoutError):
         if process.returncode is None:
             process.kill()
-        await listener
+        await process.wait()
+        await log
         lines = [line.decode(errors="replace").strip() for line in said if line.strip()]
         raise LoadError(lines[-1].partition("RuntimeError: ")[2] or lines[-1] if lines else "it did not load") from None
 

@@ -44,8 +44,7 @@ def run(check: Callable[[Shelf], Awaitable[None]], specs: dict[str, Any], memory
             await check(shelf)
         finally:
             for loaded in shelf._loaded.values():
-                loaded.kill()
-                await loaded.drain()
+                await loaded.kill()
 
     asyncio.run(do())
 
@@ -134,7 +133,7 @@ def test_a_process_that_was_killed_is_started_again(specs: dict[str, Any], pictu
     async def check(shelf: Shelf) -> None:
         pool = pool_of(shelf, "first")
         expected = await ask(pool, picture)
-        shelf._loaded["first"].kill()
+        await shelf._loaded["first"].kill()
         assert await ask(pool, picture) == expected
 
     run(check, specs)
