@@ -27,6 +27,7 @@ from pathlib import Path
 
 from mar_tools.command_line import ROOT, Announce, new_parser, not_negative, positive, print_json, run
 from mar_tools.serving.health import Health, check_server
+from mar_tools.serving.metrics_exporter import find_silence
 from mar_tools.serving.model_status import find_differences
 from mar_tools.serving.server import Server
 from mar_tools.serving.start_record import mark_stopped
@@ -60,7 +61,10 @@ def main() -> None:
 
 def act(server: Server, arguments: argparse.Namespace) -> list[Health]:
     if arguments.action == "status":
-        return check_server(server.config, time.monotonic() + arguments.answer_timeout_s)
+        found = check_server(server.config, time.monotonic() + arguments.answer_timeout_s)
+        if (silence := find_silence(server.config)) is not None:
+            warn(silence)
+        return found
     with show_work("starting TorchServe", silent_elsewhere=True) as announce:
         if arguments.action == "start":
             return server.start(arguments.timeout_s, announce, warn)

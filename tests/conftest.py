@@ -75,7 +75,7 @@ OncePerRun = Callable[[str, Callable[[], object]], None]
 Made = TypeVar("Made")
 TESTS = Path(__file__).resolve().parent
 # So that two processes end at about the same time.
-SLOW_FIRST = ("lab/reliability", "lab/hostile", "e2e/operations", "e2e", "e2e/front", "contract")
+SLOW_FIRST = ("lab/reliability", "lab/hostile", "e2e/operations", "e2e", "e2e/front", "e2e/monitoring", "contract")
 FOLDERS_OF_LAB = ("lab", "mar_tools/cluster", "mar_tools/ray_serving")
 # Half a minute of compiling each: in the product's run, other models and precisions guard the same backend. And ends of
 # a process that are rows like the others.

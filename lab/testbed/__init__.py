@@ -9,6 +9,7 @@ offline.py                runs of predict_images.py, timed and watched
 ray_serving.py            an archive served by TorchServe and by Ray Serve, measured
 tracing.py                what a worker's lines and spans cost it
 span_receiver.py          who takes the spans meanwhile, or never answers
+counting.py               what counting for metrics costs it
 sampling.py               memory and descriptors over time
 rounds.py                 the results file of a command that measures in rounds
 findings.py               the rows of the reliability page, and the results file of each

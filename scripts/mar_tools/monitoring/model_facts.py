@@ -27,9 +27,9 @@ Version = tuple[str, str]
 
 @dataclass
 class Fact:
-    """What is known of a version. info: None where its archive could not be read."""
+    """What is known of a version. folder: of its archive, unpacked. info: None where that could not be read."""
 
-    identity: tuple[object, ...]
+    folder: Path | None
     info: tuple[str, str, str] | None
     results: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*RESULTS.values(), LATE), 0))
     right: float | None = None
@@ -49,27 +49,25 @@ class ModelFacts:
         with self._lock:
             self._facts = {version: fact for version, fact in self._facts.items() if version in found}
         for version, entry in found.items():
-            identity = (entry["modelUrl"], entry.get("loadedAtStartup"), _folder_of(entry))
-            fact = self._facts.get(version)
-            if fact is None or fact.identity[:2] != identity[:2] or fact.info is None:
-                fact = Fact(identity, self._read_archive(entry))
+            folder, fact = _folder_of(entry), self._facts.get(version)
+            if fact is None or folder not in (None, fact.folder):  # TorchServe makes one for each registration
+                fact = Fact(folder, None if folder is None else self._read_archive(folder, entry["modelUrl"]))
             with self._lock:
                 self._facts[version] = fact
             if ask_golden and _is_ready(entry) and not self._is_draining():
                 self._ask(version[0], entry, fact)
 
-    def _read_archive(self, entry: Mapping[str, Any]) -> tuple[str, str, str] | None:
-        """Return backend, precision and SHA-256 of a version's archive."""
-        folder = _folder_of(entry)
+    def _read_archive(self, folder: Path, name: str) -> tuple[str, str, str] | None:
+        """Return backend, precision and SHA-256 of an archive, None where it is another's or no longer there."""
         try:
-            config = read_handler_config(folder / "model-config.yaml") if folder is not None else None
-            with (self._model_store / Path(entry["modelUrl"]).name).open("rb") as file:
+            config = read_handler_config(folder / "model-config.yaml")
+            with (self._model_store / Path(name).name).open("rb") as file:
                 digest = hashlib.sha256()
                 while piece := file.read(1 << 20):
                     digest.update(piece)
         except (OSError, ConfigError):
             return None
-        return None if config is None else (config.backend, config.precision, digest.hexdigest())
+        return config.backend, config.precision, digest.hexdigest()
 
     def _ask(self, model: str, entry: Mapping[str, Any], fact: Fact) -> None:
         try:

@@ -84,6 +84,7 @@ def world(nginx: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wor
     built = build_archives(folder)
     [port] = find_free_ports(1)
     changes = {"metrics_port": str(port), "metrics_golden_s": "3", "models": MODELS, "job_queue_size": str(QUEUE)}
+    changes["load_models"] = "digits.mar"  # a server that is started again does not load what faults need
     limits = {"requests_per_s": 30, "burst": 150, "concurrent_requests": 100}
     with serve([built.served], tmp_path_factory.mktemp("server"), **changes) as service:
         for name, model, version, made in (
