@@ -130,7 +130,7 @@ class FrontLog:
         os.replace(written, self._state)
 
     def show(self, clients: Iterable[str]) -> list[Metric]:
-        """clients: those that have a key. Their counts begin at 0: what appears with its first event has not risen."""
+        """Return the metrics. Counts of clients that have a key begin at 0: who begins at 1 never rose."""
         answers = CounterMetricFamily(
             "vision_front_requests", "Answers of the front, by client and status.", labels=("client", "status")
         )

@@ -13,11 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-
 from e2e.conftest import ROOT, Service, serve
-from e2e.front.conftest import Running, nginx_processes, run_front
+from e2e.front.conftest import Running, nginx, nginx_processes, run_front
 from e2e.operations.test_operations import derive, expect_another_class
 from e2e.test_requests import GARBAGE, OCTETS
+from watching_prometheus import SCRAPE_S, Prometheus, watch_with_prometheus
+
 from lab.testbed.archives import build_archives, picture_of
 from lab.testbed.faulty_classification import raise_an_error, sleep_a_while
 from mar_tools.serving.graceful_stop import stop_drained
@@ -26,14 +27,8 @@ from mar_tools.serving.ports import find_free_ports
 from mar_tools.serving.processes import find_exporters
 from mar_tools.waiting import wait_until
 
-from .conftest import nginx
-from .prometheus import SCRAPE_S, Prometheus, watch_with_prometheus
-
 __all__ = ["nginx"]
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Prometheus: apt install prometheus"),
-]
+pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Prometheus: apt install prometheus")
 
 PATIENCE_S = 180.0  # a busy machine loads a worker in half a minute
 PREDICT = "/predictions/digits"
@@ -58,7 +53,6 @@ class World:
     service: Service
     front: Running
     prometheus: Prometheus
-    archives: Path
     since: float
 
     @property
@@ -79,7 +73,7 @@ Fault = Callable[[World, bytes], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="module")
-def world(nginx: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(nginx: None, seven: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("faults")
     built = build_archives(folder)
     [port] = find_free_ports(1)
@@ -98,12 +92,13 @@ def world(nginx: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wor
             run_front(front_folder, service.folder / "config.properties", **limits) as front,
             watch_with_prometheus(seen, port) as prometheus,
         ):
-            world = World(service, front, prometheus, built.served.parent, time.time())
-            with keep_busy(lambda: world.predict(picture(world)), 1, 0.25):
+            world = World(service, front, prometheus, time.time())
+            with keep_busy(lambda: world.predict(seven), 1, 0.25):
                 yield world
 
 
-def picture(world: World) -> bytes:
+@pytest.fixture(scope="module")
+def seven() -> bytes:
     return (ROOT / "examples" / "digits_classification" / "samples" / "seven.png").read_bytes()
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import requests
 import yaml
-
 from e2e.conftest import ROOT
+
 from mar_tools.serving.ports import find_free_ports
 from mar_tools.waiting import wait_until
 
