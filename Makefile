@@ -1,7 +1,7 @@
 # Shortcuts. `check` runs what .venv has: `source .venv/bin/activate` first.
 SOURCES = handlers scripts client examples deploy/grafana lab tests
 
-.PHONY: quickstart stop check test lab
+.PHONY: quickstart stop check test ray lab
 
 quickstart:
 	bash scripts/quickstart.sh
@@ -14,6 +14,9 @@ check:
 
 test:
 	bash scripts/test.sh
+
+ray:
+	bash scripts/test.sh --ray
 
 lab:
 	bash scripts/test.sh --lab

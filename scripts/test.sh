@@ -2,6 +2,7 @@
 # Check lint, types and tests. A fresh machine gets an environment first.
 #
 #   bash scripts/test.sh                     those of the product
+#   bash scripts/test.sh --ray               those that need Ray
 #   bash scripts/test.sh --lab               those of lab/; all generated examples
 #   bash scripts/test.sh tests/handlers -x   what follows goes to pytest
 #
@@ -10,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
-  sed -n '2,8s/^# \{0,1\}//p' scripts/test.sh
+  sed -n '2,9s/^# \{0,1\}//p' scripts/test.sh
   exit 0
 fi
 
@@ -24,7 +25,11 @@ run_tests() {
 }
 
 test_product() {
-  run_tests --ignore=tests/lab -m "not lab" "$@"
+  run_tests --ignore=tests/lab -m "not lab and not ray" "$@"
+}
+
+test_ray() {
+  run_tests -m ray "$@"
 }
 
 # Generated tests of the product take a part of their examples in the product's run, and all of them here.
@@ -32,7 +37,7 @@ test_lab() {
   if [ "$#" -gt 0 ]; then
     EXAMPLES=1 run_tests -o testpaths=tests/lab "$@"
   else
-    EXAMPLES=1 run_tests -m "hypothesis or lab"
+    EXAMPLES=1 run_tests -m "(hypothesis or lab) and not ray"
   fi
 }
 
@@ -40,6 +45,10 @@ if [ "${1:-}" = --lab ]; then
   shift
   install_requirements requirements/dev.txt requirements/lab.txt
   tests=test_lab types=(lab tests/lab)
+elif [ "${1:-}" = --ray ]; then
+  shift
+  install_requirements requirements/dev.txt requirements/ray.txt
+  tests=test_ray types=(scripts/mar_tools/ray_serving)
 else
   install_requirements requirements/dev.txt
   tests=test_product types=(handlers scripts client examples deploy/grafana tests --exclude '^tests/lab/')

@@ -76,7 +76,8 @@ Made = TypeVar("Made")
 TESTS = Path(__file__).resolve().parent
 # So that two processes end at about the same time.
 SLOW_FIRST = ("lab/reliability", "lab/hostile", "e2e/operations", "e2e", "e2e/front", "e2e/monitoring", "contract")
-FOLDERS_OF_LAB = ("lab", "mar_tools/cluster", "mar_tools/ray_serving")
+FOLDERS_OF_LAB = ("lab",)
+FOLDERS_OF_RAY = ("mar_tools/cluster", "mar_tools/ray_serving")
 # Half a minute of compiling each: in the product's run, other models and precisions guard the same backend. And ends of
 # a process that are rows like the others.
 OF_LAB = (
@@ -111,15 +112,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "lab: guards the laboratory, or once more what a quicker test of the product guards"
     )
+    config.addinivalue_line("markers", "ray: needs requirements/ray.txt, and starts clusters")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the laboratory's tests, and sort slow folders to the front."""
+    """Mark the laboratory's tests and those of Ray, and sort slow folders to the front."""
     folders = {item.path: item.path.parent.relative_to(TESTS).as_posix() for item in items}
     order = [*SLOW_FIRST, *dict.fromkeys(folders.values())]
     items.sort(key=lambda item: order.index(folders[item.path]))
     for item in items:
-        if folders[item.path].startswith(FOLDERS_OF_LAB) or item.name.endswith(OF_LAB):
+        if folders[item.path].startswith(FOLDERS_OF_RAY):
+            item.add_marker(pytest.mark.ray)
+        elif folders[item.path].startswith(FOLDERS_OF_LAB) or item.name.endswith(OF_LAB):
             item.add_marker(pytest.mark.lab)
 
 

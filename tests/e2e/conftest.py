@@ -28,7 +28,7 @@ EXAMPLES = ROOT / "examples"
 BATCH_DELAY_MS = 300  # long enough for requests that are sent together to share a batch
 EAGER_DIGITS = "digits_eager"
 # Of the same contract: the product's run asks TorchServe, the laboratory's Ray Serve.
-BOTH = ("torchserve", pytest.param("ray", marks=pytest.mark.lab))
+BOTH = ("torchserve", pytest.param("ray", marks=pytest.mark.ray))
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,10 @@ def eager_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def on_ray(archives: Path, eager_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayService]:
-    """The same archives on Ray Serve, with `eager_digits` beside them."""
+    """The same archives on Ray Serve, with `eager_digits` beside them, which is loaded on demand."""
     pytest.importorskip("ray.serve", reason="needs requirements/ray.txt", exc_type=ImportError)
     config = write_configuration(tmp_path_factory.mktemp("on_ray"))
-    set_model(config, EAGER_DIGITS, marName=eager_digits.name, minWorkers=1, batchSize=8, maxBatchDelay=BATCH_DELAY_MS)
+    set_model(config, EAGER_DIGITS, marName=eager_digits.name, minWorkers=0, batchSize=8, maxBatchDelay=BATCH_DELAY_MS)
     with serve_on_ray(config, [*sorted(archives.glob("*.mar")), eager_digits]) as service:
         yield service
 

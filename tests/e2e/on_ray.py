@@ -52,10 +52,16 @@ class RayService:
 
     def replicas(self, model: str) -> list[psutil.Process]:
         """Return the processes that have a version of this model, by the title that Ray gives them."""
+        return self._find(f"ServeReplica:{model}-")
+
+    def ingresses(self) -> list[psutil.Process]:
+        return self._find("ServeReplica:vision:")
+
+    def _find(self, title: str) -> list[psutil.Process]:
         found: list[psutil.Process] = []
         for process in self._family():
             with suppress(psutil.Error):
-                if f"ServeReplica:{model}-" in " ".join(process.cmdline()):
+                if title in " ".join(process.cmdline()):
                     found.append(process)
         found.sort(key=lambda process: process.pid)
         return found
@@ -97,7 +103,8 @@ def serve_on_ray(config: Path, archives: list[Path], *options: object, key: str 
         assert f"serving at {url}" in service.said, service.said
         yield service
     finally:
-        process.send_signal(signal.SIGTERM)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
         for survivor in [*service._family(), process] if process.poll() is None else []:

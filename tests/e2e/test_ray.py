@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from .conftest import EXAMPLES, build_digits, run_script, write_configuration
 from .on_ray import RayService, serve_on_ray, set_model
 from .test_requests import GARBAGE, OCTETS, best_label
 
-pytestmark = pytest.mark.lab
+pytestmark = pytest.mark.ray
 
 REQUESTS, CLIENTS, KILLS = 5000, 8, 4
 BACK_S = 120.0
@@ -97,6 +98,42 @@ def test_no_request_shows_that_replicas_are_killed(ray_server: RayService, seven
     assert killer.result() == KILLS
     assert [answer for answer in answers if answer != (200, "7")] == []
     assert wait_until(lambda: len(ray_server.replicas("digits")) == 2, BACK_S)
+
+
+def test_an_ingress_that_is_killed_comes_back_and_says_nothing_but_our_json(
+    ray_server: RayService, seven: bytes
+) -> None:
+    ended, answers, cut = threading.Event(), [], 0
+
+    def ask() -> int:
+        lost = 0
+        while not ended.is_set():
+            try:
+                answers.append(ray_server.post("digits", seven, OCTETS))
+            except requests.ConnectionError:  # what it had under way, and while nobody listens
+                lost += 1
+        return lost
+
+    def answered_again() -> bool:
+        return bool(answers[before:]) and answers[-1].status_code == 200
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(ask) for _ in range(CLIENTS)]
+        try:
+            assert wait_until(lambda: len(answers) > 50, BACK_S)
+            (ingress,) = ray_server.ingresses()
+            ingress.kill()
+            ingress.wait(BACK_S)
+            before = len(answers)
+            assert wait_until(answered_again, BACK_S)
+        finally:
+            ended.set()
+        cut = sum(client.result() for client in clients)
+    assert cut
+    assert {(answer.status_code, answer.headers["Content-Type"]) for answer in answers} <= {
+        (200, "application/json"),
+        (503, "application/json"),  # it has started and not found the replicas yet
+    }
 
 
 def test_replicas_come_when_requests_wait(ray_server: RayService, scene: bytes) -> None:
@@ -265,7 +302,8 @@ def test_a_configuration_for_serve_deploy_is_written(ray_server: RayService, tmp
         "digits_detection-1.0",
         "vision",
     ]
-    assert document.http_options.host == "127.0.0.1"
+    host, port = document.applications[-1].args["listen"]
+    assert (str(document.proxy_location.value), f"http://{host}:{port}") == ("Disabled", ray_server.url)
 
 
 # Upgrades: the last, for they change what is served
@@ -327,3 +365,25 @@ def test_a_version_becomes_the_default_under_load_and_nothing_fails(
     assert {status for status, _ in seen} == {200}
     assert [version for _, version in seen] == sorted(version for _, version in seen)
     assert set(before) <= set(ray_server.worker_pids("digits")), "the version that was there kept its replicas"
+
+
+def test_what_is_under_way_when_the_command_ends_is_answered(
+    archives: Path, seven: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    config = write_configuration(tmp_path_factory.mktemp("ending"))
+    set_model(config, "digits", minWorkers=1, batchSize=8, maxBatchDelay=3000)  # so long does the last one wait
+    with serve_on_ray(config, [archives / "digits.mar"]) as service, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(service.post, "digits", seven, OCTETS)
+        assert wait_until(lambda: is_under_way(service), BACK_S)
+        service.process.terminate()
+        answer = waiting.result()
+        assert (answer.status_code, best_label(answer.json())) == (200, "7")
+        assert service.process.wait(BACK_S) == 128 + signal.SIGTERM
+        assert "answering what is under way" in service.said
+
+
+def is_under_way(service: RayService) -> bool:
+    """Return whether a client is connected to the ingress."""
+    (ingress,) = service.ingresses()
+    port = int(service.url.rpartition(":")[2])
+    return any(each.laddr.port == port and each.status == "ESTABLISHED" for each in ingress.net_connections("tcp"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
@@ -12,6 +13,7 @@ from mar_tools.ray_serving.refusals import JSON_TYPE, RefusalError, to_answer
 HEAD_BYTES = 64 << 10  # of a request's first line and its headers: the parser takes them without end
 HEAD_TIMEOUT_S = 10.0  # for them to come, as at the front
 KEEP_ALIVE_S = 75
+TASK = "task"  # in the state of a scope: the one that answers it
 NOT_HTTP = "the request is not HTTP/1.1, or its headers are larger than 64 KiB"
 
 
@@ -32,6 +34,10 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
     def connection_lost(self, error: Exception | None) -> None:
         self._head_timer.cancel()
         super().connection_lost(error)
+        if self.cycle is not None and not self.cycle.response_complete:
+            task = self.scope["state"].get(TASK)
+            if task is not None:  # nobody waits for it, so its place is for others
+                task.cancel()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -72,6 +78,11 @@ class HttpServer:
     """app: of ASGI. Several servers of a machine may share a port: each gets its share of the connections."""
 
     def __init__(self, app: Any, host: str, port: int) -> None:
+        async def answer(scope: Any, receive: Any, send: Any) -> None:
+            scope["state"][TASK] = asyncio.current_task()
+            with suppress(asyncio.CancelledError):  # its client has left
+                await app(scope, receive, send)
+
         self._place = (host, port)
         settings: dict[str, Any] = {
             "interface": "asgi3",
@@ -82,7 +93,7 @@ class HttpServer:
             "log_config": None,
         }
         settings |= {"access_log": False, "server_header": False, "timeout_keep_alive": KEEP_ALIVE_S}
-        self._server = uvicorn.Server(uvicorn.Config(app, http=BoundedProtocol, **settings))
+        self._server = uvicorn.Server(uvicorn.Config(answer, http=BoundedProtocol, **settings))
         self._serving: asyncio.Task[None] | None = None
 
     def start(self) -> None:

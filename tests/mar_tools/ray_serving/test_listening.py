@@ -25,12 +25,16 @@ class Application:
     """One of ASGI that answers when it is told to."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked = self.left = 0
         self.open = asyncio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.asked += 1
-        await self.open.wait()
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.left += 1
+            raise
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
@@ -127,6 +131,24 @@ def test_a_slow_answer_is_not_cut_by_the_bound_on_heads(free_port: int, monkeypa
         await asyncio.sleep(0.2)
         application.open.set()
         assert (await sending).endswith(b"ok")
+
+    run(check, free_port)
+
+
+def test_a_client_that_leaves_is_not_waited_for(free_port: int) -> None:
+    async def check(application: Application, __: HttpServer, port: int) -> None:
+        await send(port, b"no HTTP")  # until it listens
+        for number in (1, 2):
+            _, writer = await asyncio.open_connection(HOST, port)
+            writer.write(GET)
+            while application.asked < number:
+                await asyncio.sleep(0)
+            writer.transport.abort()
+            while application.left < number:
+                await asyncio.sleep(0)
+        application.open.set()
+        assert (await send(port, CLOSING)).endswith(b"ok")
+        assert (application.asked, application.left) == (3, 2)
 
     run(check, free_port)
 
