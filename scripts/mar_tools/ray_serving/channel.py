@@ -83,11 +83,11 @@ class Connection(asyncio.Protocol):
 
 
 class Channel(Connection):
-    """The side of the ingress. on_end: called when the replica has ended the connection, or it broke."""
+    """The side of the ingress. on_room: called when the replica has answered, on_end when the connection has ended."""
 
-    def __init__(self, token: str, on_end: Callable[["Channel"], None]) -> None:
+    def __init__(self, token: str, on_room: Callable[["Channel"], None], on_end: Callable[["Channel"], None]) -> None:
         super().__init__(self._settle)
-        self._token, self._on_end = token, on_end
+        self._token, self._on_room, self._on_end = token, on_room, on_end
         self._numbers = itertools.count()
         self._under_way: dict[int, asyncio.Future[Answer]] = {}
         self.is_open = False
@@ -130,6 +130,7 @@ class Channel(Connection):
             fail(future, LostError())
         elif not future.done():
             future.set_result(Answer(status, *rest))
+        self._on_room(self)
 
 
 def fail(future: "asyncio.Future[Any]", error: Exception) -> None:
@@ -190,7 +191,12 @@ class ReplicaServer:
         error = done.exception()
         if error is not None:
             logger.error("a batch failed", exc_info=error)
-        connection.send((number, FAILED) if error is not None else (number, *done.result()))
-        self.under_way -= 1
-        if not self.under_way:
-            self._idle.set()
+        try:
+            connection.send((number, FAILED) if error is not None else (number, *done.result()))
+        except (TypeError, ValueError, OverflowError):  # a header of a handler that is none, as a number of numpy
+            logger.exception("an answer cannot be sent")
+            connection.send((number, FAILED))
+        finally:
+            self.under_way -= 1
+            if not self.under_way:
+                self._idle.set()

@@ -7,7 +7,7 @@ from typing import Any
 from mar_tools.cluster.connecting import ClusterError
 from mar_tools.command_line import Announce
 from mar_tools.ray_serving.configuration import ServePlan
-from mar_tools.ray_serving.names import INGRESS, INGRESS_APPLICATION
+from mar_tools.ray_serving.names import INGRESS, INGRESS_APPLICATION, SHELF_APPLICATION
 from mar_tools.serving.ports import find_obstacle
 from mar_tools.terminal import print_line
 from mar_tools.waiting import wait_until
@@ -46,15 +46,34 @@ def deploy(plan: ServePlan, timeout_s: float, announce: Announce) -> list[Deploy
     What has not answered in time is told with its reason, and what served before goes on.
     """
     new = plan.document["applications"]
-    names = {application["name"] for application in new}
-    old = [application for application in list_running() if application["name"] not in names]
-    _apply(plan, new + old)
+    first = keep_running(new, list_running())
+    _apply(plan, first)
     deadline = time.monotonic() + timeout_s
     wait_until(lambda: _is_settled(plan, announce), max(0.0, deadline - time.monotonic()), POLL_S)
     found = [describe(plan, deployment.application) for deployment in plan.deployments]
-    if old and all(each.problem is None for each in found):
+    if first != new and all(each.problem is None for each in found):
         _apply(plan, new)
     return found
+
+
+def keep_running(new: list[dict[str, Any]], running: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what is new, with what runs and is not named any more: applications, and archives on the shelf."""
+    archives = _find_archives(running)
+    kept = []
+    for application in new:
+        if application["name"] == SHELF_APPLICATION:
+            (deployment,) = application["deployments"]
+            known = {"archives": {**archives, **_find_archives([application])}}
+            application = {**application, "deployments": [{**deployment, "user_config": known}]}
+        kept.append(application)
+    names = {application["name"] for application in new}
+    return kept + [application for application in running if application["name"] not in names]
+
+
+def _find_archives(applications: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the archives on the shelf."""
+    shelves = [each for each in applications if each["name"] == SHELF_APPLICATION]
+    return {name: spec for each in shelves for name, spec in each["deployments"][0]["user_config"]["archives"].items()}
 
 
 def list_running() -> list[dict[str, Any]]:

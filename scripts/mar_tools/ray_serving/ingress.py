@@ -20,8 +20,10 @@ from mar_tools.ray_serving.listening import HttpServer
 from mar_tools.ray_serving.metadata import SERVER, describe_tensors
 from mar_tools.ray_serving.models import ModelTable, Served
 from mar_tools.ray_serving.names import DEPLOYMENT, SHELF, SHELF_APPLICATION
+from mar_tools.ray_serving.pool import ClosedError
 from mar_tools.ray_serving.refusals import (
     RefusalError,
+    refuse_broken,
     refuse_busy,
     refuse_fault,
     refuse_key,
@@ -43,7 +45,7 @@ else:
 logger = logging.getLogger("ray.serve")  # whose log of this replica it is
 LOOK_S = 5.0  # for replicas to say where they listen
 BODY_TIMEOUT_S = 10.0  # between two pieces of a body, as at the front
-MOST_BYTES_UNDER_WAY = 256 << 20  # of bodies of all requests: Ray holds each of them two or three times
+MOST_BYTES_UNDER_WAY = 256 << 20  # of bodies of all requests: each is held twice while it is sent to a replica
 REQUEST_ID = re.compile(r"[A-Za-z0-9][\w.:/+=@-]{0,127}", re.ASCII)  # as $id of nginx.conf
 TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")  # as its $traceparent
 BODIES_ARE_MANY = "the bodies of the requests under way are as many bytes as the server takes at once"
@@ -102,18 +104,18 @@ class Ingress:
         try:
             answer = await self._answer(request)
         except RefusalError as refusal:
-            answer = to_answer(refusal, request.url.path)
+            answer = to_answer(refusal, scope["path"])
         except ClientDisconnect:
             return  # nobody is there to be answered
         except Exception:
-            logger.exception("a request to %s failed in the ingress", request.url.path)
-            answer = to_answer(refuse_fault(), request.url.path)
+            logger.exception("a request to %s failed in the ingress", scope["path"])
+            answer = to_answer(refuse_fault(), scope["path"])
         told = {"Content-Type": answer.content_type, "X-Content-Type-Options": "nosniff"}
         headers = {**answer.headers, **request.state.ids, **told}
         await Response(answer.body, answer.status, headers)(scope, receive, send)
 
     async def _answer(self, request: Request) -> Answer:
-        route = find_route(request.url.path)
+        route = find_route(request.scope["path"])  # not request.url, which is made of the header Host, too
         if self._keys is not None and (route is None or route.action not in OPEN):
             self._check_key(request.headers)
         if route is None:
@@ -134,14 +136,20 @@ class Ingress:
         model = route.model or request.query_params.get("model_name") or self._table.only_model()
         if model is None:
             raise RefusalError(400, "BadRequestException", "Parameter model_name is required.")
-        served = self._table.find(model, route.version)
+        self._table.find(model, route.version)  # before its body is read
         held = self._reserve(request.headers)
         try:
             body = await self._read(request)
-            asked = to_request(body, request.headers, request.url.query, route.action == "explain")
+            query = request.scope["query_string"].decode("latin-1")
+            asked = to_request(body, request.headers, query, route.action == "explain")
             asked.headers.update(request.state.ids)
             tries = 1 if route.action == "explain" else 2
-            return await served.pool.ask(asked, tries, self._answer_timeout_s)
+            while True:
+                try:
+                    served = self._table.find(model, route.version)
+                    return await served.pool.ask(asked, tries, self._answer_timeout_s)
+                except ClosedError:  # a version that was taken away while this waited: its successor is asked
+                    pass
         finally:
             self._bytes_under_way -= held
 
@@ -266,7 +274,7 @@ async def load_on_demand(application: str) -> Listening:
     if "busy" in said:
         raise refuse_busy(said["busy"])
     if "problem" in said:
-        raise refuse_unready(said["problem"])
+        raise refuse_broken(said["problem"])
     return Listening(**said["listening"])
 
 

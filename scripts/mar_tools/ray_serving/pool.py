@@ -19,6 +19,10 @@ NONE_ANSWERS = "no process of the model answers; the log of Serve says why"
 ENDED = "the model's process ended, or failed, while it had this request"
 
 
+class ClosedError(Exception):
+    """The replicas are not asked any more: the model table says which ones are."""
+
+
 class ReplicaPool:
     """room: requests that a replica has at once. queue: how many wait here for one, before others are refused.
 
@@ -31,6 +35,7 @@ class ReplicaPool:
         self.card: dict[str, Any] = {}
         self._channels: dict[Address, Channel] = {}
         self._waiting: deque[tuple[Request, asyncio.Future[Any]]] = deque()
+        self._is_closed = False
 
     @property
     def is_ready(self) -> bool:
@@ -70,17 +75,22 @@ class ReplicaPool:
         raise refuse_unready(NONE_ANSWERS)
 
     def close(self) -> None:
+        """Ask these replicas nothing more. What they have is answered; what waits raises ClosedError."""
+        self._is_closed = True
+        self._send_away(ClosedError())
         for channel in [*self._channels.values()]:
-            channel.close()
+            self._use(channel)
 
     async def ask(self, request: Request, tries: int, timeout_s: float) -> Answer:
         """Ask a replica, and another where it ends with the request: what ends a replica must not end all.
 
-        Raises RefusalError.
+        Raises RefusalError, and ClosedError where another pool is to be asked.
         """
         deadline = asyncio.get_running_loop().time() + timeout_s
         is_new = True
         while True:
+            if self._is_closed:
+                raise ClosedError
             try:
                 while self._is_asleep:
                     await asyncio.wait_for(self.wake(), deadline - asyncio.get_running_loop().time())
@@ -95,26 +105,34 @@ class ReplicaPool:
                     raise refuse_lost(ENDED) from None
             except (TimeoutError, asyncio.TimeoutError):
                 raise (refuse_late(timeout_s) if self.is_ready else refuse_unready(NONE_ANSWERS)) from None
-            finally:
-                self._hand_on()
             is_new = False
 
     async def _connect(self, address: Address) -> None:
-        make = partial(Channel, address.token, partial(self._lose, address))
+        make = partial(Channel, address.token, self._use, partial(self._lose, address))
         connecting = asyncio.get_running_loop().create_connection(make, address.host, address.port)
         try:
             _, self._channels[address] = await asyncio.wait_for(connecting, CONNECT_S)
         except (OSError, asyncio.TimeoutError, TimeoutError) as error:
             logger.warning("no connection to the replica at %s:%d: %r", address.host, address.port, error)
+        else:
+            self._use(self._channels[address])
+
+    def _use(self, channel: Channel) -> None:
+        """Give a replica that may have room what waits, or let it go where it is not needed any more."""
+        if self._is_closed and not channel.under_way:
+            channel.close()
         self._hand_on()
 
     def _lose(self, address: Address, channel: Channel) -> None:
         if self._channels.get(address) is channel:
             del self._channels[address]
         if self._is_asleep:  # those that wait are to have it loaded again
-            for _, place in self._waiting:
-                fail(place, AskAnotherError())
-            self._waiting.clear()
+            self._send_away(AskAnotherError())
+
+    def _send_away(self, error: Exception) -> None:
+        for _, place in self._waiting:
+            fail(place, error)
+        self._waiting.clear()
 
     def _find_free(self) -> Channel | None:
         """Return the replica with the fewest requests, None where none has room."""

@@ -69,6 +69,14 @@ def refuse_unready(what: str) -> RefusalError:
     return RefusalError(503, "UnavailableError", what, {"Retry-After": "5"})
 
 
+class BrokenArchiveError(RefusalError):
+    """An archive that cannot be loaded, however often it is tried at once."""
+
+
+def refuse_broken(what: str) -> BrokenArchiveError:
+    return BrokenArchiveError(503, "UnavailableError", what, {"Retry-After": "5"})
+
+
 def refuse_lost(what: str) -> RefusalError:
     """Return what is said where a replica ended, or failed, with the request, and no other one is asked."""
     return RefusalError(500, "InferenceError", what)

@@ -14,6 +14,7 @@ from mar_tools.ray_serving.replica import Spec, State
 
 logger = logging.getLogger("ray.serve")
 LOAD_S, TELL_S = 300.0, 30.0
+DRAIN_S = 150.0  # for what is under way; the archive's own code ends what takes longer than its responseTimeout
 MB = 10**6
 EXPECTED_BYTES = 500 * MB  # of an archive that was never loaded
 LINE_BYTES = 1 << 20
@@ -23,8 +24,8 @@ class LoadError(Exception):
     """An archive cannot be loaded; the message says why."""
 
 
-class NoRoomError(Exception):
-    """All that is loaded has requests under way, so nothing can be put away."""
+class BusyError(Exception):
+    """An archive cannot be loaded now; the message says why."""
 
 
 class Loaded:
@@ -45,24 +46,28 @@ class Loaded:
         except psutil.Error:  # it has just ended
             return 0
 
-    async def ask_state(self) -> State:
+    async def ask_state(self) -> State | None:
+        """Return what it tells, None where it has ended. One that hangs is killed: its memory is wanted."""
         self._write(b"state\n")
-        return State(**await read_line(self._process, TELL_S))
+        try:
+            return State(**await read_line(self._process, TELL_S))
+        except (ValueError, TimeoutError):
+            logger.warning("process %d does not tell its state, and is ended", self._process.pid)
+            await self.kill()
+            return None
 
     async def drain(self) -> None:
-        """Let it answer what it has, and end."""
+        """Let it answer what it has, and end. One that does not is killed."""
         if self.is_alive:
             self._write(b"drain\n")
-        await self._wait()
+        try:
+            await asyncio.wait_for(self._process.wait(), DRAIN_S)
+        except (asyncio.TimeoutError, TimeoutError):
+            logger.warning("process %d has not ended in %g s, and is killed", self._process.pid, DRAIN_S)
+        await self.kill()
 
     async def kill(self) -> None:
-        if self.is_alive:
-            self._process.kill()
-        await self._wait()
-
-    async def _wait(self) -> None:
-        await self._process.wait()
-        await self._log
+        await end(self._process, self._log)
 
     def _write(self, line: bytes) -> None:
         assert self._process.stdin is not None
@@ -100,7 +105,7 @@ class Shelf:
                 return {"listening": (await self._open(application)).listening._asdict()}
             except LoadError as error:
                 return {"problem": str(error)}
-            except NoRoomError as error:
+            except BusyError as error:
                 return {"busy": str(error)}
 
     async def drain(self) -> None:
@@ -112,6 +117,8 @@ class Shelf:
         if found is not None and found.is_alive:
             return found
         self._loaded.pop(application, None)
+        if application not in self._specs:  # it is about to be deployed, or was taken away
+            raise BusyError(f"{application} is not among the archives that are loaded on demand")
         await self._make_room(self._sizes.get(application, min(EXPECTED_BYTES, self._memory_bytes)))
         loaded = await load(Spec(**self._specs[application]), self._host or find_host())
         size = self._sizes[application] = loaded.size
@@ -121,20 +128,27 @@ class Shelf:
             raise LoadError(f"{application} takes {size // MB} MB; it does not fit the {has}")
         try:
             await self._make_room(size)
-        except NoRoomError:
+        except BaseException:
             await loaded.kill()
             raise
         self._loaded[application] = loaded
         return loaded
 
     async def _make_room(self, size: int) -> None:
-        """Put away what has waited longest without a request, until so many bytes are free. Raises NoRoomError."""
+        """Put away what has waited longest without a request, until so many bytes are free. Raises BusyError."""
         while sum(loaded.size for loaded in self._loaded.values()) + size > self._memory_bytes:
-            states = {name: await loaded.ask_state() for name, loaded in self._loaded.items() if loaded.is_alive}
-            idle = [name for name, state in states.items() if not state.under_way]
-            if not idle:
-                raise NoRoomError("all models that are loaded on demand have requests under way")
-            longest = max(idle, key=lambda name: states[name].idle_s)
+            idle_s: dict[str, float] = {}
+            for name, loaded in [*self._loaded.items()]:
+                state = await loaded.ask_state() if loaded.is_alive else None
+                if state is None:
+                    del self._loaded[name]
+                elif not state.under_way:
+                    idle_s[name] = state.idle_s
+            if not self._loaded:
+                return
+            if not idle_s:
+                raise BusyError("all models that are loaded on demand have requests under way")
+            longest = max(idle_s, key=lambda name: idle_s[name])
             logger.info("%s is put away", longest)
             await self._loaded.pop(longest).drain()
 
@@ -148,19 +162,32 @@ async def load(spec: Spec, host: str) -> Loaded:
     log = asyncio.ensure_future(pass_on(process, said))
     try:
         return Loaded(process, Listening(**await read_line(process, LOAD_S)), log)
-    except (ValueError, TimeoutError):
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        await log
+    except BaseException as error:
+        await end(process, log)
+        if not isinstance(error, ValueError | TimeoutError):
+            raise
         lines = [line.decode(errors="replace").strip() for line in said if line.strip()]
         raise LoadError(lines[-1].partition("RuntimeError: ")[2] or lines[-1] if lines else "it did not load") from None
+
+
+async def end(process: asyncio.subprocess.Process, log: "asyncio.Future[None]") -> None:
+    """Kill a process where it lives, and return when all that it wrote is in the log."""
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+    await log
 
 
 async def pass_on(process: asyncio.subprocess.Process, said: list[bytes]) -> None:
     """Write what a process writes to standard error into the log, and keep the last line."""
     assert process.stderr is not None
-    while line := await process.stderr.readline():
+    while True:
+        try:
+            line = await process.stderr.readline()
+        except ValueError:  # a line above LINE_BYTES is dropped: what is not read would halt the process
+            continue
+        if not line:
+            return
         said[:] = [line]
         logger.info("%s", line.decode(errors="replace").rstrip())
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from mar_tools.ray_serving import models
 from mar_tools.ray_serving.channel import Listening, ReplicaServer
 from mar_tools.ray_serving.exchange import Answer, Request
 from mar_tools.ray_serving.models import ModelTable
-from mar_tools.ray_serving.refusals import RefusalError, refuse_unready
+from mar_tools.ray_serving.pool import ClosedError
+from mar_tools.ray_serving.refusals import RefusalError, refuse_broken, refuse_unready
 
 OF_ONE = {"room": 2, "queue": 2, "on_demand": False}
 
@@ -25,15 +27,24 @@ class Cluster:
     def __init__(self, *names: str) -> None:
         self.names = set(names)
         self.loads: list[str] = []
+        self.busy: set[str] = set()
+        self.gate: asyncio.Event | None = None
         self._servers: dict[str, ReplicaServer] = {}
 
     async def find_replicas(self, application: str) -> list[Listening]:
-        return [await self.load(application)] if application in self.names else []
+        return [await self._listen(application)] if application in self.names else []
 
     async def load(self, application: str) -> Listening:
+        if self.gate is not None:
+            await self.gate.wait()
+        if application in self.busy:
+            raise refuse_unready(f"{application} has no room")
         if application not in self.names:
-            raise refuse_unready(f"{application} is broken")
+            raise refuse_broken(f"{application} is broken")
         self.loads.append(application)
+        return await self._listen(application)
+
+    async def _listen(self, application: str) -> Listening:
         server = self._servers.setdefault(application, ReplicaServer(self._answer))
         return Listening(*await server.listen("127.0.0.1"), {"name": application})
 
@@ -118,23 +129,106 @@ def on_demand(*versions: str) -> dict[str, Any]:
     return wanted
 
 
+async def update_until(table: ModelTable, is_met: Callable[[], bool]) -> None:
+    while not is_met():
+        await table.update()
+        await asyncio.sleep(0)
+
+
 def test_what_is_on_demand_is_loaded_once_to_prove_it() -> None:
     async def check(table: ModelTable, cluster: Cluster) -> None:
-        await follow(table, on_demand("1.0"))
+        table.want(on_demand("1.0"))
+        await update_until(table, lambda: table.is_complete)
         await table.update()
-        assert (table.is_complete, cluster.loads) == (True, ["digits-1.0"])
+        assert cluster.loads == ["digits-1.0"]
         assert table.find("digits").pool.card == {"name": "digits-1.0"}
 
     run(check, "digits-1.0")
 
 
-def test_what_cannot_be_loaded_on_demand_says_why_and_is_not_tried_again_until_it_is_wanted_again() -> None:
+def test_what_cannot_be_loaded_on_demand_says_why_until_it_is_wanted_again() -> None:
     async def check(table: ModelTable, cluster: Cluster) -> None:
-        await follow(table, on_demand("1.0"))
+        table.want(on_demand("1.0"))
+        await update_until(table, lambda: bool(table.problems))
         cluster.names.add("digits-1.0")
-        await table.update()
+        for _ in range(3):
+            await table.update()
         assert (table.problems, cluster.loads) == ({"digits-1.0": "digits-1.0 is broken"}, [])
-        await follow(table, on_demand("1.0"))
-        assert (table.is_complete, table.problems) == (True, {})
+        table.want(on_demand("1.0"))
+        await update_until(table, lambda: table.is_complete)
+        assert table.problems == {}
 
     run(check)
+
+
+def test_what_was_broken_is_tried_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "AGAIN_S", 0)
+
+    async def check(table: ModelTable, cluster: Cluster) -> None:
+        table.want(on_demand("1.0"))
+        await update_until(table, lambda: bool(table.problems))
+        cluster.names.add("digits-1.0")
+        await update_until(table, lambda: table.is_complete)
+        assert table.problems == {}
+
+    run(check)
+
+
+def test_what_has_no_room_now_is_no_problem_and_is_loaded_later() -> None:
+    async def check(table: ModelTable, cluster: Cluster) -> None:
+        cluster.busy.add("digits-1.0")
+        table.want(on_demand("1.0"))
+        for _ in range(5):
+            await table.update()
+            await asyncio.sleep(0)
+        assert (table.is_complete, table.problems) == (False, {})
+        cluster.busy.clear()
+        await update_until(table, lambda: table.is_complete)
+
+    run(check, "digits-1.0")
+
+
+def test_replicas_are_found_while_an_archive_on_demand_takes_long_to_load() -> None:
+    async def check(table: ModelTable, cluster: Cluster) -> None:
+        cluster.gate = asyncio.Event()
+        versions = {"1.0": {"application": "others-1.0", **OF_ONE}}
+        await follow(table, {**on_demand("1.0"), "others": {"default": "1.0", "versions": versions}})
+        assert table.names() == ["others"]
+        cluster.gate.set()
+        await update_until(table, lambda: table.is_complete)
+
+    run(check, "digits-1.0", "others-1.0")
+
+
+@pytest.mark.parametrize("before_on_demand", [False, True])
+def test_a_version_that_is_on_demand_from_now_on_or_no_more_is_asked_the_other_way(before_on_demand: bool) -> None:
+    async def check(table: ModelTable, _: Cluster) -> None:
+        ways = [want("1.0", "1.0"), on_demand("1.0")]
+        first, second = reversed(ways) if before_on_demand else ways
+        table.want(first)
+        await update_until(table, lambda: table.is_complete)
+        old = table.find("digits").pool
+        table.want(second)
+        assert not table.is_complete
+        assert table.find("digits").pool is old
+        await update_until(table, lambda: table.is_complete)
+        assert table.find("digits").pool.is_on_demand is not before_on_demand
+        with pytest.raises(ClosedError):
+            await old.ask(Request({}, {}), 1, 1.0)
+
+    run(check, "digits-1.0")
+
+
+def test_what_fails_once_is_no_end_of_following(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "PAUSE_S", 0)
+
+    async def check(table: ModelTable, _: Cluster) -> None:
+        following = asyncio.ensure_future(table.follow())
+        table.want({"digits": {"default": "1.0", "versions": {"1.0": {"not": "settings"}}}})
+        await asyncio.sleep(0.01)
+        table.want(want("1.0", "1.0"))
+        while not table.is_complete:
+            await asyncio.sleep(0)
+        following.cancel()
+
+    run(check, "digits-1.0")

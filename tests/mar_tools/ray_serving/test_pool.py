@@ -7,7 +7,7 @@ import pytest
 
 from mar_tools.ray_serving.channel import Connection, Listening, ReplicaServer
 from mar_tools.ray_serving.exchange import Answer, Request
-from mar_tools.ray_serving.pool import ReplicaPool
+from mar_tools.ray_serving.pool import ClosedError, ReplicaPool
 from mar_tools.ray_serving.refusals import RefusalError, refuse_unready
 
 PICTURE = bytes(range(256)) * 1000  # more than arrives in one piece
@@ -201,6 +201,46 @@ def test_clients_that_leave_make_room_for_others() -> None:
         await asyncio.sleep(0)
         again = [ask(pool) for _ in range(2)]
         await answer_until_done([*waiting[:4], *again], first, second)
+
+    run(check)
+
+
+def test_late_answers_make_room_for_what_waits() -> None:
+    async def check(pool: ReplicaPool, first: Replica, second: Replica) -> None:
+        late = [ask(pool, timeout_s=0.01) for _ in range(4)]
+        await second.wait_for(2)
+        assert {await refusal_of(task) for task in late} == {(504, "UpstreamTimeoutError")}
+        waiting = ask(pool)
+        await asyncio.sleep(0)
+        assert sum(len(replica.asked) for replica in (first, second)) == 4
+        await answer_until_done([waiting], first, second)
+
+    run(check)
+
+
+def test_a_closed_pool_answers_what_replicas_have_and_sends_away_what_waits() -> None:
+    async def check(pool: ReplicaPool, first: Replica, second: Replica) -> None:
+        asked, waiting = [ask(pool, tries=1) for _ in range(4)], ask(pool)
+        await second.wait_for(2)
+        pool.close()
+        for task in (waiting, ask(pool)):
+            with pytest.raises(ClosedError):
+                await task
+        assert pool.is_ready
+        await answer_until_done(asked, first, second)
+        while pool.is_ready:
+            await asyncio.sleep(0)
+
+    run(check)
+
+
+def test_an_answer_that_cannot_be_sent_is_told_as_a_lost_one() -> None:
+    async def check(pool: ReplicaPool, first: Replica, _: Replica) -> None:
+        task = ask(pool, tries=1)
+        await first.wait_for(1)
+        first.asked[0][1].set_result(Answer(200, "application/json", {"X-Score": object()}, b""))  # type: ignore[dict-item]
+        assert await refusal_of(task) == (500, "InferenceError")
+        assert first.server.under_way == 0
 
     run(check)
 
