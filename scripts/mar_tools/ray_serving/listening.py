@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -14,11 +16,20 @@ HEAD_BYTES = 64 << 10  # of a request's first line and its headers: the parser t
 HEAD_TIMEOUT_S = 10.0  # for them to come, as at the front
 KEEP_ALIVE_S = 75
 TASK = "task"  # in the state of a scope: the one that answers it
+OF_UPGRADES = (b"upgrade", b"http2-settings")
 NOT_HTTP = "the request is not HTTP/1.1, or its headers are larger than 64 KiB"
 
 
 class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
-    """uvicorn's, for a request line and headers of a bounded size and time."""
+    """uvicorn's, for a request line and headers of a bounded size and time, and for clients that offer HTTP/2.
+
+    The parser takes no body of a request with the header Upgrade, as Java's client sends it unless it is told not to.
+    Such a request is parsed once more without that header, as the front drops it.
+    """
+
+    parser: Any
+    _head_timer: asyncio.TimerHandle
+    _upgrades = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -27,7 +38,12 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
     def data_received(self, data: bytes) -> None:
         if self._awaits_head:
             self._head_bytes += len(data)  # a header is told below when it ends, and need not end
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            while data:
+                data = self._parse(data)
+        except httptools.HttpParserError:
+            self.send_400_response(NOT_HTTP)
         if self._awaits_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(NOT_HTTP)
 
@@ -53,9 +69,30 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise ValueError(NOT_HTTP)
+            self._upgrades = True
+            return
         self._awaits_head = False
         self._head_timer.cancel()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self._upgrades:
+            super().on_message_complete()
+
+    def _parse(self, data: bytes) -> bytes:
+        """Return what is left to parse: a request that offers an upgrade, without that, and what comes behind."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            head = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+            head += [b"%s: %s" % header for header in without_upgrade(self.headers)]
+            self._upgrades = False
+            self.parser = httptools.HttpRequestParser(self)
+            return b"\r\n".join([*head, b"", data[upgrade.args[0] :]])
+        return b""
 
     def send_400_response(self, msg: str) -> None:
         answer = to_answer(RefusalError(400, "BadRequestError", NOT_HTTP), "")
@@ -65,13 +102,30 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
 
     def _expect_head(self) -> None:
         self._awaits_head, self._head_bytes = True, 0
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._end_late)
+
+    def _end_late(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:  # the request before is not answered yet, and nothing is read until it is
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._end_late)
 
     def _count(self, *parts: bytes) -> None:
         """Raises ValueError, which ends the connection, for more than there may be."""
         self._head_bytes += sum(map(len, parts))
         if self._head_bytes > HEAD_BYTES:
             raise ValueError(NOT_HTTP)
+
+
+def without_upgrade(headers: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Return the headers of a request that asks for no upgrade. headers: their names in lower case."""
+    for name, value in headers:
+        if name == b"connection":
+            kept = [each for each in value.split(b",") if each.strip().lower() not in OF_UPGRADES]
+            if kept:
+                yield name, b",".join(kept)
+        elif name not in OF_UPGRADES:
+            yield name, value
 
 
 class HttpServer:

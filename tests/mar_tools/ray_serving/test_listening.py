@@ -22,14 +22,21 @@ def free_port() -> int:
 
 
 class Application:
-    """One of ASGI that answers when it is told to."""
+    """One of ASGI that answers when it is told to. bodies: what it was sent."""
 
     def __init__(self) -> None:
         self.asked = self.left = 0
+        self.bodies: list[bytes] = []
         self.open = asyncio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.asked += 1
+        message: dict[str, Any] = {"more_body": True}
+        body = b""
+        while message.get("more_body"):
+            message = await receive()
+            body += message.get("body", b"")
+        self.bodies.append(body)
         try:
             await self.open.wait()
         except asyncio.CancelledError:
@@ -53,14 +60,17 @@ def run(check: Callable[[Application, HttpServer, int], Awaitable[None]], free_p
     asyncio.run(do())
 
 
-async def send(port: int, data: bytes) -> bytes:
-    """Return all that comes until the server ends the connection."""
+async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     while True:
         try:
-            reader, writer = await asyncio.open_connection(HOST, port)
-            break
+            return await asyncio.open_connection(HOST, port)
         except ConnectionRefusedError:  # it is about to listen
             await asyncio.sleep(0)
+
+
+async def send(port: int, data: bytes) -> bytes:
+    """Return all that comes until the server ends the connection."""
+    reader, writer = await connect(port)
     writer.write(data)
     received = await reader.read()
     writer.close()
@@ -73,6 +83,7 @@ BAD = {
     "one long header": b"GET / HTTP/1.1\r\nX-Long: " + b"a" * (HEAD_BYTES + 1) + b"\r\n\r\n",
     "many headers": b"GET / HTTP/1.1\r\n" + b"X-Many: 1\r\n" * (HEAD_BYTES // 6) + b"\r\n",
     "a long path": b"GET /" + b"a" * (HEAD_BYTES + 1) + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a tunnel": b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
     "two lengths": b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na",
     "length and pieces": b"POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 }
@@ -99,6 +110,44 @@ def test_a_header_without_end_ends_the_connection(free_port: int) -> None:
             received = b"HTTP/1.1 400 "
         assert received.startswith(b"HTTP/1.1 400 ")
         assert application.asked == 0
+
+    run(check, free_port)
+
+
+UPGRADE = (
+    b"POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+)
+LONG_BODY = b"picture" * 50_000
+OFFERING = {
+    "a body": UPGRADE + b"Content-Length: 350000\r\n\r\n" + LONG_BODY,
+    "pieces": UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n55730\r\n" + LONG_BODY + b"\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("data", OFFERING.values(), ids=OFFERING)
+def test_a_client_that_offers_http_2_is_served_as_the_others(data: bytes, free_port: int) -> None:
+    async def check(application: Application, _: HttpServer, port: int) -> None:
+        application.open.set()
+        received = await send(port, data + data + CLOSING)
+        assert received.count(b"HTTP/1.1 200 ") == 3
+        assert application.bodies == [LONG_BODY, LONG_BODY, b""]
+
+    run(check, free_port)
+
+
+def test_a_request_behind_one_that_is_answered_late_is_answered_too(
+    free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "HEAD_TIMEOUT_S", 0.05)
+
+    async def check(application: Application, _: HttpServer, port: int) -> None:
+        reader, writer = await connect(port)
+        writer.write(GET + CLOSING[:-2])
+        await asyncio.sleep(0.2)
+        writer.write(CLOSING[-2:])
+        application.open.set()
+        assert (await reader.read()).count(b"ok") == 2
+        writer.close()
 
     run(check, free_port)
 
