@@ -1,16 +1,21 @@
 """Archives on demand are processes of their own: loaded when asked for, put away when another needs the memory."""
 
 import asyncio
+import os
 import shutil
+import signal
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 import pytest
 
 from mar_tools.archives.archive import open_archive
 from mar_tools.command_line import ROOT
+from mar_tools.ray_serving import shelf as shelf_module
 from mar_tools.ray_serving.channel import Listening
 from mar_tools.ray_serving.exchange import Request
 from mar_tools.ray_serving.pool import ReplicaPool
@@ -137,6 +142,67 @@ def test_a_process_that_was_killed_is_started_again(specs: dict[str, Any], pictu
         assert await ask(pool, picture) == expected
 
     run(check, specs)
+
+
+def test_a_process_that_hangs_is_ended_and_holds_up_no_other(
+    specs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf_module, "TELL_S", 0.5)
+
+    async def check(shelf: Shelf) -> None:
+        await shelf.open("first")
+        hung = shelf._loaded["first"]
+        shelf._memory_bytes = hung.size * 3 // 2
+        os.kill(hung._process.pid, signal.SIGSTOP)
+        assert "listening" in await shelf.open("second")
+        assert (list(shelf._loaded), hung.is_alive) == (["second"], False)
+
+    run(check, specs)
+
+
+def test_one_that_does_not_end_is_killed(specs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf_module, "DRAIN_S", 0.5)
+
+    async def check(shelf: Shelf) -> None:
+        await shelf.open("first")
+        hung = shelf._loaded["first"]
+        os.kill(hung._process.pid, signal.SIGSTOP)
+        await shelf.reconfigure({"archives": {}})
+        assert not hung.is_alive
+
+    run(check, specs)
+
+
+def test_what_is_not_deployed_yet_is_to_come_again(specs: dict[str, Any]) -> None:
+    async def check(shelf: Shelf) -> None:
+        assert "third" in (await shelf.open("third"))["busy"]
+
+    run(check, specs)
+
+
+def test_a_load_that_is_given_up_leaves_no_process(specs: dict[str, Any]) -> None:
+    async def check(shelf: Shelf) -> None:
+        opening = asyncio.ensure_future(shelf.open("first"))
+        while not (started := psutil.Process().children()):
+            await asyncio.sleep(0.01)
+        opening.cancel()
+        await asyncio.wait([opening])
+        assert [process for process in started if process.is_running()] == []
+        assert "listening" in await shelf.open("first")
+
+    run(check, specs)
+
+
+def test_a_line_above_the_bound_does_not_halt_the_process() -> None:
+    async def check() -> list[bytes]:
+        writes = "import sys; sys.stderr.write('a' * 10_000_000 + '\\nlast\\n')"
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", writes, stderr=asyncio.subprocess.PIPE)
+        said: list[bytes] = []
+        await shelf_module.pass_on(process, said)
+        await process.wait()
+        return said
+
+    assert asyncio.run(check()) == [b"last\n"]
 
 
 def test_an_archive_that_is_deployed_anew_or_no_more_is_put_away(specs: dict[str, Any], tmp_path: Path) -> None:
