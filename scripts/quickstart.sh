@@ -58,6 +58,7 @@ cat <<'NEXT'
 Both models answer on http://127.0.0.1:8080. What next:
   source .venv/bin/activate
   python scripts/predict_images.py digits_detection examples/digits_detection/samples --save-annotated annotated/
+  python scripts/open_playground.py                        a page to try both with pictures of yours
   python scripts/manage_models.py list
   python scripts/build_model.py recipes/resnet50.yaml      your own model: copy a recipe, see README.md
   bash scripts/quickstart.sh --stop

@@ -50,6 +50,8 @@ const ROUTES = [
     [/^\/v2\/models\/([\w.-]+)(?:\/versions\/([\w.-]+))?\/ready$/, model_readiness],
     [/^\/v1\/models$/, list_models],
     [/^\/v1\/models\/([\w.-]+)$/, model_readiness],
+    [/^\/playground\/models$/, list_versions],
+    [/^\/playground\/models\/([\w.-]+)(?:\/([\w.-]+))?$/, show_card],
 ];
 const PROBES = [
     [/^\/v2\/health\/live$/, liveness],
@@ -279,6 +281,35 @@ async function model_readiness(r, found) {
 
 async function list_models(r) {
     return {body: {models: await model_names(r)}};
+}
+
+// What the playground offers: each model, its versions and the default one.
+async function list_versions(r) {
+    const names = await model_names(r);
+    const models = [];
+    for (let i = 0; i < names.length; i++) {
+        const every = await management(r, `/models/${names[i]}/all`);
+        const chosen = await management(r, `/models/${names[i]}`); // an await within an object's braces would end the worker
+        models.push({
+            name: names[i],
+            default: chosen[0].modelVersion,
+            versions: every.map((version) => version.modelVersion).sort(),
+        });
+    }
+    return {body: {models: models}};
+}
+
+// The model card without what is long and tells of the server's machine.
+async function show_card(r, found) {
+    const path = found[2] ? `${found[1]}/${found[2]}` : found[1];
+    const entries = await management(r, `/models/${path}`, 'customized=true');
+    const card = entries[0].customizedMetadata;
+    if (!card) {
+        throw refusal(404, 'NoModelCardError', `the model ${found[1]} gives no card; was its archive built by build_model.py?`);
+    }
+    delete card.files;
+    delete card.versions;
+    return {body: card};
 }
 
 async function liveness(r) {

@@ -7,9 +7,10 @@ import resource
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -19,6 +20,8 @@ from mar_tools.command_line import ROOT
 from mar_tools.front.client_keys import ClientKeys
 from mar_tools.front.front_record import FrontRecord, remove_front_record, write_front_record
 from mar_tools.front.nginx import JS_MODULE, STREAM_MODULE, Nginx, NginxError, find_nginx, first_failure
+from mar_tools.playground.assets import EXAMPLES, POLICY, describe_routes
+from mar_tools.playground.assets import SOURCE as PAGES
 from mar_tools.serving.address import read_address
 from mar_tools.serving.memory_bounds import read_bounds
 from mar_tools.serving.processes import wait_until_ended
@@ -56,6 +59,7 @@ class FrontSettings(StrictModel):
     form_parts: int = Field(gt=0)
     allowed_origins: tuple[Origin, ...]
     path_prefix: str = Field(pattern=r"^(/[\w-]+)*$")
+    playground: bool
     header_timeout_s: int = Field(gt=0)
     body_timeout_s: int = Field(gt=0)
     answer_timeout_s: int = Field(gt=0)
@@ -182,6 +186,7 @@ class Front:
 
     def _write_configuration(self, nginx: Nginx) -> None:
         """Write a configuration that nginx takes."""
+        (self.folder / "openapi.json").write_bytes(describe_routes())
         candidate = self.folder / "nginx.conf.new"
         candidate.touch(mode=0o600)
         candidate.write_text(self._render(nginx), encoding="utf-8")
@@ -213,9 +218,17 @@ class Front:
             "vary": "Origin" if settings.allowed_origins else '""',
             "certificate": self.certificate,
             "certificate_key": self.certificate_key,
+            "pages": PAGES,
+            "page_policy": POLICY,
+            "examples": EXAMPLES,
         }
-        template = (SOURCE / "nginx.conf").read_text(encoding="utf-8")
-        return PLACEHOLDER.sub(lambda found: str(values[found[1]]), template)
+        values["playground"] = _fill("playground.conf", values) if settings.playground else ""
+        return _fill("nginx.conf", values)
+
+
+def _fill(template: str, values: Mapping[str, Any]) -> str:
+    text = (SOURCE / template).read_text(encoding="utf-8")
+    return PLACEHOLDER.sub(lambda found: str(values[found[1]]), text)
 
 
 def _host_and_port(url: str) -> str:

@@ -53,6 +53,7 @@ class TorchServeClient:
     def __init__(self, address: ServerAddress, deadline: float | None = None) -> None:
         self._address = address
         self._deadline = deadline
+        self._unretried: Connection | None = None  # made at its first use
 
     @cached_property
     def _inference(self) -> Connection:
@@ -108,6 +109,12 @@ class TorchServeClient:
             raise ConfigError(str(error)) from error
         path = predictions_path(model, version)
         return self._ask(self._inference, "POST", path, PREDICT_TIMEOUT_S, data=image, headers=headers)
+
+    def forward(self, path: str, body: bytes, headers: Mapping[str, str | bytes]) -> requests.Response:
+        """Return the answer to another's prediction or explanation as it comes. Nothing is retried but an old token."""
+        if self._unretried is None:
+            self._unretried = self._connect(self._address.inference, self._token_source("inference"), 0)
+        return self._ask(self._unretried, "POST", path, PREDICT_TIMEOUT_S, data=body, headers=headers)
 
     def list_models(self) -> list[str]:
         document = self._manage("GET", "/models?limit=1000")

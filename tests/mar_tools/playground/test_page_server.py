@@ -1,0 +1,94 @@
+"""The page's own server answers its page alone. It holds the token, so other sites must not reach TorchServe by it."""
+
+from collections.abc import Iterator
+from threading import Thread
+
+import pytest
+import requests
+
+from mar_tools.command_line import ROOT
+from mar_tools.playground.assets import POLICY, SOURCE
+from mar_tools.playground.page_server import PageServer
+from mar_tools.serving.config_file import with_values
+from mar_tools.serving.ports import free_addresses
+
+PREDICT = "predictions/digits"
+TIMEOUT_S = 10
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
+    """Before a TorchServe that does not run."""
+    config = tmp_path_factory.mktemp("server") / "config.properties"
+    shipped = (ROOT / "config.properties").read_text()
+    config.write_text(with_values(shipped, {**free_addresses(), "max_request_size": "1000"}))
+    with PageServer(config) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def ask(
+    server: PageServer, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+) -> requests.Response:
+    return requests.request(method, server.url + path, data=body, headers=headers, timeout=TIMEOUT_S)
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in SOURCE.iterdir()))
+def test_each_file_of_the_page_is_served_with_its_policy(file: str, server: PageServer) -> None:
+    path = {"index.html": "", "docs.html": "docs"}.get(file, f"playground/{file}")
+    answer = ask(server, "GET", path)
+    assert (answer.status_code, answer.content) == (200, (SOURCE / file).read_bytes())
+    assert answer.headers["Content-Security-Policy"] == POLICY
+
+
+@pytest.mark.parametrize(
+    "path", ["playground/index.html", "playground/..%2fx.js", "playground/samples/x.png", "key_file.json"]
+)
+def test_nothing_else_is_a_file(path: str, server: PageServer) -> None:
+    assert ask(server, "GET", path).status_code == 404
+
+
+OTHERS = {
+    "another name of this machine": {"Host": "evil.example:80"},
+    "another origin": {"Origin": "https://evil.example"},
+    "another port": {"Origin": "http://127.0.0.1:1"},
+    "no origin at all": {"Origin": "null"},
+    "another site": {"Sec-Fetch-Site": "cross-site"},
+    "a page of another port": {"Sec-Fetch-Site": "same-site"},
+}
+
+
+@pytest.mark.parametrize("headers", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize(("method", "path"), [("GET", "playground/models"), ("POST", PREDICT)])
+def test_other_sites_are_refused(method: str, path: str, headers: dict[str, str], server: PageServer) -> None:
+    answer = ask(server, method, path, headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (403, "ForbiddenError")
+
+
+@pytest.mark.parametrize("path", ["models", "predictions/../models", "v1/models/digits:predict", "predictions/a/b/c"])
+def test_only_predictions_and_explanations_are_passed_on(path: str, server: PageServer) -> None:
+    session = requests.Session()
+    request = requests.Request("POST", server.url).prepare()
+    request.url = server.url + path  # as it is written
+    assert session.send(request, timeout=TIMEOUT_S).status_code == 404
+
+
+def test_a_body_above_the_server_s_limit_is_refused_before_it_is_read(server: PageServer) -> None:
+    answer = ask(server, "POST", PREDICT, bytes(1001))
+    assert (answer.status_code, answer.json()["type"]) == (413, "RequestTooLargeError")
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "playground/models", 503), ("POST", PREDICT, 502)])
+def test_a_server_that_does_not_run_is_an_error_that_says_what_to_do(
+    method: str, path: str, status: int, server: PageServer
+) -> None:
+    answer = ask(server, method, path)
+    assert answer.status_code == answer.json()["code"] == status
+    assert "start it with python scripts/serve_models.py start" in answer.json()["message"]
+
+
+def test_every_file_of_the_page_is_short() -> None:
+    assert [path.name for path in SOURCE.iterdir() if len(path.read_text().splitlines()) > 300] == []
