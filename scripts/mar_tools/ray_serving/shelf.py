@@ -3,8 +3,10 @@
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -29,10 +31,19 @@ class BusyError(Exception):
 
 
 class Loaded:
-    """A process with an archive. listening: what it said when it had loaded it. log: passes on what it tells."""
+    """A process with an archive. listening: what it said when it had loaded it. log: passes on what it tells.
 
-    def __init__(self, process: asyncio.subprocess.Process, listening: Listening, log: "asyncio.Future[None]") -> None:
-        self._process, self.listening, self._log = process, listening, log
+    folder: where it unpacks; it is removed here, for a process that was killed removes nothing.
+    """
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        listening: Listening,
+        log: "asyncio.Future[None]",
+        folder: "TemporaryDirectory[str]",
+    ) -> None:
+        self._process, self.listening, self._log, self._folder = process, listening, log, folder
 
     @property
     def is_alive(self) -> bool:
@@ -67,7 +78,7 @@ class Loaded:
         await self.kill()
 
     async def kill(self) -> None:
-        await end(self._process, self._log)
+        await end(self._process, self._log, self._folder)
 
     def _write(self, line: bytes) -> None:
         assert self._process.stdin is not None
@@ -116,7 +127,8 @@ class Shelf:
         found = self._loaded.get(application)
         if found is not None and found.is_alive:
             return found
-        self._loaded.pop(application, None)
+        if found is not None:
+            await self._loaded.pop(application).kill()
         if application not in self._specs:  # it is about to be deployed, or was taken away
             raise BusyError(f"{application} is not among the archives that are loaded on demand")
         await self._make_room(self._sizes.get(application, min(EXPECTED_BYTES, self._memory_bytes)))
@@ -141,7 +153,7 @@ class Shelf:
             for name, loaded in [*self._loaded.items()]:
                 state = await loaded.ask_state() if loaded.is_alive else None
                 if state is None:
-                    del self._loaded[name]
+                    await self._loaded.pop(name).kill()
                 elif not state.under_way:
                     idle_s[name] = state.idle_s
             if not self._loaded:
@@ -157,25 +169,31 @@ async def load(spec: Spec, host: str) -> Loaded:
     """Load an archive in a process of its own. Raises LoadError."""
     command = [sys.executable, "-m", "mar_tools.ray_serving.loaded_archive", json.dumps(spec._asdict()), host]
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, limit=LINE_BYTES)
+    folder = TemporaryDirectory(prefix="vision-serving-", ignore_cleanup_errors=True)
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=pipe, stdout=pipe, stderr=pipe, limit=LINE_BYTES, env={**os.environ, "TMPDIR": folder.name}
+    )
     said: list[bytes] = []
     log = asyncio.ensure_future(pass_on(process, said))
     try:
-        return Loaded(process, Listening(**await read_line(process, LOAD_S)), log)
+        return Loaded(process, Listening(**await read_line(process, LOAD_S)), log, folder)
     except BaseException as error:
-        await end(process, log)
+        await end(process, log, folder)
         if not isinstance(error, ValueError | TimeoutError):
             raise
         lines = [line.decode(errors="replace").strip() for line in said if line.strip()]
         raise LoadError(lines[-1].partition("RuntimeError: ")[2] or lines[-1] if lines else "it did not load") from None
 
 
-async def end(process: asyncio.subprocess.Process, log: "asyncio.Future[None]") -> None:
-    """Kill a process where it lives, and return when all that it wrote is in the log."""
+async def end(
+    process: asyncio.subprocess.Process, log: "asyncio.Future[None]", folder: "TemporaryDirectory[str]"
+) -> None:
+    """Kill a process where it lives, and return when all that it wrote is in the log and its folder is removed."""
     if process.returncode is None:
         process.kill()
     await process.wait()
     await log
+    folder.cleanup()
 
 
 async def pass_on(process: asyncio.subprocess.Process, said: list[bytes]) -> None:

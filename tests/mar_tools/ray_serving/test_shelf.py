@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,22 @@ def test_one_that_does_not_end_is_killed(specs: dict[str, Any], monkeypatch: pyt
         os.kill(hung._process.pid, signal.SIGSTOP)
         await shelf.reconfigure({"archives": {}})
         assert not hung.is_alive
+
+    run(check, specs)
+
+
+def test_no_folder_is_left_of_what_was_put_away_or_killed(
+    specs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    async def check(shelf: Shelf) -> None:
+        for name in NAMES:
+            await shelf.open(name)
+        assert len([*tmp_path.glob("vision-serving-*")]) == 2
+        await shelf._loaded["first"].kill()
+        await shelf.reconfigure({"archives": {}})
+        assert [*tmp_path.glob("vision-serving-*")] == []
 
     run(check, specs)
 
