@@ -111,8 +111,9 @@ class ModelReplica:
         return {UNDER_WAY: float(self._server.under_way)}
 
     async def drain(self) -> None:
-        """Take no request any more, and return when those under way are answered."""
+        """Take no request any more, answer those under way, and remove what was unpacked."""
         await self._server.drain()
+        self._folder.cleanup()
 
     def _handle(self, requests: Sequence[Request]) -> list[Answer]:
         context = self._context(requests)
