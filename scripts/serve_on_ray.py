@@ -80,7 +80,7 @@ def main() -> None:
 def wait_for_signal() -> None:
     """Wait until this command is interrupted or ended."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.getsignal(number))  # again: Ray has put its own in their place
+        signal.signal(number, lambda received, _: sys.exit(128 + received))  # Ray has put its own in their place
     while True:
         signal.pause()
 
