@@ -7,6 +7,9 @@ from concurrent.futures import Executor
 
 from mar_tools.ray_serving.exchange import Answer, Request
 
+# For an answer, and the next request of its client, to pass the ingress: so batches are about as full as TorchServe's.
+RETURN_S = 0.001
+
 
 class Batcher:
     """handle: a batch of requests -> their answers, run in `thread`. size: of the largest batch.
@@ -65,5 +68,5 @@ class Batcher:
                 future.set_result(done.result()[number])
             else:
                 future.set_exception(error)
-        self._runs, self._ended = False, loop.time()
+        self._runs, self._ended = False, loop.time() + RETURN_S
         self._plan(loop)
