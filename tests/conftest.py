@@ -78,6 +78,8 @@ TESTS = Path(__file__).resolve().parent
 SLOW_FIRST = ("lab/reliability", "lab/hostile", "e2e/operations", "e2e", "e2e/front", "e2e/monitoring", "contract")
 FOLDERS_OF_LAB = ("lab",)
 FOLDERS_OF_RAY = ("mar_tools/cluster", "mar_tools/ray_serving")
+# They import what requirements/ray.txt brings, and `bash scripts/test.sh` does not run them.
+collect_ignore_glob = [] if find_spec("ray") else ["mar_tools/ray_serving/test_*.py"]
 # Half a minute of compiling each: in the product's run, other models and precisions guard the same backend. And ends of
 # a process that are rows like the others.
 OF_LAB = (

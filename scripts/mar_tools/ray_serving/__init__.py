@@ -9,7 +9,7 @@ ingress.py         the HTTP side: keys, limits, health and metadata
 listening.py       its HTTP server
 pool.py            the replicas of a model: the least busy one, a second try, a queue
 channel.py         how an ingress asks a replica: a connection of their own, and messages on it
-exchange.py        what is asked, and answered
+exchange.py        what is asked, and answered, and the context of a handler
 shelf.py           archives on demand: loaded when asked for, put away when others need their memory
 loaded_archive.py  the process of such an archive
 names.py           of the applications and deployments

@@ -10,7 +10,7 @@ from batch_context import Batch
 from conftest import MakeHandler
 from fakes import RED, png
 
-from mar_tools.ray_serving.replica import BatchContext, Request
+from mar_tools.ray_serving.exchange import BatchContext, Request
 from vision_serving.worker.service import TorchServeHandler
 
 HEADERS = {"X-Request-Id": "order-17", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}
