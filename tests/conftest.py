@@ -101,6 +101,7 @@ OF_LAB = (
     "_is_the_reason_of_its_row[segmentation fault]",
     "_is_the_reason_of_its_row[killed]",
     "_is_the_reason_of_its_row[silent exit]",
+    "_costs_the_metrics_alone_until_it_is_free",
 )
 EXAMPLES = float(os.environ.get("EXAMPLES", "0.25"))  # `bash scripts/test.sh --lab` sets 1
 

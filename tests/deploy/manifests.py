@@ -1,6 +1,7 @@
 """Manifests of Kubernetes, and the schemas of what the operator of Ray takes, in which unknown keys are refused."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import jsonschema
@@ -42,6 +43,7 @@ def close(schema: Any) -> Any:
     return closed
 
 
+@cache  # the documents are megabytes of YAML
 def read_schema(kind: str) -> dict[str, Any]:
     """Return the closed schema of v1 of a kind of the operator: RayJob, RayService."""
     document = yaml.safe_load((CRDS / f"ray.io_{kind.lower()}s.yaml").read_text(encoding="utf-8"))
