@@ -75,7 +75,17 @@ OncePerRun = Callable[[str, Callable[[], object]], None]
 Made = TypeVar("Made")
 TESTS = Path(__file__).resolve().parent
 # So that two processes end at about the same time.
-SLOW_FIRST = ("lab/reliability", "lab/hostile", "e2e/operations", "e2e", "e2e/front", "e2e/monitoring", "contract")
+SLOW_FIRST = (
+    "mar_tools/cluster",
+    "lab/monitoring",
+    "lab/reliability",
+    "lab/hostile",
+    "e2e/operations",
+    "e2e",
+    "e2e/front",
+    "e2e/monitoring",
+    "contract",
+)
 FOLDERS_OF_LAB = ("lab",)
 FOLDERS_OF_RAY = ("mar_tools/cluster", "mar_tools/ray_serving")
 # They import what requirements/ray.txt brings, and `bash scripts/test.sh` does not run them.

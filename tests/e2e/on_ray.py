@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mar_tools.waiting import wait_until
 START_S = 300.0
 STOP_S = 90.0
 TIMEOUT_S = 60.0
+TITLE_READS, TITLE_PAUSE_S = 3, 0.02
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class RayService:
     folder: Path
     url: str
     key: str = ""
+    titles: dict[psutil.Process, str] = field(default_factory=dict)
 
     @property
     def token(self) -> str:
@@ -58,13 +60,16 @@ class RayService:
         return self._find("ServeReplica:vision:")
 
     def _find(self, title: str) -> list[psutil.Process]:
-        found: list[psutil.Process] = []
-        for process in self._family():
-            with suppress(psutil.Error):
-                if title in " ".join(process.cmdline()):
-                    found.append(process)
-        found.sort(key=lambda process: process.pid)
-        return found
+        """Ray writes a title anew at each call, and who reads it meanwhile finds none: what was seen once counts."""
+        for _ in range(TITLE_READS):
+            for process in self._family():
+                with suppress(psutil.Error):
+                    said = " ".join(process.cmdline())
+                    if "ServeReplica:" in said:
+                        self.titles[process] = said
+            time.sleep(TITLE_PAUSE_S)
+        alive = [process for process in self._family() if title in self.titles.get(process, "")]
+        return sorted(alive, key=lambda process: process.pid)
 
     def worker_pids(self, model: str) -> list[int]:
         return [process.pid for process in self.replicas(model)]
@@ -82,8 +87,16 @@ class RayService:
         return (self.folder / "said.txt").read_text()
 
     def _family(self) -> list[psutil.Process]:
-        family: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
-        return family
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        return [process for process in family if not has_ended(process)]
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Return whether it is no more, or only waits for its parent to notice."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 @contextmanager
