@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mar_tools.archives.archive import extract_archive
-from mar_tools.ray_serving.replica import BatchContext, Request
+from mar_tools.ray_serving.exchange import BatchContext, Request
 from mar_tools.verification.observations import load_handler
 from vision_serving.answers.responses import ModelIdentity
 from vision_serving.timings import StageTimings

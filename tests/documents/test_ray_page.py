@@ -15,7 +15,7 @@ ROUNDS = json.loads((ROOT / "lab" / "results" / "performance" / "ray_serving.jso
 
 
 def median(name: str) -> float:
-    return statistics.median(found[name] for found in ROUNDS)
+    return float(statistics.median(found[name] for found in ROUNDS))
 
 
 def test_the_rates_and_the_memory_are_those_that_were_measured() -> None:
