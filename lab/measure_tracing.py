@@ -21,21 +21,25 @@ from mar_tools.command_line import ROOT, new_parser, positive_count, run
 from mar_tools.serving.ports import find_free_ports
 from mar_tools.terminal import print_line
 
-TIMEOUT_S = 300.0
-
 
 def main() -> None:
     arguments = parse_arguments()
-    from lab.testbed.rounds import write_rounds
+    from lab.testbed.rounds import measure_apart, write_rounds
     from lab.testbed.tracing import MODES
 
+    given = (arguments.archive.resolve(), arguments.picture.resolve(), arguments.requests)
     rounds = []
     with start_receiver() as receiver, start_receiver("hangs") as hanging:
         [closed] = find_free_ports(1)
         others = {"sampled_dead_receiver": f"http://127.0.0.1:{closed}", "sampled_hanging_receiver": hanging}
         for number in range(arguments.rounds):
             print_line(f"round {number + 1} of {arguments.rounds}")
-            rounds.append({f"{mode}_us": measure(mode, others.get(mode, receiver), arguments) for mode in MODES})
+            rounds.append(
+                {
+                    f"{mode}_us": measure_apart("lab.testbed.tracing", mode, *given, others.get(mode, receiver))
+                    for mode in MODES
+                }
+            )
     write_rounds(arguments.json, rounds, requests=arguments.requests, batch_size=1)
 
 
@@ -59,14 +63,6 @@ def start_receiver(*how: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{int(process.stdout.readline())}"
         finally:
             process.kill()
-
-
-def measure(mode: str, receiver: str, arguments: Namespace) -> float:
-    """Return microseconds of CPU a request, in a new process."""
-    given = [mode, arguments.archive.resolve(), arguments.picture.resolve(), arguments.requests, receiver]
-    command = [sys.executable, "-m", "lab.testbed.tracing", *map(str, given)]
-    finished = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_S, check=True)
-    return round(float(finished.stdout), 1)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from shutil import disk_usage
 
@@ -11,7 +11,7 @@ from cryptography import x509
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
-KINDS = {"management": "management", "inference": "inference"}
+KINDS = ("management", "inference")
 
 
 def show_tokens(key_file: Path | None) -> list[Metric]:
@@ -38,7 +38,7 @@ def show_certificate(certificate: Path | None) -> list[Metric]:
     )
     if certificate is not None:
         found = x509.load_pem_x509_certificate(certificate.read_bytes())
-        ends.add_metric([], found.not_valid_after_utc.replace(tzinfo=timezone.utc).timestamp())
+        ends.add_metric([], found.not_valid_after_utc.timestamp())
     return [ends]
 
 

@@ -1,6 +1,5 @@
 """A configuration of Ray Serve, deployed: what is new becomes the default once it has answered, then the old goes."""
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +47,7 @@ def deploy(plan: ServePlan, timeout_s: float, announce: Announce) -> list[Deploy
     new = plan.document["applications"]
     first = keep_running(new, list_running())
     _apply(plan, first)
-    deadline = time.monotonic() + timeout_s
-    wait_until(lambda: _is_settled(plan, announce), max(0.0, deadline - time.monotonic()), POLL_S)
+    wait_until(lambda: _is_settled(plan, announce), timeout_s, POLL_S)
     found = [describe(plan, deployment.application) for deployment in plan.deployments]
     if first != new and all(each.problem is None for each in found):
         _apply(plan, new)

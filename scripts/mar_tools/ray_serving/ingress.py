@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import sys
 import uuid
 from collections.abc import Awaitable, Callable
@@ -36,6 +35,7 @@ from mar_tools.ray_serving.refusals import (
     to_json,
 )
 from mar_tools.ray_serving.routes import OPEN, Route, find_route
+from vision_serving.worker.correlation import PLAIN_ID, TRACEPARENT
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout
@@ -46,8 +46,6 @@ logger = logging.getLogger("ray.serve")  # whose log of this replica it is
 LOOK_S = 5.0  # for replicas to say where they listen
 BODY_TIMEOUT_S = 10.0  # between two pieces of a body, as at the front
 MOST_BYTES_UNDER_WAY = 256 << 20  # of bodies of all requests: each is held twice while it is sent to a replica
-REQUEST_ID = re.compile(r"[A-Za-z0-9][\w.:/+=@-]{0,127}", re.ASCII)  # as $id of nginx.conf
-TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")  # as its $traceparent
 BODIES_ARE_MANY = "the bodies of the requests under way are as many bytes as the server takes at once"
 
 
@@ -246,8 +244,8 @@ def find_ids(headers: Any) -> dict[str, str]:
     A client's own id counts where it is plain and bounded, else a new one is given.
     """
     given, trace = headers.get("x-request-id", ""), headers.get("traceparent", "")
-    ids = {"X-Request-Id": given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex}
-    return {**ids, "traceparent": trace} if TRACE.fullmatch(trace) else ids
+    ids = {"X-Request-Id": given if PLAIN_ID.fullmatch(given) else uuid.uuid4().hex}
+    return {**ids, "traceparent": trace} if TRACEPARENT.fullmatch(trace) else ids
 
 
 async def find_replicas(application: str) -> list[Listening]:

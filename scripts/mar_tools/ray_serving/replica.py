@@ -68,11 +68,7 @@ class ModelReplica:
         """Listen at an address, by default the one that Ray has for this machine, and return where this replica is
         asked. It has loaded its archive then, and given its golden prediction.
         """
-        if host is None:
-            import ray
-
-            host = str(ray.util.get_node_ip_address())
-        return Listening(*await self._server.listen(host), self._card)
+        return Listening(*await self._server.listen(host or find_host()), self._card)
 
     def state(self) -> State:
         return State(self._server.under_way, time.monotonic() - self._server.last_asked)
@@ -122,6 +118,13 @@ class ModelReplica:
         if problems:
             named = f"{self._spec.model} {self._spec.version}"
             raise RuntimeError(f"{named} does not give its golden prediction: {'; '.join(problems[:3])}")
+
+
+def find_host() -> str:
+    """Return the address that Ray has for this machine."""
+    import ray
+
+    return str(ray.util.get_node_ip_address())
 
 
 def extract_checked(archive: Path, sha256: str, folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from mar_tools.ray_serving.channel import Listening
-from mar_tools.ray_serving.replica import Spec, State
+from mar_tools.ray_serving.replica import Spec, State, find_host
 
 logger = logging.getLogger("ray.serve")
 LOAD_S, TELL_S = 300.0, 30.0
@@ -219,9 +219,3 @@ async def read_line(process: asyncio.subprocess.Process, timeout_s: float) -> di
         raise TimeoutError from error
     document: dict[str, Any] = json.loads(line)
     return document
-
-
-def find_host() -> str:
-    import ray
-
-    return str(ray.util.get_node_ip_address())
