@@ -10,10 +10,11 @@ import orjson
 from mar_tools.playground.assets import POLICY, describe_routes, find_asset
 from mar_tools.playground.forwarding import ASKED, Answer, Forwarder, refuse
 from mar_tools.serving.address import read_address
+from mar_tools.serving.ports import LOOPBACK, find_obstacle
 from mar_tools.serving.torchserve_api import TorchServeClient
+from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import DEFAULT_BODY_BYTES, read_count, read_properties, read_text
 
-HOST = "127.0.0.1"
 SILENCE_S = 30.0  # of a connection, before it is closed
 SECURITY = {
     "Content-Security-Policy": POLICY,
@@ -25,7 +26,7 @@ SECURITY = {
 
 
 class PageServer(ThreadingHTTPServer):
-    """Serves the page at `url` until `shutdown`. Raises ConfigError for settings that cannot be read.
+    """Serves the page at `url` until `shutdown`. Raises ConfigError for bad settings, and a port that is taken.
 
     config: TorchServe's config.properties. port: 0 for a free one.
     """
@@ -33,13 +34,16 @@ class PageServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, config: Path, port: int = 0) -> None:
+        obstacle = find_obstacle(LOOPBACK, port)
+        if obstacle is not None:
+            raise ConfigError(f"port {port} {obstacle}; stop it, or give another one by --port")
         address = read_address(config)
         self.forwarder = Forwarder(TorchServeClient(address))
         self.most_bytes = read_count(read_properties(read_text(config)), "max_request_size", DEFAULT_BODY_BYTES)
         self.routes = describe_routes()
         self.about = orjson.dumps({"needs_key": False, "server": address.inference})
-        super().__init__((HOST, port), PageRequest)
-        self.hosts = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
+        super().__init__((LOOPBACK, port), PageRequest)
+        self.hosts = {f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost")}
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Pass over a browser that has gone, as it does when the next picture is chosen."""
@@ -48,7 +52,7 @@ class PageServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.server_port}/"
+        return f"http://{LOOPBACK}:{self.server_port}/"
 
 
 class PageRequest(BaseHTTPRequestHandler):

@@ -11,6 +11,7 @@ from mar_tools.playground.assets import POLICY, SOURCE
 from mar_tools.playground.page_server import PageServer
 from mar_tools.serving.config_file import with_values
 from mar_tools.serving.ports import free_addresses
+from vision_serving.errors import ConfigError
 
 PREDICT = "predictions/digits"
 TIMEOUT_S = 10
@@ -92,3 +93,8 @@ def test_a_server_that_does_not_run_is_an_error_that_says_what_to_do(
 
 def test_every_file_of_the_page_is_short() -> None:
     assert [path.name for path in SOURCE.iterdir() if len(path.read_text().splitlines()) > 300] == []
+
+
+def test_a_port_that_is_taken_is_named_with_who_has_it(server: PageServer) -> None:
+    with pytest.raises(ConfigError, match=rf"port {server.server_port} is taken by process \d+ .*--port"):
+        PageServer(ROOT / "config.properties", server.server_port)
