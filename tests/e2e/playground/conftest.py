@@ -54,8 +54,9 @@ class Shown:
         return self.page.locator(".error").inner_text()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """Ended with each file: while it is there, other tests of this process cannot run an event loop of their own."""
     if BROWSER is None:
         pytest.skip("Chromium is missing: apt install chromium")
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium has none for root
