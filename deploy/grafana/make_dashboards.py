@@ -113,6 +113,10 @@ DASHBOARDS = {
                 {"{{model}} {{version}}": f"vision_golden_prediction_right{{{OF_MODEL}}}"},
                 now=True,
             ),
+            Panel(
+                "Shift of scores since the verification",
+                {"{{model}} {{version}}": f"vision_score_shift{{{OF_MODEL}}}"},
+            ),
             Panel("Default version", {"{{model}} {{version}}": f"vision_default_version{{{OF_MODEL}}}"}),
             Panel(
                 "Requests a second",

@@ -16,11 +16,11 @@ from lab.testbed.findings import Episode
 from lab.testbed.world import World
 from mar_tools.command_line import ROOT
 from mar_tools.load_testing.processes import find_processes
-from mar_tools.serving.address import STATE_KEY
 from mar_tools.serving.config_file import with_values
 from mar_tools.serving.ports import LOOPBACK, is_free
 from mar_tools.serving.processes import wait_until_ended
 from mar_tools.serving.server import KEY_FILE, Server
+from vision_serving.worker.server_settings import STATE_KEY
 
 SCRIPT = ROOT / "scripts" / "serve_models.py"
 COMMAND_S, ENDED_S = 60.0, 15.0

@@ -15,6 +15,7 @@ from vision_serving.errors import ConfigError
 Models = dict[str, dict[str, dict[str, Any]]]  # settings by name and version
 DEFAULT_BODY_BYTES = 6_553_500  # TorchServe's own max_request_size and max_response_size
 DEFAULT_HEADROOM_MB = 4096
+STATE_KEY = "vision_state"  # another folder for logs, tokens, sockets and samples; TorchServe ignores it
 SETTINGS_VARIABLE = "VISION_SERVING_CONFIG"  # of the environment: the config.properties, where no TorchServe is parent
 MOST_COUNT = (1 << 31) - 1  # of Java's int
 PAIR = re.compile(r"([^\s:=\\]+)[ \t\f]*=(.*)", re.DOTALL)

@@ -34,6 +34,7 @@ from vision_serving.worker.guard import WorkerGuard, is_worker
 from vision_serving.worker.metrics import WorkerMetrics
 from vision_serving.worker.model_card import build_card, is_describe_job
 from vision_serving.worker.receiving import receive_at_once
+from vision_serving.worker.sampling import Sampler
 from vision_serving.worker.server_settings import (
     DEFAULT_BODY_BYTES,
     configured_answer_bytes,
@@ -46,8 +47,8 @@ from vision_serving.worker.tracing import Tracing
 class TorchServeHandler(VisionHandler):
     """A handler that TorchServe can run. The class of an entry file extends it.
 
-    guard, budget, metrics, tracing, max_answer_bytes   as `initialize` sets them; without it nothing is guarded,
-    counted or traced
+    guard, budget, metrics, tracing, sampler, max_answer_bytes   as `initialize` sets them; without it nothing is
+    guarded, counted, traced or sampled
     """
 
     max_answer_bytes: int = DEFAULT_BODY_BYTES
@@ -57,6 +58,7 @@ class TorchServeHandler(VisionHandler):
         super().__init__()
         self.guard, self.budget = WorkerGuard(), ExplanationBudget(share=1)
         self.metrics, self.tracing = WorkerMetrics(), Tracing()
+        self.sampler = Sampler()
 
     def initialize(self, context: Any) -> None:
         """Load the archive of this worker. Raises VisionServingError alone: of others TorchServe gives no reason."""
@@ -75,6 +77,8 @@ class TorchServeHandler(VisionHandler):
             for batch_size in sorted({1, properties.get("batch_size") or 1}):
                 self.warm_up(batch_size)
             self.tracing = Tracing.of(model, {"vision.backend": config.backend, "vision.precision": config.precision})
+            if is_worker():
+                self.sampler = Sampler.of(model, model_dir, config)
             self.guard.freeze_objects()
             if device.type == "cpu":  # CUDA reserves far more addresses than it uses
                 self.guard.limit_memory(configured_headroom_mb(model.name, model.version))
@@ -120,7 +124,9 @@ class TorchServeHandler(VisionHandler):
         outcomes = self._run(payloads, timings)
         self._end_where_broken(outcomes)
         pairs = zip(payloads, outcomes, strict=True)
-        return [self._encode(payload, outcome, model, timings) for payload, outcome in pairs], outcomes
+        responses = [self._encode(payload, outcome, model, timings) for payload, outcome in pairs]
+        self.sampler.sample_batch(payloads, headers, outcomes, responses)
+        return responses, outcomes
 
     def tell(
         self,

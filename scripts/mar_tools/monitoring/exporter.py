@@ -20,6 +20,7 @@ from mar_tools.front.front_record import read_front_record
 from mar_tools.monitoring.deadlines import show_certificate, show_disks, show_tokens
 from mar_tools.monitoring.front_log import FrontLog
 from mar_tools.monitoring.model_facts import ModelFacts
+from mar_tools.monitoring.score_shifts import ScoreShifts
 from mar_tools.monitoring.server_state import read_versions, show_server, show_versions
 from mar_tools.monitoring.worker_files import WorkerFiles
 from mar_tools.serving.address import read_address, state_folder
@@ -50,6 +51,7 @@ class ServerMetrics(Collector):
         self._front: FrontLog | None = None
         server = Server(self._config)
         self._facts = ModelFacts(self._client, server.model_store(), self._is_draining)
+        self._shifts = ScoreShifts(self._config)
         self._places = {"state": state_folder(self._config), "temporary": folder, "model_store": server.model_store()}
         self._golden_s = golden_interval_s(read_properties(read_text(self._config)))
         self._failed: dict[str, bool] = {}
@@ -66,6 +68,7 @@ class ServerMetrics(Collector):
             "server": lambda: show_server(self._config, self._folder.parent, versions),
             "versions": lambda: show_versions(client, versions or []),
             "models": self._facts.show,
+            "samples": self._shifts.show,
             "front": self._show_front,
             "tokens": lambda: show_tokens(self._address.key_file),
             "disks": lambda: show_disks(self._places.items()),
@@ -89,7 +92,9 @@ class ServerMetrics(Collector):
             due = bool(self._golden_s) and time.monotonic() - asked >= self._golden_s
             with suppress(ServerError, OSError, KeyError, ValueError):
                 client = self._client.with_deadline(time.monotonic() + SCRAPE_S)
-                self._facts.learn(read_versions(client), due)
+                versions = read_versions(client)
+                self._shifts.learn(versions)
+                self._facts.learn(versions, due)
                 if due:
                     asked = time.monotonic()
             time.sleep(LEARN_S)

@@ -49,7 +49,7 @@ class ModelFacts:
         with self._lock:
             self._facts = {version: fact for version, fact in self._facts.items() if version in found}
         for version, entry in found.items():
-            folder, fact = _folder_of(entry), self._facts.get(version)
+            folder, fact = folder_of(entry), self._facts.get(version)
             if fact is None or folder not in (None, fact.folder):  # TorchServe makes one for each registration
                 fact = Fact(folder, None if folder is None else self._read_archive(folder, entry["modelUrl"]))
             with self._lock:
@@ -109,7 +109,7 @@ def _is_ready(entry: Mapping[str, Any]) -> bool:
     return bool(entry["workers"]) and all(worker["status"] == READY for worker in entry["workers"])
 
 
-def _folder_of(entry: Mapping[str, Any]) -> Path | None:
+def folder_of(entry: Mapping[str, Any]) -> Path | None:
     """Return the folder that holds the archive unpacked: that in which its workers run."""
     for worker in entry["workers"]:
         try:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vision_serving.errors import ConfigError
-from vision_serving.worker.server_settings import read_properties, read_text
+from vision_serving.worker.server_settings import STATE_KEY, read_properties, read_text
 
-STATE_KEY = "vision_state"  # of config.properties: another folder for logs, tokens and sockets; TorchServe ignores it
 ADDRESS = re.compile(r"https?://([^\[\]:/?#@\s]+):(\d{1,5})/?")
 VARIABLE = re.compile(r"\$\$[^$]+\$\$")  # TorchServe puts that of the environment there
 

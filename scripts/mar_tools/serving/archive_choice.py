@@ -11,6 +11,7 @@ from mar_tools.serving.setting_names import check_settings
 from mar_tools.serving.torchserve_api import TorchServeClient
 from vision_serving.errors import ConfigError
 from vision_serving.validation import find_near
+from vision_serving.worker.sample_settings import PICTURES_KEY, SHARE_KEY, read_sampling
 from vision_serving.worker.server_settings import MOST_COUNT, read_model, read_models, read_properties, read_text
 
 Identity = tuple[str, str]  # model and version
@@ -19,7 +20,7 @@ LEAST_COUNTS = {"minWorkers": 0, "maxWorkers": 0, "batchSize": 1, "maxBatchDelay
 LEAST_COUNTS |= {"startupTimeout": 1, "threads": 1, "memory_headroom_mb": 0}
 MOST_COUNTS = {"maxBatchDelay": 10_000}  # as `manage_models.py register` takes: a request may wait for so long
 OURS = ("threads", "memory_headroom_mb")  # TorchServe reads its own from a text, too
-SETTINGS = (*LEAST_COUNTS, "defaultVersion", "marName", "runtimeType")
+SETTINGS = (*LEAST_COUNTS, SHARE_KEY, PICTURES_KEY, "defaultVersion", "marName", "runtimeType")
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ def check_models(properties: str) -> None:
         least, most = (found.get((place, key)) for key in ("minWorkers", "maxWorkers"))
         if least is not None and most is not None and least > most:
             raise ConfigError(f"{place}: minWorkers: expected at most maxWorkers, {most}, got {least}")
+        read_sampling({key: found[place, key] for key in (SHARE_KEY, PICTURES_KEY) if (place, key) in found}, place)
 
 
 def _read_count(place: str, key: str, value: object) -> int:

@@ -4,12 +4,13 @@ import re
 from collections.abc import Mapping
 from itertools import combinations
 
-from mar_tools.serving.address import STATE_KEY
 from mar_tools.serving.logs import LOGS_KEY, log_form
 from mar_tools.serving.metrics_exporter import GOLDEN_KEY, METRICS_KEY, golden_interval_s, metrics_port
 from mar_tools.serving.ports import ADDRESS_KEYS, LOOPBACK, listening_places
 from vision_serving.errors import ConfigError
 from vision_serving.validation import find_near
+from vision_serving.worker.sample_settings import DAYS_KEY, SIZE_KEY, read_sample_bounds
+from vision_serving.worker.server_settings import STATE_KEY
 
 # Of TorchServe 0.12.0.
 NUMERIC = """
@@ -30,7 +31,9 @@ TEXTUAL = """
     ts_header_key_sequence_start ts_open_inference_protocol use_env_allowed_urls use_native_io vmargs workflow_store"""
 NUMBERS, OTHERS = frozenset(NUMERIC.split()), frozenset(TEXTUAL.split())
 ANY_HOST = "0.0.0.0"
-OURS = frozenset({STATE_KEY, "vision_archives", "vision_trusted_keys", METRICS_KEY, GOLDEN_KEY, LOGS_KEY})
+OURS = frozenset(
+    {STATE_KEY, "vision_archives", "vision_trusted_keys", METRICS_KEY, GOLDEN_KEY, LOGS_KEY, SIZE_KEY, DAYS_KEY}
+)
 
 
 def check_settings(values: Mapping[str, str]) -> None:
@@ -55,6 +58,7 @@ def check_settings(values: Mapping[str, str]) -> None:
         )
     golden_interval_s(values)
     log_form(values)
+    read_sample_bounds(values)
     check_places(values)
 
 

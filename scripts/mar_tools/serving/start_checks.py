@@ -10,11 +10,15 @@ from pathlib import Path
 from shutil import disk_usage
 from zipfile import ZipFile
 
-from mar_tools.serving.address import STATE_KEY, read_address, state_folder
+from mar_tools.serving.address import read_address, state_folder
 from mar_tools.serving.ports import find_obstacle, listening_places
 from mar_tools.serving.processes import PREFIX, find_temporary
 from mar_tools.serving.start_record import find_owner
 from mar_tools.serving.torchserve_api import ServerError
+from vision_serving.errors import ConfigError
+from vision_serving.worker.sample_files import tidy_samples
+from vision_serving.worker.sample_settings import read_sample_bounds, samples_folder
+from vision_serving.worker.server_settings import STATE_KEY, read_properties, read_text
 
 # TorchServe would follow these, and none of our commands.
 NOT_FOLLOWED = {
@@ -53,7 +57,7 @@ def check_ports(values: Mapping[str, str], name: str) -> None:
 
 
 def prepare_logs(config: Path) -> Path:
-    """Return the folder of the logs, kept from others.
+    """Return the folder of the logs, kept from others. Samples that are too old go, also where nobody samples any more.
 
     Raises ServerError where logs or tokens cannot be written, or are another server's.
     """
@@ -70,6 +74,8 @@ def prepare_logs(config: Path) -> Path:
     check_space(folder, SPARE_BYTES)
     if read_address(config).key_file is not None:
         check_space(folder.parent, 0)
+    with suppress(OSError, ConfigError):  # settings that cannot be read are told by another check
+        tidy_samples(samples_folder(config), read_sample_bounds(read_properties(read_text(config))))
     return folder
 
 

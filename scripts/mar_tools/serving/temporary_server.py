@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mar_tools.serving.address import STATE_KEY
 from mar_tools.serving.config_file import with_values
 from mar_tools.serving.metrics_exporter import METRICS_KEY
 from mar_tools.serving.ports import LOOPBACK, free_addresses
 from mar_tools.serving.server import Server
+from vision_serving.worker.server_settings import STATE_KEY
 
 START_TIMEOUT_S = 300.0
 

@@ -8,7 +8,10 @@ from pathlib import Path
 from mar_tools.serving.archive_choice import file_name, split_entries
 from mar_tools.serving.config_file import model_section, rewrite, with_model, with_values, without_model
 from mar_tools.serving.upgrading import Plan, Upgraded
+from vision_serving.worker.sample_settings import PICTURES_KEY, SHARE_KEY
 from vision_serving.worker.server_settings import read_properties, read_text
+
+KEPT = ("threads", SHARE_KEY, PICTURES_KEY)  # of the old version, which TorchServe does not know
 
 
 @contextmanager
@@ -29,7 +32,7 @@ def lasting_properties(config: Path, plan: Plan) -> Iterator[None]:
 def name_version(text: str, plan: Plan) -> str:
     """Return the new version in the place of the old one, in `models` and in a list of `load_models`."""
     former = model_section(text, plan.model, plan.old_version)
-    section = {**{key: former[key] for key in ("threads",) if key in former}, **plan.section}
+    section = {**{key: former[key] for key in KEPT if key in former}, **plan.section}
     text = without_model(with_model(text, plan.model, plan.version, section), plan.model, plan.old_version)
     wanted = read_properties(text).get("load_models", "all")
     names = [  # an entry may be `name=file`

@@ -15,6 +15,7 @@ agreement.py           how the answers of two handlers differ
 instance_agreement.py  the same of masks and keypoints
 accuracy.py            how good the answers are, where the truth is known
 bounds.py              how much may differ, for each precision
+distributions.py       how answers are distributed, for the traffic to be compared with
 kept_answers.py        what an export answered, kept for the report of the build
 golden_making.py       the picture and answer by which a served model is known to be right
 gate.py                verify_export writes verification.json, require_verified asks for it

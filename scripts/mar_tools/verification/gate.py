@@ -17,6 +17,8 @@ from mar_tools.verification.accuracy import PRIMARY, accuracy_drop, measure_accu
 from mar_tools.verification.agreement import measure_agreement
 from mar_tools.verification.alternatives import Alternatives, try_alternatives
 from mar_tools.verification.bounds import SCALED_DECODING, choose_bounds, find_failures
+from mar_tools.verification.distributions import KEY as DISTRIBUTIONS
+from mar_tools.verification.distributions import describe_answers
 from mar_tools.verification.golden_making import find_score_threshold, remove_golden, write_golden
 from mar_tools.verification.kept_answers import keep_answers
 from mar_tools.verification.labelled import VerificationImages, read_verification_images
@@ -58,6 +60,7 @@ def verify_export(folder: Path, verification: VerificationRecipe | None = None) 
             "source": "photographs" if verification.images is None else verification.images.name,
         },
         **evidence,
+        DISTRIBUTIONS: describe_answers(handler, images.paths, found),
         "versions": {**dict.fromkeys(PACKAGES, "not installed"), **package_versions(PACKAGES)},
         "machine": {"architecture": platform.machine(), "cpu": cpu_name(), "cores": usable_cores()},
     }
