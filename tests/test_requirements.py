@@ -17,6 +17,8 @@ DISTRIBUTIONS = {  # where a module is not called as what is installed
     "pillow_heif": "pillow-heif",
     "opentelemetry": "opentelemetry-sdk",
     "skimage": "scikit-image",
+    "pytorch_lightning": "pytorch-lightning",
+    "torch_pruning": "torch-pruning",
     "lab": "-e lab",
 }
 STATED = {

@@ -134,6 +134,11 @@ def states_preprocessing(recipe: Recipe) -> bool:
 
 def write_preprocessing(preprocessing: PreprocessingConfig) -> str:
     """Return what a recipe has to say for it, in one line of YAML."""
-    stated = preprocessing.model_dump(mode="json", exclude_defaults=True)
-    values = {**stated, "mean": list(preprocessing.mean), "std": list(preprocessing.std)}
+    values = preprocessing_values(preprocessing)
     return yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=10_000).strip()
+
+
+def preprocessing_values(preprocessing: PreprocessingConfig) -> dict[str, Any]:
+    """Return what a recipe has to say for it: what is not the default, and mean and std in any case."""
+    stated = preprocessing.model_dump(mode="json", exclude_defaults=True)
+    return {**stated, "mean": list(preprocessing.mean), "std": list(preprocessing.std)}

@@ -1,0 +1,111 @@
+"""The network that a training begins with: of torchvision or timm, with as many outputs as there are classes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mar_tools.models.recipes import Recipe, is_weights_file
+from mar_tools.models.sources import load_source
+from mar_tools.models.weights import PRETRAINED, RANDOM, read_state_dict
+from vision_serving.config import PreprocessingConfig, ResizeConfig
+from vision_serving.errors import ConfigError, foreign_code
+from vision_serving.graphs.sources import NetworkSource, SourceName, build_network, load_state
+from vision_serving.validation import parse_config
+
+DEFAULT = "default"  # the published weights that the library itself takes
+LEAST_SHARE = 0.5  # of the tensors that weights have to bring, else they are another network's
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network to train, what rebuilds it, and how its pictures are prepared. taken: what it begins with, in words."""
+
+    network: nn.Module
+    source: NetworkSource
+    preprocessing: PreprocessingConfig
+    taken: str
+
+
+def find_source(name: str) -> SourceName:
+    """Return which library has a classifier of this name. Raises ConfigError where neither has."""
+    from torchvision import models
+
+    if name in models.list_models(module=models):
+        return "torchvision"
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise ConfigError(f"--model {name}: torchvision has no such classifier, and timm is not installed") from None
+    if not timm.is_model(name.partition(".")[0]):
+        raise ConfigError(f"--model {name}: neither torchvision nor timm has a classifier of this name")
+    return "timm"
+
+
+def start_network(name: str, weights: str, classes: int, size: int | None) -> Start:
+    """Build a network for so many classes, with the layers of weights that fit it.
+
+    weights: `default`, a name of torchvision's, a file, or `random`. size: side of the square picture in pixels; None
+    for the network's own. Raises ConfigError for weights of another network, and for a size that it does not take.
+    """
+    library = find_source(name)
+    is_file = weights not in (DEFAULT, RANDOM) and is_weights_file(weights, Path())
+    default = {"torchvision": "DEFAULT", "timm": PRETRAINED}[library]
+    published = RANDOM if is_file else default if weights == DEFAULT else weights
+    model = {"source": library, "name": name, "weights": published}
+    recipe = parse_config(Recipe, {"name": "start", "task": "classification", "model": model}, f"--model {name}")
+    origin = load_source(library)
+    network, source = origin.load_network(recipe)
+    preprocessing = resize_for(origin.find_preprocessing(recipe, network), size)
+    source = source.model_copy(update={"arguments": {**source.arguments, "num_classes": classes}})
+    started, taken = build_network(source, Path()), "random weights"
+    if weights != RANDOM:
+        state = read_state_dict(Path(weights), None) if is_file else network.state_dict()
+        taken = take_fitting(started, state, weights)
+    check_size(started, preprocessing)
+    return Start(started, source, preprocessing, taken)
+
+
+def take_fitting(network: nn.Module, state: dict[str, torch.Tensor], weights: str) -> str:
+    """Give a network the tensors that fit it by name and shape: all but the last layer, where classes are others."""
+    own = network.state_dict()
+    fitting = {name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape}
+    if len(fitting) < LEAST_SHARE * len(own):
+        raise ConfigError(
+            f"--weights {weights}: {len(fitting)} of the network's {len(own)} tensors are there in its shapes; "
+            "expected weights of this network, of any number of classes"
+        )
+    load_state(network, {**own, **fitting})
+    return f"{len(fitting)} of {len(own)} tensors of {weights}"
+
+
+def resize_for(preprocessing: PreprocessingConfig, size: int | None) -> PreprocessingConfig:
+    """Return the same preparation for pictures of another size: what is cut off keeps its share."""
+    fixed = preprocessing.fixed_hw
+    if size is None or fixed is None:
+        return preprocessing
+    resize = preprocessing.resize
+    scaled = resize.size
+    if isinstance(scaled, int):
+        scaled = round(scaled * size / fixed[0])
+    else:
+        scaled = (round(scaled[0] * size / fixed[0]), round(scaled[1] * size / fixed[1]))
+    crop = None if preprocessing.crop is None else (size, size)
+    return preprocessing.model_copy(
+        update={"resize": ResizeConfig(**{**resize.model_dump(), "size": scaled}), "crop": crop}
+    )
+
+
+@torch.inference_mode()
+def check_size(network: nn.Module, preprocessing: PreprocessingConfig) -> None:
+    """Raises ConfigError where the network cannot take its pictures, as a transformer those of another size."""
+    size = preprocessing.fixed_hw
+    if size is None:
+        raise ConfigError("this network takes pictures of any size, and a batch needs one: give --size")
+
+    def explain(error: BaseException) -> ConfigError:
+        return ConfigError(f"--size: the network does not take pictures of {size[0]} x {size[1]}: {error}")
+
+    with foreign_code(explain):
+        network(torch.zeros(1, 3, *size))

@@ -1,0 +1,52 @@
+"""What a folder says of the training in it: what was asked for, and what came of it."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from vision_serving.errors import ConfigError
+from vision_serving.validation import read_json
+
+RECORD = "training.json"
+UNFINISHED = ("checkpoints", "search")  # what a training goes on with
+
+
+def begin_record(output: Path, asked: Mapping[str, Any], resume: bool, force: bool) -> None:
+    """Write down what is asked for.
+
+    Raises ConfigError where the folder holds a training that nobody speaks of, and where it was asked for otherwise.
+    """
+    record = read_record(output)
+    there = record.get("asked")
+    if there is not None and not (resume or force):
+        raise ConfigError(
+            f"{output} holds a training; --resume goes on with it, --force begins anew; or give another --output"
+        )
+    if resume and there is None:
+        raise ConfigError(f"--resume: {output} holds no training; leave the option out to begin one")
+    changed = [key for key in asked if resume and there is not None and there.get(key) != asked[key]]
+    if changed and there is not None:
+        raise ConfigError(
+            f"--resume: the training in {output} has {changed[0]} {there.get(changed[0])}, now it is "
+            f"{asked[changed[0]]}; give the options that it began with"
+        )
+    if not resume:
+        for place in UNFINISHED:
+            shutil.rmtree(output / place, ignore_errors=True)
+    output.mkdir(parents=True, exist_ok=True)
+    write_record(output, {"asked": asked})
+
+
+def write_record(output: Path, found: Mapping[str, Any]) -> None:
+    """Add to what the folder's record says."""
+    record = {**read_record(output), **found}
+    (output / RECORD).write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def read_record(output: Path) -> dict[str, Any]:
+    """Return what the folder's record says; nothing where there is none."""
+    path = output / RECORD
+    return dict(read_json(path)) if path.exists() else {}

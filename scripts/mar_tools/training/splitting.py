@@ -1,0 +1,82 @@
+"""Which pictures train, which choose the best epoch, and which are only looked at when all is done.
+
+The split is kept in a file: a later run, and a network that is made of this one, see the same pictures as new.
+"""
+
+import csv
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mar_tools.images import show_line
+from mar_tools.training.folders import NAMED, PARTS, LabelledPicture, Part, PictureFolder
+from vision_serving.errors import ConfigError
+
+SHARES: Mapping[Part, float] = {"validation": 0.15, "test": 0.15}  # of what the folder itself does not divide
+COLUMNS = ("sha256", "part", "file")
+Split = Mapping[Part, Sequence[LabelledPicture]]
+
+
+def split_pictures(found: PictureFolder, kept: Path, seed: int) -> Split:
+    """Return the pictures of each part: as the folder itself divides them, as the file `kept` says, or dealt by class.
+
+    Copies of one picture are in one part. Raises ConfigError where a class has no picture for a part.
+    """
+    parts = read_split(kept)
+    # The folder's own word comes last: what it holds back from training must not train, copies of it included.
+    own = sorted((PARTS.index(picture.part), picture.digest) for picture in found.pictures if picture.part)
+    parts |= {digest: PARTS[number] for number, digest in own}
+    given = {picture.part for picture in found.pictures}
+    dealer = random.Random(seed)
+    for class_id in range(len(found.labels)):
+        digests = {picture.digest for picture in found.pictures if picture.class_id == class_id}
+        _deal(digests, parts, {part: share for part, share in SHARES.items() if part not in given}, dealer)
+    split = {part: [each for each in found.pictures if parts[each.digest] == part] for part in PARTS}
+    for part, pictures in split.items():
+        _check_part(part, pictures, found.labels)
+    return split
+
+
+def _deal(digests: set[str], parts: dict[str, Part], shares: Mapping[Part, float], dealer: random.Random) -> None:
+    """Put the pictures of a class that have no part yet into one. What the folder gives as `train` is divided too."""
+    held = Counter(parts[digest] for digest in digests if digest in parts)
+    total = len(digests) - sum(held[part] for part in PARTS if part != "train" and part not in shares)
+    new = sorted(digest for digest in digests if digest not in parts)
+    dealer.shuffle(new)
+    for part, share in shares.items():
+        count = max(0, max(1, round(share * total)) - held[part])
+        parts.update(dict.fromkeys(new[:count], part))
+        del new[:count]
+    parts.update(dict.fromkeys(new, "train"))
+
+
+def _check_part(part: Part, pictures: Sequence[LabelledPicture], labels: Sequence[str]) -> None:
+    there = {picture.class_id for picture in pictures}
+    missing = [show_line(label) for class_id, label in enumerate(labels) if class_id not in there]
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} of {len(labels)} classes have no picture for the part {part!r}: "
+            f"{', '.join(missing[:NAMED])}; each class needs different pictures for {', '.join(PARTS)}"
+        )
+
+
+def read_split(kept: Path) -> dict[str, Part]:
+    """Return digest: part, of a file that `write_split` wrote; nothing where there is none. Raises ConfigError."""
+    if not kept.exists():
+        return {}
+    with kept.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return {row["sha256"]: PARTS[PARTS.index(row["part"])] for row in rows}  # type: ignore[arg-type]
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{kept}: expected the columns {', '.join(COLUMNS)}; remove it to divide anew") from error
+
+
+def write_split(split: Split, folder: Path, kept: Path) -> None:
+    """Write which picture of `folder` is in which part."""
+    with kept.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for part, pictures in split.items():
+            writer.writerows((each.digest, part, each.path.relative_to(folder).as_posix()) for each in pictures)
