@@ -24,8 +24,7 @@ from vision_serving.errors import ConfigError
 
 def main() -> None:
     given = parse_arguments()
-    from mar_tools.models.recipes import NAME  # after the options: these need PyTorch
-    from mar_tools.training.records import begin_record
+    from mar_tools.models.recipes import NAME  # after the options: needs PyTorch
     from mar_tools.training.running import Request, train_classifier
     from mar_tools.training.settings import Settings
     from vision_serving.validation import parse_config
@@ -35,12 +34,19 @@ def main() -> None:
         raise ConfigError(f"--name {name!r}: expected letters, digits, `_`, `.` and `-`, a letter or digit first")
     stated = {key: value for key in Settings.model_fields if (value := getattr(given, key, None)) is not None}
     settings = parse_config(Settings, stated, "train_model.py")
-    asked = {"data": str(given.data), "model": given.model, "weights": given.weights, "size": given.size}
-    begin_record(given.output, {**asked, **settings.model_dump()}, given.resume, given.force)
-    device_type = choose_device_type(given.device)
     found = train_classifier(
         Request(
-            given.data, given.output, name, given.model, given.weights, given.size, given.search, settings, device_type
+            data=given.data,
+            output=given.output,
+            name=name,
+            model=given.model,
+            weights=given.weights,
+            size=given.size,
+            search=given.search,
+            settings=settings,
+            device_type=choose_device_type(given.device),
+            resume=given.resume,
+            force=given.force,
         )
     )
     command = name_command("build_model.py", found["recipe"])

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,20 @@ def choose_heldout(split: Split) -> list[LabelledPicture]:
     return spread_evenly(split["test"], HELDOUT_COUNT)
 
 
-def hand_over(folder: Path, name: str, start: Start, labels: Sequence[str], split: Split, accuracy: float) -> Path:
+def hand_over(
+    folder: Path, name: str, start: Start, labels: Sequence[str], split: Split, hits: Mapping[LabelledPicture, bool]
+) -> Path:
     """Write the recipe and all that it names into a folder; return the recipe.
 
-    accuracy: on the pictures of `choose_heldout`; the build requires it, less what an archive may lose.
+    hits: whether each picture of the test is told right. The build requires their share of `choose_heldout`, less what
+    an archive may lose.
     """
+    heldout = choose_heldout(split)
+    accuracy = sum(hits[picture] for picture in heldout) / len(heldout)
     save_weights(start.network, folder / WEIGHTS)
     (folder / LABELS).write_bytes(orjson.dumps(list(labels), option=orjson.OPT_INDENT_2) + b"\n")
     copy_pictures(spread_evenly(split["train"], CALIBRATION_COUNT), folder / CALIBRATION)
-    copy_pictures(choose_heldout(split), folder / HELDOUT, labels)
+    copy_pictures(heldout, folder / HELDOUT, labels)
     source = start.source.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     recipe = {
         "name": name,

@@ -15,6 +15,7 @@ from vision_serving.graphs.sources import NetworkSource, SourceName, build_netwo
 from vision_serving.validation import parse_config
 
 DEFAULT = "default"  # the published weights that the library itself takes
+WITH_AUXILIARY = {"googlenet", "inception_v3"}  # of torchvision: outputs for training alone, in two other forms
 LEAST_SHARE = 0.5  # of the tensors that weights have to bring, else they are another network's
 
 
@@ -58,7 +59,10 @@ def start_network(name: str, weights: str, classes: int, size: int | None) -> St
     origin = load_source(library)
     network, source = origin.load_network(recipe)
     preprocessing = resize_for(origin.find_preprocessing(recipe, network), size)
-    source = source.model_copy(update={"arguments": {**source.arguments, "num_classes": classes}})
+    arguments = {**source.arguments, "num_classes": classes}
+    if name in WITH_AUXILIARY:
+        arguments["aux_logits"] = False
+    source = source.model_copy(update={"arguments": arguments})
     started, taken = build_network(source, Path()), "random weights"
     if weights != RANDOM:
         state = read_state_dict(Path(weights), None) if is_file else network.state_dict()

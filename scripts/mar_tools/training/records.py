@@ -14,25 +14,27 @@ RECORD = "training.json"
 UNFINISHED = ("checkpoints", "search")  # what a training goes on with
 
 
-def begin_record(output: Path, asked: Mapping[str, Any], resume: bool, force: bool) -> None:
-    """Write down what is asked for.
-
-    Raises ConfigError where the folder holds a training that nobody speaks of, and where it was asked for otherwise.
-    """
-    record = read_record(output)
-    there = record.get("asked")
-    if there is not None and not (resume or force):
+def check_record(output: Path, asked: Mapping[str, Any], resume: bool, force: bool) -> None:
+    """Raises ConfigError where a folder holds a training that nobody speaks of, and where other options began it."""
+    there = read_record(output).get("asked")
+    if there is None:
+        if resume:
+            raise ConfigError(f"--resume: {output} holds no training; leave the option out to begin one")
+        return
+    if not (resume or force):
         raise ConfigError(
             f"{output} holds a training; --resume goes on with it, --force begins anew; or give another --output"
         )
-    if resume and there is None:
-        raise ConfigError(f"--resume: {output} holds no training; leave the option out to begin one")
-    changed = [key for key in asked if resume and there is not None and there.get(key) != asked[key]]
-    if changed and there is not None:
+    changed = [key for key in asked if resume and there.get(key) != asked[key]]
+    if changed:
         raise ConfigError(
             f"--resume: the training in {output} has {changed[0]} {there.get(changed[0])}, now it is "
             f"{asked[changed[0]]}; give the options that it began with"
         )
+
+
+def begin_record(output: Path, asked: Mapping[str, Any], resume: bool) -> None:
+    """Write down what is asked for; without `resume`, remove what an earlier training would go on with."""
     if not resume:
         for place in UNFINISHED:
             shutil.rmtree(output / place, ignore_errors=True)

@@ -25,8 +25,7 @@ def split_pictures(found: PictureFolder, kept: Path, seed: int) -> Split:
     """
     parts = read_split(kept)
     # The folder's own word comes last: what it holds back from training must not train, copies of it included.
-    own = sorted((PARTS.index(picture.part), picture.digest) for picture in found.pictures if picture.part)
-    parts |= {digest: PARTS[number] for number, digest in own}
+    parts |= {each.digest: each.part for each in found.pictures if each.part not in (None, "train")}
     given = {picture.part for picture in found.pictures}
     dealer = random.Random(seed)
     for class_id in range(len(found.labels)):

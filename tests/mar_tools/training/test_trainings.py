@@ -1,0 +1,96 @@
+"""A training by its command: it is judged as it will be served, and goes on after any end."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import orjson
+import PIL.Image
+import pytest
+import yaml
+from conftest import ROOT, RunHere
+
+from mar_tools.models.recipes import read_recipe
+
+SIDE = 32
+COMMON = ("--model", "mobilenet_v3_small", "--weights", "random", "--size", SIDE, "--epochs", 3, "--batch-size", 8)
+SETTINGS = (*COMMON, "--augment", "none", "--learning-rate", "0.01")
+
+
+@pytest.fixture(scope="module")
+def shades(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes that the mean of a picture tells: dark and bright noise."""
+    folder = tmp_path_factory.mktemp("shades")
+    draws = np.random.default_rng(0)
+    for label, level in (("bright", 200), ("dark", 40)):
+        (folder / label).mkdir()
+        for index in range(24):
+            pixels = draws.normal(level, 20, (SIDE, SIDE, 3)).clip(0, 255).astype(np.uint8)
+            PIL.Image.fromarray(pixels).save(folder / label / f"{index:02}.png")
+    return folder
+
+
+def test_a_training_leaves_a_recipe_with_all_that_it_names(shades: Path, tmp_path: Path, run_here: RunHere) -> None:
+    done = run_here("train_model.py", shades, *SETTINGS, "--output", tmp_path / "shades", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    recipe = read_recipe(Path(told["recipe"]))
+    assert recipe.name == "shades"
+    assert recipe.verification.labels == "folders"
+    assert orjson.loads((tmp_path / "shades" / "labels.json").read_bytes()) == ["bright", "dark"]
+    heldout = sorted((tmp_path / "shades" / "heldout").rglob("*.png"))
+    split = list(csv.DictReader((tmp_path / "shades" / "split.csv").open()))
+    tested = {row["file"] for row in split if row["part"] == "test"}
+    assert {path.relative_to(tmp_path / "shades" / "heldout").as_posix() for path in heldout} == tested
+    rows = list(csv.DictReader((tmp_path / "shades" / "checkpoints" / "training.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert max(float(row["score"]) for row in rows) == told["validation_accuracy"]
+    with PIL.Image.open(tmp_path / "shades" / "curves.png") as curves:
+        assert curves.width > 600
+
+
+def test_a_search_takes_the_best_of_what_it_tried(shades: Path, tmp_path: Path, run_here: RunHere) -> None:
+    done = run_here("train_model.py", shades, *SETTINGS, "--search", 2, "--output", tmp_path / "found", "--json")
+    assert done.returncode == 0, done.stderr
+    tried = [float(line.split()[0]) for line in done.stderr.splitlines() if line.strip().startswith(("0.", "1."))]
+    assert len(tried) == 2
+    assert tried == sorted(tried, reverse=True)
+    assert json.loads(done.stdout)["settings"]["epochs"] == 3
+
+
+def test_a_killed_training_goes_on_to_the_answer_of_an_unbroken_one(shades: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    script = [sys.executable, str(ROOT / "scripts" / "train_model.py"), str(shades), *map(str, SETTINGS)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = subprocess.Popen([*script, "--output", str(broken)], env=environment, stderr=subprocess.DEVNULL)
+    while not (broken / "checkpoints" / "last.ckpt").exists() and started.poll() is None:
+        time.sleep(0.05)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    for folder, options in ((broken, ["--resume"]), (whole, [])):
+        subprocess.run([*script, "--output", str(folder), *options], env=environment, check=True, capture_output=True)
+    figures = []
+    for folder in (broken, whole):
+        rows = list(csv.DictReader((folder / "checkpoints" / "training.csv").open()))
+        figures.append([(row["epoch"], row["learning_rate"], float(row["score"])) for row in rows])
+    assert [row[:2] for row in figures[0]] == [row[:2] for row in figures[1]]
+    recipes = [yaml.safe_load((folder / "recipe.yaml").read_text()) for folder in (broken, whole)]
+    assert {key: value for key, value in recipes[0].items() if key not in ("name", "verification")} == {
+        key: value for key, value in recipes[1].items() if key not in ("name", "verification")
+    }
+
+
+def test_a_folder_that_cannot_train_holds_no_training(tmp_path: Path, run_here: RunHere) -> None:
+    done = run_here("train_model.py", tmp_path / "nothing", *COMMON, "--output", tmp_path / "model")
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == f"error: {tmp_path / 'nothing'}: no such folder; expected one with a folder of pictures for each class\n"
+    )
+    assert not (tmp_path / "model").exists()
