@@ -101,8 +101,8 @@ def tell_chance(score: float, pictures: Sequence[LabelledPicture]) -> None:
     (_, most), *_ = Counter(picture.class_id for picture in pictures).most_common(1)
     if score <= most / len(pictures):
         print_line(
-            f"the network learned nothing: {score:.3f} is what the most frequent class alone reaches; begin with trained "
-            "weights, or give more --epochs or another --learning-rate"
+            f"the network learned nothing: the most frequent class alone reaches {score:.3f} as well; begin with "
+            "trained weights, or give more --epochs or another --learning-rate"
         )
 
 

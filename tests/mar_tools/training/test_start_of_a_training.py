@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 
 from mar_tools.training.networks import resize_for, start_network
 from mar_tools.training.records import begin_record, check_record
@@ -12,6 +11,7 @@ from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.sources import build_network
 
+ROOT = Path(__file__).resolve().parents[3]
 WEIGHTS = str(ROOT / "examples" / "digits_classification" / "weights.safetensors")
 
 
