@@ -1,9 +1,10 @@
-"""What counting for metrics costs a worker: CPU time a batch of one and of eight.
+"""What counting for metrics costs a worker: CPU time a batch of one and of eight; and samples of predictions a request.
 
     python lab/measure_counting.py model_store/digits.mar --picture examples/digits_classification/samples/seven.png \
         --json lab/results/performance/counting.json
 
-In each round, a process for each size counts one batch again and again.
+In each round, a process for each size counts one batch again and again, and one for each way to sample keeps one
+request again and again: none, one in a hundred, all, all with their pictures, and of all what the answer waits for.
 """
 
 import runpy
@@ -20,15 +21,16 @@ from mar_tools.terminal import print_line
 def main() -> None:
     arguments = parse_arguments()
     from lab.testbed.counting import BATCH_SIZES
+    from lab.testbed.kept_predictions import MODES
     from lab.testbed.rounds import measure_apart, write_rounds
 
     given = (arguments.archive.resolve(), arguments.picture.resolve(), arguments.batches)
     rounds = []
     for number in range(arguments.rounds):
         print_line(f"round {number + 1} of {arguments.rounds}")
-        rounds.append(
-            {f"batch_of_{size}_us": measure_apart("lab.testbed.counting", size, *given) for size in BATCH_SIZES}
-        )
+        counted = {f"batch_of_{size}_us": measure_apart("lab.testbed.counting", size, *given) for size in BATCH_SIZES}
+        kept = {f"sampled_{mode}_us": measure_apart("lab.testbed.kept_predictions", mode, *given) for mode in MODES}
+        rounds.append({**counted, **kept})
     write_rounds(arguments.json, rounds, batches=arguments.batches)
 
 

@@ -10,6 +10,7 @@ ray_serving.py            an archive served by TorchServe and by Ray Serve, meas
 tracing.py                what a worker's lines and spans cost it
 span_receiver.py          who takes the spans meanwhile, or never answers
 counting.py               what counting for metrics costs it
+kept_predictions.py       what samples of predictions cost it
 sampling.py               memory and descriptors over time
 rounds.py                 the results file of a command that measures in rounds
 findings.py               the rows of the reliability page, and the results file of each

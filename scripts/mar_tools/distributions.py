@@ -11,18 +11,8 @@ from typing import Any
 Histogram = Mapping[str, float]  # a bin to its images, without those that have none
 
 NOTHING = "nothing"  # where an image has no detection or label
-SCORE_BINS = (
-    0.2,
-    0.4,
-    0.6,
-    0.8,
-    0.9,
-    0.94,
-    0.96,
-    0.98,
-    0.99,
-    1.0,
-)  # upper ends; most scores of a good model are near 1
+# Upper ends. Most scores of a good model are near 1.
+SCORE_BINS = (0.2, 0.4, 0.6, 0.8, 0.9, 0.94, 0.96, 0.98, 0.99, 1.0)
 SIDE_BINS = (64, 128, 256, 512, 1024, 2048, 4096)  # upper ends, in pixels of the longer side
 COUNT_BINS = (0, 1, 2, 4, 8, 16)  # upper ends, of detections
 DIGITS = 4  # after the point, of a histogram that is stored

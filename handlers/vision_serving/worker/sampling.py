@@ -54,7 +54,7 @@ class Sampler:
         self._draw = SystemRandom().random
         self._waiting: queue.Queue[Taken] = queue.Queue(MOST_WAITING)
         self._given = self._done = 0  # bytes, each written by one thread alone
-        self._rests_until = 0.0
+        self._rests_until, self._tidied_s = 0.0, time.monotonic()
         self._fails = False
         if settings.share:
             threading.Thread(target=self._write_on, name="samples", daemon=True).start()
@@ -102,11 +102,12 @@ class Sampler:
         while True:
             taken = self._next()
             try:
-                if taken is None:
+                if time.monotonic() - self._tidied_s >= TIDY_S:
+                    self._tidied_s = time.monotonic()
                     self._files.tidy()
-                    continue
-                self._write(taken)
-                self._note_success()
+                if taken is not None:
+                    self._write(taken)
+                    self._note_success()
             except Exception as error:  # of any kind: a sample is worth no worker
                 self._note_failure(error)
             finally:

@@ -1,5 +1,6 @@
 """A real TorchServe with its exporter of metrics, behind a real front."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,10 @@ class Monitored:
 def monitored(nginx: None, archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
     """Two workers of digits, and no golden predictions beside those of the start."""
     [port] = find_free_ports(1)
-    changes = {"models": MODELS, "metrics_port": str(port), "metrics_golden_s": "0", "max_request_size": str(MAX_BODY)}
+    models = json.loads(MODELS)
+    models["digits"]["1.0"]["sample_share"] = 1.0
+    sampled = json.dumps(models, separators=(",", ":"))  # write_configuration looks for a space
+    changes = {"models": sampled, "metrics_port": str(port), "metrics_golden_s": "0", "max_request_size": str(MAX_BODY)}
     folder = tmp_path_factory.mktemp("monitored")
     with serve([archives / "digits.mar"], folder, **changes) as service:
         limits = {"requests_per_s": 1, "burst": ALLOWED, "concurrent_requests": 32}
