@@ -1,6 +1,6 @@
 """Ask a server of vision models: images in, typed results out. Needs neither PyTorch nor numpy."""
 
-from vision_client.client import Client, Result
+from vision_client.client import Client
 from vision_client.errors import (
     AuthorizationError,
     ConnectionLostError,
@@ -12,7 +12,19 @@ from vision_client.errors import (
     ServerTimeoutError,
     ServerUnreachableError,
 )
-from vision_client.results import Classification, ClassScore, Detection, Detections, Embedding, ImageSize, Prediction
+from vision_client.results import (
+    Classification,
+    ClassScore,
+    Detection,
+    Detections,
+    Embedding,
+    Explanation,
+    HeatMap,
+    ImageSize,
+    Prediction,
+    Result,
+    Results,
+)
 
 __all__ = [
     "AuthorizationError",
@@ -23,6 +35,8 @@ __all__ = [
     "Detection",
     "Detections",
     "Embedding",
+    "Explanation",
+    "HeatMap",
     "ImageInputError",
     "ImageSize",
     "InvalidOptionError",
@@ -30,6 +44,7 @@ __all__ = [
     "Prediction",
     "PredictionError",
     "Result",
+    "Results",
     "ServerBusyError",
     "ServerTimeoutError",
     "ServerUnreachableError",

@@ -15,12 +15,13 @@ from vision_client.connection import Connection
 from vision_client.errors import CONCERN_EVERY_IMAGE, PredictionError
 from vision_client.images import ImageInput, encode_image, is_image
 from vision_client.options import OPTIONS_HEADER, write_options
-from vision_client.results import Prediction, read_answer
+from vision_client.pictures import PictureMemory
+from vision_client.results import Explanation, Prediction, Result, Results, read_answer
 from vision_client.tokens import TokenSource
 
+JSON = "application/json"
 PICTURE_TYPES = {"png": "image/png", "jpeg": "image/jpeg"}
 
-Result: TypeAlias = Prediction | PredictionError
 Headers: TypeAlias = Mapping[str, str | bytes]
 
 
@@ -51,6 +52,7 @@ class Client:
         self.concurrency = concurrency
         self._timeout_s = timeout_s
         self._connection = Connection(url, token, concurrency, retries)
+        self._pictures = PictureMemory()
 
     @overload
     def predict(
@@ -65,7 +67,7 @@ class Client:
         model_version: str | None = None,
         progress: bool = False,
         **options: Any,
-    ) -> list[Result]: ...
+    ) -> Results: ...
     def predict(
         self,
         model: str,
@@ -74,7 +76,7 @@ class Client:
         model_version: str | None = None,
         progress: bool = False,
         **options: Any,
-    ) -> Prediction | list[Result]:
+    ) -> Prediction | Results:
         """Return the answer for one image, or for several a list with one each, in order.
 
         images: paths, bytes, binary files, PIL images, uint8 arrays (H, W, 3) in RGB. options: of the model, such as
@@ -83,14 +85,24 @@ class Client:
         escape (no server, a wrong token, model or option) ends the call: it is raised when no image has a prediction
         yet, else it stands in the place of each that is left.
         """
-        path, headers = predictions_path(model, model_version), request_headers("application/json", options)
+        path, headers = predictions_path(model, model_version), request_headers(JSON, options)
 
         def predict_one(image: ImageInput) -> Prediction:
-            return read_answer(self._connection.predict(path, encode_image(image), headers, self._timeout_s).content)
+            return self._ask(path, image, headers)
 
         if is_image(images):
             return predict_one(images)
         return self._predict_many(predict_one, list(images), progress)  # type: ignore[arg-type]
+
+    def explain(
+        self, model: str, image: ImageInput, *, model_version: str | None = None, **options: Any
+    ) -> Explanation:
+        """Return what in the image speaks for its best class, or for `target_class`. Raises PredictionError."""
+        path, headers = predictions_path(model, model_version, "explanations"), request_headers(JSON, options)
+        answer = self._ask(path, image, headers)
+        if not isinstance(answer, Explanation):
+            raise PredictionError(200, "UnexpectedAnswer", f"expected an explanation, got {answer!r:.200}")
+        return answer
 
     def annotate(
         self,
@@ -130,9 +142,14 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _ask(self, path: str, image: ImageInput, headers: Headers) -> Prediction:
+        encoded = encode_image(image)
+        response = self._connection.predict(path, encoded, headers, self._timeout_s)
+        return read_answer(response.content, self._pictures.keep(image, encoded))
+
     def _predict_many(
         self, predict_one: Callable[[ImageInput], Prediction], images: list[ImageInput], progress: bool
-    ) -> list[Result]:
+    ) -> Results:
         endings: list[PredictionError] = []
 
         def predict(image: ImageInput) -> Result:
@@ -153,20 +170,20 @@ class Client:
 
     def _map_in_threads(
         self, predict: Callable[[ImageInput], Result], images: list[ImageInput], progress: bool
-    ) -> list[Result]:
+    ) -> Results:
         console = Console(stderr=True)
         hidden = not (progress and console.is_terminal)
         pool = ThreadPoolExecutor(self.concurrency)
         try:
             contexts = [copy_context() for _ in images]  # the span that a caller is in, for one
             answers = pool.map(Context.run, contexts, repeat(predict), images)
-            return list(track(answers, "predicting", len(images), console=console, transient=True, disable=hidden))
+            return Results(track(answers, "predicting", len(images), console=console, transient=True, disable=hidden))
         finally:
             pool.shutdown(cancel_futures=True)  # also when interrupted: what has not been sent is not sent
 
 
-def predictions_path(model: str, version: str | None) -> str:
-    return "/".join(["/predictions", quote(model, safe=""), *([quote(version, safe="")] if version else [])])
+def predictions_path(model: str, version: str | None, route: str = "predictions") -> str:
+    return "/".join([f"/{route}", quote(model, safe=""), *([quote(version, safe="")] if version else [])])
 
 
 def request_headers(accept: str, options: Mapping[str, Any]) -> Headers:
