@@ -53,7 +53,7 @@ def _tile(number: int, result: Result) -> str:
     image = (
         _draw_image(result, picture, longest_side=TILE_SIDE, labelled=0)[0] if isinstance(result, Prediction) else ""
     )
-    name = f"{number}" + (f" · {_text(picture.name, 24)}" if picture is not None and picture.name else "")
+    name = f"{number} · {_text(picture.name, 40)}" if picture is not None and picture.name else f"{number}"
     return (
         f'<div style="width:{TILE_SIDE}px;overflow-wrap:anywhere">{image}'
         f"<div><small>{name}</small></div><div>{_sum_up(result)}</div></div>"

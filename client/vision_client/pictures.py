@@ -29,7 +29,8 @@ class SentPicture:
 
     @property
     def name(self) -> str:
-        return "" if self.path is None else os.path.basename(self.path)
+        """Return the file and its folder, which often is its class; empty for what has no path."""
+        return "" if self.path is None else "/".join(self.path.replace(os.sep, "/").split("/")[-2:])
 
     def read(self) -> bytes | None:
         """Return the encoded picture; None where it was forgotten, or its file cannot be read any more."""
