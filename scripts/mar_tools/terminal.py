@@ -58,11 +58,16 @@ def print_tables(*tables: RenderableType, to_stderr: bool = False) -> None:
             console.print(part, soft_wrap=is_text, markup=not is_text)
 
 
+def is_watched() -> bool:
+    """Return whether standard error is a terminal. Rich also says so where FORCE_COLOR is set, as in notebooks."""
+    return sys.stderr.isatty()
+
+
 @contextmanager
 def show_steps(title: str, unit: str = "step") -> Iterator[AnnounceStep]:
     """Show long work on standard error: a bar on a terminal, a line a step elsewhere."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not is_watched():
         yield lambda step, done, total: print_line(f"{title}: {unit} {done + 1} of {total}, {step}")
         return
     columns = (
@@ -81,7 +86,7 @@ def show_steps(title: str, unit: str = "step") -> Iterator[AnnounceStep]:
 def show_work(title: str, silent_elsewhere: bool = False) -> Iterator[Announce]:
     """Show uncounted work on standard error: beside a spinner on a terminal, a line a step elsewhere, or nothing."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not is_watched():
         log: Announce = (lambda line: None) if silent_elsewhere else print_line
         log(title)
         yield log
@@ -93,7 +98,7 @@ def show_work(title: str, silent_elsewhere: bool = False) -> Iterator[Announce]:
 def show_items(items: Iterable[Counted], title: str, total: int, hidden: bool = False) -> Iterator[Counted]:
     """Pass many items on, and show how many there were: by a bar on a terminal, by a line a minute elsewhere."""
     console = Console(stderr=True)
-    if console.is_terminal:
+    if is_watched():
         yield from track(items, title, total=total, console=console, transient=True, disable=hidden)
         return
     told = time.monotonic()

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Group
 
-from mar_tools.terminal import Text, new_table, print_tables
+from mar_tools.terminal import Text, new_table, print_tables, show_steps, show_work
 
 LINE = f"{'word ' * 40}[bold] of [/nothing] :cat:"
 
@@ -21,3 +21,14 @@ def test_a_table_fits_80_columns_whatever_stands_beside_it(capsys: pytest.Captur
     table.add_row("word " * 40)
     print_tables(table, "text")
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_a_notebook_that_asks_for_colours_gets_lines_and_no_bars(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with show_steps("model") as announce:
+        announce("export", 0, 2)
+    with show_work("starting") as announce_work:
+        announce_work("waiting")
+    assert capsys.readouterr().err == "model: step 1 of 2, export\nstarting\nwaiting\n"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from mar_tools.predicting.chunks import Tell, Written
-from mar_tools.terminal import LOG_EVERY_S, print_line
+from mar_tools.terminal import LOG_EVERY_S, is_watched, print_line
 from vision_serving.errors import VisionServingError
 
 
@@ -46,7 +46,7 @@ def show_rate(title: str, already: int, total: Callable[[], int | None]) -> Iter
         left = "" if whole is None or not rate else f", {_duration((whole - already - done) / rate)} left"
         return f"{already + done:,}{of_all}, {rate:,.1f}/s{left}"
 
-    if not console.is_terminal:
+    if not is_watched():
 
         def log(written: Written) -> None:
             nonlocal done, told
