@@ -12,6 +12,12 @@ from typing import Any
 # As deploy/nginx/nginx.conf has them.
 PLAIN_ID = re.compile(r"[A-Za-z0-9][\w.:/+=@-]{0,127}", re.ASCII)
 TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+# Pairs that tracing systems added, between commas; 512 characters are what each of them has to pass on.
+TRACESTATE = re.compile(
+    r"(?=.{1,512}\Z)[a-z0-9][\w*/@-]*=[ -+\--<>-~]*[!-+\--<>-~](?:[ \t]*,[ \t]*[a-z0-9][\w*/@-]*=[ -+\--<>-~]*[!-+\--<>-~]){0,31}",
+    re.ASCII,
+)
+STARTED_HEADER = "x-request-start"  # `t=` and the seconds since 1970 when the front asked TorchServe
 SECONDS = re.compile(r"t=(\d{1,12}(?:\.\d{1,9})?)", re.ASCII)
 LONGEST_AGE_S = 3600.0  # of a request; what is older, or to come, was not told by this machine's clock
 SAMPLED = 1
@@ -19,11 +25,12 @@ SAMPLED = 1
 
 @dataclass(frozen=True)
 class Parent:
-    """A caller's span (W3C Trace Context). sampled: whether the caller records the trace."""
+    """A caller's span (W3C Trace Context). sampled: whether the caller records the trace. state: its `tracestate`."""
 
     trace_id: str
     span_id: str
     sampled: bool
+    state: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,20 +59,24 @@ def read_correlation(headers: Mapping[str, Any], server_id: object = None) -> Co
     return Correlation(
         id=asked if PLAIN_ID.fullmatch(asked) else own,
         server_id=own,
-        parent=read_parent(found.get("traceparent", "")),
-        arrived_s=_read_time(found.get("x-request-arrived", ""), now),
-        started_s=_read_time(found.get("x-request-start", ""), now),
+        parent=read_parent(found.get("traceparent", ""), found.get("tracestate", "")),
+        arrived_s=read_time(found.get("x-request-arrived"), now),
+        started_s=read_time(found.get(STARTED_HEADER), now),
     )
 
 
-def read_parent(traceparent: str) -> Parent | None:
+def read_parent(traceparent: str, tracestate: str = "") -> Parent | None:
     """Return the span that a `traceparent` names, None where it is none of version 00."""
     found = TRACEPARENT.fullmatch(traceparent)
-    return Parent(found[1], found[2], bool(int(found[3], 16) & SAMPLED)) if found else None
+    if found is None:
+        return None
+    state = tracestate if TRACESTATE.fullmatch(tracestate) else ""
+    return Parent(found[1], found[2], bool(int(found[3], 16) & SAMPLED), state)
 
 
-def _read_time(text: str, now: float) -> float | None:
-    found = SECONDS.fullmatch(text)
+def read_time(text: object, now: float) -> float | None:
+    """Return the seconds since 1970 that a header of the front says, None where that cannot be its clock's."""
+    found = SECONDS.fullmatch(text) if isinstance(text, str) else None
     if not found:
         return None
     seconds = float(found[1])

@@ -21,14 +21,13 @@ from vision_serving.errors import RequestError
 from vision_serving.predictions import Explanation
 from vision_serving.results.outcome import ImageResult, Outcome
 from vision_serving.timings import StageTimings
+from vision_serving.worker.correlation import STARTED_HEADER, read_time
 
 logger = logging.getLogger(__name__)
 
 METRICS_FOLDER = "VISION_SERVING_METRICS_FOLDER"  # of the environment: where workers leave their files
-SENT_HEADER = "x-request-start"  # of the front: `t=` and the seconds since 1970 when it asked TorchServe
-FILE_BYTES = 1 << 17  # several times what the labels of one model take
-MOST_KEYS = 400  # a handler of one's own may raise errors of ever new types
-LONGEST_QUEUE_S = 3600.0
+FILE_BYTES = 1 << 17  # several times what the labels of one model take; a handler may raise ever new types of errors
+HEAD_BYTES, ENTRY_BYTES = 8, 28  # of such a file; of a value, beside its key
 NO_MODEL = ModelIdentity()
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
@@ -64,6 +63,7 @@ class WorkerMetrics:
             found = cls({kind: _File(Path(folder) / f"{kind}_{name}") for kind in ("counter", "histogram")}, model)
             found._begin_at_zero()
             found._count_start(Path(folder))
+            found._write()
         except Exception as error:  # of any kind: counting is worth no start
             logger.error("this worker counts nothing for metrics: %s: %s", type(error).__name__, error)
             return cls()
@@ -102,6 +102,11 @@ class WorkerMetrics:
         self._count("vision_worker_restarts", (), int(bool(socket) and seen.exists()))
         seen.touch(mode=0o600)
 
+    def _write(self) -> None:
+        assert self._files is not None
+        for file in self._files.values():
+            file.write()
+
     def _count_batch(
         self,
         headers: Sequence[Mapping[str, Any]],
@@ -119,11 +124,13 @@ class WorkerMetrics:
             self._observe("vision_stage_duration_seconds", (("stage", stage),), milliseconds / 1000, SECONDS)
         self._observe("vision_batch_duration_seconds", (), elapsed_s, SECONDS)
         self._observe("vision_batch_size", (), len(responses), SIZES)
-        arrived = time.time() - elapsed_s
+        now = time.time()
         for head in headers:
-            waited_s = _waited_s(head, arrived)
-            if waited_s is not None:
+            asked_s = next((read_time(text, now) for name, text in head.items() if name.lower() == STARTED_HEADER), None)
+            if asked_s is not None:
+                waited_s = max(0.0, now - elapsed_s - asked_s)
                 self._observe("vision_request_queue_seconds", (), waited_s, SECONDS)
+        self._write()
 
     def _count(self, name: str, labels: Labels, amount: float) -> None:
         assert self._files is not None
@@ -143,53 +150,59 @@ class WorkerMetrics:
 
 
 class _File:
-    """Values of one kind, in memory that is a file: nothing is lost with the process, however it ends.
+    """Values of one kind, written at the end of each batch: nothing is lost with the process, however it ends.
 
-    Its lock says that the process lives. Its space is taken at once: where the disk is full, a write later on would end
-    the worker.
+    Its lock says that the process lives. Its space is taken at once, so that a disk that is full later costs no count.
+    What is written comes from memory of its own: a file that somebody cuts or damages would end a process that maps it,
+    and the next batch mends it.
     """
 
     def __init__(self, path: Path) -> None:
         from prometheus_client.mmap_dict import MmapedDict, mmap_key  # an archive is served without it, too
 
         self._make_key = mmap_key
-        self._lock = path.open("xb")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)  # while it is empty: no reader takes it for one of a process that ended
-        os.posix_fallocate(self._lock.fileno(), 0, FILE_BYTES)
-        self._stored = MmapedDict(str(path))  # type: ignore[no-untyped-call]
+        self._lock = path.open("xb", buffering=0)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX)  # while it is empty: no reader takes it for one of a process that ended
+            os.posix_fallocate(self._lock.fileno(), 0, FILE_BYTES)
+            self._stored = MmapedDict(str(path))  # type: ignore[no-untyped-call]
+        except BaseException:
+            path.unlink()  # it would hold a place on a disk that has none
+            raise
+        self._stored._m.close()
+        self._content = self._stored._m = bytearray(FILE_BYTES)
         self._keys: dict[tuple[str, Labels], str] = {}
         self._values: dict[str, float] = {}
+        self._written = 0
 
     def has(self, sample: str, labels: Labels) -> bool:
         return (sample, labels) in self._keys
 
     def add(self, name: str, sample: str, labels: Labels, amount: float) -> None:
+        """Add to a value. One that there is no room for is not counted."""
         key = self._keys.get((sample, labels))
         if key is None:
-            if len(self._keys) >= MOST_KEYS:
-                return
             names, values = [key for key, _ in labels], [value for _, value in labels]
-            key = self._keys[sample, labels] = self._make_key(name, sample, names, values, HELP[name])
+            key = self._make_key(name, sample, names, values, HELP[name])
+            if self._stored._used + len(key) + ENTRY_BYTES > FILE_BYTES:
+                return
+            self._keys[sample, labels] = key
         value = self._values[key] = self._values.get(key, 0.0) + amount
         self._stored.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
+
+    def write(self) -> None:
+        """Write all values. Of new ones, how long they are comes last: no reader expects what is not there yet."""
+        used, content = self._stored._used, memoryview(self._content)
+        if used != self._written:
+            os.pwrite(self._lock.fileno(), content[HEAD_BYTES:used], HEAD_BYTES)
+            self._written = used
+        os.pwrite(self._lock.fileno(), content[:used], 0)
 
 
 def _name_outcome(item: ImageResult) -> str:
     if isinstance(item, RequestError):
         return type(item).__name__
     return "explained" if isinstance(item, Explanation) else "predicted"
-
-
-def _waited_s(headers: Mapping[str, Any], arrived: float) -> float | None:
-    """Return the seconds since the front asked, None where it did not or the clocks differ too much."""
-    sent = next((value for name, value in headers.items() if name.lower() == SENT_HEADER), None)
-    if not isinstance(sent, str) or not sent.startswith("t="):
-        return None
-    try:
-        waited_s = arrived - float(sent[2:])
-    except ValueError:
-        return None
-    return max(0.0, waited_s) if abs(waited_s) < LONGEST_QUEUE_S else None
 
 
 def _all_subclasses(root: type[RequestError]) -> Iterator[type[RequestError]]:

@@ -1,6 +1,8 @@
 """Counts of workers that have ended are kept, once each, whenever the exporter itself is killed."""
 
 import os
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ def start_worker(images: int) -> WorkerMetrics:
     worker = WorkerMetrics.of(ModelIdentity("digits", "1.0"))
     worker._count("vision_images", (("outcome", "predicted"),), images)
     worker._observe("vision_batch_size", (), images, metrics.SIZES)
+    worker._write()
     return worker
 
 
@@ -61,7 +64,7 @@ def test_an_exporter_that_is_killed_at_any_step_counts_nothing_twice(
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for place in ("_write_sums", "os.replace"):
+    for place in ("WorkerFiles._write_sums", "os.replace"):
         with monkeypatch.context() as patch:
             patch.setattr(f"{worker_files.__name__}.{place}", killed)
             with pytest.raises(KeyboardInterrupt):
@@ -79,6 +82,7 @@ def test_an_exporter_that_is_killed_at_any_step_counts_nothing_twice(
             read(folder)
     assert (folder / JOURNAL).exists()
     assert read(folder) == read(folder) == (6, 6)
+    assert len(list(folder.glob("*.db"))) == 2, "the sums alone"
 
 
 def test_a_file_that_is_just_being_made_is_left_alone(folder: Path) -> None:
@@ -88,3 +92,74 @@ def test_a_file_that_is_just_being_made_is_left_alone(folder: Path) -> None:
     empty.touch()
     assert read(folder) == (3, 3)
     assert empty.exists()
+
+
+def test_two_hundred_workers_that_ended_leave_the_sums_alone(folder: Path) -> None:
+    for number in range(1, 201):
+        end(start_worker(1))
+        assert read(folder) == (number, number)
+    assert len(list(folder.glob("*.db"))) <= 2 * 2
+    assert (folder / JOURNAL).stat().st_size < 1000
+
+
+DAMAGE = {
+    "gone": None,
+    "cut to a byte": lambda content: content[:1],
+    "cut within a value": lambda content: content[:1000],
+    "overwritten": lambda content: content[:8] + b"\x7f" * 3000,
+    "no JSON": lambda content: content[:12] + b"{" + content[13:],
+    "no number": lambda content: content.replace(struct.pack("d", 4.0), struct.pack("d", float("nan"))),
+    "another's": lambda content: b"not of a worker",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_a_damaged_file_costs_its_own_counts_alone_and_is_named(
+    folder: Path, damage: Callable[[bytes], bytes] | None, has_ended: bool
+) -> None:
+    kept = start_worker(3)
+    others = set(folder.glob("*.db"))
+    worker = start_worker(4)
+    new = sorted(set(folder.glob("*.db")) - others)
+    if has_ended:
+        end(worker)
+    for path in new:
+        path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
+    files = WorkerFiles(folder)
+    files.read()
+    assert set(files.damaged) == (set() if damage is None else {path.name for path in new})
+    assert read(folder) == (3, 3)
+    if has_ended:
+        end(start_worker(5))
+        assert read(folder) == (8, 8)
+        files.read()
+        assert files.damaged == {}, "the sums no longer ask for it"
+    end(kept)
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"su', b"[]", b'{"sums": [], "included": 3}', b"\xff"])
+def test_a_damaged_journal_loses_no_count(folder: Path, damage: bytes) -> None:
+    for images in (1, 2, 3):
+        end(start_worker(images))
+        read(folder)
+    (folder / JOURNAL).write_bytes(damage)
+    files = WorkerFiles(folder)
+    files.read()
+    assert list(files.damaged) == [JOURNAL]
+    assert read(folder) == (6, 6)
+
+
+def test_a_full_disk_ends_no_exporter_and_costs_no_count(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for images in (1, 2, 3):
+        end(start_worker(images))
+
+    def fail(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{worker_files.__name__}.os.posix_fallocate", fail)
+        assert read(folder) == read(folder) == (6, 6)
+        assert not list(folder.glob("*sums*"))
+    assert read(folder) == (6, 6)
+    assert len(list(folder.glob("*.db"))) == 2
