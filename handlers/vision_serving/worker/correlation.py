@@ -13,10 +13,8 @@ from typing import Any
 PLAIN_ID = re.compile(r"[A-Za-z0-9][\w.:/+=@-]{0,127}", re.ASCII)
 TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 # Pairs that tracing systems added, between commas; 512 characters are what each of them has to pass on.
-TRACESTATE = re.compile(
-    r"(?=.{1,512}\Z)[a-z0-9][\w*/@-]*=[ -+\--<>-~]*[!-+\--<>-~](?:[ \t]*,[ \t]*[a-z0-9][\w*/@-]*=[ -+\--<>-~]*[!-+\--<>-~]){0,31}",
-    re.ASCII,
-)
+MEMBER = r"[a-z0-9][a-z0-9_*/@-]*=[ -+\--<>-~]*[!-+\--<>-~]"
+TRACESTATE = re.compile(rf"(?=.{{1,512}}\Z){MEMBER}(?:[ \t]*,[ \t]*{MEMBER}){{0,31}}")
 STARTED_HEADER = "x-request-start"  # `t=` and the seconds since 1970 when the front asked TorchServe
 SECONDS = re.compile(r"t=(\d{1,12}(?:\.\d{1,9})?)", re.ASCII)
 LONGEST_AGE_S = 3600.0  # of a request; what is older, or to come, was not told by this machine's clock

@@ -126,7 +126,8 @@ class WorkerMetrics:
         self._observe("vision_batch_size", (), len(responses), SIZES)
         now = time.time()
         for head in headers:
-            asked_s = next((read_time(text, now) for name, text in head.items() if name.lower() == STARTED_HEADER), None)
+            told = (text for name, text in head.items() if name.lower() == STARTED_HEADER)
+            asked_s = read_time(next(told, None), now)
             if asked_s is not None:
                 waited_s = max(0.0, now - elapsed_s - asked_s)
                 self._observe("vision_request_queue_seconds", (), waited_s, SECONDS)
@@ -163,14 +164,15 @@ class _File:
         self._make_key = mmap_key
         self._lock = path.open("xb", buffering=0)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX)  # while it is empty: no reader takes it for one of a process that ended
+            fcntl.flock(self._lock, fcntl.LOCK_EX)  # while it is empty: no reader takes it for an ended process's
             os.posix_fallocate(self._lock.fileno(), 0, FILE_BYTES)
             self._stored = MmapedDict(str(path))  # type: ignore[no-untyped-call]
         except BaseException:
             path.unlink()  # it would hold a place on a disk that has none
             raise
         self._stored._m.close()
-        self._content = self._stored._m = bytearray(FILE_BYTES)
+        self._content = bytearray(FILE_BYTES)
+        self._stored._m = self._content  # type: ignore[assignment]
         self._keys: dict[tuple[str, Labels], str] = {}
         self._values: dict[str, float] = {}
         self._written = 0

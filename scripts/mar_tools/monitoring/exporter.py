@@ -1,9 +1,11 @@
 """The exporter: an HTTP server of this machine alone that shows all metrics of one TorchServe to Prometheus."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from os import getpid
 from pathlib import Path
@@ -35,6 +37,9 @@ from vision_serving.worker.server_settings import read_properties, read_text
 SCRAPE_S = 5.0  # for TorchServe's answers, of the ten that Prometheus waits
 LEARN_S = 5.0  # between two looks for versions that are new
 GONE_S = 5.0  # between two looks whether the server's folder is still there
+IDLE_S = 10.0  # that a reader may be silent
+MOST_READERS = 256  # at once; Prometheus is one
+MOST_CHARS = 1000  # of a line about files
 
 
 class ServerMetrics(Collector):
@@ -54,17 +59,16 @@ class ServerMetrics(Collector):
         self._shifts = ScoreShifts(self._config)
         self._places = {"state": state_folder(self._config), "temporary": folder, "model_store": server.model_store()}
         self._golden_s = golden_interval_s(read_properties(read_text(self._config)))
-        self._failed: dict[str, bool] = {}
+        self._failed: dict[str, str | None] = {}
         self.torchserve_text = ""
-        self._find_front()
+        self._try("front", self._find_front)
 
     def collect(self) -> Iterator[Metric]:
         """Yield everything but TorchServe's own, which is in `torchserve_text` afterwards."""
         client = self._client.with_deadline(time.monotonic() + SCRAPE_S)
-        self._failed = {}
         versions = self._try("management", lambda: read_versions(client))
         parts: dict[str, Callable[[], list[Metric]]] = {
-            "workers": self._worker_files.read,
+            "workers": self._show_workers,
             "server": lambda: show_server(self._config, self._folder.parent, versions),
             "versions": lambda: show_versions(client, versions or []),
             "models": self._facts.show,
@@ -77,8 +81,8 @@ class ServerMetrics(Collector):
             yield from self._try(name, show) or []
         self.torchserve_text = self._try("torchserve", lambda: read_own_metrics(client)) or ""
         failed = GaugeMetricFamily("vision_scrape_failed", "1 for a part that could not be read.", labels=["part"])
-        for name, is_failed in self._failed.items():
-            failed.add_metric([name], float(is_failed))
+        for name, reason in list(self._failed.items()):
+            failed.add_metric([name], float(reason is not None))
         yield failed
 
     def describe(self) -> list[Metric]:
@@ -90,25 +94,41 @@ class ServerMetrics(Collector):
         asked = -float("inf")
         while True:
             due = bool(self._golden_s) and time.monotonic() - asked >= self._golden_s
-            with suppress(ServerError, OSError, KeyError, ValueError):
-                client = self._client.with_deadline(time.monotonic() + SCRAPE_S)
-                versions = read_versions(client)
-                self._shifts.learn(versions)
-                self._facts.learn(versions, due)
-                if due:
-                    asked = time.monotonic()
+            if self._try("golden", partial(self._learn, due)) and due:
+                asked = time.monotonic()
             time.sleep(LEARN_S)
+
+    def _learn(self, due: bool) -> bool:
+        """Return whether the server answered."""
+        with suppress(ServerError):
+            client = self._client.with_deadline(time.monotonic() + SCRAPE_S)
+            versions = read_versions(client)
+            self._shifts.learn(versions)
+            self._facts.learn(versions, due)
+            return True
+        return False
 
     def _try(self, name: str, call: Callable[[], Any]) -> Any:
         """Return what a call gives, None where it fails: one part must not hide the others."""
         try:
             found = call()
         except Exception as error:
-            self._failed[name] = True
-            if not isinstance(error, ServerError):
-                print(f"{name}: {type(error).__name__}: {error}", flush=True)
+            self._note(name, f"{type(error).__name__}: {error}", is_told=not isinstance(error, ServerError))
             return None
-        self._failed[name] = False
+        self._note(name, None)
+        return found
+
+    def _note(self, name: str, reason: str | None, is_told: bool = True) -> None:
+        """Keep why a part cannot be read. Only what is new becomes a line: a fault may last for weeks."""
+        if is_told and reason is not None and reason != self._failed.get(name):
+            with suppress(OSError):  # of a full disk
+                print(f"{name}: {reason}", flush=True)
+        self._failed[name] = reason
+
+    def _show_workers(self) -> list[Metric]:
+        found = self._worker_files.read()
+        damaged = [f"{name} counts nothing: {reason}" for name, reason in self._worker_files.damaged.items()]
+        self._note("worker_files", "; ".join(damaged)[:MOST_CHARS] or None)
         return found
 
     def _is_draining(self) -> bool:
@@ -141,31 +161,73 @@ def read_own_metrics(client: TorchServeClient) -> str:
     return text
 
 
+class Reading:
+    """One reading for all who ask while it is made: many readers cost little more than one."""
+
+    def __init__(self, read: Callable[[], bytes]) -> None:
+        self._read, self._lock = read, threading.Lock()
+        self._began, self._found = -float("inf"), b""
+
+    def get(self) -> bytes:
+        """Return a reading that began after this call did."""
+        asked = time.monotonic()
+        with self._lock:
+            if self._began <= asked:
+                began = time.monotonic()
+                self._found, self._began = self._read(), began
+            return self._found
+
+
 def serve(config: Path, folder: Path, port: int) -> None:
     """Serve until the server's folder is gone. Raises ConfigError where the port cannot be had."""
-    metrics = ServerMetrics(config, folder)
-    registry, lock = CollectorRegistry(), threading.Lock()
+    metrics, registry = ServerMetrics(config, folder), CollectorRegistry()
 
-    def show() -> bytes:
-        with lock:  # one reading at a time
-            ours: bytes = generate_latest(registry)
-            return ours + metrics.torchserve_text.encode()
+    def read() -> bytes:
+        ours: bytes = generate_latest(registry)
+        return ours + metrics.torchserve_text.encode()
 
     try:
-        http = ThreadingHTTPServer((LOOPBACK, port), _make_handler(show))
+        http = ReaderServer((LOOPBACK, port), _make_handler(Reading(read).get))
     except OSError as error:
         raise ConfigError(f"port {port} (metrics_port in {config.name}): {error.strerror}; change the port") from error
     registry.register(metrics)
-    http.daemon_threads = True
     for work in (http.serve_forever, metrics.learn_on):
         threading.Thread(target=work, daemon=True).start()
     while folder.is_dir():
         time.sleep(GONE_S)
 
 
+class ReaderServer(ThreadingHTTPServer):
+    """A thread for each reader. Of too many, the first one makes room: who only holds a connection keeps nobody out."""
+
+    daemon_threads = True
+    request_queue_size = MOST_READERS
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._readers: list[socket.socket] = []
+        self._guard = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._guard:
+            if len(self._readers) >= MOST_READERS:
+                with suppress(OSError):
+                    self._readers.pop(0).shutdown(socket.SHUT_RDWR)
+            self._readers.append(request)
+        super().process_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:
+        with self._guard, suppress(ValueError):  # it made room
+            self._readers.remove(request)
+        super().close_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of readers that went away: a stack each would fill the log."""
+
+
 def _make_handler(show: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        timeout = 30
+        timeout = IDLE_S
 
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]

@@ -32,12 +32,6 @@ class FrontLog:
     def __init__(self, log: Path, folder: Path) -> None:
         self._log, self._state = log, folder / STATE
         self._file: BufferedReader | None = None
-        self.answers: Counter[tuple[str, str]] = Counter()
-        self.bytes_in: Counter[str] = Counter()
-        self.bytes_out: Counter[str] = Counter()
-        self.buckets: Counter[float] = Counter()
-        self.seconds = 0.0
-        self.second_tries = 0
         self._restore()
 
     def read(self) -> None:
@@ -97,21 +91,31 @@ class FrontLog:
             self.second_tries += " : " in tries or ", " in tries
 
     def _restore(self) -> None:
-        try:
-            saved = orjson.loads(self._state.read_bytes())
-        except (FileNotFoundError, orjson.JSONDecodeError):
-            saved = None
         self._open()
-        if saved is None:
+        try:
+            self._take_over(orjson.loads(self._state.read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):  # none, or none that can be read
+            self._begin_at_zero()
             if self._file is not None:
                 self._file.seek(0, os.SEEK_END)
-            return
-        self.answers = Counter({(client, status): count for client, status, count in saved["answers"]})
-        self.bytes_in, self.bytes_out = Counter(saved["bytes_in"]), Counter(saved["bytes_out"])
-        self.buckets = Counter({math.inf if bound is None else bound: count for bound, count in saved["buckets"]})
-        self.seconds, self.second_tries = saved["seconds"], saved["second_tries"]
+
+    def _begin_at_zero(self) -> None:
+        self.answers: Counter[tuple[str, str]] = Counter()
+        self.bytes_in: Counter[str] = Counter()
+        self.bytes_out: Counter[str] = Counter()
+        self.buckets: Counter[float] = Counter()
+        self.seconds = 0.0
+        self.second_tries = 0
+
+    def _take_over(self, saved: Mapping[str, Any]) -> None:
+        """Go on where another exporter ended. Raises ValueError, TypeError, KeyError or AttributeError for nonsense."""
+        self.answers = Counter({(str(client), str(status)): int(count) for client, status, count in saved["answers"]})
+        self.bytes_in = Counter({client: int(count) for client, count in saved["bytes_in"].items()})
+        self.bytes_out = Counter({client: int(count) for client, count in saved["bytes_out"].items()})
+        self.buckets = Counter({math.inf if bound is None else bound: int(count) for bound, count in saved["buckets"]})
+        self.seconds, self.second_tries = float(saved["seconds"]), int(saved["second_tries"])
         if self._file is not None and os.fstat(self._file.fileno()).st_ino == saved["inode"]:
-            self._file.seek(saved["position"])
+            self._file.seek(int(saved["position"]))
 
     def _save(self) -> None:
         place = (0, 0) if self._file is None else (os.fstat(self._file.fileno()).st_ino, self._file.tell())
@@ -126,8 +130,9 @@ class FrontLog:
             "position": place[1],
         }
         written = self._state.with_suffix(".new")
-        written.write_bytes(orjson.dumps(document))
-        os.replace(written, self._state)
+        with suppress(OSError):  # a full disk: the state before says how far the log was read for it
+            written.write_bytes(orjson.dumps(document))
+            os.replace(written, self._state)
 
     def show(self, clients: Iterable[str]) -> list[Metric]:
         """Return the metrics. Counts of clients that have a key begin at 0: who begins at 1 never rose."""

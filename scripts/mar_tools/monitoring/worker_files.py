@@ -24,7 +24,10 @@ JOURNAL = "journal.json"
 
 
 class WorkerFiles:
-    """folder: where the workers of one server write, and nobody else. damaged: what the last reading left out, and why."""
+    """folder: where the workers of one server write, and nobody else.
+
+    damaged: the files that the last reading left out, by name, and why.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -65,7 +68,7 @@ class WorkerFiles:
             for key, value in values.items():
                 _, _, labels, _ = orjson.loads(key)
                 if not isinstance(labels, dict) or not 0 <= value < math.inf:
-                    raise ValueError(f"{value} of {key[:80]}")
+                    raise ValueError(f"{value} of {key[:80]!r}")
         except (FileNotFoundError, ValueError, TypeError, RuntimeError, struct.error) as error:
             self.damaged[path.name] = f"{type(error).__name__}: {error}"
             return None
@@ -84,7 +87,10 @@ class WorkerFiles:
             return [path for path in kept if _number(path) == _number(kept[0])], set()
 
     def _merge(self, files: Sequence[Path], included: Sequence[str]) -> list[Path]:
-        """Write new sums, name them in the journal, and return them. Raises OSError, and changes nothing, on a full disk."""
+        """Write new sums, name them in the journal, and return them.
+
+        Raises OSError, and changes nothing, on a full disk.
+        """
         former, _ = self._read_journal()
         number = 1 + max(map(_number, former), default=0)
         sums = [self._folder / f"{kind}_sums-{number}.db" for kind in KINDS]
@@ -107,8 +113,8 @@ class WorkerFiles:
         for file in files:
             for key, value in (self._read_values(file) or {}).items():
                 sums[key] = sums.get(key, 0.0) + value
-        with path.open("wb") as file:  # all of its space at once: a write to a full disk by memory would end the process
-            os.posix_fallocate(file.fileno(), 0, HEAD_BYTES + sum(len(key) + ENTRY_BYTES for key in sums))
+        with path.open("wb") as space:  # at once: on a full disk, a write to mapped memory would end this process
+            os.posix_fallocate(space.fileno(), 0, HEAD_BYTES + sum(len(key) + ENTRY_BYTES for key in sums))
         stored = MmapedDict(str(path))  # type: ignore[no-untyped-call]
         for key, value in sums.items():
             stored.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
