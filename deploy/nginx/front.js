@@ -86,7 +86,7 @@ const ENCODING = '(?:utf-8|us-ascii|iso-8859-1)'; // others have other bytes for
 const FORM = new RegExp(`^multipart/form-data(?: *; *charset=${ENCODING})? *; *boundary=("?)([\\w'()+,./:=?-]{1,70})\\1`
     + `(?: *; *charset=${ENCODING})?$`, 'i');
 const PASSED = ['Content-Type', 'Content-Encoding', 'Accept', 'Inference-Header-Content-Length', 'X-Inference-Options'];
-const MOST_HEADERS = 7168; // bytes; the front's own take up to 0.5 KB
+const MOST_HEADERS = 6656; // bytes; the front's own take up to 1.1 KB
 const MOST_PATH = 4000;
 const WINDOW = 1 << 18;
 const PART_HEADER = 8192; // bytes

@@ -38,6 +38,7 @@ class Tracing:
     def __init__(self, sender: "SpanSender | None" = None, model_name: str = "") -> None:
         self._sender = sender
         self._model_name = model_name
+        self._flushing: threading.Thread | None = None
 
     @classmethod
     def of(cls, model: ModelIdentity, attributes: Mapping[str, str]) -> "Tracing":
@@ -88,11 +89,11 @@ class Tracing:
         self._flush_in_thread()
 
     def _flush_in_thread(self) -> threading.Thread | None:
-        if self._sender is None:
-            return None
-        thread = threading.Thread(target=self._sender.flush, name="flush_traces", daemon=True)
-        thread.start()
-        return thread
+        """Return the thread that sends: one alone, as a draining worker asks with each batch that it refuses."""
+        if self._sender is not None and (self._flushing is None or not self._flushing.is_alive()):
+            self._flushing = threading.Thread(target=self._sender.flush, name="flush_traces", daemon=True)
+            self._flushing.start()
+        return self._flushing
 
     def _trace(self, sender: "SpanSender", sampled: Sequence[Answered], batch_size: int, stages: "Stages") -> None:
         roots = [self._trace_request(sender, each, batch_size, stages) for each in sampled]

@@ -64,12 +64,14 @@ class WorkerFiles:
     def _read_values(self, path: Path) -> dict[str, float] | None:
         """Return the values of a file, None where they are damaged: the others count all the same."""
         try:
+            if path.read_bytes()[3] > 127:  # an empty file, for the library
+                raise ValueError("its length is negative")
             values = {key: value for key, value, *_ in MmapedDict.read_all_values_from_file(str(path))}  # type: ignore[no-untyped-call]
             for key, value in values.items():
                 _, _, labels, _ = orjson.loads(key)
                 if not isinstance(labels, dict) or not 0 <= value < math.inf:
                     raise ValueError(f"{value} of {key[:80]!r}")
-        except (FileNotFoundError, ValueError, TypeError, RuntimeError, struct.error) as error:
+        except (FileNotFoundError, ValueError, TypeError, IndexError, RuntimeError, struct.error) as error:
             self.damaged[path.name] = f"{type(error).__name__}: {error}"
             return None
         return values

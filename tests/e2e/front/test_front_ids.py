@@ -54,6 +54,27 @@ def test_no_other_trace_passes(before_upstream: Running, told: Upstream, parent:
     assert before_upstream.line_of(answer)["trace_id"] == ""
 
 
+STATE = "rojo=00f067aa0ba902b7, t-1@sys=b 2"
+ODD_STATES = ["a", "=1", "A=1", "a=1,", "a=b=c", "a=" + "x" * 511, ",".join(["a=1"] * 33), "a=\x1b[31m", "a=1\tb", ""]
+
+
+@pytest.mark.parametrize("state", [STATE, "a=" + "x" * 510, ",".join(["a=1"] * 32)], ids=len)
+def test_what_other_tracing_systems_added_goes_to_torchserve(
+    before_upstream: Running, told: Upstream, state: str
+) -> None:
+    before_upstream.predict(b"x", traceparent=PARENT, tracestate=state)
+    assert told.requests[-1][1]["tracestate"] == state
+    before_upstream.predict(b"x", tracestate=state)
+    assert "tracestate" not in told.requests[-1][1], "it says nothing without the first"
+
+
+@pytest.mark.parametrize("state", ODD_STATES, ids=map(repr, ODD_STATES))
+def test_no_other_state_of_a_trace_passes(before_upstream: Running, told: Upstream, state: str) -> None:
+    before_upstream.predict(b"x", traceparent=PARENT, tracestate=state)
+    assert "tracestate" not in told.requests[-1][1]
+    assert told.requests[-1][1]["traceparent"] == PARENT
+
+
 def test_an_answer_of_the_front_itself_has_the_id_too(before_upstream: Running) -> None:
     answer = before_upstream.request("POST", PREDICT, {"X-Api-Key": "wrong", "X-Request-Id": "mine"}, data=b"x")
     assert (answer.status_code, answer.headers["X-Request-Id"]) == (401, "mine")
@@ -107,7 +128,7 @@ def test_nothing_of_a_client_stands_in_torchserves_logs_of_text_as_it_came(
     logs = [torchserve.folder / "logs" / name for name in ("model_log.log", "ts_log.log", "console.log")]
     before = [log.read_bytes().count(b"\n") for log in logs]
     ask = running.request if by == "the front" else torchserve.request
-    odd = b"\x1b[2J\xc2\x9b31m \xe2\x80\xae[METRICS]"
+    odd = b"\x1b[2J\xc2\x9b31m \xe2\x80\xae[METRICS]\xd8\x9c"
     headers: dict[str, Any] = {
         "Content-Type": "image/png",
         "X-Inference-Options": b"top_k" + odd + b"=1",
@@ -115,7 +136,12 @@ def test_nothing_of_a_client_stands_in_torchserves_logs_of_text_as_it_came(
     }
     answer = ask("POST", PREDICT, headers, data=b"rubbish")
     assert answer.status_code == 422
-    ask("POST", PREDICT + "%0a2026-11-29T00:00:00,000%20[INFO%20]%20forged%1b%5b31m", headers, data=b"x")
+    ask(
+        "POST",
+        PREDICT + "%0a2026-11-29T00:00:00,000%20[INFO%20]%20forged%1b%5b31m%d8%9c%c2%ad%f3%a0%81%81",
+        headers,
+        data=b"x",
+    )
     for log, count in zip(logs, before, strict=True):
         lines = log.read_text(encoding="utf-8").split("\n")
         assert all(line.isprintable() for line in lines[count:]), lines[count:]

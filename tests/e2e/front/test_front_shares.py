@@ -348,6 +348,11 @@ def test_what_a_worker_says_of_the_wait_is_said_once(
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, wait)
 
 
+FOLLOWED = [  # as long as they may be
+    "X-Request-Id: " + "a" * 128,
+    "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "tracestate: a=" + "x" * 510,
+]
 LONG_HEADERS = {
     "one, 9 KB": (["X-Long: " + "a" * 9000], PREDICT, 200),
     "one, 33 KB": (["X-Long: " + "a" * 33000], PREDICT, 431),
@@ -355,6 +360,7 @@ LONG_HEADERS = {
     "many, 30 KB": ([f"X-{number}: " + "a" * 300 for number in range(95)], PREDICT, 200),
     "many, 150 KB": ([f"X-{number}: " + "a" * 300 for number in range(480)], PREDICT, 431),
     "options": (["X-Inference-Options: top_k=" + "1" * 7500], PREDICT, 431),
+    "options that fit": (["X-Inference-Options: top_k=" + "1" * 6500, *FOLLOWED], PREDICT, 200),
     "two that pass": (["Accept: " + "a" * 4000, "Content-Type: image/" + "a" * 4000], PREDICT, 431),
     "options and query": (["X-Inference-Options: top_k=" + "1" * 4000], PREDICT + "?top_k=" + "2" * 4000, 431),
     "query": ([], PREDICT + "?top_k=" + "2" * 7500, 431),
@@ -371,6 +377,8 @@ def test_long_headers_get_the_fronts_own_answer_and_never_reach_torchserve(
     assert int(head.split()[1]) == status
     if status != 200:
         assert (json.loads(body)["code"], b"application/json" in head, told.requests) == (status, True, [])
+    for _, headers, *_ in told.requests:
+        assert sum(len(f"{name}: {value}\r\n") for name, value in headers.items()) <= 8192, "more TorchServe refuses"
 
 
 def test_a_long_path_of_a_description_is_refused(front: Running) -> None:

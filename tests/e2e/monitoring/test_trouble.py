@@ -7,7 +7,7 @@ import requests
 
 from e2e.conftest import run_script, write_configuration
 from e2e.test_requests import OCTETS
-from mar_tools.serving.metrics_exporter import mend_exporter
+from mar_tools.serving.metrics_exporter import mend_exporter, metrics_folder
 from mar_tools.serving.processes import find_exporters, wait_until_ended
 from mar_tools.serving.server import Server
 
@@ -66,3 +66,24 @@ def test_an_exporter_that_is_killed_is_replaced_and_its_counts_go_on(monitored: 
     now = monitored.scrape().since(before)
     assert now.get("vision_requests_total", status="200") >= 1
     assert all(value >= 0 for (name, _), value in now.values.items() if name.endswith(("_total", "_count")))
+
+
+def test_what_cannot_be_read_is_told_once_and_hides_nothing_else(monitored: Monitored, seven: bytes) -> None:
+    keys = monitored.front.front.folder / "clients.map"
+    file = next(metrics_folder(monitored.service.server.temporary).glob("histogram_[0-9]*.db"))
+    content, before = keys.read_bytes(), monitored.scrape()
+    keys.write_bytes(b"torn")
+    file.write_bytes(b"\xff" * 3000)
+    try:
+        for _ in range(3):
+            now = monitored.scrape()
+    finally:
+        keys.write_bytes(content)
+    assert {part for (part,) in now.by("vision_scrape_failed", "part")} == {"front", "worker_files"}
+    assert now.since(before).get("vision_requests_total") == 0
+    log = (monitored.service.folder / "logs" / "exporter.log").read_text(encoding="utf-8").splitlines()
+    assert [line.partition(":")[0] for line in log] == ["worker_files", "front"]
+    assert file.name in log[0]
+    for _ in range(20):  # of both workers
+        monitored.service.post("digits", seven, OCTETS)
+    assert monitored.scrape().by("vision_scrape_failed", "part") == {}, "the next batch of a worker mends its file"

@@ -8,7 +8,7 @@ from e2e.test_requests import GARBAGE, OCTETS
 
 from .conftest import Watched
 
-HOSTILE = '\x1b[2J"quoted" \\ \x9b31m \u202e \x85[METRICS]x|#Level:Host|#hostname:x \u2028[PID]1'
+HOSTILE = '\x1b[2J"quoted" \\ \x9b31m \u202e\u061c\u00ad\U000e0041 \x85[METRICS]x|#Level:Host|#hostname:x \u2028[PID]1'
 
 
 def test_a_failed_request_is_found_in_both_logs_by_one_id(watched: Watched) -> None:
@@ -43,7 +43,7 @@ def test_nothing_that_a_client_sends_stands_in_a_log_as_it_came(watched: Watched
     assert line["status"] == answer.status_code
     form = {HOSTILE: (HOSTILE, b"x", HOSTILE), "other": "field"}
     ask("POST", "/predictions/digits", files=form)
-    ask("POST", "/predictions/digits%0a%1b%5b31m%22", OCTETS, data=GARBAGE)
+    ask("POST", "/predictions/digits%0a%1b%5b31m%22%d8%9c%c2%ad%f3%a0%81%81", OCTETS, data=GARBAGE)
     ask("POST", "/v2/models/digits/infer", {"Content-Type": "application/json"}, data=f'{{"{HOSTILE}": 1}}'.encode())
     for name in ("model_log.log", "ts_log.log"):
         assert watched.lines(name)

@@ -37,6 +37,21 @@ def test_no_other_text_is_a_parent(odd: str) -> None:
     assert read_parent(odd) is None
 
 
+@pytest.mark.parametrize(
+    ("state", "kept"),
+    [
+        ("rojo=00f067aa0ba902b7,congo=t61rcWkgMzE", True), ("a=1", True), ("1@b=c d", True), ("a=" + "x" * 510, True),
+        ("a=" + "x" * 511, False), (",".join(["a=1"] * 33), False), ("A=1", False), ("a=1,", False), ("a=b=c", False),
+        ("a=\x1b[31m", False), ("a=caf\u00e9", False), ("a=1\n", False), ("=1", False), ("a= ", False),
+    ],
+)  # fmt: skip
+def test_what_other_tracing_systems_added_is_kept_where_it_is_plain(state: str, kept: bool) -> None:
+    found = read_correlation({"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": state}).parent
+    assert found is not None
+    assert found.state == (state if kept else "")
+    assert read_correlation({"traceparent": "odd", "tracestate": state}).parent is None
+
+
 def test_times_of_the_front_are_read() -> None:
     now = time.time()
     found = read_correlation({"X-Request-Arrived": f"t={now - 2:.3f}", "X-Request-Start": f"t={now - 1:.3f}"})

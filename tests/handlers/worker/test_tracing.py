@@ -1,9 +1,11 @@
 """Spans of a batch: whose, with which times, and what a receiver that fails costs."""
 
+import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -142,6 +144,13 @@ def predict(handler: TorchServeHandler, number: int) -> None:
         (ENDPOINT, "http://host:port", "expected http://HOST:4318"),
         (ENDPOINT, "ftp://host\x1b:4318", "expected http://HOST:4318"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "expected http/protobuf, got 'grpc'"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "-1", "expected seconds, more than 0 and less than 3600, got '-1'"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "inf", "expected seconds"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "ten", "Invalid timeout value 'ten', using default"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1", "must be positive"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "1", "less than or equal to max_queue_size"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip\x1b", "Unsupported compression type: zip"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key secret", "Header format invalid; correct what is wrong of OTEL_"),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_predictions_go_on(
@@ -155,11 +164,13 @@ def test_a_wrong_setting_is_one_line_and_predictions_go_on(
     monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:4318")
     monkeypatch.setenv(variable, value)
     start(handler)
-    predict(handler, 1)
     [line] = said(caplog)
     assert advice in line
     assert variable in line
+    assert "restart" in line
     assert line.isprintable()
+    assert "secret" not in line
+    predict(handler, 1)
 
 
 def test_a_missing_package_is_named(
@@ -173,7 +184,12 @@ def test_a_missing_package_is_named(
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"), [("nobody", "Failed to establish a new connection"), ("refuses", "Failed to export span")]
+    ("kind", "reason"),
+    [
+        ("nobody", "Failed to establish a new connection"),
+        ("refuses", "Failed to export span"),
+        ("redirects", "Failed to export spans batch code: None, reason: the answer 302 leads elsewhere"),
+    ],
 )
 def test_a_receiver_that_fails_is_told_once_and_again_when_it_works(
     handler: TorchServeHandler,
@@ -182,15 +198,17 @@ def test_a_receiver_that_fails_is_told_once_and_again_when_it_works(
     kind: str,
     reason: str,
 ) -> None:
-    status = 400
+    status = 302 if kind == "redirects" else 400
 
     def answer(request: Request) -> Answer:
-        return Answer(status, b"")
+        return Answer(status, b"", {"Location": "/elsewhere"})
 
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1.5")  # for a second attempt, before which it says why
     with serve_requests(answer) as url:
         [closed] = find_free_ports(1)
-        monkeypatch.setenv(ENDPOINT, url if kind == "refuses" else f"http://127.0.0.1:{closed}")
+        monkeypatch.setenv(
+            ENDPOINT, f"http://127.0.0.1:{closed}" if kind == "nobody" else url.replace("//", "//user:secret@")
+        )
         start(handler)
         for number in range(1, 3):
             predict(handler, number)
@@ -198,6 +216,7 @@ def test_a_receiver_that_fails_is_told_once_and_again_when_it_works(
         [line] = said(caplog)
         assert f"traces reach nobody: {reason}" in line
         assert f"{ENDPOINT}=http://127.0.0.1:" in line
+        assert "secret" not in line
         if kind == "refuses":
             status = 200
             predict(handler, 4)
@@ -225,10 +244,77 @@ def test_a_receiver_that_never_answers_holds_no_prediction_and_no_flush(
             assert asked.wait(30)
             predict(handler, 2)
             handler.tracing.flush(0.05)  # returns; the receiver holds the thread alone
-            handler.tracing.flush_soon()
+            before = threading.active_count()
+            for _ in range(20):  # of refused batches, while the worker drains
+                handler.tracing.flush_soon()
+            assert threading.active_count() == before
             predict(handler, 3)
         finally:
             release.set()
+
+
+def test_an_answer_without_an_end_is_not_read(handler: TorchServeHandler, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, ended = [0], threading.Event()
+
+    def pour(receiver: socket.socket) -> None:
+        connection, _ = receiver.accept()
+        with connection, suppress(OSError):
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while sent[0] < 256:
+                connection.sendall(bytes(1 << 20))
+                sent[0] += 1
+        ended.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as receiver:
+        monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{receiver.getsockname()[1]}")
+        threading.Thread(target=pour, args=(receiver,), daemon=True).start()
+        start(handler)
+        predict(handler, 1)
+        handler.tracing.flush(30)
+        assert ended.wait(30)
+    assert sent[0] < 64
+
+
+def test_spans_that_find_no_place_are_told_once(
+    handler: TorchServeHandler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def answer(request: Request) -> Answer:
+        asked.set()
+        release.wait(60)
+        return Answer(200, b"")
+
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "8")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "8")
+    with serve_requests(answer) as url:
+        monkeypatch.setenv(ENDPOINT, url)
+        start(handler)
+        try:
+            predict(handler, 1)
+            assert asked.wait(30)
+            for number in range(2, 8):
+                predict(handler, number)
+            assert [line.partition(":")[0] for line in said(caplog)] == ["traces are lost"]
+        finally:
+            release.set()
+
+
+@pytest.mark.parametrize(
+    ("state", "kept"),
+    [
+        ("vendor=a1,t-1@sys=b 2", "vendor=a1,t-1@sys=b 2"), ("a=1 , b=2", "a=1,b=2"), ("a" * 600 + "=1", ""), ("a", ""),
+        ("a=1\n", ""), ("a=\x1b", ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_a_span_keeps_what_other_tracing_systems_added(
+    receiver: SpanReceiver, handler: TorchServeHandler, state: str, kept: str
+) -> None:
+    start(handler)
+    batch = Batch((png(RED), {**parent_of(9), "tracestate": state}))
+    handler.handle(batch.rows, batch)
+    assert {span.trace_state for span in spans_of(receiver, handler, 9).values()} == {kept}
 
 
 def test_a_failure_of_its_own_ends_traces_and_no_batch(

@@ -5,7 +5,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from mar_tools.monitoring.front_log import FrontLog
+from mar_tools.monitoring.front_log import STATE, FrontLog
 
 LINE = {"client": "camera", "status": 200, "seconds": 0.02, "bytes_in": 10, "bytes_out": 20, "tries": "200"}
 
@@ -78,3 +78,28 @@ def test_a_front_that_has_logged_nothing_yet_has_no_counts(tmp_path: Path) -> No
     assert counted(front) == 0
     write(tmp_path / "access.log")
     assert counted(front) == 1
+
+
+@pytest.mark.parametrize(
+    "state",
+    [b"", b"{}", b"[]", b"null", b"\xff", b'{"answers": 1}', b'{"answers": [], "bytes_in": [1]}'],
+)
+def test_a_state_that_is_damaged_begins_anew(log: Path, tmp_path: Path, state: bytes) -> None:
+    (tmp_path / STATE).write_bytes(state)
+    front = FrontLog(log, tmp_path)
+    write(log, 2)
+    assert counted(front) == 2
+    assert counted(FrontLog(log, tmp_path)) == 2
+
+
+def test_a_full_disk_costs_no_count(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    front = FrontLog(log, tmp_path)
+    write(log, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("mar_tools.monitoring.front_log.os.replace", fail)
+        assert counted(front) == 2
+    write(log)
+    assert counted(front) == counted(FrontLog(log, tmp_path)) == 3

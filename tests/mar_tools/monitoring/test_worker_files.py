@@ -107,6 +107,7 @@ DAMAGE = {
     "cut to a byte": lambda content: content[:1],
     "cut within a value": lambda content: content[:1000],
     "overwritten": lambda content: content[:8] + b"\x7f" * 3000,
+    "of a negative length": lambda content: b"\xff" * 3000,
     "no JSON": lambda content: content[:12] + b"{" + content[13:],
     "no number": lambda content: content.replace(struct.pack("d", 4.0), struct.pack("d", float("nan"))),
     "another's": lambda content: b"not of a worker",
