@@ -1,9 +1,9 @@
 """A model's samples on disk: a ring of files with a limit of bytes and of days, which all of its workers write.
 
-    samples/digits/1764451000123-4711.jsonl               a line for each request, of one worker
-    samples/digits/pictures/1764451000123-4711/...        the pictures of these lines, where they are kept
+    samples/digits/1764451000123456-4711.jsonl               a line for each request, of one worker
+    samples/digits/pictures/1764451000123456-4711/...        the pictures of these lines, where they are kept
 
-A file and its pictures are removed together, the oldest first. A name begins with the milliseconds since 1970 when the
+A file and its pictures are removed together, the oldest first. A name begins with the microseconds since 1970 when the
 file was begun. Whoever removes files by hand disturbs nothing: a worker whose file is gone begins another.
 """
 
@@ -61,6 +61,8 @@ class SampleFiles:
                 self._write(line, pictures)
             except OSError:
                 self.close()  # half a line may stand there
+                for picture in pictures:
+                    (pictures_of(self._path) / picture.name).unlink(missing_ok=True)
                 write_used(lock, None)
                 raise
             self._bytes += need
@@ -86,7 +88,7 @@ class SampleFiles:
     def _begin(self) -> None:
         self.close()
         self._begun_s, self._bytes = time.time(), 0
-        self._path = self._folder / f"{int(self._begun_s * 1000)}-{os.getpid()}{SUFFIX}"
+        self._path = self._folder / f"{int(self._begun_s * 1e6)}-{os.getpid()}{SUFFIX}"
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def _write(self, line: bytes, pictures: Sequence[SampledPicture]) -> None:
@@ -113,8 +115,12 @@ def pictures_of(file: Path) -> Path:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Return the files of a model, the oldest first."""
-    return sorted((path for path in folder.glob(f"*{SUFFIX}") if _begun_ms(path) is not None), key=_order)
+    """Return the files of a model, the oldest first. Raises OSError where they cannot be listed, but for no folder."""
+    try:
+        paths = [folder / name for name in os.listdir(folder) if name.endswith(SUFFIX)]
+    except FileNotFoundError:
+        return []
+    return sorted((path for path in paths if _begun_us(path) is not None), key=_order)
 
 
 def remove_surplus(folder: Path, bounds: SampleBounds, need: int = 0) -> int:
@@ -123,10 +129,10 @@ def remove_surplus(folder: Path, bounds: SampleBounds, need: int = 0) -> int:
     A ring that is full loses a file's worth more than it has to, so that not every line removes something.
     """
     sizes = {path: _size_of(path) for path in list_files(folder)}
-    used, oldest_ms = sum(sizes.values()), (time.time() - bounds.days * 86_400) * 1000
+    used, oldest_us = sum(sizes.values()), (time.time() - bounds.days * 86_400) * 1e6
     spare = bounds.most_bytes // FILES if used + need > bounds.most_bytes else 0
     for path, size in sizes.items():
-        if used + need + spare > bounds.most_bytes or (_begun_ms(path) or 0) < oldest_ms:
+        if used + need + spare > bounds.most_bytes or (_begun_us(path) or 0) < oldest_us:
             shutil.rmtree(pictures_of(path), ignore_errors=True)
             path.unlink(missing_ok=True)
             used -= size
@@ -171,10 +177,10 @@ def write_used(lock: int, used: int | None) -> None:
 
 
 def _order(path: Path) -> tuple[int, str]:
-    return _begun_ms(path) or 0, path.name
+    return _begun_us(path) or 0, path.name
 
 
-def _begun_ms(path: Path) -> int | None:
+def _begun_us(path: Path) -> int | None:
     begun = path.stem.partition("-")[0]
     return int(begun) if begun.isdecimal() else None
 

@@ -34,8 +34,7 @@ class ScoreShifts:
         self._samples = samples_folder(config)
         self._bounds = read_sample_bounds(read_properties(read_text(config)))
         self._tidied_s = NEVER
-        self._states: dict[Version, State] = {}
-        self._shifts: dict[Version, float | None] = {}
+        self._shifts: dict[Version, tuple[State, float | None]] = {}
         self._references: dict[Path, Any] = {}
         self._failure: Exception | None = None
         self._lock = threading.Lock()
@@ -65,23 +64,23 @@ class ScoreShifts:
         if self._failure is not None:
             raise self._failure
         with self._lock:
-            for version, distance in sorted(self._shifts.items()):
+            for version, (_, distance) in sorted(self._shifts.items()):
                 if distance is not None:
                     shift.add_metric(version, distance)
         return [shift]
 
     def _measure(self, found: Mapping[Version, Mapping[str, Any]]) -> None:
         with self._lock:
-            self._shifts = {version: distance for version, distance in self._shifts.items() if version in found}
+            self._shifts = {version: known for version, known in self._shifts.items() if version in found}
         for version, entry in found.items():
             folder, archive = model_folder(self._samples, version[0]), folder_of(entry)
             files = {path.name: path.stat().st_size for path in list_files(folder)}
             state = (*files.items(), (str(archive), 0))
-            if archive is None or not files or self._states.get(version) == state:
+            if archive is None or self._shifts.get(version, ((), None))[0] == state:
                 continue
-            distance = self._compare(folder, version[1], archive)
+            distance = self._compare(folder, version[1], archive) if files else None
             with self._lock:
-                self._shifts[version], self._states[version] = distance, state
+                self._shifts[version] = state, distance
 
     def _compare(self, folder: Path, version: str, archive: Path) -> float | None:
         """Return the distance, None where too few samples or an older archive leave it open."""

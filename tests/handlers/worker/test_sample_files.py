@@ -27,7 +27,7 @@ from vision_serving.worker.sample_settings import SampleBounds
 
 KIB = 1 << 10
 SMALL = SampleBounds(64 * KIB, days=30)
-DAY_MS = 86_400_000
+DAY_US = 86_400_000_000
 WRITE = """
 import sys
 from pathlib import Path
@@ -116,16 +116,16 @@ def test_another_process_goes_on_where_one_was_killed(tmp_path: Path) -> None:
 
 
 def test_what_is_too_old_goes_also_of_models_that_nobody_serves(tmp_path: Path) -> None:
-    now_ms = int(time.time() * 1000)
+    now_us = int(time.time() * 1e6)
     for days in (29, 31):
-        path = tmp_path / "gone" / f"{now_ms - days * DAY_MS}-1.jsonl"
+        path = tmp_path / "gone" / f"{now_us - days * DAY_US}-1.jsonl"
         pictures_of(path).mkdir(parents=True)
         path.write_bytes(b"1\n")
         (pictures_of(path) / "a.png").write_bytes(b"1")
     (tmp_path / "gone" / PICTURES / "1-1").mkdir()  # whose lines are gone
     tidy_samples(tmp_path, SMALL)
     [left] = list_files(tmp_path / "gone")
-    assert left.name == f"{now_ms - 29 * DAY_MS}-1.jsonl"
+    assert left.name == f"{now_us - 29 * DAY_US}-1.jsonl"
     assert list((tmp_path / "gone" / PICTURES).iterdir()) == [pictures_of(left)]
 
 
@@ -173,3 +173,28 @@ def test_a_line_that_is_cut_is_an_error_and_the_next_one_is_whole(tmp_path: Path
         files.append(b"x" * 2000 + b"\n")
     files.append(b"whole\n")
     assert b"whole" in lines_in(tmp_path / "digits")
+
+
+def fill(files: SampleFiles) -> None:
+    for number in range(64):
+        files.append(b"x" * KIB + b"\n", [SampledPicture(f"{number}.png", bytes(KIB))])
+
+
+def test_a_full_disk_is_an_error_until_there_is_room_again(tmp_path: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        files = SampleFiles(tmp_path / "samples" / "digits", SampleBounds(1 << 20, days=30))
+        files.append(b"before\n")
+        (tmp_path / "filling").write_bytes(bytes(48 * KIB))
+        with pytest.raises(OSError, match="No space left"):
+            fill(files)
+        (tmp_path / "filling").unlink()
+        files.append(b"after\n")
+        assert {lines_in(tmp_path / "samples" / "digits")[place] for place in (0, -1)} == {b"before", b"after"}
+        pictures = [path.stat().st_size for path in tmp_path.glob(f"samples/digits/{PICTURES}/*/*")]
+        assert set(pictures) == {KIB}, "none is torn"
+        files.close()
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

@@ -40,7 +40,8 @@ MODELS = json.dumps(
                 "defaultVersion": True, "marName": "digits.mar", "minWorkers": 2, "maxWorkers": 2,
                 "batchSize": 8, "maxBatchDelay": 20,
             }
-        }
+        },
+        "sampled": {"1.0": {"minWorkers": 1, "sample_share": 1.0}},
     },
     separators=(",", ":"),  # write_configuration looks for a space
 )  # fmt: skip
@@ -84,6 +85,7 @@ def world(nginx: None, seven: bytes, tmp_path_factory: pytest.TempPathFactory) -
         for name, model, version, made in (
             ("digits_2.mar", "digits", "2.0", {}),
             ("wrong.mar", "wrong", "1.0", {"golden": expect_another_class}),
+            ("sampled.mar", "sampled", "1.0", {}),
         ):
             derive(built.served, service.model_store / name, model, version, **made)
         (service.model_store / "broken.mar").write_bytes(built.broken.read_bytes())
@@ -203,6 +205,16 @@ def another_answer(world: World, seven: bytes) -> Iterator[None]:
 
 
 @contextmanager
+def other_pictures(world: World, seven: bytes) -> Iterator[None]:
+    client = world.service.server.client
+    client.register("sampled.mar", 1, 8, 1)
+    for path in [*(ROOT / "examples" / "photographs").glob("*.jpg")] * 2:
+        assert world.service.post("sampled", path.read_bytes(), OCTETS).ok
+    yield
+    client.unregister("sampled", "1.0")
+
+
+@contextmanager
 def a_model_that_cannot_load(world: World, seven: bytes) -> Iterator[None]:
     client = world.service.server.client
     given = {"url": "broken.mar", "initial_workers": "1", "synchronous": "false"}
@@ -305,6 +317,7 @@ FAULTS: list[tuple[Fault, set[str], set[str]]] = [
     (an_upgrade, {"VisionDefaultVersionChanged"}, set()),
     (a_way_back, {"VisionDefaultVersionChanged"}, set()),
     (another_answer, {"VisionGoldenPredictionWrong"}, set()),
+    (other_pictures, {"VisionScoresShifted"}, set()),
     (a_killed_exporter, {"VisionExporterDown"}, set()),
     (a_killed_front, {"VisionFrontDown"}, set()),
     (a_killed_worker, {"VisionWorkerEnded"}, {"VisionWorkersMissing"}),
