@@ -85,8 +85,10 @@ def shrink(encoded: bytes, most_side: int) -> Thumbnail:
 
     Raises ImportError without Pillow, and ImageInputError where Pillow cannot read the picture.
     """
-    from PIL import Image, ImageOps
-
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ImportError("a picture is shown by Pillow, which is not installed: pip install pillow") from error
     try:
         with Image.open(io.BytesIO(encoded)) as opened:
             turned = opened.getexif().get(EXIF_ORIENTATION, 1) in ON_THEIR_SIDE
