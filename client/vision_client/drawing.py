@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
-from vision_client.label_places import HEIGHT, Label, place_labels
+from vision_client.label_places import HEIGHT, MOST_CHARACTERS, SIZE, Label, clean, place_labels
 from vision_client.pictures import SentPicture, Thumbnail, shrink
 from vision_client.results import Detection, Detections, Explanation, ImageSize, Prediction
 
@@ -124,7 +124,8 @@ def _draw_points(points: Sequence[Sequence[float]], scale: Scale, colour: str) -
 def _draw_labels(
     detections: Sequence[Detection], boxes: Sequence[Sequence[float]], size: tuple[int, int]
 ) -> Iterator[str]:
-    labels = [Label(f"{found.label} {found.score:.2f}") for found in detections]
+    most = max(1, min(MOST_CHARACTERS, size[0] // SIZE - len(" 0.00")))  # fits, whatever letters they are
+    labels = [Label(f"{clean(found.label, most)} {found.score:.2f}") for found in detections]
     for found, label, place in zip(detections, labels, place_labels(boxes, labels, size)):
         if place is None:
             continue  # it would cover another; the table has it

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 HEIGHT = 16
 MARGIN = 4
 GAP = 1
-MOST_CHARACTERS = 32
+MOST_CHARACTERS = 32  # of a label without its score
 SIZE = 12  # of the letters
 # Widths in sizes of a letter, for lack of a font to ask. The SVG states them, so that letters take just this room.
 NARROW, WIDE, CAPITAL, OTHER = 0.33, 0.92, 0.68, 0.58
@@ -28,9 +28,6 @@ class Label:
 
     text: str
     margin: float = MARGIN
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", clean(self.text))
 
     @property
     def width(self) -> float:

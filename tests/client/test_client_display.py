@@ -96,6 +96,13 @@ def test_boxes_are_drawn_where_they_are_with_their_labels() -> None:
     assert [shape.text for shape in shapes if shape.tag == f"{SVG}text"] == ["person 0.90"]
 
 
+def test_a_long_label_is_cut_and_its_score_is_not() -> None:
+    shapes = drawn(answer({"detections": [{**BOX, "label": "a" * 1000}], **IMAGE}))
+    width = 320
+    assert str(shapes[-1].text).endswith("a… 0.90")
+    assert width / 3 < float(str(shapes[-2].get("width"))) <= width
+
+
 @pytest.mark.parametrize("form", ["xywh", "xyxyn", "xywhn"])
 def test_boxes_of_every_form_are_drawn_in_one_place(form: str) -> None:
     width, height = SIZE

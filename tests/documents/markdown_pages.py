@@ -1,6 +1,7 @@
 """The project's Markdown pages as their readers see them: sentences, headings, links."""
 
 import itertools
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -25,11 +26,16 @@ def list_files(pattern: str = ".") -> tuple[str, ...]:
 
 
 def list_pages() -> tuple[str, ...]:
-    return list_files("*.md")
+    return (*list_files("*.md"), *list_files("*.ipynb"))
 
 
 def read_page(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
+    """Return the text of a page. The cells of a notebook are paragraphs and blocks of code."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    if not name.endswith(".ipynb"):
+        return text
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    return "\n\n".join(source if kind == "markdown" else f"```python\n{source}\n```" for kind, source in cells)
 
 
 @cache

@@ -51,6 +51,7 @@ def test_a_classifier_gives_one_answer_for_every_kind_of_input(
     assert isinstance(answer, Classification)
     assert answer.top.label == "7"
     assert [(c.class_id, c.label, c.score) for c in answer.classes] == [tuple(c.values()) for c in raw["classes"]]
+    assert answer.to_dict() == raw
     assert answer.extra == {}
 
 
@@ -64,6 +65,8 @@ def test_a_detector_gives_one_answer_for_every_kind_of_input(
     assert sorted(found.label for found in answer.detections) == sorted(scene_truth["labels"])
     assert (answer.image.width, answer.image.height) == PIL.Image.open(scene_path()).size
     assert [list(found.box) for found in answer.detections] == [found["box"] for found in raw["detections"]]
+    assert answer.to_dict() == raw
+    assert "<img" in answer._repr_html_()
 
 
 def test_a_picture_opened_by_pillow_is_turned_as_its_file_is(client: Client) -> None:
@@ -74,6 +77,14 @@ def test_a_picture_opened_by_pillow_is_turned_as_its_file_is(client: Client) -> 
     answers = client.predict("digits_detection", [buffer.getvalue(), PIL.Image.open(buffer)])
     assert isinstance(answers[0], Detections)
     assert answers[0] == answers[1]
+
+
+def test_an_explanation_is_of_the_best_class_and_shows_itself(client: Client) -> None:
+    explained = client.explain("digits", SEVEN, cells=4)
+    assert (explained.label, explained.heat_map.height, explained.heat_map.width) == ("7", 4, 4)
+    assert "<img" in explained._repr_html_()
+    with pytest.raises(PredictionError, match="501"):
+        client.explain("digits_detection", scene_path())
 
 
 def test_options_reach_the_model(client: Client) -> None:
