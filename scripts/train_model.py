@@ -14,27 +14,29 @@ the recipe's `min_accuracy`. training.csv and curves.png show how it went. The l
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from mar_tools.command_line import name_command, new_parser, not_negative, positive, positive_count, print_json, run
 from mar_tools.machine import choose_device_type
 from mar_tools.terminal import new_table, number_column, print_tables
+from vision_serving.cores import WAIT_POLICY
 from vision_serving.errors import ConfigError
 
 
 def main() -> None:
     given = parse_arguments()
+    os.environ.update({**WAIT_POLICY, **os.environ})  # before PyTorch, whose threads read it once
     from mar_tools.models.recipes import NAME  # after the options: needs PyTorch
-    from mar_tools.training.running import Request, train_classifier
+    from mar_tools.training.courses import Request
+    from mar_tools.training.running import train
     from mar_tools.training.settings import Settings
-    from vision_serving.validation import parse_config
 
     name = given.name or given.output.resolve().name
     if not NAME.fullmatch(name):
         raise ConfigError(f"--name {name!r}: expected letters, digits, `_`, `.` and `-`, a letter or digit first")
     stated = {key: value for key in Settings.model_fields if (value := getattr(given, key, None)) is not None}
-    settings = parse_config(Settings, stated, "train_model.py")
-    found = train_classifier(
+    found = train(
         Request(
             data=given.data,
             output=given.output,
@@ -43,7 +45,7 @@ def main() -> None:
             weights=given.weights,
             size=given.size,
             search=given.search,
-            settings=settings,
+            stated=stated,
             device_type=choose_device_type(given.device),
             resume=given.resume,
             force=given.force,
@@ -53,9 +55,10 @@ def main() -> None:
     if given.json:
         print_json({**found, "next": command})
         return
-    table = new_table("", number_column("pictures"), number_column("accuracy"))
+    judged_by = found["judged_by"]
+    table = new_table("", number_column("pictures"), number_column({"map": "mAP"}.get(judged_by, judged_by)))
     for title, part in ((f"validation, epoch {found['best_epoch']}", "validation"), ("test", "test")):
-        table.add_row(title, str(found["pictures"][part]), f"{found[f'{part}_accuracy']:.4f}")
+        table.add_row(title, str(found["pictures"][part]), f"{found[f'{part}_{judged_by}']:.4f}")
     print_tables(table)
     print(f"{found['recipe']}\nnext: {command}")
 

@@ -16,12 +16,13 @@ def compute_detection_loss(
     """Mean loss per positive point.
 
     logits: (N, Q, C). boxes: (N, Q, 4) xyxy. points: (Q, 2). strides: (Q, 1). truth: boxes (M, 4) and class ids (M,)
-    of each image.
+    of each image, none where it shows nothing.
     """
     assigned = [assign_points(points, strides, *image_truth) for image_truth in truth]
     class_ids = torch.stack([ids for ids, _ in assigned])
     targets = torch.stack([target for _, target in assigned])
     positive = class_ids != BACKGROUND
+    logits, boxes = logits.float(), boxes.float()  # of 16-bit training, where small shares of pixels vanish
     quality = torch.zeros_like(logits)
     quality[positive, class_ids[positive]] = compute_paired_iou(boxes[positive].detach(), targets[positive])
     box_loss = generalized_box_iou_loss(boxes[positive], targets[positive], reduction="sum")
@@ -34,10 +35,13 @@ def assign_points(points: Tensor, strides: Tensor, boxes: Tensor, class_ids: Ten
 
     A point takes the box whose centre is nearest, if that is close to it and the box fits the stride's range.
     """
+    if not len(boxes):
+        return torch.full_like(points[:, 0], BACKGROUND, dtype=torch.int64), points.new_zeros(len(points), 4)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     sides = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1)
     distances = (points[:, None] - centres[None]).abs().amax(dim=2) / strides
-    lows, highs = (torch.tensor([SIDE_RANGES[int(s)][end] for s in strides.flatten().tolist()]) for end in (0, 1))
+    ranges = boxes.new_tensor([SIDE_RANGES[int(stride)] for stride in strides.flatten().tolist()])
+    lows, highs = ranges[:, 0], ranges[:, 1]
     fits = (sides[None] >= lows[:, None]) & (sides[None] <= highs[:, None])
     nearest, numbers = distances.masked_fill(~fits, float("inf")).min(dim=1)
     return class_ids[numbers].masked_fill(nearest > CENTRE_RADIUS, BACKGROUND), boxes[numbers]

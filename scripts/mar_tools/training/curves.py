@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mar_tools.training.fitting import read_history
+from mar_tools.training.progress import read_history
 
 OURS, OTHERS = "#d55e00", "#0072b2"  # told apart by all
 DPI = 120

@@ -1,28 +1,28 @@
 """One training: PyTorch Lightning runs its epochs; what was best is kept, and it can go on after any end."""
 
-import csv
 import logging
-import sys
+import signal
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
-from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset
 
-from mar_tools.terminal import print_line
+from mar_tools.training.keeping import BEST, LAST, WholeFiles, best_score, is_at_end, read_kept
+from mar_tools.training.pictures import EpochSampler, mix_seeds
+from mar_tools.training.progress import new_progress
 from mar_tools.training.settings import Settings
 from vision_serving.config import DeviceType
 from vision_serving.cores import usable_cores
 
-BEST, LAST, TABLE = "best.ckpt", "last.ckpt", "training.csv"
-COLUMNS = ("epoch", "loss", "validation_loss", "score", "learning_rate", "images_per_s", "seconds")
+TABLE = "training.csv"
 MOST_LOADERS = 8
 CLIPPED_NORM = 5.0  # of gradients
 SLOWEST_AVERAGE, AVERAGED_PART = 0.9998, 10  # an average reaches back over a tenth of the steps
@@ -57,51 +57,76 @@ def fit(
     training: names its figure of the validation in `judged_by`, higher is better.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    last, judged_by = folder / LAST, str(training.judged_by)
-    history = History(folder / TABLE, judged_by)
-    best = ModelCheckpoint(
-        folder, BEST.removesuffix(".ckpt"), monitor=judged_by, mode="max", save_last=True,
-        enable_version_counter=False,
-    )  # fmt: skip
-    callbacks: list[Callback] = [
-        history,
-        best,
-        EarlyStopping(judged_by, mode="max", patience=settings.patience),
-    ]
-    loaders = [new_loader(part, settings, training=part is data[0], collate=collate) for part in data]
-    if settings.average:
-        steps = settings.epochs * len(loaders[0])
-        decay = min(SLOWEST_AVERAGE, max(0.5, 1 - AVERAGED_PART / steps))
-        callbacks.append(EMAWeightAveraging(decay=decay))
-    if history.is_shown:
-        callbacks.append(TQDMProgressBar(leave=False))
-    with quiet_lightning():
-        seed_everything(settings.seed, workers=True, verbose=False)
-        trainer = Trainer(
-            accelerator="gpu" if device_type == "cuda" else "cpu",
-            devices=1,
-            precision=choose_precision(settings, device_type),
-            max_epochs=settings.epochs,
-            gradient_clip_val=CLIPPED_NORM,
-            callbacks=callbacks,
-            logger=False,
-            enable_model_summary=False,
-            enable_progress_bar=history.is_shown,
-            num_sanity_val_steps=0,
-            default_root_dir=folder,
-        )
-        began = time.monotonic()
-        trainer.fit(training, loaders[0], loaders[1], ckpt_path=last if last.exists() else None, weights_only=False)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    kept = torch.load(folder / BEST, weights_only=False, map_location="cpu")
+    last, began = folder / LAST, time.monotonic()
+    kept = read_kept(last) if last.exists() else None
+    if kept is None or not is_at_end(kept, settings.epochs):
+        loaders = [new_loader(part, settings, training=part is data[0], collate=collate) for part in data]
+        with quiet_lightning(), using_all_cores():
+            torch.manual_seed(settings.seed)
+            trainer = new_trainer(str(training.judged_by), settings, folder, device_type, len(loaders[0]))
+            trainer.fit(training, loaders[0], loaders[1], ckpt_path=last if kept else None, weights_only=False)
+    best, last_epoch = read_kept(folder / BEST), read_kept(last)["epoch"] + 1
     return Fitted(
-        state=kept["state_dict"],
-        score=float(best.best_model_score or 0.0),
-        epoch=kept["epoch"] + 1,
-        epochs=trainer.current_epoch,
+        state=best["state_dict"],
+        score=best_score(best),
+        epoch=best["epoch"] + 1,
+        epochs=last_epoch,
         seconds=time.monotonic() - began,
     )
+
+
+def new_trainer(judged_by: str, settings: Settings, folder: Path, device_type: DeviceType, steps: int) -> Trainer:
+    """Return Lightning's trainer, which keeps the best and the last epoch in `folder`. steps: of an epoch.
+
+    The table is written before the checkpoint of its epoch, so that no epoch that is kept is missing in it.
+    """
+    callbacks: list[Callback] = [
+        SeedOfEpoch(settings.seed),
+        *new_progress(folder / TABLE, judged_by),
+        EarlyStopping(judged_by, mode="max", patience=settings.patience, check_on_train_epoch_end=True),
+        ModelCheckpoint(
+            folder, BEST.removesuffix(".ckpt"), monitor=judged_by, mode="max", save_last=True,
+            enable_version_counter=False, save_on_train_epoch_end=True,
+        ),
+    ]  # fmt: skip
+    if settings.average:
+        decay = min(SLOWEST_AVERAGE, max(0.5, 1 - AVERAGED_PART / (settings.epochs * steps)))
+        callbacks.append(EMAWeightAveraging(decay=decay))
+    return Trainer(
+        accelerator="gpu" if device_type == "cuda" else "cpu",
+        devices=1,
+        precision=choose_precision(settings, device_type),
+        max_epochs=settings.epochs,
+        gradient_clip_val=CLIPPED_NORM,
+        callbacks=callbacks,
+        plugins=[WholeFiles()],
+        logger=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+    )
+
+
+class SeedOfEpoch(Callback):
+    """Makes what the network draws, as for dropout, a matter of the epoch and not of when the process began."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def on_train_epoch_start(self, trainer: Trainer, training: LightningModule) -> None:
+        torch.manual_seed(mix_seeds(self._seed, trainer.current_epoch))
+
+
+@contextmanager
+def using_all_cores() -> Iterator[None]:
+    """Let PyTorch compute with the cores that this process may use: it does not know of a container's share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(usable_cores())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def new_loader(data: Dataset[Any], settings: Settings, training: bool, collate: Any = None) -> DataLoader[Any]:
@@ -111,13 +136,19 @@ def new_loader(data: Dataset[Any], settings: Settings, training: bool, collate: 
     return DataLoader(
         data,
         settings.batch_size,
-        shuffle=training,
+        sampler=EpochSampler(count, settings.seed) if training else None,
         drop_last=alone,
         num_workers=min(MOST_LOADERS, usable_cores() - 1),
         persistent_workers=usable_cores() > 1,
         collate_fn=collate,
+        worker_init_fn=ignore_interrupts,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def ignore_interrupts(_: int) -> None:
+    """Leave Ctrl+C, which reaches each process of a terminal, to the one that ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def choose_precision(settings: Settings, device_type: DeviceType) -> Any:
@@ -126,53 +157,6 @@ def choose_precision(settings: Settings, device_type: DeviceType) -> Any:
     if not is_on:
         return "32-true"
     return "16-mixed" if device_type == "cuda" else "bf16-mixed"
-
-
-class History(Callback):
-    """Writes a line an epoch into a table, and says it where no bar does."""
-
-    def __init__(self, path: Path, judged_by: str) -> None:
-        self._path, self._judged_by = path, judged_by
-        self._began = 0.0
-        self.is_shown = sys.stderr.isatty()
-
-    def on_train_epoch_start(self, trainer: Trainer, training: LightningModule) -> None:
-        self._began = time.monotonic()
-
-    def on_validation_end(self, trainer: Trainer, training: LightningModule) -> None:
-        """Write the epoch: Lightning validates before an epoch's own figures are summed, so they come a step later."""
-        self._validated = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: Trainer, training: LightningModule) -> None:
-        figures = trainer.callback_metrics
-        seconds = self._validated - self._began
-        images = len(trainer.train_dataloader.dataset)  # type: ignore[union-attr]
-        epoch = trainer.current_epoch + 1
-        row = {
-            "epoch": epoch,
-            "loss": round(float(figures["loss"]), 4),
-            "validation_loss": round(float(figures["validation_loss"]), 4) if "validation_loss" in figures else "",
-            "score": round(float(figures[self._judged_by]), 4),
-            "learning_rate": f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}",
-            "images_per_s": round(images / seconds, 1),
-            "seconds": round(seconds, 1),
-        }
-        rows = [kept for kept in read_history(self._path) if int(kept["epoch"]) < epoch]
-        with self._path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows([*rows, row])
-        if not self.is_shown:
-            score = f"{self._judged_by} {row['score']}"
-            print_line(f"epoch {epoch}: loss {row['loss']}, {score}, {row['images_per_s']} images/s")
-
-
-def read_history(path: Path) -> Sequence[dict[str, str]]:
-    """Return the lines of a training's table; none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """What lies in a folder of pictures to train on: a folder for each class, perhaps divided into parts already."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,14 +30,20 @@ PART_NAMES: Mapping[str, Part] = {
 NAMED = 5  # how many offenders a message names
 
 
-@dataclass(frozen=True)
-class LabelledPicture:
-    """One picture and its class. digest: SHA-256 of its bytes. part: the one that the folder gives it, if it does."""
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture that can be read. digest: SHA-256 of its bytes. part: the one that the folder gives it, if it does."""
 
     path: Path
-    class_id: int
     digest: str
     part: Part | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledPicture(Picture):
+    """One picture and its class."""
+
+    class_id: int
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,23 @@ class PictureFolder:
     pictures: Sequence[LabelledPicture]
     labels: Sequence[str]
     left_out: Mapping[Path, str]
+
+    def groups(self) -> list[set[str]]:
+        """Return digests of pictures, of each group of which every part gets its share: the classes."""
+        found: dict[int, set[str]] = {}
+        for picture in self.pictures:
+            found.setdefault(picture.class_id, set()).add(picture.digest)
+        return [found[class_id] for class_id in sorted(found)]
+
+    def check_part(self, part: Part, pictures: Sequence[LabelledPicture]) -> None:
+        """Raises ConfigError where a class has no picture for a part."""
+        there = {picture.class_id for picture in pictures}
+        missing = [show_line(label) for class_id, label in enumerate(self.labels) if class_id not in there]
+        if missing:
+            raise ConfigError(
+                f"{len(missing)} of {len(self.labels)} classes have no picture for the part {part!r}: "
+                f"{', '.join(missing[:NAMED])}; each class needs different pictures for {', '.join(PARTS)}"
+            )
 
 
 def read_class_folders(folder: Path) -> PictureFolder:
@@ -77,29 +99,46 @@ def read_class_folders(folder: Path) -> PictureFolder:
 
 
 def _read(found: Sequence[tuple[Path, int, Part | None]], labels: Sequence[str]) -> PictureFolder:
-    """Decode each picture, for a broken one must not end a training hours later."""
-    pictures, left_out = [], {}
-    with ThreadPoolExecutor(usable_cores()) as threads:
-        digests = threads.map(_digest, (path for path, _, _ in found))
-        shown = show_items(zip(found, digests, strict=True), "reading pictures", len(found))
-        for (path, class_id, part), (digest, problem) in shown:
-            if problem:
-                left_out[path] = problem
-            else:
-                pictures.append(LabelledPicture(path, class_id, digest, part))
-    _tell_left_out(left_out)
+    seen, left_out = look_at([path for path, _, _ in found])
+    pictures = [
+        LabelledPicture(path=path, class_id=class_id, digest=seen[path].digest, part=part)
+        for path, class_id, part in found
+        if path in seen
+    ]
     _tell_contradictions(pictures, labels)
     return PictureFolder(pictures, labels, left_out)
 
 
-def _digest(path: Path) -> tuple[str, str]:
-    """Return the SHA-256 of a picture's bytes, and what is wrong with it."""
+@dataclass(frozen=True)
+class Look:
+    """What a picture is: SHA-256 of its bytes, and its size as it is shown, upright."""
+
+    digest: str
+    size_hw: tuple[int, int]
+
+
+def look_at(paths: Sequence[Path]) -> tuple[dict[Path, Look], dict[Path, str]]:
+    """Decode each picture, for a broken one must not end a training hours later; return those, and what is wrong."""
+    seen: dict[Path, Look] = {}
+    left_out: dict[Path, str] = {}
+    with ThreadPoolExecutor(usable_cores()) as threads:
+        looks = threads.map(_look, paths)
+        for path, (look, problem) in show_items(zip(paths, looks, strict=True), "reading pictures", len(paths)):
+            if look is None:
+                left_out[path] = problem
+            else:
+                seen[path] = look
+    _tell_left_out(left_out)
+    return seen, left_out
+
+
+def _look(path: Path) -> tuple[Look | None, str]:
     try:
         encoded = read_image(path)
-        decode_image(encoded, ImageLimits())
+        height, width = decode_image(encoded, ImageLimits()).shape[:2]
     except (RequestError, OSError) as error:
-        return "", str(error)
-    return hashlib.sha256(encoded).hexdigest(), ""
+        return None, str(error)
+    return Look(hashlib.sha256(encoded).hexdigest(), (height, width)), ""
 
 
 def _tell_left_out(left_out: Mapping[Path, str]) -> None:
@@ -118,9 +157,3 @@ def _tell_contradictions(pictures: Iterable[LabelledPicture], labels: Sequence[s
         path = next(picture.path for picture in pictures if picture.digest == digest)
         names = " and ".join(show_line(labels[class_id]) for class_id in sorted(ids))
         print_line(f"{len(contradicting)} pictures lie in several classes, such as {show_line(path)}: {names}")
-
-
-def count_classes(pictures: Iterable[LabelledPicture], labels: Sequence[str]) -> dict[str, int]:
-    """Return how many pictures each class has."""
-    counts = Counter(picture.class_id for picture in pictures)
-    return {label: counts[class_id] for class_id, label in enumerate(labels)}

@@ -14,9 +14,12 @@ from torch import nn
 
 from mar_tools.images import spread_evenly
 from mar_tools.models.checkpoints import preprocessing_values
+from mar_tools.training.annotated import AnnotatedPicture
+from mar_tools.training.detector_networks import COMPACT_FILES, COMPACT_FOLDER, DetectorStart
 from mar_tools.training.folders import LabelledPicture
 from mar_tools.training.networks import Start
-from mar_tools.training.splitting import Split
+from mar_tools.training.splitting import Of, Split
+from vision_serving.options import Task
 
 CALIBRATION, HELDOUT, WEIGHTS, LABELS, RECIPE = (
     "calibration",
@@ -26,43 +29,99 @@ CALIBRATION, HELDOUT, WEIGHTS, LABELS, RECIPE = (
     "recipe.yaml",
 )
 CALIBRATION_COUNT, HELDOUT_COUNT = 128, 1000  # what a build takes of either
+ANNOTATIONS, BACKGROUND = "annotations.json", "__background__"
 ALLOWED_DROP = 0.01  # of accuracy: that an archive may lose against what was trained
 
 
-def choose_heldout(split: Split) -> list[LabelledPicture]:
-    """Return the pictures that a build verifies with: those of the test, at most a thousand from all classes."""
-    return spread_evenly(split["test"], HELDOUT_COUNT)
-
-
-def hand_over(
-    folder: Path, name: str, start: Start, labels: Sequence[str], split: Split, hits: Mapping[LabelledPicture, bool]
+def hand_over_classifier(
+    folder: Path,
+    name: str,
+    start: Start,
+    labels: Sequence[str],
+    split: Split[LabelledPicture],
+    hits: Mapping[LabelledPicture, bool],
 ) -> Path:
     """Write the recipe and all that it names into a folder; return the recipe.
 
-    hits: whether each picture of the test is told right. The build requires their share of `choose_heldout`, less what
-    an archive may lose.
+    hits: whether each picture of the test is told right. The build verifies with at most a thousand of them, and
+    requires their share, less what an archive may lose.
     """
-    heldout = choose_heldout(split)
+    heldout = spread_evenly(split["test"], HELDOUT_COUNT)
     accuracy = sum(hits[picture] for picture in heldout) / len(heldout)
+    copy_pictures(spread_evenly(split["train"], CALIBRATION_COUNT), folder / CALIBRATION)
+    copy_pictures(heldout, folder / HELDOUT, {each: labels[each.class_id] for each in heldout})
+    verification = {"labels": "folders", **floors("min_accuracy", accuracy)}
+    return hand_over(folder, name, start, "classification", labels, verification)
+
+
+def hand_over_detector(
+    folder: Path,
+    name: str,
+    start: DetectorStart,
+    labels: Sequence[str],
+    pictures: tuple[Sequence[AnnotatedPicture], Sequence[AnnotatedPicture]],
+    mean_precision: float,
+) -> Path:
+    """Write the recipe and all that it names into a folder; return the recipe.
+
+    pictures: of the training, and those that the build verifies with, on which the network has `mean_precision`.
+    """
+    train, heldout = pictures
+    copy_pictures(spread_evenly(train, CALIBRATION_COUNT), folder / CALIBRATION)
+    copies = copy_pictures(heldout, folder / HELDOUT)
+    (folder / HELDOUT / ANNOTATIONS).write_bytes(orjson.dumps(to_coco(copies, labels)) + b"\n")
+    if start.source.source == "python":
+        for file in COMPACT_FILES:
+            shutil.copyfile(COMPACT_FOLDER / file, folder / file)
+    verification = {"annotations": f"{HELDOUT}/{ANNOTATIONS}", **floors("min_map", mean_precision)}
+    return hand_over(folder, name, start, "detection", [*[BACKGROUND] * start.first_class, *labels], verification)
+
+
+def floors(bound: str, reached: float) -> dict[str, float]:
+    """Return what an archive must keep of the figure that was reached, in [0, 1]."""
+    return {"max_accuracy_drop": ALLOWED_DROP, bound: math.floor(1000 * max(0.0, reached - ALLOWED_DROP)) / 1000}
+
+
+def to_coco(copies: Mapping[AnnotatedPicture, Path], labels: Sequence[str]) -> dict[str, Any]:
+    """Return COCO's annotations of pictures that lie beside them, category ids from 1."""
+    boxes = [(number, box) for number, picture in enumerate(copies, start=1) for box in picture.boxes]
+    return {
+        "images": [
+            {"id": number, "file_name": path.name, "height": picture.size_hw[0], "width": picture.size_hw[1]}
+            for number, (picture, path) in enumerate(copies.items(), start=1)
+        ],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image_id,
+                "category_id": box.class_id + 1,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                "iscrowd": int(box.is_crowd),
+            }
+            for number, (image_id, box) in enumerate(boxes, start=1)
+            for x1, y1, x2, y2 in [box.xyxy]
+        ],
+        "categories": [{"id": number, "name": label} for number, label in enumerate(labels, start=1)],
+    }
+
+
+def hand_over(
+    folder: Path, name: str, start: Start, task: Task, labels: Sequence[str], verification: Mapping[str, Any]
+) -> Path:
+    """Write weights, labels and recipe. verification: beside its images, which are there as those of calibration."""
     save_weights(start.network, folder / WEIGHTS)
     (folder / LABELS).write_bytes(orjson.dumps(list(labels), option=orjson.OPT_INDENT_2) + b"\n")
-    copy_pictures(spread_evenly(split["train"], CALIBRATION_COUNT), folder / CALIBRATION)
-    copy_pictures(heldout, folder / HELDOUT, labels)
     source = start.source.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     recipe = {
         "name": name,
         "version": "1.0",
-        "task": "classification",
+        "task": task,
         "model": {**source, "weights": WEIGHTS},
         "labels": LABELS,
         "preprocessing": preprocessing_values(start.preprocessing),
         "calibration": {"images": CALIBRATION},
-        "verification": {
-            "images": HELDOUT,
-            "labels": "folders",
-            "max_accuracy_drop": ALLOWED_DROP,
-            "min_accuracy": math.floor(1000 * max(0.0, accuracy - ALLOWED_DROP)) / 1000,
-        },
+        "verification": {"images": HELDOUT, **verification},
     }
     return write_recipe(recipe, folder / RECIPE, "Written by train_model.py; training.json has how it was trained.")
 
@@ -83,18 +142,21 @@ def save_weights(network: nn.Module, path: Path) -> None:
     partial.replace(path)
 
 
-def copy_pictures(pictures: Sequence[LabelledPicture], folder: Path, labels: Sequence[str] | None = None) -> None:
-    """Copy pictures into a folder that holds nothing else then, below the names of their classes where given."""
+def copy_pictures(pictures: Sequence[Of], folder: Path, folders: Mapping[Of, str] | None = None) -> dict[Of, Path]:
+    """Copy pictures into a folder that holds nothing else then; return the copies. folders: below which name each."""
     shutil.rmtree(folder, ignore_errors=True)
+    copies: dict[Of, Path] = {}
     taken: set[Path] = set()
     for picture in pictures:
-        place = folder if labels is None else folder / labels[picture.class_id]
+        place = folder if folders is None else folder / folders[picture]
         place.mkdir(parents=True, exist_ok=True)
         copy = place / picture.path.name
         if copy in taken:  # from two folders, in each of which it has this name
-            copy = place / f"{picture.digest[:12]}-{picture.path.name}"
+            copy = place / f"{picture.digest[:12]}-{len(taken)}-{picture.path.name}"
         taken.add(copy)
+        copies[picture] = copy
         shutil.copyfile(picture.path, copy)
+    return copies
 
 
 @torch.inference_mode()

@@ -1,11 +1,13 @@
 """Pictures as a network in training sees them: changed at random to train, prepared as the server does to be judged."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import InterpolationMode, v2
 
 from mar_tools.images import read_image
@@ -24,25 +26,67 @@ Change = Callable[[Tensor], Tensor]  # uint8 (3, H, W) of any size -> uint8 (3, 
 class PictureDataset(Dataset[tuple[Tensor, int]]):
     """uint8 RGB pixels (h, w, 3) at model size, and the class id.
 
-    change: what is done to a decoded picture; None for what the server does to it.
+    change: what is done to a decoded picture; None for what the server does to it. seed: of the changes, which are the
+    same in every run, whatever process makes them. An index beyond the end is of the next epoch, see `EpochSampler`.
     """
 
     def __init__(
-        self, pictures: Sequence[LabelledPicture], preprocessing: PreprocessingConfig, change: Change | None = None
+        self,
+        pictures: Sequence[LabelledPicture],
+        preprocessing: PreprocessingConfig,
+        change: Change | None = None,
+        seed: int = 0,
     ) -> None:
         self.pictures = pictures
         self.preprocessing = preprocessing
         self.change = change
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        picture = self.pictures[index]
+        picture = self.pictures[index % len(self)]
         image = decode_image(read_image(picture.path), ImageLimits())
         if self.change is None:
             return preprocess_images([image], self.preprocessing).pixels[0], picture.class_id
-        return self.change(torch.tensor(image).permute(2, 0, 1)).permute(1, 2, 0).contiguous(), picture.class_id
+        with seeded(self.seed, index):
+            changed = self.change(torch.tensor(image).permute(2, 0, 1))
+        return changed.permute(1, 2, 0).contiguous(), picture.class_id
+
+
+class EpochSampler(Sampler[int]):
+    """The places of a data set in an order of each epoch's own, plus its size for each epoch that went before.
+
+    A training that goes on sees what one that was never interrupted sees. Lightning calls `set_epoch`.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.Generator().manual_seed(mix_seeds(self.seed, self.epoch))
+        first = self.epoch * self.count
+        return iter([first + place for place in torch.randperm(self.count, generator=order).tolist()])
+
+
+def mix_seeds(*numbers: int) -> int:
+    """Return one seed of several numbers, as far from its neighbours' as from any other's."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """Let torch draw what these numbers alone decide, and go on afterwards as if it had drawn nothing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix_seeds(*numbers))
+        yield
 
 
 def new_change(strength: Strength, flip: bool, preprocessing: PreprocessingConfig) -> Change | None:

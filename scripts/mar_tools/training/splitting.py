@@ -8,37 +8,48 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-from mar_tools.images import show_line
-from mar_tools.training.folders import NAMED, PARTS, LabelledPicture, Part, PictureFolder
+from mar_tools.training.folders import PARTS, Part, Picture
 from vision_serving.errors import ConfigError
 
 SHARES: Mapping[Part, float] = {"validation": 0.15, "test": 0.15}  # of what the folder itself does not divide
 COLUMNS = ("sha256", "part", "file")
-Split = Mapping[Part, Sequence[LabelledPicture]]
+Of = TypeVar("Of", bound=Picture)
+Split = Mapping[Part, Sequence[Of]]
 
 
-def split_pictures(found: PictureFolder, kept: Path, seed: int) -> Split:
-    """Return the pictures of each part: as the folder itself divides them, as the file `kept` says, or dealt by class.
+class Divisible(Protocol[Of]):
+    """Pictures, the groups of which each part gets its share, and what a part must have."""
 
-    Copies of one picture are in one part. Raises ConfigError where a class has no picture for a part.
+    @property
+    def pictures(self) -> Sequence[Of]: ...
+
+    def groups(self) -> Sequence[set[str]]: ...
+
+    def check_part(self, part: Part, pictures: Sequence[Of]) -> None: ...
+
+
+def split_pictures(found: Divisible[Of], kept: Path, seed: int) -> Split[Of]:
+    """Return the pictures of each part: as the folder itself divides them, as the file `kept` says, or dealt by group.
+
+    Copies of one picture are in one part. Raises ConfigError where a part lacks what it must have.
     """
     parts = read_split(kept)
     # The folder's own word comes last: what it holds back from training must not train, copies of it included.
     parts |= {each.digest: each.part for each in found.pictures if each.part not in (None, "train")}
     given = {picture.part for picture in found.pictures}
     dealer = random.Random(seed)
-    for class_id in range(len(found.labels)):
-        digests = {picture.digest for picture in found.pictures if picture.class_id == class_id}
+    for digests in found.groups():
         _deal(digests, parts, {part: share for part, share in SHARES.items() if part not in given}, dealer)
     split = {part: [each for each in found.pictures if parts[each.digest] == part] for part in PARTS}
     for part, pictures in split.items():
-        _check_part(part, pictures, found.labels)
+        found.check_part(part, pictures)
     return split
 
 
 def _deal(digests: set[str], parts: dict[str, Part], shares: Mapping[Part, float], dealer: random.Random) -> None:
-    """Put the pictures of a class that have no part yet into one. What the folder gives as `train` is divided too."""
+    """Put the pictures of a group that have no part yet into one. What the folder gives as `train` is divided too."""
     held = Counter(parts[digest] for digest in digests if digest in parts)
     total = len(digests) - sum(held[part] for part in PARTS if part != "train" and part not in shares)
     new = sorted(digest for digest in digests if digest not in parts)
@@ -48,16 +59,6 @@ def _deal(digests: set[str], parts: dict[str, Part], shares: Mapping[Part, float
         parts.update(dict.fromkeys(new[:count], part))
         del new[:count]
     parts.update(dict.fromkeys(new, "train"))
-
-
-def _check_part(part: Part, pictures: Sequence[LabelledPicture], labels: Sequence[str]) -> None:
-    there = {picture.class_id for picture in pictures}
-    missing = [show_line(label) for class_id, label in enumerate(labels) if class_id not in there]
-    if missing:
-        raise ConfigError(
-            f"{len(missing)} of {len(labels)} classes have no picture for the part {part!r}: "
-            f"{', '.join(missing[:NAMED])}; each class needs different pictures for {', '.join(PARTS)}"
-        )
 
 
 def read_split(kept: Path) -> dict[str, Part]:
@@ -72,7 +73,7 @@ def read_split(kept: Path) -> dict[str, Part]:
         raise ConfigError(f"{kept}: expected the columns {', '.join(COLUMNS)}; remove it to divide anew") from error
 
 
-def write_split(split: Split, folder: Path, kept: Path) -> None:
+def write_split(split: Split[Any], folder: Path, kept: Path) -> None:
     """Write which picture of `folder` is in which part."""
     with kept.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file)
