@@ -113,6 +113,10 @@ OF_LAB = (
     "_is_the_reason_of_its_row[killed]",
     "_is_the_reason_of_its_row[silent exit]",
     "_costs_the_metrics_alone_until_it_is_free",
+    "_the_report_of_the_model_opens_from_its_card",
+    "_an_archive_of_others_has_a_reason_instead",
+    "_the_name_of_a_file_is_no_code[Python]",
+    "_the_name_of_a_file_is_no_code[JavaScript]",
 )
 EXAMPLES = float(os.environ.get("EXAMPLES", "0.25"))  # `bash scripts/test.sh --lab` sets 1
 

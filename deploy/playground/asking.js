@@ -1,7 +1,7 @@
 // Requests to the server that the page came from. The key stays in this module's memory.
 
 const BASE = new URL('.', document.baseURI).pathname;
-export const server = {needs_key: false, address: location.origin + BASE.replace(/\/$/, '')};
+export const server = {needs_key: false, reports: false, address: location.origin + BASE.replace(/\/$/, '')};
 let key = '';
 
 export function useKey(text) {
@@ -9,15 +9,13 @@ export function useKey(text) {
 }
 
 export async function readServer() {
-    const about = await (await fetch(`${BASE}playground/server.json`)).json();
-    server.needs_key = about.needs_key;
-    server.address = about.server || server.address;
-    return server;
+    const about = await (await reach(`${BASE}playground/server.json`)).json();
+    return Object.assign(server, about);
 }
 
 // Returns the list of models, or the card of one. Throws an Error whose message is for the user.
 export async function readModels(...path) {
-    const response = await fetch(`${BASE}playground/models${path.map((part) => `/${encodeURIComponent(part)}`).join('')}`, {headers: authorization()});
+    const response = await reach(`${BASE}playground/models${path.map((part) => `/${encodeURIComponent(part)}`).join('')}`, {headers: authorization()});
     const document = await readJson(response);
     if (!response.ok) {
         throw Object.assign(new Error(tellError(document, response)), {status: response.status});
@@ -33,7 +31,7 @@ export async function ask(request, picture, signal, accept = 'application/json')
         headers['X-Inference-Options'] = toBytes(options);
     }
     const began = performance.now();
-    const response = await fetch(BASE + pathOf(request).slice(1), {method: 'POST', body: picture, headers, signal});
+    const response = await reach(BASE + pathOf(request).slice(1), {method: 'POST', body: picture, headers, signal});
     const blob = await response.blob();
     const ms = performance.now() - began;
     const isJson = (response.headers.get('Content-Type') || '').includes('json');
@@ -43,7 +41,7 @@ export async function ask(request, picture, signal, accept = 'application/json')
 
 export function pathOf(request) {
     const route = request.explains ? 'explanations' : 'predictions';
-    return ['', route, request.model, ...(request.version ? [request.version] : [])].join('/');
+    return ['', route, request.model, ...(request.version ? [request.version] : [])].map(encodeURIComponent).join('/');
 }
 
 export function writeOptions(options) {
@@ -55,6 +53,15 @@ export function tellError(document, response) {
         return `${document.code || response.status} ${document.type || ''}: ${document.message}`;
     }
     return `${response.status} ${response.statusText || ''}: the server gave no reason`;
+}
+
+// Browsers say "Failed to fetch", whatever it was.
+async function reach(...request) {
+    try {
+        return await fetch(...request);
+    } catch (error) {
+        throw error.name === 'AbortError' ? error : new Error('The server does not answer. Does it still run, and is the picture still there?');
+    }
 }
 
 // A header has bytes; fetch takes each character for one.

@@ -8,7 +8,6 @@ let description;
 
 async function start() {
     description = await (await fetch('playground/openapi.json')).json();
-    document.getElementById('title').textContent = description.info.title;
     document.getElementById('about').replaceChildren(...showProse(description.info.description));
     document.getElementById('routes').replaceChildren(...(description.tags || [{}]).flatMap(showTag));
 }
@@ -21,7 +20,7 @@ function showTag(tag) {
 
 function showRoute(path, method, operation) {
     const body = resolve(operation.requestBody);
-    return element('details', {class: 'route', id: operation.operationId},
+    return element('details', {class: 'route sheet', id: operation.operationId},
         element('summary', {}, element('b', {class: 'method'}, method), ` ${path}`, element('span', {}, operation.summary || '')),
         ...showProse(operation.description),
         ...showParameters((operation.parameters || []).map(resolve)),
@@ -47,9 +46,9 @@ function showAnswer(status, answer) {
 function showContent(content) {
     return Object.entries(content).flatMap(([type, media]) => [
         element('p', {}, element('code', {}, type)),
-        ...examplesOf(media).map((example) => element('pre', {tabindex: '0'}, JSON.stringify(example, null, 1))),
+        ...examplesOf(media).map((example) => element('pre', {tabindex: '0', 'aria-label': 'Example'}, JSON.stringify(example, null, 1))),
         ...(media.schema ? [element('details', {}, element('summary', {}, 'Schema'),
-            element('pre', {tabindex: '0'}, JSON.stringify(expand(media.schema, DEEPEST), null, 1)))] : []),
+            element('pre', {tabindex: '0', 'aria-label': 'Schema'}, JSON.stringify(expand(media.schema, DEEPEST), null, 1)))] : []),
     ]);
 }
 

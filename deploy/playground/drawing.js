@@ -1,6 +1,7 @@
 // What a detector or an explanation found, as shapes over the picture: one viewBox unit is one pixel of the upright image.
 
-import {colourOf, shape} from './elements.js';
+import {shape} from './elements.js';
+import {colourOfDetection} from './results.js';
 
 // COCO's persons: which of the 17 points are joined.
 const BONES = [[0, 1], [0, 2], [1, 3], [2, 4], [5, 6], [5, 7], [7, 9], [6, 8], [8, 10], [5, 11], [6, 12], [11, 12], [11, 13], [13, 15],
@@ -19,8 +20,8 @@ export function toCorners(box, form, image) {
 
 // Returns one <g class="item"> for each detection, in the order of the answer.
 export function drawDetections(answer) {
-    return answer.detections.map((found) => {
-        const colour = colourOf(found.class_id);
+    return answer.detections.map((found, number) => {
+        const colour = colourOfDetection(found, number);
         const [x1, y1, x2, y2] = toCorners(found.box, answer.box_format || 'xyxy', answer.image);
         const outline = found.corners
             ? {d: closed(found.corners)}
@@ -30,7 +31,7 @@ export function drawDetections(answer) {
             shape('path', {...outline, class: 'inside', fill: colour}),
             shape('path', {...outline, class: 'halo'}),
             shape('path', {...outline, class: 'edge', stroke: colour}),
-            ...drawPoints(found.keypoints || [], colour, answer.image),
+            ...drawPoints(found.keypoints || [], colour),
         ];
         return shape('g', {class: 'item'}, shape('title', {}, `${found.label} ${found.score.toFixed(3)}`), ...parts);
     });
@@ -85,13 +86,17 @@ function readRuns(text) {
     return runs;
 }
 
-function drawPoints(points, colour, image) {
-    const radius = Math.max(image.width, image.height) / 250;
+// A point is a stroke without length: round, and of one size however large the picture is shown.
+function drawPoints(points, colour) {
     const seen = (point) => point && point[2] >= LEAST_POINT;
     const bones = points.length === 17 ? BONES.filter(([a, b]) => seen(points[a]) && seen(points[b])) : [];
+    const lines = bones.map(([a, b]) => `M${points[a][0]} ${points[a][1]}L${points[b][0]} ${points[b][1]}`);
     return [
-        ...bones.map(([a, b]) => shape('path', {d: `M${points[a][0]} ${points[a][1]}L${points[b][0]} ${points[b][1]}`, class: 'edge', stroke: colour})),
-        ...points.filter(seen).map(([x, y, score]) => shape('circle', {cx: x, cy: y, r: radius, fill: colour}, shape('title', {}, score.toFixed(3)))),
+        ...lines.flatMap((d) => [shape('path', {d, class: 'halo'}), shape('path', {d, class: 'edge', stroke: colour})]),
+        ...points.filter(seen).flatMap(([x, y, score]) => [
+            shape('path', {d: `M${x} ${y}h0`, class: 'point around'}),
+            shape('path', {d: `M${x} ${y}h0`, class: 'point', stroke: colour}, shape('title', {}, score.toFixed(3))),
+        ]),
     ];
 }
 
@@ -102,6 +107,6 @@ export function drawHeatMap(answer) {
     const cell = [(x2 - x1) / width, (y2 - y1) / height];
     return values.flatMap((row, r) => row.map((value, c) => shape('rect', {
         x: x1 + c * cell[0], y: y1 + r * cell[1], width: cell[0], height: cell[1], 'shape-rendering': 'crispEdges',
-        fill: value > 0 ? '#d7191c' : '#2166ac', 'fill-opacity': (0.75 * Math.abs(value) / most).toFixed(3),
+        fill: value > 0 ? '#d7191c' : '#1f6fc4', 'fill-opacity': (0.75 * Math.abs(value) / most).toFixed(3),
     }, shape('title', {}, value.toFixed(4)))));
 }

@@ -16,8 +16,8 @@ export function shape(name, attributes = {}, ...children) {
     return made;
 }
 
-// Dark enough for white letters, and told apart by colour-blind eyes as far as ten colours can be.
-const COLOURS = ['#0b6bb8', '#b3400b', '#167a3c', '#a3248f', '#7a5a00', '#5b46c4', '#b01c3a', '#0a7a7f', '#5f6a00', '#455a75'];
+// Light enough for dark letters, seen on dark pictures and, with a dark halo, on light ones; told apart by most colour-blind eyes.
+const COLOURS = ['#56b4e9', '#ffa62b', '#4fd69c', '#f7e733', '#ff8fc7', '#ff7256', '#b9a3ff', '#a6e22e', '#dfe5ea', '#35d6d6'];
 
 export function colourOf(number) {
     return COLOURS[number % COLOURS.length];

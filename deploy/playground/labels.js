@@ -1,15 +1,16 @@
 // Labels beside their boxes, so that none covers another: the first free place of a few, best detections first.
 
-import {colourOf, element} from './elements.js';
 import {toCorners} from './drawing.js';
+import {element} from './elements.js';
+import {colourOfDetection} from './results.js';
 
 const GAP = 1;
 
 // Fills `layer` with a label for each detection; one that finds no place is shown only when it is pointed at.
 export function placeLabels(layer, answer) {
-    layer.replaceChildren(...answer.detections.map((found) => {
+    layer.replaceChildren(...answer.detections.map((found, number) => {
         const label = element('span', {}, `${found.label} ${found.score.toFixed(2)}`);
-        label.style.background = colourOf(found.class_id);
+        label.style.background = colourOfDetection(found, number);
         return label;
     }));
     const room = layer.getBoundingClientRect();

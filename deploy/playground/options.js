@@ -8,14 +8,27 @@ const NAMED = {
     target_class: 'label or id; empty: the best',
 };
 
-// Fills the form, and calls `changed` when a value changes.
-export function showOptions(form, described, changed) {
-    form.replaceChildren(...Object.entries(described).map(([name, schema]) => element('label', {}, name, makeControl(name, schema))));
+// Fills the form of a box, and calls `changed` when a value changes.
+export function showOptions(box, described, changed) {
+    const form = box.querySelector('form');
+    const reset = box.querySelector('.reset');
+    form.replaceChildren(...Object.entries(described).map(([name, schema]) =>
+        element('label', {}, element('code', {}, name), ' ', makeControl(name, schema))));
+    const mark = () => {
+        [...form.elements].forEach((control) => control.parentElement.classList.toggle('changed', isChanged(control)));
+        reset.hidden = ![...form.elements].some(isChanged);
+    };
     form.oninput = () => {
-        markChanged(form);
+        mark();
         changed();
     };
     form.onsubmit = (event) => event.preventDefault();
+    reset.onclick = () => {
+        form.reset();
+        form.querySelector('input, select').focus(); // the button goes
+        form.oninput();
+    };
+    mark();
 }
 
 // Returns the options that differ from the model's own, as text: {top_k: '3'}.
@@ -59,8 +72,4 @@ function valueOf(control) {
 function isChanged(control) {
     const value = valueOf(control);
     return value !== control.dataset.own && (value !== '' || control.type === 'text');
-}
-
-function markChanged(form) {
-    [...form.elements].forEach((control) => control.parentElement.classList.toggle('changed', isChanged(control)));
 }

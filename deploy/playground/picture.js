@@ -6,37 +6,37 @@ const SAMPLES = ['digits_detection/scene_4.jpg', 'digits_detection/scene_2.jpg',
     'digits_classification/eight.png'];
 
 // Calls `choose` with {blob, name, url, width, height}; width and height are of the upright picture, 0 where this browser cannot show it.
-export function offerPictures(choose) {
+// tell: says why there is none.
+export function offerPictures(choose, tell) {
     const find = (id) => document.getElementById(id);
-    const take = async (blob, name) => blob && choose(await lookAt(blob, name || nameOf(blob)));
-    find('file').addEventListener('change', (event) => {
-        const [file] = event.target.files;
-        take(file, file && file.name);
-        event.target.value = ''; // so that the same file may be chosen again
-    });
-    find('drop').addEventListener('keydown', (event) => {
-        if (event.key === 'Enter' || event.key === ' ') {
-            event.preventDefault();
-            find('file').click();
+    let latest = 0;
+    const take = async (blob, name) => {
+        const number = ++latest;
+        const picture = await lookAt(blob, name || nameOf(blob));
+        if (number === latest) { // a large picture may take longer than the one after it
+            choose(picture);
         }
+    };
+    const takeFirst = (files) => files.length && take(files[0], files[0].name);
+    find('file').addEventListener('change', (event) => {
+        takeFirst(event.target.files);
+        event.target.value = ''; // so that the same file may be chosen again
     });
     document.addEventListener('dragover', (event) => {
         event.preventDefault();
-        find('drop').classList.add('over');
+        document.body.classList.add('over');
     });
-    document.addEventListener('dragleave', () => find('drop').classList.remove('over'));
+    document.addEventListener('dragleave', (event) => event.relatedTarget || document.body.classList.remove('over'));
     document.addEventListener('drop', (event) => {
         event.preventDefault();
-        find('drop').classList.remove('over');
-        const [file] = event.dataTransfer.files;
-        take(file, file && file.name);
+        document.body.classList.remove('over');
+        if (!takeFirst(event.dataTransfer.files)) {
+            tell('What was dropped is no file. Save the picture first, or copy and paste it.');
+        }
     });
-    document.addEventListener('paste', (event) => {
-        const [file] = event.clipboardData.files;
-        take(file, file && file.name);
-    });
+    document.addEventListener('paste', (event) => takeFirst(event.clipboardData.files));
     offerSamples(find('samples'), take);
-    offerCamera(find, take);
+    offerCamera(find, take, tell);
 }
 
 async function lookAt(blob, name) {
@@ -58,14 +58,14 @@ function nameOf(blob) {
 function offerSamples(place, take) {
     SAMPLES.forEach((path) => {
         const name = path.split('/')[1];
-        const image = element('img', {src: `playground/samples/${path}`, alt: name});
-        const button = element('button', {type: 'button', title: name, 'data-sample': name}, image);
+        const image = element('img', {src: `playground/samples/${path}`, alt: `Sample ${name}`});
+        const button = element('button', {type: 'button', title: name}, image);
         button.addEventListener('click', async () => take(await (await fetch(image.src)).blob(), name));
         place.append(button);
     });
 }
 
-function offerCamera(find, take) {
+function offerCamera(find, take, tell) {
     const video = find('video');
     const close = () => {
         (video.srcObject ? video.srcObject.getTracks() : []).forEach((track) => track.stop());
@@ -78,17 +78,22 @@ function offerCamera(find, take) {
             video.srcObject = await navigator.mediaDevices.getUserMedia({video: {facingMode: 'environment', width: {ideal: 1280}}});
             find('camera').hidden = false;
             await video.play();
+            find('take').focus();
         } catch (error) {
-            find('picture-name').textContent = `no camera: ${error.message}`;
             close();
+            tell(`No camera: ${error.message}.`);
         }
     });
-    find('close-camera').addEventListener('click', close);
+    find('close-camera').addEventListener('click', () => {
+        close();
+        find('open-camera').focus();
+    });
     find('take').addEventListener('click', () => {
         const canvas = element('canvas', {width: video.videoWidth, height: video.videoHeight});
         canvas.getContext('2d').drawImage(video, 0, 0);
         canvas.toBlob((blob) => {
             close();
+            find('open-camera').focus();
             take(blob, 'camera.jpg');
         }, 'image/jpeg', 0.95);
     });

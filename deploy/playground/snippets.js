@@ -4,13 +4,16 @@ import {pathOf, server, writeOptions} from './asking.js';
 
 export const LANGUAGES = {curl: writeCurl, vision_client: writeClient, Python: writePython, JavaScript: writeJavaScript};
 
+const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/; // controls, and marks of direction
+const UNSEEN_ALL = new RegExp(UNSEEN, 'g');
 const TOKEN = '$(python scripts/manage_models.py token inference)';
 
 function writeCurl(request) {
     const options = writeOptions(request.options);
+    const exactly = /[[\]{}]/.test(request.file) ? '--globoff ' : ''; // curl would take the name for several
     return [
         server.needs_key ? 'KEY=...   # your client key' : `KEY=${TOKEN}`,
-        `curl -T ${shell(request.file)} -H "Authorization: Bearer $KEY" \\`,
+        `curl ${exactly}-T ${shell(request.file.replace(/^[-.]$/, './$&'))} -H "Authorization: Bearer $KEY" \\`,
         ...(options ? [`     -H ${shell(`X-Inference-Options: ${options}`)} \\`] : []),
         `     ${shell(server.address + pathOf(request))}`,
     ].join('\n');
@@ -63,12 +66,24 @@ function writeJavaScript(request) {
     ].join('\n');
 }
 
+// One word of bash and zsh. What a terminal would obey, or show in another order than it is, is written as its number.
 function shell(value) {
-    return /^[\w./:-]+$/.test(value) ? value : `'${value.replace(/'/g, "'\\''")}'`;
+    if (/^[\w./:-]+$/.test(value)) {
+        return value;
+    }
+    if (UNSEEN.test(value)) {
+        return `$'${value.replace(/['\\]/g, '\\$&').replace(UNSEEN_ALL, escape)}'`;
+    }
+    return `'${value.replace(/'/g, "'\\''")}'`;
 }
 
+// A string of Python and of JavaScript.
 function text(value) {
-    return JSON.stringify(value);
+    return JSON.stringify(value).replace(UNSEEN_ALL, escape);
+}
+
+function escape(character) {
+    return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
 }
 
 function literal(value) {

@@ -2,5 +2,6 @@
 
 assets.py        knows the files of the page, its sample pictures, and what a browser may do with them
 forwarding.py    passes what the page asks on to TorchServe, with its token
+reports.py       makes the report of a served model, in a process of its own
 page_server.py   serves the page and answers it on this machine alone
 """

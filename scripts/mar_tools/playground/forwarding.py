@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import requests
 
+from mar_tools.playground.assets import POLICY
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
 
 NAME = r"(?!\.{1,2}(?:/|$))[\w.-]+"  # no `..`, which would lead to other routes
@@ -21,11 +22,12 @@ OF_CONNECTION = {"connection", "content-length", "transfer-encoding", "keep-aliv
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer. headers: without those of the connection."""
+    """An HTTP answer. headers: without those of the connection. policy: what a browser may do with it."""
 
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+    policy: str = POLICY
 
 
 class Forwarder:

@@ -1,5 +1,6 @@
 """A server of the page for the browsers of this machine. It holds the token, so it answers its own page alone."""
 
+import re
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -7,17 +8,19 @@ from typing import Any
 
 import orjson
 
-from mar_tools.playground.assets import POLICY, describe_routes, find_asset
+from mar_tools.playground.assets import describe_routes, find_asset
 from mar_tools.playground.forwarding import ASKED, Answer, Forwarder, refuse
+from mar_tools.playground.reports import REPORT, Reports
 from mar_tools.serving.address import read_address
 from mar_tools.serving.ports import LOOPBACK, find_obstacle
 from mar_tools.serving.torchserve_api import TorchServeClient
 from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import DEFAULT_BODY_BYTES, read_count, read_properties, read_text
 
+LENGTH = re.compile(r"[0-9]{1,18}")
 SILENCE_S = 30.0  # of a connection, before it is closed
 SECURITY = {
-    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -37,11 +40,13 @@ class PageServer(ThreadingHTTPServer):
         obstacle = find_obstacle(LOOPBACK, port)
         if obstacle is not None:
             raise ConfigError(f"port {port} {obstacle}; stop it, or give another one by --port")
-        address = read_address(config)
-        self.forwarder = Forwarder(TorchServeClient(address))
-        self.most_bytes = read_count(read_properties(read_text(config)), "max_request_size", DEFAULT_BODY_BYTES)
+        address, values = read_address(config), read_properties(read_text(config))
+        client = TorchServeClient(address)
+        self.forwarder = Forwarder(client)
+        self.reports = Reports(client, config.resolve().parent / values.get("model_store", "model_store"))
+        self.most_bytes = read_count(values, "max_request_size", DEFAULT_BODY_BYTES)
         self.routes = describe_routes()
-        self.about = orjson.dumps({"needs_key": False, "server": address.inference})
+        self.about = orjson.dumps({"needs_key": False, "address": address.inference, "reports": True})
         super().__init__((LOOPBACK, port), PageRequest)
         self.hosts = {f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost")}
 
@@ -60,6 +65,8 @@ class PageRequest(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = SILENCE_S
+    server_version = "playground"
+    sys_version = ""
     server: PageServer
 
     def do_GET(self) -> None:
@@ -71,7 +78,11 @@ class PageRequest(BaseHTTPRequestHandler):
             self.close_connection = True  # its body is not read
             self._send(refused)
             return
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length)
+        if len(body) < length:  # the browser has gone
+            self.close_connection = True
+            return
         self._send(self.server.forwarder.predict(self.path, body, self.headers))  # type: ignore[arg-type]
 
     def log_message(self, *arguments: object) -> None:
@@ -92,8 +103,8 @@ class PageRequest(BaseHTTPRequestHandler):
         if not ASKED.fullmatch(self.path):
             return refuse(404, "NotFoundError", f"expected /predictions/MODEL, got {self.path[:200]!r}")
         length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdecimal()):
-            return refuse(411, "LengthRequiredError", "the request has no Content-Length")
+        if not LENGTH.fullmatch(length):
+            return refuse(411, "LengthRequiredError", f"expected a Content-Length, got {length[:20]!r}")
         if int(length) > self.server.most_bytes:
             return refuse(413, "RequestTooLargeError", f"the body is larger than {self.server.most_bytes} bytes")
         return None
@@ -103,6 +114,8 @@ class PageRequest(BaseHTTPRequestHandler):
             return Answer(200, self.server.about)
         if self.path == "/playground/openapi.json":
             return Answer(200, self.server.routes)
+        if report := REPORT.fullmatch(self.path):
+            return self.server.reports.answer(report[1], report[2])
         asset = find_asset(self.path)
         if asset is not None:
             return Answer(200, asset.content, {"Content-Type": asset.content_type})
@@ -110,7 +123,8 @@ class PageRequest(BaseHTTPRequestHandler):
 
     def _send(self, answer: Answer) -> None:
         self.send_response(answer.status)
-        for name, value in {**answer.headers, **SECURITY, "Content-Length": str(len(answer.body))}.items():
+        own = {**SECURITY, "Content-Security-Policy": answer.policy, "Content-Length": str(len(answer.body))}
+        for name, value in {**answer.headers, **own}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(answer.body)

@@ -46,12 +46,12 @@ class Shown:
 
     def rows(self, panel: int = 0) -> list[tuple[str, str]]:
         """Return name and score of each result."""
-        found = self.page.locator(".panel").nth(panel).locator(".results button").all()
+        found = self.page.locator(".panel").nth(panel).locator(".row").all()
         return [(row.locator(".name").inner_text(), row.locator(".score").inner_text()) for row in found]
 
     def error(self) -> str:
-        self.page.locator(".error:visible").wait_for()
-        return self.page.locator(".error").inner_text()
+        self.page.locator(".panel .error:visible").wait_for()
+        return self.page.locator(".panel .error").inner_text()
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,10 @@ def chromium() -> Iterator[Browser]:
     """Ended with each file: while it is there, other tests of this process cannot run an event loop of their own."""
     if BROWSER is None:
         pytest.skip("Chromium is missing: apt install chromium")
+    camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium has none for root
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=sandbox)
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=[*camera, *sandbox])
         yield browser
         browser.close()
 

@@ -1,6 +1,8 @@
 """The page's own server answers its page alone. It holds the token, so other sites must not reach TorchServe by it."""
 
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from threading import Thread
 
 import pytest
@@ -10,7 +12,7 @@ from mar_tools.command_line import ROOT
 from mar_tools.playground.assets import POLICY, SOURCE
 from mar_tools.playground.page_server import PageServer
 from mar_tools.serving.config_file import with_values
-from mar_tools.serving.ports import free_addresses
+from mar_tools.serving.ports import LOOPBACK, free_addresses
 from vision_serving.errors import ConfigError
 
 PREDICT = "predictions/digits"
@@ -89,6 +91,50 @@ def test_a_server_that_does_not_run_is_an_error_that_says_what_to_do(
     answer = ask(server, method, path)
     assert answer.status_code == answer.json()["code"] == status
     assert "start it with python scripts/serve_models.py start" in answer.json()["message"]
+
+
+def send(server: PageServer, request: bytes) -> bytes:
+    """Send what no library would, say no more, and return all that comes."""
+    with socket.create_connection((LOOPBACK, server.server_port), TIMEOUT_S) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "9" * 5000, "+5", "0x10", "\u0661"])
+def test_a_length_that_is_none_is_refused(length: str, server: PageServer) -> None:
+    host = f"Host: {LOOPBACK}:{server.server_port}"
+    answer = send(server, f"POST /{PREDICT} HTTP/1.1\r\n{host}\r\nContent-Length: {length}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 411 ")
+
+
+def test_a_body_that_ends_early_is_not_passed_on(server: PageServer) -> None:
+    head = f"POST /{PREDICT} HTTP/1.1\r\nHost: {LOOPBACK}:{server.server_port}\r\nContent-Length: 100\r\n\r\n"
+    assert send(server, head.encode() + b"half") == b""
+
+
+def test_what_follows_a_refused_body_is_no_request(server: PageServer) -> None:
+    inner = f"GET /playground/server.json HTTP/1.1\r\nHost: {LOOPBACK}:{server.server_port}\r\n\r\n"
+    head = f"POST /{PREDICT} HTTP/1.1\r\nHost: evil.example\r\nContent-Length: {len(inner)}\r\n\r\n"
+    assert send(server, (head + inner).encode()).count(b"HTTP/1.1") == 1
+
+
+def test_those_that_say_nothing_hold_up_nobody(server: PageServer) -> None:
+    with ExitStack() as stack:
+        for _ in range(50):
+            silent = stack.enter_context(socket.create_connection((LOOPBACK, server.server_port), TIMEOUT_S))
+            silent.sendall(b"POST /predictions/digits HTTP/1.1\r\n")
+        assert ask(server, "GET", "").status_code == 200
+
+
+def test_the_software_behind_it_is_not_told(server: PageServer) -> None:
+    assert ask(server, "GET", "").headers["Server"].strip() == "playground"
+
+
+@pytest.mark.parametrize("path", ["playground/reports/digits", "playground/reports/../1.0", "playground/reports/a/b/c"])
+def test_a_report_is_of_a_model_and_a_version(path: str, server: PageServer) -> None:
+    request = f"GET /{path} HTTP/1.1\r\nHost: {LOOPBACK}:{server.server_port}\r\n\r\n"
+    assert send(server, request.encode()).startswith(b"HTTP/1.1 404 ")
 
 
 def test_every_file_of_the_page_is_short() -> None:
