@@ -39,7 +39,7 @@ function showParameters(parameters) {
 }
 
 function showAnswer(status, answer) {
-    return element('details', {}, element('summary', {}, `${status}`, element('span', {}, (answer.description || '').split('\n')[0])),
+    return element('details', {}, element('summary', {}, `${status}`, element('span', {}, ...showCode(firstSentence(answer.description || '')))),
         ...showProse(answer.description), ...showContent(answer.content || {}));
 }
 
@@ -67,6 +67,10 @@ function showProse(text) {
         return element('table', {}, ...rows.map((cells, i) => element('tr', {}, ...cells.map((cell) =>
             element(i ? 'td' : 'th', {}, ...showCode(cell.trim()))))));
     });
+}
+
+function firstSentence(text) {
+    return text.replace(/\s+/g, ' ').split(/(?<=[.:]) /)[0];
 }
 
 function showCode(text) {

@@ -149,7 +149,7 @@ export class Panel {
     }
 
     draw(answer) {
-        const items = listResults(answer);
+        const items = listResults(answer, this.overlaid);
         this.find('.results').replaceChildren(...items);
         if (!this.overlaid) {
             return;

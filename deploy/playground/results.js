@@ -9,10 +9,10 @@ export function colourOfDetection(found, number) {
     return colourOf(found.mask || found.polygons ? number : found.class_id);
 }
 
-// Returns list items for the answer of any task; those of detections hold a button each.
-export function listResults(answer) {
+// Returns list items for the answer of any task; those of detections hold a button each, where the page has drawn them.
+export function listResults(answer, drawn) {
     if (answer.detections) {
-        return answer.detections.map((found, number) => makeRow('button', found, colourOfDetection(found, number)));
+        return answer.detections.map((found, number) => drawn ? makeRow('button', found, colourOfDetection(found, number)) : makeRow('div', found));
     }
     if (answer.classes) {
         return answer.classes.map((found) => makeRow('div', found));
