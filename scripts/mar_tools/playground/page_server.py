@@ -65,6 +65,7 @@ class PageRequest(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = SILENCE_S
+    disable_nagle_algorithm = True  # a body would wait 40 ms for the acknowledgement of its headers
     server_version = "playground"
     sys_version = ""
     server: PageServer
