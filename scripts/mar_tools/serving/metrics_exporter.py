@@ -15,6 +15,7 @@ from mar_tools.serving.address import state_folder
 from mar_tools.serving.ports import LOOPBACK, find_obstacle
 from mar_tools.serving.processes import EXPORTER, end_processes, find_exporters, find_temporary
 from mar_tools.waiting import wait_until
+from vision_serving.errors import ConfigError
 from vision_serving.worker.metrics import METRICS_FOLDER
 from vision_serving.worker.server_settings import read_count, read_properties, read_text
 
@@ -90,7 +91,10 @@ def find_silence(config: Path) -> str | None:
 def mend_exporter(config: Path) -> str | None:
     """Start it again where it has ended, or no longer answers. Return what was done or cannot be done, else None."""
     temporary = find_temporary(config)
-    port = 0 if temporary is None else _wanted_port(config, temporary)
+    try:
+        port = 0 if temporary is None else _wanted_port(config, temporary)
+    except (ConfigError, OSError) as error:  # somebody edits the settings; the server goes on, and is watched
+        return f"{error}; correct it: until then nobody starts the exporter of metrics again"
     if temporary is None or not port or _answers(port, config, temporary):
         return None
     running = find_exporters(config, temporary)

@@ -49,6 +49,13 @@ def test_a_wrong_setting_is_named_and_the_running_server_goes_on(monitored: Moni
         refused = run_script("serve_models.py", "restart", "--config", config)
     finally:
         config.write_text(text, encoding="utf-8")
+    config.write_text(text.replace("metrics_port=", "metrics_port=no"), encoding="utf-8")
+    try:
+        told = mend_exporter(config)
+    finally:
+        config.write_text(text, encoding="utf-8")
+    assert str(told).startswith("config.properties: metrics_port: expected ")
+    assert str(told).endswith("; correct it: until then nobody starts the exporter of metrics again")
     said = "error: config.properties: unknown key 'metric_port'; did you mean 'metrics_port'?\n"
     assert (refused.returncode, refused.stderr) == (1, said)
     assert monitored.service.post("digits", seven, OCTETS).status_code == 200

@@ -22,7 +22,7 @@ from watching_prometheus import SCRAPE_S, Prometheus, watch_with_prometheus
 from lab.testbed.archives import build_archives, picture_of
 from lab.testbed.faulty_classification import raise_an_error, sleep_a_while
 from mar_tools.serving.graceful_stop import stop_drained
-from mar_tools.serving.metrics_exporter import mend_exporter
+from mar_tools.serving.metrics_exporter import mend_exporter, metrics_folder
 from mar_tools.serving.ports import find_free_ports
 from mar_tools.serving.processes import find_exporters
 from mar_tools.waiting import wait_until
@@ -278,6 +278,49 @@ def a_full_disk(world: World, seven: bytes) -> Iterator[None]:
 
 
 @contextmanager
+def a_damaged_file_of_counts(world: World, seven: bytes) -> Iterator[None]:
+    folder = metrics_folder(world.service.server.temporary)
+    path = folder / "counter_1-1.db"  # of a worker that ended
+    path.write_bytes(b"\x20\0\0\0" + bytes(4) + b"\x7f" * 100)
+    yield
+    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def no_place_for_counts(world: World, seven: bytes) -> Iterator[None]:
+    """Fill a disk that holds counts of workers that ended: what cannot be merged is read as it is."""
+    folder = metrics_folder(world.service.server.temporary)
+    before = count_requests(world)
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        for name, content in kept.items():
+            (folder / name).write_bytes(content)
+        with suppress(OSError), (folder / "filling").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        yield
+        [exporter] = find_exporters(world.config, world.service.server.temporary)
+        assert exporter.is_running()
+        assert count_requests(world) >= before
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def count_requests(world: World) -> float:
+    return sum(float(row["value"][1]) for row in world.prometheus.query("vision_requests_total"))
+
+
+@contextmanager
+def a_halted_exporter(world: World, seven: bytes) -> Iterator[None]:
+    [process] = find_exporters(world.config, world.service.server.temporary)
+    process.suspend()
+    yield
+    assert mend_exporter(world.config) == "the exporter of metrics no longer answered, and was started again"
+
+
+@contextmanager
 def a_killed_exporter(world: World, seven: bytes) -> Iterator[None]:
     [process] = find_exporters(world.config, world.service.server.temporary)
     process.kill()
@@ -318,7 +361,10 @@ FAULTS: list[tuple[Fault, set[str], set[str]]] = [
     (a_way_back, {"VisionDefaultVersionChanged"}, set()),
     (another_answer, {"VisionGoldenPredictionWrong"}, set()),
     (other_pictures, {"VisionScoresShifted"}, set()),
+    (a_damaged_file_of_counts, {"VisionScrapeFailed"}, set()),
+    (no_place_for_counts, {"VisionDiskFull"}, {"VisionWorkerEnded"}),
     (a_killed_exporter, {"VisionExporterDown"}, set()),
+    (a_halted_exporter, {"VisionExporterDown"}, set()),
     (a_killed_front, {"VisionFrontDown"}, set()),
     (a_killed_worker, {"VisionWorkerEnded"}, {"VisionWorkersMissing"}),
     (a_model_that_cannot_load, {"VisionWorkersMissing"}, {"VisionWorkerEnded"}),
