@@ -21,6 +21,8 @@ from mar_tools.training.progress import new_progress
 from mar_tools.training.settings import Settings
 from vision_serving.config import DeviceType
 from vision_serving.cores import usable_cores
+from vision_serving.errors import ConfigError
+from vision_serving.foreign_errors import is_out_of_memory
 
 TABLE = "training.csv"
 MOST_LOADERS = 8
@@ -64,7 +66,8 @@ def fit(
         with quiet_lightning(), using_all_cores():
             torch.manual_seed(settings.seed)
             trainer = new_trainer(str(training.judged_by), settings, folder, device_type, len(loaders[0]))
-            trainer.fit(training, loaders[0], loaders[1], ckpt_path=last if kept else None, weights_only=False)
+            with told_out_of_memory():
+                trainer.fit(training, loaders[0], loaders[1], ckpt_path=last if kept else None, weights_only=False)
     best, last_epoch = read_kept(folder / BEST), read_kept(last)["epoch"] + 1
     return Fitted(
         state=best["state_dict"],
@@ -73,6 +76,19 @@ def fit(
         epochs=last_epoch,
         seconds=time.monotonic() - began,
     )
+
+
+@contextmanager
+def told_out_of_memory() -> Iterator[None]:
+    """Say what to do where a batch does not fit. Raises ConfigError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            "there is not enough memory for a batch; begin anew with a smaller --batch-size or --size, and --force"
+        ) from error
 
 
 def new_trainer(judged_by: str, settings: Settings, folder: Path, device_type: DeviceType, steps: int) -> Trainer:

@@ -1,10 +1,12 @@
 """The network that a training begins with: of torchvision or timm, with as many outputs as there are classes."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from mar_tools.models.recipes import Recipe, is_weights_file
 from mar_tools.models.sources import load_source
@@ -59,16 +61,51 @@ def start_network(name: str, weights: str, classes: int, size: int | None) -> St
     origin = load_source(library)
     network, source = origin.load_network(recipe)
     preprocessing = resize_for(origin.find_preprocessing(recipe, network), size)
-    arguments = {**source.arguments, "num_classes": classes}
+    arguments = {**source.arguments, "num_classes": classes, **size_arguments(library, network, size)}
     if name in WITH_AUXILIARY:
         arguments["aux_logits"] = False
     source = source.model_copy(update={"arguments": arguments})
     started, taken = build_network(source, Path()), "random weights"
     if weights != RANDOM:
         state = read_state_dict(Path(weights), None) if is_file else network.state_dict()
-        taken = take_fitting(started, state, weights)
+        taken = take_fitting(started, fit_positions(started, state), weights)
     check_size(started, preprocessing)
     return Start(started, source, preprocessing, taken)
+
+
+def size_arguments(library: SourceName, network: nn.Module, size: int | None) -> dict[str, int]:
+    """Return what builds a transformer for pictures of another size than its own: others take any. Raises ConfigError.
+
+    Their positions are learned for one size, so it must be known when they are built.
+    """
+    patch = network.patch_size if isinstance(network, VisionTransformer) else find_timm_patch(network)
+    if size is None or patch is None:
+        return {}
+    if size % patch:
+        raise ConfigError(f"--size {size}: this network sees patches of {patch} x {patch}; give a multiple of {patch}")
+    return {"image_size" if library == "torchvision" else "img_size": size}
+
+
+def find_timm_patch(network: nn.Module) -> int | None:
+    """Return the side of the patches of a transformer of timm that takes one size; None of other networks."""
+    embedding = getattr(network, "patch_embed", None)
+    if getattr(embedding, "img_size", None) is None or not getattr(embedding, "strict_img_size", False):
+        return None
+    return int(embedding.patch_size[0])  # type: ignore[union-attr, index]
+
+
+def fit_positions(network: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return weights with the positions of a transformer for the size of its pictures, between those they have."""
+    if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in state:
+        return dict(interpolate_embeddings(network.image_size, network.patch_size, OrderedDict(state)))
+    own, given = getattr(network, "pos_embed", None), state.get("pos_embed")
+    if own is None or given is None or own.shape == given.shape:
+        return state
+    from timm.layers import resample_abs_pos_embed
+
+    grid = list(network.patch_embed.grid_size)  # type: ignore[union-attr, arg-type]
+    prefix = int(getattr(network, "num_prefix_tokens", 1))
+    return {**state, "pos_embed": resample_abs_pos_embed(given, grid, num_prefix_tokens=prefix)}
 
 
 def take_fitting(network: nn.Module, state: dict[str, torch.Tensor], weights: str) -> str:

@@ -20,7 +20,7 @@ class Settings(StrictModel):
     """
 
     epochs: Count = 20
-    batch_size: Count = 32
+    batch_size: Annotated[int, Field(gt=1)] = 32  # batch norm has no statistics of one
     learning_rate: Positive = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
     label_smoothing: Share = 0.05

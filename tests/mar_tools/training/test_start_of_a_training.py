@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mar_tools.training.networks import resize_for, start_network
 from mar_tools.training.records import begin_record, check_record
@@ -45,13 +46,25 @@ def test_networks_of_both_libraries_take_a_number_of_classes(name: str) -> None:
         ("resnet1", "random", None, "neither torchvision nor timm"),
         ("fasterrcnn_resnet50_fpn", "random", None, "neither torchvision nor timm"),
         ("resnet18", WEIGHTS, None, "0 of the network's 122 tensors"),
-        ("vit_b_32", "random", 64, "--size: the network does not take pictures of 64 x 64"),
+        ("vit_b_32", "random", 60, "patches of 32 x 32; give a multiple of 32"),
+        ("maxvit_t", "random", 64, "--size: the network does not take pictures of 64 x 64"),
         ("mobilenet_v3_small", "IMAGENET7K", None, "unknown weights 'IMAGENET7K'"),
     ],
 )
 def test_what_cannot_begin_is_refused(name: str, weights: str, size: int | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         start_network(name, weights, 2, size)
+
+
+@pytest.mark.parametrize(("name", "size"), [("vit_b_32", 64), ("vit_tiny_patch16_224", 96)])
+def test_a_transformer_is_built_for_another_size_with_the_positions_between_its_own(
+    name: str, size: int, tmp_path: Path
+) -> None:
+    whole = start_network(name, "random", 3, None).network.state_dict()
+    save_file({key: values.contiguous().clone() for key, values in whole.items()}, tmp_path / "w.safetensors")
+    start = start_network(name, str(tmp_path / "w.safetensors"), 2, size)
+    assert start.taken.startswith("150 of 152 tensors")
+    assert build_network(start.source, Path())(torch.zeros(1, 3, size, size)).shape == (1, 2)
 
 
 def test_a_margin_keeps_its_share_at_another_size() -> None:
