@@ -370,7 +370,11 @@ FAULTS: list[tuple[Fault, set[str], set[str]]] = [
     (a_model_that_cannot_load, {"VisionWorkersMissing"}, {"VisionWorkerEnded"}),
     (a_slow_model, {"VisionSlow", "VisionBatchSlow"}, set()),
     (a_burst, {"VisionQueueLong", "VisionFrontFailures"}, {"VisionSlow", "VisionBatchSlow"}),
-    (a_killed_frontend, {"VisionServerDown", "VisionServerRestarted"}, {"VisionExporterDown", "VisionFrontFailures"}),
+    (
+        a_killed_frontend,
+        {"VisionServerDown", "VisionServerRestarted"},
+        {"VisionExporterDown", "VisionFrontFailures", "VisionWorkersMissing"},
+    ),
     (a_drain, {"VisionDraining"}, {"VisionFrontFailures", "VisionExporterDown"}),
 ]
 
