@@ -24,7 +24,7 @@ def main() -> None:
         "pages",
         nargs="*",
         metavar="PAGE",
-        help="performance, compatibility, checkpoints, fidelity, published, reliability, billion; default: all",
+        help="performance, compatibility, checkpoints, fidelity, published, reliability, billion, techniques (all)",
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file differs")
     arguments = parser.parse_args()
