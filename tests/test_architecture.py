@@ -53,7 +53,7 @@ LAYERS = {
         "archives models",
         "exporting",
         "verification",
-        "drafting building serving training",
+        "drafting building edge serving training",
         "playground predicting load_testing reporting",
         "front drift",
         "tuning cluster reviewing monitoring",
@@ -187,6 +187,7 @@ def test_nobody_writes_a_second_spelling_of_a_module() -> None:
 def test_a_runtime_is_imported_only_by_its_own_backend_and_exporter(backend: str) -> None:
     own = {CORE / "backends" / f"{backend}.py", TOOLS / "exporting" / "exporters" / f"{backend}.py"}
     runtime = set().union(*map(packages_of, own)) - SHARED - sys.stdlib_module_names
+    own.update((TOOLS / "edge" / "formats").glob("*.py"), (TOOLS / "edge" / "carried").glob("*.py"))  # of other devices
     if backend == "onnxruntime":
         own.add(CORE / "graphs" / "onnx_network.py")  # a model that is an ONNX file has no other reference
     assert set(importers(SOURCES, runtime)) <= {name_of(path) for path in own}

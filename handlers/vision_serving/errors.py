@@ -186,6 +186,8 @@ EXTRAS = {
     "pytorch_lightning": "train",
     "torchmetrics": "train",
     "torch_pruning": "train",
+    "playwright": "edge",
+    "executorch": "executorch",
     "pyarrow": "offline",
     "fsspec": "offline",
     "lab": "lab",

@@ -25,7 +25,10 @@ Model = TypeVar("Model")
 
 @dataclass(frozen=True)
 class Calibration:
-    """Which images to calibrate with, and what the recipe says about int8."""
+    """Which images to calibrate with, and what the recipe says about int8.
+
+    target_snr_db: from which on no more layers are kept in float.
+    """
 
     images: Path | None
     count: int
@@ -33,6 +36,7 @@ class Calibration:
     quantization: QuantizationRecipe
     colours: ColourConfig
     batch: int = 1
+    target_snr_db: float = TARGET_SNR_DB
 
     @cached_property
     def batches(self) -> list[Tensor]:
@@ -70,7 +74,7 @@ def quantize_with_float_layers(
         snr_db = measure_snr_db(model)
         if best is None or snr_db > best[0]:
             best = (snr_db, model, kept)
-        if snr_db >= TARGET_SNR_DB:
+        if snr_db >= calibration.target_snr_db:
             break
     assert best is not None
     return best[1], best[2]

@@ -38,6 +38,8 @@ def separate_convolutions(program: ExportedProgram) -> GraphModule:
             name = f"{node.target.replace('.', '_')}_{number}"
             module.register_parameter(name, nn.Parameter(module.get_parameter(node.target).detach().clone()))
             with module.graph.inserting_before(user):
-                user.replace_input_with(node, module.graph.get_attr(name))
+                own = module.graph.get_attr(name)
+                own.meta = dict(node.meta)  # its shape, which some quantisers read
+                user.replace_input_with(node, own)
     module.recompile()
     return module

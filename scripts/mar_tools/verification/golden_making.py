@@ -34,10 +34,17 @@ def remove_golden(folder: Path) -> None:
 
 
 def write_golden(
-    folder: Path, handler: VisionHandler, paths: Sequence[Path], observations: Sequence[Observation]
+    folder: Path,
+    handler: VisionHandler,
+    paths: Sequence[Path],
+    observations: Sequence[Observation],
+    options: dict[str, str] | None = None,
 ) -> None:
-    """Write golden.json and golden.png into an export folder. observations: of the handler, one per path."""
-    options = choose_options(handler)
+    """Write golden.json and golden.png into an export folder. observations: of the handler, one per path.
+
+    options: of the prediction; None for those that show most.
+    """
+    options = choose_options(handler) if options is None else options
     chosen = max(range(len(paths)), key=lambda index: measure_clearness(handler, observations[index]))
     picture = encode_picture(handler, paths[chosen])
     (outcome,) = handler.predict([Payload(images=(picture,), options=options)])

@@ -1,0 +1,71 @@
+"""ExecuTorch's program with XNNPACK kernels, for phones and boards: one picture at a time."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+    XNNPACKQuantizer,
+    get_symmetric_quantization_config,
+)
+from executorch.exir import to_edge_transform_and_lower
+from torch.fx import Node
+
+from mar_tools.command_line import Announce
+from mar_tools.edge.formats.base import CARRIED_PYTHON, Written, require_fixed_size
+from mar_tools.edge.formats.quantizing import quantize_static
+from mar_tools.edge.running import EdgeModel, open_process
+from mar_tools.exporting.exporters.base import ExportJob, require_python_network
+from vision_serving.errors import BackendError, last_line
+
+PRECISIONS = ("fp32", "int8")
+REQUIREMENTS = "executorch"
+CARRIED = {**CARRIED_PYTHON, "run_executorch.py": "runtime.py"}
+ARTIFACT = "model.pte"
+
+
+def write(job: ExportJob, folder: Path, announce: Announce) -> Written:
+    """Export, quantise and lower. Raises BackendError for operators that ExecuTorch lacks."""
+    require_python_network(job)
+    require_fixed_size(job, "executorch")
+    quantization: dict[str, Any] = {}
+    graph = job.graph
+    if job.precision == "int8":
+        graph, quantization = quantize_static(job, make_quantizer)
+    logging.getLogger("executorch").setLevel(logging.ERROR)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(graph, (job.pixels[:1],), strict=True)
+            lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
+    except Exception as error:  # of many kinds: each means that this graph is not for ExecuTorch
+        raise BackendError(f"ExecuTorch cannot take this model: {last_line(error)[:200]}; use --format ort") from error
+    (folder / ARTIFACT).write_bytes(lowered.buffer)
+    return Written(ARTIFACT, 1, quantization)
+
+
+def make_quantizer(float_layers: Sequence[str]) -> XNNPACKQuantizer:
+    """Return what quantises the layers of PyTorch alone, and of those none of these names.
+
+    What a network computes itself stays in float: boxes lose whole pixels when their decoding is quantised.
+    """
+    kept = set(float_layers)
+
+    def is_quantized(node: Node) -> bool:
+        stack = node.meta.get("nn_module_stack", {}).values()  # (name, type), the innermost last
+        names = {str(name).removeprefix("L['self'].") for name, _ in stack}
+        return bool(stack) and "torch.nn.modules" in str([kind for _, kind in stack][-1]) and not names & kept
+
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    quantizer.set_filter_function(is_quantized)
+    return quantizer
+
+
+def open_runtime(folder: Path, announce: Announce) -> AbstractContextManager[EdgeModel]:
+    return open_process(folder, sys.executable)

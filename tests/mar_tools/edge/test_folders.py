@@ -1,0 +1,79 @@
+"""A folder for ONNX Runtime is whole, verified, and says on one screen how to use it."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import MakeRecipe, RunHere
+
+from mar_tools.archives.golden_prediction import read_golden
+from mar_tools.edge.formats import FORMATS, load_format
+from vision_serving.errors import ConfigError
+
+SCREEN = 60  # lines
+FILES = {
+    "model.ort", "required_operators.config", "model.json", "preprocessing.json", "options.json", "labels.json",
+    "golden.png", "golden.json", "verification.json", "README.md", "preprocess.py", "postprocess.py", "predict.py",
+    "runtime.py",
+}  # fmt: skip
+
+
+def export(run_here: RunHere, recipe: Path, folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return run_here("export_edge.py", recipe, "--format", "ort", "--output", folder, *arguments)
+
+
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_a_folder_has_all_that_a_program_needs_and_its_lines_run(
+    tiny_recipe: MakeRecipe, run_here: RunHere, tmp_path: Path, task: str
+) -> None:
+    folder = tmp_path / "phone"
+    done = export(run_here, tiny_recipe(task), folder)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in folder.iterdir()} == FILES
+    report = json.loads((folder / "verification.json").read_text())
+    assert report["passed"]
+    assert report["runtime"].startswith("onnxruntime ")
+    assert report["measured"]["snr_db"] > 90
+    assert json.loads((folder / "model.json").read_text())["input"]["type"] == "uint8"
+    text = (folder / "README.md").read_text()
+    assert len(text.splitlines()) <= SCREEN
+    (lines,) = re.findall(r"```bash\npip install .*?\n(.*?)```", text, re.DOTALL)
+    script, picture = lines.split()[1:]
+    answered = subprocess.run([sys.executable, script, picture], cwd=folder, capture_output=True, text=True)
+    assert answered.returncode == 0, answered.stderr
+    golden = read_golden(folder)
+    assert golden is not None
+    assert golden[1].find_differences(json.loads(answered.stdout)) == []
+
+
+def test_a_folder_of_something_else_is_left_alone(tiny_recipe: MakeRecipe, run_here: RunHere, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.jpg").touch()
+    done = export(run_here, tiny_recipe(), tmp_path / "photos")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 2)
+    assert "holds something else" in done.stderr
+    assert (tmp_path / "photos" / "holiday.jpg").exists()
+
+
+def test_an_installation_of_a_gigabyte_is_not_begun_without_asking(
+    tiny_recipe: MakeRecipe, run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    done = run_here("export_edge.py", tiny_recipe(), "--format", "litert", "--output", tmp_path / "phone")
+    assert done.returncode == 1
+    assert "--yes allows it" in done.stderr
+
+
+def test_an_unknown_format_or_precision_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"expected one of \['executorch', 'litert', 'onnx-web', 'ort'\]"):
+        load_format("ncnn", "fp32")
+    with pytest.raises(ConfigError, match="it has \\['fp32', 'int8'\\]"):
+        load_format("ort", "bf16")
+
+
+def test_every_format_has_a_readme_for_one_screen() -> None:
+    folder = Path(sys.modules[load_format.__module__].__file__ or "").parents[1] / "carried" / "readme"
+    assert {path.stem for path in folder.glob("*.md")} == {*FORMATS, "parts"}

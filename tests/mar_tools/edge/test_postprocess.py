@@ -1,0 +1,132 @@
+"""The NumPy that folders carry answers as the server does; the JavaScript does so in test_formats.py."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mar_tools.edge.carried.postprocess import postprocess
+from mar_tools.edge.carried.preprocess import Geometry
+from mar_tools.edge.documents import check_can_leave, describe_options
+from mar_tools.edge.export import read_default_options
+from mar_tools.models.handlers_by_task import new_handler
+from vision_serving.config import HandlerConfig
+from vision_serving.errors import ConfigError
+from vision_serving.geometry import ImageGeometry
+from vision_serving.pictures.resizing import ImageBatch
+
+LABELS = ["cat", "dog", "bird", "cow"]
+SOURCE_HW, SCALE_HW, OFFSET_HW = (90, 160), (0.4, 0.4), (14, 0)
+
+
+@dataclass(frozen=True)
+class Silent:
+    """A backend of handlers that only answer."""
+
+    def infer(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        raise AssertionError("nothing is inferred here")
+
+
+def answer_both(task: str, outputs: dict[str, torch.Tensor], **changes: Any) -> tuple[Any, Any]:
+    """Return the answers of the server's handler and of a folder's program, without what only the first one has."""
+    config = HandlerConfig.model_validate(
+        {
+            "task": task, "backend": "eager", "artifact": "model", "candidates_per_class": 1000,
+            "preprocessing": {"resize": {"mode": "letterbox", "size": [64, 64]}}, **changes,
+        }
+    )  # fmt: skip
+    handler = new_handler(config.task)
+    handler.assemble(config, LABELS, Silent())
+    options = read_default_options(config, LABELS)
+    placed = ImageGeometry(SOURCE_HW, SCALE_HW, OFFSET_HW)
+    batch = ImageBatch(torch.zeros((1, 64, 64, 3), dtype=torch.uint8), (placed,))
+    (expected,) = handler.postprocess(outputs, batch, [options])
+    found = postprocess(
+        {name: values.numpy() for name, values in outputs.items()},
+        Geometry(SOURCE_HW, SCALE_HW, OFFSET_HW),
+        LABELS,
+        describe_options(config, options, LABELS),
+    )
+    return expected, found
+
+
+def draw_boxes(count: int, seed: int) -> torch.Tensor:
+    """Return (1, count, 4) boxes of which many overlap, some have no area and some lie outside."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand((1, count, 2), generator=generator) * 60 - 5
+    return torch.cat((corners, corners + torch.rand((1, count, 2), generator=generator) * 25 - 1), dim=2)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "a threshold each": {"class_thresholds": {"dog": 0.1, "cow": 0.9}, "score_threshold": 0.3},
+    "some classes": {"class_filter": ["cat", "bird"], "score_threshold": 0.2},
+    "over all classes": {"nms": "class_agnostic", "iou_threshold": 0.3, "score_threshold": 0.1},
+    "no NMS": {"nms": "none", "max_detections": 7},
+    "few": {"max_detections": 3, "iou_threshold": 0.7, "score_threshold": 0.0},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("form", ["dense", "padded", "few candidates"])
+def test_boxes_are_those_of_the_server(form: str, options: dict[str, Any]) -> None:
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        outputs = {"boxes": draw_boxes(80, seed), "scores": torch.rand((1, 80, 4), generator=generator)}
+        if form == "padded":
+            outputs["class_ids"] = torch.randint(0, 4, (1, 80), generator=generator)
+            outputs["scores"] = outputs["scores"][..., 0]
+        changes = {"candidates_per_class": 6} if form == "few candidates" else {}
+        expected, found = answer_both("detection", outputs, options=options, **changes)
+        assert [(each["class_id"], each["label"]) for each in found["detections"]] == [
+            (each.class_id, each.label) for each in expected.detections
+        ]
+        for one, other in zip(found["detections"], expected.detections, strict=True):
+            assert one["score"] == pytest.approx(other.score, abs=1e-6)
+            assert one["box"] == pytest.approx(other.box, abs=0.011)
+
+
+def test_a_picture_without_boxes_has_an_empty_answer() -> None:
+    outputs = {"boxes": draw_boxes(5, 0), "scores": torch.zeros((1, 5, 4))}
+    assert answer_both("detection", outputs)[1] == {"detections": []}
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_classes_are_those_of_the_server(activation: str) -> None:
+    for seed in range(5):
+        logits = torch.randn((1, 4), generator=torch.Generator().manual_seed(seed)) * 3
+        options = {"top_k": 3, **({"class_thresholds": {"dog": 0.2}} if activation == "sigmoid" else {})}
+        expected, found = answer_both("classification", {"logits": logits}, activation=activation, options=options)
+        assert [(each["class_id"], each["label"]) for each in found["classes"]] == [
+            (each.class_id, each.label) for each in expected.classes
+        ]
+        assert [each["score"] for each in found["classes"]] == pytest.approx(
+            [each.score for each in expected.classes], abs=2e-6
+        )
+
+
+def test_a_vector_has_a_length_of_1() -> None:
+    answer = postprocess({"embedding": np.array([[3, 4]], np.float32)}, Geometry((1, 1), (1, 1), (0, 0)), [], {})
+    assert answer["embedding"] == pytest.approx([0.6, 0.8])
+
+
+REFUSED = {
+    "soft": {"options": {"nms": "soft"}},
+    "tile_size": {"options": {"tile_size": 320}},
+    "box_format": {"options": {"box_format": "xywh"}},
+    "masks": {"instances": "masks"},
+}
+
+
+@pytest.mark.parametrize(("word", "changes"), REFUSED.items(), ids=REFUSED)
+def test_what_a_folder_cannot_answer_is_refused_by_name(word: str, changes: dict[str, Any]) -> None:
+    config = HandlerConfig.model_validate(
+        {
+            "task": "detection", "backend": "eager", "artifact": "model",
+            "preprocessing": {"resize": {"mode": "letterbox", "size": [64, 64]}}, **changes,
+        }
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=word):
+        check_can_leave(config, read_default_options(config, LABELS))
