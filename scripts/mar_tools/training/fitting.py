@@ -100,11 +100,9 @@ def new_trainer(judged_by: str, settings: Settings, folder: Path, device_type: D
         SeedOfEpoch(settings.seed),
         *new_progress(folder / TABLE, judged_by),
         EarlyStopping(judged_by, mode="max", patience=settings.patience, check_on_train_epoch_end=True),
-        ModelCheckpoint(
-            folder, BEST.removesuffix(".ckpt"), monitor=judged_by, mode="max", save_last=True,
-            enable_version_counter=False, save_on_train_epoch_end=True,
-        ),
-    ]  # fmt: skip
+        new_keeper(folder, BEST, monitor=judged_by, mode="max"),
+        new_keeper(folder, LAST),  # apart: `save_last` of the other one keeps the last that was the best
+    ]
     if settings.average:
         decay = min(SLOWEST_AVERAGE, max(0.5, 1 - AVERAGED_PART / (settings.epochs * steps)))
         callbacks.append(EMAWeightAveraging(decay=decay))
@@ -122,6 +120,12 @@ def new_trainer(judged_by: str, settings: Settings, folder: Path, device_type: D
         num_sanity_val_steps=0,
         default_root_dir=folder,
     )
+
+
+def new_keeper(folder: Path, file: str, **choice: Any) -> ModelCheckpoint:
+    """Return what keeps one epoch in a file of this name: by Lightning's `choice`, else the last one."""
+    name = file.removesuffix(".ckpt")
+    return ModelCheckpoint(folder, name, enable_version_counter=False, save_on_train_epoch_end=True, **choice)
 
 
 class SeedOfEpoch(Callback):

@@ -57,16 +57,15 @@ def told_if_broken(path: Path) -> Iterator[None]:
 
 def is_at_end(kept: Mapping[str, Any], epochs: int) -> bool:
     """Return whether the training of a checkpoint has nothing left to do: all epochs, or no better one for long."""
-    stopping = _state_of(kept, EarlyStopping)
+    stopping = next(_states_of(kept, EarlyStopping))
     return bool(kept["epoch"] + 1 >= epochs or stopping["wait_count"] >= stopping["patience"])
 
 
 def best_score(kept: Mapping[str, Any]) -> float:
     """Return the best figure of the validation until a checkpoint."""
-    return float(_state_of(kept, ModelCheckpoint)["best_model_score"] or 0.0)
+    return float(next(state["best_model_score"] for state in _states_of(kept, ModelCheckpoint) if state["monitor"]))
 
 
-def _state_of(kept: Mapping[str, Any], callback: type) -> Mapping[str, Any]:
-    states = kept["callbacks"].items()
-    found: Mapping[str, Any] = next(state for key, state in states if key.startswith(callback.__name__))
-    return found
+def _states_of(kept: Mapping[str, Any], callback: type) -> Iterator[Mapping[str, Any]]:
+    """Yield what callbacks of a class have in a checkpoint, where their names begin with that of the class."""
+    yield from (state for key, state in kept["callbacks"].items() if key.startswith(callback.__name__))

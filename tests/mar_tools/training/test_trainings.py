@@ -17,6 +17,7 @@ import yaml
 from conftest import RunHere
 
 from mar_tools.models.recipes import read_recipe
+from mar_tools.training.progress import read_history
 
 ROOT = Path(__file__).resolve().parents[3]
 SIDE = 32
@@ -67,10 +68,11 @@ def test_a_search_takes_the_best_of_what_it_tried(shades: Path, tmp_path: Path, 
 
 def test_a_killed_training_goes_on_to_the_answer_of_an_unbroken_one(shades: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    script = [sys.executable, str(ROOT / "scripts" / "train_model.py"), str(shades), *map(str, SETTINGS)]
+    options = (*COMMON, "--augment", "standard", "--learning-rate", "0.001", "--epochs", 5)
+    script = [sys.executable, str(ROOT / "scripts" / "train_model.py"), str(shades), *map(str, options)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = subprocess.Popen([*script, "--output", str(broken)], env=environment, stderr=subprocess.DEVNULL)
-    while not (broken / "checkpoints" / "last.ckpt").exists() and started.poll() is None:
+    while len(read_history(broken / "checkpoints" / "training.csv")) < 2 and started.poll() is None:
         time.sleep(0.05)
     started.send_signal(signal.SIGKILL)
     started.wait()
@@ -79,12 +81,31 @@ def test_a_killed_training_goes_on_to_the_answer_of_an_unbroken_one(shades: Path
     figures = []
     for folder in (broken, whole):
         rows = list(csv.DictReader((folder / "checkpoints" / "training.csv").open()))
-        figures.append([(row["epoch"], row["learning_rate"], float(row["score"])) for row in rows])
-    assert [row[:2] for row in figures[0]] == [row[:2] for row in figures[1]]
+        figures.append([[row[name] for name in ("epoch", "loss", "validation_loss", "score")] for row in rows])
+    assert figures[0] == figures[1]
     recipes = [yaml.safe_load((folder / "recipe.yaml").read_text()) for folder in (broken, whole)]
     assert {key: value for key, value in recipes[0].items() if key not in ("name", "verification")} == {
         key: value for key, value in recipes[1].items() if key not in ("name", "verification")
     }
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_end_is_told_in_one_line_with_its_status(number: signal.Signals, shades: Path, tmp_path: Path) -> None:
+    script = [sys.executable, str(ROOT / "scripts" / "train_model.py"), str(shades), *map(str, COMMON)]
+    started = subprocess.Popen(
+        [*script, "--epochs", "500", "--output", str(tmp_path / "m")],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    while not (tmp_path / "m" / "checkpoints" / "last.ckpt").exists() and started.poll() is None:
+        time.sleep(0.05)
+    os.killpg(started.pid, number)  # as a terminal does: the processes that read pictures get it too
+    output, told = started.communicate()
+    assert started.returncode == 128 + number
+    assert output == ""
+    *epochs, end = told.splitlines()
+    assert end.startswith("stopped; ")
+    assert end.endswith("with --resume goes on")
+    assert all(line.startswith("epoch ") for line in epochs[2:])
 
 
 def test_a_folder_that_cannot_train_holds_no_training(tmp_path: Path, run_here: RunHere) -> None:
