@@ -1,16 +1,22 @@
-"""Fine-tune a classifier on folders of pictures; leave weights, a recipe and the pictures that prove it.
+"""Fine-tune a classifier or a detector on pictures; leave weights, a recipe and the pictures that prove it.
 
     python scripts/train_model.py flowers/ --model mobilenet_v3_large --output flowers_model/
     python scripts/train_model.py flowers/ --model resnet18 --output m/ --epochs 30 --augment light --no-flip
     python scripts/train_model.py flowers/ --model efficientnet_b0 --output m/ --search 12
     python scripts/train_model.py flowers/ --model mobilenet_v3_large --output flowers_model/ --resume
+    python scripts/train_model.py boats/ --model ssdlite320_mobilenet_v3_large --output boats_model/
+    python scripts/train_model.py digits/ --model compact --size 128 --no-flip --output digits_model/
 
-The folder has a folder of pictures for each class; or `train`, `val` and `test`, each with such folders. Parts that
-are missing are divided off, and split.csv keeps who is in which. Names are those of torchvision's and timm's
-classifiers. All layers but the last begin with the published weights, or with those of a file.
+A classifier needs a folder of pictures for each class; or `train`, `val` and `test`, each with such folders. A
+detector needs annotations in COCO's form: annotations.json, instances*.json or _annotations.coco.json, beside or above
+the pictures. Parts that are missing are divided off, and split.csv keeps who is in which.
 
-The best epoch of the validation is kept. Its accuracy on the test pictures, prepared as the server does it, becomes
-the recipe's `min_accuracy`. training.csv and curves.png show how it went. The last line is what to type next.
+Models are classifiers of torchvision and timm, detectors of torchvision, and `compact`, the small detector of the
+examples. All layers but the last begin with the published weights, or with those of a file.
+
+The best epoch of the validation is kept. What it reaches on the test pictures, prepared as the server does it, becomes
+the recipe's `min_accuracy` or `min_map`. training.csv and curves.png show how it went. The last line is what to type
+next.
 """
 
 import argparse
@@ -65,22 +71,25 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
-    parser.add_argument("data", type=Path, help="folder with a folder of pictures for each class")
-    parser.add_argument("--model", required=True, metavar="NAME", help="a classifier of torchvision or timm")
+    parser.add_argument("data", type=Path, help="folder with pictures in classes, or with COCO annotations")
+    parser.add_argument("--model", required=True, metavar="NAME", help="a classifier or detector; see above")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="for the recipe and all it names")
     parser.add_argument(
         "--weights", default="default", metavar="W", help="to begin with: published ones (default), a file, or random"
     )
     parser.add_argument("--name", help="of the model; default: that of the folder")
     parser.add_argument(
-        "--size", type=positive_count, metavar="PIXELS", help="of the square picture; default: the network's"
+        "--size",
+        type=positive_count,
+        metavar="PIXELS",
+        help="of the square picture, or the shorter side; default: the network's",
     )
     parser.add_argument("--epochs", type=positive_count, help="at most (default: 20)")
     parser.add_argument("--patience", type=positive_count, help="epochs without a better one (default: 8)")
-    parser.add_argument("--batch-size", type=positive_count, help="default: 32")
-    parser.add_argument("--learning-rate", type=positive, help="the highest (default: 0.001)")
+    parser.add_argument("--batch-size", type=positive_count, help="default: 32; of detectors 4 or 16")
+    parser.add_argument("--learning-rate", type=positive, help="the highest (default: 0.001; of detectors their own)")
     parser.add_argument("--weight-decay", type=not_negative, help="default: 0.02")
-    parser.add_argument("--label-smoothing", type=not_negative, help="default: 0.05")
+    parser.add_argument("--label-smoothing", type=not_negative, help="of a classifier (default: 0.05)")
     parser.add_argument("--augment", choices=("none", "light", "standard"), help="random changes (default: standard)")
     parser.add_argument(
         "--no-flip",

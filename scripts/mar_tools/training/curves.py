@@ -8,6 +8,7 @@ from mar_tools.training.progress import read_history
 
 OURS, OTHERS = "#d55e00", "#0072b2"  # told apart by all
 DPI = 120
+WORDS = {"map": "mAP"}
 
 
 def draw_curves(table: Path, judged_by: str, best_epoch: int, picture: Path) -> None:
@@ -28,7 +29,7 @@ def draw_curves(table: Path, judged_by: str, best_epoch: int, picture: Path) -> 
         best = scores[epochs.index(best_epoch)]
         score.plot([best_epoch], [best], "o", color=OURS, label=f"kept: epoch {best_epoch}, {best:.4f}")
         score.legend(frameon=False, loc="lower right")
-    score.set(xlabel="epoch", ylabel=f"{judged_by} of the validation")
+    score.set(xlabel="epoch", ylabel=f"{WORDS.get(judged_by, judged_by)} of the validation")
     for axes in (losses, score):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)

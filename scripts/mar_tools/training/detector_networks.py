@@ -29,6 +29,7 @@ COMPACT_FILES = ("detector.py", "loss.py")
 COMPACT_SIZE, COMPACT_STEP = 256, 16
 WITH_BACKGROUND = {"SSD", "FasterRCNN"}  # whose class 0 is no object
 TRAINED_ALONE = {"SsdGraph", "RetinaNetGraph", "FcosGraph", "RcnnGraph"}  # of boxes; others need masks or keypoints
+OF_MORE = ("maskrcnn", "keypointrcnn")
 ComputeLoss = Callable[[nn.Module, list[Example]], Tensor]
 
 
@@ -64,7 +65,8 @@ def start_detector(name: str, weights: str, classes: int, size: int | None) -> D
     from torchvision import models
 
     if not is_detector(name):
-        known = ", ".join([COMPACT, *models.list_models(module=models.detection)])
+        boxes = [each for each in models.list_models(module=models.detection) if not each.startswith(OF_MORE)]
+        known = ", ".join([COMPACT, *boxes])
         raise ConfigError(f"--model {name}: the folder has annotations, so expected a detector: {known}")
     return start_torchvision(name, weights, classes, size)
 

@@ -15,6 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset
 
+from mar_tools.training.interruptions import ENDING
 from mar_tools.training.keeping import BEST, LAST, WholeFiles, best_score, is_at_end, read_kept
 from mar_tools.training.pictures import EpochSampler, mix_seeds
 from mar_tools.training.progress import new_progress
@@ -63,6 +64,9 @@ def fit(
     kept = read_kept(last) if last.exists() else None
     if kept is None or not is_at_end(kept, settings.epochs):
         loaders = [new_loader(part, settings, training=part is data[0], collate=collate) for part in data]
+        sampler = loaders[0].sampler
+        if kept is not None and isinstance(sampler, EpochSampler):
+            sampler.set_epoch(kept["epoch"] + 1)  # Lightning begins an epoch that goes on before it tells the number
         with quiet_lightning(), using_all_cores():
             torch.manual_seed(settings.seed)
             trainer = new_trainer(str(training.judged_by), settings, folder, device_type, len(loaders[0]))
@@ -84,6 +88,11 @@ def told_out_of_memory() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
+        if "DataLoader worker" in str(error):
+            raise ConfigError(
+                "a process that reads pictures was killed, mostly because the memory ran out; end other programs, and "
+                "go on with --resume"
+            ) from error
         if not is_out_of_memory(error):
             raise
         raise ConfigError(
@@ -161,14 +170,15 @@ def new_loader(data: Dataset[Any], settings: Settings, training: bool, collate: 
         num_workers=min(MOST_LOADERS, usable_cores() - 1),
         persistent_workers=usable_cores() > 1,
         collate_fn=collate,
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=leave_signals_to_the_main_process,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def ignore_interrupts(_: int) -> None:
-    """Leave Ctrl+C, which reaches each process of a terminal, to the one that ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def leave_signals_to_the_main_process(_: int) -> None:
+    """Ignore what a terminal or a service manager sends to each process: the main one ends the others."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def choose_precision(settings: Settings, device_type: DeviceType) -> Any:

@@ -68,8 +68,8 @@ def test_a_search_takes_the_best_of_what_it_tried(shades: Path, tmp_path: Path, 
 
 def test_a_killed_training_goes_on_to_the_answer_of_an_unbroken_one(shades: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    options = (*COMMON, "--augment", "standard", "--learning-rate", "0.001", "--epochs", 5)
-    script = [sys.executable, str(ROOT / "scripts" / "train_model.py"), str(shades), *map(str, options)]
+    chosen = (*COMMON, "--augment", "standard", "--learning-rate", "0.001", "--epochs", 5)
+    script = [sys.executable, str(ROOT / "scripts" / "train_model.py"), str(shades), *map(str, chosen)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = subprocess.Popen([*script, "--output", str(broken)], env=environment, stderr=subprocess.DEVNULL)
     while len(read_history(broken / "checkpoints" / "training.csv")) < 2 and started.poll() is None:
