@@ -5,7 +5,7 @@ documents.py    model.json, preprocessing.json, options.json, and which recipes 
 formats/        one file a format
 running.py      the model of a folder, run by the format's own runtime
 worker.py       that runtime's process
-litert_converter.py  a process in the environment of LiteRT
+convert_to_litert.py a process in the environment of LiteRT
 verifying.py    the folder's answers beside those of eager fp32
 readme.py       README.md, of one screen
 carried/        what is copied into folders

@@ -35,7 +35,7 @@ def open_process(folder: Path, python: str) -> Iterator[EdgeModel]:
     with (
         tempfile.TemporaryFile() as complaints,
         isolated(
-            [python, str(WORKER), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
+            [python, "-I", str(WORKER), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
         ) as process,
     ):
         assert process.stdin is not None

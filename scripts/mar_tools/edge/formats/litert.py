@@ -20,7 +20,7 @@ PRECISIONS = ("fp32", "int8")
 REQUIREMENTS = "litert"
 CARRIED = {**CARRIED_PYTHON, "run_litert.py": "runtime.py"}
 ARTIFACT = "model.tflite"
-CONVERTER = Path(__file__).parents[1] / "litert_converter.py"
+CONVERTER = Path(__file__).parents[1] / "convert_to_litert.py"
 
 
 def write(job: ExportJob, folder: Path, announce: Announce) -> Written:
@@ -38,7 +38,7 @@ def write(job: ExportJob, folder: Path, announce: Announce) -> Written:
             program = torch.export.export(job.graph, (job.pixels[:1],), strict=True)
             torch.export.save(program, Path(temporary) / "program.pt2")
         names = [str(Path(temporary) / "program.pt2"), str(folder / ARTIFACT), job.precision]
-        done = subprocess.run([str(python), str(CONVERTER), *names], capture_output=True, text=True)
+        done = subprocess.run([str(python), "-I", str(CONVERTER), *names], capture_output=True, text=True)
     if done.returncode:
         reason = last_line(RuntimeError(done.stderr))
         raise BackendError(f"LiteRT cannot convert this model: {reason[:200]}; use --format ort")

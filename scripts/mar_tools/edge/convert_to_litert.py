@@ -1,4 +1,4 @@
-"""A process in LiteRT's environment: `litert_converter.py PROGRAM.pt2 MODEL.tflite fp32|int8`.
+"""A process in LiteRT's environment: `convert_to_litert.py PROGRAM.pt2 MODEL.tflite fp32|int8`.
 
 It imports nothing of this project, whose packages that environment does not all have.
 """

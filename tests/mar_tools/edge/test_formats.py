@@ -1,0 +1,46 @@
+"""Both examples leave in each format, and its own runtime answers as eager fp32 does."""
+
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from conftest import RunHere
+
+from mar_tools.command_line import ROOT
+from mar_tools.edge.environments import find_python
+
+pytestmark = pytest.mark.lab
+
+EXAMPLES = {"classification": ROOT / "examples/digits_classification", "detection": ROOT / "examples/digits_detection"}
+MISSING = {
+    "executorch": None if find_spec("executorch") else "executorch is not installed",
+    "litert": None if find_python("litert") else "export_edge.py --format litert --yes makes its environment",
+    "onnx-web": None if shutil.which("npm") and shutil.which("chromium") else "npm or Chromium is missing",
+    "ort": None,
+}
+LEAST_DB = {"fp32": 100.0, "int8": 30.0}  # over all pictures
+LEAST_IOU = 0.99
+
+
+@pytest.mark.parametrize("precision", LEAST_DB)
+@pytest.mark.parametrize("task", EXAMPLES)
+@pytest.mark.parametrize("form", MISSING)
+def test_an_example_leaves_in_a_format_and_answers_there_as_here(
+    run_here: RunHere, tmp_path: Path, form: str, task: str, precision: str
+) -> None:
+    if MISSING[form]:
+        pytest.skip(MISSING[form])
+    recipe, folder = EXAMPLES[task] / "recipe.yaml", tmp_path / "folder"
+    arguments = ("--format", form, "--precision", precision, "--output", folder)
+    done = run_here("export_edge.py", recipe, *arguments)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads((folder / "verification.json").read_text())["measured"]
+    assert measured["overall_snr_db"] >= LEAST_DB[precision], measured
+    if task == "classification":
+        assert measured["top1_agreement"] >= 0.99
+    elif precision == "fp32":
+        assert measured["iou"] >= LEAST_IOU
+    else:
+        assert measured["matched_boxes"] >= 0.98
