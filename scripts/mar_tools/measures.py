@@ -11,6 +11,7 @@ WORDS = {
     "mean_iou": "mean IoU",
     "mean_mask_iou": "mean mask IoU",
     "snr_db": "SNR in dB",
+    "overall_snr_db": "SNR in dB over all",
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
     "map": "mAP",

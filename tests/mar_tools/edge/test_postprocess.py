@@ -1,6 +1,10 @@
-"""The NumPy that folders carry answers as the server does; the JavaScript does so in test_formats.py."""
+"""The NumPy that folders carry answers as the server does, and so does the JavaScript."""
 
+import json
+import shutil
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +14,12 @@ import torch
 from mar_tools.edge.carried.postprocess import postprocess
 from mar_tools.edge.carried.preprocess import Geometry
 from mar_tools.edge.documents import check_can_leave, describe_options
-from mar_tools.edge.export import read_default_options
+from mar_tools.edge.export import CARRIED, read_default_options
 from mar_tools.models.handlers_by_task import new_handler
 from vision_serving.config import HandlerConfig
 from vision_serving.errors import ConfigError
 from vision_serving.geometry import ImageGeometry
+from vision_serving.options import Options
 from vision_serving.pictures.resizing import ImageBatch
 
 LABELS = ["cat", "dog", "bird", "cow"]
@@ -29,19 +34,23 @@ class Silent:
         raise AssertionError("nothing is inferred here")
 
 
-def answer_both(task: str, outputs: dict[str, torch.Tensor], **changes: Any) -> tuple[Any, Any]:
-    """Return the answers of the server's handler and of a folder's program, without what only the first one has."""
+def configure(task: str, **changes: Any) -> tuple[HandlerConfig, Options]:
+    """Return a handler's configuration and its default options."""
     config = HandlerConfig.model_validate(
         {
             "task": task, "backend": "eager", "artifact": "model", "candidates_per_class": 1000,
             "preprocessing": {"resize": {"mode": "letterbox", "size": [64, 64]}}, **changes,
         }
     )  # fmt: skip
+    return config, read_default_options(config, LABELS)
+
+
+def answer_both(task: str, outputs: dict[str, torch.Tensor], **changes: Any) -> tuple[Any, Any]:
+    """Return the answers of the server's handler and of a folder's program."""
+    config, options = configure(task, **changes)
     handler = new_handler(config.task)
     handler.assemble(config, LABELS, Silent())
-    options = read_default_options(config, LABELS)
-    placed = ImageGeometry(SOURCE_HW, SCALE_HW, OFFSET_HW)
-    batch = ImageBatch(torch.zeros((1, 64, 64, 3), dtype=torch.uint8), (placed,))
+    batch = ImageBatch(torch.zeros((1, 64, 64, 3), dtype=torch.uint8), (ImageGeometry(SOURCE_HW, SCALE_HW, OFFSET_HW),))
     (expected,) = handler.postprocess(outputs, batch, [options])
     found = postprocess(
         {name: values.numpy() for name, values in outputs.items()},
@@ -112,6 +121,41 @@ def test_a_vector_has_a_length_of_1() -> None:
     assert answer["embedding"] == pytest.approx([0.6, 0.8])
 
 
+SCRIPT = """
+import { readFileSync } from "node:fs";
+import { postprocess } from "./vision.mjs";
+for (const { outputs, geometry, labels, options } of JSON.parse(readFileSync(0))) {
+    for (const each of Object.values(outputs)) each.data = new Float32Array(each.data);
+    console.log(JSON.stringify(postprocess(outputs, geometry, labels, options)));
+}
+"""
+
+
+@pytest.mark.lab
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is missing")
+def test_javascript_answers_as_the_server_does(tmp_path: Path) -> None:
+    shutil.copyfile(CARRIED / "vision.mjs", tmp_path / "vision.mjs")
+    (tmp_path / "run.mjs").write_text(SCRIPT)
+    cases, expected = [], []
+    for options in OPTIONS.values():
+        outputs = {"boxes": draw_boxes(80, 1), "scores": torch.rand((1, 80, 4))}
+        config, chosen = configure("detection", options=options, candidates_per_class=20)
+        told = describe_options(config, chosen, LABELS)
+        arrays = {name: values.numpy() for name, values in outputs.items()}
+        expected.append(postprocess(arrays, Geometry(SOURCE_HW, SCALE_HW, OFFSET_HW), LABELS, told)["detections"])
+        given = {name: {"data": array.flatten().tolist(), "dims": array.shape} for name, array in arrays.items()}
+        placed = {"source": SOURCE_HW, "scale": SCALE_HW, "offset": OFFSET_HW}
+        cases.append({"outputs": given, "geometry": placed, "labels": LABELS, "options": told})
+    command = ["node", str(tmp_path / "run.mjs")]
+    done = subprocess.run(command, input=json.dumps(cases), capture_output=True, text=True, check=True)
+    for line, boxes in zip(done.stdout.splitlines(), expected, strict=True):
+        found = json.loads(line)["detections"]
+        assert [each["class_id"] for each in found] == [each["class_id"] for each in boxes]
+        for one, other in zip(found, boxes, strict=True):
+            assert one["score"] == pytest.approx(other["score"], abs=1e-6)
+            assert one["box"] == pytest.approx(other["box"], abs=0.011)
+
+
 REFUSED = {
     "soft": {"options": {"nms": "soft"}},
     "tile_size": {"options": {"tile_size": 320}},
@@ -122,11 +166,6 @@ REFUSED = {
 
 @pytest.mark.parametrize(("word", "changes"), REFUSED.items(), ids=REFUSED)
 def test_what_a_folder_cannot_answer_is_refused_by_name(word: str, changes: dict[str, Any]) -> None:
-    config = HandlerConfig.model_validate(
-        {
-            "task": "detection", "backend": "eager", "artifact": "model",
-            "preprocessing": {"resize": {"mode": "letterbox", "size": [64, 64]}}, **changes,
-        }
-    )  # fmt: skip
+    config, options = configure("detection", **changes)
     with pytest.raises(ConfigError, match=word):
-        check_can_leave(config, read_default_options(config, LABELS))
+        check_can_leave(config, options)

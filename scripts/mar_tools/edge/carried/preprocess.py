@@ -153,7 +153,7 @@ def weigh(values: NDArray[Any], axis: int, taps: Taps) -> NDArray[np.float32]:
     shape = (-1, 1, 1) if axis == 0 else (-1, 1)
     total: NDArray[np.float32] = np.zeros(1, np.float32)
     for tap in range(places.shape[1]):
-        total = total + np.take(values, places[:, tap], axis) * weights[:, tap].reshape(shape)
+        total = total + np.take(values, places[:, tap], axis).astype(np.float32) * weights[:, tap].reshape(shape)
     return total
 
 
