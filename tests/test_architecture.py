@@ -54,7 +54,7 @@ LAYERS = {
         "exporting",
         "verification",
         "drafting building edge serving training",
-        "playground predicting load_testing reporting",
+        "playground predicting load_testing reporting compressing",
         "front drift",
         "tuning cluster reviewing monitoring",
         "ray_serving",
@@ -199,7 +199,7 @@ def test_torchvision_is_a_module_level_import_of_the_detector_graphs_alone() -> 
 
 
 def test_the_tools_that_every_process_of_a_build_imports_do_not_wait_for_torchvision() -> None:
-    of_others = {TOOLS / "drafting", TOOLS / "training"}  # which no build imports
+    of_others = {TOOLS / "drafting", TOOLS / "training", TOOLS / "compressing"}  # which no build imports
     built = [path for path in TOOL_FILES if path.parent not in of_others]
     found = [path for path in built if "torchvision" in module_level_packages_of(path)]
     assert found == [TOOLS / "models" / "sources" / "torchvision.py"]

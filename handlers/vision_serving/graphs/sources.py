@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vision_serving.errors import ConfigError, foreign_code, how_to_install
+from vision_serving.graphs.fake_quantization import Activations, insert_fake_quantization
 from vision_serving.graphs.fixed_batches import FixedBatchNetwork
 from vision_serving.graphs.heads import Head, replace_heads
 from vision_serving.graphs.inputs import SizeInput
@@ -24,10 +25,10 @@ from vision_serving.validation import StrictModel
 SourceName = Literal["torchvision", "timm", "huggingface", "python", "torchscript", "onnx"]
 # source: (keys that it needs, keys that it may have)
 SOURCE_KEYS: dict[SourceName, tuple[set[str], set[str]]] = {
-    "torchvision": ({"name"}, {"arguments", "head", "shapes", "output"}),
-    "timm": ({"name"}, {"arguments", "head", "shapes", "output"}),
+    "torchvision": ({"name"}, {"arguments", "head", "shapes", "fake_quantization", "output"}),
+    "timm": ({"name"}, {"arguments", "head", "shapes", "fake_quantization", "output"}),
     "huggingface": ({"name"}, {"class", "arguments", "output"}),
-    "python": ({"file", "class"}, {"arguments", "inputs", "output"}),
+    "python": ({"file", "class"}, {"arguments", "shapes", "fake_quantization", "inputs", "output"}),
     "torchscript": ({"file"}, {"inputs", "output"}),
     "onnx": ({"file"}, {"inputs", "output"}),
 }
@@ -49,6 +50,8 @@ class NetworkSource(StrictModel):
 
     head    layers in the place of parts of a library's network, by the name of the part
     shapes  `weights`: those of its layers are those of its weights, as structured pruning leaves them
+    fake_quantization  how its layers round, with scales that are among its weights, as quantisation-aware training
+                       leaves them
     inputs       what the network takes beside the images, by name, and in that order where inputs have no names
     """
 
@@ -59,6 +62,7 @@ class NetworkSource(StrictModel):
     arguments: dict[str, Any] = Field(default={})
     head: dict[str, Head] = Field(default={})
     shapes: Literal["weights"] | None = None
+    fake_quantization: Activations | None = None
     norm_eps: float | None = None
     without_head: bool = False
     inputs: dict[str, SizeInput] = Field(default={})
@@ -75,6 +79,7 @@ class NetworkSource(StrictModel):
             "arguments": self.arguments,
             "head": self.head,
             "shapes": self.shapes,
+            "fake_quantization": self.fake_quantization,
             "inputs": self.inputs,
             "output": self.output != OutputFormat(),
         }
@@ -119,6 +124,8 @@ def build_network(source: NetworkSource, folder: Path) -> nn.Module:
         set_norm_eps(network, source.norm_eps)
     if source.without_head:
         remove_head(network)
+    if source.fake_quantization is not None:
+        insert_fake_quantization(network, source.fake_quantization)
     if source.fixed_batch is not None:
         network = FixedBatchNetwork(network, source.fixed_batch)
     return network.eval()

@@ -190,6 +190,7 @@ def write_manifest(path: Path, recipe: Recipe, checkpoint: Checkpoint, exported:
         task=recipe.task,
         weights=recipe.model.weights,
         verification=recipe.verification.located_in(recipe.folder),
+        baseline=recipe.baseline,
         quantization=dict(exported.quantization),
         assumed=checkpoint.assumed,
         published=checkpoint.published,

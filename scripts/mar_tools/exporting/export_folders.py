@@ -17,7 +17,7 @@ from pydantic import Field
 
 from mar_tools.archives.digests import combine_digests, select_artifact
 from mar_tools.models.checkpoints import Checkpoint
-from mar_tools.models.recipes import Recipe, VerificationRecipe
+from mar_tools.models.recipes import BaselineRecipe, Recipe, VerificationRecipe
 from vision_serving.backends.eager import read_artifact
 from vision_serving.config import DeviceType, PreprocessingConfig, read_handler_config
 from vision_serving.errors import ConfigError
@@ -37,6 +37,7 @@ class ExportManifest(StrictModel):
     task: Task
     weights: str
     verification: VerificationRecipe
+    baseline: BaselineRecipe | None = None
     quantization: dict[str, Any] = Field(default={})
     assumed: tuple[str, ...] = ()
     published: PreprocessingConfig | None = None

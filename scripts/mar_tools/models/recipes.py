@@ -144,6 +144,39 @@ class QuantizationRecipe(StrictModel):
     float_layers: Literal["auto"] | tuple[str, ...] = "auto"
 
 
+class BaselineRecipe(StrictModel):
+    """What the network was before it was compressed, on the pictures of the verification.
+
+    name: of its recipe. accuracy: top-1; map: of a detector. steps: what was done to it, in words.
+    """
+
+    name: str
+    accuracy: Share | None = None
+    map: Share | None = None
+    pictures: Annotated[int, Field(gt=0)] | None = None
+    steps: str | None = None
+
+    @model_validator(mode="after")
+    def _says_how_good_it_was(self) -> "BaselineRecipe":
+        if (self.accuracy is None) == (self.map is None):
+            raise ValueError("it needs either `accuracy` or `map`: how good the network was before")
+        return self
+
+    @property
+    def floor(self) -> str:
+        """Return the key of the verification that says how good the network must still be."""
+        return "min_accuracy" if self.map is None else "min_map"
+
+
+def check_baseline(baseline: BaselineRecipe | None, verification: VerificationRecipe) -> None:
+    """Raises ValueError where nothing but the compressed network itself would say what is good enough."""
+    if baseline is not None and getattr(verification, baseline.floor) is None:
+        raise ValueError(
+            f"`baseline` needs `{baseline.floor}` under `verification`: exports are compared with the compressed "
+            "network, which cannot say what compressing has cost"
+        )
+
+
 def check_truth(task: Task, verification: VerificationRecipe) -> None:
     """Raises ValueError for labels of a detector or boxes of a classifier."""
     for other, key in TRUTHS.items():
@@ -175,6 +208,7 @@ class Recipe(StrictModel):
     calibration: CalibrationRecipe = CalibrationRecipe()
     quantization: QuantizationRecipe = QuantizationRecipe()
     verification: VerificationRecipe = VerificationRecipe()
+    baseline: BaselineRecipe | None = None
     _folder: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")
@@ -182,6 +216,7 @@ class Recipe(StrictModel):
         check_options(self._widest_options, self.options)
         check_scaled_decoding(self.task, self.scaled_decoding)
         check_truth(self.task, self.verification)
+        check_baseline(self.baseline, self.verification)
         sides = [side.images and os.path.normpath(side.images) for side in (self.calibration, self.verification)]
         if sides[0] is not None and sides[0] == sides[1]:
             raise ValueError("`calibration` and `verification` name the same images; int8 fits those it was made with")

@@ -62,6 +62,8 @@ def build_with_weights(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
     if file is None:
         if source.shapes is not None:
             raise ConfigError("`shapes: weights` needs a file of weights")
+        if source.fake_quantization is not None:
+            raise ConfigError("`fake_quantization` needs a file of weights, which has the scales")
         return build_network(source, recipe.folder), source
     content = look_into(file)
     check_holds_weights(content)
@@ -73,7 +75,7 @@ def build_with_weights(recipe: Recipe) -> tuple[nn.Module, NetworkSource]:
 
 def check_own_shape(source: NetworkSource, weights: str) -> None:
     """Raises ConfigError for published weights of a network that the recipe changes."""
-    for key in ("head", "shapes"):
+    for key in ("head", "shapes", "fake_quantization"):
         if getattr(source, key):
             raise ConfigError(f"`{key}` changes the network, so it needs a file of weights; got weights {weights!r}")
 

@@ -60,6 +60,7 @@ def verify_export(folder: Path, verification: VerificationRecipe | None = None) 
             "source": "photographs" if verification.images is None else verification.images.name,
         },
         **evidence,
+        "baseline": manifest.baseline and manifest.baseline.model_dump(exclude_none=True),
         DISTRIBUTIONS: describe_answers(handler, images.paths, found),
         "versions": {**dict.fromkeys(PACKAGES, "not installed"), **package_versions(PACKAGES)},
         "machine": {"architecture": platform.machine(), "cpu": cpu_name(), "cores": usable_cores()},

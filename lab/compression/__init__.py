@@ -1,0 +1,4 @@
+"""What compressing gains and costs, measured on two tasks whose pictures are drawn here.
+
+pictures.py   draws the pictures: digits written by hand, and letters of printers' fonts
+"""
