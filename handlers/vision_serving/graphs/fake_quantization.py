@@ -4,6 +4,7 @@ Inputs of a layer have 256 levels of one scale, weights those of a scale a chann
 values; in eval mode they are what the weights file says. Batch norms become part of the convolutions before them.
 """
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -71,7 +72,9 @@ class FakeQuantizedConv2d(nn.Conv2d):
     rounding: FakeQuantizer
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._conv_forward(self.rounding.round_inputs(images), self.rounding.round_weights(self.weight), self.bias)
+        return self._conv_forward(
+            self.rounding.round_inputs(images), self.rounding.round_weights(self.weight), self.bias
+        )
 
 
 class FakeQuantizedLinear(nn.Linear):
@@ -80,9 +83,12 @@ class FakeQuantizedLinear(nn.Linear):
     rounding: FakeQuantizer
 
     def forward(self, values: Tensor) -> Tensor:
-        return functional.linear(self.rounding.round_inputs(values), self.rounding.round_weights(self.weight), self.bias)
+        return functional.linear(
+            self.rounding.round_inputs(values), self.rounding.round_weights(self.weight), self.bias
+        )
 
 
+NORMS = nn.BatchNorm2d
 QUANTIZED: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: FakeQuantizedConv2d, nn.Linear: FakeQuantizedLinear}
 
 
@@ -97,27 +103,16 @@ def insert_fake_quantization(network: nn.Module, activations: Activations) -> No
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """Make each batch norm part of the convolution that stands right before it, with its statistics."""
-    leaves = [(name, module) for name, module in network.named_modules() if not list(module.children())]
-    # An activation inside of a batch norm is a leaf of its own.
-    leaves = [(name, module) for name, module in leaves if type(module) is not nn.Identity]
-    named = dict(network.named_modules())
-    norms = {name: module for name, module in named.items() if isinstance(module, nn.BatchNorm2d)}
-    order = [name for name in named if name in norms or type(named[name]) is nn.Conv2d]
-    between = {name for name, module in leaves}
-    for before, after in zip(order, order[1:], strict=False):
-        conv, norm = named[before], norms.get(after)
-        if norm is None or type(conv) is not nn.Conv2d or conv.out_channels != norm.num_features:
-            continue
-        if not _are_adjacent(list(named), before, after, between):
-            continue
-        _fold(conv, norm)
-        network.set_submodule(after, getattr(norm, "act", nn.Identity()))
-
-
-def _are_adjacent(names: list[str], before: str, after: str, leaves: set[str]) -> bool:
-    """Return whether no layer stands between two of them."""
-    return not leaves & set(names[names.index(before) + 1 : names.index(after)])
+    """Make each batch norm part of the convolution that stands right before it in the code, with its statistics."""
+    layers = dict(network.named_modules())
+    leaves = [name for name, layer in layers.items() if not list(layer.children()) or isinstance(layer, NORMS)]
+    # What an activation or dropout inside of a batch norm is called begins with the name of that norm.
+    leaves = [name for name in leaves if not isinstance(layers[name.rpartition(".")[0]], NORMS)]
+    for before, after in pairwise(leaves):
+        conv, norm = layers[before], layers[after]
+        if type(conv) is nn.Conv2d and isinstance(norm, NORMS) and conv.out_channels == norm.num_features:
+            _fold(conv, norm)
+            network.set_submodule(after, getattr(norm, "act", nn.Identity()))
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

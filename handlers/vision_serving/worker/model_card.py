@@ -26,7 +26,7 @@ PACKAGES = (
 )  # fmt: skip
 BACKENDS_FOLDER = Path(__file__).resolve().parents[1] / "backends"
 EVIDENCE = (
-    "passed", "reference", "weights", "images", "measured", "bounds", "accuracy", "reading", "assumed", "alternatives",
+    "passed", "reference", "weights", "images", "measured", "bounds", "accuracy", "baseline", "reading", "assumed", "alternatives",
     "artifact_sha256", "machine", "versions",
 )  # fmt: skip
 TIMINGS = ("device", "images_per_s", "speedup", "load_s", "size_mb")

@@ -66,6 +66,11 @@ def _evidence(card: Card) -> str:
     return "\n".join([*lines, *_lines(figures)])
 
 
+def _baseline(card: Card) -> str:
+    baseline = card.get("verification", {}).get("baseline", {})
+    return "\n".join(_lines(baseline))
+
+
 def _doubts(card: Card) -> str:
     evidence = card.get("verification", {})
     return "\n".join([*evidence.get("assumed", ()), *evidence.get("reading", {}).get("warnings", ())])
@@ -108,6 +113,7 @@ SHOWN: dict[str, Callable[[Card], str]] = {
     "explanations": lambda card: _options(card.get("explanations", {})),
     "limits": lambda card: "\n".join(_lines(card["limits"])),
     "verified": _evidence,
+    "before compression": _baseline,
     "assumed": _doubts,
     "timed": _timing,
     "versions": lambda card: ", ".join(f"{name} {version}" for name, version in card["versions"].items()),

@@ -72,9 +72,20 @@ def describe_reference(report: Mapping[str, Any]) -> list[str]:
         asked = "" if floor is None else f", at least {floor:g} asked"
         share = report["accuracy"]["reference"][name]
         lines = [f"reference: {name_measure(name)} {share:.4g} on {images} labelled pictures{asked}"]
-    lines += describe_alternatives(report)
+    lines += [*describe_baseline(report), *describe_alternatives(report)]
     lines += [f"WARNING: {warning}" for warning in report["reading"]["warnings"]]
     return lines + [f"ASSUMED: {assumed}" for assumed in report["assumed"]]
+
+
+def describe_baseline(report: Mapping[str, Any]) -> list[str]:
+    """Return a line about what a compressed network was before, none for another network."""
+    baseline = report.get("baseline")
+    if not baseline:
+        return []
+    name = next(measure for measure in ("accuracy", "map") if measure in baseline)
+    pictures = f" on {baseline['pictures']} pictures" if "pictures" in baseline else ""
+    steps = f" ({baseline['steps']})" if "steps" in baseline else ""
+    return [f"before compression{steps}: {name_measure(name)} {baseline[name]:.4g} of {baseline['name']}{pictures}"]
 
 
 def describe_alternatives(report: Mapping[str, Any]) -> list[str]:

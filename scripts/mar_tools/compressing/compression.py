@@ -116,9 +116,7 @@ def train(
     trained: Any = PictureDataset(run.split["train"], preprocessing, change)
     if teacher is not None:
         trained = TaughtDataset(run.split["train"], preprocessing, teacher.preprocessing, change)
-    training = TaughtTraining(
-        graph, len(run.original.checkpoint.labels), settings, teacher, size_hw=size_hw, hint=hint
-    )
+    training = TaughtTraining(graph, len(run.original.checkpoint.labels), settings, teacher, size_hw=size_hw, hint=hint)
     fitted = fit(training, (trained, judged), settings, folder, run.device_type)
     load_state(graph.network, fitted.network_state())  # type: ignore[arg-type]
     graph.eval()
@@ -130,7 +128,7 @@ def read_teacher(recipe: Path, original: Original, device_type: DeviceType) -> T
     found = read_original(read_recipe(recipe), device_type)
     if found.checkpoint.labels != original.checkpoint.labels:
         raise ConfigError(
-            f"--distil-from {recipe}: its classes are not those of {original.recipe.name}; expected the same labels, in "
+            f"--distil-from {recipe}: its classes are not those of {original.recipe.name}; expected the same labels in "
             "the same order"
         )
     graph = graph_of(found.checkpoint.network, found.checkpoint, found.preprocessing)

@@ -64,12 +64,12 @@ class TaughtDataset(Dataset[tuple[Tensor, int, Tensor]]):
         picture = self.pictures[index]
         image = decode_image(read_image(picture.path), ImageLimits())
         if self.change is None:
-            own, taught = (
-                preprocess_images([image], each).pixels[0] for each in (self.preprocessing, self.teacher)
-            )
+            own, taught = (preprocess_images([image], each).pixels[0] for each in (self.preprocessing, self.teacher))
             return own, picture.class_id, taught
         changed = self.change(torch.tensor(image).permute(2, 0, 1))
-        own, taught = (fit_to(changed, each).permute(1, 2, 0).contiguous() for each in (self.preprocessing, self.teacher))
+        own, taught = (
+            fit_to(changed, each).permute(1, 2, 0).contiguous() for each in (self.preprocessing, self.teacher)
+        )
         return own, picture.class_id, taught
 
 
@@ -100,7 +100,9 @@ class TaughtTraining(ClassifierTraining):
         self._features: dict[str, Tensor] = {}
         self.adapter: nn.Module | None = None
         if hint is not None and teacher is not None:
-            self.adapter = self._new_adapter(graph, teacher.graph, hint, (size_hw, teacher.preprocessing.fixed_hw or size_hw))
+            self.adapter = self._new_adapter(
+                graph, teacher.graph, hint, (size_hw, teacher.preprocessing.fixed_hw or size_hw)
+            )
 
     def _new_adapter(
         self, own: nn.Module, taught: nn.Module, hint: tuple[str, str], sizes: Sequence[SizeHW]

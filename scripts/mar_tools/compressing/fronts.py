@@ -155,7 +155,11 @@ def front_table(found: Mapping[str, Any]) -> Group:
             style="bold green" if row["is_chosen"] else "" if row["is_within"] else "dim",
         )
     lines = [Text(f"before compression: accuracy {found['baseline_accuracy']:.4f}")]
-    lines += [Text(f"{row['name']}: {row['problem']}", style="yellow") for row in found["points"] if "candidate" not in row]
+    lines += [
+        Text(f"{row['name']}: {row['problem']}", style="yellow") for row in found["points"] if "candidate" not in row
+    ]
     if found["untried"]:
-        lines.append(Text(f"not tried, as the budget of {found['budget_min']:g} min was used up: {'; '.join(found['untried'])}"))
+        lines.append(
+            Text(f"not tried, as the budget of {found['budget_min']:g} min was used up: {'; '.join(found['untried'])}")
+        )
     return Group(table, *lines)

@@ -90,7 +90,8 @@ def copy_source(source: NetworkSource, before: Path, folder: Path) -> dict[str, 
         if place.resolve() != (folder / file).resolve() and place.is_file():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(place, folder / file)
-    return source.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    stated = source.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return {key: value for key, value in stated.items() if value}
 
 
 def link_pictures(pictures: Path, folder: Path) -> str:

@@ -145,7 +145,10 @@ def time_points(run: Compression, points: Sequence[Point], output: Path) -> list
     (output / "timings.json").write_bytes(
         orjson.dumps({str(folder): timing.images_per_s() for folder, timing in timings.items()})
     )
-    return [replace(point, rows={each: _timed(row, timings.get(Path(each))) for each, row in point.rows.items()}) for point in points]
+    return [
+        replace(point, rows={each: _timed(row, timings.get(Path(each))) for each, row in point.rows.items()})
+        for point in points
+    ]
 
 
 def _timed(row: Candidate, timing: Timing | None) -> Candidate:

@@ -134,12 +134,12 @@ def read_data(data: Path, original: Original, output: Path, seed: int) -> Split:
     split = split_pictures(replace(found, pictures=pictures, labels=labels), kept, seed)
     write_split(split, data, kept)
     judging = {digest_file(path) for path in original.heldout.paths}
-    return {part: [picture for picture in pictures if picture.digest not in judging] for part, pictures in split.items()}
+    return {
+        part: [picture for picture in pictures if picture.digest not in judging] for part, pictures in split.items()
+    }
 
 
 def settings_of(recipe: Recipe) -> dict[str, object]:
     """Return what a training beside the recipe says of how its pictures may be changed."""
     found = read_record(recipe.folder).get("settings", {})
     return {key: found[key] for key in ("augment", "flip") if key in found}
-
-

@@ -7,7 +7,12 @@ from torch import Tensor, nn
 
 from mar_tools.training.settings import Settings
 from vision_serving.errors import ConfigError
-from vision_serving.graphs.fake_quantization import Activations, FakeQuantizer, fold_batch_norms, insert_fake_quantization
+from vision_serving.graphs.fake_quantization import (
+    Activations,
+    FakeQuantizer,
+    fold_batch_norms,
+    insert_fake_quantization,
+)
 
 GENTLER = 10.0  # times smaller than that of other training is the learning rate
 FOLDED_DIFFERENCE = 1e-3  # of the answers, beside their largest, that folding batch norms may make
@@ -26,7 +31,7 @@ def quantise_network(network: nn.Module, activations: Activations, images: Tenso
     difference = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-8))
     if difference > FOLDED_DIFFERENCE:
         raise ConfigError(
-            f"--qat: with its batch norms inside of the convolutions the network answers otherwise (by {difference:.3g} "
+            f"--qat: with batch norms inside of its convolutions the network answers otherwise (by {difference:.3g} "
             "of its largest answer): their order in the code is not that of their use"
         )
     insert_fake_quantization(network, activations)

@@ -10,7 +10,7 @@ from mar_tools.compressing.originals import read_data, read_original, settings_o
 from mar_tools.compressing.steps import Steps
 from mar_tools.machine import describe_machine, package_versions
 from mar_tools.models.recipes import NAME, read_recipe
-from mar_tools.training.records import begin_record, write_record
+from mar_tools.training.records import begin_record, check_record, write_record
 from mar_tools.training.settings import Settings
 from vision_serving.config import DeviceType
 from vision_serving.errors import ConfigError
@@ -61,7 +61,6 @@ def begin(request: Request) -> Compression:
     """Read the original and the pictures, and write down what is asked for. Raises ConfigError."""
     name_of(request)
     recipe = read_recipe(request.recipe)
-    original = read_original(recipe, request.device_type)
     known = {"augment": "light", **settings_of(recipe)}
     settings = parse_config(Settings, {**known, **request.stated}, "compress_model.py")
     asked = {
@@ -71,8 +70,10 @@ def begin(request: Request) -> Compression:
         "max_accuracy_drop": request.max_drop,
         **settings.model_dump(),
     }
-    begin_record(request.output, asked, request.resume, request.force)
+    check_record(request.output, asked, request.resume, request.force)
+    original = read_original(recipe, request.device_type)
     split = read_data(request.data, original, request.output, settings.seed)
+    begin_record(request.output, asked, request.resume)
     return Compression(original, split, settings, request.device_type, request.max_drop)
 
 

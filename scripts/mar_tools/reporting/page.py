@@ -10,7 +10,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mar_tools.building.candidates import Candidate
-from mar_tools.building.table import ACCURACY, AGREEMENT, ORDER, describe_alternatives, describe_preprocessing
+from mar_tools.building.table import (
+    ACCURACY,
+    AGREEMENT,
+    ORDER,
+    describe_alternatives,
+    describe_baseline,
+    describe_preprocessing,
+)
 from mar_tools.images import show_line
 from mar_tools.measures import judge_measure, name_measure
 from mar_tools.reporting.evidence import Evidence
@@ -74,7 +81,7 @@ def render_report(evidence: Evidence) -> str:
         matrix=fill_matrix(evidence),
         confusions=evidence.main.by_class.confusions if evidence.main.by_class else (),
         assumed=list_assumed(evidence),
-        alternatives=describe_alternatives(evidence.main.report),
+        alternatives=[*describe_baseline(evidence.main.report), *describe_alternatives(evidence.main.report)],
         measured_with=list_conditions(evidence),
         curves=plot_curves(evidence),
         first=SHOWN_FIRST,
@@ -93,6 +100,9 @@ def list_facts(evidence: Evidence) -> list[Fact]:
         accuracy = report["accuracy"]
         before = f"eager fp32: {accuracy['reference'][name]:.3f}" if "reference" in accuracy else evidence.images
         facts.append(Fact(" ".join(ACCURACY[name].split()), f"{accuracy['candidate'][name]:.3f}", before))
+    if baseline := report.get("baseline"):
+        value = baseline.get("accuracy", baseline.get("map"))
+        facts.append(Fact("Before compression", f"{value:.3f}", baseline["name"]))
     if name := evidence.agreement:
         title = f"{' '.join(AGREEMENT[name].split())} as eager fp32"
         facts.append(Fact(title, f"{report['measured'][name]:.1%}", _name_images(report)))
