@@ -7,6 +7,7 @@ The eager backend runs these modules, every exporter exports them, so no backend
     torchscript_files.py, python_files.py          programs that may only compute; files and packages of Python
     inputs.py                                      what some networks take beside the images
     heads.py, shapes.py                            changed last layers; channels that were pruned away
+    fake_quantization.py                           layers that round as int8 does
     fixed_batches.py                               one number of images at a time
     pixels.py                                      the first layers: normalisation
     one_stage.py, two_stage.py, instance_heads.py  torchvision's detectors, with anchors.py

@@ -26,8 +26,8 @@ PACKAGES = (
 )  # fmt: skip
 BACKENDS_FOLDER = Path(__file__).resolve().parents[1] / "backends"
 EVIDENCE = (
-    "passed", "reference", "weights", "images", "measured", "bounds", "accuracy", "baseline", "reading", "assumed", "alternatives",
-    "artifact_sha256", "machine", "versions",
+    "passed", "reference", "weights", "images", "measured", "bounds", "accuracy", "baseline", "reading", "assumed",
+    "alternatives", "artifact_sha256", "machine", "versions",
 )  # fmt: skip
 TIMINGS = ("device", "images_per_s", "speedup", "load_s", "size_mb")
 SETTINGS = ("device_type", "cpu_features", "scaled_decoding", "max_images_per_inference")

@@ -1,5 +1,6 @@
 """A trained network to a faster one, with the proof of what that cost: each result is a recipe that builds.
 
+running.py         from what a user asks to one result, or to a ladder of them
 originals.py       the network to compress, how good it is, and the pictures to train with
 steps.py           what may be done to it
 pruning.py         channels taken out, by torch-pruning; batch norms estimated anew

@@ -113,9 +113,9 @@ def train(
     if teacher is not None and (teacher.preprocessing.fixed_hw or size_hw) > size_hw:
         larger = teacher.preprocessing
     change = new_change(settings.augment, settings.flip, larger)
-    trained: Any = PictureDataset(run.split["train"], preprocessing, change)
+    trained: Any = PictureDataset(run.split["train"], preprocessing, change, settings.seed)
     if teacher is not None:
-        trained = TaughtDataset(run.split["train"], preprocessing, teacher.preprocessing, change)
+        trained = TaughtDataset(run.split["train"], preprocessing, teacher.preprocessing, change, settings.seed)
     training = TaughtTraining(graph, len(run.original.checkpoint.labels), settings, teacher, size_hw=size_hw, hint=hint)
     fitted = fit(training, (trained, judged), settings, folder, run.device_type)
     load_state(graph.network, fitted.network_state())  # type: ignore[arg-type]

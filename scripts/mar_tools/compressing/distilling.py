@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import resize
 from mar_tools.images import read_image
 from mar_tools.training.classifiers import ClassifierTraining
 from mar_tools.training.folders import LabelledPicture
-from mar_tools.training.pictures import Change
+from mar_tools.training.pictures import Change, seeded
 from mar_tools.training.settings import Settings
 from vision_serving.config import ImageLimits, PreprocessingConfig
 from vision_serving.errors import ConfigError
@@ -46,7 +46,7 @@ def distil_loss(logits: Tensor, taught: Tensor, temperature: float = TEMPERATURE
 
 
 class TaughtDataset(Dataset[tuple[Tensor, int, Tensor]]):
-    """Pixels for the network, the class id, and pixels of the same changed picture for its teacher."""
+    """Pixels for the network, the class id, and pixels of the same picture for its teacher; see `PictureDataset`."""
 
     def __init__(
         self,
@@ -54,19 +54,22 @@ class TaughtDataset(Dataset[tuple[Tensor, int, Tensor]]):
         preprocessing: PreprocessingConfig,
         teacher: PreprocessingConfig,
         change: Change | None,
+        seed: int,
     ) -> None:
-        self.pictures, self.preprocessing, self.teacher, self.change = pictures, preprocessing, teacher, change
+        self.pictures, self.preprocessing, self.teacher = pictures, preprocessing, teacher
+        self.change, self.seed = change, seed
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
-        picture = self.pictures[index]
+        picture = self.pictures[index % len(self)]
         image = decode_image(read_image(picture.path), ImageLimits())
         if self.change is None:
             own, taught = (preprocess_images([image], each).pixels[0] for each in (self.preprocessing, self.teacher))
             return own, picture.class_id, taught
-        changed = self.change(torch.tensor(image).permute(2, 0, 1))
+        with seeded(self.seed, index):
+            changed = self.change(torch.tensor(image).permute(2, 0, 1))
         own, taught = (
             fit_to(changed, each).permute(1, 2, 0).contiguous() for each in (self.preprocessing, self.teacher)
         )

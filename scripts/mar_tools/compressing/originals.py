@@ -12,11 +12,11 @@ from mar_tools.images import show_line
 from mar_tools.models.checkpoints import Checkpoint, load_checkpoint
 from mar_tools.models.recipes import Recipe
 from mar_tools.models.weights import RANDOM
+from mar_tools.training.courses import SPLIT
 from mar_tools.training.fitting import new_loader
 from mar_tools.training.folders import NAMED, LabelledPicture, read_class_folders
 from mar_tools.training.pictures import PictureDataset
 from mar_tools.training.records import read_record
-from mar_tools.training.running import SPLIT
 from mar_tools.training.settings import Settings
 from mar_tools.training.splitting import Split, split_pictures, write_split
 from mar_tools.verification.labelled import Truth, VerificationImages, read_verification_images
@@ -95,7 +95,7 @@ def measure_top1(
     graph: nn.Module, images: VerificationImages, preprocessing: PreprocessingConfig, device_type: DeviceType
 ) -> float:
     """Return the share of the pictures whose best class is a true one, prepared as the server does it."""
-    pictures = [LabelledPicture(path, index, "") for index, path in enumerate(images.paths)]
+    pictures = [LabelledPicture(path=path, class_id=index, digest="") for index, path in enumerate(images.paths)]
     batches = new_loader(PictureDataset(pictures, preprocessing), Settings(batch_size=64), training=False)
     truth: Sequence[Truth] = images.truth or ()
     hits = 0
