@@ -4,8 +4,8 @@ It follows which layers depend on a channel (DepGraph: Fang et al., 2023). A cha
 of its weights over its group, beside the mean of that layer.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,10 @@ def prune_channels(network: nn.Module, share: float, images: Tensor) -> float:
     def explain(error: BaseException) -> ConfigError:
         return ConfigError(f"--prune: torch-pruning cannot follow the layers of this network: {error}")
 
-    with foreign_code(explain), _differentiable(network):
+    with foreign_code(explain), torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of parameters that are no layer's, as positions, which follow the others
+        for parameter in network.parameters():  # along whose gradients torch-pruning follows a network
+            parameter.requires_grad_(True)
         pruner = torch_pruning.pruner.MetaPruner(
             network,
             images,
@@ -51,15 +54,6 @@ def prune_channels(network: nn.Module, share: float, images: Tensor) -> float:
 
 def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-@contextmanager
-def _differentiable(network: nn.Module) -> Iterator[None]:
-    """Let gradients flow, along which torch-pruning follows a network, and let the layers be as they were after."""
-    with torch.enable_grad():
-        for parameter in network.parameters():
-            parameter.requires_grad_(True)
-        yield
 
 
 def find_answering_layers(network: nn.Module, images: Tensor) -> list[nn.Module]:
