@@ -19,6 +19,7 @@ from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe
 from mar_tools.terminal import print_line
 from mar_tools.training.fitting import Fitted, fit, new_loader
+from mar_tools.training.folders import LabelledPicture
 from mar_tools.training.networks import check_size, resize_for
 from mar_tools.training.pictures import PictureDataset, new_change
 from mar_tools.training.settings import Settings
@@ -37,7 +38,7 @@ class Compression:
     """What all results of one run share. settings: of the training; max_drop: of accuracy, that a recipe allows."""
 
     original: Original
-    split: Split
+    split: Split[LabelledPicture]
     settings: Settings
     device_type: DeviceType
     max_drop: float

@@ -128,7 +128,7 @@ class TaughtTraining(ClassifierTraining):
     def _hint_loss(self) -> Tensor:
         """Return how far the features are from the teacher's (Romero et al., 2015), at the smaller size of both."""
         own, taught = self._features["own"], self._features["taught"]
-        size = [min(sides) for sides in zip(own.shape[2:], taught.shape[2:], strict=True)]
+        size = (min(own.shape[2], taught.shape[2]), min(own.shape[3], taught.shape[3]))
         own, taught = (functional.adaptive_avg_pool2d(each, size) for each in (own, taught))
         assert self.adapter is not None
         return functional.mse_loss(self.adapter(own), taught) / taught.square().mean().clamp(min=1e-8)
@@ -141,12 +141,15 @@ class TaughtTraining(ClassifierTraining):
     def training_step(self, batch: Any, number: int) -> Tensor:
         teacher = self._teacher[0]
         if teacher is None:
-            return super().training_step(batch, number)
+            plain: Tensor = super().training_step(batch, number)
+            return plain
         pixels, class_ids, for_teacher = batch
         logits = self(pixels)
         with torch.no_grad():
             taught = teacher.graph.to(pixels.device)(for_teacher)["logits"]
-        loss = (1 - TEACHER_SHARE) * self.compute_loss(logits, class_ids) + TEACHER_SHARE * distil_loss(logits, taught)
+        loss: Tensor = (1 - TEACHER_SHARE) * self.compute_loss(logits, class_ids) + TEACHER_SHARE * distil_loss(
+            logits, taught
+        )
         if self.adapter is not None:
             loss = loss + HINT_SHARE * self._hint_loss()
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(pixels))

@@ -13,6 +13,7 @@ from mar_tools.compressing.originals import Original
 from mar_tools.compressing.steps import Steps
 from mar_tools.images import spread_evenly
 from mar_tools.models.checkpoints import preprocessing_values
+from mar_tools.training.folders import LabelledPicture
 from mar_tools.training.handing_over import (
     CALIBRATION,
     CALIBRATION_COUNT,
@@ -37,7 +38,7 @@ def hand_over(
     network: nn.Module,
     preprocessing: PreprocessingConfig,
     original: Original,
-    split: Split,
+    split: Split[LabelledPicture],
     max_drop: float,
 ) -> Path:
     """Write the recipe and all that it names; return the recipe.

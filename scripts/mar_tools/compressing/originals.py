@@ -108,7 +108,7 @@ def measure_top1(
     return hits / len(pictures)
 
 
-def read_data(data: Path, original: Original, output: Path, seed: int) -> Split:
+def read_data(data: Path, original: Original, output: Path, seed: int) -> Split[LabelledPicture]:
     """Divide a folder of pictures for training, in the order of the network's classes.
 
     A split that lies beside the original's recipe is kept. What the recipe verifies with never trains. Raises

@@ -9,13 +9,14 @@ from mar_tools.building.candidates import Candidate
 from mar_tools.compressing.fronts import Point, front_table, mark_front
 from mar_tools.compressing.ladder import list_rungs
 from mar_tools.compressing.plots import draw_front
+from vision_serving.config import Precision
 
 
-def new_point(name: str, accuracy: float, rate: float, size_mb: float = 1.0, precision: str = "int8") -> Point:
+def new_point(name: str, accuracy: float, rate: float, size_mb: float = 1.0, precision: Precision = "int8") -> Point:
     row = Candidate(
         "openvino", precision, "cpu", "verified", size_mb=size_mb, images_per_s={"1": rate / 2, "8": rate},
         accuracy={"top1": accuracy},
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
     return Point(name=name, recipe=f"{name}/recipe.yaml", rows={f"{name}-{precision}": row})
 
 
