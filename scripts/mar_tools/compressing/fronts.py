@@ -158,6 +158,10 @@ def front_table(found: Mapping[str, Any]) -> Group:
     lines += [
         Text(f"{row['name']}: {row['problem']}", style="yellow") for row in found["points"] if "candidate" not in row
     ]
+    if found["chosen"] is None:
+        lines.append(Text("none lost as little as is allowed"))
+    elif found["chosen"]["times_int8"] <= 1:
+        lines.append(Text("none that lost as little as is allowed is faster than the original"))
     if found["untried"]:
         lines.append(
             Text(f"not tried, as the budget of {found['budget_min']:g} min was used up: {'; '.join(found['untried'])}")

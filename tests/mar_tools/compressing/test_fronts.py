@@ -54,12 +54,14 @@ def test_a_result_that_could_not_be_built_says_why(capsys: pytest.CaptureFixture
 
     marked = mark_front([*POINTS, Point(name="prune 0.9", recipe="", problem="no channels")], 0.98, 0.01)
     found = {
-        "points": [point.as_row() for point in marked], "untried": ["size 32"], "budget_min": 5.0,
+        "points": [point.as_row() for point in marked], "chosen": marked[0].as_row(),
+        "untried": ["size 32"], "budget_min": 5.0,
         "baseline_accuracy": 0.98,
     }  # fmt: skip
     print_tables(front_table(found))
     told = capsys.readouterr().out
     assert "prune 0.9: no channels" in told
+    assert "none that lost as little as is allowed is faster than the original" in told
     assert "not tried, as the budget of 5 min was used up: size 32" in told
     assert max(map(len, told.splitlines()[:8])) <= 80
     marked[0].write(tmp_path / "point.json")
