@@ -36,9 +36,17 @@ def draw_front(points: Sequence[Point], baseline_accuracy: float, max_drop: floa
     room = max(LEAST_SPAN, most - least) * 0.12
     axes.set_ylim(least - room, most + room)
     _write_names(axes, timed)
-    left = axes.get_xlim()[0]
-    axes.text(left, baseline_accuracy, " before compression", fontsize=8, va="bottom")
-    axes.text(left, baseline_accuracy - max_drop, f" may lose {max_drop:g}", fontsize=8, va="top", color=CHOSEN)
+    middle = axes.get_yaxis_transform()  # where few points are, and no names
+    axes.text(0.5, baseline_accuracy, "before compression", fontsize=8, va="bottom", transform=middle)
+    axes.text(
+        0.5,
+        baseline_accuracy - max_drop,
+        f"may lose {max_drop:g}",
+        fontsize=8,
+        va="top",
+        color=CHOSEN,
+        transform=middle,
+    )
     axes.set(xlabel="images per second, from encoded picture to answer", ylabel="accuracy of the archive")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
