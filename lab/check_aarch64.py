@@ -24,7 +24,8 @@ from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.terminal import print_line
 
 PYTHONS = ("3.11", "3.12")
-PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_17_aarch64", "manylinux_2_28_aarch64", "manylinux_2_34_aarch64")
+# As Debian 12 has it, of which Raspberry Pi OS is made: glibc 2.36, and whatever was built for an older one.
+PLATFORMS = ("manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in range(17, 37)))
 FILES = ("requirements.txt", "requirements/onnx.txt")
 MISSING = re.compile(r"No matching distribution found for ([\w.-]+)")
 
@@ -80,10 +81,12 @@ def find_missing(python: str, pins: list[str]) -> list[str]:
     """Return the packages for which pip finds no wheel. It stops at each, so it is asked again without it."""
     missing: list[str] = []
     platforms = [part for platform in PLATFORMS for part in ("--platform", platform)]
+    # pip compares what a wheel asks for with the Python that runs pip; the names of the wheels say the same.
+    options = ["--target", "unused", "--only-binary", ":all:", "--ignore-requires-python"]
     while True:
         wanted = [pin for pin in pins if pin.partition("==")[0] not in missing]
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--no-deps", "--ignore-installed"]
-        command += ["--target", "unused", "--only-binary", ":all:", "--python-version", python, *platforms, *wanted]
+        command += [*options, "--python-version", python, *platforms, *wanted]
         done = subprocess.run(command, capture_output=True, text=True)
         found = MISSING.search(done.stderr)
         if done.returncode and found is None:

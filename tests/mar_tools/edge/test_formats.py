@@ -22,6 +22,7 @@ MISSING = {
 }
 LEAST_DB = {"fp32": 100.0, "int8": 30.0}  # over all pictures
 LEAST_IOU = 0.99
+MOST_MB = {"fp32": 6.5, "int8": 4.5}  # of int8, a part may be kept in float
 
 
 @pytest.mark.parametrize("precision", LEAST_DB)
@@ -37,7 +38,9 @@ def test_an_example_leaves_in_a_format_and_answers_there_as_here(
     arguments = ("--format", form, "--precision", precision, "--output", folder)
     done = run_here("export_edge.py", recipe, *arguments)
     assert done.returncode == 0, done.stderr
-    measured = json.loads((folder / "verification.json").read_text())["measured"]
+    report = json.loads((folder / "verification.json").read_text())
+    measured = report["measured"]
+    assert report["artifact_mb"] <= MOST_MB[precision]
     assert measured["overall_snr_db"] >= LEAST_DB[precision], measured
     if task == "classification":
         assert measured["top1_agreement"] >= 0.99

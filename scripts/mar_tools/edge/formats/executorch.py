@@ -58,6 +58,8 @@ def make_quantizer(float_layers: Sequence[str]) -> XNNPACKQuantizer:
     kept = set(float_layers)
 
     def is_quantized(node: Node) -> bool:
+        if node.op != "call_function":  # weights, which are asked for with their layer, and know of no module
+            return True
         stack = node.meta.get("nn_module_stack", {}).values()  # (name, type), the innermost last
         names = {str(name).removeprefix("L['self'].") for name, _ in stack}
         return bool(stack) and "torch.nn.modules" in str([kind for _, kind in stack][-1]) and not names & kept
