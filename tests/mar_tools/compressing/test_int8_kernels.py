@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import openvino
+import openvino  # type: ignore[import-untyped]
 import torch
 from torch import nn
 
