@@ -25,17 +25,14 @@ def main() -> None:
     given = parse_arguments()
     from mar_tools.drift.comparing import SHIFT, compare  # after the options: these need packages
     from mar_tools.drift.reference import find_archive, read_archive_reference
-    from mar_tools.drift.samples import find_version, read_samples
+    from mar_tools.drift.samples import advise_sampling, find_version, read_samples
     from mar_tools.drift.tables import bins_table, describe_samples, overview_table, to_document
     from vision_serving.worker.sample_settings import model_folder, samples_folder
 
     folder = model_folder(samples_folder(given.config), given.model)
     version = given.version or find_version(folder)
     if version is None:
-        raise ConfigError(
-            f"{folder}: no samples of {given.model}; give it a `sample_share` in `models` of {given.config.name}, "
-            "restart, and wait for requests"
-        )
+        raise ConfigError(f"{folder}: no samples of {given.model}; {advise_sampling(given.config, given.model)}")
     reference = read_archive_reference(given.archive or find_archive(given.config, given.model, version))
     samples = read_samples(folder, version, reference.all_classes, given.since)
     compared = compare(reference, samples)

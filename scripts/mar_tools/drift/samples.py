@@ -11,7 +11,10 @@ from typing import Any
 import orjson
 
 from mar_tools.distributions import Distributions, SeenImage, count_images
+from vision_serving.validation import find_near
 from vision_serving.worker.sample_files import list_files
+from vision_serving.worker.sample_settings import SHARE_KEY
+from vision_serving.worker.server_settings import read_models, read_text
 
 Record = Mapping[str, Any]
 PREDICTED = "predicted"
@@ -83,6 +86,18 @@ def list_records(folder: Path, since: datetime | None = None) -> Iterator[Record
 def find_version(folder: Path) -> str | None:
     """Return the version of the newest file's last sample, None where there is no sample."""
     return next((str(record["version"]) for record in list_records(folder)), None)
+
+
+def advise_sampling(config: Path, model: str) -> str:
+    """Return what to do about a model without samples, by the `models` of a `config.properties`. Raises ConfigError."""
+    models = read_models(read_text(config))
+    if model not in models:
+        near = find_near(model, models)
+        if near is not None:
+            return f"did you mean {near!r}?"
+    elif any(version.get(SHARE_KEY) for version in models[model].values()):
+        return f"it has a `{SHARE_KEY}`: restart if that is new, and wait for requests"
+    return f"give it a `{SHARE_KEY}` in `models` of {config.name}, restart, and wait for requests"
 
 
 def see_image(image: Mapping[str, Any], record: Record, all_classes: bool) -> SeenImage:

@@ -115,6 +115,22 @@ def test_only_what_is_new_enough_and_of_the_version_counts(compare: Compare, sam
     assert compare("digits", "--since", "yesterday").returncode == 2
 
 
+def test_a_model_without_samples_gets_the_advice_that_fits_it(compare: Compare, samples: Path) -> None:
+    config = samples.parents[1] / "config.properties"
+    models = {"digits": {"1.0": {"sample_share": 1.0}}, "birds": {"1.0": {}}}
+    config.write_text(f"{config.read_text()}models={json.dumps(models)}\n")
+    asked = "give it a `sample_share` in `models` of config.properties, restart, and wait for requests"
+    advice = {
+        "digitz": "did you mean 'digits'?",
+        "digits": "it has a `sample_share`: restart if that is new, and wait for requests",
+        "birds": asked,
+        "others": asked,
+    }
+    for model, told in advice.items():
+        finished = compare(model)
+        assert (finished.returncode, finished.stderr.strip().partition(f"no samples of {model}; ")[2]) == (1, told)
+
+
 def test_a_torn_or_foreign_line_is_left_out(samples: Path) -> None:
     write(samples, record_of(image_of(1, 1)))
     [path] = samples.glob("*.jsonl")
