@@ -84,8 +84,9 @@ def find_silence(config: Path) -> str | None:
         place = f"port {port} ({METRICS_KEY} in {config.name})"
         return f"{place} {obstacle}; stop it, or change the port and restart: {GO_ON}"
     said = _log(config).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    reason = said[-1].removeprefix("error: ") if said else "it said nothing"
-    return f"the exporter of metrics has ended: {reason}; {GO_ON}"
+    if not said:  # its port was taken at the start, or somebody killed it
+        return f"the exporter of metrics does not run; serve_models.py watch, or restart, starts it: {GO_ON}"
+    return f"the exporter of metrics has ended: {said[-1].removeprefix('error: ')}; {GO_ON}"
 
 
 def mend_exporter(config: Path) -> str | None:
