@@ -53,9 +53,9 @@ python scripts/predict_images.py digits examples/digits_classification/samples -
 echo "== predict: this scene holds 0, 1, 3, 6, 8 and 9"
 python scripts/predict_images.py digits_detection examples/digits_detection/samples/scene_4.jpg
 
-cat <<'NEXT'
+cat <<NEXT
 
-Both models answer on http://127.0.0.1:8080. What next:
+Both models answer on $(sed -n 's/^inference_address=//p' config.properties). What next:
   source .venv/bin/activate
   python scripts/predict_images.py digits_detection examples/digits_detection/samples --save-annotated annotated/
   python scripts/open_playground.py                        a page to try both with pictures of yours
