@@ -140,6 +140,8 @@ def wrong_keys(world: World, seven: bytes) -> Iterator[None]:
 def a_greedy_client(world: World, seven: bytes) -> Iterator[None]:
     key, answers = {"X-Api-Key": world.front.add_client("greedy")}, list[int]()
     ask = lambda: answers.append(world.front.request("GET", "/v2", key).status_code)  # noqa: E731
+    # A count that Prometheus first sees after it rose has not risen, for a rule.
+    assert wait_until(lambda: world.prometheus.query('vision_front_requests_total{client="greedy"} == 0'), PATIENCE_S)
     with keep_busy(ask, 8, 0):
         assert wait_until(lambda: answers.count(429) > 40, PATIENCE_S)
     yield
