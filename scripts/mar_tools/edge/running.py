@@ -35,7 +35,10 @@ def open_process(folder: Path, python: str) -> Iterator[EdgeModel]:
     with (
         tempfile.TemporaryFile() as complaints,
         isolated(
-            [python, "-I", str(WORKER), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
+            [python, "-I", "-B", str(WORKER), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
         ) as process,
     ):
         assert process.stdin is not None
@@ -60,7 +63,7 @@ def open_process(folder: Path, python: str) -> Iterator[EdgeModel]:
 
 def predict_picture(folder: Path, python: str, picture: Path) -> dict[str, Any]:
     """Run the folder's predict.py as the README says. Raises BackendError where it fails."""
-    command = [python, str(folder / "predict.py"), str(picture)]
+    command = [python, "-B", str(folder / "predict.py"), str(picture)]
     done = subprocess.run(command, capture_output=True, timeout=PREDICT_TIMEOUT_S)
     if done.returncode:
         reason = last_line(RuntimeError(done.stderr.decode(errors="replace")))
