@@ -1,0 +1,120 @@
+"""What compressing gains and costs on two tasks: the ladder of compress_model.py, and int8 trained beside int8 fitted.
+
+    python lab/measure_compression.py --work compression/ --json lab/results/compression.json
+    python lab/measure_compression.py --task letters --budget-min 60 --work compression/ --json letters.json
+
+The pictures are drawn here. Test digits were written by people whom no training saw, test letters are of new fonts.
+Each network is trained first. The work folder keeps all that is done, so the same command goes on after any end.
+"""
+
+import json
+import runpy
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # outside the environment, this names the command that helps
+    runpy.run_path(str(Path(__file__).parents[1] / "scripts/mar_tools/__init__.py"))
+
+from mar_tools.command_line import ROOT, new_parser, positive, positive_count, run
+from mar_tools.terminal import print_line
+
+PARTS = {"train": 6000, "val": 1000, "test": 1000}
+DIGITS = str(ROOT / "examples" / "digits_classification" / "weights.safetensors")
+SHOWN = ("backend", "precision", "verdict", "reason", "accuracy", "images_per_s", "size_mb")
+# The network of a task, and what it begins with.
+STARTS = {
+    "digits": ("--model", "mobilenet_v3_small", "--size", 96, "--weights", DIGITS, "--no-flip"),
+    "letters": ("--model", "resnet18", "--size", 96, "--weights", "random", "--no-flip"),
+}
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    from lab.testbed.findings import write_whole
+    from mar_tools.load_testing.reporting import describe_run
+
+    found = {task: measure(task, arguments) for task in arguments.task or STARTS}
+    write_whole(arguments.json, json.dumps(describe_run(tasks=found), indent=2) + "\n")
+
+
+def measure(task: str, arguments: Namespace) -> dict[str, Any]:
+    """Draw, train, climb the ladder, and train for int8 with each seed; what is there already is not made again."""
+    folder = arguments.work / task
+    data, model = folder / "pictures", folder / "model"
+    if not data.exists():
+        draw(task, data, arguments.count)
+    settings = ("--epochs", arguments.epochs, "--augment", "light")
+    trained = call("train_model.py", data, *STARTS[task], *settings, "--output", model)
+    given = (model / "recipe.yaml", "--data", data, *settings)
+    ladder = call(
+        "compress_model.py", *given, "--auto", "--budget-min", arguments.budget_min, "--output", folder / "found"
+    )
+    seeds = {
+        seed: call("compress_model.py", *given, "--qat", "--seed", seed, "--output", folder / f"qat-{seed}")
+        for seed in range(arguments.seeds)
+    }
+    built = {f"trained, seed {seed}": build(Path(found["recipe"]), folder) for seed, found in seeds.items()}
+    return {
+        "trained": {key: trained[key] for key in ("test_accuracy", "best_epoch", "epochs", "seconds", "pictures")},
+        "ladder": {key: ladder[key] for key in ("points", "untried", "budget_min", "baseline_accuracy")},
+        "int8": {"fitted": build(model / "recipe.yaml", folder), **built},
+    }
+
+
+def draw(task: str, data: Path, count: int) -> None:
+    """Draw the pictures of all parts. count: of those to train with; the other parts keep their proportion."""
+    sys.path.append(str(ROOT))  # for `examples`, which nothing installs
+    from lab.compression import pictures
+
+    print_line(f"{task}: drawing pictures")
+    partial = data.with_name("drawing")
+    counts = {part: count * share // PARTS["train"] for part, share in PARTS.items()}
+    {"digits": pictures.draw_digits, "letters": pictures.draw_letters}[task](partial, counts)
+    partial.rename(data)
+
+
+def build(recipe: Path, folder: Path) -> dict[str, Any]:
+    """Return the accuracy of OpenVINO's int8 of a recipe, and that of the network itself; the gate may refuse it."""
+    places = ("--model-store", folder / "store", "--exports", folder / "exports")
+    chosen = ("--backend", "openvino", "--precision", "int8")
+    done = command("build_model.py", recipe, *chosen, *places, "--json")
+    rows = json.loads((folder / "exports" / recipe.parent.name / "candidates.json").read_text())
+    return {"passed": done.returncode == 0, "rows": [{key: row[key] for key in SHOWN} for row in rows]}
+
+
+def call(script: str, *arguments: object) -> dict[str, Any]:
+    """Return what a command says as JSON, having gone on where an earlier run of it ended. Raises where it fails."""
+    output = Path(str(arguments[-1]))
+    result = output.with_suffix(".json")
+    if not result.exists():
+        print_line(f"{output}: {script}")
+        resume = ["--resume"] if (output / "training.json").exists() else []
+        done = command(script, *arguments, *resume, "--json")
+        if done.returncode:
+            sys.exit(done.returncode)
+        result.write_text(done.stdout)
+    return dict(json.loads(result.read_text()))
+
+
+def command(script: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    line = [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
+    return subprocess.run(line, stdout=subprocess.PIPE, text=True)
+
+
+def parse_arguments() -> Namespace:
+    parser = new_parser(__doc__)
+    parser.add_argument("--task", action="append", choices=STARTS, help="one alone (both)")
+    parser.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="for pictures, networks and exports")
+    parser.add_argument("--count", type=positive_count, default=PARTS["train"], help="of pictures to train with (6000)")
+    parser.add_argument("--epochs", type=positive_count, default=15, help="of each training, at most (15)")
+    parser.add_argument("--budget-min", type=positive, default=120.0, help="of each ladder (120)")
+    parser.add_argument("--seeds", type=positive_count, default=3, help="of the trainings for int8 (3)")
+    parser.add_argument("--json", type=Path, required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run(main)
