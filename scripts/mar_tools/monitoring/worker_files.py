@@ -42,7 +42,8 @@ class WorkerFiles:
             if path not in sums:  # what an exporter that was killed has left
                 path.unlink(missing_ok=True)
         workers = self._list()
-        ended = [path for path in workers if not _is_written(path)]
+        # What is damaged stays, and stays told: with one reading alone no alert would fire.
+        ended = [path for path in workers if not _is_written(path) and self._read_values(path) is not None]
         if len(ended) > len(KINDS):  # the files of more than one
             with suppress(OSError):  # of a full disk: they stay as they are
                 sums = self._merge([*sums, *ended], [path.name for path in ended])
