@@ -59,7 +59,13 @@ LAYERS = {
         "tuning cluster reviewing monitoring",
         "ray_serving",
     ),
-    LAB: ("testbed peers fidelity checkpoints published", "hostile sweeping", "reliability", "pages", "entry"),
+    LAB: (
+        "testbed peers fidelity checkpoints published compression",
+        "hostile sweeping",
+        "reliability",
+        "pages",
+        "entry",
+    ),
 }
 # What a backend's files import beside its own runtime, which is all else.
 SHARED = {"vision_serving", "mar_tools", "torch", "torchvision", "numpy", "orjson", "pydantic", "safetensors", "onnx"}
