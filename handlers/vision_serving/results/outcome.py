@@ -20,6 +20,13 @@ class Outcome:
     wishes: AnswerWishes = NO_WISHES
 
 
+def name_outcome(result: ImageResult) -> str:
+    """Return what came of an image in a word of a finite set: `predicted`, `explained` or an error's type."""
+    if isinstance(result, RequestError):
+        return type(result).__name__
+    return "explained" if isinstance(result, Explanation) else "predicted"
+
+
 def check_scores(result: ImageResult) -> ImageResult:
     """Return a result as it is, or an error in the place of one with a score that is no number in [0, 1].
 

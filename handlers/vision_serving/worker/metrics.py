@@ -18,8 +18,7 @@ from typing import Any, TypeAlias
 
 from vision_serving.answers.responses import ModelIdentity, Response
 from vision_serving.errors import RequestError
-from vision_serving.predictions import Explanation
-from vision_serving.results.outcome import ImageResult, Outcome
+from vision_serving.results.outcome import Outcome, name_outcome
 from vision_serving.timings import StageTimings
 from vision_serving.worker.correlation import STARTED_HEADER, read_time
 
@@ -117,7 +116,7 @@ class WorkerMetrics:
     ) -> None:
         for (status, error), count in Counter((each.status, each.error) for each in responses).items():
             self._count("vision_requests", (("status", str(status)), ("error", error)), count)
-        images = Counter(_name_outcome(item) for outcome in outcomes for item in outcome.items)
+        images = Counter(name_outcome(item) for outcome in outcomes for item in outcome.items)
         for outcome, count in images.items():
             self._count("vision_images", (("outcome", outcome),), count)
         for stage, milliseconds in timings.milliseconds.items():
@@ -199,12 +198,6 @@ class _File:
             os.pwrite(self._lock.fileno(), content[HEAD_BYTES:used], HEAD_BYTES)
             self._written = used
         os.pwrite(self._lock.fileno(), content[:used], 0)
-
-
-def _name_outcome(item: ImageResult) -> str:
-    if isinstance(item, RequestError):
-        return type(item).__name__
-    return "explained" if isinstance(item, Explanation) else "predicted"
 
 
 def _all_subclasses(root: type[RequestError]) -> Iterator[type[RequestError]]:

@@ -15,10 +15,10 @@ from vision_serving.config import ImageLimits
 from vision_serving.errors import RequestError
 from vision_serving.pictures.decoding import FULL_SIZE, open_image
 from vision_serving.pictures.formats import FORMATS, SECOND_NAMES
-from vision_serving.predictions import Classification, Detections, Explanation
+from vision_serving.predictions import Classification, Detections
 from vision_serving.requests.contents import Pixels, SentImage
 from vision_serving.requests.payload import Payload
-from vision_serving.results.outcome import ImageResult, Outcome
+from vision_serving.results.outcome import ImageResult, Outcome, name_outcome
 from vision_serving.worker.correlation import read_correlation
 from vision_serving.worker.sample_files import SampledPicture
 
@@ -78,7 +78,7 @@ def make_record(
 
 def describe_image(sent: SentImage, result: ImageResult, limits: ImageLimits) -> dict[str, Any]:
     """Return what is kept of an image: what it was, what came of it, and the best scores with their class ids."""
-    found: dict[str, Any] = {"outcome": _name_outcome(result), "bytes": len(_data_of(sent))}
+    found: dict[str, Any] = {"outcome": name_outcome(result), "bytes": len(_data_of(sent))}
     failed = isinstance(result, RequestError)
     kind, width, height = (None, None, None) if failed else describe_picture(sent, limits)
     found |= {"format": kind, "width": width, "height": height}
@@ -103,12 +103,6 @@ def describe_picture(sent: SentImage, limits: ImageLimits) -> tuple[str | None, 
     except RequestError:
         return None, None, None
     return SECOND_NAMES.get(kind, kind), width, height
-
-
-def _name_outcome(result: ImageResult) -> str:
-    if isinstance(result, RequestError):
-        return type(result).__name__
-    return "explained" if isinstance(result, Explanation) else "predicted"
 
 
 def _data_of(sent: SentImage) -> Sequence[int]:
