@@ -41,14 +41,14 @@ class WorkerFiles:
         for path in (*(self._folder / name for name in included), *self._list_sums()):
             if path not in sums:  # what an exporter that was killed has left
                 path.unlink(missing_ok=True)
-        workers = self._list()
-        # What is damaged stays, and stays told: with one reading alone no alert would fire.
-        ended = [path for path in workers if not _is_written(path) and self._read_values(path) is not None]
+        # What is damaged joins no sums: it stays, and stays told. With one reading alone no alert would fire.
+        workers = self._choose_whole(self._list())
+        ended = [path for path in workers if not _is_written(path)]
         if len(ended) > len(KINDS):  # the files of more than one
             with suppress(OSError):  # of a full disk: they stay as they are
                 sums = self._merge([*sums, *ended], [path.name for path in ended])
                 workers = [path for path in workers if path not in ended]
-        whole = self._choose_whole([*sums, *workers])
+        whole = [*self._choose_whole(sums), *workers]
         return list(MultiProcessCollector.merge(list(map(str, whole))))  # type: ignore[no-untyped-call]
 
     def _list(self) -> list[Path]:
