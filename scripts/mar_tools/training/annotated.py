@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from mar_tools.images import find_images, show_line
 from mar_tools.terminal import print_line
-from mar_tools.training.folders import NAMED, PART_NAMES, PARTS, Look, Part, Picture, look_at
+from mar_tools.training.folders import NAMED, PART_NAMES, PARTS, Look, Part, Picture, find_parts, look_at
 from mar_tools.verification.coco_files import CocoCategory, CocoImage
 from vision_serving.errors import ConfigError
 from vision_serving.validation import parse_config, read_json
@@ -102,10 +102,7 @@ def find_annotations(folder: Path) -> Iterator[_Source]:
     `train/_annotations.coco.json` beside the pictures; `annotations/instances_train.json` above `train/`; or
     `annotations.json` above or beside all of them.
     """
-    parts = {
-        place: PART_NAMES[name] for place in sorted(folder.iterdir()) if (name := place.name.lower()) in PART_NAMES
-    }
-    for place, part in parts.items():
+    for place, part in find_parts(sorted(folder.iterdir())).items():
         yield from (_Source(file, place, part) for file in _files_in(place))
     for file in [*_files_in(folder), *_files_in(folder / "annotations")]:
         words = [word for word in re.split("[^a-z]+", file.stem.lower()) if word in PART_NAMES]

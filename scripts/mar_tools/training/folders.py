@@ -72,6 +72,11 @@ class PictureFolder:
             )
 
 
+def find_parts(entries: Iterable[Path]) -> dict[Path, Part]:
+    """Return those that are called as a part, and which one."""
+    return {entry: PART_NAMES[name] for entry in entries if (name := entry.name.lower()) in PART_NAMES}
+
+
 def read_class_folders(folder: Path) -> PictureFolder:
     """Read `CLASS/*` below a folder, or `train/CLASS/*` and other parts beside it; each picture is decoded once.
 
@@ -81,7 +86,7 @@ def read_class_folders(folder: Path) -> PictureFolder:
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; expected one with a folder of pictures for each class")
     entries = sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
-    parts = {entry: PART_NAMES[entry.name.lower()] for entry in entries if entry.name.lower() in PART_NAMES}
+    parts = find_parts(entries)
     if parts and len(parts) < len(entries):
         other = next(entry.name for entry in entries if entry not in parts)
         names = ", ".join(entry.name for entry in parts)
