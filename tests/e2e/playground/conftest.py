@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any
@@ -67,14 +68,21 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
-def page_server(service: Service) -> Iterator[PageServer]:
+@contextmanager
+def show_pages(service: Service) -> Iterator[PageServer]:
+    """Serve the page of a server's models, as open_playground.py does."""
     with PageServer(service.folder / "config.properties") as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def page_server(service: Service) -> Iterator[PageServer]:
+    with show_pages(service) as server:
+        yield server
 
 
 @pytest.fixture

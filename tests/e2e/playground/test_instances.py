@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import instance_networks
@@ -17,7 +16,7 @@ from e2e.test_requests import OCTETS
 from mar_tools.models.sources.torchvision import preprocessing_of_detector
 from mar_tools.playground.page_server import PageServer
 
-from .conftest import Shown
+from .conftest import Shown, show_pages
 
 pytestmark = pytest.mark.lab  # two builds and a server of its own
 PICTURE = (EXAMPLES / "photographs" / "00_astronaut.jpg").read_bytes()
@@ -55,12 +54,8 @@ def instances(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def page_server(instances: Service) -> Iterator[PageServer]:
-    with PageServer(instances.folder / "config.properties") as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
+    with show_pages(instances) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
