@@ -13,7 +13,7 @@ from mar_tools.compressing.distilling import TaughtDataset, TaughtTraining, Teac
 from mar_tools.compressing.handing_over import hand_over
 from mar_tools.compressing.originals import Original, graph_of, measure_top1, read_original
 from mar_tools.compressing.pruning import ESTIMATED, count_parameters, estimate_batch_norms, prune_channels
-from mar_tools.compressing.quantising import gentle, measure_ranges, quantise_network
+from mar_tools.compressing.quantising import first_answer, gentle, measure_ranges, quantise_network
 from mar_tools.compressing.steps import Steps
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import read_recipe
@@ -147,8 +147,6 @@ def example_images(network: nn.Module, preprocessing: PreprocessingConfig) -> Te
 @torch.inference_mode()
 def check_rebuilt(recipe: Path, network: nn.Module, preprocessing: PreprocessingConfig) -> None:
     """Check that the recipe gives the network that was trained. Raises ConfigError."""
-    from mar_tools.compressing.quantising import first_answer
-
     images = example_images(network, preprocessing)
     rebuilt = load_checkpoint(read_recipe(recipe)).network
     expected, found = first_answer(network.eval()(images)), first_answer(rebuilt(images))
