@@ -4,6 +4,7 @@
     python scripts/serve_models.py status --json
     python scripts/serve_models.py restart
     python scripts/serve_models.py watch
+    python scripts/serve_models.py run
     python scripts/serve_models.py stop
     python scripts/serve_models.py stop --drain --drain-timeout-s 30
 
@@ -13,6 +14,10 @@ served is named, with exit status 1, and the others are served. `status` and scr
 
 `watch` starts the server where it does not run, stays, and starts it again when its frontend ends, falls silent or does
 little but collect memory.
+
+`run` starts it too and stays, as the main process of a container or a service: logs go to standard output, SIGTERM
+and SIGINT drain, a second one stops at once. Exit status: 0, it was stopped; 1, it could not start; 3, the frontend
+ended or showed a fault; 4, it was stopped before all was answered.
 
 With --drain, the server answers requests that were sent before, refuses further ones by a 503, and stops then.
 """
@@ -26,6 +31,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mar_tools.command_line import ROOT, Announce, new_parser, not_negative, positive, print_json, run
+from mar_tools.serving.foreground import run_in_foreground, running_lock
 from mar_tools.serving.health import Health, check_server
 from mar_tools.serving.metrics_exporter import find_silence
 from mar_tools.serving.model_status import find_differences
@@ -39,6 +45,8 @@ from vision_serving.cores import WAIT_POLICY
 
 def main() -> None:
     arguments = parse_arguments()
+    if arguments.action == "run":
+        sys.exit(run_in_foreground(arguments.config, arguments.timeout_s, arguments.drain_timeout_s))
     server = Server(arguments.config)
     if arguments.action == "stop":
         mark_stopped(server.config)
@@ -68,7 +76,8 @@ def act(server: Server, arguments: argparse.Namespace) -> list[Health]:
     with show_work("starting TorchServe", silent_elsewhere=True) as announce:
         if arguments.action == "start":
             return server.start(arguments.timeout_s, announce, warn)
-        return server.restart(lambda: stop(server, arguments, announce), arguments.timeout_s, announce, warn)
+        with running_lock(server):
+            return server.restart(lambda: stop(server, arguments, announce), arguments.timeout_s, announce, warn)
 
 
 def warn(text: str) -> None:
@@ -77,7 +86,7 @@ def warn(text: str) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
-    parser.add_argument("action", choices=("start", "stop", "restart", "status", "watch"))
+    parser.add_argument("action", choices=("start", "stop", "restart", "status", "watch", "run"))
     parser.add_argument(
         "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="the server's settings"
     )
@@ -87,7 +96,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--drain", action="store_true", help="stop, restart: answer what was asked before")
     parser.add_argument(
-        "--drain-timeout-s", type=not_negative, metavar="S", default=30.0, help="for --drain (default: 30)"
+        "--drain-timeout-s", type=not_negative, metavar="S", default=30.0, help="for --drain and run (default: 30)"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser.parse_args()

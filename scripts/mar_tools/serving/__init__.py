@@ -11,6 +11,7 @@ In the order in which the files build on each other:
       ports.py             finds free ports, and knows the five of a TorchServe
       start_checks.py      names what a start lacks: space, rights, open files, free ports, short paths
       java.py              finds a Java for TorchServe's frontend
+      launching.py         runs the frontend with its environment, and says where its output goes
     while it runs
       processes.py         finds the frontend and the workers, whatever the shell, and ends them
       logs.py              reads why a start failed, or why a model cannot load
@@ -24,6 +25,7 @@ In the order in which the files build on each other:
     what is done to it
       server.py            starts it until every model answers, and stops it at once
       graceful_stop.py     stops it after its last answer; the workers' side is vision_serving.worker.draining
+      foreground.py        runs it as the main process of a container or a service, until a signal or a fault
       scaling.py           changes the number of workers of a model, without a failed request
       request_counts.py    reads how many requests and failures TorchServe has counted
       upgrading.py         puts a new version in the place of the running one, and back when it fails

@@ -9,6 +9,7 @@ from pathlib import Path
 from vision_serving.errors import ConfigError
 
 LOGS_KEY, FORMS = "vision_logs", ("text", "json")  # of config.properties; TorchServe ignores it, log4j2.xml does not
+STDOUT_OPTION = "-Dvision_stdout=info"  # log4j2.xml: what models print goes to standard output too
 JAVA_OPTIONS = "JDK_JAVA_OPTIONS"  # of the environment, which Java reads
 NAMES = ("model_log.log", "ts_log.log", "console.log")
 FAILURE = re.compile(r"\w(Error|Exception)\b.*: |Invalid configuration")
@@ -20,18 +21,23 @@ REFUSED = "Failed to load model: "  # by the frontend, which then names the arch
 MAX_REASON_CHARS = 400
 
 
-def log_form(values: Mapping[str, str]) -> str:
+def log_form(values: Mapping[str, str], default: str = "text") -> str:
     """Return "text" or "json". Raises ConfigError for all else in `vision_logs`."""
-    form = values.get(LOGS_KEY, "text").strip()
+    form = values.get(LOGS_KEY, default).strip()
     if form not in FORMS:
         raise ConfigError(f"config.properties: {LOGS_KEY}: expected one of {list(FORMS)}, got {form[:80]!r}")
     return form
 
 
-def log_options(values: Mapping[str, str]) -> dict[str, str]:
-    """Return the variable of the environment by which a frontend writes its logs in the form of the settings."""
-    given = os.environ.get(JAVA_OPTIONS, "")
-    return {JAVA_OPTIONS: f"{given} -D{LOGS_KEY}=json".strip()} if log_form(values) == "json" else {}
+def log_options(values: Mapping[str, str], to_stdout: bool = False) -> dict[str, str]:
+    """Return the variable of the environment by which a frontend writes its logs in the form of the settings.
+
+    to_stdout: to its standard output too, and in JSON unless the settings say otherwise.
+    """
+    options = [STDOUT_OPTION] if to_stdout else []
+    if log_form(values, "json" if to_stdout else "text") == "json":
+        options.append(f"-D{LOGS_KEY}=json")
+    return {JAVA_OPTIONS: " ".join([os.environ.get(JAVA_OPTIONS, ""), *options]).strip()} if options else {}
 
 
 class ServerLogs:

@@ -110,11 +110,12 @@ def end_processes(processes: Sequence[psutil.Process]) -> None:
 
 def wait_until_ended(processes: Sequence[psutil.Process], timeout_s: float) -> list[psutil.Process]:
     """Return those that still run at the end. A zombie has ended, though the init of a container may never reap it."""
-    wait_until(lambda: not any(map(_runs, processes)), timeout_s, POLL_S)
-    return [process for process in processes if _runs(process)]
+    wait_until(lambda: not any(map(runs, processes)), timeout_s, POLL_S)
+    return [process for process in processes if runs(process)]
 
 
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
+    """Return whether it has not ended."""
     try:
         # The first thread of a killed process may be a zombie while others still hold its ports.
         return bool(process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1))

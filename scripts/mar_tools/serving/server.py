@@ -4,12 +4,9 @@ What runs is known by its configuration and the record beside it, from any shell
 """
 
 import os
-import re
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,10 +17,10 @@ from mar_tools.locking import locked
 from mar_tools.serving.address import read_address, state_folder
 from mar_tools.serving.archive_choice import Choice, choose_archives, file_name, list_entries
 from mar_tools.serving.health import Health, check_server
-from mar_tools.serving.java import find_java_home
-from mar_tools.serving.logs import ServerLogs, log_options
+from mar_tools.serving.launching import launch
+from mar_tools.serving.logs import ServerLogs
 from mar_tools.serving.memory_bounds import read_bounds
-from mar_tools.serving.metrics_exporter import find_silence, prepare_metrics, start_exporter
+from mar_tools.serving.metrics_exporter import find_silence, start_exporter
 from mar_tools.serving.model_status import ModelStatus, list_versions, read_status
 from mar_tools.serving.ports import listening_places
 from mar_tools.serving.processes import (
@@ -42,13 +39,10 @@ from mar_tools.serving.start_checks import check_limits, check_ports, choose_tem
 from mar_tools.serving.start_record import StartRecord, read_start_record, stop_mark
 from mar_tools.serving.torchserve_api import MANAGE_TIMEOUT_S, ServerError, TorchServeClient
 from mar_tools.waiting import wait_until
-from vision_serving.cores import WAIT_POLICY
-from vision_serving.worker.draining import DRAIN_FILE
 from vision_serving.worker.server_settings import read_properties, read_text
 
 KEY_FILE = "key_file.json"  # that TorchServe writes where it runs
 STOP_TIMEOUT_S = 20.0
-LOG_SETTINGS = re.compile(r"-Dlog4j\.configurationFile=(\S+)")
 FIRST_ANSWER_S = 60.0  # of a model whose workers are ready
 
 
@@ -57,10 +51,11 @@ class StartingError(ServerError):
 
 
 class Server:
-    """The TorchServe of one `config.properties`."""
+    """The TorchServe of one `config.properties`. to_stdout: it logs to the standard output of this process too."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, to_stdout: bool = False) -> None:
         self.config = config.resolve()
+        self._to_stdout = to_stdout
         self.folder = self.config.parent
         address = read_address(self.config)
         self._tokens_on = address.key_file is not None
@@ -194,37 +189,8 @@ class Server:
         record.write(self.config)
         self._logs = ServerLogs(self._state / "logs", record.log_sizes)
         self._key_file.unlink(missing_ok=True)
-        own = {"TMPDIR": temporary, "TEMP": temporary, DRAIN_FILE: str(self.drain_file)}
-        own |= {"JAVA_HOME": str(find_java_home()), **log_options(self._values)}
-        own |= prepare_metrics(self.config, Path(temporary))
-        given = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        console = self._state / "logs" / "console.log"
-        console.touch(mode=0o600)
-        with console.open("wb") as output:
-            subprocess.run(
-                self._command(list(choice.served)),
-                cwd=self._state,
-                env=WAIT_POLICY | given | own,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                check=True,
-                start_new_session=True,  # Ctrl-C in this terminal must not reach the server
-                umask=0o077,  # TorchServe makes key_file.json first, and takes it from other users afterwards
-            )
+        launch(self.config, Path(temporary), list(choice.served), self._to_stdout)
         start_exporter(self.config, Path(temporary))
-
-    def _command(self, archives: Sequence[str]) -> list[str]:
-        """Return the command that runs TorchServe, in the folder that it writes to, which may not be its settings'."""
-        command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs", "--ts-config", str(self.config)]
-        for key in ("model_store", "workflow_store"):
-            if key in self._values:
-                store = self.folder / self._values[key]
-                store.mkdir(parents=True, exist_ok=True)
-                command += [f"--{key.replace('_', '-')}", str(store)]
-        if self._state != self.folder and (found := LOG_SETTINGS.search(self._values.get("vmargs", ""))):
-            command += ["--log-config", str(self.folder / found[1])]
-        return [*command, "--models", *(archives or [""])]  # "": none; TorchServe must not go by its own `load_models`
 
     def _wait_until_ready(self, choice: Choice, deadline: float, announce: Announce, warn: Announce) -> list[Health]:
         announce("waiting for the frontend")

@@ -2,7 +2,9 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
@@ -57,6 +59,14 @@ class Signs:
         return f"collected memory for {spent_s:.0f} of {passed_s:.0f} s"
 
 
+@contextmanager
+def being_watched(config: Path) -> Iterator[None]:
+    """Raises ServerError while another process watches this server."""
+    busy = ServerError(f"another command watches the server of {config.name} already; end that one first")
+    with locked(prepare_logs(config) / f"{config.name}.watch.lock", busy):
+        yield
+
+
 def watch(
     server: Server,
     timeout_s: float,
@@ -69,9 +79,7 @@ def watch(
     Returns when another command has marked the server as stopped. Raises ServerError or ConfigError where it cannot
     start, and where another process watches it. Silence does not count while another command starts it.
     """
-    name = server.config.name
-    busy = ServerError(f"another command watches the server of {name} already; end that one first")
-    with locked(prepare_logs(server.config) / f"{name}.watch.lock", busy):
+    with being_watched(server.config):
         stop_mark(server.config).unlink(missing_ok=True)
         if server.process() is None:
             _tell(server, server.start(timeout_s, lambda step: None, announce), announce)
