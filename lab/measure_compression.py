@@ -21,7 +21,7 @@ if __name__ == "__main__":  # outside the environment, this names the command th
 from mar_tools.command_line import ROOT, new_parser, positive, positive_count, run
 from mar_tools.terminal import print_line
 
-PARTS = {"train": 6000, "val": 1000, "test": 1000}
+JUDGED = {"val": 500, "test": 1000}  # pictures
 DIGITS = str(ROOT / "examples" / "digits_classification" / "weights.safetensors")
 SHOWN = ("backend", "precision", "verdict", "reason", "accuracy", "images_per_s", "size_mb")
 # The network of a task, and what it begins with.
@@ -65,14 +65,13 @@ def measure(task: str, arguments: Namespace) -> dict[str, Any]:
 
 
 def draw(task: str, data: Path, count: int) -> None:
-    """Draw the pictures of all parts. count: of those to train with; the other parts keep their proportion."""
+    """Draw the pictures of all parts. count: of those to train with."""
     sys.path.append(str(ROOT))  # for `examples`, which nothing installs
     from lab.compression import pictures
 
     print_line(f"{task}: drawing pictures")
     partial = data.with_name("drawing")
-    counts = {part: count * share // PARTS["train"] for part, share in PARTS.items()}
-    {"digits": pictures.draw_digits, "letters": pictures.draw_letters}[task](partial, counts)
+    {"digits": pictures.draw_digits, "letters": pictures.draw_letters}[task](partial, {"train": count, **JUDGED})
     partial.rename(data)
 
 
@@ -108,9 +107,9 @@ def parse_arguments() -> Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("--task", action="append", choices=STARTS, help="one alone (both)")
     parser.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="for pictures, networks and exports")
-    parser.add_argument("--count", type=positive_count, default=PARTS["train"], help="of pictures to train with (6000)")
-    parser.add_argument("--epochs", type=positive_count, default=15, help="of each training, at most (15)")
-    parser.add_argument("--budget-min", type=positive, default=120.0, help="of each ladder (120)")
+    parser.add_argument("--count", type=positive_count, default=6000, help="of pictures to train with (6000)")
+    parser.add_argument("--epochs", type=positive_count, default=4, help="of each training, at most (4)")
+    parser.add_argument("--budget-min", type=positive, default=60.0, help="of each ladder (60)")
     parser.add_argument("--seeds", type=positive_count, default=3, help="of the trainings for int8 (3)")
     parser.add_argument("--json", type=Path, required=True)
     return parser.parse_args()

@@ -8,13 +8,15 @@ Each trial serves the archive of the model store from a TorchServe of its own, o
 random times: the highest rate at which 99 of 100 requests are answered within --p99-ms counts. The best settings are
 then measured in turns with those of config.properties, and written there if they are better; the evidence goes to
 tuning/MODEL.json beside it. A search that was interrupted, or needs more time, goes on when it is started again.
-Stop other work on the machine first, a loaded server too: it takes the cores that the trials need.
+Stop other work on the machine first, a loaded server too: it takes the cores that the trials need. On GPUs, one worker
+shows first what it takes of the memory, and settings that want more than three quarters of it are not tried.
 """
 
 import math
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +36,6 @@ from vision_serving.cores import usable_cores
 from vision_serving.errors import ConfigError
 
 if TYPE_CHECKING:  # these import PyTorch, which --help needs not
-    from mar_tools.tuning.deployment import TunedModel
     from mar_tools.tuning.probe import Goal
     from mar_tools.tuning.search import Search
     from mar_tools.tuning.space import Settings
@@ -52,6 +53,7 @@ def main() -> None:
     from mar_tools.load_testing.targets import prepare_requests
     from mar_tools.serving.server import Server
     from mar_tools.tuning import deployment
+    from mar_tools.tuning.gpu_memory import measure_gpu_memory
     from mar_tools.tuning.probe import Goal
     from mar_tools.tuning.search import Search
     from mar_tools.tuning.space import new_space
@@ -66,14 +68,18 @@ def main() -> None:
     with show_work(f"{candidate.name}: computing the expected answers"):
         images = load_test_images(IMAGES) if given.images is None else load_encoded_images(given.images, IMAGES)
         requests = prepare_requests(images, expected=expect_answers(candidate.archive, images))
-    tuner = Tuner(candidate, requests, goal)
+    memory = None
+    if candidate.gpus:
+        with show_work(f"{candidate.name}: measuring the GPU's memory"):
+            memory = measure_gpu_memory(candidate.archive, images)
+    tuner = Tuner(candidate, requests, goal, memory)
     space = new_space(usable_cores(), candidate.gpus, goal.p99_ms, current, given.batch_sizes, given.delays_ms)
     evidence = given.json or given.config.resolve().parent / "tuning" / f"{candidate.name}.json"
     key = ("exhaustive" if given.exhaustive else "search", usable_cores(), *tuner.key())
     search = Search.open(evidence.with_suffix(".journal"), space, key)
     with show_steps(candidate.name, "setting" if given.exhaustive else "minute") as announce:
         decision = tune(tuner, search, current, given, announce)
-    write_evidence(evidence, candidate, search, decision, goal, images)
+    write_evidence(evidence, tuner, search, decision, images)
     print_tables(attempt_table(search, current))
     print(f"evidence: {evidence}")
     if decision is None:
@@ -152,12 +158,7 @@ def attempt_table(search: "Search", current: "Settings") -> Table:
 
 
 def write_evidence(
-    path: Path,
-    candidate: "TunedModel",
-    search: "Search",
-    decision: "Decision | None",
-    goal: "Goal",
-    images: Sequence[bytes],
+    path: Path, tuner: "Tuner", search: "Search", decision: "Decision | None", images: Sequence[bytes]
 ) -> None:
     import orjson
 
@@ -165,10 +166,11 @@ def write_evidence(
     from mar_tools.load_testing.reporting import describe_run
 
     document = describe_run(
-        model=candidate.name,
-        version=candidate.version,
-        p99_ms=goal.p99_ms,
-        trial_s=goal.trial_s,
+        model=tuner.candidate.name,
+        version=tuner.candidate.version,
+        p99_ms=tuner.goal.p99_ms,
+        trial_s=tuner.goal.trial_s,
+        gpu_memory_mib=None if tuner.memory is None else asdict(tuner.memory),
         images=summarise_images(images),
         decision=None if decision is None else decision.model_dump(mode="json"),
         trials=[attempt.model_dump(mode="json") for attempt in search.attempts.values()],

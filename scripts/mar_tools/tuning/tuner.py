@@ -12,6 +12,7 @@ from mar_tools.load_testing.open_loop import run_open_loop
 from mar_tools.load_testing.targets import Request, Target
 from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.tuning.deployment import TunedModel, serve_trial
+from mar_tools.tuning.gpu_memory import GpuMemory
 from mar_tools.tuning.probe import Goal, find_rate, keeps, measure_capacity, refuse_wrong
 from mar_tools.tuning.search import Attempt, Search
 from mar_tools.tuning.space import Settings
@@ -50,11 +51,12 @@ class Decision(StrictModel):
 
 @dataclass(frozen=True)
 class Tuner:
-    """Tries settings, and decides between them."""
+    """Tries settings, and decides between them. memory: that of the GPUs; None on the CPU."""
 
     candidate: TunedModel
     requests: Sequence[Request]
     goal: Goal
+    memory: GpuMemory | None = None
 
     def key(self) -> tuple[object, ...]:
         """Return all that the result of a trial depends on, besides its settings and the machine."""
@@ -67,6 +69,8 @@ class Tuner:
     def evaluate(self, settings: Settings, to_beat: float) -> Attempt:
         """Run one trial. What does not start is a finding; wrong answers are an error (WrongAnswersError)."""
         attempt = Attempt(settings=settings, to_beat=to_beat)
+        if self.memory is not None and (problem := self.memory.refuse(settings, self.candidate.gpus)):
+            return attempt.model_copy(update={"problem": problem})
         try:
             with serve_trial(self.candidate, settings) as target:
                 capacity = measure_capacity(target, self.requests, settings, self.goal.trial_s)
