@@ -59,7 +59,7 @@ def measure(task: str, arguments: Namespace) -> dict[str, Any]:
     built = {f"trained, seed {seed}": build(Path(found["recipe"]), folder) for seed, found in seeds.items()}
     return {
         "trained": {key: trained[key] for key in ("test_accuracy", "best_epoch", "epochs", "seconds", "pictures")},
-        "ladder": {key: ladder[key] for key in ("points", "untried", "budget_min", "baseline_accuracy")},
+        "ladder": {key: ladder[key] for key in ("points", "untried", "hopeless", "budget_min", "baseline_accuracy")},
         "int8": {"fitted": build(model / "recipe.yaml", folder), **built},
     }
 

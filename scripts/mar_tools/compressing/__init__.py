@@ -8,6 +8,7 @@ distilling.py      a training whose target is also what a teacher answers
 quantising.py      a training with the values of int8
 compression.py     the steps of one result, from the original to its recipe
 handing_over.py    its folder
+rungs.py           what is tried next, by what was good enough
 ladder.py          several results, each built, until a budget is used up
 fronts.py          which of them are worth having, as a table
 plots.py           the same as a picture

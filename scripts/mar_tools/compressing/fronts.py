@@ -162,6 +162,8 @@ def front_table(found: Mapping[str, Any]) -> Group:
         lines.append(Text("none lost as little as is allowed"))
     elif found["chosen"]["times_int8"] <= 1:
         lines.append(Text("none that lost as little as is allowed is faster than the original"))
+    if found["hopeless"]:
+        lines.append(Text(f"not tried, as less lost too much: {'; '.join(found['hopeless'])}"))
     if found["untried"]:
         lines.append(
             Text(f"not tried, as the budget of {found['budget_min']:g} min was used up: {'; '.join(found['untried'])}")

@@ -1,7 +1,8 @@
-"""A ladder of results, from what costs least to what takes most away; each is built, and all are timed in turns."""
+"""A ladder of results within a budget: each is built, and all are timed in turns."""
 
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from mar_tools.building.build import BuildOptions, Progress, build_reference, fo
 from mar_tools.building.candidates import Candidate
 from mar_tools.building.timing import TIMED_IMAGES, Timing, TimingPlan, time_exports
 from mar_tools.building.trials import MB
-from mar_tools.compressing.compression import Compression, compress
+from mar_tools.compressing.compression import FLOATS, Compression, compress
 from mar_tools.compressing.fronts import Point, find_int8, mark_front
 from mar_tools.compressing.plots import draw_front
+from mar_tools.compressing.rungs import Rungs
 from mar_tools.compressing.steps import Steps
 from mar_tools.exporting.exporters import EAGER_FP32, find_candidates
 from mar_tools.images import choose_images
@@ -26,29 +28,7 @@ from vision_serving.errors import ConfigError
 TRIED = 3  # backends and precisions that each result is built with: the first of a build's own order
 POINT, PLOT, POINTS, EXPORTS = "point.json", "front.png", "points", "exports"
 ORIGINAL = "original"
-SIZES = (0.75, 0.5)
-SHARES = (0.3, 0.5, 0.7)
-MULTIPLE = 16  # of a smaller picture's side
 ROUNDS, ROUND_S = 5, 0.6
-
-
-def list_rungs(size: int, recipe: Path) -> list[Steps]:
-    """List what is tried on a network that takes pictures of a size, the gentlest first. All learn from the original.
-
-    One is tried without its teacher, so that the table shows what that one is worth.
-    """
-    smaller = [each for share in SIZES if (each := max(MULTIPLE, round(share * size / MULTIPLE) * MULTIPLE)) < size]
-    alone = [Steps(size=each, teacher=recipe) for each in smaller]
-    pruned = [Steps(prune=share, teacher=recipe) for share in SHARES]
-    both = [Steps(size=each, prune=share, teacher=recipe) for each in smaller for share in SHARES[1:]]
-    order = [*alone, *pruned, *both]
-    order.sort(key=cost)
-    return [*order, Steps(prune=SHARES[1]), Steps(quantise="affine")]
-
-
-def cost(steps: Steps) -> float:
-    """Return about what share of the arithmetic is left, negative, so that the gentlest comes first."""
-    return -float((steps.size or 10_000) ** 2 * (1 - (steps.prune or 0.0)) ** 2)
 
 
 def climb(run: Compression, recipe: Path, output: Path, name: str, budget_s: float) -> dict[str, Any]:
@@ -56,27 +36,44 @@ def climb(run: Compression, recipe: Path, output: Path, name: str, budget_s: flo
     began = time.monotonic()
     size_hw = run.original.preprocessing.fixed_hw
     assert size_hw is not None
-    rungs = list_rungs(min(size_hw), recipe.absolute())
+    rungs = Rungs(min(size_hw), recipe.absolute())
     points = [build_point(run, run.original.recipe, output, ORIGINAL)]
-    untried = []
+    tried: dict[Steps, Point] = {}
     with show_steps(name, "result") as announce:
-        for number, steps in enumerate(rungs):
+        while (steps := choose_next(rungs, run, tried)) is not None:
             if time.monotonic() - began >= budget_s and not (output / POINTS / steps.folder_name() / POINT).exists():
-                untried.append(steps.describe())
-                continue
-            announce(steps.describe(), number, len(rungs))
-            points.append(make_point(run, steps, output, name))
-    points = mark_front(time_points(run, points, output), run.original.accuracy, run.max_drop)
+                break
+            announce(steps.describe(), len(tried), len(rungs.floats) + len(rungs.last))
+            tried[steps] = make_point(run, steps, output, name)
+    points = mark_front(time_points(run, [*points, *tried.values()], output), run.original.accuracy, run.max_drop)
     plot = draw_front(points, run.original.accuracy, run.max_drop, output / PLOT)
     chosen = next((point for point in points if point.is_chosen), None)
+    within = {steps: is_within(run, point) for steps, point in tried.items()}
+    left = [each for each in (*rungs.floats, *rungs.last) if each not in tried]
     return {
         "points": [point.as_row() for point in points],
         "chosen": None if chosen is None else chosen.as_row(),
-        "untried": untried,
+        "untried": [each.describe() for each in left if not rungs.is_hopeless(each, within)],
+        "hopeless": [each.describe() for each in left if rungs.is_hopeless(each, within)],
         "budget_min": budget_s / 60,
         "plot": str(plot),
         "baseline_accuracy": round(run.original.accuracy, 4),
     }
+
+
+def choose_next(rungs: Rungs, run: Compression, tried: Mapping[Steps, Point]) -> Steps | None:
+    within = {steps: is_within(run, point) for steps, point in tried.items()}
+    without_int8 = [steps for steps, is_good in within.items() if is_good and not has_int8(tried[steps])]
+    return rungs.choose(within, without_int8)
+
+
+def is_within(run: Compression, point: Point) -> bool:
+    """Return whether the trained network itself lost little enough."""
+    return point.eager_accuracy is not None and point.eager_accuracy >= run.original.accuracy - run.max_drop - 1e-9
+
+
+def has_int8(point: Point) -> bool:
+    return any(row.precision == "int8" and row.verdict == "verified" for row in point.rows.values())
 
 
 def make_point(run: Compression, steps: Steps, output: Path, name: str) -> Point:
@@ -86,6 +83,9 @@ def make_point(run: Compression, steps: Steps, output: Path, name: str) -> Point
     if kept.exists():
         return Point.read(kept)
     print_line(f"{name}: {steps.describe()}")
+    floats = output / POINTS / steps.model_copy(update={"quantise": None}).folder_name() / FLOATS
+    if steps.quantise and floats.exists() and not (folder / FLOATS).exists():
+        shutil.copytree(floats, folder / FLOATS)  # the same training: it goes on from its end
     try:
         found = compress(run, steps, folder, f"{name}-{steps.folder_name()}")
         point = build_point(run, read_recipe(Path(found["recipe"])), output, steps.describe())

@@ -7,7 +7,6 @@ import pytest
 
 from mar_tools.building.candidates import Candidate
 from mar_tools.compressing.fronts import Point, front_table, mark_front
-from mar_tools.compressing.ladder import list_rungs
 from mar_tools.compressing.plots import draw_front
 from vision_serving.config import Precision
 
@@ -55,13 +54,14 @@ def test_a_result_that_could_not_be_built_says_why(capsys: pytest.CaptureFixture
     marked = mark_front([*POINTS, Point(name="prune 0.9", recipe="", problem="no channels")], 0.98, 0.01)
     found = {
         "points": [point.as_row() for point in marked], "chosen": marked[0].as_row(),
-        "untried": ["size 32"], "budget_min": 5.0,
+        "untried": ["size 32"], "hopeless": ["prune 0.95"], "budget_min": 5.0,
         "baseline_accuracy": 0.98,
     }  # fmt: skip
     print_tables(front_table(found))
     told = capsys.readouterr().out
     assert "prune 0.9: no channels" in told
     assert "none that lost as little as is allowed is faster than the original" in told
+    assert "not tried, as less lost too much: prune 0.95" in told
     assert "not tried, as the budget of 5 min was used up: size 32" in told
     assert max(map(len, told.splitlines()[:8])) <= 80
     marked[0].write(tmp_path / "point.json")
@@ -74,11 +74,3 @@ def test_the_picture_has_all_that_were_timed(tmp_path: Path) -> None:
     picture = draw_front(mark_front(POINTS, 0.98, 0.01), 0.98, 0.01, tmp_path / "front.png")
     with PIL.Image.open(picture) as drawn:
         assert drawn.width > 800
-
-
-def test_the_ladder_begins_with_what_takes_least_away() -> None:
-    rungs = list_rungs(96, Path("/recipe.yaml"))
-    assert rungs[0].describe() == "size 80, distilled" or rungs[0].prune == 0.3
-    assert len({rung.folder_name() for rung in rungs}) == len(rungs)
-    assert any(rung.prune and rung.size for rung in rungs)
-    assert rungs[-1].quantise == "affine"
