@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from mar_tools.command_line import ROOT, new_parser, positive_count, run
+from mar_tools.serving.state_option import add_state_option
 
 
 def main() -> None:
@@ -30,6 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="the server's settings"
     )
+    add_state_option(parser)
     parser.add_argument("--folder", type=Path, required=True, help="where its workers write; with it, the command ends")
     parser.add_argument("--port", type=positive_count, help="instead of `metrics_port` of the settings")
     return parser.parse_args()

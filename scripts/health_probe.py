@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mar_tools.command_line import ROOT, new_parser, positive, print_json, run
 from mar_tools.serving.health import check_server
+from mar_tools.serving.state_option import add_state_option
 from mar_tools.serving.torchserve_api import ServerError
 
 
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="the server's settings"
     )
+    add_state_option(parser)
     parser.add_argument("--timeout-s", type=positive, metavar="S", default=5.0, help="for all answers (default: 5)")
     parser.add_argument("--json", action="store_true", help="print the models with their workers and problems")
     arguments = parser.parse_args()

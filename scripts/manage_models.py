@@ -31,6 +31,7 @@ from mar_tools.command_line import ROOT, new_parser, print_json, run
 from mar_tools.serving.address import read_address
 from mar_tools.serving.archive_choice import check_registered, register_checked
 from mar_tools.serving.scaling import scale
+from mar_tools.serving.state_option import add_state_option
 from mar_tools.serving.torchserve_api import TorchServeClient
 from mar_tools.serving.upgrade_config import advise, lasting_properties
 from mar_tools.serving.upgrading import Upgrade, plan_upgrade
@@ -113,6 +114,7 @@ def worker_count(least: int) -> Callable[[str], int]:
 def add_common(parser: argparse.ArgumentParser, config: object, as_json: object) -> None:
     """Add options that may stand before or after the action."""
     parser.add_argument("--config", type=Path, metavar="FILE", default=config, help="the server's config.properties")
+    add_state_option(parser)
     parser.add_argument("--json", action="store_true", default=as_json, help="print what the server answered")
 
 

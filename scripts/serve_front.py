@@ -8,8 +8,8 @@
     python scripts/serve_front.py stop
 
 `reload` takes up a change of front.yaml, nginx.conf or a certificate. `stop` first answers all that is under way. The
-front runs as you, without root, and keeps all it writes in front/ (`--folder`). deploy/nginx/front.yaml has its
-settings, docs/operate/front.md says what it does.
+front runs as you, without root, and keeps all it writes in front/ of the server's state folder, or in `--folder`.
+deploy/nginx/front.yaml has its settings, docs/operate/front.md says what it does.
 """
 
 import argparse
@@ -20,14 +20,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mar_tools.command_line import ROOT, new_parser, print_json, run
-from mar_tools.front.front import FOLDER, SETTINGS, Front
+from mar_tools.front.front import SETTINGS, Front
 from mar_tools.serving.server import Server
+from mar_tools.serving.state_option import add_state_option
+from vision_serving.worker.server_settings import state_folder
 
 
 def main() -> None:
     given = new_command_parser().parse_args()
     _, act = ACTIONS[given.action]
-    act(Front(given.folder, given.settings, given.config), given)
+    folder = given.folder or state_folder(given.config) / "front"
+    act(Front(folder, given.settings, given.config), given)
 
 
 def new_command_parser() -> argparse.ArgumentParser:
@@ -37,9 +40,10 @@ def new_command_parser() -> argparse.ArgumentParser:
         action = actions.add_parser(name, help=text)
         if name in ("add-client", "remove-client"):
             action.add_argument("name", help="as the log has it; the limits are of each name")
-        action.add_argument("--folder", type=Path, default=FOLDER, help="keys, certificate, logs, configuration")
+        action.add_argument("--folder", type=Path, help="keys, certificate, logs, configuration")
         action.add_argument("--settings", type=Path, metavar="FILE", default=SETTINGS, help="limits and addresses")
         action.add_argument("--config", type=Path, default=ROOT / "config.properties", help="TorchServe's settings")
+        add_state_option(action)
         action.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 

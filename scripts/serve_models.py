@@ -37,6 +37,7 @@ from mar_tools.serving.metrics_exporter import find_silence
 from mar_tools.serving.model_status import find_differences
 from mar_tools.serving.server import Server
 from mar_tools.serving.start_record import mark_stopped
+from mar_tools.serving.state_option import add_state_option
 from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.serving.watching import watch
 from mar_tools.terminal import Table, name_column, new_table, number_column, print_tables, show_work
@@ -90,6 +91,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="the server's settings"
     )
+    add_state_option(parser)
     parser.add_argument("--timeout-s", type=positive, metavar="S", default=180.0, help="for a start (default: 180)")
     parser.add_argument(
         "--answer-timeout-s", type=positive, metavar="S", default=10.0, help="for a status (default: 10)"

@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import (
-    STATE_KEY,
     read_count,
     read_model,
     read_properties,
     read_text,
     server_config_path,
+    state_folder,
 )
 
 SHARE_KEY, PICTURES_KEY = "sample_share", "sample_pictures"  # of a version in `models`; TorchServe ignores all four
@@ -78,7 +78,7 @@ def read_sample_bounds(properties: Mapping[str, str]) -> SampleBounds:
 
 def samples_folder(config: Path) -> Path:
     """Return where the server of a `config.properties` keeps samples, a folder for each model."""
-    return config.resolve().parent / read_properties(read_text(config)).get(STATE_KEY, "") / "samples"
+    return state_folder(config) / "samples"
 
 
 def model_folder(samples: Path, model_name: str) -> Path:

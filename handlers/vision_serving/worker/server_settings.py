@@ -16,6 +16,7 @@ Models = dict[str, dict[str, dict[str, Any]]]  # settings by name and version
 DEFAULT_BODY_BYTES = 6_553_500  # TorchServe's own max_request_size and max_response_size
 DEFAULT_HEADROOM_MB = 4096
 STATE_KEY = "vision_state"  # another folder for logs, tokens, sockets and samples; TorchServe ignores it
+STATE_VARIABLE = "VISION_SERVING_STATE"  # of the environment: the same, and goes before it
 SETTINGS_VARIABLE = "VISION_SERVING_CONFIG"  # of the environment: the config.properties, where no TorchServe is parent
 MOST_COUNT = (1 << 31) - 1  # of Java's int
 PAIR = re.compile(r"([^\s:=\\]+)[ \t\f]*=(.*)", re.DOTALL)
@@ -78,6 +79,13 @@ def server_config_path() -> Path | None:
     if parent is None or "org.pytorch.serve.ModelServer" not in command or "-f" not in command:
         return None
     return Path(str(parent.cwd()), command[command.index("-f") + 1])
+
+
+def state_folder(config: Path) -> Path:
+    """Return where the server of a `config.properties` writes: the folder that the environment or the settings name,
+    else that of the settings."""
+    named = os.environ.get(STATE_VARIABLE) or read_properties(read_text(config)).get(STATE_KEY, "")
+    return Path(named).absolute() if os.environ.get(STATE_VARIABLE) else config.resolve().parent / named
 
 
 def read_workers(properties_text: str, model_name: str, version: str) -> int:

@@ -33,7 +33,6 @@ from vision_serving.worker.server_settings import DEFAULT_BODY_BYTES, read_count
 
 SOURCE = ROOT / "deploy" / "nginx"
 SETTINGS = SOURCE / "front.yaml"
-FOLDER = ROOT / "front"
 FIRST_CLIENT = "first"
 CERTIFICATE_DAYS = 365
 STOP_TIMEOUT_S = 200.0  # longer than worker_shutdown_timeout

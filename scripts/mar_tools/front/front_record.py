@@ -7,9 +7,9 @@ from pathlib import Path
 import orjson
 import psutil
 
-from mar_tools.serving.address import state_folder
 from vision_serving.errors import ConfigError
 from vision_serving.validation import StrictModel, parse_config, read_json
+from vision_serving.worker.server_settings import state_folder
 
 
 class FrontRecord(StrictModel):

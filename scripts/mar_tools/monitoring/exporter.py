@@ -25,14 +25,14 @@ from mar_tools.monitoring.model_facts import ModelFacts
 from mar_tools.monitoring.score_shifts import ScoreShifts
 from mar_tools.monitoring.server_state import read_versions, show_server, show_versions
 from mar_tools.monitoring.worker_files import WorkerFiles
-from mar_tools.serving.address import read_address, state_folder
+from mar_tools.serving.address import read_address
 from mar_tools.serving.metrics_exporter import HEALTH, golden_interval_s
 from mar_tools.serving.ports import LOOPBACK
 from mar_tools.serving.processes import DRAIN_NAME
 from mar_tools.serving.server import Server
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
 from vision_serving.errors import ConfigError
-from vision_serving.worker.server_settings import read_properties, read_text
+from vision_serving.worker.server_settings import read_properties, read_text, state_folder
 
 SCRAPE_S = 5.0  # for TorchServe's answers, of the ten that Prometheus waits
 LEARN_S = 5.0  # between two looks for versions that are new

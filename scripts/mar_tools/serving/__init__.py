@@ -4,6 +4,7 @@ In the order in which the files build on each other:
 
     before it runs
       address.py           reads where the server listens and writes
+      state_option.py      lets commands name another folder for all that the server writes
       setting_names.py     knows the keys that TorchServe reads, and refuses others
       config_file.py       writes other values into config.properties; the rest of it stays as it is
       archive_choice.py    chooses the archives that the server can take, and says what is wrong with the others

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vision_serving.errors import ConfigError
-from vision_serving.worker.server_settings import STATE_KEY, read_properties, read_text
+from vision_serving.worker.server_settings import read_properties, read_text, state_folder
 
 ADDRESS = re.compile(r"https?://([^\[\]:/?#@\s]+):(\d{1,5})/?")
 VARIABLE = re.compile(r"\$\$[^$]+\$\$")  # TorchServe puts that of the environment there
@@ -21,11 +21,6 @@ class ServerAddress:
     management: str
     key_file: Path | None
     metrics: str | None = "http://127.0.0.1:8082"
-
-
-def state_folder(config: Path) -> Path:
-    """Return where the server writes logs and tokens: the folder of its settings, or the one that they name."""
-    return config.resolve().parent / read_properties(read_text(config)).get(STATE_KEY, "")
 
 
 def read_address(config: Path) -> ServerAddress:

@@ -13,12 +13,13 @@ import psutil
 import requests
 
 from mar_tools.archives.golden_prediction import Golden, read_golden
-from mar_tools.serving.address import read_address, state_folder
+from mar_tools.serving.address import read_address
 from mar_tools.serving.logs import ServerLogs
 from mar_tools.serving.model_status import ModelStatus, list_versions, read_status
 from mar_tools.serving.start_record import read_start_record
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient, tell_refusal
 from vision_serving.errors import ConfigError
+from vision_serving.worker.server_settings import state_folder
 
 WORKER_HEADER = "X-Worker-Pid"
 DRAINING = "DrainingError"

@@ -7,14 +7,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mar_tools.serving.address import state_folder
 from mar_tools.serving.java import find_java_home
 from mar_tools.serving.logs import log_options
 from mar_tools.serving.metrics_exporter import prepare_metrics
 from mar_tools.serving.processes import DRAIN_NAME
 from vision_serving.cores import WAIT_POLICY
 from vision_serving.worker.draining import DRAIN_FILE
-from vision_serving.worker.server_settings import read_properties, read_text
+from vision_serving.worker.server_settings import read_properties, read_text, state_folder
 
 LOG_SETTINGS = re.compile(r"-Dlog4j\.configurationFile=(\S+)")
 

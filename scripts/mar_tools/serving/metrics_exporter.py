@@ -11,13 +11,12 @@ from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
 from mar_tools.command_line import ROOT
-from mar_tools.serving.address import state_folder
 from mar_tools.serving.ports import LOOPBACK, find_obstacle
 from mar_tools.serving.processes import EXPORTER, end_processes, find_exporters, find_temporary
 from mar_tools.waiting import wait_until
 from vision_serving.errors import ConfigError
 from vision_serving.worker.metrics import METRICS_FOLDER
-from vision_serving.worker.server_settings import read_count, read_properties, read_text
+from vision_serving.worker.server_settings import read_count, read_properties, read_text, state_folder
 
 METRICS_KEY, GOLDEN_KEY = "metrics_port", "metrics_golden_s"  # of config.properties; TorchServe ignores both
 DEFAULT_GOLDEN_S = 60

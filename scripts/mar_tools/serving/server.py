@@ -14,7 +14,7 @@ import psutil
 
 from mar_tools.command_line import Announce
 from mar_tools.locking import locked
-from mar_tools.serving.address import read_address, state_folder
+from mar_tools.serving.address import read_address
 from mar_tools.serving.archive_choice import Choice, choose_archives, file_name, list_entries
 from mar_tools.serving.health import Health, check_server
 from mar_tools.serving.launching import launch
@@ -39,7 +39,7 @@ from mar_tools.serving.start_checks import check_limits, check_ports, choose_tem
 from mar_tools.serving.start_record import StartRecord, read_start_record, stop_mark
 from mar_tools.serving.torchserve_api import MANAGE_TIMEOUT_S, ServerError, TorchServeClient
 from mar_tools.waiting import wait_until
-from vision_serving.worker.server_settings import read_properties, read_text
+from vision_serving.worker.server_settings import read_properties, read_text, state_folder
 
 KEY_FILE = "key_file.json"  # that TorchServe writes where it runs
 STOP_TIMEOUT_S = 20.0

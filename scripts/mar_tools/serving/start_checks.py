@@ -10,7 +10,7 @@ from pathlib import Path
 from shutil import disk_usage
 from zipfile import ZipFile
 
-from mar_tools.serving.address import read_address, state_folder
+from mar_tools.serving.address import read_address
 from mar_tools.serving.ports import find_obstacle, listening_places
 from mar_tools.serving.processes import PREFIX, find_temporary
 from mar_tools.serving.start_record import find_owner
@@ -18,7 +18,7 @@ from mar_tools.serving.torchserve_api import ServerError
 from vision_serving.errors import ConfigError
 from vision_serving.worker.sample_files import tidy_samples
 from vision_serving.worker.sample_settings import read_sample_bounds, samples_folder
-from vision_serving.worker.server_settings import STATE_KEY, read_properties, read_text
+from vision_serving.worker.server_settings import STATE_KEY, read_properties, read_text, state_folder
 
 # TorchServe would follow these, and none of our commands.
 NOT_FOLLOWED = {
@@ -32,7 +32,7 @@ LONGEST_SOCKET_NAME = f"/{PREFIX}12345678/.ts.sock.65535"
 LEAST_OPEN_FILES = 1024  # jars, sockets and threads of a frontend, before any client
 BLOCK_BYTES = 512  # of st_blocks
 SPARE_BYTES = 16 << 20  # logs, tokens, and what workers put beside their archives
-ELSEWHERE = f"or name another folder as `{STATE_KEY}` in config.properties"
+ELSEWHERE = f"or name another folder by --state, or as `{STATE_KEY}` in config.properties"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import orjson
 from pydantic import Field
 
-from mar_tools.serving.address import state_folder
 from vision_serving.errors import ConfigError
 from vision_serving.validation import StrictModel, parse_config, read_json
+from vision_serving.worker.server_settings import state_folder
 
 SUFFIX = ".start.json"
 
@@ -18,11 +18,13 @@ SUFFIX = ".start.json"
 class StartRecord(StrictModel):
     """What a start found out.
 
-    config: the path of its settings, for a state folder may be shared by mistake. temporary: its own folder.
+    config: the path of its settings, for a state folder may be shared by mistake. state: the path of that
+    folder, which may be a copy. temporary: its own folder.
     left_out: why, by archive. log_sizes: bytes of each log that earlier starts wrote.
     """
 
     config: str = ""
+    state: str = ""
     temporary: str = ""
     left_out: dict[str, str] = Field(default={})
     log_sizes: dict[str, int] = Field(default={})
@@ -35,7 +37,8 @@ class StartRecord(StrictModel):
         path = record_path(config)
         written = path.with_suffix(".new")
         written.touch(mode=0o600)
-        written.write_bytes(orjson.dumps(self.model_dump() | {"config": str(config.resolve())}))
+        places = {"config": str(config.resolve()), "state": str(state_folder(config).resolve())}
+        written.write_bytes(orjson.dumps(self.model_dump() | places))
         os.replace(written, path)
 
 
@@ -52,8 +55,9 @@ def read_start_record(config: Path) -> StartRecord:
 def find_owner(state: Path) -> Path | None:
     """Return the settings whose server started in this state folder, and was not stopped since. None: nobody's."""
     for path in (state / "logs").glob(f"*{SUFFIX}"):
-        owner = Path(_read(path).config)
-        if owner.is_file() and state_folder(owner).resolve() == state.resolve():  # not of a folder that was copied
+        record = _read(path)
+        owner = Path(record.config)
+        if owner.is_file() and record.state == str(state.resolve()):  # not of a folder that was copied
             return owner
     return None
 

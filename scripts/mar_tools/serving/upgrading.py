@@ -13,7 +13,6 @@ from typing import Any
 
 from mar_tools.archives.archive import Archive
 from mar_tools.command_line import Announce
-from mar_tools.serving.address import state_folder
 from mar_tools.serving.archive_choice import check_registered, register_checked
 from mar_tools.serving.health import ask_each, check_version
 from mar_tools.serving.logs import ServerLogs
@@ -21,6 +20,7 @@ from mar_tools.serving.request_counts import Counts, find_too_many_failures, rea
 from mar_tools.serving.start_record import read_start_record
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
 from mar_tools.waiting import wait_until
+from vision_serving.worker.server_settings import state_folder
 
 ANSWER_S = 60.0  # until every worker has answered one request
 LAST_ANSWERS_S = 10.0  # the same, of a version that is no good

@@ -1,9 +1,8 @@
 from pathlib import Path
 
-from mar_tools.serving.address import state_folder
 from mar_tools.serving.config_file import with_values
 from mar_tools.serving.temporary_server import own_places
-from vision_serving.worker.server_settings import STATE_KEY
+from vision_serving.worker.server_settings import STATE_KEY, state_folder
 
 
 def test_a_server_beside_another_writes_beside_its_own_settings(tmp_path: Path) -> None:
