@@ -73,8 +73,14 @@ def list_pins(python: str) -> list[str]:
 
 
 def read_lines(name: str) -> list[str]:
-    lines = (ROOT / name).read_text("utf-8").splitlines()
-    return [line for line in lines if line and not line.startswith(("#", "-"))]
+    """Return the lines that name packages, also those of the files that this one includes."""
+    found = []
+    for line in (ROOT / name).read_text("utf-8").splitlines():
+        if line.startswith("-r "):
+            found += read_lines(str(Path(name).parent / line.removeprefix("-r ").strip()))
+        elif line and not line.startswith(("#", "-")):
+            found.append(line)
+    return found
 
 
 def find_missing(python: str, pins: list[str]) -> list[str]:

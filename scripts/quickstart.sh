@@ -2,6 +2,7 @@
 # From nothing to two served models with a prediction from each.
 #
 #   bash scripts/quickstart.sh          install, build, serve, predict
+#   bash scripts/quickstart.sh --cpu    the same with PyTorch's CPU builds, --gpu: with CUDA (default: as the machine is)
 #   bash scripts/quickstart.sh --stop   stop the server
 #
 # Needs Python 3.10 to 3.13 with venv. Java comes with a package if there is none.
@@ -11,20 +12,20 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/install.sh
 
 case "${1:-}" in
-  "") ;;
+  "" | --cpu | --gpu) ;;
   --stop)
     [ -x .venv/bin/python ] || { echo "nothing was running"; exit 0; }
     exec .venv/bin/python scripts/serve_models.py stop
     ;;
   *)
-    sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     [ "$1" = --help ] && exit 0
-    echo "error: unknown argument '$1'; expected nothing, --stop or --help" >&2
+    echo "error: unknown argument '$1'; expected nothing, --cpu, --gpu, --stop or --help" >&2
     exit 1
     ;;
 esac
 
-install_requirements requirements.txt requirements/evaluation.txt
+install_requirements ${1:+"$1"} requirements.txt requirements/evaluation.txt
 
 # An archive is built when it is missing, or older than what goes into it.
 needs_build() {

@@ -29,6 +29,9 @@ NEED_EXTRAS = {name for name, requirements in STATED.items() if requirements}
 # As an import of what is not installed; None makes importlib.util.find_spec say the same.
 WITHOUT_EXTRAS = f"import sys; sys.modules.update(dict.fromkeys({sorted({*EXTRAS, *NEED_EXTRAS})}))"
 
+# Files of the packages that run a server which need an optional package.
+UNNEEDED = ("vision_serving.worker.span_export", "mar_tools.drift.histograms")
+
 
 def required(name: str) -> set[str]:
     lines = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
@@ -53,5 +56,19 @@ def test_what_requirements_txt_brings_is_enough_for_the_backends_that_need_no_mo
     modules = (*BACKENDS.items(), *EXPORTERS.items())
     names = [place.partition(":")[0] for name, place in modules if name not in NEED_EXTRAS]
     code = f"{WITHOUT_EXTRAS}; import {', '.join(names)}"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_what_serve_txt_brings_is_enough_to_serve() -> None:
+    code = f"""{WITHOUT_EXTRAS}
+sys.modules.update(dict.fromkeys(("model_archiver", "nncf", "torchao", "triton")))
+import pkgutil, image_classification, image_embedding, object_detection, vision_serving.worker as worker
+from importlib import import_module
+from mar_tools import archives, drift, front, monitoring, playground, serving
+for package in (worker, archives, drift, front, monitoring, playground, serving):
+    for found in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        if found.name not in {UNNEEDED}:
+            import_module(found.name)"""
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr

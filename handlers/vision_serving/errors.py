@@ -23,6 +23,7 @@ All are RuntimeErrors: TorchServe reports those as a failed load, while any othe
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 
 
 class VisionServingError(RuntimeError):
@@ -168,9 +169,10 @@ def last_line(error: BaseException) -> str:
     return next(reversed(str(error).strip().splitlines()), type(error).__name__)
 
 
-# Packages beyond requirements.txt, by the name they are imported by -> requirements/<that>.txt. Of a runtime that only
-# its backend imports, REQUIREMENTS in that file is enough.
+# Packages beyond requirements/serve.txt, by the name they are imported by -> requirements/<that>.txt. Of a runtime that
+# only its backend imports, REQUIREMENTS in that file is enough.
 EXTRAS = {
+    "torchvision": "torchvision",
     "opentelemetry": "tracing",
     "onnx": "onnx",
     "onnxscript": "onnx",
@@ -197,9 +199,14 @@ EXTRAS = {
 }
 
 
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+
+
 def how_to_install(error: ModuleNotFoundError, requirements: str | None = None) -> str:
     """Return what is missing, and the command that brings it. requirements: of the file where EXTRAS names none."""
     name = str(error.name).partition(".")[0]
     extra = EXTRAS.get(name, requirements)
     what = f"-c constraints.txt -r requirements/{extra}.txt" if extra else name
+    if name == "torchvision" and version("torch").endswith("+cpu"):  # beside which PyPI's has no operators
+        what = f"--extra-index-url {TORCH_CPU_INDEX} {what}"
     return f"the package {name!r}: pip install {what}"
