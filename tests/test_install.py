@@ -50,7 +50,8 @@ def call(folder: Path, line: str, **environment: str) -> str:
 
 
 def installed(folder: Path, name: str) -> list[str]:
-    return [path.name.split("-")[1].removesuffix(".dist") for path in folder.glob(f".venv/lib/*/site-packages/{name}-*.dist-info")]
+    found = folder.glob(f".venv/lib/*/site-packages/{name}-*.dist-info")
+    return [path.name.removesuffix(".dist-info").partition("-")[2] for path in found]
 
 
 def test_a_cpu_build_comes_from_its_index_and_goes_where_a_gpu_build_is_asked_for(checkout: Path) -> None:
