@@ -8,6 +8,7 @@ WORDS = {
     "top5_agreement": "top-5 agreement",
     "cosine": "least cosine",
     "iou": "least IoU",
+    "answered_iou": "least IoU at a box's place",
     "mean_iou": "mean IoU",
     "mean_mask_iou": "mean mask IoU",
     "snr_db": "SNR in dB",

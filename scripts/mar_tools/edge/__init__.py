@@ -7,6 +7,7 @@ running.py      the model of a folder, run by the format's own runtime
 worker.py       that runtime's process
 convert_to_litert.py a process in the environment of LiteRT
 verifying.py    the folder's answers beside those of eager fp32
+answered_boxes.py how far boxes move, whichever of two near ties NMS keeps
 readme.py       README.md, of one screen
 carried/        what is copied into folders
 browser.py       that of a page, in Chromium

@@ -17,7 +17,6 @@ from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.handlers_by_task import new_handler
 from mar_tools.models.recipes import Recipe
 from mar_tools.verification.labelled import read_verification_images
-from mar_tools.verification.observations import observe_reference
 from vision_serving.config import HandlerConfig, Precision, read_handler_config
 from vision_serving.errors import ConfigError
 from vision_serving.labels import read_labels
@@ -40,7 +39,6 @@ def export_edge(recipe: Recipe, form: str, precision: Precision, output: Path, a
         options = read_default_options(config, labels)
         check_can_leave(config, options)
         images = read_verification_images(recipe.verification.located_in(recipe.folder), config, labels)
-        expected = observe_reference(reference, images.paths)
         job = new_job(
             recipe, checkpoint, "onnxruntime" if checkpoint.source.source == "onnx" else "eager", precision, "cpu"
         )
@@ -54,9 +52,11 @@ def export_edge(recipe: Recipe, form: str, precision: Precision, output: Path, a
         write_documents(folder, model, config, options, labels)
         for source, name in module.CARRIED.items():
             shutil.copyfile(CARRIED / source, folder / name)
+        if config.task == "detection" and "vision.mjs" not in module.CARRIED:  # which has it
+            shutil.copytree(CARRIED / "detections", folder, dirs_exist_ok=True)
         announce("verify")
         with module.open_runtime(folder, announce) as runtime:
-            report = verify_folder(folder, recipe, config, labels, runtime, images, expected)
+            report = verify_folder(folder, recipe, config, labels, runtime, images, reference)
         write_readme(folder, model, report)
     return report
 

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 TEMPLATES = Path(__file__).parent / "carried" / "readme"
+DETECTIONS = (
+    "- `detections.kt`, `.swift`, `.hpp`: thresholds and NMS, no `class_filter`. For `nms: none`, give IoU 1.\n"
+)
 RESULTS = {
     "classification": "`logits` (1, C): scores are their softmax",
     "detection": "`boxes` (1, Q, 4) xyxy in the model's pixels and scores: thresholds and NMS are yours",
@@ -16,9 +19,12 @@ def write_readme(folder: Path, model: dict[str, Any], report: dict[str, Any]) ->
     """Write README.md. model: model.json. report: verification.json."""
     height, width = (side or "H" for side in model["input"]["shape"][1:3])
     measured = report["measured"]
-    figures = [f"{report['artifact_mb']:g} MB", f"{measured['snr_db']:.1f} dB in the worst picture"]
+    figures = [
+        f"{report['artifact_mb']:g} MB",
+        f"{measured['overall_snr_db']:.1f} dB, {measured['snr_db']:.1f} dB in the worst picture",
+    ]
     if "iou" in measured:
-        figures.append(f"least IoU {measured['iou']:.4f}")
+        figures.append(f"least IoU {measured.get('answered_iou', measured['iou']):.4f} of a box with its own")
     if "top1_agreement" in measured:
         figures.append(f"{measured['top1_agreement']:.0%} of best classes alike")
     values = {
@@ -26,6 +32,7 @@ def write_readme(folder: Path, model: dict[str, Any], report: dict[str, Any]) ->
         "precision": model["precision"],
         "artifact": model["artifact"],
         "programs": "`vision.mjs`" if model["format"] == "onnx-web" else "`preprocess.py`",
+        "detections": DETECTIONS if model["task"] == "detection" and model["format"] != "onnx-web" else "",
         "web_version": str(model.get("runtime", "")).rpartition(" ")[2],
         "height": height,
         "width": width,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mar_tools.archives.golden_prediction import GOLDEN, PICTURE, read_golden
+from mar_tools.edge.answered_boxes import measure_answered_iou
 from mar_tools.edge.running import EdgeModel
 from mar_tools.exporting.export_folders import hash_artifact
 from mar_tools.exporting.signal_to_noise import signal_to_noise_db
@@ -21,7 +22,7 @@ from mar_tools.verification.bounds import choose_bounds
 from mar_tools.verification.gate import list_failures, measure_export
 from mar_tools.verification.golden_making import choose_options, write_golden
 from mar_tools.verification.labelled import VerificationImages
-from mar_tools.verification.observations import Observation, observe
+from mar_tools.verification.observations import Observation, load_handler, observe, observe_reference
 from vision_serving.backends.base import FixedBatchBackend, LoadedBackend
 from vision_serving.config import HandlerConfig
 from vision_serving.errors import ConfigError
@@ -44,9 +45,9 @@ def verify_folder(
     labels: Sequence[str],
     model: EdgeModel,
     images: VerificationImages,
-    expected: Sequence[Observation],
+    reference: Path,
 ) -> dict[str, Any]:
-    """Write golden.png, golden.json and verification.json, and return the last. expected: of eager fp32.
+    """Write golden.png, golden.json and verification.json, and return the last. reference: eager fp32's export.
 
     Raises ConfigError where a bound of the precision is broken, or the folder's own program answers otherwise.
     """
@@ -55,9 +56,12 @@ def verify_folder(
         backend = FixedBatchBackend(backend, config.fixed_batch)
     handler = new_handler(config.task)
     handler.assemble(config, labels, backend)
-    found = observe(handler, images.paths, whole=True)
+    expected, found = observe_reference(reference, images.paths), observe(handler, images.paths, whole=True)
     measured, accuracy = measure_export(config, images, expected, found)
     measured["overall_snr_db"] = round(overall_snr_db(expected, found), 2)
+    if config.task == "detection":
+        answered_iou = measure_answered_iou(load_handler(reference), handler, images.paths)
+        measured |= {} if answered_iou is None else {"answered_iou": round(answered_iou, 6)}
     bounds = choose_bounds(
         recipe.verification, config.precision, measured, random_weights=recipe.model.weights == RANDOM
     )

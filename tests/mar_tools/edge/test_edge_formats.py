@@ -21,7 +21,8 @@ MISSING = {
     "ort": None,
 }
 LEAST_DB = {"fp32": 100.0, "int8": 30.0}  # over all pictures
-LEAST_IOU = 0.99
+# At a box's place. ExecuTorch's int8 rounds activations too; LiteRT's was not measured.
+LEAST_IOU = {("executorch", "int8"): 0.9, ("litert", "int8"): 0.9}
 MOST_MB = {"fp32": 6.5, "int8": 4.5}  # of int8, a part may be kept in float
 
 
@@ -44,7 +45,6 @@ def test_an_example_leaves_in_a_format_and_answers_there_as_here(
     assert measured["overall_snr_db"] >= LEAST_DB[precision], measured
     if task == "classification":
         assert measured["top1_agreement"] >= 0.99
-    elif precision == "fp32":
-        assert measured["iou"] >= LEAST_IOU
     else:
+        assert measured["answered_iou"] >= LEAST_IOU.get((form, precision), 0.99)
         assert measured["matched_boxes"] >= 0.98

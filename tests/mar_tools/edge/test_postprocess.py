@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mar_tools.edge.carried.postprocess import postprocess
+from mar_tools.edge.carried.postprocess import postprocess, read_detections
 from mar_tools.edge.carried.preprocess import Geometry
 from mar_tools.edge.documents import check_can_leave, describe_options
 from mar_tools.edge.export import CARRIED, read_default_options
@@ -154,6 +154,47 @@ def test_javascript_answers_as_the_server_does(tmp_path: Path) -> None:
         for one, other in zip(found, boxes, strict=True):
             assert one["score"] == pytest.approx(other["score"], abs=1e-6)
             assert one["box"] == pytest.approx(other["box"], abs=0.011)
+
+
+PROGRAM = """
+#include <iostream>
+#include "detections.hpp"
+int main() {
+    std::size_t count, classes, most;
+    float iou_threshold;
+    bool class_wise;
+    while (std::cin >> count >> classes >> most >> iou_threshold >> class_wise) {
+        std::vector<float> thresholds(classes), boxes(count * 4), scores(count * classes);
+        for (auto* values : {&thresholds, &boxes, &scores}) for (float& value : *values) std::cin >> value;
+        for (const auto& each : read_detections(boxes.data(), scores.data(), count, thresholds, iou_threshold, most,
+                                                nullptr, class_wise))
+            std::cout << each.class_id << " " << each.score << " ";
+        std::cout << std::endl;
+    }
+}
+"""
+
+
+@pytest.mark.lab
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is missing")
+def test_cpp_keeps_the_boxes_of_the_server(tmp_path: Path) -> None:
+    shutil.copyfile(CARRIED / "detections" / "detections.hpp", tmp_path / "detections.hpp")
+    (tmp_path / "run.cpp").write_text(PROGRAM)
+    subprocess.run(["g++", "-std=c++17", "-Wall", "-Werror", "-o", "run", "run.cpp"], cwd=tmp_path, check=True)
+    cases, expected = [], []
+    for name in ("defaults", "a threshold each", "over all classes", "few"):
+        boxes, scores = draw_boxes(80, 1).numpy(), torch.rand((1, 80, 4)).numpy()
+        config, chosen = configure("detection", options=OPTIONS[name])
+        told = describe_options(config, chosen, LABELS)
+        expected.append(read_detections({"boxes": boxes, "scores": scores}, told))
+        given = [80, 4, told["max_detections"], told["iou_threshold"], int(told["nms"] == "class_wise")]
+        cases.append(" ".join(map(str, [*given, *told["thresholds"], *boxes.flatten(), *scores.flatten()])))
+    done = subprocess.run([tmp_path / "run"], input="\n".join(cases), capture_output=True, text=True, check=True)
+    for line, (_, class_ids, scores) in zip(done.stdout.splitlines(), expected, strict=True):
+        found = line.split()
+        assert len(class_ids)
+        assert [int(class_id) for class_id in found[::2]] == class_ids.tolist()
+        assert [float(score) for score in found[1::2]] == pytest.approx(scores.tolist(), abs=1e-5)
 
 
 REFUSED = {

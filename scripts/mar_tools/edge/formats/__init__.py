@@ -1,6 +1,7 @@
 """The formats by name. A new one is a file beside this one, a README in `carried/readme/` and a line in FORMATS.
 
     base.py         what every format states and is given
+    onnx_weights.py the ONNX file of a build, in int8 with weights of 8 bits
     quantizing.py   int8 by PT2E, for formats that take a program of `torch.export`
 
 Each module states what it can make, as literals, and makes it:

@@ -11,8 +11,8 @@ from mar_tools.command_line import Announce
 from mar_tools.edge.browser import open_browser
 from mar_tools.edge.environments import find_cache, run_client
 from mar_tools.edge.formats.base import Written
+from mar_tools.edge.formats.onnx_weights import export_onnx_file
 from mar_tools.edge.running import EdgeModel
-from mar_tools.exporting.exporters import load_exporter
 from mar_tools.exporting.exporters.base import ExportJob
 from vision_serving.errors import BackendError
 from vision_serving.worker.model_card import digest_file
@@ -31,7 +31,7 @@ FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-thread
 def write(job: ExportJob, folder: Path, announce: Announce) -> Written:
     """Export as a build does, and bring the browser's runtime. Raises BackendError without npm."""
     with tempfile.TemporaryDirectory() as temporary:
-        exported = load_exporter("onnxruntime", job.precision).export(job, Path(temporary))
+        exported = export_onnx_file(job, Path(temporary))
         model = onnx.load(Path(temporary) / exported.artifact)
     if model.ByteSize() > MOST_BYTES:
         raise BackendError(f"format 'onnx-web': the model has {model.ByteSize() / 1e9:.1f} GB, at most 2 GB expected")

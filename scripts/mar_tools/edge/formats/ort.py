@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mar_tools.command_line import Announce
 from mar_tools.edge.formats.base import CARRIED_PYTHON, Written
+from mar_tools.edge.formats.onnx_weights import export_onnx_file
 from mar_tools.edge.running import EdgeModel, open_process
-from mar_tools.exporting.exporters import load_exporter
 from mar_tools.exporting.exporters.base import ExportJob
 from vision_serving.errors import BackendError, last_line
 
@@ -22,7 +22,7 @@ ARTIFACT, OPERATORS = "model.ort", "required_operators.config"
 def write(job: ExportJob, folder: Path, announce: Announce) -> Written:
     """Convert the ONNX file of the build. `required_operators.config` lists what a reduced build must have."""
     with tempfile.TemporaryDirectory() as temporary:
-        exported = load_exporter("onnxruntime", job.precision).export(job, Path(temporary))
+        exported = export_onnx_file(job, Path(temporary))
         announce("convert")
         # Fixed: what is done to the graph now is the same on every machine; what fits one CPU alone is not.
         options = ["--optimization_style", "Fixed", "--target_platform", "arm", "--output_dir", temporary]
