@@ -3,6 +3,7 @@
     python scripts/serve_front.py start                  # prints the first client's key, once
     python scripts/serve_front.py add-client camera-7    # prints its key, once
     python scripts/serve_front.py remove-client camera-7
+    python scripts/serve_front.py run                    # stays, as the main process of a container or a service
     python scripts/serve_front.py reload
     python scripts/serve_front.py status --json
     python scripts/serve_front.py stop
@@ -62,6 +63,12 @@ def start(front: Front, given: argparse.Namespace) -> None:
         print("TorchServe does not run yet: until it does, predictions are 503; python scripts/serve_models.py start")
 
 
+def run_here(front: Front, given: argparse.Namespace) -> None:
+    if not front.clients.names():
+        print("no client has a key yet; python scripts/serve_front.py add-client NAME prints one", file=sys.stderr)
+    front.become_nginx()
+
+
 def add_client(front: Front, given: argparse.Namespace) -> None:
     key = front.clients.add(given.name)
     reload_if_running(front)
@@ -102,6 +109,7 @@ def show_status(front: Front, given: argparse.Namespace) -> None:
 
 ACTIONS: dict[str, tuple[str, Callable[[Front, argparse.Namespace], None]]] = {
     "start": ("start nginx, and print the first client's key once", start),
+    "run": ("become nginx, and give no client a key; SIGQUIT stops it as `stop` does", run_here),
     "stop": ("stop when all that is under way is answered", stop),
     "reload": ("take up a change of front.yaml, nginx.conf or a certificate", reload),
     "status": ("whether it runs, where, and for which clients", show_status),

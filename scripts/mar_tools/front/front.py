@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 from urllib.parse import urlsplit
 
 import psutil
@@ -113,6 +113,29 @@ class Front:
 
     def start(self) -> str | None:
         """Returns the key of the first client, where there was none yet. Raises NginxError or ConfigError."""
+        nginx = self._prepare()
+        key = None if self.clients.names() else self.clients.add(FIRST_CLIENT)
+        try:
+            nginx.run(*self._arguments(self._conf))
+        except NginxError:
+            if key is not None:  # nobody would ever see it
+                self.clients.remove(FIRST_CLIENT)
+            raise
+        self._write_record()
+        return key
+
+    def become_nginx(self) -> NoReturn:
+        """Let nginx take the place of this process. SIGQUIT ends it when what is under way is answered.
+
+        No client gets a key: nobody may be there to read it. Raises NginxError or ConfigError.
+        """
+        nginx = self._prepare()
+        self._write_record()
+        command = [str(nginx.binary), *self._arguments(self._conf), "-g", "daemon off;"]
+        os.execve(nginx.binary, command, nginx.environment)
+
+    def _prepare(self) -> Nginx:
+        """Write all that nginx reads, where none runs yet."""
         if self.process() is not None:
             raise NginxError(f"the front of {self.folder} is already running; use reload, or stop it first")
         most, length = LONGEST_SOCKET_PATH - len("/front.sock"), len(os.fsencode(self.folder))
@@ -122,16 +145,8 @@ class Front:
         self._prepare_folder()
         self._prepare_certificate()
         self._write_configuration(nginx)
-        key = None if self.clients.names() else self.clients.add(FIRST_CLIENT)
         (self.folder / "front.sock").unlink(missing_ok=True)  # of an nginx that was killed
-        try:
-            nginx.run(*self._arguments(self._conf))
-        except NginxError:
-            if key is not None:  # nobody would ever see it
-                self.clients.remove(FIRST_CLIENT)
-            raise
-        self._write_record()
-        return key
+        return nginx
 
     def reload(self) -> None:
         """Read settings, keys and certificates again; what is under way ends undisturbed.

@@ -30,12 +30,15 @@ class Nginx:
     modules: Path
     library_path: str = ""
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, **({"LD_LIBRARY_PATH": self.library_path} if self.library_path else {})}
+
     def run(self, *arguments: str) -> str:
         """Return what it printed. Raises NginxError with what it says is wrong."""
-        environment = {**os.environ, "LD_LIBRARY_PATH": self.library_path} if self.library_path else None
         finished = subprocess.run(
             [str(self.binary), *arguments],
-            env=environment,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

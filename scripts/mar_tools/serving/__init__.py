@@ -26,6 +26,7 @@ In the order in which the files build on each other:
     what is done to it
       server.py            starts it until every model answers, and stops it at once
       graceful_stop.py     stops it after its last answer; the workers' side is vision_serving.worker.draining
+      service_units.py     fills in the units of systemd, and tells systemd how a service is
       foreground.py        runs it as the main process of a container or a service, until a signal or a fault
       scaling.py           changes the number of workers of a model, without a failed request
       request_counts.py    reads how many requests and failures TorchServe has counted

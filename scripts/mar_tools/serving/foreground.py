@@ -25,6 +25,7 @@ from mar_tools.serving.logs import log_form
 from mar_tools.serving.metrics_exporter import mend_exporter
 from mar_tools.serving.processes import runs
 from mar_tools.serving.server import Server
+from mar_tools.serving.service_units import tell_manager
 from mar_tools.serving.start_checks import prepare_logs
 from mar_tools.serving.start_record import stop_mark
 from mar_tools.serving.torchserve_api import ServerError
@@ -117,6 +118,7 @@ def _serve(server: Server, process: psutil.Process, asked: threading.Event, say:
     """Return the exit status where it ends by itself, None when it is asked to stop."""
     signs, told, looked = Signs(process, time.monotonic), None, time.monotonic()
     say(f"serving by frontend {process.pid}")
+    tell_manager("READY=1")
     while not asked.wait(END_POLL_S):
         ended = reap()
         if not runs(process):
@@ -135,6 +137,7 @@ def _serve(server: Server, process: psutil.Process, asked: threading.Event, say:
         if mended is not None and mended != told:
             say(mended)
         told, looked = mended, time.monotonic()
+        tell_manager("WATCHDOG=1")
     return None
 
 
@@ -146,6 +149,7 @@ def _drain(server: Server, process: psutil.Process, timeout_s: float, signals: S
             process.terminate()
 
     say("asked to stop")
+    tell_manager("STOPPING=1")
     try:
         with signals.cutting(end_frontend):
             stop_drained(server, timeout_s, say)
