@@ -56,7 +56,7 @@ install_cpu_torch() {
   pins=$(sed -nE "s/^(($names)==[^ ;]+).*/\1+cpu/p" constraints.txt)
   # shellcheck disable=SC2086
   pip_install --no-deps --retries 1 --index-url "$index" $pins >/dev/null 2>&1 ||
-    echo "== no CPU builds of PyTorch at $index: the ordinary index's are taken, 4.5 GB larger"
+    echo "== no CPU builds of PyTorch at $index: the ordinary index's are taken, 4.5 GB more"
 }
 
 install_torch() {

@@ -72,7 +72,7 @@ def test_without_cpu_builds_one_line_says_that_the_ordinary_index_is_asked(check
     nowhere = (checkout / "nowhere").as_uri()
     said = call(checkout, "install_torch --cpu requirements.txt", TORCH_INDEX=nowhere)
     assert said.splitlines() == [
-        f"== no CPU builds of PyTorch at {nowhere}: the ordinary index's are taken, 4.5 GB larger"
+        f"== no CPU builds of PyTorch at {nowhere}: the ordinary index's are taken, 4.5 GB more"
     ]
     assert installed(checkout, "torch") == []
 

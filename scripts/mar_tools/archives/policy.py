@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from mar_tools.archives.archive import Archive, open_archive
 from mar_tools.archives.checks import check_ours, read_config, verify_archive
+from mar_tools.archives.packages import require_packages
 from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import read_properties, read_text
 
@@ -82,6 +83,8 @@ def check_served(name: str, policy: ArchivePolicy) -> Archive:
     archive = verify_archive(path) if policy.taken == "ours" else open_archive(path)
     if archive.is_ours and policy.taken != "ours":
         check_ours(archive)
+    if archive.is_ours:
+        require_packages(archive)
     config = archive.manifest["model"].get("configFile")
     if config:
         read_config(archive, str(config))  # as TorchServe does, which has no bounds
