@@ -5,6 +5,7 @@
     python scripts/manage_models.py describe digits --card
     python scripts/manage_models.py register resnet50.mar --workers 1 --batch-size 8 --max-batch-delay 2
     python scripts/manage_models.py upgrade digits_2.mar --watch-s 60 --write
+    python scripts/manage_models.py rollback digits
     python scripts/manage_models.py scale digits --workers 2
     python scripts/manage_models.py set-default digits 2.0
     python scripts/manage_models.py unregister resnet50 --version 1.0
@@ -16,7 +17,8 @@ config.properties.
 
 `upgrade` replaces the version that is served without a failed request. The new version starts beside the old one, with
 its settings. When each worker has given the golden prediction, it gets the requests. After --watch-s the old one is
-taken out. A new version that is no good is taken out again, and the exit status is 1.
+taken out. A new version that is no good is taken out again, and the exit status is 1. `rollback` takes the last upgrade
+of a model back in the same way, however long ago it was.
 """
 
 import argparse
@@ -30,11 +32,14 @@ from mar_tools.archives.model_cards import card_table
 from mar_tools.command_line import ROOT, new_parser, print_json, run
 from mar_tools.serving.address import read_address
 from mar_tools.serving.archive_choice import check_registered, register_checked
+from mar_tools.serving.config_file import rewrite
 from mar_tools.serving.scaling import scale
+from mar_tools.serving.server import Server
 from mar_tools.serving.state_option import add_state_option
 from mar_tools.serving.torchserve_api import TorchServeClient
-from mar_tools.serving.upgrade_config import advise, lasting_properties
-from mar_tools.serving.upgrading import Upgrade, plan_upgrade
+from mar_tools.serving.upgrade_config import advise, lasting_properties, name_version
+from mar_tools.serving.upgrade_record import check_can_return, read_upgrade, record_upgrade
+from mar_tools.serving.upgrading import Plan, Upgrade, plan_upgrade
 from mar_tools.terminal import Table, new_table, number_column, print_tables, show_work
 
 MOST_WORKERS = 64
@@ -75,6 +80,9 @@ def new_command_parser() -> argparse.ArgumentParser:
         if name == "scale":
             action.add_argument("--workers", type=worker_count(0), metavar="0..64", required=True)
     add_upgrade(actions.add_parser("upgrade", help="serve a new version in the place of the old one"))
+    rollback_action = actions.add_parser("rollback", help="serve again what the last upgrade of a model replaced")
+    rollback_action.add_argument("model")
+    add_watch(rollback_action)
     register_action = actions.add_parser("register", help="serve an archive of the model store")
     register_action.add_argument("archive", help="its file name in the server's model store")
     for option, default in (("--workers", 1), ("--batch-size", 1), ("--max-batch-delay", 2)):
@@ -92,12 +100,16 @@ def new_command_parser() -> argparse.ArgumentParser:
 def add_upgrade(action: argparse.ArgumentParser) -> None:
     action.add_argument("archive", help="its file name in the server's model store")
     action.add_argument("--workers", type=worker_count(1), metavar="1..64", help="default: as the old one")
+    add_watch(action)
+    action.add_argument("--keep-old", action="store_true", help="go on serving the old version by its number")
+    action.add_argument("--write", action="store_true", help="make it last: write it into config.properties")
+
+
+def add_watch(action: argparse.ArgumentParser) -> None:
     action.add_argument("--watch-s", type=float, default=30.0, help="seconds until the old version is taken out")
     action.add_argument(
         "--max-failed-share", type=float, default=0.02, help="of the answers, above what was usual (default: 0.02)"
     )
-    action.add_argument("--keep-old", action="store_true", help="go on serving the old version by its number")
-    action.add_argument("--write", action="store_true", help="make it last: write it into config.properties")
 
 
 def worker_count(least: int) -> Callable[[str], int]:
@@ -147,13 +159,33 @@ def register(client: TorchServeClient, given: argparse.Namespace) -> Any:
 
 def upgrade(client: TorchServeClient, given: argparse.Namespace) -> Any:
     plan = plan_upgrade(client, given.config, given.archive, given.workers)
-    written = lasting_properties(given.config, plan) if given.write else nullcontext()
+    return carry_out(client, plan, given, given.keep_old, given.write)
+
+
+def carry_out(client: TorchServeClient, plan: Plan, given: argparse.Namespace, keep_old: bool, write: bool) -> Any:
+    written = lasting_properties(given.config, plan) if write else nullcontext()
     with show_work("upgrading") as announce, written:
-        upgrading = Upgrade(client, given.config, plan, announce)
-        done = upgrading.run(given.watch_s, given.max_failed_share, given.keep_old)
-    for advice in advise(given.config, done, given.write):
+        done = Upgrade(client, given.config, plan, announce).run(given.watch_s, given.max_failed_share, keep_old)
+    record_upgrade(given.config, plan, write)
+    for advice in advise(given.config, done, write):
         print(advice, file=sys.stderr)
     return done.as_document()
+
+
+def roll_back(client: TorchServeClient, given: argparse.Namespace) -> Any:
+    """Upgrade to what served before, or choose it where it is served still."""
+    record = read_upgrade(given.config, given.model)
+    default = client.describe_default(given.model)
+    check_can_return(record, given.model, Server(given.config).model_store(), default)
+    archive = check_registered(given.config, record.old.archive)
+    plan = Plan(archive, default, max(1, default["minWorkers"]))
+    if record.old.version not in [entry["modelVersion"] for entry in client.describe(given.model)]:
+        return carry_out(client, plan, given, False, record.written)
+    client.set_default(given.model, record.old.version)
+    if record.written:
+        rewrite(given.config, lambda text: name_version(text, plan))
+    record_upgrade(given.config, plan, record.written)
+    return {"status": f"{given.model} {record.old.version} answers again; {record.new.version} is served by its number"}
 
 
 ACTIONS: dict[str, Callable[[TorchServeClient, argparse.Namespace], Any]] = {
@@ -162,6 +194,7 @@ ACTIONS: dict[str, Callable[[TorchServeClient, argparse.Namespace], Any]] = {
     "register": register,
     "scale": lambda client, given: scale(client, given.config, given.model, given.version, given.workers),
     "upgrade": upgrade,
+    "rollback": roll_back,
     "unregister": lambda client, given: client.unregister(given.model, given.version),
     "set-default": lambda client, given: client.set_default(given.model, given.version),
     "token": lambda client, given: client.renew_token(given.kind) if given.renew else client.token(given.kind),

@@ -56,7 +56,7 @@ LAYERS = {
         "drafting building edge serving training",
         "playground predicting load_testing reporting compressing",
         "front drift",
-        "tuning cluster reviewing monitoring",
+        "tuning cluster reviewing monitoring upkeep",
         "ray_serving",
     ),
     LAB: (

@@ -186,6 +186,19 @@ def test_an_upgrade_fails_no_request(run_on: RunHere, operated: Service, archive
     assert "move digits.mar away" in finished.stderr
 
 
+def test_an_upgrade_is_taken_back_without_a_failed_request(run_on: RunHere, operated: Service, seven: bytes) -> None:
+    with keep_asking(lambda: ask(operated, seven)) as traffic:
+        finished = run_on("manage_models.py", "rollback", "digits", "--watch-s", "1")
+        assert finished.returncode == 0, finished.stderr
+        assert ask(operated, seven).headers["X-Model-Version"] == "1.0"
+    assert traffic.failures() == []
+    assert [entry["modelVersion"] for entry in operated.server.client.describe("digits")] == ["1.0"]
+    written = read_model(operated.server.config.read_text(), "digits")
+    assert {version: section["marName"] for version, section in written.items()} == {"1.0": "digits.mar"}
+    again = run_on("manage_models.py", "rollback", "digits", "--watch-s", "0")
+    assert ask(operated, seven).headers["X-Model-Version"] == "2.0", again.stderr
+
+
 def test_a_drained_stop_answers_what_was_asked_and_refuses_the_rest(
     run_on: RunHere, operated: Service, seven: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
