@@ -24,9 +24,12 @@ from mar_tools.terminal import print_line
 JUDGED = {"val": 500, "test": 1000}  # pictures
 DIGITS = str(ROOT / "examples" / "digits_classification" / "weights.safetensors")
 SHOWN = ("backend", "precision", "verdict", "reason", "accuracy", "images_per_s", "size_mb")
-# The digits are of others than those that these weights know: of new writers, or letters.
-START = ("--model", "mobilenet_v3_small", "--size", 96, "--weights", DIGITS, "--no-flip")
-TASKS = ("digits", "letters")
+COMMON = ("--size", 96, "--no-flip")
+# The network of a task, and what it begins with: a small one whose weights know other writers, and a large one.
+STARTS = {
+    "digits": ("--model", "mobilenet_v3_small", "--weights", DIGITS, *COMMON),
+    "letters": ("--model", "resnet18", "--weights", "random", *COMMON),
+}
 
 
 
@@ -35,7 +38,7 @@ def main() -> None:
     from lab.testbed.findings import write_whole
     from mar_tools.load_testing.reporting import describe_run
 
-    found = {task: measure(task, arguments) for task in arguments.task or TASKS}
+    found = {task: measure(task, arguments) for task in arguments.task or STARTS}
     write_whole(arguments.json, json.dumps(describe_run(tasks=found), indent=2) + "\n")
 
 
@@ -46,7 +49,7 @@ def measure(task: str, arguments: Namespace) -> dict[str, Any]:
     if not data.exists():
         draw(task, data, arguments.count)
     settings = ("--epochs", arguments.epochs, "--augment", "light")
-    trained = call("train_model.py", data, *START, *settings, "--output", model)
+    trained = call("train_model.py", data, *STARTS[task], *settings, "--output", model)
     given = (model / "recipe.yaml", "--data", data, *settings)
     ladder = call(
         "compress_model.py", *given, "--auto", "--budget-min", arguments.budget_min, "--output", folder / "found"
@@ -104,7 +107,7 @@ def command(script: str, *arguments: object) -> "subprocess.CompletedProcess[str
 
 def parse_arguments() -> Namespace:
     parser = new_parser(__doc__)
-    parser.add_argument("--task", action="append", choices=TASKS, help="one alone (both)")
+    parser.add_argument("--task", action="append", choices=STARTS, help="one alone (both)")
     parser.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="for pictures, networks and exports")
     parser.add_argument("--count", type=positive_count, default=6000, help="of pictures to train with (6000)")
     parser.add_argument("--epochs", type=positive_count, default=4, help="of each training, at most (4)")

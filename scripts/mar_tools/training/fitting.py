@@ -69,6 +69,7 @@ def fit(
             sampler.set_epoch(kept["epoch"] + 1)  # Lightning begins an epoch that goes on before it tells the number
         with quiet_lightning(), using_all_cores():
             torch.manual_seed(settings.seed)
+            training.train()  # Lightning leaves it as it comes, and networks come in eval mode
             trainer = new_trainer(str(training.judged_by), settings, folder, device_type, len(loaders[0]))
             with told_out_of_memory():
                 trainer.fit(training, loaders[0], loaders[1], ckpt_path=last if kept else None, weights_only=False)

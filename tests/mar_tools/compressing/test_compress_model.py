@@ -71,6 +71,11 @@ def test_a_result_has_a_baseline_a_floor_and_the_network_that_was_trained(
     assert (found.model.shapes, found.model.fake_quantization) == ("weights", "affine")
     assert (found.precision, found.quantization.scheme) == ("int8", "checkpoint")
     checkpoint = load_checkpoint(found)
+    layers = [layer for layer in checkpoint.network.modules() if hasattr(layer, "rounding")]
+    assert layers
+    for layer in layers:  # the scales followed the weights while these were trained
+        largest = layer.weight.detach().abs().flatten(1).amax(dim=1) / 127
+        assert torch.allclose(layer.rounding.weight_scale, largest.clamp(min=1e-8), rtol=0.05)
     assert checkpoint.labels == ["dark", "bright"]
     assert checkpoint.network(torch.zeros(1, 3, SIDE, SIDE)).shape == (1, 2)
 

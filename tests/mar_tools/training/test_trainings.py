@@ -15,6 +15,7 @@ import PIL.Image
 import pytest
 import yaml
 from conftest import RunHere
+from safetensors.torch import load_file
 
 from mar_tools.models.recipes import read_recipe
 from mar_tools.training.progress import read_history
@@ -53,6 +54,8 @@ def test_a_training_leaves_a_recipe_with_all_that_it_names(shades: Path, tmp_pat
     rows = list(csv.DictReader((tmp_path / "shades" / "checkpoints" / "training.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert max(float(row["score"]) for row in rows) == told["validation_accuracy"]
+    weights = load_file(tmp_path / "shades" / "weights.safetensors")  # batch norms began with means of 0
+    assert all(values.any() for name, values in weights.items() if name.endswith("running_mean"))
     with PIL.Image.open(tmp_path / "shades" / "curves.png") as curves:
         assert curves.width > 600
 
