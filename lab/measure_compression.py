@@ -54,16 +54,42 @@ def measure(task: str, arguments: Namespace) -> dict[str, Any]:
     ladder = call(
         "compress_model.py", *given, "--auto", "--budget-min", arguments.budget_min, "--output", folder / "found"
     )
-    seeds = {
-        seed: call("compress_model.py", *given, "--qat", "--seed", seed, "--output", folder / f"qat-{seed}")
-        for seed in range(arguments.seeds)
-    }
-    built = {f"trained, seed {seed}": build(Path(found["recipe"]), folder) for seed, found in seeds.items()}
     return {
         "trained": {key: trained[key] for key in ("test_accuracy", "best_epoch", "epochs", "seconds", "pictures")},
         "ladder": {key: ladder[key] for key in ("points", "untried", "hopeless", "budget_min", "baseline_accuracy")},
-        "int8": {"fitted": build(model / "recipe.yaml", folder), **built},
+        "int8": compare_int8(folder, data, settings, arguments.seeds),
     }
+
+
+def compare_int8(folder: Path, data: Path, settings: tuple[object, ...], seeds: int) -> dict[str, Any]:
+    """Train the network of the ladder whose int8 lost most with the values of int8, with each seed."""
+    from mar_tools.compressing.fronts import Point
+
+    points = [Point.read(path) for path in sorted(folder.glob("found/points/*/point.json"))]
+    fitted = [point for point in points if point.rows and "int8 trained" not in point.name]
+    lost = {point.recipe: accuracy_of(point, "fp32") - accuracy_of(point, "int8") for point in fitted}
+    hurt = next(point for point in points if point.recipe == max(lost, key=lambda recipe: lost[recipe]))
+    trained = {}
+    for seed in range(seeds):
+        given = (hurt.recipe, "--data", data, *settings, "--qat", "--seed", seed)
+        found = call("compress_model.py", *given, "--output", folder / f"qat-{seed}")
+        trained[str(seed)] = build(Path(found["recipe"]), folder)
+    return {
+        "network": hurt.name,
+        "float": accuracy_of(hurt, "fp32"),
+        "fitted": [describe_row(row) for row in hurt.rows.values() if row.precision == "int8"],
+        "trained": trained,
+    }
+
+
+def accuracy_of(point: Any, precision: str) -> float:
+    """Return the accuracy of a point's last export of a precision; 1 where it has none."""
+    found = [row.accuracy["top1"] for row in point.rows.values() if row.accuracy and row.precision == precision]
+    return float(found[-1]) if found else 1.0
+
+
+def describe_row(row: Any) -> dict[str, Any]:
+    return {key: getattr(row, key) for key in SHOWN}
 
 
 def draw(task: str, data: Path, count: int) -> None:

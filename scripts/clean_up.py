@@ -12,10 +12,11 @@ takes so much. Nothing else is ever removed: logs roll over by themselves, and s
 from pathlib import Path
 
 from mar_tools.command_line import EXPORTS, ROOT, new_parser, not_negative, print_json, run
-from mar_tools.serving.address import state_folder
+from mar_tools.serving.state_option import add_state_option
 from mar_tools.terminal import name_column, new_table, number_column, print_tables
 from mar_tools.upkeep.disk import GB, Export, choose_old, measure, read_exports, remove
 from vision_serving.errors import VisionServingError
+from vision_serving.worker.server_settings import state_folder
 
 
 def main() -> None:
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="tell what would go, and remove nothing")
     parser.add_argument("--exports", type=Path, metavar="FOLDER", default=EXPORTS, help="that builds work in")
     parser.add_argument("--config", type=Path, metavar="FILE", default=ROOT / "config.properties")
+    add_state_option(parser)
     parser.add_argument("--json", action="store_true", help="print what was found and removed")
     given = parser.parse_args()
     exports = read_exports(given.exports)

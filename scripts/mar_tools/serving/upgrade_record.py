@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
-from mar_tools.serving.address import state_folder
 from mar_tools.serving.upgrading import Plan
 from vision_serving.errors import ConfigError
 from vision_serving.validation import StrictModel, parse_config, read_json
 from vision_serving.worker.model_card import digest_file
+from vision_serving.worker.server_settings import state_folder
 
 FILE = "upgrades.json"
 

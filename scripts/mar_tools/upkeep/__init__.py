@@ -1,4 +1,5 @@
 """What a server of months needs besides serving.
 
-disk.py   what takes room, and exports that may go
+backups.py   one file with all that cannot be made again, and back
+disk.py      what takes room, and exports that may go
 """

@@ -1,0 +1,184 @@
+"""One file with all that a server cannot make again, and the same server from it elsewhere."""
+
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import BinaryIO
+
+from pydantic import Field
+
+from mar_tools.command_line import ROOT
+from mar_tools.serving.address import read_address
+from mar_tools.serving.processes import find_frontend
+from mar_tools.serving.torchserve_api import ServerError
+from vision_serving.errors import ConfigError
+from vision_serving.validation import StrictModel, parse_config, read_json
+from vision_serving.worker.model_card import digest_file
+from vision_serving.worker.server_settings import STATE_KEY, STATE_VARIABLE, read_properties, read_text
+
+MANIFEST = "backup.json"
+SETTINGS = "settings/config.properties"
+TRUSTED = "vision_trusted_keys"
+# In `front/`: digests of the clients' keys, its own certificate, and the owner's additions.
+FRONT = ("clients.map", "certificate.pem", "certificate.key", "local/*.conf")
+
+
+class SavedFile(StrictModel):
+    """mode: its permissions, as an octal number."""
+
+    sha256: str
+    mode: str = Field(pattern="^[0-7]{3}$")
+
+
+class Manifest(StrictModel):
+    """What a backup holds: files by their names in it. saved: when, in UTC."""
+
+    saved: str
+    files: dict[str, SavedFile]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the parts of a server lie: those of a checkout, or of settings that are yet to be put there."""
+
+    config: Path
+    store: Path
+    state: Path
+    trusted: str
+
+    @classmethod
+    def of(cls, config: Path, text: str) -> "Places":
+        values, folder = read_properties(text), config.absolute().parent
+        state = Path(os.environ.get(STATE_VARIABLE) or folder / values.get(STATE_KEY, ""))
+        return cls(config, folder / values.get("model_store", "model_store"), state, values.get(TRUSTED, ""))
+
+    def path_of(self, name: str) -> Path:
+        """Return where a file of a backup belongs. Raises ConfigError for a name that no backup of ours has."""
+        part, _, rest = name.partition("/")
+        folders = {"settings": self.config.absolute().parent, "models": self.store, "state": self.state}
+        if part not in folders or not rest or ".." in Path(rest).parts or Path(rest).is_absolute():
+            raise ConfigError(f"{name}: no file of a backup; expected {', '.join(folders)} and a path below")
+        if name == SETTINGS:
+            return self.config
+        return ROOT / "deploy/nginx/front.yaml" if name == "settings/front.yaml" else folders[part] / rest
+
+    def list_files(self, samples: bool) -> Iterator[tuple[str, Path]]:
+        """Yield the files that there are, by their names in a backup."""
+        folder = self.config.absolute().parent
+        found = [(SETTINGS, self.config), ("settings/front.yaml", ROOT / "deploy/nginx/front.yaml")]
+        found.append(("settings/log4j2.xml", folder / "log4j2.xml"))
+        found += [(f"models/{path.name}", path) for path in sorted(self.store.glob("*.mar"))]
+        if self.trusted and not Path(self.trusted).is_absolute():
+            found += [(f"settings/{path.relative_to(folder)}", path) for path in sorted(folder.glob(self.trusted))]
+        kept = [*(f"front/{pattern}" for pattern in FRONT), "upgrades.json", *(["samples/**/*"] if samples else [])]
+        for pattern in kept:
+            found += [(f"state/{path.relative_to(self.state)}", path) for path in sorted(self.state.glob(pattern))]
+        return ((name, path) for name, path in found if path.is_file())
+
+
+def save(config: Path, target: Path, samples: bool) -> Manifest:
+    """Write a backup, whole or not at all, that its owner alone can read. The server may run meanwhile."""
+    read_address(config)
+    files = dict(Places.of(config, read_text(config)).list_files(samples))
+    partial = target.with_name(f".{target.name}.part")
+    partial.unlink(missing_ok=True)
+    partial.touch(mode=0o600)
+    try:
+        with tarfile.open(partial, "w") as backup:
+            saved = {name: _add(backup, name, path) for name, path in files.items()}
+            manifest = Manifest(saved=datetime.now(timezone.utc).isoformat(timespec="seconds"), files=saved)
+            content = manifest.model_dump_json(indent=2).encode()
+            entry = tarfile.TarInfo(MANIFEST)
+            entry.size, entry.mode = len(content), 0o600
+            backup.addfile(entry, io.BytesIO(content))
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return manifest
+
+
+def _add(backup: tarfile.TarFile, name: str, path: Path) -> SavedFile:
+    """Add one file as long as it is now; another one may take its place meanwhile, or more be written to its end."""
+    with path.open("rb") as content:
+        entry = backup.gettarinfo(arcname=name, fileobj=content)
+        entry.uid = entry.gid = 0
+        entry.uname = entry.gname = ""
+        hashing = Hashing(content)
+        backup.addfile(entry, hashing)
+    return SavedFile(sha256=hashing.digest.hexdigest(), mode=f"{entry.mode & 0o777:03o}")
+
+
+class Hashing:
+    """Reads on, and hashes what was read."""
+
+    def __init__(self, content: BinaryIO) -> None:
+        self._content, self.digest = content, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._content.read(size)
+        self.digest.update(block)
+        return block
+
+
+def restore(source: Path, config: Path, force: bool) -> dict[str, Path]:
+    """Put the files of a backup where its settings say, once all are known to be whole; return where each is.
+
+    Raises ServerError while that server runs, ConfigError for a damaged backup, and for files that are there already
+    with another content unless `force`.
+    """
+    if config.is_file() and find_frontend(config) is not None:
+        raise ServerError(f"the server of {config} runs; stop it first: python scripts/serve_models.py stop")
+    config.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".restore-", dir=config.absolute().parent) as folder:
+        manifest = unpack(source, Path(folder))
+        places = Places.of(config, read_text(Path(folder) / SETTINGS))
+        targets = {name: places.path_of(name) for name in manifest.files}
+        if not force:
+            refuse_others(manifest, targets)
+        for name, target in targets.items():
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            new = target.with_name(f".{target.name}.restored")
+            shutil.move(Path(folder) / name, new)
+            new.chmod(int(manifest.files[name].mode, 8))
+            os.replace(new, target)
+    return targets
+
+
+def unpack(source: Path, folder: Path) -> Manifest:
+    """Unpack a backup, and check each file. Raises ConfigError."""
+    expected = "expected what `save` writes, whole"
+    try:
+        with tarfile.open(source) as backup:
+            backup.extractall(folder, filter="data")
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise ConfigError(f"{source}: no backup, or a damaged one ({error}); {expected}") from error
+    if not (folder / MANIFEST).is_file():  # it is the last file
+        raise ConfigError(f"{source}: no backup, or a damaged one (it holds no {MANIFEST}); {expected}")
+    manifest = parse_config(Manifest, read_json(folder / MANIFEST), str(source))
+    for name, saved in manifest.files.items():
+        path = folder / name
+        if not path.is_file() or digest_file(path) != saved.sha256:
+            raise ConfigError(f"{source}: {name} is damaged or missing; take another backup")
+    if SETTINGS not in manifest.files:
+        raise ConfigError(f"{source}: holds no {SETTINGS}; {expected}")
+    return manifest
+
+
+def refuse_others(manifest: Manifest, targets: Mapping[str, Path]) -> None:
+    """Raises ConfigError where other files stand in the places of those to restore."""
+    others = [
+        str(path)
+        for name, path in targets.items()
+        if path.is_file() and digest_file(path) != manifest.files[name].sha256
+    ]
+    if others:
+        raise ConfigError(
+            f"{len(others)} files are there with another content: {', '.join(others[:5])}; --force replaces them"
+        )
