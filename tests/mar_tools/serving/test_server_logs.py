@@ -94,6 +94,9 @@ def test_the_form_of_logs_is_a_setting_that_java_gets(monkeypatch: pytest.Monkey
     monkeypatch.setenv("JDK_JAVA_OPTIONS", "-Dmine=1")
     assert log_options({}) == log_options({"vision_logs": "text"}) == {}
     assert log_options({"vision_logs": "json"}) == {"JDK_JAVA_OPTIONS": "-Dmine=1 -Dvision_logs=json"}
+    assert log_options({"vision_logs": "text"}, to_stdout=True) == {"JDK_JAVA_OPTIONS": "-Dmine=1 -Dvision_stdout=info"}
+    both = "-Dmine=1 -Dvision_stdout=info -Dvision_logs=json"
+    assert log_options({}, to_stdout=True) == {"JDK_JAVA_OPTIONS": both}
     with pytest.raises(ConfigError, match=r"vision_logs: expected one of .*, got 'yaml'"):
         check_settings({"vision_logs": "yaml"})
     with pytest.raises(ConfigError, match="did you mean 'vision_logs'"):
