@@ -11,6 +11,7 @@ tracing.py                what a worker's lines and spans cost it
 span_receiver.py          who takes the spans meanwhile, or never answers
 counting.py               what counting for metrics costs it
 kept_predictions.py       what samples of predictions cost it
+installing.py             what an environment takes, by its own Python
 sampling.py               memory and descriptors over time
 rounds.py                 the results file of a command that measures in rounds
 findings.py               the rows of the reliability page, and the results file of each
