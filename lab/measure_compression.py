@@ -32,7 +32,6 @@ STARTS = {
 }
 
 
-
 def main() -> None:
     arguments = parse_arguments()
     from lab.testbed.findings import write_whole

@@ -59,9 +59,11 @@ def stop_drained(server: Server, timeout_s: float, announce: Announce) -> bool:
     try:
         cut = answer_all(server, deadline, announce)
         announce("waiting until nobody asks any more")
-        wait_until_quiet(server, deadline - time.monotonic())
+        is_quiet = wait_until_quiet(server, deadline - time.monotonic())
         if close_listeners(process, set(server.ports().values())):
             wait_until_quiet(server, LAST_ANSWERS_S)
+        elif not is_quiet:
+            cut.append("clients still asked, and the system lets nobody close the server's sockets, so it reset them")
     finally:
         server.stop()
     if cut:
@@ -109,8 +111,11 @@ def _ready_workers(entry: Mapping[str, Any]) -> set[int]:
     return {worker["pid"] for worker in entry["workers"] if worker["status"] == READY}
 
 
-def wait_until_quiet(server: Server, timeout_s: float) -> None:
-    """Wait until no request has been refused for a while, or the time is up: each refusal dates the file."""
+def wait_until_quiet(server: Server, timeout_s: float) -> bool:
+    """Wait until no request has been refused for a while, or the time is up: each refusal dates the file.
+
+    Return whether it is quiet.
+    """
     dated, since = 0, time.monotonic()  # by this clock: the other one may jump
 
     def is_quiet() -> bool:
@@ -119,7 +124,7 @@ def wait_until_quiet(server: Server, timeout_s: float) -> None:
             since = time.monotonic()
         return time.monotonic() - since >= QUIET_S
 
-    wait_until(is_quiet, timeout_s, POLL_S)
+    return wait_until(is_quiet, timeout_s, POLL_S)
 
 
 def close_listeners(process: psutil.Process, ports: set[int]) -> bool:

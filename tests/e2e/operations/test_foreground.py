@@ -20,6 +20,7 @@ from mar_tools.serving.server import Server
 from mar_tools.waiting import wait_until
 
 from ..conftest import ROOT, run_script, write_configuration
+from ..traffic import keep_asking
 
 READY_S, END_S = 300.0, 120.0
 PID_1 = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -129,6 +130,23 @@ def test_as_a_container_has_it_a_signal_loses_no_request(archives: Path, seven: 
         assert [own[-1] for own in clients] == ["DrainingError"] * 6
         assert {entry["type"] for entry in lines_of_failures(running.said())} == {"DrainingError"}
         assert not temporary.exists()
+
+
+@needs_root
+def test_clients_that_never_go_elsewhere_make_it_say_that_some_were_cut_off(
+    archives: Path, seven: bytes, tmp_path: Path
+) -> None:
+    short = ("--drain-timeout-s", "3")
+    with in_foreground(tmp_path, archives / "digits.mar", ["-c", WITHOUT_PIDFD_GETFD], *short) as running:
+        running.wait_for("serving by frontend")
+        [main] = psutil.Process(running.process.pid).children()
+        headers = {"Content-Type": "image/png"}
+        with keep_asking(
+            lambda: requests.post(f"{running.url}/predictions/digits", seven, headers=headers, timeout=60)
+        ):
+            main.send_signal(signal.SIGTERM)
+            assert running.end() == 4
+        assert "clients still asked" in running.said()
 
 
 def zombies_of(process: psutil.Process) -> list[psutil.Process]:
