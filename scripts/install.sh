@@ -1,9 +1,9 @@
 # quickstart.sh, test.sh and the container source this file. On its own it does nothing.
 #
-#   install_requirements [--cpu | --gpu] FILE...    makes .venv once, and leaves it active
+#   install_requirements [--cpu | --gpu] FILE...    makes .venv, leaves it active
 #
-# --cpu takes PyTorch's CPU builds, --gpu those with CUDA. Without either: what .venv has, else CUDA where a GPU is.
-# TORCH_INDEX is where PyTorch's CPU builds come from, for a mirror.
+# --cpu: PyTorch's CPU builds, from TORCH_INDEX; --gpu: those with CUDA.
+# Neither: what .venv has, else CUDA where a GPU is.
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   sed -n '1,6s/^# \{0,1\}//p' "$0"

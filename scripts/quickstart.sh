@@ -2,7 +2,7 @@
 # From nothing to two served models with a prediction from each.
 #
 #   bash scripts/quickstart.sh          install, build, serve, predict
-#   bash scripts/quickstart.sh --cpu    the same with PyTorch's CPU builds, --gpu: with CUDA (default: as the machine is)
+#   bash scripts/quickstart.sh --cpu    with PyTorch's CPU builds; --gpu: CUDA
 #   bash scripts/quickstart.sh --stop   stop the server
 #
 # Needs Python 3.10 to 3.13 with venv. Java comes with a package if there is none.
