@@ -1,4 +1,4 @@
-# quickstart.sh, test.sh and the container source this file. On its own it does nothing.
+# Sourced by quickstart.sh, test.sh and the container. It does nothing alone.
 #
 #   install_requirements [--cpu | --gpu] FILE...    makes .venv, leaves it active
 #
