@@ -55,7 +55,10 @@ def measure(task: str, arguments: Namespace) -> dict[str, Any]:
     )
     return {
         "trained": {key: trained[key] for key in ("test_accuracy", "best_epoch", "epochs", "seconds", "pictures")},
-        "ladder": {key: ladder[key] for key in ("points", "untried", "hopeless", "budget_min", "baseline_accuracy")},
+        "ladder": {
+            "points": [{key: value for key, value in point.items() if key != "recipe"} for point in ladder["points"]],
+            **{key: ladder[key] for key in ("untried", "hopeless", "budget_min", "baseline_accuracy")},
+        },
         "int8": compare_int8(folder, data, settings, arguments.seeds),
     }
 

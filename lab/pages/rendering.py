@@ -23,6 +23,7 @@ PAGES = {
     "published": ROOT / "lab/results/published.json",
     "reliability": ROOT / "lab/results/reliability",
     "billion": ROOT / "lab/results/performance",
+    "compression": ROOT / "lab/results/compression.json",
     "edge": ROOT / "lab/results/edge.json",
     "techniques": ROOT / "lab/results/performance/inference_modes.json",
 }
