@@ -91,7 +91,7 @@ FOLDERS_OF_RAY = ("mar_tools/cluster", "mar_tools/ray_serving")
 # They import what requirements/ray.txt brings, and `bash scripts/test.sh` does not run them.
 collect_ignore_glob = [] if find_spec("ray") else ["mar_tools/ray_serving/test_*.py"]
 # Half a minute of compiling each: in the product's run, other models and precisions guard the same backend. And ends of
-# a process that are rows like the others.
+# a process that are rows like the others, and servers of their own for what another test shows once.
 OF_LAB = (
     "_killed_training_goes_on_to_the_answer_of_an_unbroken_one",
     "[tiny_detector-torch_compile]",
@@ -117,6 +117,10 @@ OF_LAB = (
     "_an_archive_of_others_has_a_reason_instead",
     "_the_name_of_a_file_is_no_code[Python]",
     "_the_name_of_a_file_is_no_code[JavaScript]",
+    "_make_it_say_that_some_were_cut_off",
+    "_a_second_signal_stops_at_once",
+    "_a_signal_during_the_start_ends_it",
+    "_the_units_write_into_one_folder_alone",
 )
 EXAMPLES = float(os.environ.get("EXAMPLES", "0.25"))  # `bash scripts/test.sh --lab` sets 1
 

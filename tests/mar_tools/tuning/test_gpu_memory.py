@@ -54,7 +54,7 @@ def measure(make: MakeRecipe, folder: Path, line: str) -> GpuMemory:
     with start_asked_process(PROCESS, folder / "worker.log", 120) as worker:
 
         def read_free() -> float:
-            return DEVICE_MIB - psutil.Process(worker.pid).memory_info().rss / MIB
+            return DEVICE_MIB - float(psutil.Process(worker.pid).memory_info().rss) / MIB
 
         return measure_worker(worker, TimingJob(folder=export, images=tuple(choose_images(None, 2))), read_free)
 
