@@ -60,7 +60,7 @@ def measure(task: str, arguments: Namespace) -> dict[str, Any]:
             "points": [{key: value for key, value in point.items() if key != "recipe"} for point in ladder["points"]],
             **{key: ladder[key] for key in ("untried", "hopeless", "budget_min", "baseline_accuracy")},
         },
-        "int8": compare_int8(folder, data, settings, arguments.seeds) if task == SMALL else None,
+        "int8": compare_int8(folder, data, settings, arguments.seeds) if task == SMALL and arguments.seeds else None,
     }
 
 
@@ -141,7 +141,7 @@ def parse_arguments() -> Namespace:
     parser.add_argument("--count", type=positive_count, default=6000, help="of pictures to train with (6000)")
     parser.add_argument("--epochs", type=positive_count, default=4, help="of each training, at most (4)")
     parser.add_argument("--budget-min", type=positive, default=60.0, help="of each ladder (60)")
-    parser.add_argument("--seeds", type=positive_count, default=3, help="of the trainings for int8 (3)")
+    parser.add_argument("--seeds", type=int, choices=range(10), default=3, help="of the trainings for int8 (3)")
     parser.add_argument("--json", type=Path, required=True)
     return parser.parse_args()
 

@@ -20,7 +20,7 @@ class Point:
     """One result as it was built.
 
     rows: its exports, by folder. problem: why there are none. eager_accuracy: of the trained network itself. shown: the
-    folder of the export that stands for it. times: its speed over that of the original's int8.
+    folder of the export that stands for it. times: its speed over that of the original's int8. seconds: that it took.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Point:
     rows: Mapping[str, Candidate] = field(default_factory=dict)
     problem: str = ""
     eager_accuracy: float | None = None
+    seconds: float = 0.0
     shown: str = ""
     times: float | None = None
     is_within: bool = False

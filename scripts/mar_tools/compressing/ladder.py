@@ -33,7 +33,6 @@ ROUNDS, ROUND_S = 5, 0.6
 
 def climb(run: Compression, recipe: Path, output: Path, name: str, budget_s: float) -> dict[str, Any]:
     """Make, build and time the results; return the points, and which is chosen: the fastest that lost little enough."""
-    began = time.monotonic()
     size_hw = run.original.preprocessing.fixed_hw
     assert size_hw is not None
     rungs = Rungs(min(size_hw), recipe.absolute())
@@ -41,7 +40,8 @@ def climb(run: Compression, recipe: Path, output: Path, name: str, budget_s: flo
     tried: dict[Steps, Point] = {}
     with show_steps(name, "result") as announce:
         while (steps := choose_next(rungs, run, tried)) is not None:
-            if time.monotonic() - began >= budget_s and not (output / POINTS / steps.folder_name() / POINT).exists():
+            spent = sum(point.seconds for point in (*points, *tried.values()))  # of earlier runs too
+            if spent >= budget_s and not (output / POINTS / steps.folder_name() / POINT).exists():
                 break
             announce(steps.describe(), len(tried), len(rungs.floats) + len(rungs.last))
             tried[steps] = make_point(run, steps, output, name)
@@ -83,6 +83,7 @@ def make_point(run: Compression, steps: Steps, output: Path, name: str) -> Point
     if kept.exists():
         return Point.read(kept)
     print_line(f"{name}: {steps.describe()}")
+    began = time.monotonic()
     floats = output / POINTS / steps.model_copy(update={"quantise": None}).folder_name() / FLOATS
     if steps.quantise and floats.exists() and not (folder / FLOATS).exists():
         shutil.copytree(floats, folder / FLOATS)  # the same training: it goes on from its end
@@ -93,6 +94,7 @@ def make_point(run: Compression, steps: Steps, output: Path, name: str) -> Point
     except ConfigError as error:
         point = Point(name=steps.describe(), recipe="", problem=str(error))
     folder.mkdir(parents=True, exist_ok=True)
+    point = replace(point, seconds=round(time.monotonic() - began, 1))
     point.write(kept)
     return point
 
@@ -103,6 +105,7 @@ def build_point(run: Compression, recipe: Recipe, output: Path, name: str) -> Po
     kept = exports / recipe.name / POINT
     if name == ORIGINAL and kept.exists():
         return Point.read(kept)
+    began = time.monotonic()
     options = BuildOptions(device_type=run.device_type)
     # A floor refuses a row and keeps what was measured of it; the reference's own failure would end the build.
     recipe = without_floor(recipe)
@@ -111,7 +114,8 @@ def build_point(run: Compression, recipe: Recipe, output: Path, name: str) -> Po
     eager = build_reference(recipe, exports, options, progress)
     rows = [eager, *try_candidates(recipe, pairs[:TRIED], exports, options, progress)]
     folders = {str(folder_of(row, recipe, exports)): row for row in rows}
-    point = Point(name=name, recipe=str(recipe.folder / "recipe.yaml"), rows=folders)
+    seconds = round(time.monotonic() - began, 1)
+    point = Point(name=name, recipe=str(recipe.folder / "recipe.yaml"), rows=folders, seconds=seconds)
     if name == ORIGINAL:
         point.write(kept)
     return point
