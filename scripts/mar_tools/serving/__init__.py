@@ -31,6 +31,7 @@ In the order in which the files build on each other:
       scaling.py           changes the number of workers of a model, without a failed request
       request_counts.py    reads how many requests and failures TorchServe has counted
       upgrading.py         puts a new version in the place of the running one, and back when it fails
+      upgrade_record.py    keeps the last upgrade of each model, so that it can be taken back
       upgrade_config.py    writes an upgrade into config.properties, so that a restart keeps it
       temporary_server.py  runs a server of its own in a temporary folder, for measurements and tests
 """

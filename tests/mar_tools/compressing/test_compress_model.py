@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import Recipe, read_recipe
 from vision_serving.errors import ConfigError
+from vision_serving.graphs.fake_quantization import FakeQuantizedConv2d
 from vision_serving.graphs.sources import NetworkSource, build_network
 from vision_serving.validation import parse_config
 
@@ -71,7 +72,7 @@ def test_a_result_has_a_baseline_a_floor_and_the_network_that_was_trained(
     assert (found.model.shapes, found.model.fake_quantization) == ("weights", "affine")
     assert (found.precision, found.quantization.scheme) == ("int8", "checkpoint")
     checkpoint = load_checkpoint(found)
-    layers = [layer for layer in checkpoint.network.modules() if hasattr(layer, "rounding")]
+    layers = [layer for layer in checkpoint.network.modules() if isinstance(layer, FakeQuantizedConv2d)]
     assert layers
     for layer in layers:  # the scales followed the weights while these were trained
         largest = layer.weight.detach().abs().flatten(1).amax(dim=1) / 127

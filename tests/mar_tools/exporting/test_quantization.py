@@ -88,7 +88,8 @@ def test_openvino_computes_in_int8_with_the_scales_of_the_training(quantized_rec
     compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     layers = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
     convolutions = [layer for layer in layers if layer["layerType"].astype(str) == "Convolution"]
-    assert {layer["runtimePrecision"].astype(str) for layer in convolutions} == {"u8"}
+    # CPUs differ in which of the two they take.
+    assert {layer["runtimePrecision"].astype(str) for layer in convolutions} in ({"u8"}, {"i8"})
 
 
 def test_onnxruntime_gets_the_scales_of_the_training(quantized_recipe: Recipe, tmp_path: Path) -> None:
