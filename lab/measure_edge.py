@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from lab.pages.edge import EdgeRow
 
 OUTPUT = ROOT / "lab" / "results" / "edge.json"
+# As lab.pages.edge has them, which the help does without.
+EXAMPLES, PRECISIONS = ("classifier", "detector"), ("fp32", "int8")
+FORMATS = ("ort", "onnx-web", "executorch", "litert")
 SHOWN = ("top1_agreement", "matched_boxes", "iou", "mean_iou", "answered_iou", "snr_db", "overall_snr_db")
 
 
 def main() -> None:
-    from lab.pages.edge import EXAMPLES, PRECISIONS
-
     given = parse_arguments()
     for example in given.examples or EXAMPLES:
         for form in given.formats:
@@ -46,8 +47,6 @@ def main() -> None:
 
 
 def parse_arguments() -> Namespace:
-    from lab.pages.edge import EXAMPLES, FORMATS, PRECISIONS
-
     parser = new_parser(__doc__)
     parser.add_argument("--examples", nargs="+", choices=EXAMPLES, help="default: both")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="default: all")

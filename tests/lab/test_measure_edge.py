@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from lab import measure_edge
 from lab.measure_edge import keep
+from lab.pages import edge
 from lab.pages.edge import TARGETS_DB, EdgeRow, read_results
 from lab.pages.rendering import PAGES, page_path
 
@@ -25,3 +27,8 @@ def test_a_row_that_is_measured_again_replaces_its_own_alone(tmp_path: Path) -> 
         keep(row, tmp_path / "edge.json")
     assert [row.megabytes for row in read_results(tmp_path / "edge.json").rows] == [1234.5, second.megabytes]
     assert "1234.5" in (tmp_path / "edge.md").read_text("utf-8")
+
+
+def test_the_command_measures_what_the_page_shows() -> None:
+    assert (*measure_edge.EXAMPLES,) == (*edge.EXAMPLES,)
+    assert (measure_edge.FORMATS, measure_edge.PRECISIONS) == (edge.FORMATS, edge.PRECISIONS)

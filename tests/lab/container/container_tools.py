@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,7 +31,8 @@ class ContainerTools:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         driver = os.environ.get("STORAGE_DRIVER", "overlay")
-        self._storage = ["--root", f"{folder}/storage", "--runroot", f"{folder}/run", "--storage-driver", driver]
+        self._run = tempfile.TemporaryDirectory(prefix="run-", dir="/tmp")  # podman takes 50 characters at most
+        self._storage = ["--root", f"{folder}/storage", "--runroot", self._run.name, "--storage-driver", driver]
 
     def buildah(self, *arguments: str | Path) -> str:
         return call("buildah", *self._storage, *arguments)
