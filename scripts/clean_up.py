@@ -12,6 +12,7 @@ takes so much. Nothing else is ever removed: logs roll over by themselves, and s
 from pathlib import Path
 
 from mar_tools.command_line import EXPORTS, ROOT, new_parser, not_negative, print_json, run
+from mar_tools.serving.server import Server
 from mar_tools.serving.state_option import add_state_option
 from mar_tools.terminal import name_column, new_table, number_column, print_tables
 from mar_tools.upkeep.disk import GB, Export, choose_old, measure, read_exports, remove
@@ -59,8 +60,6 @@ def describe(export: Export) -> dict[str, object]:
 
 def measure_places(config: Path) -> dict[str, int]:
     """Return the bytes of the places where a server keeps something; one that there is not yet takes nothing."""
-    from mar_tools.serving.server import Server
-
     state = state_folder(config)
     folders = {"model store": Server(config).model_store(), "logs": state / "logs", "samples": state / "samples"}
     return {name: measure(folder)[0] if folder.is_dir() else 0 for name, folder in folders.items()}

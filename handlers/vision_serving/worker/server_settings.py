@@ -82,10 +82,14 @@ def server_config_path() -> Path | None:
 
 
 def state_folder(config: Path) -> Path:
-    """Return where the server of a `config.properties` writes: the folder that the environment or the settings name,
-    else that of the settings."""
-    named = os.environ.get(STATE_VARIABLE) or read_properties(read_text(config)).get(STATE_KEY, "")
-    return Path(named).absolute() if os.environ.get(STATE_VARIABLE) else config.resolve().parent / named
+    """Return where the server of a `config.properties` writes."""
+    return choose_state_folder(config.resolve().parent, read_properties(read_text(config)))
+
+
+def choose_state_folder(folder: Path, values: Mapping[str, str]) -> Path:
+    """Return the folder that the environment names, else the one of these settings, else `folder`, where they lie."""
+    named = os.environ.get(STATE_VARIABLE)
+    return Path(named).absolute() if named else folder / values.get(STATE_KEY, "")
 
 
 def read_workers(properties_text: str, model_name: str, version: str) -> int:

@@ -21,7 +21,7 @@ from mar_tools.serving.torchserve_api import ServerError
 from vision_serving.errors import ConfigError
 from vision_serving.validation import StrictModel, parse_config, read_json
 from vision_serving.worker.model_card import digest_file
-from vision_serving.worker.server_settings import STATE_KEY, STATE_VARIABLE, read_properties, read_text
+from vision_serving.worker.server_settings import choose_state_folder, read_properties, read_text
 
 MANIFEST = "backup.json"
 SETTINGS = "settings/config.properties"
@@ -56,7 +56,7 @@ class Places:
     @classmethod
     def of(cls, config: Path, text: str) -> "Places":
         values, folder = read_properties(text), config.absolute().parent
-        state = Path(os.environ.get(STATE_VARIABLE) or folder / values.get(STATE_KEY, ""))
+        state = choose_state_folder(folder, values)
         return cls(config, folder / values.get("model_store", "model_store"), state, values.get(TRUSTED, ""))
 
     def path_of(self, name: str) -> Path:
