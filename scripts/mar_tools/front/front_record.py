@@ -1,12 +1,12 @@
 """What a front says of itself to the exporter of metrics: a file beside the record of the server that it is before."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
 import orjson
 import psutil
 
+from mar_tools.serving.start_record import write_private
 from vision_serving.errors import ConfigError
 from vision_serving.validation import StrictModel, parse_config, read_json
 from vision_serving.worker.server_settings import state_folder
@@ -33,10 +33,7 @@ def write_front_record(config: Path, record: FrontRecord) -> None:
     path = _path(config)
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        written = path.with_suffix(".new")
-        written.touch(mode=0o600)
-        written.write_bytes(orjson.dumps(record.model_dump()))
-        os.replace(written, path)
+        write_private(path, orjson.dumps(record.model_dump()))
 
 
 def remove_front_record(config: Path) -> None:

@@ -34,12 +34,16 @@ class StartRecord(StrictModel):
 
     def write(self, config: Path) -> None:
         """Write it whole or not at all, for the owner alone."""
-        path = record_path(config)
-        written = path.with_suffix(".new")
-        written.touch(mode=0o600)
         places = {"config": str(config.resolve()), "state": str(state_folder(config).resolve())}
-        written.write_bytes(orjson.dumps(self.model_dump() | places))
-        os.replace(written, path)
+        write_private(record_path(config), orjson.dumps(self.model_dump() | places))
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, for the owner alone."""
+    written = path.with_suffix(".new")
+    written.touch(mode=0o600)
+    written.write_bytes(content)
+    os.replace(written, path)
 
 
 def record_path(config: Path) -> Path:

@@ -1,6 +1,5 @@
 """The last upgrade of each model, so that one command takes it back, days later and from another shell too."""
 
-import os
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from mar_tools.serving.start_record import write_private
 from mar_tools.serving.upgrading import Plan
 from vision_serving.errors import ConfigError
 from vision_serving.validation import StrictModel, parse_config, read_json
@@ -45,10 +45,7 @@ def record_upgrade(config: Path, plan: Plan, written: bool) -> None:
     )
     path = state_folder(config) / FILE
     known: dict[str, Any] = read_json(path) if path.exists() else {}
-    partial = path.with_suffix(".new")
-    partial.touch(mode=0o600)
-    partial.write_bytes(orjson.dumps({**known, plan.model: record.model_dump()}, option=orjson.OPT_INDENT_2))
-    os.replace(partial, path)
+    write_private(path, orjson.dumps({**known, plan.model: record.model_dump()}, option=orjson.OPT_INDENT_2))
 
 
 def _describe(version: str, path: Path) -> ServedArchive:
