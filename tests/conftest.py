@@ -137,6 +137,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "ray: needs requirements/ray.txt, and starts clusters")
 
 
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Networks that a file makes as it is imported have the same weights in every run: by chance, some look misread."""
+    if isinstance(collector, pytest.Module):
+        torch.manual_seed(0)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the laboratory's tests and those of Ray, and sort slow folders to the front."""
     folders = {item.path: item.path.parent.relative_to(TESTS).as_posix() for item in items}
@@ -183,6 +189,12 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("TEST_GATE", str(gate))
     yield gate
     gate.unlink(missing_ok=True)
+
+
+@pytest.fixture(autouse=True)
+def same_random_weights() -> None:
+    """Networks that a test makes have the same weights in every run, whatever ran before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
