@@ -64,7 +64,7 @@ def start(front: Front, given: argparse.Namespace) -> None:
 
 
 def run_here(front: Front, given: argparse.Namespace) -> None:
-    if not front.clients.names():
+    if front.asks_for_keys and not front.clients.names():
         print("no client has a key yet; python scripts/serve_front.py add-client NAME prints one", file=sys.stderr)
     front.become_nginx()
 

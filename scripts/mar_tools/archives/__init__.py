@@ -7,6 +7,7 @@ checks.py             what must hold of an archive of ours
 pickles.py            files in it that could run code when loaded
 digests.py            SHA-256 over an artifact and over a configuration
 signing.py            keys and signatures
+fetching.py           archives from elsewhere into a store, when a trusted key has signed all of them
 packages.py           the packages that serving it needs, and which are missing here
 policy.py             which archives a server may load
 contents.py           what is in an archive, and what differs between two

@@ -1,6 +1,7 @@
 """nginx in front of TorchServe, for clients of other machines: HTTPS, keys of clients, limits, retries.
 
 nginx.py        finds an nginx with its JavaScript module, and runs it as an ordinary user
+certificates.py makes a certificate for a first try
 client_keys.py  gives and removes the keys of clients; only their SHA-256 is kept
 front_record.py tells the exporter of metrics where the front is
 front.py        writes nginx's configuration from deploy/nginx, and starts, reloads and stops it

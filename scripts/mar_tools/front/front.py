@@ -4,9 +4,7 @@ import getpass
 import os
 import re
 import resource
-import shutil
 import signal
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,8 @@ import psutil
 from pydantic import Field
 
 from mar_tools.command_line import ROOT
-from mar_tools.front.client_keys import ClientKeys
+from mar_tools.front.certificates import make_certificate
+from mar_tools.front.client_keys import NAME, ClientKeys
 from mar_tools.front.front_record import FrontRecord, remove_front_record, write_front_record
 from mar_tools.front.nginx import JS_MODULE, STREAM_MODULE, Nginx, NginxError, find_nginx, first_failure
 from mar_tools.playground.assets import EXAMPLES, POLICY, describe_routes
@@ -34,7 +33,6 @@ from vision_serving.worker.server_settings import DEFAULT_BODY_BYTES, read_count
 SOURCE = ROOT / "deploy" / "nginx"
 SETTINGS = SOURCE / "front.yaml"
 FIRST_CLIENT = "first"
-CERTIFICATE_DAYS = 365
 STOP_TIMEOUT_S = 200.0  # longer than worker_shutdown_timeout
 RELOAD_TIMEOUT_S = 20.0
 OPEN_FILES = 16384
@@ -46,9 +44,12 @@ class FrontSettings(StrictModel):
     """front.yaml."""
 
     listen: str = Field(pattern=r"^([\w.-]+|\*|\[[\da-fA-F:.]+\]):\d+$")
+    tls: bool
     certificate: Path | None
     certificate_key: Path | None
     names: tuple[str, ...] = Field(min_length=1)
+    clients: Path | None
+    only_client: str | None = Field(pattern=NAME.pattern + "$")
     requests_per_s: int = Field(gt=0)
     burst: int = Field(ge=0)
     concurrent_requests: int = Field(gt=0)
@@ -79,10 +80,11 @@ class Front:
 
     def __init__(self, folder: Path, settings: Path, config: Path) -> None:
         self.folder = folder.resolve()
-        self.clients = ClientKeys(self.folder / "clients.map")
         self.logs = self.folder / "logs"
         self._settings_file = settings.resolve()
         self._settings = parse_config(FrontSettings, read_yaml(settings), str(settings))
+        self._clients_file = self._given(self._settings.clients) or self.folder / "clients.map"
+        self.clients = ClientKeys(self._clients_file)
         self._config = config
         self._conf = self.folder / "nginx.conf"
         self._error_log = self.logs / "error.log"
@@ -91,17 +93,24 @@ class Front:
     def url(self) -> str:
         """Return where this machine reaches it."""
         host, _, port = self._settings.listen.rpartition(":")
-        return f"https://{'127.0.0.1' if host in ('', '0.0.0.0', '*') else host}:{port}"
+        scheme = "https" if self._settings.tls else "http"
+        return f"{scheme}://{'127.0.0.1' if host in ('', '0.0.0.0', '*') else host}:{port}"
+
+    @property
+    def asks_for_keys(self) -> bool:
+        return self._settings.only_client is None
 
     @property
     def certificate(self) -> Path:
-        given = self._settings.certificate
-        return self._settings_file.parent / given if given else self.folder / "certificate.pem"
+        return self._given(self._settings.certificate) or self.folder / "certificate.pem"
 
     @property
     def certificate_key(self) -> Path:
-        given = self._settings.certificate_key
-        return self._settings_file.parent / given if given else self.folder / "certificate.key"
+        return self._given(self._settings.certificate_key) or self.folder / "certificate.key"
+
+    def _given(self, path: Path | None) -> Path | None:
+        """Return a path of the settings, which begins where they lie."""
+        return None if path is None else self._settings_file.parent / path
 
     def process(self) -> psutil.Process | None:
         """Return nginx's master process, None when there is none."""
@@ -114,7 +123,8 @@ class Front:
     def start(self) -> str | None:
         """Returns the key of the first client, where there was none yet. Raises NginxError or ConfigError."""
         nginx = self._prepare()
-        key = None if self.clients.names() else self.clients.add(FIRST_CLIENT)
+        wants_first = self.asks_for_keys and self._settings.clients is None and not self.clients.names()
+        key = self.clients.add(FIRST_CLIENT) if wants_first else None
         try:
             nginx.run(*self._arguments(self._conf))
         except NginxError:
@@ -181,7 +191,9 @@ class Front:
         return FrontStatus(master.pid if master else None, self.url, find_nginx().version(), self.clients.names())
 
     def _write_record(self) -> None:
-        write_front_record(self._config, FrontRecord(folder=str(self.folder), certificate=str(self.certificate)))
+        certificate = str(self.certificate) if self._settings.tls else ""
+        places = {"folder": str(self.folder), "clients": str(self._clients_file)}
+        write_front_record(self._config, FrontRecord(**places, certificate=certificate))
 
     def _arguments(self, conf: Path) -> list[str]:
         return ["-e", str(self._error_log), "-p", str(self.folder), "-c", str(conf)]
@@ -189,9 +201,15 @@ class Front:
     def _prepare_folder(self) -> None:
         for name in ("", "logs", "temporary", "local"):
             (self.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.clients.write_missing()
+        if self._settings.clients is None:
+            self.clients.write_missing()
+        elif not self._clients_file.is_file():
+            advice = "add-client writes such a file, into clients.map of its --folder"
+            raise ConfigError(f"{self._settings_file}: clients: no file {self._clients_file}; {advice}")
 
     def _prepare_certificate(self) -> None:
+        if not self._settings.tls:
+            return
         given = (self._settings.certificate, self._settings.certificate_key)
         if any(given) and not all(given):
             raise ConfigError(f"{self._settings_file}: give both of certificate and certificate_key, or neither")
@@ -230,14 +248,19 @@ class Front:
             "medium_of_a_client": max(1, bounds.medium // 4),
             "allowed_origins": " ".join(f'"{origin}" $http_origin;' for origin in settings.allowed_origins),
             "vary": "Origin" if settings.allowed_origins else '""',
-            "certificate": self.certificate,
-            "certificate_key": self.certificate_key,
+            "clients": self._clients_file,
+            "only_client": settings.only_client or "",
+            "listens_by": "ssl http2" if settings.tls else "",
+            "certificates": self._certificate_lines() if settings.tls else "",
             "pages": PAGES,
             "page_policy": POLICY,
             "examples": EXAMPLES,
         }
         values["playground"] = _fill("playground.conf", values) if settings.playground else ""
         return _fill("nginx.conf", values)
+
+    def _certificate_lines(self) -> str:
+        return f'ssl_certificate "{self.certificate}";\n        ssl_certificate_key "{self.certificate_key}";'
 
 
 def _fill(template: str, values: Mapping[str, Any]) -> str:
@@ -263,24 +286,3 @@ def _shuts_down(worker: psutil.Process) -> bool:
         return "shutting down" in " ".join(worker.cmdline())
     except psutil.NoSuchProcess:
         return True
-
-
-def make_certificate(certificate: Path, key: Path, names: tuple[str, ...]) -> None:
-    """Make one that is signed by itself, for a first try. Raises NginxError."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        raise NginxError("no certificate is given, and openssl, which would make one, is missing: apt install openssl")
-    alternatives = ",".join(f"{'IP' if _is_address(name) else 'DNS'}:{name}" for name in names)
-    command = [
-        openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-        "-days", str(CERTIFICATE_DAYS), "-subj", f"/CN={names[0]}", "-addext", f"subjectAltName={alternatives}",
-        "-keyout", str(key), "-out", str(certificate),
-    ]  # fmt: skip
-    key.touch(mode=0o600)
-    finished = subprocess.run(command, capture_output=True, text=True)
-    if finished.returncode != 0:
-        raise NginxError(f"openssl makes no certificate for {list(names)}: {finished.stderr.strip()[-300:]}")
-
-
-def _is_address(name: str) -> bool:
-    return ":" in name or name.replace(".", "").isdigit()

@@ -1,31 +1,40 @@
 """What a front says of itself to the exporter of metrics: a file beside the record of the server that it is before."""
 
+import socket
 from contextlib import suppress
 from pathlib import Path
 
 import orjson
-import psutil
 
 from mar_tools.serving.start_record import write_private
 from vision_serving.errors import ConfigError
 from vision_serving.validation import StrictModel, parse_config, read_json
 from vision_serving.worker.server_settings import state_folder
 
+LISTENING_S = 1.0
+
 
 class FrontRecord(StrictModel):
-    """folder: the front's. certificate: the path of the one that it shows. It stays where a front ends by itself."""
+    """folder: the front's. clients: the path of its keys. certificate: the path of the one that it shows, or empty.
+
+    It stays where a front ends by itself.
+    """
 
     folder: str
+    clients: str
     certificate: str
 
     def is_running(self) -> bool:
-        """Return whether nginx's master process runs."""
-        folder = Path(self.folder)
-        try:
-            process = psutil.Process(int((folder / "nginx.pid").read_text()))
-            return str(folder / "nginx.conf") in " ".join(process.cmdline())
-        except (OSError, ValueError, psutil.Error):
-            return False
+        """Return whether nginx listens. Its process may be another container's, where its number says nothing."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(LISTENING_S)
+            try:
+                probe.connect(f"{self.folder}/front.sock")
+            except TimeoutError:  # as many as it takes wait already
+                return True
+            except OSError:
+                return False
+        return True
 
 
 def write_front_record(config: Path, record: FrontRecord) -> None:

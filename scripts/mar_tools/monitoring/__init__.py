@@ -3,6 +3,7 @@
 worker_files.py   sums the files of all workers, those that have ended included
 server_state.py   asks the management API for workers, queues and versions
 model_facts.py    learns of each version in the background: what it is, and whether its golden prediction is right
+readiness.py      says to probes whether the server should get requests, and whether it should be started again
 score_shifts.py   compares sampled predictions with the verification, in the background
 front_log.py      counts the answers that the front's log tells
 deadlines.py      reads when tokens and certificates end, and how much disk is free

@@ -1,9 +1,9 @@
-"""The exporter: an HTTP server of this machine alone that shows all metrics of one TorchServe to Prometheus."""
+"""The exporter: an HTTP server that shows all metrics of one TorchServe to Prometheus, and answers probes."""
 
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,12 +22,12 @@ from mar_tools.front.front_record import read_front_record
 from mar_tools.monitoring.deadlines import show_certificate, show_disks, show_tokens
 from mar_tools.monitoring.front_log import FrontLog
 from mar_tools.monitoring.model_facts import ModelFacts
+from mar_tools.monitoring.readiness import LIVE_PATH, READY_PATH, Readiness
 from mar_tools.monitoring.score_shifts import ScoreShifts
 from mar_tools.monitoring.server_state import read_versions, show_server, show_versions
 from mar_tools.monitoring.worker_files import WorkerFiles
 from mar_tools.serving.address import read_address
-from mar_tools.serving.metrics_exporter import HEALTH, golden_interval_s
-from mar_tools.serving.ports import LOOPBACK
+from mar_tools.serving.metrics_exporter import HEALTH, golden_interval_s, metrics_host
 from mar_tools.serving.processes import DRAIN_NAME
 from mar_tools.serving.server import Server
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
@@ -59,6 +59,9 @@ class ServerMetrics(Collector):
         self._shifts = ScoreShifts(self._config)
         self._places = {"state": state_folder(self._config), "temporary": folder, "model_store": server.model_store()}
         self._golden_s = golden_interval_s(read_properties(read_text(self._config)))
+        self.readiness = Readiness(
+            self._config, self._client, self._facts, self._is_draining, asks_golden=bool(self._golden_s)
+        )
         self._failed: dict[str, str | None] = {}
         self.torchserve_text = ""
         self._try("front", self._find_front)
@@ -104,7 +107,7 @@ class ServerMetrics(Collector):
             client = self._client.with_deadline(time.monotonic() + SCRAPE_S)
             versions = read_versions(client)
             self._shifts.learn(versions)
-            self._facts.learn(versions, due)
+            self._facts.learn(versions, ask_all=due, ask_new=bool(self._golden_s))
             return True
         return False
 
@@ -149,8 +152,8 @@ class ServerMetrics(Collector):
             up.add_metric([], float(record.is_running()))
         assert self._front is not None
         self._front.read()
-        clients = ClientKeys(Path(record.folder) / "clients.map").names() if record is not None else []
-        certificate = show_certificate(Path(record.certificate)) if record is not None else []
+        clients = ClientKeys(Path(record.clients)).names() if record is not None else []
+        certificate = show_certificate(Path(record.certificate)) if record is not None and record.certificate else []
         return [up, *self._front.show(clients), *certificate]
 
 
@@ -186,8 +189,10 @@ def serve(config: Path, folder: Path, port: int) -> None:
         ours: bytes = generate_latest(registry)
         return ours + metrics.torchserve_text.encode()
 
+    probes = {READY_PATH: metrics.readiness.find_obstacles, LIVE_PATH: metrics.readiness.find_lasting_faults}
+    host = metrics_host(read_properties(read_text(config)))
     try:
-        http = ReaderServer((LOOPBACK, port), _make_handler(Reading(read).get))
+        http = ReaderServer((host, port), _make_handler(Reading(read).get, probes))
     except OSError as error:
         raise ConfigError(f"port {port} (metrics_port in {config.name}): {error.strerror}; change the port") from error
     registry.register(metrics)
@@ -225,7 +230,11 @@ class ReaderServer(ThreadingHTTPServer):
         """Say nothing of readers that went away: a stack each would fill the log."""
 
 
-def _make_handler(show: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
+def _make_handler(
+    show: Callable[[], bytes], probes: Mapping[str, Callable[[], list[str]]] | None = None
+) -> type[BaseHTTPRequestHandler]:
+    """Return what answers with metrics, and by each probe with 200, or 503 and a line for each fault that it finds."""
+
     class Handler(BaseHTTPRequestHandler):
         timeout = IDLE_S
 
@@ -235,6 +244,9 @@ def _make_handler(show: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
                 self._answer(200, show(), CONTENT_TYPE_LATEST)
             elif path == HEALTH:
                 self._answer(200, str(getpid()).encode(), "text/plain")
+            elif probes and path in probes:
+                faults = probes[path]()
+                self._answer(503 if faults else 200, ("\n".join(faults or ["yes"]) + "\n").encode(), "text/plain")
             else:
                 self._answer(404, b"metrics are at /metrics\n", "text/plain")
 

@@ -4,7 +4,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,21 @@ Version = tuple[str, str]
 
 @dataclass
 class Fact:
-    """What is known of a version. folder: of its archive, unpacked. info: None where that could not be read."""
+    """What is known of a version. folder: of its archive, unpacked. info: None where that could not be read.
+
+    wrong_in_a_row: golden predictions of which one worker or more gave another, since the last right ones.
+    """
 
     folder: Path | None
     info: tuple[str, str, str] | None
     results: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*RESULTS.values(), LATE), 0))
     right: float | None = None
+    wrong_in_a_row: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether nothing is known yet of its golden prediction."""
+        return self.right is None and not self.results["not_checked"]
 
 
 class ModelFacts:
@@ -43,8 +52,11 @@ class ModelFacts:
         self._facts: dict[Version, Fact] = {}
         self._lock = threading.Lock()
 
-    def learn(self, versions: Iterable[tuple[str, Mapping[str, Any]]], ask_golden: bool) -> None:
-        """Read the archives that are new, and ask each version that is ready for its golden prediction."""
+    def learn(self, versions: Iterable[tuple[str, Mapping[str, Any]]], ask_all: bool, ask_new: bool) -> None:
+        """Read the archives that are new. Ask versions that are ready for their golden predictions: all, or new ones.
+
+        A new one is a version of which nothing is known yet.
+        """
         found: dict[Version, Mapping[str, Any]] = {(model, entry["modelVersion"]): entry for model, entry in versions}
         with self._lock:
             self._facts = {version: fact for version, fact in self._facts.items() if version in found}
@@ -54,7 +66,8 @@ class ModelFacts:
                 fact = Fact(folder, None if folder is None else self._read_archive(folder, entry["modelUrl"]))
             with self._lock:
                 self._facts[version] = fact
-            if ask_golden and _is_ready(entry) and not self._is_draining():
+            asked = ask_all or (ask_new and fact.is_open)
+            if asked and _is_ready(entry) and not self._is_draining():
                 self._ask(version[0], entry, fact)
 
     def _read_archive(self, folder: Path, name: str) -> tuple[str, str, str] | None:
@@ -81,6 +94,18 @@ class ModelFacts:
             fact.results[result] += 1
             if result != LATE:
                 fact.right = None if result == "not_checked" else float(result == "right")
+                fact.wrong_in_a_row = fact.wrong_in_a_row + 1 if result == "wrong" else 0
+
+    def find(self, version: Version) -> Fact | None:
+        """Return a copy of what is known of a version, None where it was not seen yet."""
+        with self._lock:
+            fact = self._facts.get(version)
+            return None if fact is None else replace(fact, results=dict(fact.results))
+
+    def list_wrong(self, times: int) -> list[Version]:
+        """Return the versions that gave other than golden predictions, that often in a row."""
+        with self._lock:
+            return sorted(version for version, fact in self._facts.items() if fact.wrong_in_a_row >= times)
 
     def show(self) -> list[Metric]:
         info = GaugeMetricFamily(

@@ -3,6 +3,7 @@
 What it shows is in `mar_tools.monitoring`. Its workers' side is `vision_serving.worker.metrics`.
 """
 
+import ipaddress
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,14 +12,15 @@ from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
 from mar_tools.command_line import ROOT
-from mar_tools.serving.ports import LOOPBACK, find_obstacle
+from mar_tools.serving.ports import ANY_HOST, LOOPBACK, find_obstacle
 from mar_tools.serving.processes import EXPORTER, end_processes, find_exporters, find_temporary
 from mar_tools.waiting import wait_until
 from vision_serving.errors import ConfigError
 from vision_serving.worker.metrics import METRICS_FOLDER
 from vision_serving.worker.server_settings import read_count, read_properties, read_text, state_folder
 
-METRICS_KEY, GOLDEN_KEY = "metrics_port", "metrics_golden_s"  # of config.properties; TorchServe ignores both
+# Of config.properties; TorchServe ignores them.
+METRICS_KEY, HOST_KEY, GOLDEN_KEY = "metrics_port", "metrics_host", "metrics_golden_s"
 DEFAULT_GOLDEN_S = 60
 LONGEST_GOLDEN_S = 86_400
 START_S = 20.0  # it imports for a second on a machine that is not busy
@@ -30,6 +32,19 @@ GO_ON = "predictions go on without metrics"
 def metrics_port(values: Mapping[str, str]) -> int:
     """Return the port of the exporter, 0 for none. Raises ConfigError for what is no port."""
     return read_count(values, METRICS_KEY, 0, least=0, most=65535)
+
+
+def metrics_host(values: Mapping[str, str]) -> str:
+    """Return the address at which the exporter listens: this machine's own, unless the settings name another.
+
+    Raises ConfigError for what is no address.
+    """
+    host = values.get(HOST_KEY, LOOPBACK)
+    try:
+        return str(ipaddress.IPv4Address(host))
+    except ValueError as error:
+        advice = f"{LOOPBACK} is this machine alone, 0.0.0.0 is everybody"
+        raise ConfigError(f"config.properties: {HOST_KEY}: expected an IPv4 address, got {host!r}; {advice}") from error
 
 
 def golden_interval_s(values: Mapping[str, str]) -> int:
@@ -54,7 +69,7 @@ def prepare_metrics(config: Path, temporary: Path) -> dict[str, str]:
 def start_exporter(config: Path, temporary: Path) -> None:
     """Start it where the settings name a port that is free, and the server has a folder for it."""
     port = _wanted_port(config, temporary)
-    if not port or find_obstacle(LOOPBACK, port) is not None:
+    if not port or find_obstacle(_host(config), port) is not None:
         return
     command = [sys.executable, str(ROOT / "scripts" / EXPORTER), "--config", str(config)]
     log = _log(config)
@@ -78,7 +93,7 @@ def find_silence(config: Path) -> str | None:
     wait_until(lambda: _answers(port, config, temporary) or not find_exporters(config, temporary), START_S)
     if _answers(port, config, temporary):
         return None
-    obstacle = find_obstacle(LOOPBACK, port)
+    obstacle = find_obstacle(_host(config), port)
     if obstacle is not None:
         place = f"port {port} ({METRICS_KEY} in {config.name})"
         return f"{place} {obstacle}; stop it, or change the port and restart: {GO_ON}"
@@ -109,11 +124,18 @@ def _wanted_port(config: Path, temporary: Path) -> int:
     return metrics_port(read_properties(read_text(config))) if metrics_folder(temporary).is_dir() else 0
 
 
+def _host(config: Path) -> str:
+    return metrics_host(read_properties(read_text(config)))
+
+
 def _answers(port: int, config: Path, temporary: Path) -> bool:
     """Return whether this server's exporter answers there, and not another's: it says which process it is."""
     opener = build_opener(ProxyHandler({}))  # no proxy of the environment
+    host = _host(config)
     try:
-        with opener.open(f"http://{LOOPBACK}:{port}{HEALTH}", timeout=ANSWER_S) as response:
+        with opener.open(
+            f"http://{LOOPBACK if host == ANY_HOST else host}:{port}{HEALTH}", timeout=ANSWER_S
+        ) as response:
             said = response.read(100).decode(errors="replace")
     except (OSError, HTTPException):
         return False

@@ -11,7 +11,7 @@ import psutil
 
 from vision_serving.worker.server_settings import read_count
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK, ANY_HOST = "127.0.0.1", "0.0.0.0"
 
 # Keys of config.properties, with the ports that TorchServe takes without them.
 ADDRESS_KEYS = {"inference_address": 8080, "management_address": 8081, "metrics_address": 8082}

@@ -5,8 +5,15 @@ from collections.abc import Mapping
 from itertools import combinations
 
 from mar_tools.serving.logs import LOGS_KEY, log_form
-from mar_tools.serving.metrics_exporter import GOLDEN_KEY, METRICS_KEY, golden_interval_s, metrics_port
-from mar_tools.serving.ports import ADDRESS_KEYS, LOOPBACK, listening_places
+from mar_tools.serving.metrics_exporter import (
+    GOLDEN_KEY,
+    HOST_KEY,
+    METRICS_KEY,
+    golden_interval_s,
+    metrics_host,
+    metrics_port,
+)
+from mar_tools.serving.ports import ADDRESS_KEYS, ANY_HOST, listening_places
 from vision_serving.errors import ConfigError
 from vision_serving.validation import find_near
 from vision_serving.worker.sample_settings import DAYS_KEY, SIZE_KEY, read_sample_bounds
@@ -30,9 +37,9 @@ TEXTUAL = """
     service_envelope system_metrics_cmd ts_header_key_sequence_end ts_header_key_sequence_id
     ts_header_key_sequence_start ts_open_inference_protocol use_env_allowed_urls use_native_io vmargs workflow_store"""
 NUMBERS, OTHERS = frozenset(NUMERIC.split()), frozenset(TEXTUAL.split())
-ANY_HOST = "0.0.0.0"
 OURS = frozenset(
-    {STATE_KEY, "vision_archives", "vision_trusted_keys", METRICS_KEY, GOLDEN_KEY, LOGS_KEY, SIZE_KEY, DAYS_KEY}
+    {STATE_KEY, "vision_archives", "vision_trusted_keys", METRICS_KEY, HOST_KEY, GOLDEN_KEY, LOGS_KEY, SIZE_KEY}
+    | {DAYS_KEY}
 )
 
 
@@ -57,6 +64,7 @@ def check_settings(values: Mapping[str, str]) -> None:
             "name them, or use http"
         )
     golden_interval_s(values)
+    metrics_host(values)
     log_form(values)
     read_sample_bounds(values)
     check_places(values)
@@ -71,7 +79,7 @@ def check_places(values: Mapping[str, str]) -> None:
     if values.get("enable_metrics_api", "true").lower() == "false":
         del places["metrics_address"]
     if port := metrics_port(values):
-        places[METRICS_KEY] = (LOOPBACK, port)
+        places[METRICS_KEY] = (metrics_host(values), port)
     for (key, (host, port)), (other, (other_host, other_port)) in combinations(places.items(), 2):
         if port == other_port and (host == other_host or ANY_HOST in (host, other_host)):
             raise ConfigError(f"config.properties: {key} and {other} are both {port}; give each a port of its own")
