@@ -59,7 +59,7 @@ def start(front: Front, given: argparse.Namespace) -> None:
     print(f"listens at {front.url}")
     if key:
         print(f"key of the client 'first', which is kept nowhere: {key}")
-    if Server(given.config).process() is None:
+    if front.machines is None and Server(given.config).process() is None:
         print("TorchServe does not run yet: until it does, predictions are 503; python scripts/serve_models.py start")
 
 
@@ -105,6 +105,8 @@ def show_status(front: Front, given: argparse.Namespace) -> None:
         return
     print(f"nginx {status.nginx}, {f'pid {status.pid}, {status.url}' if status.pid else 'not running'}")
     print(f"clients: {', '.join(status.clients) or 'none'}")
+    for address, state in status.machines.items():
+        print(f"machine {address}: {state}")
 
 
 ACTIONS: dict[str, tuple[str, Callable[[Front, argparse.Namespace], None]]] = {

@@ -1,11 +1,13 @@
-"""The front's three lists of headers are one, and so are its two lists of probes: page, nginx.conf, front.js."""
+"""The front's three lists of headers are one, and so are its lists of probes: page, nginx.conf, routes, front.js."""
 
 import re
 
+import pytest
 from markdown_pages import read_page
 
 CONF, SCRIPT = read_page("deploy/nginx/nginx.conf"), read_page("deploy/nginx/front.js")
 PAGE = read_page("docs/operate/front.md")
+ROUTES = [read_page(f"deploy/nginx/{front}/routes.conf") for front in ("torchserve", "fleet")]
 
 
 def read_headers(beginning: str) -> set[str]:
@@ -27,9 +29,10 @@ def test_the_headers_of_a_client_that_pass_are_counted() -> None:
     assert set(re.findall(r"'([\w-]+)'", passed)) == read_headers("from the client") - {"Content-Length"}
 
 
-def test_the_probes_of_the_two_files_are_those_of_the_page() -> None:
+@pytest.mark.parametrize("routes", ROUTES, ids=["before TorchServe", "before several machines"])
+def test_the_probes_of_the_files_are_those_of_the_page(routes: str) -> None:
     [probes] = re.findall(r"^const PROBES = \[(.*?)^\];", SCRIPT, re.MULTILINE | re.DOTALL)
     answered = [path.replace("\\/", "/") for path in re.findall(r"/\^(\S+)\$/", probes)]
-    [location] = re.findall(r"location ~ \^@\{path_prefix\}/\(([\w/|]+)\)\\z \{\n +limit_req zone=probes", CONF)
+    [location] = re.findall(r"location ~ \^@\{path_prefix\}/\(([\w/|]+)\)\\z \{\n +limit_req zone=probes", routes)
     named = re.findall(r"`(/[\w/]+)`", "".join(re.findall(r"^\| (.*) \| GET, no key \|", PAGE, re.MULTILINE)))
     assert sorted(answered) == sorted(f"/{path}" for path in location.split("|")) == sorted(named)

@@ -1,24 +1,23 @@
-"""The front of one TorchServe: nginx with the configuration of deploy/nginx, run by the current user."""
+"""A front, before one TorchServe or several machines: nginx with the configuration of deploy/nginx."""
 
 import getpass
 import os
-import re
 import resource
 import signal
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import psutil
-from pydantic import Field
 
-from mar_tools.command_line import ROOT
 from mar_tools.front.certificates import make_certificate
-from mar_tools.front.client_keys import NAME, ClientKeys
+from mar_tools.front.client_keys import ClientKeys
 from mar_tools.front.front_record import FrontRecord, remove_front_record, write_front_record
+from mar_tools.front.machines import Machines, ask_machines
 from mar_tools.front.nginx import JS_MODULE, STREAM_MODULE, Nginx, NginxError, find_nginx, first_failure
+from mar_tools.front.settings import FrontSettings
+from mar_tools.front.templates import SOURCE, fill, fill_routes, fill_routes_to_machines
 from mar_tools.playground.assets import EXAMPLES, POLICY, describe_routes
 from mar_tools.playground.assets import SOURCE as PAGES
 from mar_tools.serving.address import read_address
@@ -27,52 +26,25 @@ from mar_tools.serving.processes import wait_until_ended
 from mar_tools.serving.start_checks import LONGEST_SOCKET_PATH
 from mar_tools.waiting import wait_until
 from vision_serving.errors import ConfigError
-from vision_serving.validation import StrictModel, parse_config, read_yaml
+from vision_serving.validation import parse_config, read_yaml
 from vision_serving.worker.server_settings import DEFAULT_BODY_BYTES, read_count, read_properties, read_text
 
-SOURCE = ROOT / "deploy" / "nginx"
 SETTINGS = SOURCE / "front.yaml"
 FIRST_CLIENT = "first"
 STOP_TIMEOUT_S = 200.0  # longer than worker_shutdown_timeout
 RELOAD_TIMEOUT_S = 20.0
 OPEN_FILES = 16384
-PLACEHOLDER = re.compile(r"@\{(\w+)\}")
-Origin = Annotated[str, Field(pattern=r"^https?://[\w.-]+(:\d+)?$")]
-
-
-class FrontSettings(StrictModel):
-    """front.yaml."""
-
-    listen: str = Field(pattern=r"^([\w.-]+|\*|\[[\da-fA-F:.]+\]):\d+$")
-    tls: bool
-    certificate: Path | None
-    certificate_key: Path | None
-    names: tuple[str, ...] = Field(min_length=1)
-    clients: Path | None
-    only_client: str | None = Field(pattern=NAME.pattern + "$")
-    requests_per_s: int = Field(gt=0)
-    burst: int = Field(ge=0)
-    concurrent_requests: int = Field(gt=0)
-    connections_of_an_address: int = Field(gt=0)
-    explanations_at_once: int = Field(gt=0)
-    costly_of_a_client: int = Field(gt=0)
-    form_parts: int = Field(gt=0)
-    allowed_origins: tuple[Origin, ...]
-    path_prefix: str = Field(pattern=r"^(/[\w-]+)*$")
-    playground: bool
-    header_timeout_s: int = Field(gt=0)
-    body_timeout_s: int = Field(gt=0)
-    answer_timeout_s: int = Field(gt=0)
 
 
 @dataclass(frozen=True)
 class FrontStatus:
-    """pid: of nginx's master process, None when it does not run."""
+    """pid: of nginx's master process, None when it does not run. machines: by address, whether they are ready."""
 
     pid: int | None
     url: str
     nginx: str
     clients: list[str]
+    machines: dict[str, str]
 
 
 class Front:
@@ -111,6 +83,11 @@ class Front:
     def _given(self, path: Path | None) -> Path | None:
         """Return a path of the settings, which begins where they lie."""
         return None if path is None else self._settings_file.parent / path
+
+    @property
+    def machines(self) -> Machines | None:
+        """Return those that it shares its requests out to; None where it stands before a TorchServe."""
+        return self._settings.machines
 
     def process(self) -> psutil.Process | None:
         """Return nginx's master process, None when there is none."""
@@ -155,7 +132,8 @@ class Front:
         self._prepare_folder()
         self._prepare_certificate()
         self._write_configuration(nginx)
-        (self.folder / "front.sock").unlink(missing_ok=True)  # of an nginx that was killed
+        for name in ("front.sock", "look.sock"):
+            (self.folder / name).unlink(missing_ok=True)  # of an nginx that was killed
         return nginx
 
     def reload(self) -> None:
@@ -183,14 +161,25 @@ class Front:
         master.send_signal(signal.SIGQUIT)
         for survivor in wait_until_ended(family, STOP_TIMEOUT_S):
             survivor.kill()
-        remove_front_record(self._config)
+        if self.machines is None:
+            remove_front_record(self._config)
         return True
 
     def status(self) -> FrontStatus:
         master = self.process()
-        return FrontStatus(master.pid if master else None, self.url, find_nginx().version(), self.clients.names())
+        pid, version = master.pid if master else None, find_nginx().version()
+        return FrontStatus(pid, self.url, version, self.clients.names(), self._ask_machines())
+
+    def _ask_machines(self) -> dict[str, str]:
+        if self.machines is None:
+            return {}
+        certificate = self._settings_file.parent / self.machines.certificate
+        return ask_machines(self.machines, certificate, self._settings.path_prefix)
 
     def _write_record(self) -> None:
+        """Tell the exporter of this machine's TorchServe of the front before it."""
+        if self.machines is not None:
+            return
         certificate = str(self.certificate) if self._settings.tls else ""
         places = {"folder": str(self.folder), "clients": str(self._clients_file)}
         write_front_record(self._config, FrontRecord(**places, certificate=certificate))
@@ -256,16 +245,16 @@ class Front:
             "page_policy": POLICY,
             "examples": EXAMPLES,
         }
-        values["playground"] = _fill("playground.conf", values) if settings.playground else ""
-        return _fill("nginx.conf", values)
+        if self.machines is None:
+            values |= fill_routes(values)
+        else:
+            certificate = self._settings_file.parent / self.machines.certificate
+            values |= fill_routes_to_machines(self.machines, certificate, values)
+        values["playground"] = fill("playground.conf", values) if settings.playground else ""
+        return fill("nginx.conf", values)
 
     def _certificate_lines(self) -> str:
         return f'ssl_certificate "{self.certificate}";\n        ssl_certificate_key "{self.certificate_key}";'
-
-
-def _fill(template: str, values: Mapping[str, Any]) -> str:
-    text = (SOURCE / template).read_text(encoding="utf-8")
-    return PLACEHOLDER.sub(lambda found: str(values[found[1]]), text)
 
 
 def _host_and_port(url: str) -> str:

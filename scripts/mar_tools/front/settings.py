@@ -1,0 +1,38 @@
+"""What front.yaml may say."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from mar_tools.front.client_keys import NAME
+from mar_tools.front.machines import Machines
+from vision_serving.validation import StrictModel
+
+Origin = Annotated[str, Field(pattern=r"^https?://[\w.-]+(:\d+)?$")]
+
+
+class FrontSettings(StrictModel):
+    """machines: whose fronts this one shares its requests out to; None before this machine's TorchServe."""
+
+    listen: str = Field(pattern=r"^([\w.-]+|\*|\[[\da-fA-F:.]+\]):\d+$")
+    tls: bool
+    certificate: Path | None
+    certificate_key: Path | None
+    names: tuple[str, ...] = Field(min_length=1)
+    clients: Path | None
+    only_client: str | None = Field(pattern=NAME.pattern + "$")
+    machines: Machines | None
+    requests_per_s: int = Field(gt=0)
+    burst: int = Field(ge=0)
+    concurrent_requests: int = Field(gt=0)
+    connections_of_an_address: int = Field(gt=0)
+    explanations_at_once: int = Field(gt=0)
+    costly_of_a_client: int = Field(gt=0)
+    form_parts: int = Field(gt=0)
+    allowed_origins: tuple[Origin, ...]
+    path_prefix: str = Field(pattern=r"^(/[\w-]+)*$")
+    playground: bool
+    header_timeout_s: int = Field(gt=0)
+    body_timeout_s: int = Field(gt=0)
+    answer_timeout_s: int = Field(gt=0)
