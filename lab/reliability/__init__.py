@@ -5,6 +5,7 @@ episodes.py            one repetition of a row: figures, failures, problems
 worker_faults.py       B1 to B5: workers killed, stopped, hung, out of memory
 overload.py            B7 to B9: full queues, clients that leave, odd bodies
 operations.py          B6, B10 to B12: models that come and go, a drain, a killed frontend
+rolling_restarts.py    B13: two servers behind one front, restarted in turn
 archive_rows.py        C1, C2: hostile and damaged archives
 soak.py                D: hours of half load
 soak_plots.py          its curves and plots

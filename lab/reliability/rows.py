@@ -6,7 +6,15 @@ from itertools import groupby
 from pathlib import Path
 
 from lab.hostile import rows as hostile_rows
-from lab.reliability import archive_rows, client_attacks, machine_attacks, operations, overload, worker_faults
+from lab.reliability import (
+    archive_rows,
+    client_attacks,
+    machine_attacks,
+    operations,
+    overload,
+    rolling_restarts,
+    worker_faults,
+)
 from lab.reliability.episodes import FaultRow, observe_row
 from lab.testbed.archives import build_archives
 from lab.testbed.findings import Finding
@@ -15,7 +23,14 @@ from vision_serving.errors import ConfigError
 
 ROWS = {
     row.name: row
-    for row in (*worker_faults.ROWS, *overload.ROWS, *operations.ROWS, *client_attacks.ROWS, *machine_attacks.ROWS)
+    for row in (
+        *worker_faults.ROWS,
+        *overload.ROWS,
+        *operations.ROWS,
+        *rolling_restarts.ROWS,
+        *client_attacks.ROWS,
+        *machine_attacks.ROWS,
+    )
 }
 NAMES = (*hostile_rows.ROWS, *ROWS, *archive_rows.ROWS)
 

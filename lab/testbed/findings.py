@@ -35,6 +35,7 @@ CLAIMS = {
     "B10": "drain and stop",
     "B11": "register, scale, unregister",
     "B12": "the frontend killed",
+    "B13": "one server after the other restarted, behind a front",
     "C1": "corrupt and hostile archives",
     "C2": "flipped bytes",
     "C3": "reproducible archives",
