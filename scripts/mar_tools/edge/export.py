@@ -23,6 +23,8 @@ from vision_serving.labels import read_labels
 from vision_serving.options import Options
 
 CARRIED = Path(__file__).parent / "carried"
+WRITTEN = ("model.json", "preprocessing.json", "options.json", "verification.json")  # of each folder that is whole
+KEEP_SCALES = ("onnx-web", "ort")  # formats that take the scales of a network that was trained for int8
 TARGET_SNR_DB = 32.0  # of int8: layers stay in float until the calibration pictures have it
 
 
@@ -30,6 +32,11 @@ def export_edge(recipe: Recipe, form: str, precision: Precision, output: Path, a
     """Write the folder `output`, whole or not at all, and return its verification. Raises ConfigError, BackendError."""
     module = load_format(form, precision)
     require_replaceable(output)
+    if recipe.model.fake_quantization is not None and (precision != "int8" or form not in KEEP_SCALES):
+        raise ConfigError(
+            f"{recipe.name}: it was trained with the values of int8, which only --precision int8 of "
+            f"{' and '.join(KEEP_SCALES)} keeps"
+        )
     checkpoint = load_checkpoint(recipe)
     with tempfile.TemporaryDirectory() as temporary, replaced_folder(output) as folder:
         announce("eager fp32, to compare with")
@@ -72,5 +79,5 @@ def require_replaceable(output: Path) -> None:
     """Raises ConfigError for a folder that holds something else than an earlier export."""
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output}: a file; --output expects a folder")
-    if output.is_dir() and any(output.iterdir()) and not (output / "model.json").is_file():
+    if output.is_dir() and any(output.iterdir()) and not all((output / name).is_file() for name in WRITTEN):
         raise ConfigError(f"{output}: holds something else; --output expects a new or empty folder, or an earlier one")

@@ -7,10 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 from conftest import MakeRecipe, RunHere
+from safetensors.torch import save_file
 
 from mar_tools.archives.golden_prediction import read_golden
+from mar_tools.edge.export import export_edge
 from mar_tools.edge.formats import FORMATS, load_format
+from mar_tools.models.recipes import read_recipe
 from vision_serving.errors import ConfigError
 
 SCREEN = 60  # lines
@@ -55,10 +60,65 @@ def test_a_folder_has_all_that_a_program_needs_and_its_lines_run(
 def test_a_folder_of_something_else_is_left_alone(tiny_recipe: MakeRecipe, run_here: RunHere, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.jpg").touch()
+    (tmp_path / "photos" / "model.json").write_text("{}")  # as other programs call theirs
     done = export(run_here, tiny_recipe(), tmp_path / "photos")
     assert (done.returncode, done.stderr.count("\n")) == (1, 2)
     assert "holds something else" in done.stderr
     assert (tmp_path / "photos" / "holiday.jpg").exists()
+
+
+UNKNOWN = """
+import torch
+from torch import nn
+
+class Rounded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        scale, zero = self.scale.detach() / 50, torch.zeros(1, dtype=torch.int32)
+        rounded = torch.fake_quantize_per_tensor_affine(images.mean((2, 3)), scale, zero, -128, 127)
+        return torch.stack((rounded[:, 0], rounded[:, 1] - rounded[:, 2]), 1)
+"""
+
+
+def write_recipe(folder: Path, **more: str) -> Path:
+    """Write the recipe of a network with an operator that neither ONNX nor ExecuTorch has."""
+    (folder / "rounded.py").write_text(UNKNOWN)
+    (folder / "labels.json").write_text('["a", "b"]')
+    save_file({"scale": torch.ones(1)}, folder / "w.safetensors")
+    recipe = {
+        "name": "rounded", "task": "classification",
+        "model": {"source": "python", "file": "rounded.py", "class": "Rounded", "weights": "w.safetensors", **more},
+        "labels": "labels.json", "preprocessing": {"resize": {"mode": "exact", "size": [16, 16]}},
+    }  # fmt: skip
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder / "recipe.yaml"
+
+
+@pytest.mark.parametrize(("form", "runtime"), [("ort", "ONNX"), ("executorch", "ExecuTorch")])
+def test_an_operator_that_a_format_lacks_is_told_in_one_line(
+    form: str, runtime: str, run_here: RunHere, tmp_path: Path
+) -> None:
+    if form == "executorch":
+        pytest.importorskip("executorch")
+    done = run_here("export_edge.py", write_recipe(tmp_path), "--format", form, "--output", tmp_path / "phone")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: {runtime} cannot take this model: ")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "phone").exists()
+
+
+@pytest.mark.parametrize(("form", "precision"), [("ort", "fp32"), ("executorch", "int8"), ("litert", "int8")])
+def test_scales_that_were_trained_are_not_thrown_away(
+    form: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = read_recipe(write_recipe(tmp_path, fake_quantization="affine"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(ConfigError, match="only --precision int8 of onnx-web and ort keeps"):
+        export_edge(recipe, form, precision, tmp_path / "phone", lambda _: None)  # type: ignore[arg-type]
+    assert not (tmp_path / "cache").exists()
 
 
 def test_an_installation_of_a_gigabyte_is_not_begun_without_asking(

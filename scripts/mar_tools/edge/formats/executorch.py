@@ -22,7 +22,7 @@ from mar_tools.edge.formats.base import CARRIED_PYTHON, Written, require_fixed_s
 from mar_tools.edge.formats.quantizing import quantize_static
 from mar_tools.edge.running import EdgeModel, open_process
 from mar_tools.exporting.exporters.base import ExportJob, require_python_network
-from vision_serving.errors import BackendError, last_line
+from vision_serving.errors import BackendError, VisionServingError, foreign_code, last_line
 
 PRECISIONS = ("fp32", "int8")
 REQUIREMENTS = "executorch"
@@ -36,16 +36,18 @@ def write(job: ExportJob, folder: Path, announce: Announce) -> Written:
     require_fixed_size(job, "executorch")
     quantization: dict[str, Any] = {}
     graph = job.graph
-    if job.precision == "int8":
-        graph, quantization = quantize_static(job, make_quantizer)
     logging.getLogger("executorch").setLevel(logging.ERROR)
-    try:
+
+    def explain(error: BaseException) -> BackendError:
+        return BackendError(f"ExecuTorch cannot take this model: {last_line(error)[:200]}; use --format ort")
+
+    with foreign_code(explain, (VisionServingError, OSError)):
+        if job.precision == "int8":
+            graph, quantization = quantize_static(job, make_quantizer)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(graph, (job.pixels[:1],), strict=True)
             lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
-    except Exception as error:  # of many kinds: each means that this graph is not for ExecuTorch
-        raise BackendError(f"ExecuTorch cannot take this model: {last_line(error)[:200]}; use --format ort") from error
     (folder / ARTIFACT).write_bytes(lowered.buffer)
     return Written(ARTIFACT, 1, quantization)
 

@@ -14,7 +14,7 @@ from mar_tools.edge.environments import make_environment
 from mar_tools.edge.formats.base import CARRIED_PYTHON, Written, require_fixed_size
 from mar_tools.edge.running import EdgeModel, open_process
 from mar_tools.exporting.exporters.base import ExportJob, require_python_network
-from vision_serving.errors import BackendError, last_line
+from vision_serving.errors import BackendError, foreign_code, last_line
 
 PRECISIONS = ("fp32", "int8")
 REQUIREMENTS = "litert"
@@ -32,16 +32,19 @@ def write(job: ExportJob, folder: Path, announce: Announce) -> Written:
     require_fixed_size(job, "litert")
     python = make_environment(REQUIREMENTS, announce)
     announce("convert")
+
+    def explain(error: BaseException) -> BackendError:
+        return BackendError(f"LiteRT cannot convert this model: {last_line(error)[:200]}; use --format ort")
+
     with tempfile.TemporaryDirectory() as temporary:
-        with torch.no_grad(), warnings.catch_warnings():
+        with foreign_code(explain, (OSError,)), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(job.graph, (job.pixels[:1],), strict=True)
             torch.export.save(program, Path(temporary) / "program.pt2")
         names = [str(Path(temporary) / "program.pt2"), str(folder / ARTIFACT), job.precision]
         done = subprocess.run([str(python), "-I", str(CONVERTER), *names], capture_output=True, text=True)
     if done.returncode:
-        reason = last_line(RuntimeError(done.stderr))
-        raise BackendError(f"LiteRT cannot convert this model: {reason[:200]}; use --format ort")
+        raise explain(RuntimeError(done.stderr))
     quantization: dict[str, Any] = {"scheme": "dynamic"} if job.precision == "int8" else {}
     return Written(ARTIFACT, 1, quantization)
 

@@ -18,7 +18,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from mar_tools.exporting.exporters import load_exporter
 from mar_tools.exporting.exporters.base import Exported, ExportJob
-from vision_serving.errors import ConfigError
+from vision_serving.errors import BackendError, ConfigError, VisionServingError, first_line, foreign_code
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 LEVELS = 127  # to each side of 0
@@ -29,11 +29,9 @@ LEAST_OPSET = 13  # scales for each channel
 def export_onnx_file(job: ExportJob, folder: Path) -> Exported:
     """Write the ONNX file. int8 without a `scheme` has weights of 8 bits alone."""
     if job.precision != "int8" or job.calibration.quantization.scheme != "auto":
-        as_built: Exported = load_exporter("onnxruntime", job.precision).export(job, folder)
-        return as_built
-    exporter = load_exporter("onnxruntime", "fp32")
+        return _export(job, folder)
     with tempfile.TemporaryDirectory() as temporary:
-        exported = exporter.export(replace(job, precision="fp32"), Path(temporary))
+        exported = _export(replace(job, precision="fp32"), Path(temporary))
         prepared = Path(temporary) / "prepared.onnx"
         source = str(Path(temporary) / exported.artifact)
         quant_pre_process(source, str(prepared), skip_symbolic_shape=True, save_as_external_data=True)
@@ -41,6 +39,18 @@ def export_onnx_file(job: ExportJob, folder: Path) -> Exported:
     float_layers = pack_weights(model, job.calibration.quantization.float_layers)
     onnx.save(model, folder / exported.artifact)
     return Exported(exported.artifact, {"scheme": "weights", "float_layers": float_layers})
+
+
+def _export(job: ExportJob, folder: Path) -> Exported:
+    """Export as a build does. Raises BackendError for operators that ONNX lacks."""
+
+    def explain(error: BaseException) -> BackendError:
+        reason = first_line(error.__cause__ or error)  # around it is advice to the exporter's authors
+        return BackendError(f"ONNX cannot take this model: {reason[:200]}")
+
+    with foreign_code(explain, (VisionServingError, OSError)):
+        exported: Exported = load_exporter("onnxruntime", job.precision).export(job, folder)
+    return exported
 
 
 def pack_weights(model: onnx.ModelProto, named: Sequence[str] | str) -> list[str]:
