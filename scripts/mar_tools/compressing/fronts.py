@@ -11,6 +11,7 @@ from rich.text import Text
 
 from mar_tools.building.candidates import Candidate
 from mar_tools.terminal import Table, name_column, new_table, number_column
+from mar_tools.training.whole_files import write_whole
 from mar_tools.verification.accuracy import find_primary
 from vision_serving.validation import read_json
 
@@ -66,7 +67,7 @@ class Point:
         }
 
     def write(self, path: Path) -> None:
-        path.write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2))
+        write_whole(path, orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2))
 
     @classmethod
     def read(cls, path: Path) -> "Point":

@@ -18,6 +18,7 @@ classifiers.py        a step of a classifier, and its optimiser
 detectors.py          a step of a detector, and how its boxes are judged
 fitting.py            the epochs, by PyTorch Lightning; goes on after any end
 keeping.py            checkpoints, whole at any moment
+whole_files.py        the same of small files
 progress.py           a line and a bar of each epoch
 searching.py          several settings, tried by Optuna
 curves.py             losses and figures, drawn

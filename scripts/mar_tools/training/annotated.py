@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -126,6 +126,7 @@ def read_annotated(folder: Path) -> AnnotatedFolder:
     """Read all annotations below a folder, and each picture once. Raises ConfigError where there is nothing to train.
 
     Classes are those that boxes name, in the order of their category ids. What cannot be used is left out, and told.
+    A picture that several files name, as one for each class, has the boxes of all.
     """
     sources = list(find_annotations(folder)) if folder.is_dir() else []
     if not sources:
@@ -142,7 +143,7 @@ def read_annotated(folder: Path) -> AnnotatedFolder:
     looks, left_out = look_at(list(dict.fromkeys(path for path, _, _, _ in listed)))
     told: Counter[str] = Counter()
     boxes_of = {id(document): _by_image(document, labels, told) for document in documents}
-    pictures = []
+    pictures: dict[Path, AnnotatedPicture] = {}
     for path, image, document, part in listed:
         if path not in looks:
             continue
@@ -152,15 +153,20 @@ def read_annotated(folder: Path) -> AnnotatedFolder:
             continue
         size = looks[path].size_hw
         boxes = _clean(boxes_of[id(document)].get(image.id, []), size, told)
-        pictures.append(AnnotatedPicture(path=path, digest=looks[path].digest, part=part, boxes=boxes, size_hw=size))
+        picture = AnnotatedPicture(path=path, digest=looks[path].digest, part=part, boxes=boxes, size_hw=size)
+        before = pictures.get(path)
+        if before is not None:
+            told["pictures are annotated several times, and have the boxes of all"] += 1
+            picture = replace(picture, part=before.part or part, boxes=tuple(dict.fromkeys(before.boxes + boxes)))
+        pictures[path] = picture
     told["pictures of another size than their annotations say (turned, or scaled since), left out"] += sum(
         path in looks for path in left_out
     )
-    told["pictures without a box, which teach what is none"] += sum(not picture.boxes for picture in pictures)
+    told["pictures without a box, which teach what is none"] += sum(not picture.boxes for picture in pictures.values())
     for what, count in told.items():
         if count:
             print_line(f"{count} {what}")
-    return AnnotatedFolder(pictures, labels, left_out)
+    return AnnotatedFolder(list(pictures.values()), labels, left_out)
 
 
 def _read_object(file: Path) -> Mapping[str, object]:
@@ -189,9 +195,11 @@ def _locate(source: _Source, images: Sequence[_Image]) -> Iterator[tuple[_Image,
     missing = []
     for image in images:
         known = by_name.get(Path(image.file_name).name, [])
+        placed = [path for path in known if path == source.pictures / image.file_name]
         exact = [path for path in known if path.as_posix().endswith(f"/{image.file_name}")]
-        if len(exact or known) == 1:
-            yield image, (exact or known)[0]
+        found = placed or exact or known
+        if len(found) == 1:
+            yield image, found[0]
         else:
             missing.append(image.file_name)
     if missing:

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, Model
 from torch.utils.data import DataLoader, Dataset
 
 from mar_tools.training.interruptions import ENDING
-from mar_tools.training.keeping import BEST, LAST, WholeFiles, best_score, is_at_end, read_kept
+from mar_tools.training.keeping import BEST, LAST, UnfinishedError, WholeFiles, best_score, is_at_end, read_kept
 from mar_tools.training.pictures import EpochSampler, mix_seeds
 from mar_tools.training.progress import new_progress
 from mar_tools.training.settings import Settings
@@ -90,7 +90,7 @@ def told_out_of_memory() -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         if "DataLoader worker" in str(error):
-            raise ConfigError(
+            raise UnfinishedError(
                 "a process that reads pictures was killed, mostly because the memory ran out; end other programs, and "
                 "go on with --resume"
             ) from error

@@ -85,7 +85,7 @@ def read_class_folders(folder: Path) -> PictureFolder:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; expected one with a folder of pictures for each class")
-    entries = sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    entries = _find_folders(folder)
     parts = find_parts(entries)
     if parts and len(parts) < len(entries):
         other = next(entry.name for entry in entries if entry not in parts)
@@ -93,14 +93,30 @@ def read_class_folders(folder: Path) -> PictureFolder:
         raise ConfigError(f"{folder}: it has parts ({names}) and {other!r}; expected folders of parts or of classes")
     places: list[tuple[Part | None, Path]] = [(None, entry) for entry in entries]
     if parts:
-        places = [(part, entry) for place, part in parts.items() for entry in sorted(place.iterdir()) if entry.is_dir()]
+        places = [(part, entry) for place, part in parts.items() for entry in _find_folders(place)]
     labels = sorted({entry.name for _, entry in places})
     if len(labels) < 2:
         raise ConfigError(
             f"{folder}: {len(labels)} folders of classes; expected two or more, each with the pictures of its class"
         )
+    _check_names(folder, labels)
     found = [(path, labels.index(entry.name), part) for part, entry in places for path in find_images(entry)]
     return _read(found, labels)
+
+
+def _find_folders(place: Path) -> list[Path]:
+    """Return the folders in a folder, but for hidden ones, as notebooks leave them."""
+    return sorted(entry for entry in place.iterdir() if entry.is_dir() and entry.name[0] != ".")
+
+
+def _check_names(folder: Path, labels: Sequence[str]) -> None:
+    """Raises ConfigError for a class that no label file could name: writing it would fail when all is trained."""
+    unnamed = [label for label in labels if label.encode(errors="ignore").decode() != label]
+    if unnamed:
+        raise ConfigError(
+            f"{folder}: the folder {show_line(unnamed[0])} has a name that is no UTF-8; rename it: classes are called "
+            "as their folders"
+        )
 
 
 def _read(found: Sequence[tuple[Path, int, Part | None]], labels: Sequence[str]) -> PictureFolder:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from mar_tools.images import spread_evenly
@@ -19,6 +19,7 @@ from mar_tools.training.detector_networks import COMPACT_FILES, COMPACT_FOLDER, 
 from mar_tools.training.folders import LabelledPicture
 from mar_tools.training.networks import Start
 from mar_tools.training.splitting import Of, Split
+from mar_tools.training.whole_files import write_whole
 from vision_serving.options import Task
 
 CALIBRATION, HELDOUT, WEIGHTS, LABELS, RECIPE = (
@@ -46,6 +47,7 @@ def hand_over_classifier(
     hits: whether each picture of the test is told right. The build verifies with at most a thousand of them, and
     requires their share, less what an archive may lose.
     """
+    take_back_recipe(folder)
     heldout = spread_evenly(split["test"], HELDOUT_COUNT)
     accuracy = sum(hits[picture] for picture in heldout) / len(heldout)
     copy_pictures(spread_evenly(split["train"], CALIBRATION_COUNT), folder / CALIBRATION)
@@ -66,6 +68,7 @@ def hand_over_detector(
 
     pictures: of the training, and those that the build verifies with, on which the network has `mean_precision`.
     """
+    take_back_recipe(folder)
     train, heldout = pictures
     copy_pictures(spread_evenly(train, CALIBRATION_COUNT), folder / CALIBRATION)
     copies = copy_pictures(heldout, folder / HELDOUT)
@@ -111,7 +114,7 @@ def hand_over(
 ) -> Path:
     """Write weights, labels and recipe. verification: beside its images, which are there as those of calibration."""
     save_weights(start.network, folder / WEIGHTS)
-    (folder / LABELS).write_bytes(orjson.dumps(list(labels), option=orjson.OPT_INDENT_2) + b"\n")
+    write_whole(folder / LABELS, orjson.dumps(list(labels), option=orjson.OPT_INDENT_2) + b"\n")
     source = start.source.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     recipe = {
         "name": name,
@@ -129,17 +132,19 @@ def hand_over(
 def write_recipe(recipe: dict[str, Any], path: Path, title: str) -> Path:
     """Write a recipe whose lists stand in one line each."""
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
-    path.write_text(f"# {title}\n{text}", encoding="utf-8")
+    write_whole(path, f"# {title}\n{text}".encode())
     return path
+
+
+def take_back_recipe(folder: Path) -> None:
+    """Remove an earlier recipe, before what it names is replaced: it comes last, so a folder that has one is whole."""
+    (folder / RECIPE).unlink(missing_ok=True)
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write the state dict, whole or not at all."""
-    partial = path.with_suffix(".part")
-    save_file(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}, partial
-    )
-    partial.replace(path)
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    write_whole(path, save(state))
 
 
 def copy_pictures(pictures: Sequence[Of], folder: Path, folders: Mapping[Of, str] | None = None) -> dict[Of, Path]:

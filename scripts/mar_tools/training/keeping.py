@@ -15,6 +15,10 @@ from vision_serving.errors import ConfigError
 BEST, LAST = "best.ckpt", "last.ckpt"
 
 
+class UnfinishedError(ConfigError):
+    """A training that something outside of it ended, as a full disk: it can go on, and says nothing of its settings."""
+
+
 class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint beside the one before, which it then replaces.
 
@@ -33,7 +37,7 @@ class WholeFiles(TorchCheckpointIO):
             partial.replace(target)
         except OSError as error:
             partial.unlink(missing_ok=True)
-            raise ConfigError(
+            raise UnfinishedError(
                 f"{target}: cannot be written ({error.strerror}); the epochs before are kept: make room, and go on "
                 "with --resume"
             ) from error

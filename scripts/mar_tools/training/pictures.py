@@ -12,7 +12,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from mar_tools.images import read_image
 from mar_tools.training.folders import LabelledPicture
-from vision_serving.config import ImageLimits, PreprocessingConfig
+from vision_serving.config import ColourConfig, ImageLimits, PreprocessingConfig
 from vision_serving.pictures.decoding import decode_image
 from vision_serving.pictures.resizing import preprocess_images
 
@@ -28,6 +28,7 @@ class PictureDataset(Dataset[tuple[Tensor, int]]):
 
     change: what is done to a decoded picture; None for what the server does to it. seed: of the changes, which are the
     same in every run, whatever process makes them. An index beyond the end is of the next epoch, see `EpochSampler`.
+    colours: as a recipe states them.
     """
 
     def __init__(
@@ -36,18 +37,20 @@ class PictureDataset(Dataset[tuple[Tensor, int]]):
         preprocessing: PreprocessingConfig,
         change: Change | None = None,
         seed: int = 0,
+        colours: ColourConfig | None = None,
     ) -> None:
         self.pictures = pictures
         self.preprocessing = preprocessing
         self.change = change
         self.seed = seed
+        self.colours = colours
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         picture = self.pictures[index % len(self)]
-        image = decode_image(read_image(picture.path), ImageLimits())
+        image = decode_image(read_image(picture.path), ImageLimits(), self.colours)
         if self.change is None:
             return preprocess_images([image], self.preprocessing).pixels[0], picture.class_id
         with seeded(self.seed, index):

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mar_tools.terminal import print_line
+from mar_tools.training.whole_files import write_whole
 from vision_serving.errors import ConfigError
 
 COLUMNS = ("epoch", "loss", "validation_loss", "score", "learning_rate", "images_per_s", "seconds")
@@ -122,11 +123,9 @@ def read_history(path: Path) -> Sequence[dict[str, str]]:
 
 
 def write_history(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write a training's table, whole or not at all."""
+    """Write a training's table."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
     writer.writerows(rows)
-    partial = path.with_suffix(".part")
-    partial.write_text(text.getvalue(), encoding="utf-8", newline="")
-    partial.replace(path)
+    write_whole(path, text.getvalue().encode())

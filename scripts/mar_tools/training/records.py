@@ -7,11 +7,24 @@ from typing import Any
 
 import orjson
 
+from mar_tools.training.whole_files import write_whole
 from vision_serving.errors import ConfigError
 from vision_serving.validation import read_json
 
 RECORD = "training.json"
-UNFINISHED = ("checkpoints", "search")  # what a training goes on with
+UNFINISHED = ("checkpoints", "search", "points", "exports")  # what a training or a ladder goes on with
+REPLACED = (*UNFINISHED, "calibration", "heldout")  # folders that a training writes anew
+
+
+def check_places(output: Path, *sources: Path) -> None:
+    """Raises ConfigError where a result would lie among what it is made of, or take its place."""
+    place = output.resolve()
+    for source in sources:
+        found = source.resolve()
+        if place == found or found in place.parents:
+            raise ConfigError(f"--output {output}: lies in {source}, which is read; give a folder elsewhere")
+        if any(place / name in (found, *found.parents) for name in REPLACED):
+            raise ConfigError(f"--output {output}: {source} would be replaced by a result; give another folder")
 
 
 def check_record(output: Path, asked: Mapping[str, Any], resume: bool, force: bool) -> None:
@@ -20,6 +33,12 @@ def check_record(output: Path, asked: Mapping[str, Any], resume: bool, force: bo
     if there is None:
         if resume:
             raise ConfigError(f"--resume: {output} holds no training; leave the option out to begin one")
+        foreign = [name for name in REPLACED if (output / name).exists()]
+        if foreign:
+            raise ConfigError(
+                f"{output} holds {foreign[0]}, which no training wrote and which would be replaced; give another "
+                "--output"
+            )
         return
     if not (resume or force):
         raise ConfigError(
@@ -45,7 +64,7 @@ def begin_record(output: Path, asked: Mapping[str, Any], resume: bool) -> None:
 def write_record(output: Path, found: Mapping[str, Any]) -> None:
     """Add to what the folder's record says."""
     record = {**read_record(output), **found}
-    (output / RECORD).write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2) + b"\n")
+    write_whole(output / RECORD, orjson.dumps(record, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def read_record(output: Path) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from mar_tools.training.detecting import open_detector_course
 from mar_tools.training.fitting import TABLE
 from mar_tools.training.interruptions import told_how_to_go_on
 from mar_tools.training.progress import read_history
-from mar_tools.training.records import begin_record, check_record, write_record
+from mar_tools.training.records import begin_record, check_places, check_record, write_record
 from mar_tools.training.searching import search_settings, search_table
 from mar_tools.training.settings import Settings
-from mar_tools.training.splitting import write_split
+from mar_tools.training.splitting import check_same_split, write_split
 from vision_serving.validation import parse_config
 
 PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning")
@@ -31,9 +31,13 @@ def train(request: Request) -> dict[str, Any]:
     A folder with COCO annotations trains a detector, any other a classifier.
     """
     check_record(request.output, request.asked(), request.resume, request.force)
+    check_places(request.output, request.data)
+    parse_config(Settings, request.stated, "train_model.py")  # before the pictures, which take minutes to read
     torch.manual_seed(request.seed)
     course = (open_detector_course if is_annotated(request.data) else open_classifier_course)(request)
     settings = parse_config(Settings, {**course.defaults, **request.stated}, "train_model.py")
+    if request.resume and (request.output / SPLIT).exists():
+        check_same_split(course.split, request.data, request.output / SPLIT)
     begin_record(request.output, request.asked(), request.resume)
     write_split(course.split, request.data, request.output / SPLIT)
     with told_how_to_go_on(lambda: describe_end(request.output)):

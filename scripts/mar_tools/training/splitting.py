@@ -4,6 +4,7 @@ The split is kept in a file: a later run, and a network that is made of this one
 """
 
 import csv
+import io
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from mar_tools.training.folders import PARTS, Part, Picture
+from mar_tools.training.whole_files import write_whole
 from vision_serving.errors import ConfigError
 
 SHARES: Mapping[Part, float] = {"validation": 0.15, "test": 0.15}  # of what the folder itself does not divide
@@ -65,7 +67,7 @@ def read_split(kept: Path) -> dict[str, Part]:
     """Return digest: part, of a file that `write_split` wrote; nothing where there is none. Raises ConfigError."""
     if not kept.exists():
         return {}
-    with kept.open(encoding="utf-8", newline="") as file:
+    with kept.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = list(csv.DictReader(file))
     try:
         return {row["sha256"]: PARTS[PARTS.index(row["part"])] for row in rows}  # type: ignore[arg-type]
@@ -75,8 +77,24 @@ def read_split(kept: Path) -> dict[str, Part]:
 
 def write_split(split: Split[Any], folder: Path, kept: Path) -> None:
     """Write which picture of `folder` is in which part."""
-    with kept.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for part, pictures in split.items():
-            writer.writerows((each.digest, part, each.path.relative_to(folder).as_posix()) for each in pictures)
+    write_whole(kept, describe_split(split, folder))
+
+
+def describe_split(split: Split[Any], folder: Path) -> bytes:
+    """Return the file that says which picture of `folder` is in which part."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for part, pictures in split.items():
+        writer.writerows((each.digest, part, each.path.relative_to(folder).as_posix()) for each in pictures)
+    return text.getvalue().encode(errors="surrogateescape")
+
+
+def check_same_split(split: Split[Any], folder: Path, kept: Path) -> None:
+    """Raises ConfigError where a training that goes on would see other pictures than it began with."""
+    before, now = (set(rows.splitlines()) for rows in (kept.read_bytes(), describe_split(split, folder)))
+    if before != now:
+        raise ConfigError(
+            f"--resume: the pictures in {folder} have changed since the training began: {len(now - before)} are new or "
+            f"elsewhere, {len(before - now)} are gone; bring them back, or begin anew with --force"
+        )

@@ -148,3 +148,22 @@ def test_folders_of_classes_have_no_annotations(tmp_path: Path) -> None:
     draw(tmp_path / "red" / "a.png")
     assert not is_annotated(tmp_path)
     assert not is_annotated(tmp_path / "nothing")
+
+
+def test_a_picture_of_several_files_has_the_boxes_of_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = tmp_path / "images"
+    annotate(tmp_path / "instances_blue.json", pictures, {"a.png": [box()], "b.png": [box()]})
+    annotate(tmp_path / "instances_red.json", pictures, {"a.png": [box(7), box()], "c.png": []})
+    found = {picture.path.name: picture for picture in read_annotated(tmp_path).pictures}
+    assert {name: [each.class_id for each in picture.boxes] for name, picture in found.items()} == {
+        "a.png": [0, 1],
+        "b.png": [0],
+        "c.png": [],
+    }
+    assert "1 pictures are annotated several times, and have the boxes of all" in capsys.readouterr().err
+
+
+def test_a_picture_is_the_one_where_its_file_says(tmp_path: Path) -> None:
+    annotate(tmp_path / "annotations.json", tmp_path, some(3, "p"))
+    draw(tmp_path / "copies" / "p00.png")
+    assert {picture.path.parent for picture in read_annotated(tmp_path).pictures} == {tmp_path}

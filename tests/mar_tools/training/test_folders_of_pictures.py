@@ -1,5 +1,6 @@
 """What a training takes from a folder, and how it divides it."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import PIL.Image
 import pytest
 
 from mar_tools.training.folders import read_class_folders
-from mar_tools.training.splitting import SHARES, read_split, split_pictures, write_split
+from mar_tools.training.splitting import SHARES, check_same_split, read_split, split_pictures, write_split
 from vision_serving.errors import ConfigError
 
 
@@ -110,3 +111,39 @@ def test_a_file_that_is_no_division_is_refused(tmp_path: Path) -> None:
     kept.write_text("file,part\na.png,train\n")
     with pytest.raises(ConfigError, match="remove it to divide anew"):
         read_split(kept)
+
+
+def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
+    fill(tmp_path, {"train/a": 3, "train/b": 3, "train/.ipynb_checkpoints": 2, ".cache": 1})
+    assert list(read_class_folders(tmp_path).labels) == ["a", "b"]
+
+
+def test_a_class_that_no_label_file_can_name_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, {"a": 3, "b": 3})
+    os.rename(os.fsencode(tmp_path / "b"), os.fsencode(tmp_path) + b"/\xe9t\xe9")
+    with pytest.raises(ConfigError, match="no UTF-8; rename it"):
+        read_class_folders(tmp_path)
+
+
+def test_a_division_names_pictures_whose_names_are_no_utf_8(tmp_path: Path) -> None:
+    data, kept = fill(tmp_path / "data", {"a": 5, "b": 5}), tmp_path / "split.csv"
+    os.rename(os.fsencode(data / "a" / "000.png"), os.fsencode(data) + b"/a/\xe9t\xe9.png")
+    split = split_pictures(read_class_folders(data), kept, seed=0)
+    write_split(split, data, kept)
+    assert split_pictures(read_class_folders(data), kept, seed=1) == split
+    check_same_split(split, data, kept)
+
+
+@pytest.mark.parametrize("change", ["new", "gone", "moved"])
+def test_a_training_goes_on_with_the_pictures_that_it_began_with(change: str, tmp_path: Path) -> None:
+    data, kept = fill(tmp_path / "data", {"a": 9, "b": 9}), tmp_path / "split.csv"
+    write_split(split_pictures(read_class_folders(data), kept, seed=0), data, kept)
+    if change == "new":
+        draw(data / "a" / "new.png", 77)
+    elif change == "gone":
+        (data / "a" / "000.png").unlink()
+    else:
+        (data / "a").rename(data / "c")
+    split = split_pictures(read_class_folders(data), kept, seed=0)
+    with pytest.raises(ConfigError, match=r"--resume: the pictures in .* have changed"):
+        check_same_split(split, data, kept)

@@ -1,16 +1,20 @@
 """What is kept of a training stays whole, and a search goes on where it ended."""
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from mar_tools.compressing.fronts import Point
+from mar_tools.training.handing_over import save_weights, write_recipe
 from mar_tools.training.keeping import WholeFiles, read_kept
 from mar_tools.training.pictures import EpochSampler, seeded
 from mar_tools.training.progress import BrokenLossError, read_history, write_history
+from mar_tools.training.records import write_record
 from mar_tools.training.searching import SEARCHED, search_settings
 from mar_tools.training.settings import Settings
 from vision_serving.errors import ConfigError
@@ -34,6 +38,26 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tmp_path: Path) -
         WholeFiles().save_checkpoint({"epoch": 2, "weights": torch.rand(100_000)}, path)
     assert read_kept(path)["epoch"] == 1
     assert [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("training.json", lambda folder: write_record(folder, {"classes": ["x" * 100] * 200})),
+        ("training.csv", lambda folder: write_history(folder / "training.csv", [{"epoch": 1}] * 5000)),
+        ("recipe.yaml", lambda folder: write_recipe({"labels": ["x" * 100] * 200}, folder / "recipe.yaml", "new")),
+        ("weights.safetensors", lambda folder: save_weights(nn.Linear(100, 100), folder / "weights.safetensors")),
+        ("point.json", lambda folder: Point(name="x" * 20_000, recipe="").write(folder / "point.json")),
+    ],
+)
+def test_a_file_that_finds_no_room_leaves_the_one_before(
+    name: str, write: Callable[[Path], object], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"{}")
+    with files_of_at_most(10_000), pytest.raises(OSError, match="File too large"):
+        write(tmp_path)
+    assert (tmp_path / name).read_bytes() == b"{}"
+    assert [each.name for each in tmp_path.iterdir()] == [name]
 
 
 def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from mar_tools.training.networks import resize_for, start_network
-from mar_tools.training.records import begin_record, check_record
+from mar_tools.training.records import begin_record, check_places, check_record
 from vision_serving.config import PreprocessingConfig, ResizeConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.sources import build_network
@@ -96,3 +96,40 @@ def test_a_training_that_begins_anew_leaves_nothing_of_the_one_before(tmp_path: 
     assert (tmp_path / "checkpoints").exists()
     begin_record(tmp_path, {}, resume=False)
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("place", ["checkpoints", "heldout"])
+def test_folders_that_no_training_wrote_are_not_replaced(place: str, tmp_path: Path) -> None:
+    (tmp_path / place).mkdir()
+    for force in (False, True):
+        with pytest.raises(ConfigError, match=f"holds {place}, which no training wrote"):
+            check_record(tmp_path, {}, resume=False, force=force)
+
+
+@pytest.mark.parametrize(
+    ("output", "source", "is_refused"),
+    [
+        ("data", "data", True),
+        ("data/model", "data", True),
+        ("model", "model/heldout", True),
+        ("model", "model/calibration/a", True),
+        ("model", "data", False),
+        ("", "data", False),
+    ],
+)
+def test_a_result_does_not_take_the_place_of_what_it_is_made_of(
+    output: str, source: str, is_refused: bool, tmp_path: Path
+) -> None:
+    if not is_refused:
+        check_places(tmp_path / output, tmp_path / source)
+        return
+    with pytest.raises(ConfigError, match="give a"):
+        check_places(tmp_path / output, tmp_path / source)
+
+
+def test_a_training_that_begins_anew_leaves_no_result_of_an_earlier_ladder(tmp_path: Path) -> None:
+    for place in ("points/prune0.5", "exports/m"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "point.json").write_bytes(b"{}")
+    begin_record(tmp_path, {}, resume=False)
+    assert list(tmp_path.rglob("point.json")) == []
