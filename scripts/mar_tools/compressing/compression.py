@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mar_tools.compressing.distilling import TaughtDataset, TaughtTraining, Teacher
 from mar_tools.compressing.handing_over import hand_over
-from mar_tools.compressing.originals import Original, graph_of, measure_top1, read_original
+from mar_tools.compressing.originals import Original, graph_of, load_teacher
 from mar_tools.compressing.pruning import ESTIMATED, count_parameters, estimate_batch_norms, prune_channels
 from mar_tools.compressing.quantising import first_answer, gentle, measure_ranges, quantise_network
 from mar_tools.compressing.steps import Steps
@@ -20,6 +20,7 @@ from mar_tools.models.recipes import read_recipe
 from mar_tools.terminal import print_line
 from mar_tools.training.fitting import Fitted, fit, new_loader
 from mar_tools.training.folders import LabelledPicture
+from mar_tools.training.handing_over import take_back_recipe
 from mar_tools.training.networks import check_size, resize_for
 from mar_tools.training.pictures import PictureDataset, new_change
 from mar_tools.training.settings import Settings
@@ -46,7 +47,9 @@ class Compression:
     def loader(self, part: str, preprocessing: PreprocessingConfig, count: int) -> Iterator[Tensor]:
         """Yield batches of pixels of a part, on the device, as the server prepares them."""
         pictures = self.split[part][:: max(1, len(self.split[part]) // count)][:count]  # type: ignore[index]
-        for pixels, _ in new_loader(PictureDataset(pictures, preprocessing), self.settings, training=False):
+        colours = self.original.recipe.colours
+        data = PictureDataset(pictures, preprocessing, colours=colours)
+        for pixels, _ in new_loader(data, self.settings, training=False):
             yield pixels.to(self.device_type)
 
 
@@ -68,7 +71,7 @@ def compress(run: Compression, steps: Steps, output: Path, name: str) -> dict[st
     if steps.trains_floats:
         if steps.prune is not None or steps.size is not None:
             estimate_batch_norms(graph, run.loader("train", preprocessing, ESTIMATED))
-            untrained = measure_top1(graph, original.heldout, preprocessing, run.device_type)
+            untrained = original.judge(graph, preprocessing, run.device_type)
             print_line(f"{name}: accuracy {untrained:.4f} before training, {original.accuracy:.4f} of the original")
         fitted = train(run, graph, preprocessing, run.settings, output / FLOATS, teacher, steps.hint)
         epochs["floats"] = {"best": fitted.epoch, "of": fitted.epochs, "seconds": round(fitted.seconds, 1)}
@@ -80,7 +83,7 @@ def compress(run: Compression, steps: Steps, output: Path, name: str) -> dict[st
         measure_ranges(graph, run.loader("train", preprocessing, ESTIMATED))
         fitted = train(run, graph, preprocessing, gentle(run.settings), output / INT8, taught)
         epochs["int8"] = {"best": fitted.epoch, "of": fitted.epochs, "seconds": round(fitted.seconds, 1)}
-    accuracy = measure_top1(graph, original.heldout, preprocessing, run.device_type)
+    accuracy = original.judge(graph, preprocessing, run.device_type)
     recipe = hand_over(output, name, steps, source, network.cpu(), preprocessing, original, run.split, run.max_drop)
     check_rebuilt(recipe, network, preprocessing)
     return {
@@ -109,14 +112,16 @@ def train(
     """Train the network of a graph, and leave it with the weights of its best epoch."""
     size_hw = preprocessing.fixed_hw
     assert size_hw is not None
-    judged = PictureDataset(run.split["validation"], preprocessing)
+    colours = run.original.recipe.colours
+    judged = PictureDataset(run.split["validation"], preprocessing, colours=colours)
     larger = preprocessing
     if teacher is not None and (teacher.preprocessing.fixed_hw or size_hw) > size_hw:
         larger = teacher.preprocessing
     change = new_change(settings.augment, settings.flip, larger)
-    trained: Any = PictureDataset(run.split["train"], preprocessing, change, settings.seed)
+    pictures, seed = run.split["train"], settings.seed
+    trained: Any = PictureDataset(pictures, preprocessing, change, seed, colours)
     if teacher is not None:
-        trained = TaughtDataset(run.split["train"], preprocessing, teacher.preprocessing, change, settings.seed)
+        trained = TaughtDataset(pictures, preprocessing, teacher.preprocessing, change, seed, colours)
     training = TaughtTraining(graph, len(run.original.checkpoint.labels), settings, teacher, size_hw=size_hw, hint=hint)
     fitted = fit(training, (trained, judged), settings, folder, run.device_type)
     load_state(graph.network, fitted.network_state())  # type: ignore[arg-type]
@@ -125,15 +130,10 @@ def train(
 
 
 def read_teacher(recipe: Path, original: Original, device_type: DeviceType) -> Teacher:
-    """Return the network of a recipe as a teacher. Raises ConfigError for one of other classes."""
-    found = read_original(read_recipe(recipe), device_type)
-    if found.checkpoint.labels != original.checkpoint.labels:
-        raise ConfigError(
-            f"--distil-from {recipe}: its classes are not those of {original.recipe.name}; expected the same labels in "
-            "the same order"
-        )
-    graph = graph_of(found.checkpoint.network, found.checkpoint, found.preprocessing)
-    return Teacher(graph.to(device_type).eval().requires_grad_(False), found.preprocessing)
+    """Return the network of a recipe as a teacher. Raises ConfigError for one that cannot teach these classes."""
+    checkpoint = load_teacher(recipe, original)
+    graph = graph_of(checkpoint.network, checkpoint, checkpoint.preprocessing)
+    return Teacher(graph.to(device_type).eval().requires_grad_(False), checkpoint.preprocessing)
 
 
 def example_images(network: nn.Module, preprocessing: PreprocessingConfig) -> Tensor:
@@ -152,6 +152,7 @@ def check_rebuilt(recipe: Path, network: nn.Module, preprocessing: Preprocessing
     expected, found = first_answer(network.eval()(images)), first_answer(rebuilt(images))
     difference = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-8))
     if difference > REBUILT_DIFFERENCE:
+        take_back_recipe(recipe.parent)
         raise ConfigError(
             f"{recipe}: the network that it builds answers otherwise than the one that was trained, by "
             f"{difference:.3g} of its largest answer: its code depends on more than the shapes of its weights"

@@ -15,7 +15,7 @@ from mar_tools.training.classifiers import ClassifierTraining
 from mar_tools.training.folders import LabelledPicture
 from mar_tools.training.pictures import Change, seeded
 from mar_tools.training.settings import Settings
-from vision_serving.config import ImageLimits, PreprocessingConfig
+from vision_serving.config import ColourConfig, ImageLimits, PreprocessingConfig
 from vision_serving.errors import ConfigError
 from vision_serving.geometry import SizeHW
 from vision_serving.pictures.decoding import decode_image
@@ -55,16 +55,17 @@ class TaughtDataset(Dataset[tuple[Tensor, int, Tensor]]):
         teacher: PreprocessingConfig,
         change: Change | None,
         seed: int,
+        colours: ColourConfig | None = None,
     ) -> None:
         self.pictures, self.preprocessing, self.teacher = pictures, preprocessing, teacher
-        self.change, self.seed = change, seed
+        self.change, self.seed, self.colours = change, seed, colours
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
         picture = self.pictures[index % len(self)]
-        image = decode_image(read_image(picture.path), ImageLimits())
+        image = decode_image(read_image(picture.path), ImageLimits(), self.colours)
         if self.change is None:
             own, taught = (preprocess_images([image], each).pixels[0] for each in (self.preprocessing, self.teacher))
             return own, picture.class_id, taught

@@ -11,7 +11,7 @@ from torch import nn
 
 from mar_tools.compressing.originals import Original
 from mar_tools.compressing.steps import Steps
-from mar_tools.images import spread_evenly
+from mar_tools.images import find_images, spread_evenly
 from mar_tools.models.checkpoints import preprocessing_values
 from mar_tools.training.folders import LabelledPicture
 from mar_tools.training.handing_over import (
@@ -23,9 +23,11 @@ from mar_tools.training.handing_over import (
     WEIGHTS,
     copy_pictures,
     save_weights,
+    take_back_recipe,
     write_recipe,
 )
 from mar_tools.training.splitting import Split
+from mar_tools.training.whole_files import write_whole
 from vision_serving.config import PreprocessingConfig
 from vision_serving.graphs.sources import NetworkSource
 
@@ -47,8 +49,9 @@ def hand_over(
     build compares each export with this network itself, which says nothing of what compressing has cost.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    take_back_recipe(folder)
     save_weights(network, folder / WEIGHTS)
-    (folder / LABELS).write_bytes(orjson.dumps(original.checkpoint.labels, option=orjson.OPT_INDENT_2) + b"\n")
+    write_whole(folder / LABELS, orjson.dumps(original.checkpoint.labels, option=orjson.OPT_INDENT_2) + b"\n")
     copy_pictures(spread_evenly(split["train"], CALIBRATION_COUNT), folder / CALIBRATION)
     recipe = original.recipe
     verification: dict[str, Any] = recipe.verification.model_dump(mode="json", exclude_defaults=True)
@@ -98,11 +101,15 @@ def copy_source(source: NetworkSource, before: Path, folder: Path) -> dict[str, 
 def link_pictures(pictures: Path, folder: Path) -> str:
     """Put pictures into a folder of the result, as hard links where the file system has them; return its name."""
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(pictures, folder, copy_function=_link_or_copy)
+    root = pictures if pictures.is_dir() else pictures.parent
+    for picture in find_images(pictures):
+        target = folder / picture.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _link_or_copy(picture.resolve(), target)  # of a symbolic link, what it leads to: its own path may be relative
     return folder.name
 
 
-def _link_or_copy(source: str, target: str) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another disk

@@ -23,6 +23,8 @@ from mar_tools.images import choose_images
 from mar_tools.machine import memory_bytes
 from mar_tools.models.recipes import Recipe, read_recipe
 from mar_tools.terminal import print_line, show_steps
+from mar_tools.training.keeping import UnfinishedError
+from mar_tools.training.whole_files import write_whole
 from vision_serving.errors import ConfigError
 
 TRIED = 3  # backends and precisions that each result is built with: the first of a build's own order
@@ -86,17 +88,27 @@ def make_point(run: Compression, steps: Steps, output: Path, name: str) -> Point
     began = time.monotonic()
     floats = output / POINTS / steps.model_copy(update={"quantise": None}).folder_name() / FLOATS
     if steps.quantise and floats.exists() and not (folder / FLOATS).exists():
-        shutil.copytree(floats, folder / FLOATS)  # the same training: it goes on from its end
+        copy_whole(floats, folder / FLOATS)  # the same training: it goes on from its end
     try:
         found = compress(run, steps, folder, f"{name}-{steps.folder_name()}")
         point = build_point(run, read_recipe(Path(found["recipe"])), output, steps.describe())
         point = replace(point, eager_accuracy=found["accuracy"])
+    except UnfinishedError:  # says nothing of these steps, which --resume takes up again
+        raise
     except ConfigError as error:
         point = Point(name=steps.describe(), recipe="", problem=str(error))
     folder.mkdir(parents=True, exist_ok=True)
     point = replace(point, seconds=round(time.monotonic() - began, 1))
     point.write(kept)
     return point
+
+
+def copy_whole(folder: Path, target: Path) -> None:
+    """Copy a folder, whole or not at all."""
+    partial = target.with_name(f"{target.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(folder, partial)
+    partial.rename(target)
 
 
 def build_point(run: Compression, recipe: Recipe, output: Path, name: str) -> Point:
@@ -146,9 +158,8 @@ def time_points(run: Compression, points: Sequence[Point], output: Path) -> list
         )
         sizes = {folder: (row.size_mb or 0.0) * MB for folder, row in passed.items()}
         timings = time_exports(sizes, Path(int8), plan, memory_bytes(run.device_type))
-    (output / "timings.json").write_bytes(
-        orjson.dumps({str(folder): timing.images_per_s() for folder, timing in timings.items()})
-    )
+    speeds = {str(folder): timing.images_per_s() for folder, timing in timings.items()}
+    write_whole(output / "timings.json", orjson.dumps(speeds))
     return [
         replace(point, rows={each: _timed(row, timings.get(Path(each))) for each, row in point.rows.items()})
         for point in points

@@ -10,17 +10,18 @@ from torch import nn
 
 from mar_tools.images import show_line
 from mar_tools.models.checkpoints import Checkpoint, load_checkpoint
-from mar_tools.models.recipes import Recipe
+from mar_tools.models.recipes import Recipe, read_recipe
 from mar_tools.models.weights import RANDOM
+from mar_tools.terminal import print_line
 from mar_tools.training.courses import SPLIT
 from mar_tools.training.fitting import new_loader
-from mar_tools.training.folders import NAMED, LabelledPicture, read_class_folders
+from mar_tools.training.folders import NAMED, LabelledPicture, Part, read_class_folders
 from mar_tools.training.pictures import PictureDataset
 from mar_tools.training.records import read_record
 from mar_tools.training.settings import Settings
-from mar_tools.training.splitting import Split, split_pictures, write_split
+from mar_tools.training.splitting import Split, check_same_split, split_pictures, write_split
 from mar_tools.verification.labelled import Truth, VerificationImages, read_verification_images
-from vision_serving.config import DeviceType, HandlerConfig, PreprocessingConfig
+from vision_serving.config import ColourConfig, DeviceType, HandlerConfig, PreprocessingConfig
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.construction import build_graph
 from vision_serving.worker.model_card import digest_file
@@ -41,6 +42,10 @@ class Original:
     def preprocessing(self) -> PreprocessingConfig:
         return self.checkpoint.preprocessing
 
+    def judge(self, graph: nn.Module, preprocessing: PreprocessingConfig, device_type: DeviceType) -> float:
+        """Return the accuracy of a graph that was made of it, on the same pictures."""
+        return measure_top1(graph, self.heldout, preprocessing, device_type, self.recipe.colours)
+
 
 def read_original(recipe: Recipe, device_type: DeviceType) -> Original:
     """Load the network of a recipe and judge it. Raises ConfigError for what cannot be compressed or judged."""
@@ -51,6 +56,11 @@ def read_original(recipe: Recipe, device_type: DeviceType) -> Original:
             f"{recipe.name}: source {recipe.model.source} cannot be trained further; expected one of "
             f"{', '.join(TRAINABLE)}, whose networks are Python code"
         )
+    if recipe.model.fake_quantization is not None:
+        raise ConfigError(
+            f"{recipe.name}: it was trained with the values of int8 already, which further changes would undo; "
+            "compress the network that it was made of"
+        )
     if recipe.model.weights == RANDOM:
         raise ConfigError(f"{recipe.name}: its weights are random; compress a network that was trained")
     if recipe.verification.labels is None:
@@ -59,14 +69,35 @@ def read_original(recipe: Recipe, device_type: DeviceType) -> Original:
             "`labels` under `verification`"
         )
     checkpoint = load_checkpoint(recipe)
-    if checkpoint.source.output.activation == "sigmoid":
-        raise ConfigError(f"{recipe.name}: classifiers with several labels a picture are not compressed yet")
-    if checkpoint.preprocessing.fixed_hw is None:
-        raise ConfigError(f"{recipe.name}: its pictures have many sizes, and a training batch needs one")
+    check_scores(checkpoint, recipe.name)
     heldout = read_heldout(recipe, checkpoint)
     graph = graph_of(checkpoint.network, checkpoint, checkpoint.preprocessing)
-    accuracy = measure_top1(graph, heldout, checkpoint.preprocessing, device_type)
+    accuracy = measure_top1(graph, heldout, checkpoint.preprocessing, device_type, recipe.colours)
     return Original(recipe, checkpoint, heldout, accuracy)
+
+
+def check_scores(checkpoint: Checkpoint, name: str) -> None:
+    """Raises ConfigError for answers that no training here compares, and pictures that make no batch."""
+    if checkpoint.source.output.activation == "sigmoid":
+        raise ConfigError(f"{name}: classifiers with several labels a picture are not compressed yet")
+    if checkpoint.preprocessing.fixed_hw is None:
+        raise ConfigError(f"{name}: its pictures have many sizes, and a training batch needs one")
+
+
+def load_teacher(recipe: Path, original: Original) -> Checkpoint:
+    """Load the network of a recipe to learn from. Raises ConfigError where it cannot teach the classes of `original`."""
+    found = read_recipe(recipe)
+    if found.task != "classification" or found.model.weights == RANDOM:
+        what = f"task {found.task}" if found.task != "classification" else "random weights"
+        raise ConfigError(f"--distil-from {recipe}: it has {what}; expected a trained classifier")
+    checkpoint = load_checkpoint(found)
+    check_scores(checkpoint, f"--distil-from {recipe}")
+    if checkpoint.labels != original.checkpoint.labels:
+        raise ConfigError(
+            f"--distil-from {recipe}: its classes are not those of {original.recipe.name}; expected the same labels in "
+            "the same order"
+        )
+    return checkpoint
 
 
 def graph_of(network: nn.Module, checkpoint: Checkpoint, preprocessing: PreprocessingConfig) -> nn.Module:
@@ -92,11 +123,16 @@ def read_heldout(recipe: Recipe, checkpoint: Checkpoint) -> VerificationImages:
 
 @torch.inference_mode()
 def measure_top1(
-    graph: nn.Module, images: VerificationImages, preprocessing: PreprocessingConfig, device_type: DeviceType
+    graph: nn.Module,
+    images: VerificationImages,
+    preprocessing: PreprocessingConfig,
+    device_type: DeviceType,
+    colours: ColourConfig,
 ) -> float:
     """Return the share of the pictures whose best class is a true one, prepared as the server does it."""
     pictures = [LabelledPicture(path=path, class_id=index, digest="") for index, path in enumerate(images.paths)]
-    batches = new_loader(PictureDataset(pictures, preprocessing), Settings(batch_size=64), training=False)
+    data = PictureDataset(pictures, preprocessing, colours=colours)
+    batches = new_loader(data, Settings(batch_size=64), training=False)
     truth: Sequence[Truth] = images.truth or ()
     hits = 0
     graph = graph.to(device_type).eval()
@@ -108,16 +144,16 @@ def measure_top1(
     return hits / len(pictures)
 
 
-def read_data(data: Path, original: Original, output: Path, seed: int) -> Split[LabelledPicture]:
+def read_data(data: Path, original: Original, output: Path, seed: int, resume: bool) -> Split[LabelledPicture]:
     """Divide a folder of pictures for training, in the order of the network's classes.
 
     A split that lies beside the original's recipe is kept. What the recipe verifies with never trains. Raises
-    ConfigError for other classes than the network's.
+    ConfigError for other classes than the network's, and where too little is left to train with.
     """
     kept = output / SPLIT
     output.mkdir(parents=True, exist_ok=True)
     beside = original.recipe.path(SPLIT)
-    if beside.is_file() and not kept.exists():
+    if beside.is_file() and not (resume and kept.exists()):  # else one of an earlier original may lie there
         shutil.copyfile(beside, kept)
     found = read_class_folders(data)
     labels = original.checkpoint.labels
@@ -131,12 +167,21 @@ def read_data(data: Path, original: Original, output: Path, seed: int) -> Split[
         )
     numbers = [labels.index(name) for name in found.labels]
     pictures = [replace(picture, class_id=numbers[picture.class_id]) for picture in found.pictures]
-    split = split_pictures(replace(found, pictures=pictures, labels=labels), kept, seed)
+    folder = replace(found, pictures=pictures, labels=labels)
+    split = split_pictures(folder, kept, seed)
+    if resume and kept.exists():
+        check_same_split(split, data, kept)
     write_split(split, data, kept)
     judging = {digest_file(path) for path in original.heldout.paths}
-    return {
+    left = {
         part: [picture for picture in pictures if picture.digest not in judging] for part, pictures in split.items()
     }
+    used: Sequence[Part] = ("train", "validation")
+    if count := sum(len(split[part]) - len(left[part]) for part in used):
+        print_line(f"{count} pictures in {data} are those that the recipe verifies with: they are left out")
+    for part in used:
+        folder.check_part(part, left[part])
+    return left
 
 
 def settings_of(recipe: Recipe) -> dict[str, object]:

@@ -41,6 +41,7 @@ def prune_channels(network: nn.Module, share: float, images: Tensor) -> float:
             images,
             torch_pruning.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=share,
+            pruning_ratio_dict=find_shares(network, share),
             ignored_layers=[*find_answering_layers(network, images), *find_fixed_layers(network)],
             round_to=MULTIPLE,
         )
@@ -50,6 +51,16 @@ def prune_channels(network: nn.Module, share: float, images: Tensor) -> float:
     if left == 1:
         raise ConfigError(f"--prune {share:g}: no layer of this network has channels that can be taken out")
     return left
+
+
+def find_shares(network: nn.Module, share: float) -> dict[nn.Module, float]:
+    """Return the share that goes of each layer, of which MULTIPLE channels are left at least.
+
+    torch-pruning leaves a layer whole of which nothing would be left: a large share took less away than a small one.
+    """
+    layers = [module for module in network.modules() if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear))]
+    left = MULTIPLE + 0.5  # of which it takes the whole part
+    return {layer: min(share, max(0.0, 1 - left / len(layer.weight))) for layer in layers}
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -10,7 +10,7 @@ from mar_tools.compressing.originals import read_data, read_original, settings_o
 from mar_tools.compressing.steps import Steps
 from mar_tools.machine import describe_machine, package_versions
 from mar_tools.models.recipes import NAME, read_recipe
-from mar_tools.training.records import begin_record, check_record, write_record
+from mar_tools.training.records import begin_record, check_places, check_record, write_record
 from mar_tools.training.settings import Settings
 from vision_serving.config import DeviceType
 from vision_serving.errors import ConfigError
@@ -71,8 +71,12 @@ def begin(request: Request) -> Compression:
         **settings.model_dump(),
     }
     check_record(request.output, asked, request.resume, request.force)
+    judging = recipe.verification.images
+    check_places(request.output, request.data, *([] if judging is None else [recipe.path(judging)]))
+    if request.output.resolve() == recipe.folder.resolve():
+        raise ConfigError(f"--output {request.output}: holds the network to compress; give another folder")
     original = read_original(recipe, request.device_type)
-    split = read_data(request.data, original, request.output, settings.seed)
+    split = read_data(request.data, original, request.output, settings.seed, request.resume)
     begin_record(request.output, asked, request.resume)
     return Compression(original, split, settings, request.device_type, request.max_drop)
 

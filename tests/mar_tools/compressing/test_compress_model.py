@@ -1,6 +1,7 @@
 """A network compressed by the command: a recipe that says what it was before, and that builds the network again."""
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,15 @@ import yaml
 from conftest import RunHere
 from safetensors.torch import save_file
 
+from mar_tools.compressing.compression import Compression
+from mar_tools.compressing.ladder import copy_whole, make_point
+from mar_tools.compressing.originals import read_data, read_original
+from mar_tools.compressing.steps import Steps
 from mar_tools.models.checkpoints import load_checkpoint
 from mar_tools.models.recipes import Recipe, read_recipe
+from mar_tools.training.keeping import UnfinishedError
+from mar_tools.training.records import begin_record
+from mar_tools.training.settings import Settings
 from vision_serving.errors import ConfigError
 from vision_serving.graphs.fake_quantization import FakeQuantizedConv2d
 from vision_serving.graphs.sources import NetworkSource, build_network
@@ -112,6 +120,45 @@ def test_what_cannot_be_judged_or_was_not_trained_is_refused(
     assert done.returncode == 1
     assert message in done.stderr
     assert not (tmp_path / "half").exists()
+
+
+def test_the_network_to_compress_is_not_written_over(
+    shades: tuple[Path, Path], tmp_path: Path, run_here: RunHere
+) -> None:
+    recipe, data = shades
+    begin_record(recipe.parent, {}, resume=True)  # as a training leaves it
+    try:
+        for output in (recipe.parent, recipe.parent / "heldout" / "half", data / "half"):
+            steps = ("--prune", 0.5, "--force", "--output", output)
+            done = run_here("compress_model.py", recipe, "--data", data, *steps)
+            assert done.returncode == 1
+            assert done.stderr.startswith(f"error: --output {output}: ")
+    finally:
+        (recipe.parent / "training.json").unlink()
+
+
+def test_a_full_disk_is_no_result_of_a_ladder(shades: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, data = shades
+    original = read_original(read_recipe(recipe), "cpu")
+    settings = Settings(epochs=1, batch_size=8, augment="none")
+    run = Compression(original, read_data(data, original, tmp_path, 0, resume=False), settings, "cpu", 0.01)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))  # less than a checkpoint has
+    try:
+        with pytest.raises(UnfinishedError, match="go on with --resume"):
+            make_point(run, Steps(prune=0.3), tmp_path, "found")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.rglob("point.json")) == []
+
+
+def test_a_copy_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / "floats").mkdir()
+    (tmp_path / "floats" / "last.ckpt").write_bytes(b"whole")
+    (tmp_path / "int8" / "floats.part").mkdir(parents=True)
+    (tmp_path / "int8" / "floats.part" / "best.ckpt").write_bytes(b"ha")
+    copy_whole(tmp_path / "floats", tmp_path / "int8" / "floats")
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("int8/*/*")} == {"last.ckpt": b"whole"}
 
 
 def test_a_baseline_without_a_floor_is_refused() -> None:

@@ -72,3 +72,14 @@ def test_batch_norms_get_the_plain_means_of_all_batches() -> None:
     torch.testing.assert_close(graph.norm.running_mean, means)
     assert not graph.norm.training
     assert graph.norm.momentum == 0.1
+
+
+def test_a_larger_share_never_leaves_more() -> None:
+    left = []
+    for share in (0.5, 0.8, 0.95, 0.99):
+        _, network = new_network("timm", "test_resnet.r160_in1k")
+        left.append(prune_channels(network, share, torch.randn(2, 3, 64, 64)))
+        widths = [layer.out_channels for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+        assert min(widths) >= 8
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 0.1
