@@ -85,7 +85,7 @@ def check_scores(checkpoint: Checkpoint, name: str) -> None:
 
 
 def load_teacher(recipe: Path, original: Original) -> Checkpoint:
-    """Load the network of a recipe to learn from. Raises ConfigError where it cannot teach the classes of `original`."""
+    """Load the network of a recipe to learn from. Raises ConfigError for one that cannot teach these classes."""
     found = read_recipe(recipe)
     if found.task != "classification" or found.model.weights == RANDOM:
         what = f"task {found.task}" if found.task != "classification" else "random weights"
