@@ -31,6 +31,7 @@ class Told:
     status: int = 200
     ready: bool = True
     asked: int = 0  # how many predictions
+    bytes_got: int = 0  # of the latest
 
     def answer(self, request: Request) -> Answer:
         path = request.path.partition("?")[0]
@@ -40,6 +41,7 @@ class Told:
             workers = [WORKER] if self.ready else []
             return Answer(200, json.dumps([{"modelVersion": "1.0", "minWorkers": 1, "workers": workers}]).encode())
         self.asked += 1
+        self.bytes_got = len(request.body)
         return Answer(self.status, OF_THE_SERVER)
 
 

@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 import yaml
 
+from e2e.test_requests import OCTETS
 from e2e.traffic import keep_comparing
 from mar_tools.front.front import SETTINGS, Front
 from mar_tools.waiting import wait_until
 from vision_serving.errors import ConfigError
 
-from .conftest import OCTETS, PREDICT, TIMEOUT_S, nginx_processes, run_front
+from .conftest import PREDICT, TIMEOUT_S, nginx_processes, run_front
 from .fleets import OF_THE_SERVER, ORIGIN, Fleet, run_fleet
 
 REQUESTS = 12  # four for each machine
+LARGE = b"x" * 600_000  # it waits in a file, and is sent from there twice
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def fleet(made: Fleet) -> Fleet:
 
 def ask(fleet: Fleet, method: str = "POST") -> tuple[int, list[str]]:
     """The status, and the addresses that were asked, in order."""
-    response = fleet.front.request(method, PREDICT, OCTETS, data=b"x")
+    response = fleet.front.request(method, PREDICT, OCTETS, data=LARGE)
     asked = fleet.front.line_of(response)["machines"].replace(" : ", ", ").split(", ")
     return response.status_code, asked
 
@@ -61,6 +63,7 @@ def test_what_one_machine_did_not_answer_one_other_does(fleet: Fleet, method: st
         assert (answered, len(asked)) == (200, 1)
         answered, asked = ask(fleet, method)
     assert (answered, len(asked), len(set(asked))) == (200, 2, 2)
+    assert [machine.told.bytes_got for machine in fleet.machines if machine.address in asked] == [len(LARGE)] * 2
 
 
 def test_there_is_no_third_machine(fleet: Fleet) -> None:
