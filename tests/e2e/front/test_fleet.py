@@ -73,6 +73,21 @@ def test_there_is_no_third_machine(fleet: Fleet) -> None:
     assert (status, len(asked), len(set(asked))) == (503, 2, 2)
 
 
+def test_where_the_others_are_gone_the_first_machines_503_stays(fleet: Fleet) -> None:
+    """Its client waits as long as Retry-After says."""
+    first, *others = fleet.machines
+    first.told.status = 503
+    try:
+        for machine in others:
+            machine.front.front.stop()
+        response = fleet.front.predict(b"x")
+        assert (response.status_code, response.json()["type"]) == (503, "UnavailableError")
+        assert response.headers["Retry-After"] == "1"
+    finally:
+        for machine in others:
+            machine.front.front.start()
+
+
 @pytest.mark.parametrize("status", [500, 507, 400, 404, 413, 429])
 def test_what_a_machine_answered_goes_to_no_other(fleet: Fleet, status: int) -> None:
     for machine in fleet.machines:
