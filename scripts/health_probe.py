@@ -5,7 +5,7 @@
     python scripts/health_probe.py --json
 
 Every worker has to be ready and to give the golden prediction of its archive. With names, the command checks these
-models alone. Containers use it as `HEALTHCHECK CMD python scripts/health_probe.py`, Kubernetes as an exec probe.
+models alone. Containers use it as `HEALTHCHECK CMD python scripts/health_probe.py`. Kubernetes asks over HTTP instead.
 """
 
 import time

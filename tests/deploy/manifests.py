@@ -6,6 +6,7 @@ from typing import Any
 
 import jsonschema
 import yaml
+from overlays import unshare
 
 from mar_tools.command_line import ROOT
 
@@ -21,13 +22,6 @@ def read_manifest(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     first, policy = yaml.safe_load_all((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     assert policy["kind"] == NETWORK_POLICY
     return unshare(first), unshare(policy)
-
-
-def unshare(value: Any) -> Any:
-    """Copy so that no two places share an object, whatever aliases the file has."""
-    if isinstance(value, dict):
-        return {key: unshare(entry) for key, entry in value.items()}
-    return [unshare(entry) for entry in value] if isinstance(value, list) else value
 
 
 def close(schema: Any) -> Any:
