@@ -11,7 +11,7 @@ from overlays import KUBERNETES, find_container, read_documents
 from pods import find_loose_mounts, find_rights_of_containers, list_references
 
 from mar_tools.command_line import ROOT
-from mar_tools.front.front import FrontSettings
+from mar_tools.front.settings import FrontSettings
 from vision_serving.validation import parse_config
 
 FOLDER = KUBERNETES / "kserve"

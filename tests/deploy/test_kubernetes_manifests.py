@@ -13,7 +13,7 @@ from overlays import KUBERNETES, find, find_container, list_containers, read_doc
 from pods import find_loose_mounts, find_rights, find_unknown_ports, list_references
 
 from mar_tools.command_line import ROOT
-from mar_tools.front.front import FrontSettings
+from mar_tools.front.settings import FrontSettings
 from mar_tools.monitoring.readiness import LIVE_PATH, READY_PATH
 from mar_tools.serving.setting_names import check_settings
 from vision_serving.validation import parse_config
