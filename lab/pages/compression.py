@@ -1,6 +1,6 @@
 """The values of docs/evidence/compression.md."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +8,16 @@ from vision_serving.validation import read_json
 
 NETWORKS = {"digits": "MobileNetV3-Small", "letters": "ResNet-18"}
 WANTED = 2.0  # times the original's int8
-FEWEST = 3  # seeds, below which a page speaks of none
 
 
 def read_values(path: Path) -> dict[str, Any]:
     document = read_json(path)
     tasks = [read_task(name, values) for name, values in document["tasks"].items()]
-    return {"tasks": tasks, "machine": document["machine"], "fewest": FEWEST}
+    return {"tasks": tasks, "machine": document["machine"]}
 
 
 def read_task(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the ladder of a task, the fastest first, and int8 that was trained beside int8 that was fitted."""
+    """Return the ladder of a task, the fastest first."""
     ladder = values["ladder"]
     timed = [point for point in ladder["points"] if point.get("times_int8")]
     batch = max((int(size) for point in timed for size in point["images_per_s"]), default=1)
@@ -37,7 +36,6 @@ def read_task(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         "failed": [point for point in ladder["points"] if not point.get("times_int8")],
         "hopeless": ladder["hopeless"],
         "untried": ladder["untried"],
-        "int8": read_int8(values["int8"]) if values.get("int8") else None,
     }
 
 
@@ -46,23 +44,3 @@ def row_cells(point: Mapping[str, Any], batch: int) -> list[str]:
     told = "chosen" if point["is_chosen"] else "" if point["is_within"] else "loses too much"
     figures = [f"{point['accuracy']:.3f}", f"{point['images_per_s'][str(batch)]:,.0f}", f"{point['times_int8']:.2f}"]
     return [name, point["candidate"], *figures, f"{point['size_mb']:.1f}", told]
-
-
-def read_int8(values: Mapping[str, Any]) -> dict[str, Any]:
-    (fitted,) = values["fitted"]
-    trained = {seed: find_int8(found["rows"]) for seed, found in values["trained"].items()}
-    accuracies = [row["accuracy"]["top1"] for row in trained.values()]
-    return {
-        "network": values["network"],
-        "float": values["float"],
-        "fitted": fitted["accuracy"]["top1"],
-        "fitted_verdict": f"{fitted['verdict']}: {fitted['reason']}" if fitted["reason"] else fitted["verdict"],
-        "trained": dict(zip(trained, accuracies, strict=True)),
-        "verdicts": [row["verdict"] for row in trained.values()],
-        "gains": [accuracy - fitted["accuracy"]["top1"] for accuracy in accuracies],
-    }
-
-
-def find_int8(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the row of OpenVINO's int8."""
-    return next(row for row in rows if row["precision"] == "int8" and row["backend"] == "openvino")

@@ -45,7 +45,7 @@ def hand_over(
 ) -> Path:
     """Write the recipe and all that it names; return the recipe.
 
-    It verifies with the pictures of the original's recipe. Its floor is the original's accuracy less `max_drop`: the
+    It verifies with the pictures of the original's recipe. Its floor is the baseline's accuracy less `max_drop`: the
     build compares each export with this network itself, which says nothing of what compressing has cost.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,12 +53,12 @@ def hand_over(
     save_weights(network, folder / WEIGHTS)
     write_whole(folder / LABELS, orjson.dumps(original.checkpoint.labels, option=orjson.OPT_INDENT_2) + b"\n")
     copy_pictures(spread_evenly(split["train"], CALIBRATION_COUNT), folder / CALIBRATION)
-    recipe = original.recipe
+    recipe, baseline = original.recipe, original.baseline
     verification: dict[str, Any] = recipe.verification.model_dump(mode="json", exclude_defaults=True)
     verification["images"] = link_pictures(recipe.path(str(recipe.verification.images)), folder / HELDOUT)
     if recipe.verification.labels != "folders":
         verification["labels"] = str(recipe.path(str(recipe.verification.labels)).absolute())
-    verification["min_accuracy"] = math.floor(10_000 * max(0.0, original.accuracy - max_drop)) / 10_000
+    verification["min_accuracy"] = math.floor(10_000 * max(0.0, original.baseline_accuracy - max_drop)) / 10_000
     values = {
         "name": name,
         "version": recipe.version,
@@ -70,10 +70,9 @@ def hand_over(
         "calibration": {"images": CALIBRATION},
         "verification": verification,
         "baseline": {
-            "name": recipe.name,
-            "accuracy": round(original.accuracy, 4),
-            "pictures": len(original.heldout.paths),
-            "steps": steps.describe(),
+            **baseline.model_dump(exclude_none=True),
+            "accuracy": round(original.baseline_accuracy, 4),
+            "steps": "; ".join(filter(None, (baseline.steps, steps.describe()))),
         },
     }
     if steps.quantise is not None:

@@ -47,8 +47,9 @@ def climb(run: Compression, recipe: Path, output: Path, name: str, budget_s: flo
                 break
             announce(steps.describe(), len(tried), len(rungs.floats) + len(rungs.last))
             tried[steps] = make_point(run, steps, output, name)
-    points = mark_front(time_points(run, [*points, *tried.values()], output), run.original.accuracy, run.max_drop)
-    plot = draw_front(points, run.original.accuracy, run.max_drop, output / PLOT)
+    before = run.original.baseline_accuracy
+    points = mark_front(time_points(run, [*points, *tried.values()], output), before, run.max_drop)
+    plot = draw_front(points, before, run.max_drop, output / PLOT)
     chosen = next((point for point in points if point.is_chosen), None)
     within = {steps: is_within(run, point) for steps, point in tried.items()}
     left = [each for each in (*rungs.floats, *rungs.last) if each not in tried]
@@ -59,7 +60,7 @@ def climb(run: Compression, recipe: Path, output: Path, name: str, budget_s: flo
         "hopeless": [each.describe() for each in left if rungs.is_hopeless(each, within)],
         "budget_min": budget_s / 60,
         "plot": str(plot),
-        "baseline_accuracy": round(run.original.accuracy, 4),
+        "baseline_accuracy": round(before, 4),
     }
 
 
@@ -71,7 +72,10 @@ def choose_next(rungs: Rungs, run: Compression, tried: Mapping[Steps, Point]) ->
 
 def is_within(run: Compression, point: Point) -> bool:
     """Return whether the trained network itself lost little enough."""
-    return point.eager_accuracy is not None and point.eager_accuracy >= run.original.accuracy - run.max_drop - 1e-9
+    return (
+        point.eager_accuracy is not None
+        and point.eager_accuracy >= run.original.baseline_accuracy - run.max_drop - 1e-9
+    )
 
 
 def has_int8(point: Point) -> bool:

@@ -10,7 +10,7 @@ from torch import nn
 
 from mar_tools.images import show_line
 from mar_tools.models.checkpoints import Checkpoint, load_checkpoint
-from mar_tools.models.recipes import Recipe, read_recipe
+from mar_tools.models.recipes import BaselineRecipe, Recipe, read_recipe
 from mar_tools.models.weights import RANDOM
 from mar_tools.terminal import print_line
 from mar_tools.training.courses import SPLIT
@@ -41,6 +41,18 @@ class Original:
     @property
     def preprocessing(self) -> PreprocessingConfig:
         return self.checkpoint.preprocessing
+
+    @property
+    def baseline(self) -> BaselineRecipe:
+        """Return what results are compared with: what stood before all compressing, so that losses add up."""
+        stated = self.recipe.baseline
+        if stated is not None and stated.accuracy is not None:
+            return stated
+        return BaselineRecipe(name=self.recipe.name, accuracy=self.accuracy, pictures=len(self.heldout.paths))
+
+    @property
+    def baseline_accuracy(self) -> float:
+        return self.baseline.accuracy or self.accuracy
 
     def judge(self, graph: nn.Module, preprocessing: PreprocessingConfig, device_type: DeviceType) -> float:
         """Return the accuracy of a graph that was made of it, on the same pictures."""

@@ -134,7 +134,8 @@ class QuantizationRecipe(StrictModel):
     """How int8 comes about.
 
     scheme         static      ranges of the activations measured on the calibration images
-                   dynamic     ranges found anew for each batch, of matrix products only (onnxruntime)
+                   dynamic     ranges found anew for each batch, of matrix products only (onnxruntime), or for each
+                               picture (ExecuTorch)
                    checkpoint  the network was trained with fake quantisation, whose scales are kept
                    auto        dynamic for onnxruntime where most weights are in matrix products, else static
     float_layers   names of layers that stay in float, or `auto`: none, or those that the outputs need

@@ -89,6 +89,26 @@ def test_a_result_has_a_baseline_a_floor_and_the_network_that_was_trained(
     assert checkpoint.network(torch.zeros(1, 3, SIDE, SIDE)).shape == (1, 2)
 
 
+def test_what_is_compressed_twice_is_compared_with_what_stood_before_both(
+    shades: tuple[Path, Path], tmp_path: Path, run_here: RunHere
+) -> None:
+    recipe, data = shades
+    baseline = {"name": "large", "accuracy": 1.0, "pictures": 12, "steps": "prune 0.5"}
+    values = {**yaml.safe_load(recipe.read_text()), "baseline": baseline}
+    values["verification"]["min_accuracy"] = 0.1
+    compressed = recipe.with_name("compressed.yaml")
+    compressed.write_text(yaml.safe_dump(values))
+    output = tmp_path / "again"
+    given = ("--data", data, "--prune", 0.3, *COMMON, "--max-accuracy-drop", 0.25, "--output", output)
+    done = run_here("compress_model.py", compressed, *given)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["baseline_accuracy"] == 1.0
+    found = read_recipe(output / "recipe.yaml")
+    assert found.baseline is not None
+    assert found.baseline.model_dump() == {**baseline, "map": None, "steps": "prune 0.5; prune 0.3"}
+    assert found.verification.min_accuracy == 0.75
+
+
 def test_classes_that_are_not_the_network_s_are_named(
     shades: tuple[Path, Path], tmp_path: Path, run_here: RunHere
 ) -> None:

@@ -6,8 +6,10 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
 from mar_tools.edge.answered_boxes import answered_iou, have_same_places
+from mar_tools.edge.formats import quantizing
 from mar_tools.edge.formats.onnx_weights import find_outer_layers, pack_weights, round_weights
 from vision_serving.errors import ConfigError
 from vision_serving.options import DetectionOptions
@@ -101,3 +103,25 @@ def test_without_boxes_nothing_is_off_and_padded_outputs_have_no_places() -> Non
     outputs = {"boxes": torch.zeros(1, 3, 4), "scores": torch.zeros(1, 3, 2)}
     assert answered_iou(outputs, outputs, DetectionOptions()) == 1.0
     assert not have_same_places({**outputs, "class_ids": torch.zeros(1, 3)}, outputs)
+
+
+class TwoHeads(nn.Module):
+    """A stem, a depthwise convolution, and two heads; one of them answers twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.trunk = nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3, groups=4))
+        self.boxes = nn.Conv2d(4, 4, 1)
+        self.scores = nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.trunk(self.stem(images))
+        return self.boxes(features), self.boxes(features[..., ::2]), self.scores(features.mean((2, 3)))
+
+
+def test_the_outer_layers_of_a_program_are_those_at_its_ends() -> None:
+    program = torch.export.export(TwoHeads().eval(), (torch.zeros(1, 3, 12, 12),), strict=True)
+    assert quantizing.find_outer_layers(program.graph) == ["stem", "boxes", "scores"]
+    depthwise = [quantizing.layer_of(node) for node in program.graph.nodes if quantizing.is_depthwise(node)]
+    assert depthwise == ["trunk.1"]

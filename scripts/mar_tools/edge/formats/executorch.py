@@ -19,7 +19,7 @@ from torch.fx import Node
 
 from mar_tools.command_line import Announce
 from mar_tools.edge.formats.base import CARRIED_PYTHON, Written, require_fixed_size
-from mar_tools.edge.formats.quantizing import quantize_static
+from mar_tools.edge.formats.quantizing import is_depthwise, layer_of, quantize_program
 from mar_tools.edge.running import EdgeModel, open_process
 from mar_tools.exporting.exporters.base import ExportJob, require_python_network
 from vision_serving.errors import BackendError, VisionServingError, foreign_code, last_line
@@ -43,7 +43,7 @@ def write(job: ExportJob, folder: Path, announce: Announce) -> Written:
 
     with foreign_code(explain, (VisionServingError, OSError)):
         if job.precision == "int8":
-            graph, quantization = quantize_static(job, make_quantizer)
+            graph, quantization = quantize_program(job, make_quantizer)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(graph, (job.pixels[:1],), strict=True)
@@ -52,10 +52,11 @@ def write(job: ExportJob, folder: Path, announce: Announce) -> Written:
     return Written(ARTIFACT, 1, quantization)
 
 
-def make_quantizer(float_layers: Sequence[str]) -> XNNPACKQuantizer:
+def make_quantizer(float_layers: Sequence[str], is_dynamic: bool) -> XNNPACKQuantizer:
     """Return what quantises the layers of PyTorch alone, and of those none of these names.
 
-    What a network computes itself stays in float: boxes lose whole pixels when their decoding is quantised.
+    What a network computes itself stays in float: boxes lose whole pixels when their decoding is quantised. XNNPACK has
+    no depthwise convolution that finds the ranges of its inputs itself.
     """
     kept = set(float_layers)
 
@@ -63,12 +64,11 @@ def make_quantizer(float_layers: Sequence[str]) -> XNNPACKQuantizer:
         if node.op != "call_function":  # weights, which are asked for with their layer, and know of no module
             return True
         stack = node.meta.get("nn_module_stack", {}).values()  # (name, type), the innermost last
-        names = {str(name).removeprefix("L['self'].") for name, _ in stack}
-        return bool(stack) and "torch.nn.modules" in str([kind for _, kind in stack][-1]) and not names & kept
+        is_own = bool(stack) and "torch.nn.modules" in str([kind for _, kind in stack][-1])
+        return is_own and layer_of(node) not in kept and not (is_dynamic and is_depthwise(node))
 
-    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    quantizer.set_filter_function(is_quantized)
-    return quantizer
+    config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=is_dynamic)
+    return XNNPACKQuantizer().set_global(config).set_filter_function(is_quantized)
 
 
 def open_runtime(folder: Path, announce: Announce) -> AbstractContextManager[EdgeModel]:

@@ -1,41 +1,81 @@
-"""int8 by PT2E, with layers in float until the calibration pictures answer as they should."""
+"""int8 by PT2E: activations get their range from each picture, or from the calibration pictures beforehand."""
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.fx import Graph, Node
 
 from mar_tools.exporting.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
 from mar_tools.exporting.exporters.base import ExportJob
-from mar_tools.exporting.torch_programs import separate_convolutions
+from mar_tools.exporting.torch_programs import CONVOLUTIONS, separate_convolutions
 from vision_serving.errors import ConfigError
 
-MakeQuantizer = Callable[[Sequence[str]], Any]  # of the names of modules that stay in float
+LAYERS = {*CONVOLUTIONS, torch.ops.aten.linear.default}
+MakeQuantizer = Callable[[Sequence[str], bool], Any]  # of the layers that stay in float, and whether it is dynamic
 
 
-def quantize_static(job: ExportJob, make_quantizer: MakeQuantizer) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the quantised program of one picture, and the report."""
-    scheme = job.calibration.quantization.scheme
-    if scheme not in ("auto", "static"):
-        raise ConfigError(f"quantization scheme {scheme!r}: this format has int8 by 'static' alone")
+def quantize_program(job: ExportJob, make_quantizer: MakeQuantizer) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the quantised program of one picture, and the report. Raises ConfigError for the scheme `checkpoint`.
+
+    Where the recipe has no scheme, ranges are each picture's own, because ranges of other pictures move boxes. Networks
+    with depthwise convolutions, which XNNPACK cannot compute so, get theirs from the calibration pictures.
+    """
+    wanted = job.calibration.quantization
+    if wanted.scheme == "checkpoint":
+        raise ConfigError("quantization scheme 'checkpoint': this format has int8 by 'dynamic' and 'static' alone")
     compared = job.calibration.batches[:COMPARED_IMAGES]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(job.graph, (job.pixels[:1],), strict=True)
         expected = [job.graph(pixels) for pixels in compared]
+        is_dynamic = wanted.scheme == "dynamic" or (
+            wanted.scheme == "auto" and not any(is_depthwise(node) for node in program.graph.nodes)
+        )
+        if is_dynamic and wanted.float_layers == "auto":
+            wanted = wanted.model_copy(update={"float_layers": find_outer_layers(program.graph)})
         quantized, float_layers = quantize_with_float_layers(
-            job.calibration,
+            replace(job.calibration, quantization=wanted),
             [name for name, layer in job.graph.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))],
-            lambda kept: _calibrate(program, job, make_quantizer([*kept, *job.float_layers])),
+            lambda kept: _calibrate(program, job, make_quantizer([*kept, *job.float_layers], is_dynamic)),
             lambda model: outputs_snr_db(expected, [model(pixels) for pixels in compared]),
         )
-    return quantized, {
-        "scheme": "static",
-        "calibration_images": len(job.calibration.batches),
-        "float_layers": float_layers,
-    }
+    images = {} if is_dynamic else {"calibration_images": len(job.calibration.batches)}
+    return quantized, {"scheme": "dynamic" if is_dynamic else "static", **images, "float_layers": float_layers}
+
+
+def find_outer_layers(graph: Graph) -> list[str]:
+    """Return the names of the layers before which there is no other one, and of those after which there is none.
+
+    The first see the pixels and the last give the answer: these few weights cost most of what is lost.
+    """
+    before: dict[Node, set[str]] = {}  # a node -> the layers that its values came through
+    first: dict[str, None] = {}
+    layers: dict[str, None] = {}
+    followed: set[str] = set()
+    for node in graph.nodes:  # in the order of computation
+        passed = set().union(*(before[source] for source in node.all_input_nodes))
+        if node.target in LAYERS:
+            name = layer_of(node)
+            layers[name] = None
+            followed |= passed
+            first |= {} if passed else {name: None}
+            passed = passed | {name}
+        before[node] = passed
+    return [name for name in layers if name in first or name not in followed]
+
+
+def layer_of(node: Node) -> str:
+    """Return the name of the innermost module that a node is computed in."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())  # (name, type), the innermost last
+    return str(stack[-1][0]).removeprefix("L['self'].") if stack else ""
+
+
+def is_depthwise(node: Node) -> bool:
+    return node.target in CONVOLUTIONS and node.args[6:] not in ((), (1,))  # groups
 
 
 def _calibrate(program: torch.export.ExportedProgram, job: ExportJob, quantizer: Any) -> nn.Module:
