@@ -21,6 +21,7 @@ CONFIG = "model-config.yaml"
 CONFIG_KEYS = {"handler", "responseTimeout", "startupTimeout"}
 VERIFICATION = "verification.json"
 TEXTS = (".py", ".json", ".yaml", ".xml", ".cpp", ".h", ".txt")  # which no loader of ours takes for a pickle
+BUILD_AGAIN = "build it, or again where an earlier version did: python scripts/build_model.py RECIPE"
 INDUCTOR = "inductor"  # in an artifact of torch_compile: its cache, see docs/operate/archives.md
 
 
@@ -28,8 +29,7 @@ def verify_archive(path: Path) -> Archive:
     """Raises ConfigError, with its reason, for what is not an archive of ours, whole and unchanged."""
     archive = open_archive(path)
     if not archive.is_ours:
-        built = "build it with build_model.py, or again where it was built by an earlier version"
-        raise ConfigError(f"{path}: no {DIGESTS}, so it is not known to be whole; {built}")
+        raise ConfigError(f"{path}: no {DIGESTS}, so it is not known to be whole; {BUILD_AGAIN}")
     check_ours(archive)
     return archive
 
@@ -173,7 +173,7 @@ def find_bad_artifact(archive: Archive) -> str | None:
     if settings != digest_config(config, archive.read_document(config.labels)):
         return (
             f"{VERIFICATION} is of another configuration, of other labels, or of another version of this project; "
-            "build the archive again"
+            f"{BUILD_AGAIN}"
         )
     return None
 

@@ -12,10 +12,11 @@ import requests
 from pydantic import TypeAdapter
 
 from mar_tools.archives.archive import extract_archive
+from mar_tools.archives.checks import BUILD_AGAIN
 from mar_tools.predicting.chunks import predict_batch, read_or_tell
 from mar_tools.predicting.inputs import Item
 from mar_tools.predicting.rows import Answer
-from vision_serving.errors import InvalidOptionError
+from vision_serving.errors import ConfigError, InvalidOptionError
 from vision_serving.predictions import Prediction
 
 Predict = Callable[[bytes], Answer]
@@ -51,7 +52,10 @@ def predict_in_process(archive: Path, options: Mapping[str, str]) -> Iterator[Pr
 
     with tempfile.TemporaryDirectory(prefix="vision-serving-") as folder:
         extract_archive(archive, Path(folder))
-        handler = load_handler(Path(folder))
+        try:
+            handler = load_handler(Path(folder))
+        except ConfigError as error:
+            raise ConfigError(f"{archive}: {error}; {BUILD_AGAIN}") from error
 
         yield lambda encoded: predict_batch(handler, [encoded], options)[0]
 
