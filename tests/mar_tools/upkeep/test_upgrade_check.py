@@ -220,7 +220,8 @@ def test_the_version_is_the_same_everywhere() -> None:
     described = yaml.safe_load((ROOT / "docs/use/openapi.yaml").read_text())
     assert described["info"]["version"] == VERSION
     assert re.findall(r"(?m)^## (\S+) — \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text())[0] == VERSION
-    named = {
-        path: re.findall(r"vision-serving:(\d[\w.]*)", path.read_text()) for path in (ROOT / "deploy").rglob("*.yaml")
-    }
-    assert {tag for tags in named.values() for tag in tags} == {VERSION}
+    manifests = [*(ROOT / "deploy").rglob("*.yaml"), ROOT / "docs/operate/kubernetes.md"]
+    tag = r"(?:vision-(?:serving|front):|newTag: \")(\d[\w.]*)"
+    tags = {path.relative_to(ROOT).as_posix(): set(re.findall(tag, path.read_text())) for path in manifests}
+    assert {name: found for name, found in tags.items() if found - {VERSION}} == {}
+    assert tags["docs/operate/kubernetes.md"] == tags["deploy/kubernetes/cpu/kustomization.yaml"] == {VERSION}
