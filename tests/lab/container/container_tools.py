@@ -32,6 +32,9 @@ class ContainerTools:
         self._folder = folder
         driver = os.environ.get("STORAGE_DRIVER", "overlay")
         self._run = tempfile.TemporaryDirectory(prefix="run-", dir="/tmp")  # podman takes 50 characters at most
+        # An earlier run's podman noted its own folder there, and this one would refuse another. Images stay.
+        for record in (*folder.glob("storage/libpod"), *folder.glob("storage/db.sql*")):
+            shutil.rmtree(record) if record.is_dir() else record.unlink()
         self._storage = ["--root", f"{folder}/storage", "--runroot", self._run.name, "--storage-driver", driver]
 
     def buildah(self, *arguments: str | Path) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import orjson
 import pytest
-from container_tools import LIMITS, READY_S, ROOT, STOP_S, ContainerTools, copy_checkout, require_tools
 
 from mar_tools.waiting import wait_until
+
+from .container_tools import LIMITS, READY_S, ROOT, STOP_S, ContainerTools
 
 MOST_BYTES = 2_000_000_000  # 1.76 GB were measured
 SAMPLES = ROOT / "examples" / "digits_classification" / "samples"
@@ -42,20 +43,6 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 print(json.dumps(found))
 """
-
-
-@pytest.fixture(scope="module")
-def tools(tmp_path_factory: pytest.TempPathFactory) -> ContainerTools:
-    require_tools()
-    kept = os.environ.get("CONTAINER_FOLDER")  # images of an earlier run; building takes minutes
-    return ContainerTools(Path(kept) if kept else tmp_path_factory.mktemp("containers"))
-
-
-@pytest.fixture(scope="module")
-def image(tools: ContainerTools, tmp_path_factory: pytest.TempPathFactory) -> str:
-    context = tmp_path_factory.mktemp("context")
-    copy_checkout(context)
-    return tools.build(context, "server")
 
 
 @pytest.fixture(scope="module")
