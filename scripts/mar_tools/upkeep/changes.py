@@ -5,10 +5,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 VERSION = "0.2.0"
-FRONT, CONFIG, STATE, ARCHIVES = "front.yaml", "config.properties", "the state folder", "archives"
+FRONT: Final = "front.yaml"
+CONFIG: Final = "config.properties"
+STATE: Final = "the state folder"
+ARCHIVES: Final = "archives"
 
 Place = Literal["front.yaml", "config.properties", "the state folder", "archives"]
 # needed: a key without which the file is refused. default: ours was another. advice: a part of `vmargs` that was new.
