@@ -1,4 +1,4 @@
-"""Say what this version of the project changes for the settings, keys and archives of a server.
+"""Say what this version of the project changes for the settings, keys, archives and recipes of a server.
 
     python scripts/upgrade_project.py --check
     python scripts/upgrade_project.py --check --from /srv/vision
@@ -32,16 +32,19 @@ def main() -> None:
         "--front", type=Path, metavar="FILE", help="a front.yaml; default: of that folder's front, if any"
     )
     parser.add_argument(
-        "--recipes", type=Path, nargs="+", default=[], metavar="FOLDER", help="to name recipes in the commands"
+        "--recipes",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="with recipes of yours, which are checked too",
     )
     add_state_option(parser)
     parser.add_argument("--json", action="store_true", help="print what was found")
     given = parser.parse_args()
-    recipes = (*given.recipes, given.checkout / "recipes", given.checkout / "examples")
     config = given.config or given.checkout / "config.properties"
-    findings = check_upgrade(
-        Running(given.checkout, config, given.front or find_front(given.checkout, config), recipes)
-    )
+    front = given.front or find_front(given.checkout, config)
+    findings = check_upgrade(Running(given.checkout, config, front, tuple(given.recipes)))
     if given.json:
         print_json({"version": VERSION, "findings": [asdict(finding) for finding in findings]}, indent=True)
     else:

@@ -12,8 +12,9 @@ FRONT: Final = "front.yaml"
 CONFIG: Final = "config.properties"
 STATE: Final = "the state folder"
 ARCHIVES: Final = "archives"
+RECIPES: Final = "recipes"
 
-Place = Literal["front.yaml", "config.properties", "the state folder", "archives"]
+Place = Literal["front.yaml", "config.properties", "the state folder", "archives", "recipes"]
 # needed: a key without which the file is refused. default: ours was another. advice: a part of `vmargs` that was new.
 # new: may be left out. fact: looked for by code of its own.
 Kind = Literal["needed", "renamed", "default", "advice", "new", "fact"]
@@ -64,6 +65,21 @@ CHANGES = (
         "With more, one client's costly requests are before another's.",
         "8",
         former=("64", "16"),
+    ),
+    Change(
+        RECIPES,
+        "box_format: cxcywh",
+        "renamed",
+        "It is centre and size, as before. `xywh` is corner and size now.",
+        former=("boxes: xywh",),
+    ),
+    Change(RECIPES, "box_format: xyxy", "renamed", "It means the same.", former=("boxes: xyxy",)),
+    Change(
+        RECIPES,
+        "limits",
+        "fact",
+        "Where `limits` does not say otherwise, a build sets `max_pixels_per_byte: 2000`, `max_request_pixels: "
+        "200000000` and `max_explanation_share: 0.5`, and takes AVIF.",
     ),
     Change(
         CONFIG,
@@ -145,7 +161,7 @@ def describe_changes() -> Iterator[str]:
 
 
 FORMS: dict[Kind, Callable[[Change], str]] = {
-    "renamed": lambda change: f"`{change.place}`: `{change.former[0]}` is now `{change.key}`. {change.text}",
+    "renamed": lambda change: f"{NAMES[change.place]}: `{change.former[0]}` is now `{change.key}`. {change.text}",
     "default": lambda change: (
         f"`{change.place}`: `{change.line}` is the default, was {' or '.join(change.former)}. {change.text}"
     ),
@@ -153,4 +169,10 @@ FORMS: dict[Kind, Callable[[Change], str]] = {
     "new": lambda change: f"`{change.place}`: `{change.key}` is new. {change.text}",
     "fact": lambda change: f"{NAMES[change.place]}: {change.text}",
 }
-NAMES: dict[Place, str] = {FRONT: f"`{FRONT}`", CONFIG: f"`{CONFIG}`", STATE: "The state folder", ARCHIVES: "Archives"}
+NAMES: dict[Place, str] = {
+    FRONT: f"`{FRONT}`",
+    CONFIG: f"`{CONFIG}`",
+    STATE: "The state folder",
+    ARCHIVES: "Archives",
+    RECIPES: "Recipes",
+}

@@ -21,7 +21,7 @@ from mar_tools.front.settings import FrontSettings
 from mar_tools.serving.archive_choice import check_models, file_name, list_entries
 from mar_tools.serving.memory_bounds import read_bounds
 from mar_tools.serving.setting_names import NUMBERS, OTHERS, OURS, check_settings
-from mar_tools.upkeep.changes import ARCHIVES, CONFIG, FRONT, STATE, VERSION, Change, Place, find_changes
+from mar_tools.upkeep.changes import ARCHIVES, CONFIG, FRONT, RECIPES, STATE, VERSION, Change, Place, find_changes
 from vision_serving.errors import ConfigError
 from vision_serving.validation import find_near, parse_config, read_yaml
 from vision_serving.worker.server_settings import choose_state_folder, read_properties, read_text
@@ -46,9 +46,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Running:
-    """Where the server lies that is to be upgraded. checkout: which runs it; recipes: folders to look for recipes in.
+    """Where the server lies that is to be upgraded. checkout: which runs it.
 
-    front: its front.yaml, None where it has no front.
+    front: its front.yaml, None where it has no front. recipes: folders with recipes of its own.
     """
 
     checkout: Path
@@ -68,6 +68,7 @@ def check_upgrade(running: Running) -> list[Finding]:
         *found,
         *_check_keys(running, state, front),
         *_check_archives(running, text),
+        *_check_recipes(list_recipes(running.recipes)),
     ]
 
 
@@ -177,7 +178,7 @@ def _check_archives(running: Running, text: str) -> Iterator[Finding]:
         policy = read_policy(running.config)
     except ConfigError:
         return  # said of the keys
-    recipes = find_recipes(running.recipes)
+    recipes = find_recipes((*running.recipes, running.checkout / "recipes", running.checkout / "examples"))
     for name in map(file_name, list_entries(text, policy.store)):
         path = policy.store / name
         try:
@@ -223,13 +224,47 @@ def _without(error: ConfigError, path: Path) -> str:
     return str(error).removeprefix(f"{path}: ").removesuffix(f"; {BUILD_AGAIN}")
 
 
+def _check_recipes(paths: list[Path]) -> Iterator[Finding]:
+    if not paths:
+        return
+    from mar_tools.models.recipes import read_recipe  # imports PyTorch, which a check of a server does not need
+
+    for path in paths:
+        renamed = next(
+            (change for change in find_changes(RECIPES, "renamed") if _has_line(path, change.former[0])), None
+        )
+        if renamed:
+            todo = f"{path}: write {renamed.key} in place of {renamed.former[0]}"
+            yield Finding(RECIPES, path.name, "do", f"{renamed.former[0]} is now {renamed.key}. {renamed.text}", todo)
+            continue
+        try:
+            read_recipe(path, trust_remote_code=True)  # which runs nothing
+        except ConfigError as error:
+            yield Finding(RECIPES, path.name, "do", str(error).removeprefix(f"{path}: "), f"{path}: as said above")
+        else:
+            yield Finding(RECIPES, path.name, "as is", "a build takes it")
+
+
+def _has_line(recipe: Path, line: str) -> bool:
+    """Look for a key of a model's `output` with this value."""
+    model = read_yaml(recipe).get("model")
+    output = model.get("output") if isinstance(model, dict) else None
+    key, _, value = line.partition(": ")
+    return isinstance(output, dict) and output.get(key) == value
+
+
+def list_recipes(folders: tuple[Path, ...]) -> list[Path]:
+    """Return the files below these folders that begin as a recipe does."""
+    paths = (path for folder in folders for path in sorted(folder.rglob("*.yaml")))
+    return [path for path in paths if RECIPE_NAME.search(path.read_text(encoding="utf-8", errors="replace"))]
+
+
 def find_recipes(folders: tuple[Path, ...]) -> dict[str, Path]:
-    """Return the recipes below these folders by the names of their models."""
+    """Return recipes by the names of their models."""
     found: dict[str, Path] = {}
-    for path in (path for folder in folders for path in sorted(folder.rglob("*.yaml"))):
+    for path in list_recipes(folders):
         name = RECIPE_NAME.search(path.read_text(encoding="utf-8", errors="replace"))
-        if name:
-            found.setdefault(name[1], path)
+        found.setdefault(name[1] if name else path.stem, path)
     return found
 
 

@@ -17,15 +17,27 @@ from mar_tools.archives.policy import check_served, read_policy
 from mar_tools.command_line import HANDLERS, ROOT
 from mar_tools.front.client_keys import ClientKeys
 from mar_tools.front.settings import FrontSettings
+from mar_tools.models.recipes import read_recipe
 from mar_tools.serving.archive_choice import read_checked
 from mar_tools.serving.memory_bounds import read_bounds
-from mar_tools.upkeep.changes import CHANGES, VERSION, describe_changes, find_changes
+from mar_tools.upkeep.changes import CHANGES, VERSION, Change, describe_changes, find_changes
 from mar_tools.upkeep.upgrade_check import read_line
+from vision_serving.config import ImageLimits
 from vision_serving.errors import ConfigError
 from vision_serving.validation import parse_config, read_yaml
 from vision_serving.worker.server_settings import read_properties, read_text
 
 Findings = list[dict[str, Any]]
+YOLO = """
+name: yolo
+task: detection
+model:
+  source: onnx
+  file: yolo.onnx
+  output: {format: yolo, layout: rows, objectness: false, boxes: xywh}
+labels: labels.json
+preprocessing: {resize: {mode: exact, size: [64, 64]}}
+"""
 
 
 @pytest.fixture
@@ -184,6 +196,38 @@ def test_the_command_that_is_named_builds_the_archive_again(
     assert built.returncode == 0, built.stderr
     _, findings = check(run_here, checkout, *recipes)
     assert of(findings, "archives")["refused.mar"][0] == "as is"
+
+
+@pytest.mark.parametrize("change", find_changes("recipes", "renamed"), ids=lambda change: change.key)
+def test_a_recipe_with_an_earlier_key_is_refused_until_the_line_is_written(
+    change: Change, checkout: Path, run_here: RunHere
+) -> None:
+    recipes = checkout / "own"
+    recipes.mkdir()
+    recipe = recipes / "yolo.yaml"
+    recipe.write_text(YOLO.replace("boxes: xywh", change.former[0]))
+    with pytest.raises(ConfigError, match="boxes"):
+        read_recipe(recipe)
+    status, findings = check(run_here, checkout, "--recipes", recipes)
+    assert (status, of(findings, "recipes")["yolo.yaml"][0]) == (1, "do")
+    _, _, todo = of(findings, "recipes")["yolo.yaml"]
+    said = re.fullmatch(r".*: write (.+) in place of (.+)", todo)
+    assert said
+    recipe.write_text(recipe.read_text().replace(said[2], said[1]))
+    read_recipe(recipe)
+    status, findings = check(run_here, checkout, "--recipes", recipes)
+    assert of(findings, "recipes")["yolo.yaml"][0] == "as is"
+
+
+def test_the_limits_of_a_build_are_those_that_are_said_and_archives_of_early_0_1_lack_them() -> None:
+    (limits,) = (change.text for change in find_changes("recipes", "fact"))
+    said = {key: float(value) for key, value in re.findall(r"`(\w+): ([\d.]+)`", limits)}
+    now = ImageLimits().model_dump()
+    assert said == {key: now[key] for key in said}
+    assert "AVIF" in now["formats"]
+    then = yaml.safe_load((OF_0_1 / "without_digests" / "model-config.yaml").read_text())["handler"]["limits"]
+    assert not said.keys() & then.keys()
+    assert "AVIF" not in then["formats"]
 
 
 def test_the_table_fits_80_columns(checkout: Path, run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
