@@ -168,6 +168,17 @@ def test_each_archive_of_0_1_is_judged_as_a_start_judges_it(
     assert "of 0.1.0" in of(findings, "archives")["served.mar"][1]
 
 
+def test_predicting_without_a_server_refuses_an_early_one_and_names_the_command(
+    tmp_path: Path, handlers: dict[str, bytes], run_here: RunHere
+) -> None:
+    archive = pack("without_digests", handlers, tmp_path / "early.mar")
+    done = run_here(
+        "predict_images.py", "--archive", archive, ROOT / "examples/digits_classification/samples/seven.png"
+    )
+    assert done.returncode == 1
+    assert re.search(r"early\.mar: .*'network\.output\.boxes'.*python scripts/build_model\.py RECIPE", done.stderr)
+
+
 def test_where_only_ours_are_served_the_command_for_one_without_digests_is_named(
     checkout: Path, handlers: dict[str, bytes], run_here: RunHere
 ) -> None:
