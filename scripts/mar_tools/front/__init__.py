@@ -8,4 +8,6 @@ settings.py     what front.yaml may say
 templates.py    fills in the files of deploy/nginx
 front_record.py tells the exporter of metrics where the front is
 front.py        writes nginx's configuration, and starts, reloads and stops it
+clouds.py       reads what SageMaker, Vertex AI and Azure ML tell a container, and writes settings for it
+one_container.py runs a server and its front as children of one process
 """

@@ -179,16 +179,16 @@ def reap() -> dict[int, str]:
     return ended
 
 
-def own_log(config: Path) -> Announce:
+def own_log(config: Path, logger: str = LOGGER) -> Announce:
     """Return what prints a line of this process between those of TorchServe, in their form."""
     as_json = log_form(read_properties(read_text(config)), "json") == "json"
 
     def say(text: str) -> None:
         time_now = datetime.now().astimezone().isoformat(timespec="milliseconds")
         if as_json:
-            entry = {"time": time_now, "level": "INFO", "thread": "main", "logger": LOGGER, "message": text}
+            entry = {"time": time_now, "level": "INFO", "thread": "main", "logger": logger, "message": text}
             print(orjson.dumps({**entry, "exception": ""}).decode(), flush=True)
         else:
-            print(f"{time_now} [INFO ] main {LOGGER} - {text}", flush=True)
+            print(f"{time_now} [INFO ] main {logger} - {text}", flush=True)
 
     return say
