@@ -228,7 +228,7 @@ class TorchServeClient:
             with suppress(ServerError):  # the reason matters more than what else there is
                 if reason.startswith("Model not found: "):
                     reason += f"; the server has {self.list_models()}"
-                elif reason.startswith("Model version"):
+                elif reason.startswith("Model version") and path != "/models":  # which names no model
                     versions = [entry["modelVersion"] for entry in self.describe(unquote(path.split("/")[2]))]
                     reason += f"; the server has the versions {versions}"
             raise ServerError(reason)

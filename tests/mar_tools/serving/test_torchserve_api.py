@@ -14,6 +14,8 @@ from mar_tools.serving.address import ServerAddress, read_address
 from mar_tools.serving.torchserve_api import ServerError, TorchServeClient
 from vision_client.connection import Connection
 
+REGISTERED = "Model version 1.0 is already registered for model flowers"
+
 
 def test_a_server_that_hangs_is_asked_once_and_called_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchserve_api, "PREDICT_TIMEOUT_S", 0.3)
@@ -74,6 +76,19 @@ def test_a_worker_that_cannot_load_leaves_a_model_with_those_it_had() -> None:
     with serve_requests(answer) as url, pytest.raises(ServerError, match="end while they load"):
         TorchServeClient(ServerAddress(url, url, None)).scale("digits", None, 2)
     assert limits == ["min_worker=2&max_worker=2", "min_worker=1&max_worker=4"]
+
+
+def test_an_archive_that_is_served_already_is_refused_with_what_to_do() -> None:
+    """TorchServe's refusal names a version, and the address that was asked names no model."""
+    refusal = {"code": 409, "type": "ConflictStatusException", "message": REGISTERED}
+
+    def answer(request: Request) -> Answer:
+        if request.method == "POST":
+            return Answer(409, json.dumps(refusal).encode())
+        return Answer(200, b'{"models": []}')
+
+    with serve_requests(answer) as url, pytest.raises(ServerError, match=r"already registered.*unregister` it first"):
+        TorchServeClient(ServerAddress(url, url, None)).register("flowers.mar", 1, 8, 2)
 
 
 def test_a_client_connects_to_what_it_asks_and_keeps_that(monkeypatch: pytest.MonkeyPatch) -> None:
