@@ -34,8 +34,8 @@ def export_edge(recipe: Recipe, form: str, precision: Precision, output: Path, a
     require_replaceable(output)
     if recipe.model.fake_quantization is not None and (precision != "int8" or form not in KEEP_SCALES):
         raise ConfigError(
-            f"{recipe.name}: it was trained with the values of int8, which only --precision int8 of "
-            f"{' and '.join(KEEP_SCALES)} keeps"
+            f"{recipe.name}: it was trained with the values of int8; give --precision int8 with --format "
+            f"{' or '.join(KEEP_SCALES)}, which keep them"
         )
     checkpoint = load_checkpoint(recipe)
     with tempfile.TemporaryDirectory() as temporary, replaced_folder(output) as folder:

@@ -8,6 +8,11 @@ TEMPLATES = Path(__file__).parent / "carried" / "readme"
 DETECTIONS = (
     "- `detections.kt`, `.swift`, `.hpp`: thresholds and NMS, no `class_filter`. For `nms: none`, give IoU 1.\n"
 )
+OPTIONS = {
+    "classification": ", and of how many classes",
+    "detection": ", with thresholds for each class and NMS",
+    "embedding": "",
+}
 RESULTS = {
     "classification": "`logits` (1, C): scores are their softmax",
     "detection": "`boxes` (1, Q, 4) xyxy in the model's pixels and scores: thresholds and NMS are yours",
@@ -39,6 +44,7 @@ def write_readme(folder: Path, model: dict[str, Any], report: dict[str, Any]) ->
         "outputs": ", ".join(f'"{name}"' for name in model["outputs"]),
         "first_output": model["outputs"][0],
         "result": RESULTS[model["task"]],
+        "options": OPTIONS[model["task"]],
         "figures": ", ".join(figures),
         "runtime": report["runtime"],
         "images": report["images"],

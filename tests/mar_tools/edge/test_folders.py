@@ -55,6 +55,10 @@ def test_a_folder_has_all_that_a_program_needs_and_its_lines_run(
     golden = read_golden(folder)
     assert golden is not None
     assert golden[1].find_differences(json.loads(answered.stdout)) == []
+    for given, said in [([], "which picture?"), (["none.png"], "none.png: No such file"), (["README.md"], "a whole")]:
+        refused = subprocess.run([sys.executable, script, *given], cwd=folder, capture_output=True, text=True)
+        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+        assert said in refused.stderr
 
 
 def test_a_folder_of_something_else_is_left_alone(tiny_recipe: MakeRecipe, run_here: RunHere, tmp_path: Path) -> None:
@@ -116,7 +120,7 @@ def test_scales_that_were_trained_are_not_thrown_away(
 ) -> None:
     recipe = read_recipe(write_recipe(tmp_path, fake_quantization="affine"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(ConfigError, match="only --precision int8 of onnx-web and ort keeps"):
+    with pytest.raises(ConfigError, match="give --precision int8 with --format onnx-web or ort, which keep them"):
         export_edge(recipe, form, precision, tmp_path / "phone", lambda _: None)  # type: ignore[arg-type]
     assert not (tmp_path / "cache").exists()
 

@@ -38,7 +38,17 @@ class Predictor:
         return answer
 
 
-if __name__ == "__main__":
+def main(names: list[str]) -> None:
+    """Print an answer for each picture, up to one that cannot be read."""
+    if not names:
+        sys.exit("error: which picture? expected: python predict.py golden.png")
     predictor = Predictor()
-    for name in sys.argv[1:]:
-        print(json.dumps(predictor.predict(Path(name))))
+    for name in names:
+        try:
+            print(json.dumps(predictor.predict(Path(name))))
+        except OSError as error:
+            sys.exit(f"error: {name}: {error.strerror or 'not a whole picture of a kind that Pillow reads'}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
