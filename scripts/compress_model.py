@@ -77,14 +77,15 @@ def main() -> None:
 
 def tell_result(found: dict[str, Any], max_drop: float) -> None:
     """Print what a network was before and after."""
-    table = new_table("", number_column("accuracy"), number_column("parameters"))
+    table = new_table(f"{found['pictures']} test pictures", number_column("accuracy"), number_column("parameters"))
     table.add_row("before", f"{found['baseline_accuracy']:.4f}", f"{found['parameters_before']:,}")
     table.add_row("after", f"{found['accuracy']:.4f}", f"{found['parameters']:,}")
     print_tables(table)
     if not found["is_within"]:
         print_line(
-            f"WARNING: accuracy fell by {found['drop']:.4f}, and at most {max_drop:g} may be lost: a build will refuse "
-            "this recipe; take less away, train for more --epochs, or allow more by --max-accuracy-drop"
+            f"WARNING: accuracy fell by {found['drop']:.4f}, and at most {max_drop:g} may be lost (one picture is "
+            f"{1 / found['pictures']:.2g}): a build will refuse this recipe; take less away, train for more --epochs, "
+            "or allow more by --max-accuracy-drop"
         )
     print(found["recipe"])
 
@@ -144,8 +145,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     given = parser.parse_args()
     asked = any((given.size, given.prune, given.distil_from, given.qat))
-    if asked == given.auto:
-        parser.error("give one or more of --size, --prune, --distil-from and --qat, or --auto")
+    if given.auto and asked:
+        parser.error("--auto chooses the steps itself: leave --size, --prune, --distil-from and --qat out")
+    if not (given.auto or asked):
+        parser.error("what to do is missing: give one or more of --size, --prune, --distil-from and --qat, or --auto")
     if given.hint and not given.distil_from:
         parser.error("--hint needs --distil-from: the features of a teacher")
     return given

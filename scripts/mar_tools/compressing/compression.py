@@ -72,7 +72,10 @@ def compress(run: Compression, steps: Steps, output: Path, name: str) -> dict[st
         if steps.prune is not None or steps.size is not None:
             estimate_batch_norms(graph, run.loader("train", preprocessing, ESTIMATED))
             untrained = original.judge(graph, preprocessing, run.device_type)
-            print_line(f"{name}: accuracy {untrained:.4f} before training, {original.accuracy:.4f} of the original")
+            print_line(
+                f"{name}: accuracy {untrained:.4f} before it is trained again; {original.recipe.name} has "
+                f"{original.accuracy:.4f}"
+            )
         fitted = train(run, graph, preprocessing, run.settings, output / FLOATS, teacher, steps.hint)
         epochs["floats"] = {"best": fitted.epoch, "of": fitted.epochs, "seconds": round(fitted.seconds, 1)}
     if steps.quantise is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mar_tools.compressing.compression import Compression, compress
 from mar_tools.compressing.ladder import climb
-from mar_tools.compressing.originals import read_data, read_original, settings_of
+from mar_tools.compressing.originals import load_teacher, read_data, read_original, settings_of
 from mar_tools.compressing.steps import Steps
 from mar_tools.machine import describe_machine, package_versions
 from mar_tools.models.recipes import NAME, read_recipe
@@ -70,12 +70,14 @@ def begin(request: Request) -> Compression:
         "max_accuracy_drop": request.max_drop,
         **settings.model_dump(),
     }
+    if request.output.resolve() == recipe.folder.resolve():
+        raise ConfigError(f"--output {request.output}: holds the network to compress; give another folder")
     check_record(request.output, asked, request.resume, request.force)
     judging = recipe.verification.images
     check_places(request.output, request.data, *([] if judging is None else [recipe.path(judging)]))
-    if request.output.resolve() == recipe.folder.resolve():
-        raise ConfigError(f"--output {request.output}: holds the network to compress; give another folder")
     original = read_original(recipe, request.device_type)
+    if request.steps.teacher is not None:  # one that cannot teach leaves no record, which would ask for --force
+        load_teacher(request.steps.teacher, original)
     split = read_data(request.data, original, request.output, settings.seed, request.resume)
     begin_record(request.output, asked, request.resume)
     return Compression(original, split, settings, request.device_type, request.max_drop)

@@ -15,6 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset
 
+from mar_tools.terminal import print_line
 from mar_tools.training.interruptions import ENDING
 from mar_tools.training.keeping import BEST, LAST, UnfinishedError, WholeFiles, best_score, is_at_end, read_kept
 from mar_tools.training.pictures import EpochSampler, mix_seeds
@@ -74,6 +75,8 @@ def fit(
             with told_out_of_memory():
                 trainer.fit(training, loaders[0], loaders[1], ckpt_path=last if kept else None, weights_only=False)
     best, last_epoch = read_kept(folder / BEST), read_kept(last)["epoch"] + 1
+    if last_epoch < settings.epochs:
+        print_line(f"ended after epoch {last_epoch}: {settings.patience} epochs without a better one")
     return Fitted(
         state=best["state_dict"],
         score=best_score(best),

@@ -12,7 +12,7 @@ from mar_tools.images import read_image
 from mar_tools.machine import cpu_name, package_versions
 from mar_tools.measures import name_measure
 from mar_tools.models.checkpoints import RANDOM
-from mar_tools.models.recipes import VerificationRecipe, check_truth
+from mar_tools.models.recipes import BaselineRecipe, VerificationRecipe, check_truth
 from mar_tools.verification.accuracy import PRIMARY, accuracy_drop, measure_accuracy
 from mar_tools.verification.agreement import measure_agreement
 from mar_tools.verification.alternatives import Alternatives, try_alternatives
@@ -98,8 +98,8 @@ def judge_export(
     if not faults:
         measured, accuracy = measure_export(config, images, expected, found)
         bounds = choose_bounds(verification, _judged_precision(config), measured, random_weights=random_weights)
-    failures = faults or list_failures(measured, accuracy, bounds)
-    if failures and not faults and alternatives.advice is not None:
+    failures = faults or list_failures(measured, accuracy, bounds, manifest.baseline)
+    if failures and not faults and alternatives.advice is not None and manifest.baseline is None:
         failures.append(alternatives.advice)
     return {
         "failures": failures,
@@ -142,20 +142,36 @@ def _judged_precision(config: HandlerConfig) -> Precision:
 
 
 def list_failures(
-    measured: Mapping[str, float], accuracy: Mapping[str, Any] | None, bounds: Mapping[str, float]
+    measured: Mapping[str, float],
+    accuracy: Mapping[str, Any] | None,
+    bounds: Mapping[str, float],
+    baseline: BaselineRecipe | None = None,
 ) -> list[str]:
     """Return what breaks a bound. A floor is asked of the reference too: an export may be better by luck."""
-    failures = find_failures(measured, bounds)
-    if accuracy is not None:
-        for name, floor in PRIMARY.items():
-            own, limit = accuracy["reference"].get(name, 1.0), bounds.get(f"min_{floor}", 0.0)
-            if own < limit:
-                failures.insert(
-                    0, f"{name_measure(floor)} of the reference itself is {own:.4g}, at least {limit:.4g} asked"
-                )
+    failures: list[str] = []
+    left, reference = dict(bounds), {} if accuracy is None else accuracy["reference"]
+    for name, floor in PRIMARY.items():
+        own, limit = reference.get(name, 1.0), bounds.get(f"min_{floor}", 0.0)
+        if own < limit:
+            failures.append(
+                f"{name_measure(floor)} of the reference itself is {own:.4g}, at least {limit:.4g} asked"
+                f"{tell_compression(baseline)}"
+            )
+            if measured.get(floor) == own:  # as in the verification of the reference: once is enough
+                del left[f"min_{floor}"]
+    failures += find_failures(measured, left)
     if measured.get("compared_boxes") == 0:
         failures.append("the model finds nothing at all in the verification images")
     return failures
+
+
+def tell_compression(baseline: BaselineRecipe | None) -> str:
+    """Return what a network was before it was compressed, and what to do where it lost too much."""
+    if baseline is None:
+        return ""
+    was = baseline.map if baseline.accuracy is None else baseline.accuracy
+    steps = f" ({baseline.steps})" if baseline.steps else ""
+    return f": before it was compressed{steps}, it was {was:.4g}; take less away, or train for longer"
 
 
 def _read_images(folder: Path, config: HandlerConfig, verification: VerificationRecipe) -> VerificationImages:

@@ -149,12 +149,27 @@ def test_the_network_to_compress_is_not_written_over(
     begin_record(recipe.parent, {}, resume=True)  # as a training leaves it
     try:
         for output in (recipe.parent, recipe.parent / "heldout" / "half", data / "half"):
-            steps = ("--prune", 0.5, "--force", "--output", output)
-            done = run_here("compress_model.py", recipe, "--data", data, *steps)
-            assert done.returncode == 1
-            assert done.stderr.startswith(f"error: --output {output}: ")
+            for force in ([], ["--force"]):  # which nobody is told to give here
+                steps = ("--prune", 0.5, *force, "--output", output)
+                done = run_here("compress_model.py", recipe, "--data", data, *steps)
+                assert done.returncode == 1
+                assert done.stderr.startswith(f"error: --output {output}: ")
     finally:
         (recipe.parent / "training.json").unlink()
+
+
+def test_a_teacher_that_is_refused_leaves_no_training_behind(
+    shades: tuple[Path, Path], tmp_path: Path, run_here: RunHere
+) -> None:
+    recipe, data = shades
+    (recipe.parent / "other.json").write_text('["bright", "dark"]')
+    other = yaml.safe_load(recipe.read_text()) | {"labels": "other.json"}
+    (recipe.parent / "other.yaml").write_text(yaml.safe_dump(other))
+    steps = ("--distil-from", recipe.parent / "other.yaml", "--output", tmp_path / "small")
+    done = run_here("compress_model.py", recipe, "--data", data, *steps)
+    assert done.returncode == 1
+    assert "expected the same labels" in done.stderr
+    assert not (tmp_path / "small" / "training.json").exists()
 
 
 def test_a_full_disk_is_no_result_of_a_ladder(shades: tuple[Path, Path], tmp_path: Path) -> None:

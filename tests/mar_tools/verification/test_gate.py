@@ -16,7 +16,7 @@ from mar_tools.exporting.export import export_model
 from mar_tools.exporting.export_folders import read_manifest
 from mar_tools.images import PHOTOGRAPHS, choose_images
 from mar_tools.models.checkpoints import load_checkpoint
-from mar_tools.models.recipes import read_recipe
+from mar_tools.models.recipes import BaselineRecipe, read_recipe
 from mar_tools.verification import observations
 from mar_tools.verification.accuracy import PRIMARY
 from mar_tools.verification.gate import list_failures, require_verified, verify_export
@@ -306,3 +306,13 @@ def test_a_floor_is_asked_of_the_reference_whatever_else_was_measured(name: str)
         f"{'mAP' if floor == 'map' else floor} of the reference itself is 0.5, at least 0.8 asked"
     ]
     assert list_failures({floor: 0.9}, accuracy, {f"min_{floor}": 0.4}) == []
+
+
+def test_a_compressed_network_that_lost_too_much_is_told_once_with_what_it_was() -> None:
+    shares = {"top1": 0.8}
+    baseline = BaselineRecipe(name="flowers", accuracy=0.92, steps="prune 0.5")
+    accuracy = {"reference": shares, "candidate": shares}
+    assert list_failures({"accuracy": 0.8}, accuracy, {"min_accuracy": 0.91}, baseline) == [
+        "accuracy of the reference itself is 0.8, at least 0.91 asked: before it was compressed (prune 0.5), it was "
+        "0.92; take less away, or train for longer"
+    ]
