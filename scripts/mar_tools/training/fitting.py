@@ -76,7 +76,7 @@ def fit(
                 trainer.fit(training, loaders[0], loaders[1], ckpt_path=last if kept else None, weights_only=False)
     best, last_epoch = read_kept(folder / BEST), read_kept(last)["epoch"] + 1
     if last_epoch < settings.epochs:
-        print_line(f"ended after epoch {last_epoch}: {settings.patience} epochs without a better one")
+        print_line(f"epoch {last_epoch:3} was the last: {settings.patience} epochs without a better one")
     return Fitted(
         state=best["state_dict"],
         score=best_score(best),
