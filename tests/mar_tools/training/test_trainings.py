@@ -96,7 +96,7 @@ def test_a_killed_training_goes_on_to_the_answer_of_an_unbroken_one(shades: Path
 def test_an_end_is_told_in_one_line_with_its_status(number: signal.Signals, shades: Path, tmp_path: Path) -> None:
     script = [sys.executable, str(ROOT / "scripts" / "train_model.py"), str(shades), *map(str, COMMON)]
     started = subprocess.Popen(
-        [*script, "--epochs", "500", "--output", str(tmp_path / "m")],
+        [*script, "--epochs", "500", "--patience", "500", "--output", str(tmp_path / "m")],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     while not (tmp_path / "m" / "checkpoints" / "last.ckpt").exists() and started.poll() is None:
