@@ -36,7 +36,9 @@ def run_together(places: Places, say: Announce) -> int:
             front_status = _end(front, signal.SIGQUIT, FRONT_S)
     finally:
         server_status = _end(server, signal.SIGTERM, SERVER_S)
-    return server_status if asked.is_set() else (server_status or front_status or 1)
+    if asked.is_set() and server_status in (0, -signal.SIGTERM):  # the latter before it hears signals
+        return 0
+    return next((status for status in (server_status, front_status) if status > 0), 1)
 
 
 def _start(script: str, *options: str | Path, config: Path) -> "subprocess.Popen[bytes]":

@@ -98,3 +98,16 @@ def test_sigterm_ends_all_within_the_time_of_sagemaker(container: Container) -> 
     container.process.send_signal(signal.SIGTERM)
     assert container.process.wait(cloud_contracts.SAGEMAKER_STOP_S) == 0, container.said()
     assert not [process for process in family if process.is_running()]
+
+
+def test_a_front_that_cannot_start_ends_the_server_too(
+    nginx: None, archives: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A platform that sees the container end gives no requests to it. Here nginx has another meaning for the route."""
+    config = write_configuration(tmp_path_factory.mktemp("ends"))
+    own = {"AIP_HTTP_PORT": str(find_free_ports(1)[0]), "AIP_HEALTH_ROUTE": "/error", "VISION_MODEL": "digits"}
+    own["AZUREML_MODEL_DIR"] = str(archives)
+    ended = subprocess.run([*SERVE, "--config", config], env=os.environ | own, capture_output=True, text=True)
+    assert ended.returncode == 1, ended.stdout
+    assert 'duplicate location "/error"' in ended.stderr
+    assert "the front has ended" in ended.stdout, ended.stderr
