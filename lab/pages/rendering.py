@@ -24,6 +24,7 @@ PAGES = {
     "reliability": ROOT / "lab/results/reliability",
     "billion": ROOT / "lab/results/performance",
     "compression": ROOT / "lab/results/compression.json",
+    "int8_training": ROOT / "lab/results/int8_training.json",
     "edge": ROOT / "lab/results/edge.json",
     "techniques": ROOT / "lab/results/performance/inference_modes.json",
 }
