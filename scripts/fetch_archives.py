@@ -1,7 +1,8 @@
 """Fetch archives into a model store, if trusted keys have signed all of them. Else the store gets nothing.
 
     python scripts/fetch_archives.py --public-key keys/release.pub --into model_store \\
-        https://models.example.com/digits.mar https://models.example.com/digits.mar.sig
+        https://models.example.com/digits.mar \\
+        https://models.example.com/digits.mar.sig
     python scripts/fetch_archives.py --public-key keys/release.pub --into model_store --list addresses.txt
     python scripts/fetch_archives.py --public-key keys/release.pub --into model_store /mnt/models
 

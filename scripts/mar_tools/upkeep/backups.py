@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from pydantic import Field
@@ -156,7 +156,7 @@ def unpack(source: Path, folder: Path) -> Manifest:
     expected = "expected what `save` writes, whole"
     try:
         with tarfile.open(source) as backup:
-            backup.extractall(folder, filter="data")
+            _copy_files(backup, folder)
     except (OSError, tarfile.TarError, EOFError) as error:
         raise ConfigError(f"{source}: no backup, or a damaged one ({error}); {expected}") from error
     if not (folder / MANIFEST).is_file():  # it is the last file
@@ -169,6 +169,19 @@ def unpack(source: Path, folder: Path) -> Manifest:
     if SETTINGS not in manifest.files:
         raise ConfigError(f"{source}: holds no {SETTINGS}; {expected}")
     return manifest
+
+
+def _copy_files(backup: tarfile.TarFile, folder: Path) -> None:
+    """Write the plain files of a backup, and nothing outside of the folder. Pythons before 3.11.4 have no filter."""
+    for member in backup:
+        name = PurePosixPath(member.name)
+        content = backup.extractfile(member) if member.isfile() else None
+        if content is None or name.is_absolute() or ".." in name.parts:
+            raise tarfile.TarError(f"{member.name} is no plain file within it")
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with content, target.open("wb") as copy:
+            shutil.copyfileobj(content, copy)
 
 
 def refuse_others(manifest: Manifest, targets: Mapping[str, Path]) -> None:

@@ -118,6 +118,8 @@ def test_an_operator_that_a_format_lacks_is_told_in_one_line(
 def test_scales_that_were_trained_are_not_thrown_away(
     form: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if form == "executorch":
+        pytest.importorskip("executorch")
     recipe = read_recipe(write_recipe(tmp_path, fake_quantization="affine"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(ConfigError, match="give --precision int8 with --format onnx-web or ort, which keep them"):

@@ -105,6 +105,19 @@ def test_no_file_leaves_its_place(name: str, tmp_path: Path) -> None:
         Places.of(tmp_path / "config.properties", "").path_of(name)
 
 
+@pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "link"])
+def test_a_backup_that_somebody_made_writes_nothing_elsewhere(name: str, tmp_path: Path) -> None:
+    entry = tarfile.TarInfo(name)
+    if name == "link":
+        entry.type, entry.linkname = tarfile.SYMTYPE, str(tmp_path)
+    with tarfile.open(tmp_path / "vision.tar", "w") as made:
+        made.addfile(entry)
+    with pytest.raises(ConfigError, match=f"a damaged one \\({name} is no plain file within it\\)"):
+        restore(tmp_path / "vision.tar", tmp_path / "there" / "config.properties", force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there", "vision.tar"]
+    assert list((tmp_path / "there").iterdir()) == []
+
+
 def test_what_is_no_backup_is_refused(tmp_path: Path, run_here: RunHere) -> None:
     with tarfile.open(tmp_path / "other.tar", "w") as other:
         other.add(FRONT_YAML, "front.yaml")
