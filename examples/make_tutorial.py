@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 from mar_tools.serving.server import Server
 
@@ -56,8 +56,11 @@ def run_notebook(folder: Path) -> Any:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     try:
         with tempfile.TemporaryDirectory() as sockets:  # of files: nobody else can talk to this kernel
-            kernel = AsyncKernelManager(transport="ipc", ip=f"{sockets}/k", connection_file=f"{sockets}/kernel.json")
-            client = NotebookClient(notebook, kernel, timeout=CELL_TIMEOUT_S, record_timing=False)
+            own = {"transport": "ipc", "ip": f"{sockets}/k", "connection_file": f"{sockets}/kernel.json"}
+            # A kernel manager that is given to the client would outlive it, and its kernel too.
+            client = NotebookClient(
+                notebook, config=Config(KernelManager=own), timeout=CELL_TIMEOUT_S, record_timing=False
+            )
             return client.execute(cwd=str(place), env={**os.environ, **settings})
     finally:  # of a notebook that failed before its last cell
         config = folder / "tutorial" / "config.properties"

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from examples.make_tutorial import METADATA, NOTEBOOK, clean, run_notebook
@@ -67,3 +68,5 @@ def test_it_runs_and_shows_what_is_stored(stored: Any, tmp_path: Path) -> None:
     assert "422 InvalidOptionError" in printed
     assert printed.endswith("stopped\n")
     assert not Server(tmp_path / "tutorial" / "config.properties").stop(), "it was stopped by the last cell"
+    commands = [child.cmdline() for child in psutil.Process().children(recursive=True)]
+    assert [command for command in commands if "ipykernel_launcher" in command] == []

@@ -16,7 +16,7 @@ ROWS = read_results(PAGES["edge"]).rows
 @pytest.mark.parametrize("row", ROWS, ids=["-".join(row.key) for row in ROWS])
 def test_a_committed_export_has_its_decibels_and_the_page_says_where_boxes_lack_their_iou(row: EdgeRow) -> None:
     assert row.measured["overall_snr_db"] >= TARGETS_DB[row.precision], row
-    told = f"The {row.example} misses it as `{row.form}` in {row.precision}." in page_path("edge").read_text("utf-8")
+    told = f"The {row.example} misses this as `{row.form}` in {row.precision}." in page_path("edge").read_text("utf-8")
     assert told != row.meets_targets
 
 

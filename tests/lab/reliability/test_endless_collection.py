@@ -31,7 +31,7 @@ public class Full {
 """
 
 
-@pytest.mark.skipif(shutil.which("javac") is None, reason="no Java compiler is installed")
+@pytest.mark.skipif(not (shutil.which("javac") and shutil.which("java")), reason="no Java with a compiler is installed")
 @pytest.mark.parametrize(("options", "is_at_fault"), [(["0.93"], True), (["0.3", "rests"], False)], ids=["full", "not"])
 def test_a_frontend_in_endless_collection_is_at_fault_though_it_answers(
     options: list[str], is_at_fault: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
