@@ -64,15 +64,20 @@ def list_pods(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     return [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster["workerGroupSpecs"])]
 
 
-def find_loose_ends(pod: dict[str, Any]) -> Iterator[str]:
-    """Yield what a pod is allowed that it does not need, and what it does not say of its size."""
-    spec = pod["spec"]
+def find_rights_of_pod(spec: dict[str, Any]) -> Iterator[str]:
+    """Yield what all containers of a pod are allowed that they do not need."""
     settings = spec.get("securityContext", {})
     yield from (f"securityContext.{key}" for key, value in POD.items() if settings.get(key) != value)
     if not settings.get("runAsUser"):
         yield "securityContext.runAsUser"
     if spec.get("automountServiceAccountToken") is not False:
         yield "automountServiceAccountToken"
+
+
+def find_loose_ends(pod: dict[str, Any]) -> Iterator[str]:
+    """Yield what a pod is allowed that it does not need, and what it does not say of its size."""
+    spec = pod["spec"]
+    yield from find_rights_of_pod(spec)
     for container in spec["containers"]:
         own, sizes = container.get("securityContext", {}), container.get("resources", {})
         yield from (f"{container['name']}: {key}" for key, value in CONTAINER.items() if own.get(key) != value)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from manifests import CONTAINER, POD
+from manifests import CONTAINER, find_rights_of_pod
 from overlays import list_containers
 
 Document = dict[str, Any]
@@ -14,12 +14,7 @@ PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 def find_rights(spec: Document) -> Iterator[str]:
     """Yield what a pod is allowed that it does not need, and containers that do not say their size."""
-    settings = spec.get("securityContext", {})
-    yield from (f"securityContext.{key}" for key, value in POD.items() if settings.get(key) != value)
-    if not settings.get("runAsUser"):
-        yield "securityContext.runAsUser"
-    if spec.get("automountServiceAccountToken") is not False:
-        yield "automountServiceAccountToken"
+    yield from find_rights_of_pod(spec)
     yield from find_rights_of_containers(spec)
 
 

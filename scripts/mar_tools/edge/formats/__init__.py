@@ -2,6 +2,7 @@
 
     base.py         what every format states and is given
     onnx_weights.py the ONNX file of a build, in int8 with weights of 8 bits
+    outer_layers.py the layers at both ends, which int8 leaves in float
     quantizing.py   int8 by PT2E, for formats that take a program of `torch.export`
 
 Each module states what it can make, as literals, and makes it:

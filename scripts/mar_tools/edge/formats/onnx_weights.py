@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from mar_tools.edge.formats.outer_layers import find_outer
 from mar_tools.exporting.exporters import load_exporter
 from mar_tools.exporting.exporters.base import Exported, ExportJob
 from vision_serving.errors import BackendError, ConfigError, VisionServingError, first_line, foreign_code
@@ -54,10 +55,7 @@ def _export(job: ExportJob, folder: Path) -> Exported:
 
 
 def pack_weights(model: onnx.ModelProto, named: Sequence[str] | str) -> list[str]:
-    """Store the weights of layers in 8 bits, and return the layers that keep theirs. named: those, or `auto`.
-
-    The first layers see the pixels and the last ones give the answer: these few weights cost most of what is lost.
-    """
+    """Store the weights of layers in 8 bits, and return the layers that keep theirs. named: those, or `auto`."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     layers = [node for node in model.graph.node if node.op_type in LAYERS and node.input[1] in weights]
     kept = sorted(find_outer_layers(model.graph)) if isinstance(named, str) else list(named)
@@ -83,20 +81,10 @@ def pack_weights(model: onnx.ModelProto, named: Sequence[str] | str) -> list[str
 
 
 def find_outer_layers(graph: onnx.GraphProto) -> set[str]:
-    """Return the names of the layers before which there is no other one, and of those after which there is none."""
+    """Return the names of the layers at both ends."""
     weights = {tensor.name for tensor in graph.initializer}
     layers = {node.name for node in graph.node if node.op_type in LAYERS and node.input[1] in weights}
-    before: dict[str, set[str]] = {}  # a value -> the layers that it came through
-    followed: set[str] = set()
-    first: set[str] = set()
-    for node in graph.node:  # in the order of computation
-        passed = set().union(*(before.get(name, set()) for name in node.input))
-        if node.name in layers:
-            followed |= passed
-            first |= set() if passed else {node.name}
-            passed = passed | {node.name}
-        before.update(dict.fromkeys(node.output, passed))
-    return first | (layers - followed)
+    return set(find_outer((node.input, node.output, node.name if node.name in layers else None) for node in graph.node))
 
 
 def find_axis(node: onnx.NodeProto, dimensions: int) -> int:

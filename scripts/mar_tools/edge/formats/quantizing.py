@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.fx import Graph, Node
 
+from mar_tools.edge.formats.outer_layers import find_outer
 from mar_tools.exporting.calibration import COMPARED_IMAGES, outputs_snr_db, quantize_with_float_layers
 from mar_tools.exporting.exporters.base import ExportJob
 from mar_tools.exporting.torch_programs import CONVOLUTIONS, separate_convolutions
@@ -48,24 +49,10 @@ def quantize_program(job: ExportJob, make_quantizer: MakeQuantizer) -> tuple[nn.
 
 
 def find_outer_layers(graph: Graph) -> list[str]:
-    """Return the names of the layers before which there is no other one, and of those after which there is none.
-
-    The first see the pixels and the last give the answer: these few weights cost most of what is lost.
-    """
-    before: dict[Node, set[str]] = {}  # a node -> the layers that its values came through
-    first: dict[str, None] = {}
-    layers: dict[str, None] = {}
-    followed: set[str] = set()
-    for node in graph.nodes:  # in the order of computation
-        passed = set().union(*(before[source] for source in node.all_input_nodes))
-        if node.target in LAYERS:
-            name = layer_of(node)
-            layers[name] = None
-            followed |= passed
-            first |= {} if passed else {name: None}
-            passed = passed | {name}
-        before[node] = passed
-    return [name for name in layers if name in first or name not in followed]
+    """Return the names of the layers at both ends, in the order of computation."""
+    return find_outer(
+        (node.all_input_nodes, (node,), layer_of(node) if node.target in LAYERS else None) for node in graph.nodes
+    )
 
 
 def layer_of(node: Node) -> str:
