@@ -20,14 +20,19 @@ MERGED_BY = {"containers": "name", "initContainers": "name", "volumes": "name", 
 Document = dict[str, Any]
 
 
-def render(folder: Path) -> list[Document]:
-    """Return the objects of a kustomization, in the order of its files."""
+def render(folder: Path, source: str = "") -> list[Document]:
+    """Return the objects of a kustomization, in the order of its files.
+
+    source: the component of models/ that takes the place of the one that it names.
+    """
     kustomization = read_kustomization(folder, "Kustomization")
     found: list[Document] = []
     for name in kustomization.get("resources", ()):
         found += read_resource(folder / name)
     found += [generate(folder, each) for each in kustomization.get("configMapGenerator", ())]
     for name in kustomization.get("components", ()):
+        if source and name.startswith("../models/"):
+            name = f"../models/{source}"
         component = read_kustomization(folder / name, "Component")
         found += [
             each for resource in component.get("resources", ()) for each in read_resource(folder / name / resource)
@@ -139,15 +144,17 @@ def change(document: Document, operation: Document) -> None:
 
 
 def merge(target: Document, patch: Document) -> None:
-    """Merge as a strategic merge does."""
+    """Merge as a strategic merge does: what a patch names in a list comes first in it."""
     for key, value in patch.items():
         if isinstance(value, dict) and isinstance(target.get(key), dict):
             merge(target[key], value)
         elif key in MERGED_BY:
             by = MERGED_BY[key]
+            own = {each[by]: each for each in target[key]}
             for each in value:
-                (element,) = (own for own in target[key] if own[by] == each[by])
-                merge(element, each)
+                merge(own[each[by]], each)
+            named = [own.pop(each[by]) for each in value]
+            target[key] = [*named, *own.values()]
         else:
             target[key] = value
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import orjson
 import psutil
 import pytest
-from overlays import KUBERNETES, apply_patches, find, find_container, merge, read_documents, read_kustomization, render
+from overlays import KUBERNETES, find, find_container, render
 
 from mar_tools.front.certificates import make_certificate
 from mar_tools.front.client_keys import ClientKeys
 from mar_tools.waiting import wait_until
 
 from .container_tools import ROOT, ContainerTools
-from .pod_tools import ADDRESS, READY_S, Document, Pod, sign_into
+from .pod_tools import ADDRESS, READY_S, Pod, sign_into
 
 SEVEN = ROOT / "examples" / "digits_classification" / "samples" / "seven.png"
 CLIENTS = 4
@@ -70,20 +70,10 @@ class Quiet(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-def render_fetched() -> list[Document]:
-    """Render cpu/ with archives from an object store, and images by their plain names."""
-    objects = render(KUBERNETES / "base")
-    fetched = KUBERNETES / "models" / "fetched"
-    apply_patches(objects, fetched, read_kustomization(fetched, "Component"))
-    [sizes] = read_documents(KUBERNETES / "cpu" / "sizes.yaml")
-    merge(find(objects, "Deployment", "vision"), sizes)
-    return objects
-
-
 @pytest.fixture
 def pod(tools: ContainerTools, images: dict[str, str], keys: Path, tmp_path: Path) -> Iterator[Pod]:
     """A pod whose maps and secrets are made as the page says; only its clients and addresses are missing."""
-    objects = render_fetched()
+    objects = render(KUBERNETES / "cpu", "fetched")
     pod = Pod(tools, images, tmp_path / "pod", find(objects, "Deployment", "vision")["spec"]["template"]["spec"])
     [settings] = (each["data"] for each in objects if each["kind"] == "ConfigMap")
     for name, text in settings.items():
