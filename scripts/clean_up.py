@@ -11,7 +11,7 @@ takes so much. Nothing else is ever removed: logs roll over by themselves, and s
 
 from pathlib import Path
 
-from mar_tools.command_line import EXPORTS, ROOT, new_parser, not_negative, print_json, run
+from mar_tools.command_line import EXPORTS, ROOT, existing_folder, new_parser, not_negative, print_json, run
 from mar_tools.serving.server import Server
 from mar_tools.serving.state_option import add_state_option
 from mar_tools.terminal import name_column, new_table, number_column, print_tables
@@ -25,11 +25,14 @@ def main() -> None:
     parser.add_argument("--days", type=not_negative, metavar="N", help="exports older than this go")
     parser.add_argument("--gb", type=not_negative, metavar="N", help="the exports that stay take no more than this")
     parser.add_argument("--dry-run", action="store_true", help="tell what would go, and remove nothing")
-    parser.add_argument("--exports", type=Path, metavar="FOLDER", default=EXPORTS, help="that builds work in")
+    parser.add_argument(
+        "--exports", type=existing_folder, metavar="FOLDER", default=EXPORTS, help="that builds work in"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", default=ROOT / "config.properties")
     add_state_option(parser)
     parser.add_argument("--json", action="store_true", help="print what was found and removed")
     given = parser.parse_args()
+    places = measure_places(given.config)  # wrong settings remove nothing
     exports = read_exports(given.exports)
     old = choose_old(exports, given.days, given.gb)
     fate = {export.folder: "would go" for export in old}
@@ -38,7 +41,6 @@ def main() -> None:
         for export, problem in remove(old):
             fate[export.folder] = f"stays: {problem}" if problem else "removed"
             kept += [f"{export.folder}: {problem}"] if problem else []
-    places = measure_places(given.config)
     if given.json:
         rows = [describe(export) | {"fate": fate.get(export.folder, "")} for export in exports]
         print_json({"exports": rows, "place_bytes": places})

@@ -17,6 +17,7 @@ from pathlib import Path
 from mar_tools.archives.fetching import fetch_archives
 from mar_tools.archives.signing import read_public_keys
 from mar_tools.command_line import new_parser, print_json, run
+from vision_serving.validation import read_text
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 def read_list(path: Path) -> list[str]:
-    lines = map(str.strip, path.read_text(encoding="utf-8").splitlines())
+    lines = map(str.strip, read_text(path).splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -15,7 +15,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from mar_tools.command_line import ROOT, new_parser, print_json, run
+from mar_tools.command_line import ROOT, existing_folder, new_parser, print_json, run
 from mar_tools.serving.state_option import add_state_option
 from mar_tools.terminal import name_column, new_table, print_tables
 from mar_tools.upkeep.changes import VERSION
@@ -26,14 +26,16 @@ from vision_serving.worker.server_settings import state_folder
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("--check", action="store_true", required=True, help="say it, and change nothing")
-    parser.add_argument("--from", type=Path, default=ROOT, metavar="FOLDER", dest="checkout", help="that runs now")
+    parser.add_argument(
+        "--from", type=existing_folder, default=ROOT, metavar="FOLDER", dest="checkout", help="that runs now"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="default: config.properties of that folder")
     parser.add_argument(
         "--front", type=Path, metavar="FILE", help="a front.yaml; default: of that folder's front, if any"
     )
     parser.add_argument(
         "--recipes",
-        type=Path,
+        type=existing_folder,
         nargs="+",
         default=[],
         metavar="FOLDER",

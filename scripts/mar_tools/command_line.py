@@ -87,6 +87,16 @@ def recipe_file(text: str) -> Path:
     return path
 
 
+def existing_folder(text: str) -> Path:
+    """Read an argument that has to be a folder which is there."""
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"expected a folder, got {text!r}, which is {'a file' if path.exists() else 'not there'}"
+        )
+    return path
+
+
 def positive(text: str) -> float:
     """Read an argument that has to be more than 0."""
     number = not_negative(text)

@@ -160,9 +160,11 @@ def read_properties(text: str) -> dict[str, str]:
 
 
 def read_text(config: Path) -> str:
-    """Return what a `config.properties` says. Raises ConfigError where it is no UTF-8."""
+    """Return what a `config.properties` says. Raises ConfigError where it is missing, or no UTF-8."""
     try:
         return config.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise ConfigError(f"{config}: no such file; give --config with the server's config.properties") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError(

@@ -4,13 +4,18 @@ An address may be a secret: an object store's presigned one opens the file to wh
 """
 
 import os
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 
 from mar_tools.archives.archive import open_archive
 from mar_tools.archives.signing import MOST_BYTES, Keys, Signature, check_signature
@@ -21,6 +26,9 @@ MOST_ARCHIVE_BYTES = 4 << 30  # as an archive of ours has at most
 SCHEMES = ("http", "https")
 CONNECT_S, SILENCE_S = 10, 60
 PIECE = 1 << 20
+USER = re.compile(r"(?<=://)[^/]*@")
+UNFINISHED = ".fetched-"
+LEFT_S = 86400.0
 
 
 def fetch_archives(addresses: Sequence[str], keys: Keys, store: Path) -> list[Signature]:
@@ -30,7 +38,8 @@ def fetch_archives(addresses: Sequence[str], keys: Keys, store: Path) -> list[Si
     """
     named = name_addresses(addresses)
     store.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetched-", dir=store) as place:
+    _remove_leftovers(store)
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=store) as place:
         folder = Path(place)
         for name, address in named.items():
             most = MOST_BYTES if name.endswith(SIGNATURE) else MOST_ARCHIVE_BYTES
@@ -42,6 +51,14 @@ def fetch_archives(addresses: Sequence[str], keys: Keys, store: Path) -> list[Si
             (folder / name).chmod(0o644)
             os.replace(folder / name, store / name)
     return found
+
+
+def _remove_leftovers(store: Path) -> None:
+    """Remove what a fetch left that was killed a day ago. Another that is under way now is younger."""
+    for folder in store.glob(f"{UNFINISHED}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - folder.stat().st_mtime > LEFT_S:
+                shutil.rmtree(folder)
 
 
 def name_addresses(addresses: Sequence[str]) -> dict[str, str]:
@@ -64,8 +81,7 @@ def name_addresses(addresses: Sequence[str]) -> dict[str, str]:
 
 def tell(address: str) -> str:
     """Return an address without what may be a secret: its query, its user."""
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.scheme in SCHEMES else address
+    return USER.sub("", address).partition("?")[0]
 
 
 def _has_partner(name: str, named: dict[str, str]) -> bool:
@@ -74,15 +90,27 @@ def _has_partner(name: str, named: dict[str, str]) -> bool:
 
 def _expand(given: str) -> Iterator[str]:
     path = Path(given)
-    if urlsplit(given).scheme not in SCHEMES and path.is_dir():
+    if not _is_url(given) and path.is_dir():
         yield from (str(each) for each in sorted(path.iterdir()) if each.name.endswith((ARCHIVE, SIGNATURE)))
     else:
         yield given
 
 
+def _is_url(address: str) -> bool:
+    """Raises ConfigError for a URL that nothing here fetches."""
+    scheme, mark, _ = address.partition("://")
+    if mark and scheme.lower() not in SCHEMES:
+        raise ConfigError(f"{tell(address)}: expected http:// or https://, a file or a folder; got {scheme}://")
+    return bool(mark)
+
+
 def _path_of(address: str) -> Path:
-    parts = urlsplit(address)
-    return Path(parts.path if parts.scheme in SCHEMES else address)
+    if not _is_url(address):
+        return Path(address)
+    try:
+        return Path(urlsplit(address).path)
+    except ValueError:  # its text may have the password
+        raise ConfigError(f"{tell(address)}: expected https://HOST/NAME.mar; its host is none") from None
 
 
 def _copy(address: str, file: BinaryIO, most: int) -> None:
@@ -96,15 +124,16 @@ def _copy(address: str, file: BinaryIO, most: int) -> None:
 
 
 def _read(address: str) -> Iterator[bytes]:
-    if urlsplit(address).scheme not in SCHEMES:
-        with Path(address).open("rb") as file:
-            while piece := file.read(PIECE):
-                yield piece
-        return
     try:
+        if not _is_url(address):
+            with Path(address).open("rb") as file:
+                yield from iter(lambda: file.read(PIECE), b"")
+            return
         with requests.get(address, stream=True, timeout=(CONNECT_S, SILENCE_S)) as answer:
             if not answer.ok:
                 raise ConfigError(f"{tell(address)}: its server answers {answer.status_code}")
             yield from answer.iter_content(PIECE)
-    except requests.RequestException as error:  # its text has the query
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:  # its text has the query
         raise ConfigError(f"{tell(address)}: cannot be fetched ({type(error).__name__})") from None
+    except OSError as error:
+        raise ConfigError(f"{tell(address)}: cannot be read ({error.strerror})") from None

@@ -55,13 +55,18 @@ def _read_keys(config: Path, value: str) -> "Keys":
     from mar_tools.archives.signing import read_public_keys  # only where signatures are asked for
 
     folder = config.resolve().parent
-    patterns = [pattern.strip() for pattern in value.split(",") if pattern.strip()]
-    paths = [Path(path) for pattern in patterns for path in sorted(glob(str(folder / pattern)))]
+    paths = list_trusted_keys(folder, value)
     if not paths:
         raise ConfigError(f"{config}: {KEYS}={value} names no file in {folder}; so no archive would be served")
     for path in (config, *paths):
         require_owned(path)
     return read_public_keys(paths)
+
+
+def list_trusted_keys(folder: Path, value: str) -> list[Path]:
+    """Return the files that `vision_trusted_keys` names. folder: where the settings lie."""
+    patterns = [pattern.strip() for pattern in value.split(",") if pattern.strip()]
+    return [Path(path) for pattern in patterns for path in sorted(glob(str(folder / pattern)))]
 
 
 def find_archive(name: str, policy: ArchivePolicy) -> Path:

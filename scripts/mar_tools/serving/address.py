@@ -25,8 +25,6 @@ class ServerAddress:
 
 def read_address(config: Path) -> ServerAddress:
     """Read a `config.properties`. Raises ConfigError when there is none, or an address in it is none."""
-    if not config.is_file():
-        raise ConfigError(f"{config}: no such file; give --config with the server's config.properties")
     values = read_properties(read_text(config))
     refuse_variables(config, values)
     for key in ("inference_address", "management_address", "metrics_address"):

@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,8 @@ from typing import BinaryIO
 
 from pydantic import Field
 
+from mar_tools.archives.policy import KEYS, list_trusted_keys
+from mar_tools.archives.signing import signature_path
 from mar_tools.command_line import ROOT
 from mar_tools.serving.address import read_address
 from mar_tools.serving.processes import find_frontend
@@ -25,7 +28,6 @@ from vision_serving.worker.server_settings import choose_state_folder, read_prop
 
 MANIFEST = "backup.json"
 SETTINGS = "settings/config.properties"
-TRUSTED = "vision_trusted_keys"
 # In `front/`: digests of the clients' keys, its own certificate, and the owner's additions.
 FRONT = ("clients.map", "certificate.pem", "certificate.key", "local/*.conf")
 
@@ -57,7 +59,7 @@ class Places:
     def of(cls, config: Path, text: str) -> "Places":
         values, folder = read_properties(text), config.absolute().parent
         state = choose_state_folder(folder, values)
-        return cls(config, folder / values.get("model_store", "model_store"), state, values.get(TRUSTED, ""))
+        return cls(config, folder / values.get("model_store", "model_store"), state, values.get(KEYS, ""))
 
     def path_of(self, name: str) -> Path:
         """Return where a file of a backup belongs. Raises ConfigError for a name that no backup of ours has."""
@@ -74,9 +76,11 @@ class Places:
         folder = self.config.absolute().parent
         found = [(SETTINGS, self.config), ("settings/front.yaml", ROOT / "deploy/nginx/front.yaml")]
         found.append(("settings/log4j2.xml", folder / "log4j2.xml"))
-        found += [(f"models/{path.name}", path) for path in sorted(self.store.glob("*.mar"))]
-        if self.trusted and not Path(self.trusted).is_absolute():
-            found += [(f"settings/{path.relative_to(folder)}", path) for path in sorted(folder.glob(self.trusted))]
+        archives = sorted(self.store.glob("*.mar"))
+        found += [(f"models/{path.name}", path) for each in archives for path in (each, signature_path(each))]
+        keys = [Path(os.path.normpath(path)) for path in list_trusted_keys(folder, self.trusted)]
+        beside = [path for path in keys if path.is_relative_to(folder)]  # others have no place on another machine
+        found += [(f"settings/{path.relative_to(folder)}", path) for path in beside]
         kept = [*(f"front/{pattern}" for pattern in FRONT), "upgrades.json", *(["samples/**/*"] if samples else [])]
         for pattern in kept:
             found += [(f"state/{path.relative_to(self.state)}", path) for path in sorted(self.state.glob(pattern))]
@@ -86,13 +90,20 @@ class Places:
 def save(config: Path, target: Path, samples: bool) -> Manifest:
     """Write a backup, whole or not at all, that its owner alone can read. The server may run meanwhile."""
     read_address(config)
+    if target.is_dir():
+        raise ConfigError(f"{target}: a folder; expected the file to write, such as {target / 'vision.tar'}")
+    if not target.parent.is_dir():
+        raise ConfigError(f"{target.parent}: no such folder; make it, or write the backup into another")
     files = dict(Places.of(config, read_text(config)).list_files(samples))
     partial = target.with_name(f".{target.name}.part")
     partial.unlink(missing_ok=True)
     partial.touch(mode=0o600)
     try:
         with tarfile.open(partial, "w") as backup:
-            saved = {name: _add(backup, name, path) for name, path in files.items()}
+            saved: dict[str, SavedFile] = {}
+            for name, path in files.items():
+                with suppress(FileNotFoundError):  # the server removes old samples meanwhile
+                    saved[name] = _add(backup, name, path)
             manifest = Manifest(saved=datetime.now(timezone.utc).isoformat(timespec="seconds"), files=saved)
             content = manifest.model_dump_json(indent=2).encode()
             entry = tarfile.TarInfo(MANIFEST)
@@ -155,8 +166,10 @@ def unpack(source: Path, folder: Path) -> Manifest:
     """Unpack a backup, and check each file. Raises ConfigError."""
     expected = "expected what `save` writes, whole"
     try:
-        with tarfile.open(source) as backup:
+        with tarfile.open(source, "r:") as backup:  # of no compression, whose readers have errors of their own
             _copy_files(backup, folder)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{source}: no such file; {expected}") from error
     except (OSError, tarfile.TarError, EOFError) as error:
         raise ConfigError(f"{source}: no backup, or a damaged one ({error}); {expected}") from error
     if not (folder / MANIFEST).is_file():  # it is the last file

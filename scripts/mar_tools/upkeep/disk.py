@@ -66,5 +66,7 @@ def remove(exports: Sequence[Export]) -> Iterator[tuple[Export, str]]:
                 shutil.rmtree(export.folder)
         except ConfigError:
             yield export, "a build works there"
+        except OSError as error:
+            yield export, f"{error.strerror} ({error.filename})"
         else:
             yield export, ""

@@ -1,5 +1,6 @@
 """Archives are fetched from a real HTTP server, and reach the store when a trusted key has signed all of them."""
 
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from mar_tools.archives import fetching
 from mar_tools.archives.archive import open_archive
 from mar_tools.archives.signing import read_private_key, sign_archive, write_key_pair
 
-SECRET = "X-Amz-Signature=0123456789abcdef"
+SECRET, PASSWORD = "X-Amz-Signature=0123456789abcdef", "of-the-bucket"
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -72,7 +73,8 @@ def fetch(run_here: RunHere, folder: Path, *given: object) -> tuple[int, str, li
     command = ("fetch_archives.py", "--into", store, *given, "--public-key", folder / "keys" / "ours.pub")
     finished = run_here(*command)
     files = sorted(path.name for path in store.iterdir()) if store.is_dir() else []
-    assert SECRET not in finished.stdout + finished.stderr
+    for secret in (SECRET, PASSWORD):
+        assert secret not in finished.stdout + finished.stderr
     return finished.returncode, finished.stdout + finished.stderr, files
 
 
@@ -130,8 +132,16 @@ def test_an_archive_without_an_address_of_its_signature_is_named(run_here: RunHe
         ([], "no archive is named"),
         (["https://example.com/first.zip"], "expected an archive, NAME.mar, or its signature"),
         (["https://example.com/a/first.mar", "https://example.com/b/first.mar"], "a second first.mar"),
+        (
+            [f"s3://b/first.mar?{SECRET}"],
+            "s3://b/first.mar: expected http:// or https://, a file or a folder; got s3://",
+        ),
+        ([f"ftp://me:{PASSWORD}@host/first.mar"], "ftp://host/first.mar: expected http:// or https://"),
+        ([f"https://me:{PASSWORD}@[::1/first.mar?{SECRET}"], "https://[::1/first.mar: expected https://HOST/NAME.mar"),
+        ([f"https://me:{PASSWORD}@h\u2100/first.mar"], "first.mar: expected https://HOST/NAME.mar"),
+        ([f"host/first.zip?{SECRET}"], "host/first.zip: expected an archive"),
     ],
-    ids=["none", "another kind", "two of a name"],
+    ids=["none", "another kind", "two of a name", "S3", "FTP", "a broken host", "a host of odd letters", "no scheme"],
 )
 def test_addresses_that_make_no_store_are_refused_before_anything_is_fetched(
     run_here: RunHere, bucket: Path, tmp_path: Path, addresses: list[str], said_of_them: str
@@ -139,6 +149,49 @@ def test_addresses_that_make_no_store_are_refused_before_anything_is_fetched(
     status, said, files = fetch(run_here, tmp_path, *addresses)
     assert (status, files) == (1, [])
     assert said_of_them in said
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        (f"http://me:{PASSWORD}@127.0.0.1:1/first.mar?{SECRET}", "http://127.0.0.1:1/first.mar: cannot be fetched ("),
+        (f"http://127.0.0.1:99999/first.mar?{SECRET}", "http://127.0.0.1:99999/first.mar: cannot be fetched ("),
+        (f"http://{'a' * 70}.com/first.mar?{SECRET}", ".com/first.mar: cannot be fetched ("),
+        ("nowhere/first.mar", "nowhere/first.mar: cannot be read (No such file or directory)"),
+    ],
+    ids=["a closed port", "no port", "no host", "no file"],
+)
+def test_what_cannot_be_had_is_told_with_its_port_and_without_secrets(
+    run_here: RunHere, bucket: Path, tmp_path: Path, address: str, told: str
+) -> None:
+    status, said, files = fetch(run_here, tmp_path, address, address.replace("first.mar", "first.mar.sig"))
+    assert (status, files) == (1, [])
+    assert told in said
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "told"),
+    [("\ufefflisted".encode(), 0, "signed by"), (b"\xff\xfe", 1, "addresses.txt: byte 0 is not UTF-8; save it as")],
+    ids=["with a byte order mark", "of another encoding"],
+)
+def test_a_list_is_read_as_editors_write_it(
+    run_here: RunHere, bucket: Path, tmp_path: Path, content: bytes, status: int, told: str
+) -> None:
+    path = tmp_path / "addresses.txt"
+    path.write_bytes(content.replace(b"listed", str(bucket).encode()))
+    found, said, _ = fetch(run_here, tmp_path, "--list", path)
+    assert found == status
+    assert told in said
+
+
+def test_what_a_killed_fetch_left_goes_when_it_is_old(run_here: RunHere, bucket: Path, tmp_path: Path) -> None:
+    old, under_way = (tmp_path / "store" / f".fetched-{name}" for name in ("old", "new"))
+    for folder in (old, under_way):
+        folder.mkdir(parents=True)
+        (folder / "first.mar").write_bytes(b"half of it")
+    os.utime(old, (0, 0))
+    status, said, files = fetch(run_here, tmp_path, bucket)
+    assert (status, files) == (0, [under_way.name, *FILES]), said
 
 
 def test_a_server_that_is_not_there_is_told_without_the_secret(run_here: RunHere, listed: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A server's files in a backup, and back: whole, in their places, with their permissions."""
 
 import json
+import lzma
 import tarfile
 from pathlib import Path
 
@@ -23,7 +24,9 @@ def lay_out(folder: Path, text: str) -> Path:
         folder / "log4j2.xml": "<Configuration/>",
         folder / "keys" / "team.pub": "public",
         folder / "keys" / "team.key": "the private key that signs",
+        folder / "keys" / "spare.pub": "public too",
         places.store / "digits.mar": "archive",
+        places.store / "digits.mar.sig": "signature",
         places.store / "notes.txt": "no archive",
         places.state / "front" / "clients.map": '"abc" "camera-7";',
         places.state / "front" / "certificate.key": "private",
@@ -42,7 +45,10 @@ def lay_out(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(
     "text",
-    ["vision_trusted_keys=keys/*.pub\n", "model_store=models\nvision_state=state\nvision_trusted_keys=keys/*.pub\n"],
+    [
+        "vision_trusted_keys=keys/*.pub\n",
+        "model_store=models\nvision_state=state\nvision_trusted_keys=keys/team.pub, keys/spare.pub\n",
+    ],
     ids=["beside the settings", "in places of their own"],
 )
 def test_a_server_comes_back_elsewhere(text: str, tmp_path: Path, run_here: RunHere) -> None:
@@ -58,10 +64,11 @@ def test_a_server_comes_back_elsewhere(text: str, tmp_path: Path, run_here: RunH
     before, after = Places.of(config, text), Places.of(there, there.read_text())
     assert there.read_text() == text
     assert (after.store / "digits.mar").read_text() == "archive"
+    assert (after.store / "digits.mar.sig").read_text() == "signature"  # without it, no machine with keys serves it
     for kept in ("clients.map", "certificate.key", "local/own.conf"):
         old, new = before.state / "front" / kept, after.state / "front" / kept
         assert (new.read_text(), new.stat().st_mode) == (old.read_text(), old.stat().st_mode)
-    assert (there.parent / "keys" / "team.pub").is_file()
+    assert {path.name for path in (there.parent / "keys").iterdir()} == {"team.pub", "spare.pub"}
     names = {path.name for path in there.parent.rglob("*")}
     assert not names & {"team.key", "notes.txt", "key_file.json", "ts_log.log", "1.jsonl"}
 
@@ -69,6 +76,41 @@ def test_a_server_comes_back_elsewhere(text: str, tmp_path: Path, run_here: RunH
 def test_samples_go_along_where_they_are_asked_for(tmp_path: Path) -> None:
     config = lay_out(tmp_path, "")
     assert "state/samples/digits/1.jsonl" in save(config, tmp_path / "vision.tar", samples=True).files
+
+
+def test_keys_that_lie_elsewhere_stay_there(tmp_path: Path) -> None:
+    config = lay_out(tmp_path / "here" / "settings", "vision_trusted_keys=../keys/*.pub,keys/../keys/team.pub\n")
+    (tmp_path / "here" / "keys").mkdir()
+    (tmp_path / "here" / "keys" / "other.pub").write_text("public")
+    save(config, tmp_path / "vision.tar", samples=False)
+    restored = restore(tmp_path / "vision.tar", tmp_path / "there" / "config.properties", force=False)
+    assert [name for name in restored if name.endswith(".pub")] == ["settings/keys/team.pub"]
+
+
+def test_a_sample_that_the_server_removes_meanwhile_spoils_no_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, listed = lay_out(tmp_path, ""), Places.list_files
+    sample = tmp_path / "samples" / "digits" / "1.jsonl"
+
+    def list_then_remove(places: Places, samples: bool) -> list[tuple[str, Path]]:
+        files = list(listed(places, samples))
+        sample.unlink()
+        return files
+
+    monkeypatch.setattr(Places, "list_files", list_then_remove)
+    saved = save(config, tmp_path / "vision.tar", samples=True)
+    assert "models/digits.mar" in saved.files
+    assert "state/samples/digits/1.jsonl" not in saved.files
+
+
+@pytest.mark.parametrize(
+    ("place", "said"), [("", "a folder; expected the file to write"), ("none/vision.tar", "no such folder; make it")]
+)
+def test_a_place_that_takes_no_backup_is_told(place: str, said: str, tmp_path: Path) -> None:
+    config = lay_out(tmp_path, "")
+    with pytest.raises(ConfigError, match=said):
+        save(config, tmp_path / place, samples=False)
 
 
 def test_other_files_are_replaced_by_force_alone(tmp_path: Path, run_here: RunHere) -> None:
@@ -116,6 +158,15 @@ def test_a_backup_that_somebody_made_writes_nothing_elsewhere(name: str, tmp_pat
         restore(tmp_path / "vision.tar", tmp_path / "there" / "config.properties", force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["there", "vision.tar"]
     assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_damaged_one_that_somebody_compressed_is_refused_too(tmp_path: Path) -> None:
+    save(lay_out(tmp_path, ""), tmp_path / "vision.tar", samples=False)
+    content = bytearray(lzma.compress((tmp_path / "vision.tar").read_bytes()))
+    content[len(content) // 2] ^= 1
+    (tmp_path / "vision.tar").write_bytes(content)
+    with pytest.raises(ConfigError, match="no backup, or a damaged one"):
+        restore(tmp_path / "vision.tar", tmp_path / "there" / "config.properties", force=False)
 
 
 def test_what_is_no_backup_is_refused(tmp_path: Path, run_here: RunHere) -> None:

@@ -55,5 +55,23 @@ def test_the_command_removes_exports_but_none_from_under_a_build(exports: Path, 
     assert fates == {"old": "removed", "new": "removed", "middle": "stays: a build works there"}
 
 
+def test_what_cannot_be_removed_keeps_no_other_export(exports: Path, run_here: RunHere) -> None:
+    (exports / "old" / ".lock").mkdir()  # where a build would keep its lock
+    done = run_here("clean_up.py", "--exports", exports, "--gb", 0, "--json")
+    assert done.returncode == 1
+    assert f"{exports / 'old'}: Is a directory" in done.stderr
+    assert [path.name for path in exports.iterdir()] == ["old"]
+
+
+def test_wrong_options_remove_nothing(exports: Path, tmp_path: Path, run_here: RunHere) -> None:
+    done = run_here("clean_up.py", "--exports", tmp_path / "none", "--gb", 0)
+    assert done.returncode == 2
+    assert f"argument --exports: expected a folder, got '{tmp_path / 'none'}', which is not there" in done.stderr
+    missing = tmp_path / "config.properties"
+    done = run_here("clean_up.py", "--exports", exports, "--gb", 0, "--config", missing)
+    assert (done.returncode, len(list(exports.iterdir()))) == (1, 3)
+    assert f"{missing}: no such file; give --config with the server's config.properties" in done.stderr
+
+
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
     assert read_exports(tmp_path / "exports") == []

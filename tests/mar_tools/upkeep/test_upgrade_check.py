@@ -280,3 +280,17 @@ def test_the_version_is_the_same_everywhere() -> None:
     tags = {path.relative_to(ROOT).as_posix(): set(re.findall(tag, path.read_text())) for path in manifests}
     assert {name: found for name, found in tags.items() if found - {VERSION}} == {}
     assert tags["docs/operate/kubernetes.md"] == tags["deploy/kubernetes/cpu/kustomization.yaml"] == {VERSION}
+
+
+def test_a_server_or_recipes_that_are_not_there_are_told(checkout: Path, run_here: RunHere) -> None:
+    (checkout / "config.properties").unlink()
+    done = run_here("upgrade_project.py", "--check", "--from", checkout)
+    assert done.returncode == 1
+    assert f"{checkout / 'config.properties'}: no such file; give --config with the server's" in done.stderr
+    for option, given, what in (
+        ("--from", checkout / "none", "not there"),
+        ("--recipes", checkout / "deploy" / "nginx" / "front.yaml", "a file"),
+    ):
+        done = run_here("upgrade_project.py", "--check", option, given)
+        assert done.returncode == 2
+        assert f"argument {option}: expected a folder, got '{given}', which is {what}" in done.stderr
