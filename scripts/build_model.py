@@ -13,6 +13,9 @@ Each candidate that passes is timed end to end, from encoded images to JSON, wit
 config.properties gives the model (8 where it gives none). The fastest at that batch size is packed. The table is
 printed, written to exports/<name>/candidates.json, and packed too, in the archive's verification.json.
 
+An archive in the server's model store is named in config.properties, where it is not yet, with the workers and batches
+that suit this machine by a rule; --keep-settings leaves the file alone, and tune_model.py measures what is best.
+
 exports/<name>/report.html shows all of it to look at: pictures with their answers, plots, what changed. The last lines
 are what to type next: a prediction with the archive, and what serves it.
 """
@@ -56,6 +59,7 @@ def main() -> None:
     from mar_tools.models.checkpoints import check_files
     from mar_tools.models.recipes import read_recipe
     from mar_tools.reporting.build_reports import report_build, report_refused
+    from mar_tools.tuning.deployment import write_settings_by_rule
 
     recipe = read_recipe(
         given.recipe, given.trust_remote_code, weights=given.weights, backend=given.backend, precision=given.precision
@@ -85,16 +89,19 @@ def main() -> None:
         reasons = "; ".join(f"{row.name} {row.verdict}: {row.reason}" for row in rows if row.reason)
         raise ConfigError(f"{recipe.name}: no candidate passed: {reasons}{look_at(report)}")
     archive = build_archive(folder_of(chosen, recipe, given.exports), HANDLERS, given.model_store)
+    settings = None if given.keep_settings else write_settings_by_rule(given.config, archive)
     if given.json:
         found = {"archive": str(archive), "chosen": chosen, "candidates": rows, "report": report and str(report)}
-        print_json({**found, "next": predict_one(recipe, archive)})
+        print_json({**found, "settings": settings and settings.as_properties(), "next": predict_one(recipe, archive)})
         return
     print(archive)
     if report is not None:
         print(report)
+    if settings is not None:
+        print(f"{given.config.name}: {recipe.name} with {settings}, which suits this machine")
     print(f"next: {predict_one(recipe, archive)}")
     if archive.parent.resolve() == MODEL_STORE:
-        registered = name_command("manage_models.py", "register", archive.name, "--batch-size", str(options.batch_size))
+        registered = name_command("manage_models.py", "register", archive.name)
         print(f"then: {name_command('serve_models.py', 'start')}\nor, where the server runs: {registered}")
 
 
@@ -125,8 +132,9 @@ def parse_arguments() -> argparse.Namespace:
         "--candidate-timeout-s", type=positive, metavar="S", help="give one up then; default: the recipe's, or 600"
     )
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="has the batch sizes"
+        "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="the server's settings"
     )
+    parser.add_argument("--keep-settings", action="store_true", help="write no settings of the model to --config")
     parser.add_argument("--model-store", type=Path, metavar="FOLDER", default=MODEL_STORE, help="for the archive")
     parser.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
     parser.add_argument("--exports", type=Path, metavar="FOLDER", default=EXPORTS, help="for what is between the steps")

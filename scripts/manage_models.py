@@ -3,6 +3,7 @@
     python scripts/manage_models.py list
     python scripts/manage_models.py describe digits
     python scripts/manage_models.py describe digits --card
+    python scripts/manage_models.py register resnet50.mar
     python scripts/manage_models.py register resnet50.mar --workers 1 --batch-size 8 --max-batch-delay 2
     python scripts/manage_models.py upgrade digits_2.mar --watch-s 60 --write
     python scripts/manage_models.py rollback digits
@@ -12,8 +13,8 @@
     python scripts/manage_models.py token inference
 
 Tokens are read from key_file.json, beside config.properties or in its `vision_state`, and renewed when they have
-expired. What `register`, `scale` and `upgrade` change lasts until the server stops. To make it last, write it into
-config.properties.
+expired. `register` takes from config.properties what is not given. What `register`, `scale` and `upgrade` change lasts
+until the server stops. To make it last, write it into config.properties.
 
 `upgrade` replaces the version that is served without a failed request. The new version starts beside the old one, with
 its settings. When each worker has given the golden prediction, it gets the requests. After --watch-s the old one is
@@ -32,7 +33,7 @@ from mar_tools.archives.model_cards import card_table
 from mar_tools.command_line import ROOT, new_parser, print_json, run
 from mar_tools.serving.address import read_address
 from mar_tools.serving.archive_choice import check_registered, register_checked
-from mar_tools.serving.config_file import rewrite
+from mar_tools.serving.config_file import model_section, rewrite
 from mar_tools.serving.scaling import scale
 from mar_tools.serving.server import Server
 from mar_tools.serving.state_option import add_state_option
@@ -41,6 +42,8 @@ from mar_tools.serving.upgrade_config import advise, lasting_properties, name_ve
 from mar_tools.serving.upgrade_record import check_can_return, read_upgrade, record_upgrade
 from mar_tools.serving.upgrading import Plan, Upgrade, plan_upgrade
 from mar_tools.terminal import Table, new_table, number_column, print_tables, show_work
+from mar_tools.tuning.rule import BATCH_SIZE, DELAY_MS
+from vision_serving.worker.server_settings import read_text, read_workers
 
 MOST_WORKERS = 64
 
@@ -85,9 +88,9 @@ def new_command_parser() -> argparse.ArgumentParser:
     add_watch(rollback_action)
     register_action = actions.add_parser("register", help="serve an archive of the model store")
     register_action.add_argument("archive", help="its file name in the server's model store")
-    for option, default in (("--workers", 1), ("--batch-size", 1), ("--max-batch-delay", 2)):
+    for option in ("--workers", "--batch-size", "--max-batch-delay"):
         text = "milliseconds to wait for a batch to fill" if option == "--max-batch-delay" else ""
-        register_action.add_argument(option, type=int, choices=range(1, 10001), metavar="N", default=default, help=text)
+        register_action.add_argument(option, type=int, choices=range(1, 10001), metavar="N", help=text)
     token = actions.add_parser("token", help="print a token, or renew it")
     token.add_argument("kind", choices=("inference", "management"))
     token.add_argument("--renew", action="store_true", help="ask the server for a new one; the old one ends")
@@ -153,8 +156,14 @@ def workers_table(versions: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def register(client: TorchServeClient, given: argparse.Namespace) -> Any:
+    """Register with what was given, else with what `models` says, else with what suits a machine of any size."""
     archive = check_registered(given.config, given.archive)
-    return register_checked(client, archive, given.workers, given.batch_size, given.max_batch_delay)
+    properties = read_text(given.config)
+    named = model_section(properties, *archive.identity)
+    workers = given.workers or max(1, read_workers(properties, *archive.identity))
+    batch_size = given.batch_size or int(named.get("batchSize", BATCH_SIZE["cpu"]))
+    delay_ms = given.max_batch_delay or int(named.get("maxBatchDelay", DELAY_MS["cpu"]))
+    return register_checked(client, archive, workers, batch_size, delay_ms)
 
 
 def upgrade(client: TorchServeClient, given: argparse.Namespace) -> Any:

@@ -3,11 +3,13 @@
     python scripts/tune_model.py resnet50 --p99-ms 100
     python scripts/tune_model.py resnet50 --p99-ms 50 --budget-min 20 --images my_photos/ --apply
     python scripts/tune_model.py resnet50 --p99-ms 100 --exhaustive --json all_settings.json
+    python scripts/tune_model.py resnet50 --by-rule
 
 Each trial serves the archive of the model store from a TorchServe of its own, on free ports, and sends it requests at
 random times: the highest rate at which 99 of 100 requests are answered within --p99-ms counts. The best settings are
 then measured in turns with those of config.properties, and written there if they are better; the evidence goes to
-tuning/MODEL.json beside it. A search that was interrupted, or needs more time, goes on when it is started again.
+tuning/MODEL.json beside it. --by-rule measures nothing: it names a model in config.properties, where it is not yet, with
+what suits the machine, as build_model.py does. A search that was interrupted, or needs more time, goes on when it is started again.
 Stop other work on the machine first, a loaded server too: it takes the cores that the trials need. On GPUs, one worker
 shows first what it takes of the memory, and settings that want more than three quarters of it are not tried.
 """
@@ -48,6 +50,9 @@ SEARCH_SHARE = 0.8  # of the budget; the rest is for the comparison at the end
 
 def main() -> None:
     given = parse_arguments()
+    if given.by_rule:
+        name_by_rule(given)
+        return
     from mar_tools.load_testing.answers import expect_answers
     from mar_tools.load_testing.images import load_test_images
     from mar_tools.load_testing.targets import prepare_requests
@@ -99,7 +104,9 @@ def main() -> None:
 def parse_arguments() -> Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("model", help="its name in the model store")
-    parser.add_argument("--p99-ms", type=positive, required=True, help="99 of 100 requests are to be answered within")
+    goal = parser.add_mutually_exclusive_group(required=True)
+    goal.add_argument("--p99-ms", type=positive, help="99 of 100 requests are to be answered within")
+    goal.add_argument("--by-rule", action="store_true", help="measure nothing, write what suits the machine")
     parser.add_argument("--budget-min", type=positive, default=10.0, help="about how long settings are searched for")
     parser.add_argument("--version", help="of the model, where the store has several")
     parser.add_argument("--images", type=Path, help="a folder; default: cuts of examples/photographs, 640 x 427")
@@ -115,6 +122,19 @@ def parse_arguments() -> Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="the evidence; default: tuning/MODEL.json")
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="the server's settings")
     return parser.parse_args()
+
+
+def name_by_rule(given: Namespace) -> None:
+    from mar_tools.serving.server import Server
+    from mar_tools.tuning import deployment
+
+    candidate = deployment.find_candidate(given.model, given.version, Server(given.config))
+    settings = deployment.write_settings_by_rule(given.config, candidate.archive)
+    if settings is None:
+        held = f"{deployment.current_settings(candidate)}, as before"
+        print(f"{given.config.name} names {candidate.name} {candidate.version} already: {held}")
+        return
+    print(f"{given.config.name}: {candidate.name} with {settings}; it holds after a restart")
 
 
 def tune(

@@ -1,12 +1,14 @@
 """Which archives a server is given: those that it can take. What is wrong with the others is known before it starts."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mar_tools.archives.archive import Archive
 from mar_tools.archives.policy import check_served, read_policy
+from mar_tools.command_line import name_command
 from mar_tools.serving.setting_names import check_settings
 from mar_tools.serving.torchserve_api import TorchServeClient
 from vision_serving.errors import ConfigError
@@ -163,6 +165,17 @@ def find_twins(found: dict[str, Identity], store: Path) -> dict[str, str]:
             names = " and ".join(twins)
             reasons[file_name(entry)] = f"{store}: {names} both hold model {model} {version}; move one away"
     return reasons
+
+
+def find_unnamed(config: Path, served: Iterable[Identity]) -> list[str]:
+    """Return a line for each that `models` does not name: TorchServe hands its workers single requests."""
+    models = read_models(read_text(config))
+    return [
+        f"{config.name} does not name {model} {version} under `models`: it is served without batches; "
+        f"`{name_command('tune_model.py', model, '--by-rule')}` names it"
+        for model, version in served
+        if version not in models.get(model, {})
+    ]
 
 
 def _is_default(properties: str, model: str, version: str) -> bool:

@@ -15,7 +15,7 @@ import psutil
 from mar_tools.command_line import Announce
 from mar_tools.locking import locked
 from mar_tools.serving.address import read_address
-from mar_tools.serving.archive_choice import Choice, choose_archives, file_name, list_entries
+from mar_tools.serving.archive_choice import Choice, choose_archives, file_name, find_unnamed, list_entries
 from mar_tools.serving.health import Health, check_server
 from mar_tools.serving.launching import launch
 from mar_tools.serving.logs import ServerLogs
@@ -122,7 +122,7 @@ class Server:
             yield
 
     def _start(self, choice: Choice, place: Path, timeout_s: float, announce: Announce, warn: Announce) -> list[Health]:
-        for reason in dict.fromkeys(choice.left_out.values()):
+        for reason in (*dict.fromkeys(choice.left_out.values()), *find_unnamed(self.config, choice.served.values())):
             warn(reason)
         deadline = time.monotonic() + timeout_s
         try:

@@ -1,5 +1,6 @@
 """The best workers, threads, batch size and batch delay for a model on this machine.
 
+rule.py          what suits a machine before anything is tried
 space.py         what is tried
 deployment.py    how a model is served, now and from now on
 gpu_memory.py    what workers take of a GPU, so that nothing is tried that does not fit

@@ -11,6 +11,7 @@ from mar_tools.archives.archive import check_archive
 from mar_tools.load_testing.answers import open_export
 from mar_tools.load_testing.served import find_served_models
 from mar_tools.load_testing.targets import Target
+from mar_tools.machine import memory_bytes
 from mar_tools.serving.archive_choice import check_registered, register_checked
 from mar_tools.serving.config_file import model_section, rewrite, with_absolute_paths, with_model, with_values
 from mar_tools.serving.memory_bounds import most_waiting
@@ -18,10 +19,12 @@ from mar_tools.serving.model_status import DEFAULTS
 from mar_tools.serving.server import Server
 from mar_tools.serving.temporary_server import temporary_server
 from mar_tools.serving.torchserve_api import ServerError
+from mar_tools.tuning.rule import settings_by_rule
 from mar_tools.tuning.space import Settings
 from vision_serving.config import read_handler_config
+from vision_serving.cores import usable_cores
 from vision_serving.errors import ConfigError
-from vision_serving.worker.server_settings import read_count, read_properties, read_threads, read_workers
+from vision_serving.worker.server_settings import read_count, read_model, read_properties, read_threads, read_workers
 from vision_serving.worker.service import choose_device
 
 # An open loop shows by its latencies, not by refusals, that a server does not keep up.
@@ -114,6 +117,32 @@ def write_settings(config: Path, candidate: TunedModel, settings: Settings) -> N
         return with_model(text, candidate.name, candidate.version, section)
 
     rewrite(config, change)
+
+
+def write_settings_by_rule(config: Path, archive: Path) -> Settings | None:
+    """Write what suits this machine for an archive of the server's store that `models` does not name; return it.
+
+    None, and nothing is written, for one that it names, and for an archive elsewhere. Another version of a model is
+    served as the last one that `models` names, and does not become the default. Raises ConfigError.
+    """
+    candidate = TunedModel.read(archive, config)
+    properties = read_properties(candidate.properties)
+    store = config.resolve().parent / properties.get("model_store", "model_store")
+    named = read_model(candidate.properties, candidate.name)
+    if candidate.version in named or archive.resolve().parent != store.resolve():
+        return None
+    settings = settings_by_rule(usable_cores(), memory_bytes(), candidate.gpus)
+    section = {"defaultVersion": True, **settings.as_properties()}
+    del section["threads"]  # a fair share: it stays right where the file comes to a machine with more cores
+    if named:
+        section = {**list(named.values())[-1], "defaultVersion": False}
+    section["marName"] = archive.name
+    try:
+        rewrite(config, lambda text: with_model(text, candidate.name, candidate.version, section))
+    except OSError as error:
+        written = f"{archive} is there, but its settings cannot be written to {config}: {error.strerror}"
+        raise ConfigError(f"{written}; name it under `models` there, or give --keep-settings") from error
+    return current_settings(TunedModel.read(archive, config))
 
 
 def require_applicable(server: Server, candidate: TunedModel) -> None:

@@ -83,10 +83,12 @@ def first_guesses(space: Space, current: Settings) -> list[Settings]:
 
 
 def _plans(cores: int) -> list[tuple[int, int]]:
+    """Return fair shares and more threads. With one worker more than cores, each has work while a batch travels."""
     most = WORKERS_PER_CORE * cores
+    powers = _powers_of_two(min(most, MAX_WORKERS))
     return [
         (workers, threads)
-        for workers in sorted({min(cores, MAX_WORKERS), *_powers_of_two(min(most, MAX_WORKERS))})
+        for workers in sorted({*(min(count, MAX_WORKERS) for count in (cores, cores + 1)), *powers})
         for threads in {cores // workers, *_powers_of_two(cores)} - {0}
         if cores // 2 <= workers * threads <= most
     ]
