@@ -82,6 +82,16 @@ class Server:
         """Return the running frontend, None when there is none."""
         return find_frontend(self.config)
 
+    def require_its_state(self) -> None:
+        """Raises ServerError where the frontend has its tokens in another state folder than this command reads."""
+        process = self.process()
+        if process is None or not self._tokens_on:
+            return
+        with suppress(psutil.Error):  # it has ended, or is another user's
+            if (there := Path(process.cwd())) != self._state.resolve():
+                found = f"the server of {self.config.name} runs with the state folder {there}, and this command has"
+                raise ServerError(f"{found} {self._state}; give both the same --state")
+
     def start(self, timeout_s: float, announce: Announce, warn: Announce = lambda text: None) -> list[Health]:
         """Start and wait until every model has given its golden prediction, or said why it cannot load.
 

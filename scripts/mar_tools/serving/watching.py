@@ -77,9 +77,11 @@ def watch(
     """Start the server where it does not run, and again whenever its frontend ends or shows a fault.
 
     Returns when another command has marked the server as stopped. Raises ServerError or ConfigError where it cannot
-    start, and where another process watches it. Silence does not count while another command starts it.
+    start, where another process watches it, and where it runs with another state folder. Silence does not count while
+    another command starts it.
     """
     with being_watched(server.config):
+        server.require_its_state()
         stop_mark(server.config).unlink(missing_ok=True)
         if server.process() is None:
             _tell(server, server.start(timeout_s, lambda step: None, announce), announce)
@@ -91,6 +93,7 @@ def watch(
             now = server.process()
             if now is not None and now != signs.process:  # with the settings of now: those before may name other ports
                 server, signs = Server(server.config), Signs(now, clock)
+                server.require_its_state()
                 announce(f"watching {_name(now)}")
             fault = "has ended" if now is None else signs.find_fault(server)
             if fault is not None:

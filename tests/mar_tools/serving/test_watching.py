@@ -192,3 +192,11 @@ def test_a_second_watcher_of_a_server_is_told_of_the_first(
     opened.enter_context(FileLock(prepare_logs(config) / f"{config.name}.watch.lock"))
     with pytest.raises(ServerError, match="another command watches the server"):
         watched(config, [STOPPED], monkeypatch, opened)
+
+
+def test_a_server_with_another_state_folder_is_left_alone(
+    config: Path, monkeypatch: pytest.MonkeyPatch, opened: ExitStack
+) -> None:
+    config.write_text(config.read_text().replace("disable_token_authorization=true", ""))
+    with pytest.raises(ServerError, match=f"state folder /, and this command has {config.parent}; give both"):
+        watched(config, [SILENT] * 9, monkeypatch, opened)
