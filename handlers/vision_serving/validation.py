@@ -136,9 +136,12 @@ def read_json(path: Path, hint: str = "", most_bytes: int | None = None) -> Any:
         raise ConfigError(f"{path}: not a readable JSON file ({error}){_advise(hint)}") from error
 
 
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file. Raises ConfigError that names the file when it is missing or is not plain YAML (load_yaml)."""
-    content = read_bytes(path, "YAML", most_bytes=MOST_BYTES)
+def read_yaml(path: Path, hint: str = "") -> Any:
+    """Read a YAML file. Raises ConfigError that names the file when it is missing or is not plain YAML (load_yaml).
+
+    hint: what to do where it is missing, for the end of the message.
+    """
+    content = read_bytes(path, "YAML", hint, MOST_BYTES)
     try:
         return load_yaml(content)
     except ValueError as error:

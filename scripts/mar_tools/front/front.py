@@ -22,6 +22,7 @@ from mar_tools.playground.assets import EXAMPLES, POLICY, describe_routes
 from mar_tools.playground.assets import SOURCE as PAGES
 from mar_tools.serving.address import read_address
 from mar_tools.serving.memory_bounds import read_bounds
+from mar_tools.serving.ports import find_obstacle
 from mar_tools.serving.processes import wait_until_ended
 from mar_tools.serving.start_checks import LONGEST_SOCKET_PATH
 from mar_tools.waiting import wait_until
@@ -30,6 +31,7 @@ from vision_serving.validation import parse_config, read_yaml
 from vision_serving.worker.server_settings import DEFAULT_BODY_BYTES, read_count, read_properties, read_text
 
 SETTINGS = SOURCE / "front.yaml"
+HINT = "give --settings with a file as deploy/nginx/front.yaml"
 FIRST_CLIENT = "first"
 STOP_TIMEOUT_S = 200.0  # longer than worker_shutdown_timeout
 RELOAD_TIMEOUT_S = 20.0
@@ -54,7 +56,7 @@ class Front:
         self.folder = folder.resolve()
         self.logs = self.folder / "logs"
         self._settings_file = settings.resolve()
-        self._settings = parse_config(FrontSettings, read_yaml(settings), str(settings))
+        self._settings = parse_config(FrontSettings, read_yaml(settings, HINT), str(settings))
         self._clients_file = self._given(self._settings.clients) or self.folder / "clients.map"
         self.clients = ClientKeys(self._clients_file)
         self._config = config
@@ -134,6 +136,7 @@ class Front:
         self._write_configuration(nginx)
         for name in ("front.sock", "look.sock"):
             (self.folder / name).unlink(missing_ok=True)  # of an nginx that was killed
+        self._require_port()
         return nginx
 
     def reload(self) -> None:
@@ -173,8 +176,8 @@ class Front:
     def _ask_machines(self) -> dict[str, str]:
         if self.machines is None:
             return {}
-        certificate = self._settings_file.parent / self.machines.certificate
-        return ask_machines(self.machines, certificate, self._settings.path_prefix)
+        self._require_files()
+        return ask_machines(self.machines, self._certificate_of(self.machines), self._settings.path_prefix)
 
     def _write_record(self) -> None:
         """Tell the exporter of this machine's TorchServe of the front before it."""
@@ -205,8 +208,26 @@ class Front:
         if not any(given) and not (self.certificate.is_file() and self.certificate_key.is_file()):
             make_certificate(self.certificate, self.certificate_key, self._settings.names)
 
+    def _require_files(self) -> None:
+        files = {"certificate": self.certificate, "certificate_key": self.certificate_key} if self._settings.tls else {}
+        if self.machines is not None:
+            files["machines.certificate"] = self._certificate_of(self.machines)
+        for key, path in files.items():
+            if not path.is_file():
+                raise ConfigError(f"{self._settings_file}: {key}: no file {path}; expected one in PEM")
+
+    def _require_port(self) -> None:
+        host, _, port = self._settings.listen.rpartition(":")
+        obstacle = find_obstacle("0.0.0.0" if host == "*" else host.strip("[]"), int(port))
+        if obstacle is not None:
+            raise NginxError(f"port {port} (listen in {self._settings_file}) {obstacle}; stop it or change the port")
+
+    def _certificate_of(self, machines: Machines) -> Path:
+        return self._settings_file.parent / machines.certificate
+
     def _write_configuration(self, nginx: Nginx) -> None:
         """Write a configuration that nginx takes."""
+        self._require_files()
         (self.folder / "openapi.json").write_bytes(describe_routes())
         candidate = self.folder / "nginx.conf.new"
         candidate.touch(mode=0o600)
@@ -248,8 +269,7 @@ class Front:
         if self.machines is None:
             values |= fill_routes(values)
         else:
-            certificate = self._settings_file.parent / self.machines.certificate
-            values |= fill_routes_to_machines(self.machines, certificate, values)
+            values |= fill_routes_to_machines(self.machines, self._certificate_of(self.machines), values)
         values["playground"] = fill("playground.conf", values) if settings.playground else ""
         return fill("nginx.conf", values)
 

@@ -16,6 +16,7 @@ from vision_serving.validation import StrictModel
 
 READY_PATH = "/v2/health/ready"
 TIMEOUT_S = 4.0
+MOST = 64
 OUT_S = 5  # how long nginx leaves out a machine to which a connection failed
 
 
@@ -31,7 +32,9 @@ def read_machine_address(text: str) -> str:
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
-def _require_different(addresses: tuple[str, ...]) -> tuple[str, ...]:
+def _require_several(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    if not 2 <= len(addresses) <= MOST:
+        raise ValueError(f"expected 2 to {MOST} addresses, got {len(addresses)}; one machine needs its own front alone")
     if len(set(addresses)) < len(addresses):
         raise ValueError(f"expected each address once, got {', '.join(addresses)}")
     return addresses
@@ -43,7 +46,7 @@ Address = Annotated[str, AfterValidator(read_machine_address)]
 class Machines(StrictModel):
     """addresses: of their fronts. certificate: what theirs are signed by. name: in all of their certificates."""
 
-    addresses: Annotated[tuple[Address, ...], Field(min_length=2, max_length=64), AfterValidator(_require_different)]
+    addresses: Annotated[tuple[Address, ...], AfterValidator(_require_several)]
     certificate: Path
     name: str = Field(pattern=r"^[\w.-]+$")
 
@@ -86,8 +89,11 @@ def ask_machines(machines: Machines, certificate: Path, path_prefix: str) -> dic
             connection.sock = context.wrap_socket(plain, server_hostname=machines.name)
             connection.request("GET", path_prefix + READY_PATH)
             status = connection.getresponse().status
+        except ssl.SSLCertVerificationError as error:
+            wanted = f"expected one for {machines.name} that {certificate.name} has signed"
+            return f"its certificate is refused ({error.verify_message}); {wanted}"
         except (OSError, http.client.HTTPException) as error:
-            return f"no answer: {error}"
+            return f"no answer: {getattr(error, 'strerror', None) or error}"
         finally:
             connection.close()
         return {200: "ready", 503: "not ready"}.get(status, f"answers {status}")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -46,7 +47,7 @@ def test_a_broken_change_is_refused_and_the_front_goes_on(running: Running, seve
 
 def test_a_start_that_fails_makes_no_key_that_nobody_saw(before_upstream: Running, tmp_path: Path) -> None:
     front = Front(tmp_path, before_upstream.settings, before_upstream.config)  # its port is taken
-    with pytest.raises(NginxError, match="Address already in use"):
+    with pytest.raises(NginxError, match=r"port \d+ \(listen in .*front.yaml\) is taken by process \d+ \(nginx\)"):
         front.start()
     assert front.clients.names() == []
 
@@ -71,6 +72,28 @@ def test_settings_are_strict(tmp_path: Path) -> None:
     settings.write_text(SETTINGS.read_text() + "burts: 3\n")
     with pytest.raises(ConfigError, match="unknown key 'burts'"):
         Front(tmp_path, settings, tmp_path / "config.properties")
+
+
+MACHINES = {"addresses": ["[::1]:8443", "[::1]:8444"], "certificate": "full.pem", "name": "localhost"}
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"certificate": "full.pem", "certificate_key": "full.key"}, "certificate"),
+        ({"machines": MACHINES}, "machines.certificate"),
+    ],
+)
+def test_a_missing_certificate_is_named(tmp_path: Path, given: dict[str, Any], key: str) -> None:
+    settings = tmp_path / "front.yaml"
+    settings.write_text(yaml.safe_dump({**yaml.safe_load(SETTINGS.read_text()), **given}))
+    with pytest.raises(ConfigError, match=f"{settings}: {key}: no file {tmp_path / 'full.pem'}; expected one in PEM"):
+        Front(tmp_path, settings, tmp_path / "config.properties").start()
+
+
+def test_missing_settings_say_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file; give --settings"):
+        Front(tmp_path, tmp_path / "none.yaml", tmp_path / "config.properties")
 
 
 def test_a_missing_nginx_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
