@@ -17,8 +17,10 @@ from pathlib import Path
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.front.clouds import own_route, read_contract, write_places
 from mar_tools.front.one_container import run_together
+from mar_tools.locking import locked
 from mar_tools.serving.foreground import own_log
 from mar_tools.serving.state_option import add_state_option
+from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import read_properties, read_text, state_folder
 
 
@@ -35,7 +37,11 @@ def main() -> None:
     say = own_log(config, "serve_cloud")
     say(f"port {contract.port}: {', '.join((*contract.predict_routes, own_route(contract.model)))}")
     say(f"health: {', '.join(contract.health_routes)}")
-    sys.exit(run_together(write_places(contract, config, state_folder(config)), say))
+    state = state_folder(config)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    advice = "end that one by SIGTERM, or give another folder with --state"
+    with locked(state / "cloud.lock", ConfigError(f"{state}: another serve_cloud.py serves there; {advice}")):
+        sys.exit(run_together(write_places(contract, config, state), say))
 
 
 if __name__ == "__main__":

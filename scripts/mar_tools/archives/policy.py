@@ -65,8 +65,11 @@ def _read_keys(config: Path, value: str) -> "Keys":
 
 def list_trusted_keys(folder: Path, value: str) -> list[Path]:
     """Return the files that `vision_trusted_keys` names. folder: where the settings lie."""
-    patterns = [pattern.strip() for pattern in value.split(",") if pattern.strip()]
-    return [Path(path) for pattern in patterns for path in sorted(glob(str(folder / pattern)))]
+    return [Path(path) for pattern in split_patterns(value) for path in sorted(glob(str(folder / pattern)))]
+
+
+def split_patterns(value: str) -> list[str]:
+    return [pattern.strip() for pattern in value.split(",") if pattern.strip()]
 
 
 def find_archive(name: str, policy: ArchivePolicy) -> Path:

@@ -1,6 +1,7 @@
 """What SageMaker, Vertex AI and Azure ML tell a container by its environment, as settings of a server and its front."""
 
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import yaml
 
 from mar_tools.archives.archive import open_archive
 from mar_tools.front.templates import SOURCE
+from mar_tools.serving.archive_choice import link_archives
 from mar_tools.serving.config_file import with_absolute_paths, with_values
 from mar_tools.serving.metrics_exporter import METRICS_KEY
 from mar_tools.serving.ports import LOOPBACK, find_free_ports, free_addresses
@@ -81,10 +83,10 @@ def read_port(environment: Mapping[str, str]) -> int:
 
 
 def find_archives(environment: Mapping[str, str], store: Path) -> tuple[Path, ...]:
-    """Return those that the platform brought, else those of the image."""
+    """Return those that the platform brought, else those of the image. Hidden files are none: macOS packs ._X.mar."""
     brought = [Path(environment[AZURE_MODELS])] if environment.get(AZURE_MODELS) else [SAGEMAKER_MODELS]
     for folder in (*brought, store):
-        found = tuple(sorted(folder.rglob("*.mar")))
+        found = tuple(path for path in sorted(folder.rglob("*.mar")) if _is_shown(path.relative_to(folder)))
         names = [path.name for path in found]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -97,8 +99,12 @@ def find_archives(environment: Mapping[str, str], store: Path) -> tuple[Path, ..
     raise ConfigError(looked)
 
 
+def _is_shown(path: Path) -> bool:
+    return not any(part.startswith(".") for part in path.parts)
+
+
 def choose_model(environment: Mapping[str, str], names: list[str]) -> str:
-    named = environment.get(MODEL_VARIABLE)
+    named = environment.get(MODEL_VARIABLE) or None
     if named is None and len(set(names)) == 1:
         return names[0]
     if named not in names:
@@ -112,11 +118,10 @@ def write_places(contract: Contract, base: Path, state: Path) -> Places:
     folder, front = state / "cloud", state / "front"
     places = Places(folder / "config.properties", folder / "front.yaml", front)
     store = folder / "model_store"
-    store.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for earlier in store.iterdir():
-        earlier.unlink()
-    for archive in contract.archives:
-        (store / archive.name).symlink_to(archive.absolute())
+    if store.is_dir():  # of an earlier start
+        shutil.rmtree(store)
+    store.mkdir(mode=0o700, parents=True)
+    link_archives(contract.archives, store)
     _write_properties(places.config, base, state, contract.port)
     settings = {**read_yaml(SETTINGS), "listen": f"0.0.0.0:{contract.port}"}
     places.settings.write_text(yaml.safe_dump(settings), encoding="utf-8")

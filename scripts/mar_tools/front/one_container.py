@@ -1,19 +1,21 @@
 """A server and its front as the two children of one process, where a platform takes no second container."""
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
-import threading
 from contextlib import suppress
 from pathlib import Path
 
 from mar_tools.command_line import ROOT, Announce
 from mar_tools.front.clouds import Places
+from mar_tools.waiting import SignalFlag
 
 # SageMaker kills after 30 s. The front answers what it has, then the server ends.
 FRONT_S, DRAIN_S, SERVER_S, CUT_S = 8.0, 8.0, 14.0, 3.0
 POLL_S = 0.2
+SET_PARENT_DEATH_SIGNAL = 1  # <linux/prctl.h>
 ASKING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -22,7 +24,7 @@ def run_together(places: Places, say: Announce) -> int:
 
     Return the exit status: 0 where the end was asked for, and all was answered.
     """
-    asked = threading.Event()
+    asked = SignalFlag()
     for number in ASKING:
         signal.signal(number, lambda *_: asked.set())
     server = _start("serve_models.py", "--drain-timeout-s", str(DRAIN_S), config=places.config)
@@ -43,7 +45,18 @@ def run_together(places: Places, say: Announce) -> int:
 
 def _start(script: str, *options: str | Path, config: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, ROOT / "scripts" / script, "run", "--config", config, *options]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # Ctrl-C is for this process
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for this process
+        preexec_fn=_end_with_parent,
+    )
+
+
+def _end_with_parent() -> None:
+    """Ask for SIGTERM when the parent is killed: what stayed would keep the port. On Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
 
 
 def _reason(server: "subprocess.Popen[bytes]", front: "subprocess.Popen[bytes]") -> str:

@@ -1,7 +1,8 @@
 """Which archives a server is given: those that it can take. What is wrong with the others is known before it starts."""
 
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,15 @@ def choose_archives(config: Path) -> Choice:
         raise ConfigError("; ".join(dict.fromkeys(left_out.values())))
     defaults_first = sorted(served, key=lambda entry: not _is_default(properties, *served[entry]))
     return Choice({entry: served[entry] for entry in defaults_first}, left_out, tuple(checked[each] for each in served))
+
+
+def link_archives(archives: Sequence[Path], store: Path) -> None:
+    """Give a store these archives by links, and their signatures as copies: a signature may be no link."""
+    for archive in archives:
+        (store / archive.name).symlink_to(archive.resolve())
+        signature = archive.with_name(f"{archive.name}.sig")
+        if signature.is_file():
+            shutil.copyfile(signature, store / signature.name)
 
 
 def check_registered(config: Path, name: str) -> Archive:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mar_tools.archives.policy import KEYS, split_patterns
 from vision_serving.errors import ConfigError
 from vision_serving.worker.server_settings import Models, read_model, read_models, read_properties
 
@@ -31,7 +32,10 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
 def with_absolute_paths(text: str, folder: Path) -> str:
     """Return it for a copy elsewhere: the files that it names by relative paths stay those of `folder`."""
     values = read_properties(text)
-    return with_values(text, {key: str(folder.absolute() / values[key]) for key in PATHS if values.get(key)})
+    changed = {key: str(folder.absolute() / values[key]) for key in PATHS if values.get(key)}
+    if values.get(KEYS):
+        changed[KEYS] = ",".join(str(folder.absolute() / pattern) for pattern in split_patterns(values[KEYS]))
+    return with_values(text, changed)
 
 
 def with_model(text: str, name: str, version: str, settings: Mapping[str, Any]) -> str:

@@ -7,7 +7,6 @@ import ctypes
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +29,7 @@ from mar_tools.serving.start_checks import prepare_logs
 from mar_tools.serving.start_record import stop_mark
 from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.serving.watching import POLL_S, Signs, being_watched
+from mar_tools.waiting import SignalFlag
 from vision_serving.worker.server_settings import read_properties, read_text
 
 STOPPED, ENDED, CUT = 0, 3, 4  # exit statuses; 1 is that of a start that failed, 2 of a wrong command line
@@ -47,7 +47,7 @@ class StopSignals:
     """What asks this process to stop: noted, and raised where something can be cut short."""
 
     def __init__(self) -> None:
-        self.asked = threading.Event()
+        self.asked = SignalFlag()
         self._cut: Callable[[], object] | None = None
         for number in ASKING:
             signal.signal(number, self._hear)
@@ -114,7 +114,7 @@ def _serve_and_stop(
     return status
 
 
-def _serve(server: Server, process: psutil.Process, asked: threading.Event, say: Announce) -> int | None:
+def _serve(server: Server, process: psutil.Process, asked: SignalFlag, say: Announce) -> int | None:
     """Return the exit status where it ends by itself, None when it is asked to stop."""
     signs, told, looked = Signs(process, time.monotonic), None, time.monotonic()
     say(f"serving by frontend {process.pid}")

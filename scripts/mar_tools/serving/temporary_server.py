@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from mar_tools.serving.archive_choice import link_archives
 from mar_tools.serving.config_file import with_values
 from mar_tools.serving.metrics_exporter import METRICS_KEY
 from mar_tools.serving.ports import LOOPBACK, free_addresses
@@ -25,8 +26,7 @@ def temporary_server(archives: Sequence[Path], properties: str, log_settings: Pa
     with tempfile.TemporaryDirectory(prefix="server-") as temporary:
         folder = Path(temporary)
         (folder / "model_store").mkdir()
-        for archive in archives:
-            (folder / "model_store" / archive.name).symlink_to(archive.resolve())
+        link_archives(archives, folder / "model_store")
         if log_settings is not None:
             shutil.copy(log_settings, folder)
         config = folder / "config.properties"

@@ -31,13 +31,14 @@ class Container:
         brought.mkdir(parents=True)
         shutil.copy(archive, brought)
         brought.chmod(0o555)
-        own = {"AIP_HTTP_PORT": str(port), "AZUREML_MODEL_DIR": str(brought.parent), **cloud_contracts.VERTEX}
+        self._own = {"AIP_HTTP_PORT": str(port), "AZUREML_MODEL_DIR": str(brought.parent), **cloud_contracts.VERTEX}
         self.url, self.log = f"http://127.0.0.1:{port}", folder / "out.txt"
-        config = write_configuration(folder)
-        with self.log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [*SERVE, "--config", str(config)], env=os.environ | own, stdout=output, stderr=subprocess.STDOUT
-            )
+        self._command = [*SERVE, "--config", str(write_configuration(folder))]
+        self.process = self.start()
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        with self.log.open("ab") as output:
+            return subprocess.Popen(self._command, env=os.environ | self._own, stdout=output, stderr=subprocess.STDOUT)
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")
@@ -91,6 +92,24 @@ def test_without_a_worker_it_is_not_healthy(container: Container) -> None:
         assert scaled.returncode == 0, scaled.stderr
         assert wait_until(partial(container.pings, status), READY_S, 1.0), container.said()
     cloud_contracts.speak_sagemaker(container.url)
+
+
+def test_a_second_one_on_the_same_state_changes_nothing(container: Container) -> None:
+    """It would write other ports into the settings of the server that runs."""
+    assert container.start().wait(cloud_contracts.ANSWER_S) == 1
+    assert "another serve_cloud.py serves there; end that one by SIGTERM" in container.said()
+    cloud_contracts.speak_sagemaker(container.url)
+    status = run_script("serve_models.py", "status", "--config", container.log.parent / "cloud" / "config.properties")
+    assert status.returncode == 0, status.stderr
+
+
+def test_killed_it_leaves_nothing_behind_and_starts_again(container: Container) -> None:
+    family = container.family()
+    container.process.kill()
+    container.process.wait()
+    assert wait_until(lambda: not any(process.is_running() for process in family), READY_S), family
+    container.process = container.start()
+    assert cloud_contracts.wait_until_healthy(container.url), container.said()
 
 
 def test_sigterm_ends_all_within_the_time_of_sagemaker(container: Container) -> None:

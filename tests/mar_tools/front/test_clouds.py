@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from mar_tools.archives.archive import open_archive
+from mar_tools.archives.policy import check_served, read_policy
+from mar_tools.archives.signing import read_private_key, sign_archive, write_key_pair
 from mar_tools.command_line import ROOT
 from mar_tools.front.clouds import choose_model, find_archives, format_routes, read_contract, read_port, write_places
 from vision_serving.errors import ConfigError
@@ -75,6 +78,16 @@ def test_azures_folder_is_searched_and_goes_before_the_images_store(store: Path,
     assert [path.name for path in find_archives(environment, store)] == ["digits.mar"]
 
 
+def test_hidden_files_and_folders_are_no_archives(store: Path) -> None:
+    """macOS packs `._digits.mar` into a model.tar.gz; mounted volumes have `..data`."""
+    (store / "._digits.mar").write_bytes(b"attributes")
+    (store / "..2026_11_30").mkdir()
+    shutil.copy(store / "digits.mar", store / "..2026_11_30")
+    (store / "digits.mar").unlink()
+    (store / "digits.mar").symlink_to("..2026_11_30/digits.mar")
+    assert [path.name for path in find_archives({}, store)] == ["digits.mar"]
+
+
 def test_two_archives_of_one_name_are_refused(store: Path) -> None:
     (store / "more").mkdir()
     shutil.copy(store / "digits.mar", store / "more")
@@ -88,7 +101,8 @@ def test_vertex_ai_is_told_that_nothing_is_fetched(tmp_path: Path) -> None:
 
 
 def test_of_several_models_one_is_chosen() -> None:
-    assert choose_model({}, ["digits", "digits"]) == "digits"
+    for empty in ({}, {"VISION_MODEL": ""}):
+        assert choose_model(empty, ["digits", "digits"]) == "digits"
     assert choose_model({"VISION_MODEL": "b"}, ["a", "b"]) == "b"
     for environment in ({}, {"VISION_MODEL": "c"}):
         with pytest.raises(ConfigError, match="VISION_MODEL: expected the model that answers, one of a, b; got"):
@@ -101,3 +115,12 @@ def test_archives_of_an_earlier_start_are_gone(store: Path, tmp_path: Path) -> N
     shutil.move(store / "digits.mar", store / "renamed.mar")
     places = write_places(read_contract({}, store), ROOT / "config.properties", state)
     assert [path.name for path in (places.config.parent / "model_store").iterdir()] == ["renamed.mar"]
+
+
+def test_signed_archives_are_served_where_keys_are_asked_for(store: Path, tmp_path: Path) -> None:
+    public = write_key_pair(tmp_path / "app" / "keys" / "ours.key", None)
+    sign_archive(open_archive(store / "digits.mar"), read_private_key(public.with_suffix(".key"), None))
+    base = tmp_path / "app" / "config.properties"
+    base.write_text("vision_trusted_keys=keys/none.pub, keys/ours.pub\n")
+    places = write_places(read_contract({}, store), base, tmp_path / "state")
+    assert check_served("digits.mar", read_policy(places.config)).identity[0] == "digits"

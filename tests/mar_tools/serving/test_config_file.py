@@ -70,3 +70,9 @@ def test_a_copy_names_the_files_of_its_original(key: str, tmp_path: Path) -> Non
     assert with_absolute_paths(text, tmp_path) == text.replace("a folder", f"{tmp_path}/a folder")
     absolute = f"{key}=/etc/vision/a\n"
     assert with_absolute_paths(absolute, tmp_path) == absolute
+
+
+def test_a_copy_trusts_the_keys_of_its_original(tmp_path: Path) -> None:
+    text = with_absolute_paths("vision_trusted_keys=keys/*.pub, /etc/vision/a.pub\n", tmp_path)
+    assert text == f"vision_trusted_keys={tmp_path}/keys/*.pub,/etc/vision/a.pub\n"
+    assert with_absolute_paths("vision_trusted_keys=\n", tmp_path) == "vision_trusted_keys=\n"

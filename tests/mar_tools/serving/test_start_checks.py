@@ -140,7 +140,7 @@ def test_a_state_folder_belongs_to_one_server(tmp_path: Path, names: tuple[str, 
     first, second = tmp_path / "a" / names[0], tmp_path / "b" / names[1]
     for config in (first, second):
         config.parent.mkdir()
-        config.write_text(f"vision_state={state}\n")
+        config.write_text(with_values(f"vision_state={state}\n", free_addresses()))
     prepare_logs(first)
     StartRecord(temporary="/tmp/first").write(first)
     with pytest.raises(ServerError, match=f"{state} belongs to the server of {first}; stop that one, or name another"):
