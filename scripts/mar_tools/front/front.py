@@ -176,7 +176,6 @@ class Front:
     def _ask_machines(self) -> dict[str, str]:
         if self.machines is None:
             return {}
-        self._require_files()
         return ask_machines(self.machines, self._certificate_of(self.machines), self._settings.path_prefix)
 
     def _write_record(self) -> None:

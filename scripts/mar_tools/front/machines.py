@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from vision_serving.errors import ConfigError
 from vision_serving.validation import StrictModel
 
 READY_PATH = "/v2/health/ready"
@@ -27,7 +28,8 @@ def read_machine_address(text: str) -> str:
         address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
         address = None
-    if address is None or not re.fullmatch(r"[1-9]\d{0,4}", port) or int(port) > 65535:
+    # nginx takes no zone of an IPv6 address, as in fe80::1%eth0.
+    if address is None or "%" in host or not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
         raise ValueError(f"expected IP:PORT, as nginx would look up a name at its start alone; got {text[:80]!r}")
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
@@ -78,8 +80,15 @@ def _indent(lines: Sequence[str]) -> str:
 
 
 def ask_machines(machines: Machines, certificate: Path, path_prefix: str) -> dict[str, str]:
-    """Return of each address whether its front is "ready" or "not ready", or why it does not answer."""
-    context = ssl.create_default_context(cafile=str(certificate))
+    """Return of each address whether its front is "ready" or "not ready", or why it does not answer.
+
+    Raises ConfigError where `certificate` holds none.
+    """
+    try:
+        context = ssl.create_default_context(cafile=str(certificate))
+    except OSError as error:
+        advice = "machines.certificate is the file with what the machines' certificates are signed by"
+        raise ConfigError(f"{certificate}: expected certificates in PEM; {advice}") from error
 
     def ask(address: str) -> str:
         host, _, port = address.rpartition(":")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mar_tools.front.client_keys import NAME
 from mar_tools.front.machines import Machines
@@ -36,3 +36,9 @@ class FrontSettings(StrictModel):
     header_timeout_s: int = Field(gt=0)
     body_timeout_s: int = Field(gt=0)
     answer_timeout_s: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _check_loop(self) -> "FrontSettings":
+        if self.machines is not None and self.listen in self.machines.addresses:
+            raise ValueError(f"machines.addresses: {self.listen} is where this front listens; it would ask itself")
+        return self

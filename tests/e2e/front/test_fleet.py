@@ -183,6 +183,9 @@ def test_a_machine_with_another_certificate_is_no_machine(fleet: Fleet, tmp_path
         ({"addresses": ["10.0.0.1:8443", "gpu.example.com:8443"]}, "expected IP:PORT"),
         ({"addresses": ["10.0.0.1:8443", "10.0.0.1:8443"]}, "each address once"),
         ({"addresses": ["10.0.0.1:8443", "[fd00::1]:99999"]}, "expected IP:PORT"),
+        ({"addresses": ["10.0.0.1:8443", "[fe80::1%eth0]:8443"]}, "expected IP:PORT"),
+        ({"addresses": ["10.0.0.1:8443", "10.0.0.2:8٤٤٣"]}, "expected IP:PORT"),
+        ({"addresses": ["10.0.0.1:8443", "127.0.0.1:8443"]}, "127.0.0.1:8443 is where this front listens"),
         ({"name": "vision; autoindex on"}, "name"),
     ],
 )
@@ -198,3 +201,14 @@ def test_machines_are_addresses_that_nginx_takes(tmp_path: Path, machines: dict[
         else:
             with pytest.raises(ConfigError, match=message):
                 Front(tmp_path, settings, tmp_path / "config.properties")
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate"], ids=["missing", "of another kind"])
+def test_status_names_a_wrong_certificate_before_the_first_start_too(tmp_path: Path, content: bytes | None) -> None:
+    machines = {"addresses": ["127.0.0.1:1", "127.0.0.1:2"], "certificate": "machines.pem", "name": "localhost"}
+    settings, certificate = tmp_path / "front.yaml", tmp_path / "machines.pem"
+    settings.write_text(yaml.safe_dump({**yaml.safe_load(SETTINGS.read_text()), "machines": machines}))
+    if content is not None:
+        certificate.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"{certificate}: expected certificates in PEM; machines.certificate is"):
+        Front(tmp_path, settings, tmp_path / "config.properties").status()
