@@ -258,7 +258,8 @@ class TorchServeClient:
         try:
             return str(json.loads(path.read_text(encoding="utf-8"))[kind]["key"]) if path else ""
         except FileNotFoundError as error:
-            raise ServerError(f"no server runs here ({path} is missing); {START_IT}, or give its --state") from error
+            missing = f"no server runs here ({path} is missing); {START_IT}"
+            raise ServerError(f"{missing}, or set VISION_SERVING_STATE to its state folder") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ServerError(f"{path}: no {kind} token in it; restart the server to have it written again") from error
 

@@ -206,5 +206,5 @@ def refuse_others(manifest: Manifest, targets: Mapping[str, Path]) -> None:
     ]
     if others:
         raise ConfigError(
-            f"{len(others)} files are there with another content: {', '.join(others[:5])}; --force replaces them"
+            f"there with another content: {', '.join(others[:5])}{', ...' * (len(others) > 5)}; --force replaces them"
         )

@@ -168,7 +168,7 @@ def _check_keys(running: Running, state: Path, front: FrontSettings | None) -> I
     if clients is not None and clients.is_file():
         try:
             names = ClientKeys(clients).names()
-            yield Finding(STATE, clients.name, "as is", f"{len(names)} clients keep their keys")
+            yield Finding(STATE, clients.name, "as is", f"clients whose keys stay valid: {len(names)}")
         except ConfigError as error:
             yield Finding(STATE, clients.name, "do", str(error), f"correct {clients}")
 

@@ -142,7 +142,7 @@ def test_the_front_s_folder_is_moved_by_the_command_and_its_client_keeps_the_key
     _, findings = check(run_here, checkout, "--front", checkout / "deploy" / "nginx" / "front.yaml")
     found = of(findings, "the state folder")
     assert "front/" not in found
-    assert found["clients.map"][:2] == ("as is", "1 clients keep their keys")
+    assert found["clients.map"][:2] == ("as is", "clients whose keys stay valid: 1")
 
 
 @pytest.fixture
