@@ -1,14 +1,19 @@
 """How long a server takes to start, and to end under load without losing a request.
 
     python lab/measure_lifecycle.py model_store/digits.mar --rounds 5 --json lab/results/lifecycle.json
+    python lab/measure_lifecycle.py model_store/digits.mar --image vision-serving vision-front \\
+        --json lab/results/lifecycle_container.json
 
-Each round runs `serve_models.py run` as a container does. The start lasts from that command to the first golden answer.
-Then so many clients ask one after the other, as behind a balancer: each ends when it is refused. The drain lasts from
-SIGTERM to the exit of the process. The load average of the machine at the start of each round stands in the results.
+Each round runs `serve_models.py run`, or the image by `podman run`. The start lasts from that command to the first
+golden answer. Then so many clients ask one after the other, as behind a balancer: each ends when it is refused. The
+drain lasts from SIGTERM, or `podman stop`, to the exit. The load average of the machine at the start of each round
+stands in the results. A container has the network of the machine; CONTAINERS_CONF and CONTAINERS_STORAGE_CONF say
+which podman it is.
 """
 
 import os
 import runpy
+import shutil
 import signal
 import statistics
 import subprocess
@@ -29,16 +34,20 @@ import orjson
 import requests
 
 from mar_tools.archives.archive import open_archive
+from mar_tools.archives.golden_prediction import GOLDEN, PICTURE, Golden
 from mar_tools.command_line import ROOT, new_parser, positive_count, run
+from mar_tools.serving.address import read_address
 from mar_tools.serving.config_file import with_values
-from mar_tools.serving.health import check_server
-from mar_tools.serving.server import Server
+from mar_tools.serving.health import find_faults
 from mar_tools.serving.temporary_server import own_places
-from mar_tools.serving.torchserve_api import ServerError
 from mar_tools.terminal import print_line
+from vision_client.client import request_headers
 from vision_serving.errors import VisionServingError
+from vision_serving.validation import parse_config
 
 START_S, END_S = 300.0, 120.0
+STOP_S = 75  # as the page says
+CONTAINER = f"lifecycle-{os.getpid()}"
 POLL_S = 0.05
 LOAD_S = 3.0  # before the signal
 ANSWERED, REFUSED = "200", "503 DrainingError"
@@ -48,12 +57,14 @@ def main() -> None:
     arguments = parse_arguments()
     from mar_tools.load_testing.reporting import describe_run
 
+    images = measure_sizes(arguments.image)
     rounds = []
     for number in range(arguments.rounds):
-        rounds.append(measure(arguments.archive, arguments.clients))
+        rounds.append(measure(arguments.archive, arguments.clients, next(iter(arguments.image), None)))
         print_line(f"round {number + 1} of {arguments.rounds}: {rounds[-1]}")
     medians = {key: round(statistics.median(each[key] for each in rounds), 2) for key in ("start_s", "drain_s")}
-    document = describe_run(clients=arguments.clients, rounds=rounds, **medians)
+    sizes = {"image_mb": images} if images else {}
+    document = describe_run(clients=arguments.clients, rounds=rounds, **medians, **sizes)
     arguments.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
     print(f"start {medians['start_s']:.1f} s, drain {medians['drain_s']:.1f} s")
 
@@ -61,28 +72,39 @@ def main() -> None:
 def parse_arguments() -> Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("archive", type=Path, help="with a golden prediction")
+    parser.add_argument(
+        "--image", nargs="+", default=[], help="the first is run instead; the sizes of all stand in the results"
+    )
     parser.add_argument("--clients", type=positive_count, default=8)
     parser.add_argument("--rounds", type=positive_count, default=5)
     parser.add_argument("--json", type=Path, required=True)
     return parser.parse_args()
 
 
-def measure(archive: Path, clients: int) -> dict[str, Any]:
+def measure_sizes(images: list[str]) -> dict[str, float]:
+    """Return the size of each image with all of its layers, in MB, by the last part of its name."""
+    command = ["podman", "image", "inspect", "--format", "{{.Size}}"]
+    sizes = {name: subprocess.run([*command, name], stdout=subprocess.PIPE, text=True, check=True) for name in images}
+    return {name.rpartition("/")[2]: round(int(found.stdout) / 1e6, 1) for name, found in sizes.items()}
+
+
+def measure(archive: Path, clients: int, image: str | None) -> dict[str, Any]:
     """Return the seconds of one start and one drain, and what became of the requests meanwhile."""
     load_average = round(os.getloadavg()[0], 1)
     with tempfile.TemporaryDirectory(prefix="lifecycle-") as temporary:
         config = write_server(Path(temporary), archive)
-        command = [sys.executable, str(ROOT / "scripts" / "serve_models.py"), "run", "--config", str(config)]
+        answers = Answers(config, archive)
+        command = foreground(config) if image is None else container(config, image)
         with (Path(temporary) / "said.txt").open("wb") as said:
             began = time.monotonic()
-            process = subprocess.Popen([*command, "--drain-timeout-s", "60"], stdout=said, stderr=said)
+            process = subprocess.Popen([*command, "run", "--drain-timeout-s", "60"], stdout=said, stderr=said)
         try:
-            wait_for_golden(config, process)
+            answers.wait_for_golden(process)
             start_s = time.monotonic() - began
-            outcomes, drain_s = drain(Server(config), archive, process, clients)
+            outcomes, drain_s = drain(answers, process, clients, image)
         finally:
             if process.poll() is None:
-                process.terminate()
+                process.terminate()  # podman passes it on
                 process.wait(END_S)
     if process.returncode != 0 or set(outcomes) != {ANSWERED, REFUSED}:
         raise VisionServingError(f"exit status {process.returncode}, answers {dict(outcomes)}")
@@ -90,10 +112,22 @@ def measure(archive: Path, clients: int) -> dict[str, Any]:
     return {**times, "answered": outcomes[ANSWERED], "refused": outcomes[REFUSED], "load_average": load_average}
 
 
+def foreground(config: Path) -> list[str]:
+    return [sys.executable, str(ROOT / "scripts" / "serve_models.py"), "--config", str(config)]
+
+
+def container(config: Path, image: str) -> list[str]:
+    """Run as docs/operate/containers.md says. It stays attached, so its exit status is that of the container."""
+    command = ["podman", "run", "--rm", "--name", CONTAINER, "--network", "host", "--read-only", "--tmpfs", "/tmp"]
+    command += ["--cap-drop", "all", "--security-opt", "no-new-privileges"]
+    command += ["--volume", f"{config}:/app/config.properties:ro"]
+    return [*command, "--volume", f"{config.parent}/model_store:/app/model_store:ro", image]
+
+
 def write_server(folder: Path, archive: Path) -> Path:
     """Write the shipped settings for free ports and without tokens, and the archive alone in a store."""
     (folder / "model_store").mkdir()
-    (folder / "model_store" / archive.name).symlink_to(archive.resolve())
+    shutil.copyfile(archive, folder / "model_store" / archive.name)
     (folder / "log4j2.xml").write_bytes((ROOT / "log4j2.xml").read_bytes())
     config = folder / "config.properties"
     values = {**own_places(), "disable_token_authorization": "true"}
@@ -101,32 +135,42 @@ def write_server(folder: Path, archive: Path) -> Path:
     return config
 
 
-def wait_for_golden(config: Path, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until each worker has given the golden prediction. Raises VisionServingError where none will."""
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(ServerError):  # nothing listens yet
-            found = check_server(config, time.monotonic() + 5)
-            if found and all(health.healthy and health.golden == "right" for health in found):
-                return
-        time.sleep(POLL_S)
-    raise VisionServingError("the server gave no golden prediction; the archive must have one")
+class Answers:
+    """What the server of these settings answers to the golden picture of its archive."""
+
+    def __init__(self, config: Path, archive: Path) -> None:
+        packed = open_archive(archive)
+        address = read_address(config).inference
+        self.url, self.picture = f"{address}/predictions/{packed.identity[0]}", packed.read(PICTURE)
+        self._golden = parse_config(Golden, orjson.loads(packed.read(GOLDEN)), GOLDEN)
+
+    def wait_for_golden(self, process: "subprocess.Popen[bytes]") -> None:
+        """Wait until the picture gets its golden answer. Raises VisionServingError where it gets none."""
+        deadline, headers = time.monotonic() + START_S, request_headers("application/json", self._golden.options)
+        while time.monotonic() < deadline and process.poll() is None:
+            with suppress(requests.RequestException):  # nothing listens yet
+                answer = requests.post(self.url, data=self.picture, headers=headers, timeout=60)
+                if not find_faults(answer, self._golden):
+                    return
+            time.sleep(POLL_S)
+        raise VisionServingError("the server gave no golden answer; the archive must have one")
 
 
 def drain(
-    server: Server, archive: Path, process: "subprocess.Popen[bytes]", clients: int
+    answers: Answers, process: "subprocess.Popen[bytes]", clients: int, image: str | None
 ) -> tuple[Counter[str], float]:
     """End a server under load. Return how often each outcome came, and the seconds."""
-    packed = open_archive(archive)
-    url = f"http://127.0.0.1:{server.ports()['inference_address']}/predictions/{packed.identity[0]}"
     outcomes: list[str] = []
-    arguments = (url, packed.read("golden.png"), outcomes)
+    arguments = (answers.url, answers.picture, outcomes)
     threads = [threading.Thread(target=ask_until_refused, args=arguments) for _ in range(clients)]
     for thread in threads:
         thread.start()
     time.sleep(LOAD_S)
     began = time.monotonic()
-    process.send_signal(signal.SIGTERM)
+    if image is None:
+        process.send_signal(signal.SIGTERM)
+    else:
+        subprocess.run(["podman", "stop", "--time", str(STOP_S), CONTAINER], stdout=subprocess.DEVNULL, check=True)
     process.wait(END_S)
     seconds = time.monotonic() - began
     for thread in threads:

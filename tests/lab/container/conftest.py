@@ -1,6 +1,7 @@
 """Images of this checkout, and keys."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,18 @@ def context(tools: ContainerTools, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="package")
 def image(tools: ContainerTools, context: Path) -> str:
     return tools.build(context, "server")
+
+
+@pytest.fixture(scope="package")
+def baked_image(tools: ContainerTools, context: Path, archives: Path) -> str:
+    (context / "model_store").mkdir(exist_ok=True)
+    shutil.copy(archives / "digits.mar", context / "model_store")
+    return tools.build(context, "baked")
+
+
+@pytest.fixture(scope="package")
+def cloud_image(tools: ContainerTools, context: Path) -> str:
+    return tools.build(context, "cloud")
 
 
 @pytest.fixture(scope="package")

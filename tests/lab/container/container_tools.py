@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,32 +20,55 @@ CONTEXT += ["config.properties", "log4j2.xml", "client", "scripts", "deploy", "e
 TOOLS = ("buildah", "podman", "runc", "mmdebstrap")
 BASE_PACKAGES = "python3,python3-venv,ca-certificates"
 READY_S, STOP_S = 300, 75
-# As the page says, without what a podman that runs as root here cannot do.
 AS_THE_PAGE_SAYS = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "all", "--security-opt", "no-new-privileges")
-LIMITS = ("--ulimit", "nofile=20000:20000", "--ulimit", "nproc=4096:4096")
+STORAGE_CONF = """[storage]
+driver = "{driver}"
+graphroot = "{folder}/storage"
+runroot = "{run}"
+"""
+CONTAINERS_CONF = """[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+tmp_dir = "{run}/libpod"
+[containers]
+default_ulimits = ["nofile=20000:20000", "nproc=4096:4096"]
+"""
 
 
 class ContainerTools:
     """buildah and podman with a storage of their own, so that nothing is left."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         driver = os.environ.get("STORAGE_DRIVER", "overlay")
         self._run = tempfile.TemporaryDirectory(prefix="run-", dir="/tmp")  # podman takes 50 characters at most
         # An earlier run's podman noted its own folder there, and this one would refuse another. Images stay.
         for record in (*folder.glob("storage/libpod"), *folder.glob("storage/db.sql*")):
             shutil.rmtree(record) if record.is_dir() else record.unlink()
-        self._storage = ["--root", f"{folder}/storage", "--runroot", self._run.name, "--storage-driver", driver]
+        storage = STORAGE_CONF.format(driver=driver, folder=folder, run=self._run.name)
+        self.environment = {"CONTAINERS_STORAGE_CONF": self._write("storage.conf", storage)}
+        settings = CONTAINERS_CONF.format(run=self._run.name)
+        self.environment["CONTAINERS_CONF"] = self._write("containers.conf", settings)
+
+    def _write(self, name: str, text: str) -> str:
+        (self.folder / name).write_text(text)
+        return str(self.folder / name)
+
+    def call(self, *command: str | Path) -> str:
+        """Run a command that asks this buildah or podman; return what it prints."""
+        return call(*command, environment=self.environment)
 
     def buildah(self, *arguments: str | Path) -> str:
-        return call("buildah", *self._storage, *arguments)
+        return self.call("buildah", *arguments)
 
     def podman(self, *arguments: str | Path) -> str:
-        return call("podman", *self._storage, "--runtime", "runc", "--cgroup-manager", "cgroupfs", *arguments)
+        return self.call("podman", *arguments)
 
     def make_base(self) -> str:
-        """Return the name of an image with a Debian that has Python."""
-        tar = self._folder / "base.tar"
+        """Return the name of an image with a Debian that has Python. A new one would be no base of kept layers."""
+        if self.has("localhost/base"):
+            return "localhost/base"
+        tar = self.folder / "base.tar"
         if not tar.exists():
             call("mmdebstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", "bookworm", tar)
         working = self.buildah("from", "scratch").strip()
@@ -53,12 +76,15 @@ class ContainerTools:
         self.buildah("commit", "--quiet", "--rm", working, "localhost/base")
         return "localhost/base"
 
+    def has(self, image: str) -> bool:
+        return image in self.buildah("images", "--format", "{{.Name}}").split()
+
     def build(self, context: Path, target: str) -> str:
         """Return the name of the image of that target. One of an earlier run in this folder is taken as it is."""
         name = f"localhost/vision-{target}"
-        if name in self.buildah("images", "--format", "{{.Name}}").split():
+        if self.has(name):
             return name
-        settings = self._folder / "pip.conf"
+        settings = self.folder / "pip.conf"
         settings.write_text(pip_settings())
         mounts = [f"--volume={path}:{path}:ro" for path in local_places(settings.read_text())]
         own = ["--isolation", "chroot", "--network", "host", "--format", "docker", "--layers"]
@@ -67,23 +93,34 @@ class ContainerTools:
         self.buildah("bud", *own, *mounts, *arguments, "--file", context / CONTAINERFILE, "--tag", name, context)
         return name
 
+    def build_file(self, file: Path, context: Path, name: str) -> str:
+        """Build an image of a few lines upon one that is here. Return its name."""
+        own = ["--isolation", "chroot", "--network", "host", "--format", "docker", "--pull-never"]
+        self.buildah("bud", *own, "--file", file, "--tag", name, context)
+        return name
+
     @contextmanager
-    def running(self, image: str, *options: str | Path) -> Iterator[str]:
-        """Run a container as the page does, and yield its name."""
+    def running(self, image: str, *options: str | Path, words: Sequence[str] = ()) -> Iterator[str]:
+        """Run a container as the page does, and yield its name. words: what follows the image's entry point."""
         name = f"test-{image.rpartition('-')[2]}"
-        self.podman("run", "--detach", "--name", name, *AS_THE_PAGE_SAYS, *LIMITS, *options, image)
+        self.podman("run", "--detach", "--name", name, *AS_THE_PAGE_SAYS, *options, image, *words)
         try:
             yield name
         finally:
             self.podman("rm", "--force", "--time", "5", name)
 
+    def all_said(self, name: str) -> str:
+        """Return what the container wrote, on both streams."""
+        return self.call("sh", "-c", 'podman logs "$0" 2>&1', name)
+
     def state_of(self, name: str, key: str) -> str:
         return self.podman("inspect", "--format", f"{{{{.State.{key}}}}}", name).strip()
 
 
-def call(*command: str | Path) -> str:
+def call(*command: str | Path, environment: Mapping[str, str] | None = None) -> str:
     """Return what it prints. An AssertionError shows what it says of its failure."""
-    finished = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    own = os.environ | (environment or {})
+    finished = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=own)
     assert finished.returncode == 0, f"{command[0]} {command[-1]}: {finished.stdout[-2000:]} {finished.stderr[-3000:]}"
     return finished.stdout
 

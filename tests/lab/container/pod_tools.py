@@ -13,7 +13,7 @@ from mar_tools.archives.archive import open_archive
 from mar_tools.archives.signing import read_private_key, sign_archive
 from mar_tools.waiting import wait_until
 
-from .container_tools import LIMITS, ContainerTools
+from .container_tools import ContainerTools
 
 Document = dict[str, Any]
 READY_S = 300
@@ -75,7 +75,7 @@ class Pod:
             given.append(f"--volume={source}:{mount['mountPath']}{':ro' if mount.get('readOnly') else ''}")
         image = self._images[container["image"].rpartition("/")[2].partition(":")[0]]
         self._running.append(name)
-        return self.tools.podman("run", *(() if ends else ("--detach",)), *LIMITS, *given, *options, image, *words[1:])
+        return self.tools.podman("run", *(() if ends else ("--detach",)), *given, *options, image, *words[1:])
 
     def stop(self, name: str, most_s: int) -> None:
         """Send the image's stop signal, and wait as long as the pod may take."""
