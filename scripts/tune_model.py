@@ -8,11 +8,12 @@
 Each trial serves the archive of the model store from a TorchServe of its own, on free ports, and sends it requests at
 random times: the highest rate at which 99 of 100 requests are answered within --p99-ms counts. The best settings are
 then measured in turns with those of config.properties, and written there if they are better; the evidence goes to
-tuning/MODEL.json beside it. --by-rule measures nothing: it names a model in config.properties, where it is not yet,
-with what suits the machine, as build_model.py does. A search that was interrupted, or needs more time, goes on when it
-is started again. Stop other work on the machine first, a loaded server too: it takes the cores that the trials need. On
-GPUs, one worker shows first what it takes of the memory, and settings that want more than three quarters of it are not
-tried.
+tuning/MODEL.json beside it. A search that was interrupted, or needs more time, goes on when it is started again.
+Stop other work on the machine first, a loaded server too: it takes the cores that the trials need. On GPUs, one worker
+shows first what it takes of the memory, and settings that want more than three quarters of it are not tried.
+
+--by-rule measures nothing: it names a model in config.properties, where it is not yet, with what suits the machine, as
+build_model.py does.
 """
 
 import math

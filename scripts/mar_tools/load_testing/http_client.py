@@ -75,6 +75,7 @@ def open_session(timeout_s: float, **connections: Any) -> "aiohttp.ClientSession
         timeout=aiohttp.ClientTimeout(total=timeout_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
+        headers={"Accept-Encoding": "identity"},  # Triton would compress, and aiohttp asks for that by default
     )
 
 

@@ -1,5 +1,6 @@
 """Closed and open loops against a real small server. Nothing here depends on how fast the machine is."""
 
+import gzip
 import subprocess
 import sys
 import threading
@@ -68,6 +69,17 @@ def test_images_take_turns_and_carry_the_targets_headers() -> None:
         run_briefly(url, headers={"Authorization": "Bearer token"})
     assert seen.keys() == {(body, "Bearer token", "image/jpeg") for body in RIGHT}
     assert abs(seen[b"a seven", "Bearer token", "image/jpeg"] - seen[b"an eight", "Bearer token", "image/jpeg"]) <= 2
+
+
+def test_a_server_that_could_compress_is_asked_for_plain_answers() -> None:
+    def answer(body: bytes, headers: Mapping[str, str]) -> Answer:
+        asked = headers.get("Accept-Encoding", "identity")
+        return answer_right(body, headers) if asked == "identity" else Answer(200, gzip.compress(RIGHT[body]))
+
+    with serve_http(answer) as url:
+        found = run_briefly(url)
+    assert found.requests > 0
+    assert (found.failed, found.wrong) == (0, 0)
 
 
 @pytest.mark.parametrize("answer", [Answer(503), Answer(0)], ids=["busy", "breaks the connection"])
