@@ -86,6 +86,10 @@ make_environment() {
   fi
   # shellcheck disable=SC1091
   source .venv/bin/activate
+  if [ ! "$VIRTUAL_ENV" -ef .venv ]; then
+    echo "error: .venv was made as $VIRTUAL_ENV, and works there alone; move this folder back, or remove .venv and run this again" >&2
+    return 1
+  fi
   unset PYTHONPATH
 }
 

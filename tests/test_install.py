@@ -85,3 +85,9 @@ def test_a_new_environment_goes_by_the_gpu(checkout: Path, tmp_path: Path, listi
     (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{listing}\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     assert call(checkout, "choose_build", PATH=f"{tmp_path}:{os.environ['PATH']}") == f"{build}\n"
+
+
+def test_an_environment_in_another_place_is_named_with_what_to_do(checkout: Path, tmp_path: Path) -> None:
+    there = shutil.copytree(checkout, tmp_path / "there", symlinks=True)
+    with pytest.raises(AssertionError, match=f"made as {checkout}/.venv, and works there alone; move this folder back"):
+        call(there, "true")
