@@ -10,13 +10,13 @@ from pathlib import Path
 
 from mar_tools.command_line import ROOT, Announce
 from mar_tools.front.clouds import Places
+from mar_tools.serving.foreground import ASKING
 from mar_tools.waiting import SignalFlag
 
 # SageMaker kills after 30 s. The front answers what it has, then the server ends.
 FRONT_S, DRAIN_S, SERVER_S, CUT_S = 8.0, 8.0, 14.0, 3.0
 POLL_S = 0.2
 SET_PARENT_DEATH_SIGNAL = 1  # <linux/prctl.h>
-ASKING = (signal.SIGTERM, signal.SIGINT)
 
 
 def run_together(places: Places, say: Announce) -> int:

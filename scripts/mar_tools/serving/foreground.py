@@ -33,7 +33,7 @@ from mar_tools.waiting import SignalFlag
 from vision_serving.worker.server_settings import read_properties, read_text
 
 STOPPED, ENDED, CUT = 0, 3, 4  # exit statuses; 1 is that of a start that failed, 2 of a wrong command line
-ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # the last as nginx has it
 LOGGER = "serve_models"
 END_POLL_S = 0.5
 SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>

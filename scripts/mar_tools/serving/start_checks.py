@@ -89,7 +89,7 @@ def choose_temporary_place(config: Path, archives: Sequence[Path]) -> Path:
     length = len(os.fsencode(place)) + len(LONGEST_SOCKET_NAME)
     if length > LONGEST_SOCKET_PATH:
         most = LONGEST_SOCKET_PATH - len(LONGEST_SOCKET_NAME)
-        advice = f"set TMPDIR, or `{STATE_KEY}` in config.properties, to a shorter one"
+        advice = f"give a shorter one by TMPDIR, by --state, or as `{STATE_KEY}` in config.properties"
         raise ServerError(f"{place}: expected at most {most} bytes of path, for workers have sockets there; {advice}")
     unpacked = sum(entry.file_size for archive in archives for entry in ZipFile(archive).infolist())
     check_space(place, SPARE_BYTES + unpacked - _reusable_bytes(config, place))

@@ -13,8 +13,14 @@ class _SetState(argparse.Action):
     """Names the folder in the environment, where the frontend, its workers and its exporter look for it too."""
 
     def __call__(
-        self, parser: argparse.ArgumentParser, given: argparse.Namespace, value: str | Sequence[Any] | None, *_: object
+        self,
+        parser: argparse.ArgumentParser,
+        given: argparse.Namespace,
+        value: str | Sequence[Any] | None,
+        option: str | None = None,
     ) -> None:
+        if not value:  # as of a variable of the shell that nobody set
+            parser.error(f"argument {option}: expected a folder, got ''")
         os.environ[STATE_VARIABLE] = str(Path(str(value)).absolute())
 
 

@@ -185,11 +185,12 @@ def test_a_frontend_that_is_killed_ends_the_command_with_a_status_of_its_own(arc
         assert wait_until_ended(workers, 0) == []
 
 
-def test_a_signal_during_the_start_ends_it(archives: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT], ids=["SIGTERM", "SIGQUIT"])
+def test_a_signal_during_the_start_ends_it(archives: Path, tmp_path: Path, number: signal.Signals) -> None:
     with in_foreground(tmp_path, archives / "digits.mar", []) as running:
         assert wait_until(lambda: running.server.process() is not None, READY_S)
         family = running.family()
-        running.process.send_signal(signal.SIGTERM)
+        running.process.send_signal(number)
         assert running.end() == 0
         assert "asked to stop during the start" in running.said()
         assert wait_until_ended(family, 0) == []

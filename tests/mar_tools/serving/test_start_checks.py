@@ -14,6 +14,7 @@ from shutil import disk_usage
 from zipfile import ZipFile
 
 import pytest
+from conftest import RunHere
 from other_users import OPERATOR, as_user, needs_root, open_folder
 
 from mar_tools.command_line import ROOT
@@ -96,7 +97,9 @@ def test_a_path_that_is_too_long_for_sockets_is_named(
     deep = tmp_path / ("d" * 80)
     deep.mkdir()
     monkeypatch.setenv("TMPDIR", str(deep))
-    with pytest.raises(ServerError, match=f"{deep}: expected at most 68 bytes of path.*set TMPDIR"):
+    with pytest.raises(
+        ServerError, match=f"{deep}: expected at most 68 bytes of path.*give a shorter one by TMPDIR, by --state"
+    ):
         choose_temporary_place(config, [])
     monkeypatch.setenv("TMPDIR", "/tmp")
     assert choose_temporary_place(config, []) == Path("/tmp")
@@ -219,3 +222,10 @@ def test_too_few_open_files_are_named(config: Path) -> None:
     finished = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True)
     assert finished.returncode == 1
     assert finished.stderr == "error: this shell allows 256 open files, and a server needs 1024; raise ulimit -Hn\n"
+
+
+def test_a_state_folder_without_a_name_is_refused(run_here: RunHere) -> None:
+    """`--state "$STATE"` of a variable that is not set would write into the folder where one stands."""
+    done = run_here("serve_models.py", "status", "--state", "")
+    assert done.returncode == 2
+    assert "argument --state: expected a folder, got ''" in done.stderr
