@@ -113,11 +113,13 @@ def read_model(properties_text: str, model_name: str) -> dict[str, dict[str, Any
 
 def read_models(properties_text: str) -> Models:
     """Return all of the `models` JSON. Raises ConfigError where it is no JSON."""
+    text = read_properties(properties_text).get("models", "{}")
     try:
-        text = read_properties(properties_text).get("models", "{}")
         models: Models = json.loads(text, object_pairs_hook=_refuse_twins)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"config.properties: `models` is not valid JSON: {error}") from error
+        rest = text[error.pos :].strip()[:40]  # the lines were joined, so the number of one says nothing
+        near = f"{error.msg} at {repr(rest) if rest else 'its end'}"
+        raise ConfigError(f"config.properties: `models` is not valid JSON: {near}") from error
     return models
 
 

@@ -1,21 +1,29 @@
 """What front.yaml may say."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mar_tools.front.client_keys import NAME
 from mar_tools.front.machines import Machines
-from vision_serving.validation import StrictModel
+from vision_serving.validation import StrictModel, shorten
 
 Origin = Annotated[str, Field(pattern=r"^https?://[\w.-]+(:\d+)?$")]
+
+
+def _read_place(value: object) -> str:
+    place = re.fullmatch(r"([\w.-]+|\*|\[[\da-fA-F:.]+\]):(\d{1,5})", str(value))
+    if place is None or not 0 < int(place[2]) <= 65535:
+        raise ValueError(f"expected HOST:PORT, as 127.0.0.1:8443 or 0.0.0.0:8443; got {shorten(value, 80)!r}")
+    return place[0]
 
 
 class FrontSettings(StrictModel):
     """machines: whose fronts this one shares its requests out to; None before this machine's TorchServe."""
 
-    listen: str = Field(pattern=r"^([\w.-]+|\*|\[[\da-fA-F:.]+\]):\d+$")
+    listen: Annotated[str, BeforeValidator(_read_place)]
     tls: bool
     certificate: Path | None
     certificate_key: Path | None

@@ -79,8 +79,11 @@ def run_in_foreground(config: Path, timeout_s: float, drain_timeout_s: float) ->
     with being_watched(server.config), running_lock(server):
         try:
             with signals.cutting():
-                for model in server.start(timeout_s, lambda step: None, say):
+                found = server.start(timeout_s, lambda step: None, say)
+                for model in found:
                     say(str(model))
+                if not found:
+                    say(f"serves no model: no archive in {server.model_store()}; put one there, or set `model_store`")
         except Asked:
             say("asked to stop during the start")
         process = server.process()

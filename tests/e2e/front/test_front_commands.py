@@ -52,11 +52,11 @@ def test_a_start_that_fails_makes_no_key_that_nobody_saw(before_upstream: Runnin
     assert front.clients.names() == []
 
 
-@pytest.mark.parametrize("listen", ["0.0.0.0:8443; autoindex on", "8443", "127.0.0.1", "[::1]"])
-def test_where_it_listens_is_an_address_with_a_port(tmp_path: Path, listen: str) -> None:
+@pytest.mark.parametrize("listen", ["0.0.0.0:8443; autoindex on", "8443", 8443, "127.0.0.1", "[::1]", "0.0.0.0:65536"])
+def test_where_it_listens_is_an_address_with_a_port(tmp_path: Path, listen: str | int) -> None:
     settings = tmp_path / "front.yaml"
     settings.write_text(yaml.safe_dump({**yaml.safe_load(SETTINGS.read_text()), "listen": listen}))
-    with pytest.raises(ConfigError, match="listen"):
+    with pytest.raises(ConfigError, match="'listen': expected HOST:PORT, as"):
         Front(tmp_path, settings, tmp_path / "config.properties")
 
 

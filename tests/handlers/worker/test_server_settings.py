@@ -82,9 +82,14 @@ def test_the_batch_size_of_a_model_is_read_from_the_properties(model: str, batch
     assert read_batch_size(MODELS, model) == batch_size
 
 
-def test_models_that_are_no_json_are_refused() -> None:
-    with pytest.raises(ConfigError, match="`models` is not valid JSON"):
-        read_workers("models={", "resnet50", "1.0")
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [("models={", "at its end"), ('models={\\\n"digits": eight}', "at 'eight}'")],
+    ids=["cut", "word"],
+)
+def test_models_that_are_no_json_are_refused_by_the_place(line: str, place: str) -> None:
+    with pytest.raises(ConfigError, match=f"`models` is not valid JSON: .* {place}"):
+        read_workers(line, "resnet50", "1.0")
 
 
 @pytest.mark.parametrize(
