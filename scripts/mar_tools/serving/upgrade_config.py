@@ -8,10 +8,7 @@ from pathlib import Path
 from mar_tools.serving.archive_choice import file_name, split_entries
 from mar_tools.serving.config_file import model_section, rewrite, with_model, with_values, without_model
 from mar_tools.serving.upgrading import Plan, Upgraded
-from vision_serving.worker.sample_settings import PICTURES_KEY, SHARE_KEY
 from vision_serving.worker.server_settings import read_properties, read_text
-
-KEPT = ("threads", SHARE_KEY, PICTURES_KEY)  # of the old version, which TorchServe does not know
 
 
 @contextmanager
@@ -31,8 +28,7 @@ def lasting_properties(config: Path, plan: Plan) -> Iterator[None]:
 
 def name_version(text: str, plan: Plan) -> str:
     """Return the new version in the place of the old one, in `models` and in a list of `load_models`."""
-    former = model_section(text, plan.model, plan.old_version)
-    section = {**{key: former[key] for key in KEPT if key in former}, **plan.section}
+    section = model_section(text, plan.model, plan.old_version) | plan.section
     text = without_model(with_model(text, plan.model, plan.version, section), plan.model, plan.old_version)
     wanted = read_properties(text).get("load_models", "all")
     names = [  # an entry may be `name=file`
@@ -46,7 +42,8 @@ def advise(config: Path, done: Upgraded, written: bool) -> Iterator[str]:
     """Yield what is left to do for the upgrade to last."""
     plan = done.plan
     if not written:
-        section = json.dumps({plan.version: plan.section})
+        former = model_section(read_text(config), plan.model, plan.old_version)
+        section = json.dumps({plan.version: former | plan.section})
         yield f"to make it last, {config.name} has to say of {plan.model} in `models`: {section}; or give --write"
     if read_properties(read_text(config)).get("load_models", "all").lower() == "all":
         yield f"a restart loads all of the model store: move {plan.old_archive} away, unless both should be served"

@@ -88,9 +88,9 @@ def plan_upgrade(client: TorchServeClient, config: Path, archive_name: str, work
     old = client.describe_default(model)
     served = [entry["modelVersion"] for entry in client.describe(model)]
     if version in served:
-        raise ServerError(
-            f"{archive_name} holds {model} {version}, which is served already; build it with another `version`"
-        )
+        take_out = f"take that one out by manage_models.py unregister {model} --version {version}"
+        advice = f"build it with another `version`, or {take_out}"
+        raise ServerError(f"{archive_name} holds {model} {version}, which is served already; {advice}")
     return Plan(archive, old, workers or max(1, old["minWorkers"]))
 
 

@@ -1,3 +1,4 @@
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,9 @@ def test_a_version_is_no_good_when_clearly_more_answers_fail_than_before(
 
 
 def test_what_lasts_is_the_new_version_with_the_settings_of_the_old_one(plan: Plan) -> None:
-    text = name_version(PROPERTIES.replace('"threads": 3', '"threads": 3, "sample_share": 0.5'), plan)
-    section = {"minWorkers": 2, "maxWorkers": 4, "batchSize": 8, "maxBatchDelay": 2, "threads": 3, "sample_share": 0.5}
+    kept = {"threads": 3, "sample_share": 0.5, "memory_headroom_mb": 512, "responseTimeout": 300}
+    text = name_version(PROPERTIES.replace('"threads": 3', json.dumps(kept)[1:-1]), plan)
+    section = {"minWorkers": 2, "maxWorkers": 4, "batchSize": 8, "maxBatchDelay": 2, **kept}
     assert read_model(text, "digits") == {"2.0": {"defaultVersion": True, "marName": "digits_2.mar", **section}}
     assert read_model(text, "other") == {"1.0": {"minWorkers": 1}}
     assert read_properties(text)["load_models"] == "digits_2.mar,other.mar"
