@@ -50,6 +50,7 @@ STOP_S = 75  # as the page says
 CONTAINER = f"lifecycle-{os.getpid()}"
 POLL_S = 0.05
 LOAD_S = 3.0  # before the signal
+PACKAGES = ("torch", "openvino", "torchserve")
 ANSWERED, REFUSED = "200", "503 DrainingError"
 
 
@@ -57,14 +58,14 @@ def main() -> None:
     arguments = parse_arguments()
     from mar_tools.load_testing.reporting import describe_run
 
-    images = measure_sizes(arguments.image)
+    sizes = measure_sizes(arguments.image)
     rounds = []
     for number in range(arguments.rounds):
         rounds.append(measure(arguments.archive, arguments.clients, next(iter(arguments.image), None)))
         print_line(f"round {number + 1} of {arguments.rounds}: {rounds[-1]}")
     medians = {key: round(statistics.median(each[key] for each in rounds), 2) for key in ("start_s", "drain_s")}
-    sizes = {"image_mb": images} if images else {}
-    document = describe_run(clients=arguments.clients, rounds=rounds, **medians, **sizes)
+    of_images = {"image_mb": sizes, "versions": find_versions(arguments.image[0])} if sizes else {}
+    document = describe_run(clients=arguments.clients, rounds=rounds, **medians, **of_images)
     arguments.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
     print(f"start {medians['start_s']:.1f} s, drain {medians['drain_s']:.1f} s")
 
@@ -82,10 +83,21 @@ def parse_arguments() -> Namespace:
 
 
 def measure_sizes(images: list[str]) -> dict[str, float]:
-    """Return the size of each image with all of its layers, in MB, by the last part of its name."""
-    command = ["podman", "image", "inspect", "--format", "{{.Size}}"]
-    sizes = {name: subprocess.run([*command, name], stdout=subprocess.PIPE, text=True, check=True) for name in images}
-    return {name.rpartition("/")[2]: round(int(found.stdout) / 1e6, 1) for name, found in sizes.items()}
+    """Return the size of each image with all of its layers, in MB."""
+    return {name: round(int(ask_podman("image", "inspect", "--format", "{{.Size}}", name)) / 1e6, 1) for name in images}
+
+
+def find_versions(image: str) -> dict[str, str]:
+    """Return those of the packages in an image that serve."""
+    told = orjson.loads(ask_podman("run", "--rm", "--network", "none", "--entrypoint", "cat", image, "sbom.json"))
+    return {part["name"]: part["version"] for part in told["components"] if part["name"] in PACKAGES}
+
+
+def ask_podman(*words: str) -> str:
+    finished = subprocess.run(["podman", *words], stdout=subprocess.PIPE, text=True)
+    if finished.returncode != 0:
+        raise VisionServingError(f"podman {' '.join(words)}: exit status {finished.returncode}; it says why above")
+    return finished.stdout
 
 
 def measure(archive: Path, clients: int, image: str | None) -> dict[str, Any]:
@@ -170,7 +182,7 @@ def drain(
     if image is None:
         process.send_signal(signal.SIGTERM)
     else:
-        subprocess.run(["podman", "stop", "--time", str(STOP_S), CONTAINER], stdout=subprocess.DEVNULL, check=True)
+        ask_podman("stop", "--time", str(STOP_S), CONTAINER)
     process.wait(END_S)
     seconds = time.monotonic() - began
     for thread in threads:

@@ -100,14 +100,16 @@ class ContainerTools:
         return name
 
     @contextmanager
-    def running(self, image: str, *options: str | Path, words: Sequence[str] = ()) -> Iterator[str]:
-        """Run a container as the page does, and yield its name. words: what follows the image's entry point."""
+    def running(
+        self, image: str, *options: str | Path, words: Sequence[str] = (), rights: Sequence[str] = AS_THE_PAGE_SAYS
+    ) -> Iterator[str]:
+        """Run a container and yield its name. words: what follows the image's entry point."""
         name = f"test-{image.rpartition('-')[2]}"
-        self.podman("run", "--detach", "--name", name, *AS_THE_PAGE_SAYS, *options, image, *words)
+        self.podman("run", "--detach", "--name", name, *rights, *options, image, *words)
         try:
             yield name
         finally:
-            self.podman("rm", "--force", "--time", "5", name)
+            self.podman("rm", "--force", "--volumes", "--time", "5", name)
 
     def all_said(self, name: str) -> str:
         """Return what the container wrote, on both streams."""

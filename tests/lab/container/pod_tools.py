@@ -83,7 +83,7 @@ class Pod:
 
     def remove(self) -> None:
         for name in reversed(self._running):
-            self.tools.podman("rm", "--force", "--ignore", "--time", "5", name)
+            self.tools.podman("rm", "--force", "--volumes", "--ignore", "--time", "5", name)
 
     def probe(self, name: str, probe: str) -> str:
         """Ask a probe of a container as the kubelet does; return the status, and what is said."""
