@@ -208,8 +208,8 @@ def test_what_cannot_start_ends_with_status_1_and_its_reason(tmp_path: Path) -> 
 
 def test_a_store_without_archives_is_named(tmp_path: Path) -> None:
     (note := tmp_path / "note.txt").write_text("no archive")
-    with in_foreground(tmp_path / "server", note, []) as running:
+    with in_foreground(tmp_path, note, []) as running:
         running.wait_for("serving by frontend")
-        assert f"serves no model: no archive in {tmp_path}/server/model_store; put one there" in running.said()
+        assert f"serves no model: no archive in {tmp_path}/model_store; put one there" in running.said()
         running.process.terminate()
         assert running.end() == 0
