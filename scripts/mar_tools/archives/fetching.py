@@ -46,7 +46,10 @@ def fetch_archives(addresses: Sequence[str], keys: Keys, store: Path) -> list[Si
             with (folder / name).open("xb") as file:
                 _copy(address, file, most)
         archives = sorted(folder.glob(f"*{ARCHIVE}"))
-        found = [check_signature(open_archive(path), keys) for path in archives]
+        try:
+            found = [check_signature(open_archive(path), keys) for path in archives]
+        except ConfigError as error:  # it names a folder that is gone when somebody reads it
+            raise ConfigError(str(error).replace(f"{folder}{os.sep}", "")) from error
         for name in named:
             (folder / name).chmod(0o644)
             os.replace(folder / name, store / name)

@@ -118,6 +118,7 @@ def test_one_fault_keeps_all_of_them_out_of_the_store(
     assert (status, files) == (1, [])
     assert said_of_it in said
     assert "second.mar" in said
+    assert ".fetched-" not in said
 
 
 def test_an_archive_without_an_address_of_its_signature_is_named(run_here: RunHere, url: str, tmp_path: Path) -> None:
