@@ -154,7 +154,8 @@ def restore(source: Path, config: Path, force: bool) -> dict[str, Path]:
         if not force:
             refuse_others(manifest, targets)
         for name, target in targets.items():
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            mode = 0o700 if name.startswith("state/") else 0o777  # a service's own user reads settings and archives
+            target.parent.mkdir(parents=True, exist_ok=True, mode=mode)
             new = target.with_name(f".{target.name}.restored")
             shutil.move(Path(folder) / name, new)
             new.chmod(int(manifest.files[name].mode, 8))

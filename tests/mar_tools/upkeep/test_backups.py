@@ -68,6 +68,10 @@ def test_a_server_comes_back_elsewhere(text: str, tmp_path: Path, run_here: RunH
     for kept in ("clients.map", "certificate.key", "local/own.conf"):
         old, new = before.state / "front" / kept, after.state / "front" / kept
         assert (new.read_text(), new.stat().st_mode) == (old.read_text(), old.stat().st_mode)
+    (tmp_path / "ordinary").mkdir()
+    for folder in (after.store, there.parent / "keys"):
+        assert folder.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+    assert (after.state / "front").stat().st_mode & 0o777 == 0o700
     assert {path.name for path in (there.parent / "keys").iterdir()} == {"team.pub", "spare.pub"}
     names = {path.name for path in there.parent.rglob("*")}
     assert not names & {"team.key", "notes.txt", "key_file.json", "ts_log.log", "1.jsonl"}
