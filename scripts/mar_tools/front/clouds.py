@@ -95,8 +95,8 @@ def find_archives(environment: Mapping[str, str], store: Path) -> tuple[Path, ..
             return found
     looked = f"no archive (*.mar) in {brought[0]} or {store}"
     if environment.get(VERTEX_MODELS):
-        looked += f"; nothing is fetched from {VERTEX_MODELS}, so put archives into the image"
-    raise ConfigError(looked)
+        raise ConfigError(f"{looked}; nothing is fetched from {VERTEX_MODELS}, so put archives into the image")
+    raise ConfigError(f"{looked}; mount a folder with one there, or put it into the image")
 
 
 def _is_shown(path: Path) -> bool:
