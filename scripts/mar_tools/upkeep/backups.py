@@ -92,6 +92,8 @@ def save(config: Path, target: Path, samples: bool) -> Manifest:
     read_address(config)
     if target.is_dir():
         raise ConfigError(f"{target}: a folder; expected the file to write, such as {target / 'vision.tar'}")
+    if target.exists() and not target.is_file():  # root would replace a device by a file
+        raise ConfigError(f"{target}: no ordinary file; expected the file to write, such as vision.tar")
     if not target.parent.is_dir():
         raise ConfigError(f"{target.parent}: no such folder; make it, or write the backup into another")
     files = dict(Places.of(config, read_text(config)).list_files(samples))
@@ -153,14 +155,28 @@ def restore(source: Path, config: Path, force: bool) -> dict[str, Path]:
         targets = {name: places.path_of(name) for name in manifest.files}
         if not force:
             refuse_others(manifest, targets)
-        for name, target in targets.items():
-            mode = 0o700 if name.startswith("state/") else 0o777  # a service's own user reads settings and archives
-            target.parent.mkdir(parents=True, exist_ok=True, mode=mode)
-            new = target.with_name(f".{target.name}.restored")
-            shutil.move(Path(folder) / name, new)
-            new.chmod(int(manifest.files[name].mode, 8))
-            os.replace(new, target)
+        in_the_way = [str(path) for path in targets.values() if path.is_dir()]
+        if in_the_way:
+            raise ConfigError(f"{in_the_way[0]}: a folder, where the backup has a file; move it away")
+        _put(Path(folder), manifest, targets)
     return targets
+
+
+def _put(folder: Path, manifest: Manifest, targets: Mapping[str, Path]) -> None:
+    """Put the files of a folder in their places, when each lies beside its own."""
+    beside = {name: path.with_name(f".{path.name}.restored") for name, path in targets.items()}
+    try:
+        for name, new in beside.items():
+            mode = 0o700 if name.startswith("state/") else 0o777  # a service's own user reads settings and archives
+            new.parent.mkdir(parents=True, exist_ok=True, mode=mode)
+            shutil.move(folder / name, new)
+            new.chmod(int(manifest.files[name].mode, 8))
+        for name, new in beside.items():
+            os.replace(new, targets[name])
+    finally:
+        for new in beside.values():
+            with suppress(OSError):  # of a place where none could be put
+                new.unlink(missing_ok=True)
 
 
 def unpack(source: Path, folder: Path) -> Manifest:

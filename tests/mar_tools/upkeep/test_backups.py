@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import os
 import tarfile
 from pathlib import Path
 
@@ -115,6 +116,28 @@ def test_a_place_that_takes_no_backup_is_told(place: str, said: str, tmp_path: P
     config = lay_out(tmp_path, "")
     with pytest.raises(ConfigError, match=said):
         save(config, tmp_path / place, samples=False)
+
+
+def test_a_device_is_no_place_for_a_backup(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match=f"{pipe}: no ordinary file"):
+        save(lay_out(tmp_path, ""), pipe, samples=False)
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("obstacle", ["a file for the store", "a folder for an archive"])
+def test_what_cannot_be_restored_as_a_whole_changes_nothing(tmp_path: Path, obstacle: str) -> None:
+    save(lay_out(tmp_path / "here", ""), tmp_path / "vision.tar", samples=False)
+    there = tmp_path / "there"
+    there.mkdir()
+    if obstacle == "a file for the store":
+        (there / "model_store").touch()
+    else:
+        (there / "model_store" / "digits.mar").mkdir(parents=True)
+    with pytest.raises((OSError, ConfigError), match="model_store"):
+        restore(tmp_path / "vision.tar", there / "config.properties", force=True)
+    assert [path for path in there.rglob("*") if path.is_file() and path.name != "model_store"] == []
 
 
 def test_other_files_are_replaced_by_force_alone(tmp_path: Path, run_here: RunHere) -> None:
