@@ -15,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source lab/peers/measuring.sh
 peers=(litserve mosec ray bentoml mlserver fastapi pytriton)
 
-steps="build client resnet50 idiomatic precisions latency mobilenet ssdlite overhead java profile memory start photos again tune render"
+steps="build client resnet50 settings idiomatic precisions latency mobilenet ssdlite overhead java profile memory start photos again tune render"
 
 usage() {
   sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
@@ -45,6 +45,11 @@ compare_resnet50() { # NAME SERVER...
 
 step_resnet50() {
   compare_resnet50 resnet50 stock "${peers[@]/%/-artifact}"
+}
+
+step_settings() { # what nobody tuned, what a build writes, what the other steps have
+  stop
+  python lab/measure_settings.py "$store"/resnet50.mar --config "$config" "${load[@]}" --json "$results/settings.json"
 }
 
 step_idiomatic() { # apart from the others: all of them together need more than 20 GB of memory

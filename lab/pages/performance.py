@@ -79,6 +79,7 @@ def list_goals(results: PerformanceResults) -> list[RatioGoal]:
         at_least(3.8, "ResNet-50 bf16 / T1", ratio("resnet50-bf16", "resnet50", STOCK_TUNED)),
         at_least(2.0, "ResNet-50 fp32 / T1", ratio("resnet50-fp32", "resnet50", STOCK_TUNED)),
         at_least(0.95, "served / P: ResNet-50 int8", of_p("resnet50", "resnet50")),
+        at_least(0.95, "settings that a build writes / the benchmark's", ratio("settings", "by rule", "benchmark")),
         at_least(0.88, "served / P: MobileNetV3-L int8", of_p("mobilenet", "mobilenet_v3_large")),
         at_least(0.93, "served / P: SSDLite320 int8", of_p("ssdlite", "ssdlite320")),
         at_least(4, "SSDLite320 int8 / stock, tuned (T1)", ratio("ssdlite", "ssdlite320", STOCK_TUNED)),

@@ -123,6 +123,14 @@ class PerformanceResults:
         loaded, unloaded = step.find("resnet50", "open", rate), step.find("resnet50", amount=1)
         return divide_rounds(_values(loaded, lambda entry: entry.latency_ms["p99"]), _values(unloaded, _p50))
 
+    def limit_of_shared_cores(self) -> float:
+        """Return the most that served / P can be where frontend and client take their CPU time from the workers."""
+        step = self.step("settings")
+        alone, served = step.find("resnet50 (P)", "in_process").median, step.find("benchmark").median
+        costs = (alone.cpu_ms_per_request, served.root_cpu_ms_per_request, served.client_cpu_ms_per_request)
+        known = [cost for cost in costs if cost is not None]
+        return known[0] / sum(known)
+
     def photos(self) -> Spread:
         return self.step("photos").ratio("resnet50_photos", STOCK_TUNED, _p50)
 

@@ -54,7 +54,10 @@ def test_scale_changes_the_number_of_workers(manage: Manage, service: Service, s
 def test_a_second_version_is_registered_made_default_and_unregistered(
     manage: Manage, service: Service, seven: bytes, second_version: str
 ) -> None:
-    manage("register", second_version, "--workers", "1")
+    manage("register", second_version)
+    (added,) = (entry for entry in json.loads(manage("describe", "digits", "--version", "2.0", "--json")))
+    served = (added["minWorkers"], added["batchSize"], added["maxBatchDelay"])
+    assert served == (1, 8, 5), "what nobody named: the workers of config.properties, batches as a build would write"
     new = service.request("PUT", "/predictions/digits/2.0", data=seven)
     old = service.request("PUT", "/predictions/digits", data=seven)
     assert (new.headers["X-Model-Version"], new.headers["X-Backend"]) == ("2.0", "eager")

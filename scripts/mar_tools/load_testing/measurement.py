@@ -53,7 +53,9 @@ class Measurement:
     latency_ms: p50, p90, p95, p99, max and mean. batch_size: mean over the batches, None where answers do not tell.
     same_classes: of the right answers, the share that names the classes of the expected one and no others.
     stages_ms: of the Server-Timing header, what a request spent in each stage together with its batch (means).
-    cpu_ms_per_request, peaks in MB: of the server's processes; None where they are not known.
+    cpu_ms_per_request, peaks in MB: of the server's processes; None where they are not known. Of that CPU time,
+    root_cpu_ms_per_request is the frontend's; client_cpu_ms_per_request is beside it. page_faults_per_request and
+    preemptions_per_request: of the server's processes too.
     client_lag_ms: p99 of how late the client sent (open loops): latencies hold it, a good client has next to none.
     """
 
@@ -70,6 +72,10 @@ class Measurement:
     peak_process_mb: float | None = None
     peak_pss_mb: float | None = None
     client_lag_ms: float = 0.0
+    root_cpu_ms_per_request: float | None = None
+    client_cpu_ms_per_request: float | None = None
+    page_faults_per_request: float | None = None
+    preemptions_per_request: float | None = None
     same_classes: float | None = None
 
 
@@ -84,7 +90,10 @@ def measure_records(
     answered = [record for record in records if record.status == 200]
     right = select_right(answered, requests)
     served = len(answered) if answered_in_window is None else answered_in_window
-    cpu_s = usage.cpu_s
+
+    def share(total: float | None, factor: float = 1.0) -> float | None:
+        return None if total is None or not served else round(total * factor / served, 3)
+
     return Measurement(
         requests=len(records),
         failed=len(records) - len(answered),
@@ -95,7 +104,11 @@ def measure_records(
         same_classes=share_of_same_classes(right, requests),
         batch_size=mean_batch_size(right),
         stages_ms=mean_stages([record.server_timing for record in right if record.server_timing]),
-        cpu_ms_per_request=None if cpu_s is None or not served else round(cpu_s * 1000 / served, 2),
+        cpu_ms_per_request=share(usage.cpu_s, 1000),
+        root_cpu_ms_per_request=share(usage.root_cpu_s, 1000),
+        client_cpu_ms_per_request=share(usage.client_cpu_s, 1000),
+        page_faults_per_request=share(usage.page_faults),
+        preemptions_per_request=share(usage.preemptions),
         peak_rss_mb=usage.peak_rss_mb,
         peak_process_mb=usage.peak_process_mb,
         peak_pss_mb=usage.peak_pss_mb,

@@ -1,9 +1,12 @@
 """CPU time and memory of a server: of some processes and all that descend from them."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -16,13 +19,29 @@ class Usage:
     """What processes used in a time. None: there was nobody to look at.
 
     Peaks are of the sum over all of them: RSS counts what processes share once for each of them, PSS once in all.
-    peak_process_mb: RSS of the largest one, which of a server is a worker.
+    peak_process_mb: RSS of the largest one, which of a server is a worker. root_cpu_s: of the processes that were
+    named, without their descendants: of TorchServe, its frontend. client_cpu_s: of this process, which asks.
+    page_faults: that needed no disk. preemptions: how often one lost its core before it gave it up.
     """
 
     cpu_s: float | None = None
     peak_rss_mb: float | None = None
     peak_process_mb: float | None = None
     peak_pss_mb: float | None = None
+    root_cpu_s: float | None = None
+    client_cpu_s: float | None = None
+    page_faults: float | None = None
+    preemptions: float | None = None
+
+
+class Counters(NamedTuple):
+    """Of processes, since they began."""
+
+    cpu_s: float = 0.0
+    root_cpu_s: float = 0.0
+    client_cpu_s: float = 0.0
+    page_faults: float = 0.0
+    preemptions: float = 0.0
 
 
 class UsageWatch:
@@ -38,7 +57,7 @@ class UsageWatch:
         self._stop = threading.Event()
         self._sampler = threading.Thread(target=self._sample_rss, daemon=True)
         self._peak_rss, self._peak_process, self._peak_pss = 0.0, 0.0, 0.0
-        self._cpu_begin_s, self._cpu_s = 0.0, 0.0
+        self._begin, self._end = Counters(), Counters()
 
     def __enter__(self) -> "UsageWatch":
         self._processes = find_processes(self._roots)
@@ -53,11 +72,11 @@ class UsageWatch:
 
     def begin(self) -> None:
         self._peak_rss, self._peak_process = 0.0, 0.0
-        self._cpu_begin_s = sum(self._read(read_cpu_s))
+        self._begin = self._count()
 
     def end(self) -> None:
         self._processes = find_processes(self._roots)  # a worker may have been replaced
-        self._cpu_s = sum(self._read(read_cpu_s)) - self._cpu_begin_s
+        self._end = self._count()
         self._note_rss()
 
     @property
@@ -65,7 +84,17 @@ class UsageWatch:
         if not self._processes:
             return Usage()
         rss, process, pss = (round(peak / MB, 1) for peak in (self._peak_rss, self._peak_process, self._peak_pss))
-        return Usage(self._cpu_s, rss, process, pss or None)
+        spent = [end - begin for begin, end in zip(self._begin, self._end, strict=True)]
+        return Usage(spent[0], rss, process, pss or None, *spent[1:])
+
+    def _count(self) -> Counters:
+        return Counters(
+            sum(self._read(read_cpu_s)),
+            sum(self._read(lambda process: read_cpu_s(process) if process.pid in self._roots else 0.0)),
+            time.process_time(),
+            sum(self._read(read_page_faults)),
+            sum(self._read(lambda process: float(process.num_ctx_switches().involuntary))),
+        )
 
     def _sample_rss(self) -> None:
         while not self._stop.wait(SAMPLE_S):
@@ -98,6 +127,15 @@ def read_cpu_s(process: psutil.Process) -> float:
     """Read user and system time so far, with that of children that have ended."""
     times = process.cpu_times()
     return float(times.user + times.system + times.children_user + times.children_system)
+
+
+def read_page_faults(process: psutil.Process) -> float:
+    """Read how many pages the kernel gave without reading a disk, 0 where the system does not tell."""
+    stat = Path(f"/proc/{process.pid}/stat")
+    try:
+        return float(stat.read_text().rpartition(")")[2].split()[7])  # minflt, the tenth field; proc(5)
+    except OSError:
+        return 0.0
 
 
 def read_pss(process: psutil.Process) -> float:

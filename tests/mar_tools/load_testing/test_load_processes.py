@@ -32,6 +32,7 @@ kept = bytearray(b'x') * 60_000_000
 print('ready', flush=True)
 input()
 burn(0.3)
+more = bytearray(b'x') * 8_000_000
 print('done', flush=True)
 input()
 """
@@ -51,6 +52,11 @@ def test_the_cpu_time_and_memory_of_all_descendants_count() -> None:
     usage = watch.usage
     assert usage.cpu_s is not None
     assert usage.cpu_s >= 0.28, "the kernel counts in steps of 10 ms"
+    assert usage.root_cpu_s is not None
+    assert usage.root_cpu_s < 0.1, "the parent only waits"
+    assert usage.client_cpu_s is not None
+    assert usage.page_faults, "for 8 MB that nobody had written to"
+    assert usage.preemptions is not None
     assert usage.peak_rss_mb is not None
     assert usage.peak_rss_mb >= 60
     assert usage.peak_process_mb is not None

@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from mar_tools.archives.archive import MANIFEST
-from mar_tools.serving.archive_choice import Choice, check_registered, choose_archives
+from mar_tools.serving.archive_choice import Choice, check_registered, choose_archives, find_unnamed
 from vision_serving.errors import ConfigError
 
 
@@ -38,6 +38,16 @@ def test_all_of_the_store_is_served_and_a_torn_file_is_left_out_with_its_reason(
 def test_the_default_version_comes_first(store: Path) -> None:
     properties = 'models={"digits": {"1.0": {}, "2.0": {"defaultVersion": true}}}'
     assert list(choose(properties, store).served) == ["b.mar", "a.mar", "c.mar"]
+
+
+def test_models_without_settings_are_named_with_the_command_that_names_them(store: Path) -> None:
+    choice = choose('models={"digits": {"2.0": {}}}', store)
+    lines = find_unnamed(store / "config.properties", choice.served.values())
+    assert [line.split(" under ")[0] for line in lines] == [
+        "config.properties does not name digits 1.0",
+        "config.properties does not name other 1.0",
+    ]
+    assert "tune_model.py other --by-rule" in lines[1]
 
 
 def test_a_list_is_kept_with_the_names_that_it_gives(store: Path) -> None:
