@@ -8,11 +8,13 @@ The services run as a user that systemd makes, who writes into /var/lib/vision-s
 to read the checkout, which the command checks. docs/operate/systemd.md has the rest.
 """
 
+import os
 import sys
 from pathlib import Path
 
 from mar_tools.command_line import ROOT, new_parser, run
 from mar_tools.serving.service_units import render_units
+from vision_serving.errors import ConfigError
 
 
 def main() -> None:
@@ -24,6 +26,10 @@ def main() -> None:
         "--folder", type=Path, default=Path("/etc/systemd/system"), help="for the units (default: /etc/systemd/system)"
     )
     given = parser.parse_args()
+    if not given.folder.is_dir():
+        raise ConfigError(f"{given.folder}: no such folder; expected that of systemd's units, or another by --folder")
+    if not os.access(given.folder, os.W_OK):
+        raise ConfigError(f"cannot write in {given.folder}; run this by sudo, or give another --folder")
     for name, text in render_units(Path(sys.executable), given.config).items():
         path = given.folder / name
         path.write_text(text, encoding="utf-8")

@@ -69,6 +69,12 @@ def test_what_the_user_of_the_service_cannot_read_is_refused_by_name(run_here: R
     assert list(tmp_path.glob("*.service")) == []
 
 
+def test_a_folder_that_is_not_there_is_named(run_here: RunHere, tmp_path: Path) -> None:
+    finished = run_here("install_service.py", "--folder", tmp_path / "none")
+    assert finished.returncode == 1
+    assert f"{tmp_path}/none: no such folder; expected that of systemd's units" in finished.stderr
+
+
 def test_a_file_is_closed_to_others_by_a_folder_above_it_or_by_itself(tmp_path: Path) -> None:
     (tmp_path / "file").touch(mode=0o644)
     closed = closed_to_others(tmp_path / "file")  # pytest's own folders are

@@ -99,6 +99,8 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
     """Raises ConfigError."""
     try:
         key = serialization.load_pem_public_key(_read_small(path))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; expected a public key, as sign_archive.py keygen writes") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"{path}: no public key; sign_archive.py keygen writes one as .pub") from error
     if not isinstance(key, Ed25519PublicKey):

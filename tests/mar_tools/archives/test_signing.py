@@ -11,6 +11,7 @@ from conftest import TinyModel
 from mar_tools.archives.archive import open_archive
 from mar_tools.archives.signing import (
     read_private_key,
+    read_public_key,
     sign_archive,
     signature_path,
     write_key_pair,
@@ -207,3 +208,8 @@ def test_an_archive_that_is_not_there_leaves_the_signed_ones_served(place: Path)
     choice = choose_archives(place / "config.properties")
     assert list(choice.served) == ["tiny.mar"]
     assert "no such archive" in choice.left_out["gone.mar"]
+
+
+def test_a_key_file_that_is_not_there_is_named_with_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.pub: no such file; expected a public key"):
+        read_public_key(tmp_path / "none.pub")
