@@ -37,6 +37,11 @@ def fetch_archives(addresses: Sequence[str], keys: Keys, store: Path) -> list[Si
     addresses: URLs, files, and folders, whose archives and signatures are meant.
     """
     named = name_addresses(addresses)
+    if store.exists() and not store.is_dir():
+        raise ConfigError(f"{store}: a file; expected the folder that gets the archives")
+    folders = [str(store / name) for name in named if (store / name).is_dir()]
+    if folders:
+        raise ConfigError(f"{folders[0]}: a folder, where a file is to come; move it away")
     store.mkdir(mode=0o755, parents=True, exist_ok=True)
     _remove_leftovers(store)
     with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=store) as place:

@@ -185,6 +185,16 @@ def test_a_list_is_read_as_editors_write_it(
     assert told in said
 
 
+def test_a_store_that_cannot_take_all_gets_nothing(run_here: RunHere, bucket: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").touch()
+    assert "store: a file; expected the folder that gets the archives" in fetch(run_here, tmp_path, bucket)[1]
+    (tmp_path / "store").unlink()
+    (tmp_path / "store" / "second.mar.sig").mkdir(parents=True)
+    status, said, files = fetch(run_here, tmp_path, bucket)
+    assert (status, files) == (1, ["second.mar.sig"])
+    assert "second.mar.sig: a folder, where a file is to come; move it away" in said
+
+
 def test_what_a_killed_fetch_left_goes_when_it_is_old(run_here: RunHere, bucket: Path, tmp_path: Path) -> None:
     old, under_way = (tmp_path / "store" / f".fetched-{name}" for name in ("old", "new"))
     for folder in (old, under_way):
