@@ -85,7 +85,7 @@ def remove_client(front: Front, given: argparse.Namespace) -> None:
 
 
 def reload_if_running(front: Front) -> None:
-    if front.process() is not None:
+    if front.settled_process() is not None:
         front.reload()
 
 

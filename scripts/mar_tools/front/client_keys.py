@@ -54,8 +54,11 @@ class ClientKeys:
 
     def write_missing(self) -> None:
         """Write an empty file where there is none: nginx wants one."""
-        if not self._path.is_file():
-            self._write({})
+        if self._path.is_file():
+            return
+        with self._lock:  # a first key may come meanwhile
+            if not self._path.is_file():
+                self._write({})
 
     def _read(self) -> dict[str, str]:
         """Read the digests by name."""

@@ -15,6 +15,7 @@ from mar_tools.front.certificates import make_certificate
 from mar_tools.front.client_keys import ClientKeys
 from mar_tools.front.front_record import FrontRecord, remove_front_record, write_front_record
 from mar_tools.front.machines import Machines, ask_machines
+from mar_tools.front.master import has_workers, is_beginning, replaced
 from mar_tools.front.nginx import JS_MODULE, STREAM_MODULE, Nginx, NginxError, find_nginx, first_failure
 from mar_tools.front.settings import FrontSettings
 from mar_tools.front.templates import SOURCE, fill, fill_routes, fill_routes_to_machines
@@ -99,6 +100,14 @@ class Front:
         except (FileNotFoundError, ValueError, psutil.Error):
             return None
 
+    def settled_process(self) -> psutil.Process | None:
+        """Return nginx's master process as it takes signals, None when there is none. One that begins is waited for."""
+        wait_until(lambda: self.process() is not None or not is_beginning(self._conf), RELOAD_TIMEOUT_S)
+        master = self.process()
+        if master is not None:
+            wait_until(lambda: has_workers(master), RELOAD_TIMEOUT_S)
+        return master
+
     def start(self) -> str | None:
         """Returns the key of the first client, where there was none yet. Raises NginxError or ConfigError."""
         nginx = self._prepare()
@@ -144,13 +153,13 @@ class Front:
 
         Raises NginxError when nginx refuses them, and goes on with the old ones.
         """
-        master = self.process()
+        master = self.settled_process()
         if master is None:
             raise NginxError(f"no front runs in {self.folder}; start it with python scripts/serve_front.py start")
         self._write_configuration(find_nginx())
         earlier, log_size = set(master.children()), self._error_log.stat().st_size
         master.send_signal(signal.SIGHUP)
-        if not wait_until(lambda: _replaced(earlier, master), RELOAD_TIMEOUT_S):
+        if not wait_until(lambda: replaced(earlier, master), RELOAD_TIMEOUT_S):
             said = self._error_log.read_bytes()[log_size:].decode(errors="replace")
             raise NginxError(f"nginx goes on with its old configuration: {first_failure(said)}")
         self._write_record()
@@ -281,16 +290,3 @@ def _host_and_port(url: str) -> str:
     if parts.scheme != "http" or parts.port is None:
         raise ConfigError(f"expected TorchServe at http://HOST:PORT, which the front makes HTTPS of; got {url!r}")
     return parts.netloc
-
-
-def _replaced(earlier: set[psutil.Process], master: psutil.Process) -> bool:
-    """Return whether other workers have come, and the earlier ones take no more connections."""
-    now = set(master.children())
-    return bool(now - earlier) and all(map(_shuts_down, now & earlier))
-
-
-def _shuts_down(worker: psutil.Process) -> bool:
-    try:
-        return "shutting down" in " ".join(worker.cmdline())
-    except psutil.NoSuchProcess:
-        return True

@@ -94,13 +94,19 @@ def nginx() -> None:
             pytest.skip(f"{error}; fetch.sh: {fetched.stderr.strip()[-200:]}")
 
 
-@contextmanager
-def run_front(folder: Path, config: Path, **changes: Any) -> Iterator[Running]:
-    """changes: of the shipped front.yaml."""
+def write_settings(folder: Path, **changes: Any) -> Path:
+    """Write the shipped front.yaml for a free port."""
     [port] = find_free_ports(1)
     settings = folder / "front.yaml"
     shipped = yaml.safe_load(SETTINGS.read_text())
     settings.write_text(yaml.safe_dump({**shipped, "listen": f"127.0.0.1:{port}", **changes}))
+    return settings
+
+
+@contextmanager
+def run_front(folder: Path, config: Path, **changes: Any) -> Iterator[Running]:
+    """changes: of the shipped front.yaml."""
+    settings = write_settings(folder, **changes)
     front = Front(folder / "front", settings, config)
     key = front.start()
     assert key is not None

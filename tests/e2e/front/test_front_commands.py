@@ -1,18 +1,26 @@
 """The log of the front, its command and its settings."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from e2e.conftest import ROOT
 from mar_tools.front import nginx as nginx_module
+from mar_tools.front.certificates import make_certificate
 from mar_tools.front.front import SETTINGS, Front
 from mar_tools.front.nginx import NginxError, find_nginx
+from mar_tools.waiting import wait_until
 from vision_serving.errors import ConfigError
 
-from .conftest import Running, nginx_processes
+from .conftest import TIMEOUT_S, Running, configure_upstream, nginx_processes, write_settings
+from .faults import Upstream
 
 
 def test_the_log_has_who_and_what_but_no_secrets(running: Running, seven: bytes) -> None:
@@ -43,6 +51,41 @@ def test_a_broken_change_is_refused_and_the_front_goes_on(running: Running, seve
     finally:
         local.unlink()
     assert running.predict(seven).status_code == 200
+
+
+def test_a_key_that_comes_while_nginx_begins_is_valid(nginx: None, told: Upstream, tmp_path: Path) -> None:
+    """nginx has read the keys, and waits for a certificate before it writes its number."""
+    front = Front(tmp_path / "front", write_settings(tmp_path), configure_upstream(tmp_path, told))
+    pipe = front.folder / "local" / "pipe.pem"
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    (pipe.parent / "waits.conf").write_text(f'ssl_trusted_certificate "{pipe}";\n')
+    make_certificate(tmp_path / "other.pem", tmp_path / "other.key", ("localhost",))
+    options = (
+        "--folder",
+        front.folder,
+        "--settings",
+        tmp_path / "front.yaml",
+        "--config",
+        tmp_path / "config.properties",
+    )
+    command = [sys.executable, ROOT / "scripts" / "serve_front.py"]
+    with subprocess.Popen([*command, "run", *options]) as begins:
+        try:
+            pipe.write_bytes((tmp_path / "other.pem").read_bytes())  # which the check of the configuration reads
+            with pipe.open("wb") as waiting:
+                adding = subprocess.Popen(
+                    [*command, "add-client", "early", *options], stdout=subprocess.PIPE, text=True
+                )
+                assert wait_until(lambda: front.clients.names() == ["early"], TIMEOUT_S)
+                os.replace(shutil.copy(tmp_path / "other.pem", tmp_path / "copied.pem"), pipe)
+                waiting.write(pipe.read_bytes())
+            key = adding.communicate()[0].strip()
+            assert adding.returncode == 0
+            running = Running(front, key, tmp_path / "front.yaml", tmp_path / "config.properties")
+            assert running.predict(b"a picture").status_code == 200
+        finally:
+            begins.terminate()
 
 
 def test_a_start_that_fails_makes_no_key_that_nobody_saw(before_upstream: Running, tmp_path: Path) -> None:
