@@ -61,18 +61,13 @@ def test_a_key_that_comes_while_nginx_begins_is_valid(nginx: None, told: Upstrea
     os.mkfifo(pipe)
     (pipe.parent / "waits.conf").write_text(f'ssl_trusted_certificate "{pipe}";\n')
     make_certificate(tmp_path / "other.pem", tmp_path / "other.key", ("localhost",))
-    options = (
-        "--folder",
-        front.folder,
-        "--settings",
-        tmp_path / "front.yaml",
-        "--config",
-        tmp_path / "config.properties",
-    )
-    command = [sys.executable, ROOT / "scripts" / "serve_front.py"]
+    config, settings = tmp_path / "config.properties", tmp_path / "front.yaml"
+    options = ["--folder", str(front.folder), "--settings", str(settings), "--config", str(config)]
+    command = [sys.executable, str(ROOT / "scripts" / "serve_front.py")]
     with subprocess.Popen([*command, "run", *options]) as begins:
         try:
             pipe.write_bytes((tmp_path / "other.pem").read_bytes())  # which the check of the configuration reads
+            assert wait_until((front.folder / "nginx.conf").is_file, TIMEOUT_S)
             with pipe.open("wb") as waiting:
                 adding = subprocess.Popen(
                     [*command, "add-client", "early", *options], stdout=subprocess.PIPE, text=True
@@ -82,7 +77,7 @@ def test_a_key_that_comes_while_nginx_begins_is_valid(nginx: None, told: Upstrea
                 waiting.write(pipe.read_bytes())
             key = adding.communicate()[0].strip()
             assert adding.returncode == 0
-            running = Running(front, key, tmp_path / "front.yaml", tmp_path / "config.properties")
+            running = Running(front, key, settings, config)
             assert running.predict(b"a picture").status_code == 200
         finally:
             begins.terminate()
