@@ -15,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source lab/peers/measuring.sh
 peers=(litserve mosec ray bentoml mlserver fastapi pytriton)
 
-steps="build client resnet50 settings idiomatic precisions latency mobilenet ssdlite overhead java profile memory start photos again tune render"
+steps="build client resnet50 settings growth idiomatic precisions latency mobilenet ssdlite overhead java profile memory start photos again tune render"
 
 usage() {
   sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
@@ -51,6 +51,17 @@ step_settings() { # what nobody tuned, what a build writes, what the other steps
   stop
   python lab/measure_settings.py "$store"/resnet50.mar --config "$config" "${load[@]}" --json "$results/settings.json"
 }
+
+sizes=(365x274 1155x866 2582x1936 4000x3000 8160x6120) # 0.1, 1, 5, 12 and 50 megapixels
+
+step_growth() ( # more connections, more requests than it can answer, larger pictures: what breaks first?
+  vary '$a max_request_size=26214400'
+  serve "$exports"/resnet50/openvino-int8
+  measure growth resnet50 --connections 1 4 16 64 256 1000 --rates 50% 100% 150% 200% 300%
+  for size in "${sizes[@]}"; do
+    measure "size-$size" resnet50 --connections 8 --image-size "$size" --image-count 8
+  done
+)
 
 step_idiomatic() { # apart from the others: all of them together need more than 20 GB of memory
   compare_resnet50 idiomatic "${peers[@]/%/-idiomatic}"

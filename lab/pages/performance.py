@@ -86,6 +86,7 @@ def list_goals(results: PerformanceResults) -> list[RatioGoal]:
         at_least(1, "this project / the fastest peer with our archive", partial(over_peers, "artifact", "resnet50")),
         at_least(5, "this project / the fastest peer its own way", partial(over_peers, "idiomatic", "idiomatic")),
         at_most(1.15, "p50 at one connection / P at batch 1", results.unloaded_over_p),
+        at_least(0.9, "answers at 3 x overload / at saturation", results.overload),
         at_most(4.3, "p99 at 70 % Poisson load / unloaded p50", results.loaded_over_unloaded),
         at_most(0.4, "CPU time of a request outside the engine / T0's", results.overhead),
         at_most(0.5, "memory of a worker / of a stock worker", results.worker_memory),

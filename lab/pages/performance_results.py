@@ -131,6 +131,22 @@ class PerformanceResults:
         known = [cost for cost in costs if cost is not None]
         return known[0] / sum(known)
 
+    def overload(self) -> Spread:
+        """Return the right answers a second of the largest open loop over those of the best closed one."""
+        step = self.step("growth")
+        closed, opened = ([entry for entry in step.results if entry.load.kind == kind] for kind in ("closed", "open"))
+        best = max(closed, key=lambda entry: entry.median.requests_per_s)
+        return divide(max(opened, key=lambda entry: entry.load.amount), best)
+
+    def by_size(self) -> list[tuple[float, LoadResult]]:
+        """Return the results over the size of the pictures, in megapixels. Empty where the step has not run."""
+        found = []
+        for path in self.folder.glob("size-*.json"):
+            step = self.step(path.stem)
+            width, height = map(int, path.stem.removeprefix("size-").split("x"))
+            found.append((width * height / 1e6, step.find(step.baseline)))
+        return sorted(found, key=lambda pair: pair[0])
+
     def photos(self) -> Spread:
         return self.step("photos").ratio("resnet50_photos", STOCK_TUNED, _p50)
 
