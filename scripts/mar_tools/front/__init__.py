@@ -1,5 +1,6 @@
 """nginx in front of TorchServe, for clients of other machines: HTTPS, keys of clients, limits, retries.
 
+master.py       when nginx's master process takes signals, and has followed one
 nginx.py        finds an nginx with its JavaScript module, and runs it as an ordinary user
 certificates.py makes a certificate for a first try
 client_keys.py  gives and removes the keys of clients; only their SHA-256 is kept
