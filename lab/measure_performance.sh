@@ -48,6 +48,7 @@ step_resnet50() {
 }
 
 step_settings() { # what nobody tuned, what a build writes, what the other steps have
+  serve "$exports"/resnet50/openvino-int8
   stop
   python lab/measure_settings.py "$store"/resnet50.mar --config "$config" "${load[@]}" --json "$results/settings.json"
 }
