@@ -126,10 +126,14 @@ class PerformanceResults:
     def limit_of_shared_cores(self) -> float:
         """Return the most that served / P can be where frontend and client take their CPU time from the workers."""
         step = self.step("settings")
-        alone, served = step.find("resnet50 (P)", "in_process").median, step.find("benchmark").median
-        costs = (alone.cpu_ms_per_request, served.root_cpu_ms_per_request, served.client_cpu_ms_per_request)
-        known = [cost for cost in costs if cost is not None]
-        return known[0] / sum(known)
+        alone, served = step.find("resnet50 (P)", "in_process"), step.find("benchmark")
+        of_p = _values(alone, lambda entry: entry.cpu_ms_per_request)
+        others = (
+            _values(served, lambda entry: entry.root_cpu_ms_per_request),
+            _values(served, lambda entry: entry.client_cpu_ms_per_request),
+        )
+        own, *taken = map(statistics.median, (of_p, *others))
+        return own / (own + sum(taken))
 
     def overload(self) -> Spread:
         """Return the right answers a second of the largest open loop over those of the best closed one."""

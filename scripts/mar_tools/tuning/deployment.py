@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,7 +24,14 @@ from mar_tools.tuning.space import Settings
 from vision_serving.config import read_handler_config
 from vision_serving.cores import usable_cores
 from vision_serving.errors import ConfigError
-from vision_serving.worker.server_settings import read_count, read_model, read_properties, read_threads, read_workers
+from vision_serving.worker.server_settings import (
+    read_count,
+    read_model,
+    read_properties,
+    read_text,
+    read_threads,
+    read_workers,
+)
 from vision_serving.worker.service import choose_device
 
 # An open loop shows by its latencies, not by refusals, that a server does not keep up.
@@ -126,10 +133,8 @@ def write_settings_by_rule(config: Path, archive: Path) -> Settings | None:
     served as the last one that `models` names, and does not become the default. Raises ConfigError.
     """
     candidate = TunedModel.read(archive, config)
-    properties = read_properties(candidate.properties)
-    store = config.resolve().parent / properties.get("model_store", "model_store")
     named = read_model(candidate.properties, candidate.name)
-    if candidate.version in named or archive.resolve().parent != store.resolve():
+    if candidate.version in named or archive.resolve().parent != Server(config).model_store().resolve():
         return None
     settings = settings_by_rule(usable_cores(), memory_bytes(), candidate.gpus)
     section = {"defaultVersion": True, **settings.as_properties()}
@@ -142,7 +147,7 @@ def write_settings_by_rule(config: Path, archive: Path) -> Settings | None:
     except OSError as error:
         written = f"{archive} is there, but its settings cannot be written to {config}: {error.strerror}"
         raise ConfigError(f"{written}; name it under `models` there, or give --keep-settings") from error
-    return current_settings(TunedModel.read(archive, config))
+    return current_settings(replace(candidate, properties=read_text(config)))
 
 
 def require_applicable(server: Server, candidate: TunedModel) -> None:
